@@ -1,0 +1,118 @@
+"""What a ranking says about scores: the mathematics of the reward model, as pure functions.
+
+A ranking of K replies is a set of comparisons of two. Each reply is scored once, and all comparisons of its ranking
+are read from that one pass (Ouyang et al. 2022, arXiv:2203.02155, section 3.5). P is the number of comparisons of a
+batch, S the number of scored replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Ties = Literal["half", "davidson", "drop"]
+
+
+class Comparisons(NamedTuple):
+    """P comparisons between S scored replies, all tensors of shape (P,)."""
+
+    first: Tensor  # index of the reply that is at least as good
+    second: Tensor  # index of the other
+    outcome: Tensor  # 1 where the first is better, 0.5 for a tie
+    weight: Tensor  # the ranking's weight shared among its comparisons
+    strength: Tensor  # how much better, in the person's own units; 0 where not said, and for ties
+
+
+def comparisons_of(groups: Sequence[Sequence[int]], ties: Ties = "half") -> list[tuple[int, int, float]]:
+    """All (first, second, outcome) of a ranking whose `groups` go from best to worst; "drop" leaves tied pairs out."""
+    found = []
+    for place, group in enumerate(groups):
+        if ties != "drop":
+            found += [(i, j, 0.5) for i, j in combinations(sorted(group), 2)]
+        found += [(i, j, 1.0) for worse in groups[place + 1 :] for i in group for j in worse]
+    return found
+
+
+def collate_comparisons(
+    rankings: Sequence[tuple[Sequence[Sequence[int]], float, float | None]], ties: Ties = "half"
+) -> Comparisons:
+    """The comparisons of several rankings, each given as (groups, weight, strength), whose replies are scored one
+    ranking after the other. A ranking's weight is shared evenly among its comparisons (InstructGPT, equation 1), so that
+    K replies do not count K(K - 1)/2 times."""
+    rows: list[tuple[int, int, float, float, float]] = []
+    start = 0
+    for groups, weight, strength in rankings:
+        found = comparisons_of(groups, ties)
+        for i, j, outcome in found:
+            said = strength if strength is not None and outcome == 1.0 else 0.0
+            rows.append((start + i, start + j, outcome, weight / len(found), said))
+        start += sum(len(group) for group in groups)
+    columns = list(zip(*rows, strict=True)) or [()] * 5
+    first, second = (torch.tensor(column, dtype=torch.long) for column in columns[:2])
+    outcome, share, said = (torch.tensor(column, dtype=torch.float32) for column in columns[2:])
+    return Comparisons(first, second, outcome, share, said)
+
+
+def bradley_terry_nll(difference: Tensor, outcome: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """-log P(outcome) under P(first > second) = sigmoid(difference - margin); a tie is half a win each way.
+
+    difference, outcome: (P,) -> (P,), in nats. Bradley & Terry 1952; the margin is Llama 2's (arXiv:2307.09288, eq. 2).
+    """
+    return functional.binary_cross_entropy_with_logits(difference - margin, outcome, reduction="none")
+
+
+def davidson_nll(difference: Tensor, outcome: Tensor, log_nu: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """-log P(outcome) where a tie has a probability of its own: with d the difference of two scores,
+    P(win) : P(loss) : P(tie) = exp(d/2) : exp(-d/2) : nu. Davidson 1970, equation 2.2, in log-worths.
+
+    difference, outcome: (P,); log_nu: () -> (P,), in nats.
+    """
+    half = (difference - margin) / 2
+    logits = torch.stack([half, -half, log_nu.to(half).expand_as(half)])
+    chosen = torch.where(outcome == 0.5, logits[2], logits[0] * outcome + logits[1] * (1 - outcome))
+    return torch.logsumexp(logits, dim=0) - chosen
+
+
+def preference_loss(
+    scores: Tensor,
+    comparisons: Comparisons,
+    *,
+    log_nu: Tensor | None = None,
+    margin: float = 0.0,
+    centring: float = 0.0,
+) -> Tensor:
+    """The weighted sum of the comparisons' losses, to be divided by the sum of the rankings' weights.
+
+    scores: (S,) -> (). `log_nu` given: Davidson's model of ties, else half a win each way. `margin` multiplies the
+    stated strength. `centring` weighs (first + second)^2, which fixes the free constant of the scores at zero
+    (Eisenstein et al. 2023, arXiv:2312.09244, section 2.1).
+    """
+    first, second = scores[comparisons.first].float(), scores[comparisons.second].float()
+    gap = margin * comparisons.strength
+    if log_nu is None:
+        loss = bradley_terry_nll(first - second, comparisons.outcome, gap)
+    else:
+        loss = davidson_nll(first - second, comparisons.outcome, log_nu, gap)
+    return ((loss + centring * (first + second).square()) * comparisons.weight).sum()
+
+
+def calibration_temperature(difference: Tensor, outcome: Tensor, *, low: float = 0.02, high: float = 50.0) -> float:
+    """The T for which sigmoid(difference / T) fits the outcomes best (Guo et al. 2017, arXiv:1706.04599, section 4.2).
+
+    difference, outcome: (P,). The loss is convex in 1/T, so its slope is bisected; the answer is kept in [low, high],
+    which it would leave where the scores separate every comparison or none.
+    """
+    d, o = difference.double(), outcome.double()
+    cold, warm = 1 / low, 1 / high  # as 1/T
+    for _ in range(60):
+        middle = (cold * warm) ** 0.5
+        if float((d * (torch.sigmoid(middle * d) - o)).sum()) > 0:
+            cold = middle
+        else:
+            warm = middle
+    return 1 / (cold * warm) ** 0.5

@@ -1,0 +1,112 @@
+"""Intervals for the figures we report.
+
+Several observations of one prompt (replies, comparisons, annotators) are not independent, so the intervals resample
+whole prompts: the cluster bootstrap of Efron & Tibshirani 1993, chapter 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Z95 = 1.959963984540054
+RESAMPLES = 2000
+_BLOCK = 4_000_000  # cluster draws held in memory at once
+
+
+class Interval(NamedTuple):
+    """A figure with its 95 % interval; `n` is the number of observations. `low` and `high` are None where the
+    observations come from fewer than two clusters, which say nothing about the spread."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
+    """The score interval of a proportion (Wilson 1927, equation 6). `successes` may hold halves, for ties."""
+    if n <= 0:
+        raise ValueError("an interval needs at least one observation")
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def clustered_mean(
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    *,
+    weights: Sequence[float] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The (weighted) mean of `values` (N) with the percentile interval of a bootstrap that draws whole clusters.
+
+    `clusters` (N) names the prompt of each value. Raises ValueError where lengths differ or nothing is given.
+    """
+    if len(values) != len(clusters) or (weights is not None and len(weights) != len(values)):
+        raise ValueError("values, clusters and weights must have one length")
+    if not values:
+        raise ValueError("a mean needs at least one value")
+    codes = {name: code for code, name in enumerate(dict.fromkeys(clusters))}
+    of = np.fromiter((codes[name] for name in clusters), dtype=np.int64, count=len(clusters))
+    weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    total = np.bincount(of, weights=weight * np.asarray(values, dtype=np.float64), minlength=len(codes))
+    count = np.bincount(of, weights=weight, minlength=len(codes))
+    if count.sum() <= 0:
+        raise ValueError("the weights of a mean must not all be zero")
+    mean = float(total.sum() / count.sum())
+    if len(codes) < 2:
+        return Interval(mean, None, None, len(values))
+    means = _resampled_means(total, count, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(mean, float(low), float(high), len(values))
+
+
+def _resampled_means(
+    total: np.ndarray, count: np.ndarray, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    clusters, done, means = len(total), 0, []
+    while done < resamples:
+        rows = min(resamples - done, max(1, _BLOCK // clusters))
+        drawn = generator.integers(0, clusters, size=(rows, clusters))
+        weight = count[drawn].sum(axis=1)
+        kept = weight > 0  # a draw of clusters without weight has no mean
+        means.append(total[drawn].sum(axis=1)[kept] / weight[kept])
+        done += rows
+    return np.concatenate(means)
+
+
+def clustered_share(
+    values: Sequence[float], clusters: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """As `clustered_mean`, for values in [0, 1] (accuracies, win rates). Where every cluster says 0 or every cluster
+    says 1, resampling cannot spread, so Wilson's interval over the clusters stands in."""
+    found = clustered_mean(values, clusters, resamples=resamples, seed=seed)
+    if found.low is None or found.low != found.high or found.value not in {0.0, 1.0}:
+        return found
+    n = len(set(clusters))
+    low, high = wilson(found.value * n, n)
+    return Interval(found.value, low, high, found.n)
+
+
+def wins(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """1 where `first` (N) scores above `second` (N), 0 below, 0.5 for a tie."""
+    return [0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)]
+
+
+def correlation_within(x: Sequence[float], y: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Pearson's correlation of x (N) and y (N) after each cluster's mean is taken out; 0 where either does not vary."""
+    codes = {name: code for code, name in enumerate(dict.fromkeys(clusters))}
+    of = np.array([codes[name] for name in clusters], dtype=np.int64)
+    size = np.bincount(of)
+    centred = []
+    for column in (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)):
+        mean = np.bincount(of, weights=column) / size
+        centred.append(column - mean[of])
+    scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float((centred[0] * centred[1]).sum() / scale) if scale > 1e-12 else 0.0
