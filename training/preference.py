@@ -42,8 +42,8 @@ def collate_comparisons(
     rankings: Sequence[tuple[Sequence[Sequence[int]], float, float | None]], ties: Ties = "half"
 ) -> Comparisons:
     """The comparisons of several rankings, each given as (groups, weight, strength), whose replies are scored one
-    ranking after the other. A ranking's weight is shared evenly among its comparisons (InstructGPT, equation 1), so that
-    K replies do not count K(K - 1)/2 times."""
+    ranking after the other. A ranking's weight is shared evenly among its comparisons (InstructGPT, equation 1), so
+    that K replies do not count K(K - 1)/2 times."""
     rows: list[tuple[int, int, float, float, float]] = []
     start = 0
     for groups, weight, strength in rankings:
