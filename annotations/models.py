@@ -1,0 +1,215 @@
+"""Prompts, replies, the tasks made of them, and what people said: the labels."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from webapp.accounts.models import Guidelines, Project, User
+from webapp.registry.models import ModelVersion
+
+
+class Prompt(models.Model):
+    """A conversation so far, ending with the user's turn: [{"role", "content"}, …]."""
+
+    class Split(models.TextChoices):
+        TRAIN = "train", "Training"
+        HELDOUT = "heldout", "Held out"
+
+    class Source(models.TextChoices):
+        WRITTEN = "written", "Written by hand"
+        IMPORT = "import", "Imported"
+        CHAT = "chat", "From chat"
+        DEMO = "demo", "Sample project"
+        API = "api", "API"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="prompts")
+    messages = models.JSONField()
+    digest = models.CharField(max_length=64, help_text="sha256 of the messages; one prompt a conversation")
+    split = models.CharField(max_length=8, choices=Split.choices, help_text="decided once, by the digest")
+    source = models.CharField(max_length=10, choices=Source.choices)
+    source_ref = models.CharField(max_length=300, blank=True, help_text="file:line, or chat message, that it came from")
+    created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    withdrawn_at = models.DateTimeField(null=True, blank=True, help_text="not for training any more")
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = [models.UniqueConstraint(fields=["project", "digest"], name="one_prompt_a_conversation")]
+        indexes = [models.Index(fields=["project", "split", "-id"])]
+
+    @property
+    def text(self) -> str:
+        """The last user turn, as a title."""
+        return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
+
+
+class Response(models.Model):
+    """A reply to a prompt, by a model or by a person."""
+
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="responses")
+    text = models.TextField(blank=True)
+    author = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="responses")
+    model = models.ForeignKey(ModelVersion, models.PROTECT, null=True, blank=True, related_name="responses")
+    sampling = models.JSONField(default=dict, help_text="sampling parameters and finish reason")
+    logprob = models.FloatField(null=True, blank=True, help_text="mean a token")
+    tokens = models.PositiveIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("id",)
+
+
+class Task(models.Model):
+    """Something to ask of people: `overlap` of them."""
+
+    class Kind(models.TextChoices):
+        WRITE = "write", "Write a reply"
+        RANK = "rank", "Rank replies"
+        REVIEW = "review", "Review a demonstration"
+        CONVERSE = "converse", "Hold a conversation"
+
+    class State(models.TextChoices):
+        OPEN = "open", "Open"
+        FULL = "full", "Full"
+        CLOSED = "closed", "Closed"
+        WITHDRAWN = "withdrawn", "Withdrawn"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="tasks")
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="tasks")
+    responses = models.ManyToManyField(Response, blank=True, related_name="tasks", help_text="what a rank task shows")
+    demonstration = models.ForeignKey(
+        "Demonstration",
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="review_tasks",
+        help_text="what a review task shows",
+    )
+    overlap = models.PositiveSmallIntegerField(default=1)
+    priority = models.SmallIntegerField(default=0, help_text="higher goes first")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
+    source_ref = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [
+            models.Index(fields=["project", "-priority", "id"], condition=models.Q(state="open"), name="open_tasks"),
+        ]
+
+
+class Lease(models.Model):
+    """A task in one person's hands."""
+
+    class Outcome(models.TextChoices):
+        HELD = "held", "In hand"
+        SUBMITTED = "submitted", "Submitted"
+        SKIPPED = "skipped", "Skipped"
+        LAPSED = "lapsed", "Lapsed"
+        RETURNED = "returned", "Given back"
+
+    task = models.ForeignKey(Task, models.CASCADE, related_name="leases")
+    person = models.ForeignKey(User, models.CASCADE, related_name="leases")
+    until = models.DateTimeField()
+    outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.HELD)
+    order_shown = models.JSONField(default=list, help_text="response ids in the order this person sees them")
+    skip_reason = models.TextField(blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["task", "person"], condition=models.Q(outcome="held"), name="one_lease_in_hand"
+            ),
+        ]
+        indexes = [models.Index(fields=["person", "outcome"])]
+
+
+class Draft(models.Model):
+    """A label half made, saved as it is typed."""
+
+    task = models.ForeignKey(Task, models.CASCADE, related_name="drafts")
+    person = models.ForeignKey(User, models.CASCADE, related_name="drafts")
+    content = models.JSONField(default=dict)
+    updated_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["task", "person"], name="one_draft")]
+
+
+class Label(models.Model):
+    """What every label carries. A person who sends a token twice has sent one label."""
+
+    task = models.ForeignKey(
+        Task, models.PROTECT, null=True, blank=True, related_name="%(class)ss", help_text="none: imported"
+    )
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="%(class)ss")
+    author = models.ForeignKey(User, models.PROTECT, related_name="%(class)ss")
+    token = models.UUIDField(help_text="the submission's idempotency token")
+    guidelines = models.ForeignKey(Guidelines, models.PROTECT, null=True, blank=True, related_name="+")
+    active_seconds = models.FloatField(default=0)
+    created_at = models.DateTimeField(default=timezone.now)
+    retracted_at = models.DateTimeField(null=True, blank=True, help_text="undone by its author, or withdrawn")
+
+    class Meta:
+        abstract = True
+
+
+class Demonstration(Label):
+    """A person's own reply to a prompt."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "To be reviewed"
+        ACCEPTED = "accepted", "Accepted"
+        REJECTED = "rejected", "Rejected"
+
+    response = models.OneToOneField(Response, models.PROTECT, related_name="demonstration")
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["author", "token"], name="demonstration_token")]
+        indexes = [models.Index(fields=["task"]), models.Index(fields=["author", "-created_at"])]
+
+
+class Ranking(Label):
+    """A person's ordering of replies: groups of response ids, best first; replies in one group are tied."""
+
+    groups = models.JSONField()
+    order_shown = models.JSONField(default=list, help_text="response ids as they were laid out")
+    strength = models.FloatField(null=True, blank=True, help_text="how much better the best is, 0 to 3")
+    ratings = models.JSONField(default=dict, help_text="by response id, 1 to 7")
+    flags = models.JSONField(default=dict, help_text="by response id, a list of flags")
+    reason = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["author", "token"], name="ranking_token")]
+        indexes = [models.Index(fields=["task"]), models.Index(fields=["author", "-created_at"])]
+
+
+class Review(Label):
+    """A second person's word on a demonstration."""
+
+    class Verdict(models.TextChoices):
+        ACCEPT = "accept", "Accept"
+        EDIT = "edit", "Accept with changes"
+        REJECT = "reject", "Reject"
+
+    demonstration = models.ForeignKey(Demonstration, models.CASCADE, related_name="reviews")
+    verdict = models.CharField(max_length=8, choices=Verdict.choices)
+    comment = models.TextField(blank=True)
+    corrected = models.OneToOneField(Demonstration, models.PROTECT, null=True, blank=True, related_name="correction_of")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["author", "token"], name="review_token")]
+
+
+class Gold(models.Model):
+    """A task whose right answer is known, shown among the others to see how well a person labels."""
+
+    task = models.OneToOneField(Task, models.CASCADE, related_name="gold")
+    groups = models.JSONField(help_text="the right ranking")
+    created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)

@@ -1,0 +1,131 @@
+"""Permissions: one table of who may do what, and the decorators by which every view names what it needs.
+
+    @requires("runs.view")                # the view's URL has <slug:slug>: the project is fetched and passed on
+    def run_list(request, project): ...
+
+    @signed_in                            # any person with an account
+    @public                               # anybody
+    @superuser                            # whoever runs the installation
+
+A stranger to a project gets 404, a member whose role does not suffice gets 403, and nobody gets the login page. A view of
+an object in a project fetches through `allow(user, permission, project)`. Each decorator leaves its word in the view's
+`permission` attribute, from which the test that walks every URL as every role knows what to expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest, HttpResponseBase
+
+from webapp.accounts.models import Membership, Project, Role, User
+from webapp.errors import NotAllowed, NotFound
+
+OWNER, MANAGER, ANNOTATOR, TESTER = Role.OWNER, Role.MANAGER, Role.ANNOTATOR, Role.TESTER
+EVERY: Final = frozenset({OWNER, MANAGER, ANNOTATOR, TESTER})
+MANAGERS: Final = frozenset({OWNER, MANAGER})
+
+ROLES: Final[dict[str, frozenset[Role]]] = {
+    "project.view": EVERY,
+    "project.manage": MANAGERS,  # settings, guidelines, members, invitations
+    "project.own": frozenset({OWNER}),  # archive, make owners
+    "label": frozenset({OWNER, MANAGER, ANNOTATOR}),
+    "data.view": MANAGERS,
+    "data.manage": MANAGERS,  # import, snapshots, withdraw
+    "runs.view": MANAGERS,
+    "runs.manage": MANAGERS,
+    "models.view": MANAGERS,
+    "models.deploy": MANAGERS,
+    "chat": EVERY,
+}
+
+View = Callable[..., HttpResponseBase]
+
+
+def role_of(user: User | AnonymousUser, project: Project) -> Role | None:
+    """The person's role in the project; whoever runs the installation counts as an owner everywhere."""
+    if not isinstance(user, User) or not user.is_active:
+        return None
+    if user.is_superuser:
+        return Role.OWNER
+    role = Membership.objects.filter(project=project, user=user).values_list("role", flat=True).first()
+    return Role(role) if role else None
+
+
+def may(user: User | AnonymousUser, permission: str, project: Project) -> bool:
+    return role_of(user, project) in ROLES[permission]
+
+
+def allow(user: User | AnonymousUser, permission: str, project: Project) -> None:
+    """Raise NotFound for a stranger to the project, NotAllowed for a member whose role does not suffice."""
+    role = role_of(user, project)
+    if role is None:
+        raise NotFound("There is no such page, or it belongs to a project you are not a member of.")
+    if role not in ROLES[permission]:
+        raise NotAllowed(
+            f"Your role here is {role.label.lower()}, which does not include this. Ask a manager of {project.name}."
+        )
+
+
+def project_for(user: User | AnonymousUser, slug: str, permission: str) -> Project:
+    """The project of this slug, for a person who has the permission in it."""
+    project = Project.objects.filter(slug=slug).first()
+    if project is None:
+        raise NotFound("There is no such page, or it belongs to a project you are not a member of.")
+    allow(user, permission, project)
+    return project
+
+
+def requires(permission: str) -> Callable[[View], View]:
+    """Sign-in, and `permission` in the project that the URL's slug names; the view gets the project in the slug's place."""
+    assert permission in ROLES, permission  # noqa: S101 (a misspelt permission must not pass silently)
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def checked(request: HttpRequest, *args: Any, slug: str, **kwargs: Any) -> HttpResponseBase:
+            project = project_for(request.user, slug, permission)
+            request.session["project"] = project.slug
+            return view(request, *args, project=project, **kwargs)
+
+        return declare(login_required(checked), permission)
+
+    return decorate
+
+
+def declares(permission: str) -> Callable[[View], View]:
+    """Sign-in; the view itself calls `allow` with this permission once it has fetched its object."""
+    assert permission in ROLES, permission  # noqa: S101
+
+    def decorate(view: View) -> View:
+        return declare(login_required(view), permission)
+
+    return decorate
+
+
+def signed_in(view: View) -> View:
+    return declare(login_required(view), "signed_in")
+
+
+def public(view: View) -> View:
+    return declare(view, "public")
+
+
+def superuser(view: View) -> View:
+    """Only whoever runs the installation."""
+
+    @wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not request.user.is_superuser:  # type: ignore[union-attr]
+            raise NotAllowed("Only the person who runs this installation can do that.")
+        return view(request, *args, **kwargs)
+
+    return declare(login_required(checked), "superuser")
+
+
+def declare(view: View, permission: str) -> View:
+    view.permission = permission  # type: ignore[attr-defined]
+    return view

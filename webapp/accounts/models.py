@@ -1,0 +1,130 @@
+"""People, projects and who may do what in them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.db import models
+from django.utils import timezone
+
+
+class UserManager(BaseUserManager["User"]):
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
+        user = self.model(email=self.normalize_email(email).lower(), **fields)
+        user.set_password(password)
+        user.save()
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """A person. `is_superuser` runs the installation: sees every project and makes new ones."""
+
+    email = models.EmailField(unique=True)
+    name = models.CharField(max_length=100, blank=True)
+    is_active = models.BooleanField(default=True)
+    is_staff = models.BooleanField(default=False)
+    simulated = models.BooleanField(default=False, help_text="one of the sample project's people")
+    date_joined = models.DateTimeField(default=timezone.now)
+
+    USERNAME_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+    objects = UserManager()
+
+    def __str__(self) -> str:
+        return self.name or self.email.partition("@")[0]
+
+
+class Project(models.Model):
+    """One assistant that a team teaches, and everything that belongs to it."""
+
+    name = models.CharField(max_length=100)
+    slug = models.SlugField(max_length=60, unique=True)
+    description = models.TextField(blank=True)
+    sample = models.BooleanField(default=False, help_text="made by the demonstration, with simulated people")
+    created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    archived_at = models.DateTimeField(null=True, blank=True)
+
+    base_model = models.CharField(
+        max_length=300, blank=True, help_text="hub name or folder to start from; empty: from scratch"
+    )
+    system_prompt = models.TextField(blank=True)
+    rank_overlap = models.PositiveSmallIntegerField(default=3, help_text="rankings wanted for each set of replies")
+    write_overlap = models.PositiveSmallIntegerField(default=1, help_text="demonstrations wanted for each prompt")
+    review_overlap = models.PositiveSmallIntegerField(default=1, help_text="reviews wanted for each demonstration")
+    replies_to_rank = models.PositiveSmallIntegerField(default=4, help_text="replies sampled for each prompt")
+    temperature = models.FloatField(default=1.0)
+    top_p = models.FloatField(default=1.0)
+    max_new_tokens = models.PositiveIntegerField(default=256)
+    lease_minutes = models.PositiveSmallIntegerField(
+        default=15, help_text="an idle task goes to someone else after this"
+    )
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Guidelines(models.Model):
+    """What annotators are asked to do. Versions are never changed; a label names the version it was made under."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="guidelines")
+    version = models.PositiveIntegerField()
+    text = models.TextField()
+    created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("-version",)
+        constraints = [models.UniqueConstraint(fields=["project", "version"], name="guidelines_version")]
+
+
+class Role(models.TextChoices):
+    OWNER = "owner", "Owner"
+    MANAGER = "manager", "Manager"
+    ANNOTATOR = "annotator", "Annotator"
+    TESTER = "tester", "Tester"
+
+
+class Membership(models.Model):
+    project = models.ForeignKey(Project, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role.choices)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "user"], name="one_membership")]
+
+
+class Invitation(models.Model):
+    """A link that makes whoever opens it, signed in, a member. Only the hash of its secret is kept."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=10, choices=Role.choices)
+    email = models.EmailField(blank=True, help_text="when given, only this person may take it up")
+    secret_hash = models.CharField(max_length=64, unique=True)
+    created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    accepted_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+
+class Consent(models.Model):
+    """A person's word on whether what they write in a project's chat may become training material."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="consents")
+    project = models.ForeignKey(Project, models.CASCADE, related_name="consents")
+    wording = models.TextField(help_text="the sentence the person agreed to")
+    granted_at = models.DateTimeField(default=timezone.now)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["project", "user", "-granted_at"])]

@@ -1,0 +1,10 @@
+"""The Celery application. A message is only a wake-up call: every fact it acts on is read from the database."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
+app = Celery("tutelage")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()

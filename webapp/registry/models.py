@@ -1,0 +1,75 @@
+"""Model versions and deployments: what exists and what is live."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from webapp.accounts.models import Project, User
+
+
+class ModelVersion(models.Model):
+    """One immutable model: weights and tokenizer in Hugging Face layout. The run that made it points here (runs.Run.output)."""
+
+    class Kind(models.TextChoices):
+        TOKENIZER = "tokenizer", "Tokenizer"
+        FULL = "full", "Language model"
+        ADAPTER = "adapter", "Adapter"
+        REWARD = "reward", "Reward model"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="models")
+    number = models.PositiveIntegerField(help_text="counts up in the project")
+    name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    stage = models.CharField(max_length=12, help_text="the training stage that made it, or import")
+    parent = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="children")
+    artefact = models.CharField(max_length=500, help_text="fsspec address of the folder")
+    sha256 = models.CharField(max_length=64, help_text="of the list of its files' hashes")
+    files = models.JSONField(default=dict, help_text="sha256 by path")
+    parameters = models.BigIntegerField(null=True, blank=True)
+    context = models.PositiveIntegerField(null=True, blank=True, help_text="tokens")
+    metrics = models.JSONField(default=dict)
+    note = models.TextField(blank=True)
+    created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    archived_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-number",)
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="model_number")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def served_name(self) -> str:
+        """What the model server calls it."""
+        return f"{self.project.slug}-{self.number}"
+
+
+class Deployment(models.Model):
+    """A model that answers a share of a project's chats. A row is never changed into another state than the next one."""
+
+    class State(models.TextChoices):
+        CANARY = "canary", "Canary"
+        LIVE = "live", "Live"
+        RETIRED = "retired", "Retired"
+        ROLLED_BACK = "rolled_back", "Rolled back"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="deployments")
+    model = models.ForeignKey(ModelVersion, models.PROTECT, related_name="deployments")
+    state = models.CharField(max_length=12, choices=State.choices)
+    share = models.FloatField(default=1.0, help_text="of the project's new conversations, 0 to 1")
+    since = models.DateTimeField(default=timezone.now)
+    until = models.DateTimeField(null=True, blank=True)
+    by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    why = models.TextField(blank=True)
+    ended_by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")
+    ended_why = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ("-since",)
+        constraints = [
+            models.UniqueConstraint(fields=["project"], condition=models.Q(state="live"), name="one_live_model"),
+            models.UniqueConstraint(fields=["project"], condition=models.Q(state="canary"), name="one_canary"),
+        ]

@@ -1,0 +1,197 @@
+"""Corpora, snapshots of labels, training runs and what they report."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from annotations.models import Prompt, Response
+from training.contract import STAGES
+from webapp.accounts.models import Project, User
+from webapp.registry.models import ModelVersion
+
+
+class Corpus(models.Model):
+    """Collected text to pretrain on, as it came."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="corpora")
+    name = models.CharField(max_length=100)
+    licence = models.CharField(max_length=200, blank=True)
+    origin = models.CharField(max_length=300, blank=True)
+    created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="corpus_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Document(models.Model):
+    corpus = models.ForeignKey(Corpus, models.CASCADE, related_name="documents")
+    text = models.TextField()
+    format = models.CharField(max_length=4, choices=[("text", "Text"), ("html", "HTML")], default="text")
+    sha256 = models.CharField(max_length=64)
+    source_ref = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [models.UniqueConstraint(fields=["corpus", "sha256"], name="one_document")]
+
+
+class Snapshot(models.Model):
+    """Exactly the rows that runs may see, frozen: its items name them, its file holds them as they were."""
+
+    class Kind(models.TextChoices):
+        DOCUMENTS = "documents", "Text"
+        DEMONSTRATIONS = "demonstrations", "Demonstrations"
+        RANKINGS = "rankings", "Rankings"
+        PROMPTS = "prompts", "Prompts"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="snapshots")
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    name = models.CharField(max_length=100)
+    filters = models.JSONField(default=dict, help_text="how the rows were chosen")
+    content_hash = models.CharField(max_length=64, help_text="sha256 of its files")
+    files = models.JSONField(default=dict, help_text="data file (train, heldout) → fsspec address")
+    counts = models.JSONField(default=dict)
+    created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SnapshotItem(models.Model):
+    """One row of a snapshot; what table it is in follows from the snapshot's kind."""
+
+    snapshot = models.ForeignKey(Snapshot, models.CASCADE, related_name="items")
+    row = models.BigIntegerField(help_text="id of the document, demonstration, ranking or prompt")
+    heldout = models.BooleanField(default=False)
+
+    class Meta:
+        indexes = [models.Index(fields=["row", "snapshot"])]
+        constraints = [models.UniqueConstraint(fields=["snapshot", "row"], name="one_snapshot_item")]
+
+
+class Run(models.Model):
+    """One start of one training stage, from queued to its end."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", "Queued"
+        CLAIMED = "claimed", "Starting"
+        RUNNING = "running", "Running"
+        SUCCEEDED = "succeeded", "Succeeded"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Stopped"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
+    number = models.PositiveIntegerField(help_text="counts up in the project")
+    name = models.CharField(max_length=100)
+    stage = models.CharField(max_length=12, choices=[(stage, stage) for stage in STAGES if stage != "serve"])
+    config = models.JSONField(help_text="the stage's settings, without the sources")
+    snapshots = models.ManyToManyField(Snapshot, blank=True, related_name="runs")
+    corpus_run = models.ForeignKey(
+        "self", models.PROTECT, null=True, blank=True, related_name="+", help_text="whose cleaned text this reads"
+    )
+    tokenizer = models.ForeignKey(ModelVersion, models.PROTECT, null=True, blank=True, related_name="+")
+    base = models.ForeignKey(
+        ModelVersion, models.PROTECT, null=True, blank=True, related_name="runs_from", help_text="base or policy"
+    )
+    base_name = models.CharField(
+        max_length=300, blank=True, help_text="hub name or folder, where base is not one of ours"
+    )
+    reward = models.ForeignKey(ModelVersion, models.PROTECT, null=True, blank=True, related_name="runs_rewarded")
+    baseline = models.ForeignKey(ModelVersion, models.PROTECT, null=True, blank=True, related_name="+")
+    output = models.OneToOneField(ModelVersion, models.PROTECT, null=True, blank=True, related_name="run")
+
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    claimed_by = models.CharField(max_length=100, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    step = models.PositiveIntegerField(default=0)
+    total = models.PositiveIntegerField(default=0)
+    phase = models.CharField(max_length=100, blank=True)
+    eta = models.FloatField(null=True, blank=True, help_text="seconds left")
+    events_read = models.BigIntegerField(default=0, help_text="bytes of events.jsonl already in the database")
+    error = models.TextField(blank=True)
+    result = models.JSONField(default=dict)
+    created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="run_number")]
+        indexes = [models.Index(fields=["state"]), models.Index(fields=["project", "stage", "-id"])]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Metric(models.Model):
+    run = models.ForeignKey(Run, models.CASCADE, related_name="metrics")
+    step = models.PositiveIntegerField()
+    name = models.CharField(max_length=80)
+    value = models.FloatField(null=True, help_text="none: not a number")
+    time = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "name", "step"], name="one_value_a_step")]
+
+
+class RunEvent(models.Model):
+    """Samples, warnings, checkpoints and the end of a run, in the order they were written."""
+
+    run = models.ForeignKey(Run, models.CASCADE, related_name="events")
+    position = models.BigIntegerField(help_text="byte offset of the line in events.jsonl")
+    type = models.CharField(max_length=12)
+    step = models.PositiveIntegerField(default=0)
+    time = models.DateTimeField()
+    data = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ("position",)
+        constraints = [models.UniqueConstraint(fields=["run", "position"], name="one_event")]
+
+
+class Evaluation(models.Model):
+    """Figures of a model on held-out data, measured by a run or by people."""
+
+    model = models.ForeignKey(ModelVersion, models.CASCADE, related_name="evaluations")
+    run = models.ForeignKey(Run, models.SET_NULL, null=True, blank=True, related_name="evaluations")
+    name = models.CharField(max_length=80)
+    value = models.FloatField()
+    low = models.FloatField(null=True, blank=True)
+    high = models.FloatField(null=True, blank=True)
+    n = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(default=timezone.now)
+
+
+class Match(models.Model):
+    """A blind comparison of two models' replies to one prompt."""
+
+    class Winner(models.TextChoices):
+        LEFT = "left", "Left"
+        RIGHT = "right", "Right"
+        TIE = "tie", "Tie"
+        NEITHER = "neither", "Both bad"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="matches")
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="matches")
+    left = models.ForeignKey(Response, models.CASCADE, related_name="+")
+    right = models.ForeignKey(Response, models.CASCADE, related_name="+")
+    winner = models.CharField(max_length=8, choices=Winner.choices)
+    author = models.ForeignKey(User, models.PROTECT, related_name="matches")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["author", "left", "right"], name="one_vote_a_match")]

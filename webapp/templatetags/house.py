@@ -1,0 +1,48 @@
+"""Filters that every template has."""
+
+from __future__ import annotations
+
+from django import template
+from django.utils.safestring import SafeString
+
+from webapp.text import render_markdown
+
+register = template.Library()
+
+
+@register.filter
+def markdown(text: str) -> SafeString:
+    return render_markdown(text)
+
+
+@register.filter
+def figure(value: float | int | None, digits: int = 3) -> str:
+    """A number as a person reads it: 1,234 or 0.123, and a dash for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, int) or float(value).is_integer() and abs(value) >= 10:
+        return f"{int(value):,}"
+    return f"{value:,.{digits}f}"
+
+
+@register.filter
+def percent(value: float | None, digits: int = 0) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """Seconds as 45 s, 3 min 20 s or 2 h 5 min."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@register.filter
+def lookup(mapping: dict[str, object], key: str) -> object:
+    return mapping.get(key)

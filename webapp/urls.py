@@ -1,0 +1,17 @@
+"""Every address of the site."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("accounts/", include("allauth.urls")),
+    path("", include("webapp.home.urls")),
+    path("", include("webapp.accounts.urls")),
+    path("", include("annotations.urls")),
+    path("", include("webapp.registry.urls")),
+    path("", include("webapp.runs.urls")),
+    path("", include("webapp.chat.urls")),
+    path("", include("webapp.api.urls")),
+    path("", include("webapp.demo.urls")),
+]
