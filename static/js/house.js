@@ -1,0 +1,68 @@
+// What every page has: the theme, messages that come and go, menus that close, forms that ask before they act.
+"use strict";
+
+const root = document.documentElement;
+
+function applyTheme(theme) {
+  if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+  else delete root.dataset.theme;
+  for (const button of document.querySelectorAll("[data-set-theme]")) {
+    button.setAttribute("aria-pressed", String((theme || "auto") === button.dataset.setTheme));
+  }
+}
+
+// A message at the bottom of the page. `action` is {label, run}, e.g. an undo. Returns the element.
+function toast(text, { error = false, action = null, seconds = error ? 12 : 6 } = {}) {
+  const element = document.createElement("div");
+  element.className = error ? "toast error" : "toast";
+  const words = document.createElement("span");
+  words.textContent = text;
+  element.append(words);
+  if (action) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = action.label;
+    button.addEventListener("click", () => { element.remove(); action.run(); });
+    element.append(button);
+  }
+  document.querySelector(".toasts").append(element);
+  setTimeout(() => element.remove(), seconds * 1000);
+  return element;
+}
+window.toast = toast;
+
+applyTheme(localStorage.getItem("theme"));
+document.addEventListener("click", (event) => {
+  const choice = event.target.closest("[data-set-theme]");
+  if (choice) {
+    localStorage.setItem("theme", choice.dataset.setTheme);
+    applyTheme(choice.dataset.setTheme);
+  }
+  const copy = event.target.closest("[data-copy]");
+  if (copy) {
+    navigator.clipboard.writeText(copy.dataset.copy).then(() => toast("Copied."), () => toast("The browser did not let us copy; select the text by hand.", { error: true }));
+  }
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  }
+});
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});
+
+// htmx: errors of the server come as messages, not as silence.
+document.addEventListener("htmx:responseError", (event) => {
+  const request = event.detail.xhr;
+  const page = new DOMParser().parseFromString(request.responseText, "text/html");
+  const message = page.querySelector("[data-error-message]");
+  toast(message ? message.textContent.trim() : `The server answered ${request.status}. Reload the page and try again.`, { error: true });
+});
+document.addEventListener("htmx:sendError", () => toast("The server cannot be reached. Nothing is lost; try again in a moment.", { error: true }));
