@@ -1,0 +1,57 @@
+"""The people and the project that tests speak of: ada owns it, mo manages it, ann and ben label, tess tries it out."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import factories
+from webapp.accounts.models import Project, Role, User
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from django.conf import settings
+
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.MODEL_SERVER_URL = "http://127.0.0.1:9"  # nothing answers there; a test that needs a server starts one
+
+
+@pytest.fixture
+def root(db: None) -> User:
+    """Whoever runs the installation."""
+    return factories.person("root", is_superuser=True, is_staff=True)
+
+
+@pytest.fixture
+def ada(db: None) -> User:
+    return factories.person("Ada")
+
+
+@pytest.fixture
+def project(ada: User) -> Project:
+    return factories.project(ada, "Kite", slug="kite")
+
+
+@pytest.fixture
+def mo(project: Project) -> User:
+    return factories.member(project, factories.person("Mo"), Role.MANAGER).user
+
+
+@pytest.fixture
+def ann(project: Project) -> User:
+    return factories.member(project, factories.person("Ann"), Role.ANNOTATOR).user
+
+
+@pytest.fixture
+def ben(project: Project) -> User:
+    return factories.member(project, factories.person("Ben"), Role.ANNOTATOR).user
+
+
+@pytest.fixture
+def tess(project: Project) -> User:
+    return factories.member(project, factories.person("Tess"), Role.TESTER).user
+
+
+@pytest.fixture
+def stranger(db: None) -> User:
+    """Has an account and belongs to no project."""
+    return factories.person("Stranger")
