@@ -1,0 +1,182 @@
+"""The policy with its value head, as PPO computes with it: one trunk, logits on the replies' positions only.
+
+Sequences are padded on the right, so causal attention alone keeps padding out of everything that counts, and no mask is
+needed. L is the length of a micro-batch's longest sequence, M the number of reply tokens in it, H the width, V the
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from training.contract import TrainingError
+
+CHUNK = 1 << 24  # logits held at once: 64 MiB in float32
+
+
+class MicroBatch(NamedTuple):
+    """Some replies of a rollout with their prompts. The flat tensors run over the replies' tokens, row by row."""
+
+    rows: Tensor  # (B,) which replies of the rollout
+    input_ids: Tensor  # (B, L) prompt and reply, padded on the right
+    states: Tensor  # (M,) where in the flattened (B * L) positions each reply token is predicted
+    targets: Tensor  # (M,) the reply tokens
+
+
+class Evaluated(NamedTuple):
+    logprobs: Tensor  # (M,)
+    entropy: Tensor  # (M,), without gradient unless asked for
+    values: Tensor  # (M,)
+
+
+def micro_batches(
+    prompts: Sequence[Sequence[int]],
+    replies: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    *,
+    budget: int,
+    pad: int,
+    device: torch.device,
+) -> list[MicroBatch]:
+    """The given rows of a rollout in forward passes of at most `budget` tokens, padding counted."""
+    lengths = [len(prompts[row]) + len(replies[row]) for row in rows]
+    found = []
+    for part in packed(lengths, budget):
+        chosen = [rows[i] for i in part]
+        width = max(lengths[i] for i in part)
+        ids = torch.full((len(chosen), width), pad, dtype=torch.long)
+        states, targets = [], []
+        for b, row in enumerate(chosen):
+            prompt, reply = prompts[row], replies[row]
+            ids[b, : len(prompt) + len(reply)] = torch.tensor([*prompt, *reply])
+            start = b * width + len(prompt) - 1
+            states.append(torch.arange(start, start + len(reply)))
+            targets.append(torch.tensor(reply, dtype=torch.long))
+        batch = (torch.tensor(chosen), ids, torch.cat(states), torch.cat(targets))
+        found.append(MicroBatch(*(tensor.to(device) for tensor in batch)))
+    return found
+
+
+def packed(lengths: Sequence[int], budget: int, overhead: int = 256) -> list[list[int]]:
+    """Indices grouped so that padded tokens plus `overhead` a group, which is what one more pass costs in tokens, are
+    fewest, no group's padded size above `budget` (a longer sequence gets a group of its own)."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    size = np.array([lengths[i] for i in order])
+    best = np.full(len(order) + 1, np.inf)  # best[j]: cost of the j longest
+    best[0] = 0
+    opened = np.zeros(len(order) + 1, dtype=int)
+    for first in range(len(order)):
+        most = max(1, budget // max(int(size[first]), 1))
+        last = min(len(order), first + most)
+        ends = np.arange(first + 1, last + 1)
+        cost = best[first] + overhead + size[first] * (ends - first)
+        better = cost < best[ends]
+        best[ends[better]], opened[ends[better]] = cost[better], first
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[opened[end] : end])
+        end = opened[end]
+    return groups[::-1]
+
+
+def chosen_logprobs(
+    logits: Tensor, targets: Tensor, temperature: float = 1.0, entropy_gradient: bool = False
+) -> tuple[Tensor, Tensor]:
+    """log p(target) and the entropy of each row: (M, V), (M,) -> (M,), (M,), in float32."""
+    log_p = (logits.float() / temperature if temperature != 1 else logits.float()).log_softmax(dim=-1)
+    log_q = log_p if entropy_gradient else log_p.detach()
+    entropy = -torch.einsum("mv,mv->m", log_q.exp(), log_q)
+    logprobs = -functional.nll_loss(log_p, targets, reduction="none")
+    return logprobs, entropy
+
+
+@dataclass
+class Actor:
+    """The policy model with its value head. Dropout is off: the same tokens have the same log-probabilities."""
+
+    model: Any  # a causal language model, or a PEFT model around one
+    value_head: nn.Linear  # H -> 1
+    temperature: float
+    dtype: torch.dtype = torch.float32
+    entropy_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        self.trunk = self.base.get_decoder()
+        self._hold_against_whole_model()
+
+    @property
+    def device(self) -> torch.device:
+        return self.value_head.weight.device
+
+    def hidden(self, batch: MicroBatch) -> Tensor:
+        """The trunk's last hidden state before each reply token, (M, H)."""
+        with self._autocast():
+            states = self.trunk(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        return states.flatten(0, 1)[batch.states]
+
+    def read(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies (M,) from hidden states (M, H), a bounded number of logits at a time."""
+        step = max(1, CHUNK // self.base.config.get_text_config().vocab_size)
+        if len(targets) <= step:
+            return self._read(hidden, targets)
+        parts = []
+        for part, wanted in zip(hidden.split(step), targets.split(step), strict=True):
+            if torch.is_grad_enabled():
+                parts.append(checkpoint(self._read, part, wanted, use_reentrant=False))
+            else:
+                parts.append(self._read(part, wanted))
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """(M, H) -> (M,)"""
+        return self.value_head(hidden.float()).squeeze(-1)
+
+    def evaluate(self, batch: MicroBatch) -> Evaluated:
+        hidden = self.hidden(batch)
+        logprobs, entropy = self.read(hidden, batch.targets)
+        return Evaluated(logprobs, entropy, self.values(hidden))
+
+    def _read(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with self._autocast():
+            logits = self._logits(hidden)
+        return chosen_logprobs(logits, targets, self.temperature, self.entropy_gradient)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits = self.base.get_output_embeddings()(hidden)
+        config = self.base.config.get_text_config()
+        if scale := getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * scale
+        if scale := getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / scale
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @torch.no_grad()
+    def _hold_against_whole_model(self) -> None:
+        """Taking trunk and head apart must not change the logits; an architecture where it does is refused."""
+        ids = torch.arange(4, device=self.device)[None]
+        parts = self._logits(self.trunk(input_ids=ids, use_cache=False).last_hidden_state)
+        whole = self.model(input_ids=ids, use_cache=False).logits
+        if not torch.allclose(parts.float(), whole.float(), atol=1e-3, rtol=1e-3):
+            raise TrainingError(
+                f"ppo: the logits of {type(self.base).__name__} are not its last hidden states times its output "
+                "embeddings, so PPO cannot train it",
+                code="model_unsupported",
+            )
