@@ -50,10 +50,18 @@ EXIT_STOPPED: Final = 143
 class TrainingError(Exception):
     """A failure a person can act on: `message` is the whole sentence, `code` is for programs."""
 
+    exit_status = EXIT_FAILED
+
     def __init__(self, message: str, *, code: str = "failed") -> None:
         super().__init__(message)
         self.message = message
         self.code = code
+
+
+class InputError(TrainingError):
+    """The config, the data or a model that the config names does not fit; nothing was started."""
+
+    exit_status = EXIT_INVALID
 
 
 # ------------------------------------------------------------------------------------------------- rows of data/*.jsonl
@@ -553,14 +561,14 @@ class Result(BaseModel):
 
 
 def read_config(run_dir: Path) -> Config:
-    """The validated config of a run folder. Raises TrainingError, naming the field, where it does not fit."""
+    """The validated config of a run folder. Raises InputError, naming the field, where it does not fit."""
     path = run_dir / CONFIG
     try:
         return CONFIG_FILE.validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise TrainingError(f"{path}: there is no config.json in this run folder", code="config_missing") from None
+        raise InputError(f"{path}: there is no config.json in this run folder", code="config_missing") from None
     except ValueError as error:
-        raise TrainingError(f"{path}: {describe(error)}", code="config_invalid") from error
+        raise InputError(f"{path}: {describe(error)}", code="config_invalid") from error
 
 
 def describe(error: ValueError) -> str:

@@ -1,0 +1,45 @@
+"""python -m training STAGE RUN_DIR
+
+Runs one stage in its run folder. The config is validated before torch is imported; see training/contract.py for the
+files of a run folder and the exit statuses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, Stage, TrainingError
+from training.rundir import Stopped, open_run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training", description="Run one stage in its run folder.")
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="holds config.json and data/*.jsonl")
+    chosen = parser.parse_args(arguments)
+    try:
+        return run_stage(chosen.stage, chosen.run_dir)
+    except Stopped:
+        return EXIT_STOPPED
+    except TrainingError as error:
+        if error.code == "internal":
+            traceback.print_exception(error.__cause__)
+        print(error.message, file=sys.stderr)
+        return error.exit_status
+
+
+def run_stage(stage: Stage, folder: Path) -> int:
+    """Run it to its end. Raises Stopped after SIGTERM, TrainingError where it fails."""
+    with open_run(folder, stage) as run:
+        if not run.finished():
+            importlib.import_module(f"training.{stage}").main(run)
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

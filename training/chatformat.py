@@ -1,0 +1,172 @@
+"""How a conversation becomes tokens, and which of them the assistant has to learn.
+
+Our own tokenizers get TEMPLATE: each turn is a role token, the text, and <|end|>, which the assistant learns to say and
+at which generation stops. Tokenizers from elsewhere keep their own chat template.
+
+Text is never read as special tokens, whoever wrote it: "<|end|>" typed by a person stays seven ordinary characters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from transformers import PreTrainedTokenizerBase
+
+from training.contract import InputError, Turn
+
+DOCUMENT: Final = "<|endoftext|>"
+PAD: Final = "<|pad|>"
+END: Final = "<|end|>"
+ROLES: Final = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
+SPECIAL: Final = (DOCUMENT, PAD, *ROLES.values(), END)
+TEMPLATE: Final = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|end|>' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of a conversation; `mask` is true on what the assistant says, its stop token included."""
+
+    ids: list[int]
+    mask: list[bool]
+
+    @property
+    def targets(self) -> int:
+        return sum(self.mask[1:])
+
+    def last(self, most: int) -> Encoded:
+        """The last `most` tokens."""
+        return Encoded(self.ids[-most:], self.mask[-most:])
+
+
+class ChatFormat:
+    """Encodes conversations for one tokenizer. Raises InputError where the tokenizer has no chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str = "the model") -> None:
+        if not tokenizer.chat_template:
+            raise InputError(
+                f"{source}: its tokenizer has no chat template, so it cannot tell who speaks; "
+                "take a chat model, or one pretrained here",
+                code="no_chat_template",
+            )
+        self.tokenizer = tokenizer
+        self._own = tokenizer.chat_template == TEMPLATE
+        self._role = {role: tokenizer.convert_tokens_to_ids(token) for role, token in ROLES.items()}
+        specials = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
+        self._special = re.compile("|".join(re.escape(token) for token in specials if token.strip()) or r"(?!)")
+        self.end_id: int = tokenizer.convert_tokens_to_ids(END) if self._own else self._foreign_end(source)
+        document = tokenizer.convert_tokens_to_ids(DOCUMENT) if self._own else tokenizer.eos_token_id
+        self.stop_ids: list[int] = list(dict.fromkeys([self.end_id, document]))
+        self.pad_id: int = tokenizer.pad_token_id
+
+    # ------------------------------------------------------------------------------------------------------- encoding
+
+    def text(self, text: str) -> list[int]:
+        """Ids of plain text; nothing in it is special."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return ids
+
+    def prompt(self, messages: list[Turn]) -> list[int]:
+        """Ids of a conversation that ends where the assistant has to speak."""
+        if self._own:
+            return [*self._turns(messages).ids, self._role["assistant"]]
+        return self._special_ids(self._render(messages, open_turn=True))
+
+    def reply(self, reply: str, messages: list[Turn]) -> list[int]:
+        """Ids of the assistant's reply to `messages`, the stop token last: prompt(messages) + these is the exchange."""
+        if self._own:
+            return [*self.text(reply), self.end_id]
+        whole = self.conversation([*messages, Turn(role="assistant", content=reply)])
+        begin = len(self.prompt(messages))
+        return [token for token, spoken in zip(whole.ids[begin:], whole.mask[begin:], strict=True) if spoken]
+
+    def exchange(self, messages: list[Turn], reply: str, most: int) -> Encoded:
+        """Prompt and reply; only this reply is in the mask. Cut to `most` tokens: the prompt from the left first,
+        then, where the reply alone is longer, the reply from the right."""
+        spoken = self.reply(reply, messages)[:most]
+        room = most - len(spoken)
+        before = self.prompt(messages)[-room:] if room else []
+        return Encoded([*before, *spoken], [False] * len(before) + [True] * len(spoken))
+
+    def conversation(self, messages: list[Turn]) -> Encoded:
+        """All turns; every assistant turn with its stop token is in the mask."""
+        return self._turns(messages) if self._own else self._foreign_turns(messages)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of a reply, up to and without its stop token."""
+        stop = next((i for i, token in enumerate(ids) if token in self.stop_ids), len(ids))
+        text: str = self.tokenizer.decode(ids[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    # ----------------------------------------------------------------------------------------------------- our format
+
+    def _turns(self, messages: list[Turn]) -> Encoded:
+        ids: list[int] = []
+        mask: list[bool] = []
+        for turn in messages:
+            spoken = [*self.text(turn.content), self.end_id]
+            ids += [self._role[turn.role], *spoken]
+            mask += [False, *[turn.role == "assistant"] * len(spoken)]
+        return Encoded(ids, mask)
+
+    # ------------------------------------------------------------------------------------------------- foreign formats
+
+    def _foreign_turns(self, messages: list[Turn]) -> Encoded:
+        """The rendered text is tokenized once, and spans of characters say which tokens the assistant speaks."""
+        text = self._render(messages, open_turn=False)
+        spans = []
+        for i, turn in enumerate(messages):
+            if turn.role == "assistant":
+                before = self._render(messages[:i], open_turn=True)
+                through = self._render(messages[: i + 1], open_turn=False).rstrip()
+                if not text.startswith(through) or not through.startswith(before):
+                    raise InputError(
+                        "the model's chat template rewrites earlier turns, so what the assistant said cannot be told "
+                        "apart; take another base model, or conversations with one reply",
+                        code="no_chat_template",
+                    )
+                spans.append((len(before), len(through)))
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        mask = [any(start <= a and b <= end and a < b for start, end in spans) for a, b in encoded["offset_mapping"]]
+        ids = list(encoded["input_ids"])
+        if mask[-1] and ids[-1] != self.end_id:
+            ids.append(self.end_id)
+            mask.append(True)
+        return Encoded(ids, mask)
+
+    def _render(self, messages: list[Turn], *, open_turn: bool) -> str:
+        turns = [{"role": turn.role, "content": self._harmless(turn.content)} for turn in messages]
+        try:
+            text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
+        except Exception as error:  # jinja2 errors, and whatever a template raises through raise_exception
+            raise InputError(
+                f"the model's chat template refuses this conversation: {error}", code="no_chat_template"
+            ) from error
+        return text
+
+    def _harmless(self, content: str) -> str:
+        """Special tokens inside a person's text are broken by a word joiner after their first character."""
+        return self._special.sub(lambda match: match[0][0] + "\u2060" + match[0][1:], content)
+
+    def _special_ids(self, rendered: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(rendered, add_special_tokens=False)
+        return ids
+
+    def _foreign_end(self, source: str) -> int:
+        """The token the template ends an assistant's turn with; the tokenizer's end of text where it puts none."""
+        turns = [Turn(role="user", content="a"), Turn(role="assistant", content="b")]
+        ids = self._special_ids(self._render(turns, open_turn=False).rstrip())
+        special = {*self.tokenizer.all_special_ids, *self.tokenizer.get_added_vocab().values()}
+        if ids and ids[-1] in special:
+            return ids[-1]
+        if self.tokenizer.eos_token_id is None:
+            raise InputError(f"{source}: its tokenizer has no end-of-text token", code="no_chat_template")
+        return int(self.tokenizer.eos_token_id)

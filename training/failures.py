@@ -1,0 +1,49 @@
+"""Turns whatever stopped a run into the sentence a person needs."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+from training.contract import TrainingError
+
+NEARLY_FULL = 1 << 20
+
+
+def explain(error: Exception, folder: Path) -> TrainingError:
+    """`error` as a TrainingError. What nobody foresaw keeps its type and text, with the code `internal`."""
+    if isinstance(error, TrainingError):
+        return error
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    if any(is_disk_full(link, folder) for link in chain):
+        return TrainingError(
+            f"the disk that holds {folder} is full: free some space and start the run again; "
+            "it goes on from its last checkpoint",
+            code="disk_full",
+        )
+    if any(is_memory_full(link) for link in chain):
+        return TrainingError(
+            "out of memory: lower micro_tokens (or slots, where replies are generated), or take a smaller model",
+            code="out_of_memory",
+        )
+    if isinstance(error, PermissionError):
+        return TrainingError(f"{error.filename}: no permission to read or write it", code="permission")
+    return TrainingError(f"internal error, please report it: {type(error).__name__}: {error}", code="internal")
+
+
+def is_disk_full(error: BaseException, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+        return True
+    # torch says only that a write failed, not why
+    return "file write failed" in str(error) and shutil.disk_usage(folder).free < NEARLY_FULL
+
+
+def is_memory_full(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

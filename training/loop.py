@@ -1,0 +1,276 @@
+"""The small training loop of pretrain, sft and reward, and the optimiser part that PPO's update shares with them.
+
+    learner = Learner({"model": model}, settings, compute)
+    figures = train(run, learner, Examples(sizes, batch), loss, epochs=3, evaluate=evaluate)
+
+`loss(batch)` returns sums with their counts, {"loss": (sum, count), "accuracy": (right, pairs)}; the gradient of a step
+is that of its loss sum over the weights of all rows of the step, so it does not depend on the cut into micro-batches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.batching import Rows, Sizes, epoch_batches, micro_batches, steps_per_epoch
+from training.contract import LoopSettings, TrainingError
+from training.models import Compute
+from training.rundir import Run, Stopped
+
+B = TypeVar("B")
+Sums = Mapping[str, tuple[Tensor | float, float]]
+STATE: Final = "state.pt"
+MOST_SKIPS_IN_A_ROW: Final = 20
+
+
+@dataclass(frozen=True)
+class Examples(Generic[B]):
+    """Rows to learn from: their sizes, and how some of them become a batch on the device."""
+
+    sizes: Sizes
+    batch: Callable[[Rows], B]
+
+
+@dataclass
+class Means:
+    """Running sums and counts of named figures."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+
+    def add(self, figures: Sums) -> None:
+        for name, (total, count) in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(total)
+            self.counts[name] = self.counts.get(name, 0.0) + count
+
+    def values(self) -> dict[str, float]:
+        return {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
+
+
+class Learner:
+    """Optimiser, schedule, clipping, and the guard against losses that are no number.
+
+    modules: what learns, by name; only parameters that require gradients. rates: peak learning rate of a module, where
+    it is not the settings'. AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), decay on matrices only.
+    """
+
+    def __init__(
+        self,
+        modules: dict[str, nn.Module],
+        settings: LoopSettings,
+        compute: Compute,
+        rates: dict[str, float] | None = None,
+    ) -> None:
+        self.modules = modules
+        self.settings = settings
+        self.compute = compute
+        self.skipped = 0
+        self._skips_in_a_row = 0
+        self.parameters: list[nn.Parameter] = []
+        groups = []
+        for name, module in modules.items():
+            peak = (rates or {}).get(name) or settings.learning_rate
+            new = [p for p in module.parameters() if p.requires_grad and not any(p is q for q in self.parameters)]
+            self.parameters += new
+            for decay, chosen in (
+                (settings.weight_decay, [p for p in new if p.ndim >= 2]),
+                (0.0, [p for p in new if p.ndim < 2]),
+            ):
+                if chosen:
+                    groups.append({"params": chosen, "weight_decay": decay, "lr": peak, "peak": peak})
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
+
+    def update(
+        self, micro: Iterable[B], loss: Callable[[B], Sums], scale: float, done: float, step_share: float = 0.0
+    ) -> dict[str, tuple[float, float]]:
+        """One optimiser step on the gradient of (sum of the micro-batches' loss sums) / scale.
+
+        done: share of the schedule before this step, and step_share: that of the step itself, both in [0, 1].
+        Returns the sums and counts of `loss` and, each with count 1, grad_norm and learning_rate. A gradient that is
+        not finite changes nothing: `skipped` counts it and the figures say skipped. Raises TrainingError after many.
+        """
+        factor = schedule(done, step_share, self.settings.warmup, self.settings.schedule, self.settings.final_lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        figures = Means()
+        for batch in micro:
+            with self.compute.autocast():
+                sums = loss(batch)
+            torch.autograd.backward(torch.as_tensor(sums["loss"][0]) / scale)
+            figures.add({name: (float(value), count) for name, (value, count) in sums.items()})
+        clip = self.settings.grad_clip or math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, clip))
+        finite = math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+        self._count_skip(finite)
+        self.optimizer.zero_grad(set_to_none=True)
+        if not finite:
+            return {"skipped": (1.0, 1.0)}
+        figures.add({"grad_norm": (norm, 1), "learning_rate": (self.optimizer.param_groups[0]["lr"], 1)})
+        return {name: (figures.sums[name], figures.counts[name]) for name in figures.sums}
+
+    def _count_skip(self, finite: bool) -> None:
+        self._skips_in_a_row = 0 if finite else self._skips_in_a_row + 1
+        self.skipped += not finite
+        if self._skips_in_a_row >= MOST_SKIPS_IN_A_ROW:
+            raise TrainingError(
+                f"the loss was no finite number for {MOST_SKIPS_IN_A_ROW} steps in a row: lower the learning rate, "
+                "or set precision to fp32",
+                code="diverged",
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed run needs of the learner, random number generators included."""
+        weights = {
+            key: {name: p for name, p in module.named_parameters() if p.requires_grad}
+            for key, module in self.modules.items()
+        }
+        return {
+            "weights": weights,
+            "optimizer": self.optimizer.state_dict(),
+            "skipped": self.skipped,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.compute.device.type == "cuda" else [],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        for key, module in self.modules.items():
+            own = {name: p for name, p in module.named_parameters() if p.requires_grad}
+            if own.keys() != state["weights"][key].keys():
+                raise ValueError(f"the weights of {key} in the checkpoint are not those of the model")
+            with torch.no_grad():
+                for name, parameter in own.items():
+                    parameter.copy_(state["weights"][key][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.skipped = state["skipped"]
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+def schedule(done: float, step_share: float, warmup: float, kind: str, final: float) -> float:
+    """Factor on the peak learning rate for a step that begins when `done` of the training is behind it.
+
+    Rises in a line over the share `warmup`, then falls to `final` as a cosine or a line, or stays (constant).
+    """
+    if done < warmup:
+        return min(1.0, (done + step_share) / warmup)
+    if kind == "constant" or warmup >= 1:
+        return 1.0
+    left = 1.0 - min(1.0, (done - warmup) / (1.0 - warmup))
+    shape = left if kind == "linear" else (1.0 - math.cos(math.pi * left)) / 2
+    return final + (1.0 - final) * shape
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    torch.save(state, folder / STATE)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Tensors, numbers, strings and containers of them only: nothing else is unpickled."""
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def train(
+    run: Run[Any],
+    learner: Learner,
+    examples: Examples[B],
+    loss: Callable[[B], Sums],
+    *,
+    epochs: float,
+    max_steps: int = 0,
+    evaluate: Callable[[int, bool], dict[str, float]] | None = None,
+) -> dict[str, float]:
+    """Train to the end, from the last checkpoint where there is one; returns the final figures.
+
+    evaluate(step, final) returns held-out figures; it is called every `evaluate_every` steps and at the end.
+    The mode (train or eval) of the modules is the caller's and is left alone. Raises Stopped after SIGTERM, with a
+    checkpoint written.
+    """
+    settings = learner.settings
+    per_epoch = steps_per_epoch(examples.sizes, settings.batch_tokens)
+    total = max(1, math.ceil(per_epoch * epochs))
+    total = min(total, max_steps) if max_steps else total
+    window = Means()
+    figures: dict[str, float] = {}
+
+    def save(step: int) -> None:
+        with run.checkpoint(step) as folder:
+            save_state(folder, learner.state() | {"sums": window.sums, "counts": window.counts, "figures": figures})
+
+    def load(folder: Path) -> None:
+        state = load_state(folder)
+        learner.load(state)
+        window.sums, window.counts = state["sums"], state["counts"]
+        figures.update(state["figures"])
+
+    step = run.resume(load)
+    order: list[Rows] = []
+    planned = -1
+    since, tokens = time.perf_counter(), 0
+    while (done := share_done(run, step, total)) < 1:
+        if run.stopping:
+            save(step)
+            raise Stopped
+        if step // per_epoch != planned:
+            planned = step // per_epoch
+            order = epoch_batches(examples.sizes, settings.batch_tokens, run.config.seed, planned)
+        rows = order[step % per_epoch]
+        micro = (examples.batch(piece) for piece in micro_batches(rows, examples.sizes, settings.micro_tokens))
+        scale = float(examples.sizes.weights[rows].sum())
+        told = learner.update(micro, loss, scale, done, 1 / total)
+        if "skipped" in told:
+            run.warn(f"step {step}: the gradient was no finite number, the step is skipped", step)
+        window.add(told)
+        tokens += int(examples.sizes.tokens[rows].sum())
+        step += 1
+        last = share_done(run, step, total) >= 1
+        run.progress(step, total if not settings.minutes else max(step, round(step / max(done, 1 / total))), "training")
+        if step % settings.log_every == 0 or last:
+            now = time.perf_counter()
+            figures.update(window.values())
+            run.metric(step, figures_now := window.values() | {"tokens_per_second": tokens / (now - since)})
+            figures.update(figures_now)
+            window = Means()
+            since, tokens = now, 0
+        if evaluate and (last or (settings.evaluate_every and step % settings.evaluate_every == 0)):
+            with run.timed("evaluation"):
+                heldout = evaluate(step, last)
+            figures.update(heldout)
+            run.metric(step, heldout)
+            since = time.perf_counter() if not tokens else since
+        if settings.checkpoint_every and step % settings.checkpoint_every == 0 and not last:
+            save(step)
+    return figures | {"steps": float(step), "skipped": float(learner.skipped)}
+
+
+def share_done(run: Run[Any], step: int, total: int) -> float:
+    """How much of the training is done, in [0, 1]: by steps or, where `minutes` is set, by time if that is further."""
+    minutes: float = run.config.minutes
+    by_time = run.elapsed() / (60 * minutes) if minutes and step else 0.0
+    return min(1.0, max(step / total, by_time))
+
+
+@torch.no_grad()
+def mean_figures(
+    examples: Examples[B], loss: Callable[[B], Sums], compute: Compute, micro_tokens: int, most_tokens: int = 0
+) -> dict[str, float]:
+    """The figures of `loss` over all rows, or over a fixed random part of at most `most_tokens` tokens."""
+    rows = np.random.default_rng(0).permutation(len(examples.sizes.lengths))
+    if most_tokens:
+        rows = rows[: max(1, int((np.cumsum(examples.sizes.tokens[rows]) <= most_tokens).sum()))]
+    means = Means()
+    for piece in micro_batches(rows, examples.sizes, micro_tokens):
+        with compute.autocast():
+            means.add(loss(examples.batch(piece)))
+    return means.values()

@@ -1,0 +1,260 @@
+"""Models on disk and in memory: made from scratch, loaded, given an adapter, saved. Safetensors only."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from training.contract import InputError, LoopSettings, LoraSettings, PretrainSettings, Settings
+from training.rundir import Run
+
+ADAPTER: Final = "adapter_config.json"
+DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError)
+# What changes logits after the output matrix, in the models that have it; those go through their own forward.
+LOGIT_CHANGES: Final = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
+
+CausalModel = PreTrainedModel | PeftModel
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and in what precision a run computes."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
+
+
+def prepare(run: Run[Any]) -> Compute:
+    """Seed, threads, device and precision from the run's settings; call it once, before any tensor is made."""
+    settings: Settings = run.config
+    torch.manual_seed(settings.seed)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda is asked for, but torch sees no GPU on this machine", code="no_device")
+    cuda = settings.device != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    run.device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
+    precision = settings.precision if isinstance(settings, LoopSettings) else "auto"
+    bf16 = bf16_is_faster(device) if precision == "auto" else precision == "bf16"
+    return Compute(device, torch.bfloat16 if bf16 else torch.float32)
+
+
+def bf16_is_faster(device: torch.device) -> bool:
+    """A CPU without bf16 instructions emulates them, at a fraction of fp32's speed (docs/decisions/precision.md)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+# ------------------------------------------------------------------------------------------------------------- loading
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name. Raises InputError."""
+    check_source(source, "tokenizer")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # the tokenizers library raises no narrower one on a damaged file
+        raise damaged(source, "tokenizer", error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_causal(
+    source: str, compute: Compute, *, lora: LoraSettings | None = None, trainable: bool = False
+) -> CausalModel:
+    """The language model of a folder, adapter folder or hub name, on the device, in eval mode, dropout off.
+
+    trainable: weights in fp32. With `lora.rank`, only a new adapter learns, over the frozen model; where `source` is
+    itself an adapter, that adapter goes on learning. Without, an adapter is merged into its base and all weights learn.
+    Raises InputError where the folder is missing or damaged.
+    """
+    check_source(source, "model")
+    adapter_only = trainable and lora is not None and lora.rank > 0
+    dtype = torch.float32 if trainable and not adapter_only else compute.dtype
+    base = adapter_base(source)
+    model: CausalModel = read_weights(base or source, dtype)
+    if base:
+        try:
+            model = PeftModel.from_pretrained(model, source, is_trainable=adapter_only)
+        except DAMAGE as error:
+            raise damaged(source, "adapter", error) from error
+        if not adapter_only:
+            model = model.merge_and_unload()
+    elif adapter_only and lora is not None:
+        model = add_adapter(model, lora)
+    for parameter in model.parameters():
+        parameter.requires_grad_(trainable and (parameter.requires_grad or not adapter_only))
+    return model.to(compute.device).eval()
+
+
+def read_weights(source: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Every weight must be in the files: transformers alone would fill gaps with random numbers and go on."""
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except DAMAGE as error:
+        raise damaged(source, "model", error) from error
+    if missing := sorted(report["missing_keys"]):
+        raise damaged(source, "model", ValueError(f"{len(missing)} weights are missing, the first is {missing[0]}"))
+    model.config._name_or_path = str(Path(source).resolve()) if Path(source).exists() else source
+    return model
+
+
+def adapter_base(source: str) -> str:
+    """The base that an adapter folder names; empty where `source` is a whole model."""
+    path = Path(source) / ADAPTER
+    if not path.exists():
+        return ""
+    if not (Path(source) / "adapter_model.safetensors").exists():
+        raise damaged(source, "adapter", OSError("adapter_model.safetensors is missing"))
+    try:
+        return str(json.loads(path.read_text())["base_model_name_or_path"])
+    except (ValueError, KeyError) as error:
+        raise damaged(source, "adapter", error) from error
+
+
+def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+    targets: str | list[str] = lora.targets
+    if targets != "all-linear":
+        targets = [name.strip() for name in lora.targets.split(",") if name.strip()]
+    settings = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    try:
+        return get_peft_model(model, settings)  # type: ignore[return-value]
+    except ValueError as error:
+        raise InputError(f"lora.targets: {error}", code="config_invalid") from error
+
+
+def check_source(source: str, what: str) -> None:
+    if not source:
+        raise InputError(f"no {what} is named in the config", code="config_invalid")
+    if source.startswith(("/", ".")) and not Path(source).is_dir():
+        raise InputError(f"{source}: there is no such {what} folder", code="no_model")
+
+
+def damaged(source: str, what: str, error: Exception) -> InputError:
+    reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
+    if Path(source).is_dir():
+        return InputError(
+            f"{source}: this {what} folder is damaged or incomplete ({reason}); take another, or make it anew",
+            code="model_damaged",
+        )
+    return InputError(f"{source}: cannot get this {what} from the hub ({reason})", code="no_model")
+
+
+# ---------------------------------------------------------------------------------------------------- making and saving
+
+
+def new_causal(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase, compute: Compute) -> LlamaForCausalLM:
+    """A Llama-shaped model with random weights and tied embeddings, on the device."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden,
+        intermediate_size=-(-settings.hidden * 8 // 3 // 32) * 32,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.kv_heads or settings.heads,
+        max_position_embeddings=settings.context,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config).to(compute.device)
+
+
+def save_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: Path, stop_ids: list[int]) -> None:
+    """Weights, tokenizer with its chat template, and a generation config that ends at `stop_ids`.
+
+    Full models are saved in fp32; an adapter as PEFT does, naming its base by absolute path.
+    """
+    generation = unwrap(model).generation_config
+    generation.eos_token_id = stop_ids
+    generation.pad_token_id = tokenizer.pad_token_id
+    generation.bos_token_id = tokenizer.bos_token_id
+    if isinstance(model, PeftModel):
+        # embeddings do not change with an adapter, and "auto" would ask the hub whether they did
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+        generation.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)
+    else:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def about(model: CausalModel, kind: str = "") -> dict[str, Any]:
+    """The `model` part of result.json."""
+    inner = unwrap(model)
+    config = inner.config.get_text_config()
+    adapter = isinstance(model, PeftModel)
+    return {
+        "kind": kind or ("adapter" if adapter else "full"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "context": context_of(model),
+        "vocabulary": config.vocab_size,
+        "base": inner.config._name_or_path,
+    }
+
+
+def context_of(model: CausalModel) -> int:
+    """The most tokens the model was made for."""
+    return int(getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+
+def unwrap(model: CausalModel) -> PreTrainedModel:
+    """The transformers model; an adapter's layers stay inside it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+# ------------------------------------------------------------------------------------------------------------- forward
+
+
+def hidden_states(model: CausalModel, ids: Tensor) -> Tensor:
+    """Last hidden states [B, T, H] of right-padded ids [B, T], before the output matrix."""
+    return unwrap(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+def target_logits(model: CausalModel, ids: Tensor, targets: Tensor) -> Tensor:
+    """Logits [N, V] that predict the N tokens of ids [B, T] where targets [B, T] is true, in row order.
+
+    The output matrix is applied at those positions only. Column 0 is never a target: nothing predicts it.
+    """
+    predicting = targets[:, 1:]
+    inner = unwrap(model)
+    config = inner.config.get_text_config()
+    if any(getattr(config, name, None) for name in LOGIT_CHANGES):
+        return inner(input_ids=ids, use_cache=False).logits[:, :-1][predicting]
+    head: nn.Module = inner.get_output_embeddings()
+    return head(hidden_states(model, ids)[:, :-1][predicting])
+
+
+def target_losses(model: CausalModel, ids: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihoods [N], nats, of the target tokens; arguments as for target_logits."""
+    return nn.functional.cross_entropy(
+        target_logits(model, ids, targets).float(), ids[:, 1:][targets[:, 1:]], reduction="none"
+    )
