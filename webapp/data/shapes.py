@@ -1,11 +1,11 @@
 """The shapes in which preference data, demonstrations, prompts and text come, brought to ours.
 
-{chosen, rejected}                    HH dialogues ("\\n\\nHuman: … \\n\\nAssistant: …"), or chat messages, or with {prompt}
-{prompt, replies, ranks}              rankings of K; equal ranks tie; the lowest rank is the best
-{prompt: {text, role, replies: […]}}  Open-Assistant trees: sibling replies with `rank` are rankings, the best demonstrates
-{instruction, context?, response}     Dolly; also {instruction, input?, output}, {question, answer}, {prompt, completion}
-{messages: [{role, content}]}         chats; also {conversations: [{from, value}]}; ending with the user's turn: a prompt
-{text} {prompt} "…"                   a document; a prompt; a bare string is a prompt
+{chosen, rejected}                 HH dialogues (Human:, Assistant:), chat messages, or replies to {prompt}
+{prompt, replies, ranks}           rankings of K; equal ranks tie; the lowest rank is the best
+{prompt: {text, role, replies}}    Open-Assistant trees: siblings with `rank` are a ranking, the best demonstrates
+{instruction, context?, response}  Dolly; also {instruction, input?, output}, {question, answer}, {prompt, completion}
+{messages: [{role, content}]}      chats, or {conversations: [{from, value}]}; ending with the user: a prompt
+{text} {prompt} "…"                a document; a prompt; a bare string is a prompt
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class LeftOut:
 
 Item = Document | PromptItem | DemonstrationItem | RankingItem | LeftOut
 ROLES: Final = {
-    "human": "user", "user": "user", "prompter": "user", "assistant": "assistant", "gpt": "assistant", "model": "assistant",
-    "bot": "assistant", "system": "system",
+    "human": "user", "user": "user", "prompter": "user", "system": "system",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
 }  # fmt: skip
 TURN: Final = re.compile(r"\n\n(Human|Assistant):")
 PAIRS: Final = (
