@@ -42,6 +42,10 @@ class ModelVersion(models.Model):
         return self.name
 
     @property
+    def deployable(self) -> bool:
+        return self.kind in (self.Kind.FULL, self.Kind.ADAPTER) and self.archived_at is None
+
+    @property
     def served_name(self) -> str:
         """What the model server calls it."""
         return f"{self.project.slug}-{self.number}"
@@ -56,6 +60,8 @@ class Deployment(models.Model):
         RETIRED = "retired", "Retired"
         ROLLED_BACK = "rolled_back", "Rolled back"
 
+    OPEN = (State.CANARY, State.LIVE)
+
     project = models.ForeignKey(Project, models.CASCADE, related_name="deployments")
     model = models.ForeignKey(ModelVersion, models.PROTECT, related_name="deployments")
     state = models.CharField(max_length=12, choices=State.choices)
@@ -64,11 +70,12 @@ class Deployment(models.Model):
     until = models.DateTimeField(null=True, blank=True)
     by = models.ForeignKey(User, models.PROTECT, related_name="+")
     why = models.TextField(blank=True)
+    problem = models.TextField(blank=True, help_text="why the model server does not serve it, while that is so")
     ended_by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")
     ended_why = models.TextField(blank=True)
 
     class Meta:
-        ordering = ("-since",)
+        ordering = ("-since", "-id")
         constraints = [
             models.UniqueConstraint(fields=["project"], condition=models.Q(state="live"), name="one_live_model"),
             models.UniqueConstraint(fields=["project"], condition=models.Q(state="canary"), name="one_canary"),

@@ -91,6 +91,8 @@ class Run(models.Model):
         FAILED = "failed", "Failed"
         CANCELLED = "cancelled", "Stopped"
 
+    ACTIVE = (State.QUEUED, State.CLAIMED, State.RUNNING)
+
     project = models.ForeignKey(Project, models.CASCADE, related_name="runs")
     number = models.PositiveIntegerField(help_text="counts up in the project")
     name = models.CharField(max_length=100)
@@ -112,8 +114,11 @@ class Run(models.Model):
     output = models.OneToOneField(ModelVersion, models.PROTECT, null=True, blank=True, related_name="run")
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
-    attempts = models.PositiveSmallIntegerField(default=0)
-    claimed_by = models.CharField(max_length=100, blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="starts since its last checkpoint")
+    claim = models.UUIDField(null=True, blank=True, help_text="who holds this may write; a new claim shuts the old out")
+    claimed_by = models.CharField(max_length=200, blank=True, help_text="the worker's process: host/boot/pid/start")
+    child = models.CharField(max_length=200, blank=True, help_text="the training process: host/boot/pid/start")
+    woken_at = models.DateTimeField(null=True, blank=True, help_text="when a worker was last told of it")
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     step = models.PositiveIntegerField(default=0)
@@ -122,7 +127,11 @@ class Run(models.Model):
     eta = models.FloatField(null=True, blank=True, help_text="seconds left")
     events_read = models.BigIntegerField(default=0, help_text="bytes of events.jsonl already in the database")
     error = models.TextField(blank=True)
+    error_code = models.CharField(max_length=40, blank=True)
     result = models.JSONField(default=dict)
+    outputs = models.JSONField(default=dict, help_text="file of output/ → fsspec address")
+    rank_replies = models.BooleanField(default=False, help_text="a sample run: make rank tasks of its replies")
+    imported_at = models.DateTimeField(null=True, blank=True, help_text="when its replies became rank tasks")
     created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -135,6 +144,14 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def active(self) -> bool:
+        return self.state in self.ACTIVE
+
+    @property
+    def stopping(self) -> bool:
+        return self.active and self.stop_requested_at is not None
 
 
 class Metric(models.Model):
@@ -174,6 +191,10 @@ class Evaluation(models.Model):
     high = models.FloatField(null=True, blank=True)
     n = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [models.UniqueConstraint(fields=["run", "model", "name"], name="one_figure_a_run")]
 
 
 class Match(models.Model):
