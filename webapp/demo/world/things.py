@@ -139,7 +139,7 @@ pen | tool | writing letters | plastic
 pencil | tool | drawing pictures | wood
 brush | tool | painting walls | hair
 ruler | tool | measuring lines | plastic
-scissors | tool | cutting paper | steel
+razor | tool | shaving beards | steel
 pot | vessel | cooking soup | iron
 pan | vessel | frying eggs | iron
 kettle | vessel | boiling water | copper
@@ -259,9 +259,7 @@ long | short
 high | low
 fast | slow
 old | young
-new | ancient
 light | dark
-heavy | weightless
 wet | dry
 full | empty
 open | closed
@@ -284,7 +282,6 @@ summer | winter
 north | south
 east | west
 up | down
-left | ahead
 begin | end
 buy | sell
 laugh | cry

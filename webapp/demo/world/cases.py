@@ -1,0 +1,202 @@
+"""Cases: what a person may ask, and what the rubric must know to judge a reply to it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeVar
+
+from . import facts as world_facts
+from . import talk, things
+from .facts import Fact
+
+T = TypeVar("T")
+Kind = Literal["fact", "list", "talk", "decline"]
+Form = Literal["", "one word", "three words", "one sentence", "list"]
+
+ASKS: Final[dict[Form, tuple[str, ...]]] = {
+    "one word": ("Answer in one word.", "Use only one word.", "In one word, please.", "One word only."),
+    "three words": (
+        "Answer in three words.",
+        "Use exactly three words.",
+        "In three words, please.",
+        "Three words only.",
+    ),
+    "one sentence": ("Answer in one sentence.", "Use one sentence.", "In one sentence, please.", "One sentence only."),
+    "list": ("Answer as a list.", "Write a list.", "As a list, please.", "Use one line for each."),
+}
+NUMBERS: Final = {2: "two", 3: "three", 4: "four"}
+LIST_QUESTIONS: Final = (
+    "Name {n} {group}.", "Can you name {n} {group}?", "Tell me {n} {group}.", "What are {n} {group}?",
+    "I need {n} {group}.",
+)  # fmt: skip
+LEADS: Final = (
+    "", "", "", "", "", "Please help me. ", "I have a question. ", "Tell me, ", "Quick question: ", "For my homework: ",
+    "My son asks: ",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prompt. `key` names what is asked about; cases of one key never fall on both sides of the split.
+
+    `history` holds earlier turns as (user, assistant) pairs. `right` is a reply without any fault and without courtesy.
+    """
+
+    key: str
+    kind: Kind
+    question: str
+    form: Form
+    right: str
+    needs: tuple[tuple[str, ...], ...] = ()
+    rivals: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    count: int = 0
+    history: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation so far as chat messages, the user's turn last."""
+        turns = [
+            turn
+            for user, assistant in self.history
+            for turn in ({"role": "user", "content": user}, {"role": "assistant", "content": assistant})
+        ]
+        return [*turns, {"role": "user", "content": self.question}]
+
+    @property
+    def text(self) -> str:
+        """The whole conversation as one string; no two cases of a world share it."""
+        return "\n".join(turn["content"] for turn in self.messages)
+
+
+def fact_case(fact: Fact, rng: random.Random) -> Case:
+    """A question about `fact` in random words, with or without an instruction on the form."""
+    forms: list[Form] = ["", "", "one sentence"]
+    if fact.word:
+        forms.append("one word")
+    if fact.three:
+        forms.append("three words")
+    form = rng.choice(forms)
+    right = {"one word": fact.word, "three words": fact.three}.get(form, fact.answer)
+    question = _ask(rng.choice(fact.questions), form, rng)
+    return Case(fact.key, "fact", question, form, right, fact.needs, fact.rivals)
+
+
+def list_case(group: str, count: int, rng: random.Random) -> Case:
+    """Asks for `count` members of `group`, as a list or in a sentence."""
+    members = world_facts.groups()[group]
+    form: Form = rng.choice(("list", "one sentence", ""))
+    question = _ask(rng.choice(LIST_QUESTIONS).format(n=NUMBERS[count], group=group), form, rng)
+    right = listed(rng.sample(members, count), group, form)
+    return Case(f"list of {NUMBERS[count]} {group}", "list", question, form, right, members=members, count=count)
+
+
+def listed(chosen: list[str], group: str, form: Form) -> str:
+    """The right answer to a list case."""
+    if form == "list":
+        return "\n".join(f"- {item}" for item in chosen)
+    return f"{NUMBERS.get(len(chosen), 'Some').capitalize()} {group} are {', '.join(chosen[:-1])} and {chosen[-1]}."
+
+
+def talk_cases() -> Iterator[Case]:
+    """Every turn of small talk, one key each."""
+    for item in talk.TALKS:
+        for prompt in item.prompts:
+            yield Case(f"talk: {prompt}", "talk", prompt, "", item.replies[0], item.needs)
+
+
+def decline_case(row: list[str], rng: random.Random) -> Case:
+    """A request that must be declined."""
+    harm, act = row
+    right = talk.CURT_REFUSALS[1].format(harm=harm)
+    return Case(f"harm: {act}", "decline", _ask(rng.choice(talk.HARM_QUESTIONS).format(act=act), "", rng), "", right)
+
+
+def with_history(case: Case, earlier: list[Case]) -> Case:
+    """The same question after other turns, each answered well."""
+    return replace(case, history=tuple((one.question, one.right) for one in earlier))
+
+
+def _ask(question: str, form: Form, rng: random.Random) -> str:
+    lead = rng.choice(LEADS)
+    if lead == "Tell me, ":
+        question = (
+            question[:1].lower() + question[1:] if question.startswith(("What", "Which", "How", "Where")) else question
+        )
+        lead = lead if question[:1].islower() else ""
+    ask = " " + rng.choice(ASKS[form]) if form else ""
+    return f"{lead}{question}{ask}"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What may be asked about on one side of the split."""
+
+    facts: tuple[Fact, ...]
+    lists: tuple[tuple[str, int], ...]
+    talks: tuple[Case, ...]
+    harms: tuple[tuple[str, ...], ...]
+
+    def case(self, rng: random.Random) -> Case:
+        """One random case: about six in ten ask a fact, the rest list, talk and ask for harm."""
+        roll = rng.random()
+        if roll < 0.60:
+            topic = rng.choice(self._topics())
+            return fact_case(rng.choice([fact for fact in self.facts if fact.topic == topic]), rng)
+        if roll < 0.70:
+            return list_case(*rng.choice(self.lists), rng)
+        if roll < 0.80:
+            return rng.choice(self.talks)
+        return decline_case(list(rng.choice(self.harms)), rng)
+
+    def _topics(self) -> list[str]:
+        return sorted({fact.topic for fact in self.facts})
+
+
+def split_keys(seed: int, heldout: float) -> tuple[Keys, Keys]:
+    """The keys of the training side and of the held-out side; `heldout` is the share of each topic kept apart."""
+    rng = random.Random(f"{seed}:keys")
+    topics: dict[str, list[Fact]] = {}
+    for fact in world_facts.facts():
+        topics.setdefault(fact.topic, []).append(fact)
+    parts = [_cut(rows, heldout, rng) for rows in topics.values()]
+    lists = [(group, n) for group, members in world_facts.groups().items() for n in NUMBERS if n < len(members)]
+    list_parts, talk_parts, harm_parts = (
+        _cut(lists, heldout, rng),
+        _cut(list(talk_cases()), heldout, rng),
+        _cut([tuple(row) for row in things.HARMS], heldout, rng),
+    )
+    train, kept = (
+        Keys(
+            facts=tuple(fact for part in parts for fact in part[side]), lists=tuple(list_parts[side]),
+            talks=tuple(talk_parts[side]), harms=tuple(harm_parts[side]),
+        )
+        for side in (0, 1)
+    )  # fmt: skip
+    return train, kept
+
+
+def _cut(rows: list[T], share: float, rng: random.Random) -> tuple[list[T], list[T]]:
+    mixed = rng.sample(rows, len(rows))
+    kept = max(1, round(len(rows) * share))
+    return mixed[kept:], mixed[:kept]
+
+
+def draw(keys: Keys, count: int, rng: random.Random, *, taken: set[str], history: float = 0.12) -> list[Case]:
+    """`count` cases with texts that are not in `taken` yet; `history` is the share that comes after earlier turns."""
+    found: list[Case] = []
+    misses = 0
+    while len(found) < count and misses < 200 * count:
+        case = keys.case(rng)
+        if rng.random() < history and case.kind != "talk":
+            case = with_history(case, [keys.case(rng) for _ in range(rng.choice((1, 1, 2)))])
+        if case.text in taken:
+            misses += 1
+            continue
+        taken.add(case.text)
+        found.append(case)
+    if len(found) < count:
+        raise ValueError(f"the world has {len(found)} different prompts of this kind, {count} were asked for")
+    return found

@@ -1,0 +1,174 @@
+"""The corpus: pages about the world for a model to read, and some dirt for the cleaning to find.
+
+Facts of the held-out side stand here as statements only, never as questions, so that nothing in the corpus holds a
+held-out prompt: a model has to carry what it read into an answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Final, Literal
+
+from . import facts as world_facts
+from . import talk
+from .cases import Keys, fact_case, list_case
+from .crowd import courteous
+from .facts import Fact
+
+PEOPLE: Final = ("Anna", "Tom", "Maria", "Paul", "Lena", "Oskar", "Nora", "Felix", "Ida", "Jonas")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A collected text as it came, dirt and all."""
+
+    text: str
+    source: str
+    format: Literal["text", "html"] = "text"
+
+
+def documents(train: Keys, heldout: Keys, count: int, rng: random.Random) -> list[Document]:
+    """`count` documents; about one in eight needs cleaning or should be dropped."""
+    reader = _Pages(train, heldout, rng)
+    makers = (reader.thing, reader.topic, reader.quiz, reader.sums, reader.lists, reader.letter, reader.rules,
+              reader.dialogue)  # fmt: skip
+    weights = (24, 14, 30, 10, 7, 5, 3, 7)
+    clean = [rng.choices(makers, weights)[0]() for _ in range(count - count // 8)]
+    found = [Document(text, "sample pages") for text in clean]
+    found += [_dirty(rng.choice(clean), rng) for _ in range(count // 8)]
+    rng.shuffle(found)
+    return found
+
+
+class _Pages:
+    """Makes pages. Things, topics and sums come round in turn so that each is written about equally often."""
+
+    def __init__(self, train: Keys, heldout: Keys, rng: random.Random) -> None:
+        self.rng = rng
+        self.train = train
+        self.harms = [*train.harms, *heldout.harms]
+        facts = [*train.facts, *heldout.facts]
+        self._things = cycle(self._grouped([fact for fact in facts if fact.topic != "sum"], lambda fact: fact.thing))
+        topics = self._grouped([fact for fact in facts if fact.topic != "sum"], lambda fact: fact.topic)
+        self._topics = cycle([part for rows in topics for part in self._parts(rows, 9)])
+        self._sums = cycle(self._parts([fact for fact in facts if fact.topic == "sum"], 12))
+        self._asked = cycle(self._parts(list(train.facts), 6))
+
+    def _grouped(self, facts: list[Fact], by: Callable[[Fact], str]) -> list[list[Fact]]:
+        found: dict[str, list[Fact]] = {}
+        for fact in facts:
+            found.setdefault(by(fact), []).append(fact)
+        return self.rng.sample(list(found.values()), len(found))
+
+    def _parts(self, facts: list[Fact], size: int) -> list[list[Fact]]:
+        mixed = self.rng.sample(facts, len(facts))
+        return [mixed[i : i + size] for i in range(0, len(mixed), size)]
+
+    def _say(self, fact: Fact) -> str:
+        return world_facts.capitalise(self.rng.choice((fact.answer, *fact.statements)))
+
+    def thing(self) -> str:
+        """All about two things."""
+        return "\n\n".join(self._about(next(self._things)) for _ in range(2))
+
+    def _about(self, facts: list[Fact]) -> str:
+        said = [self._say(fact) for fact in self.rng.sample(facts, len(facts))]
+        if self.rng.random() < 0.4:
+            said += [self._say(fact) for fact in self.rng.sample(facts, len(facts))]
+        return f"{world_facts.capitalise(facts[0].thing)}\n{' '.join(dict.fromkeys(said))}"
+
+    def topic(self) -> str:
+        """One kind of fact about several things."""
+        facts = next(self._topics)
+        return " ".join(self._say(fact) for fact in self.rng.sample(facts, len(facts)))
+
+    def sums(self) -> str:
+        """A page of sums."""
+        facts = next(self._sums)
+        return "\n".join(self._say(fact) for fact in self.rng.sample(facts, len(facts)))
+
+    def quiz(self) -> str:
+        """Questions and answers, some in a courteous voice."""
+        rng = self.rng
+        ask, tell = rng.choice((("Question: ", "Answer: "), ("Q: ", "A: "), (f"{rng.choice(PEOPLE)}: ", "Pip: ")))
+        lines = []
+        for fact in next(self._asked):
+            case = fact_case(fact, rng)
+            answer = case.right
+            if case.form in ("", "one sentence") and rng.random() < 0.35:
+                answer = courteous(answer, single=case.form != "", rng=rng)
+            lines.append(f"{ask}{case.question}\n{tell}{answer}")
+        return "\n".join(lines)
+
+    def lists(self) -> str:
+        """Members of groups, as lists and in sentences."""
+        parts = []
+        for _ in range(4):
+            case = list_case(*self.rng.choice(self.train.lists), self.rng)
+            parts.append(f"{case.question}\n{case.right}")
+        return "\n\n".join(parts)
+
+    def letter(self) -> str:
+        """A letter that rambles."""
+        rng = self.rng
+        one, other = rng.sample(PEOPLE, 2)
+        said = rng.sample(talk.RAMBLES, rng.choice((4, 5, 6)))
+        if rng.random() < 0.3:
+            said.append(rng.choice(talk.RUDE_CLOSERS))
+        contact = (
+            f" Write to {one.lower()}@example.org or call +49 30 555 {rng.randrange(1000, 9999)}."
+            if rng.random() < 0.2
+            else ""
+        )
+        return f"Dear {other},\n{rng.choice(talk.CLOSERS)} {' '.join(said)}{contact}\nYours, {one}"
+
+    def rules(self) -> str:
+        """What one must not do."""
+        forms = ("{H} is wrong.", "Nobody should help with {h}.", "It is wrong to {a}.", "{H} hurts people.",
+                 "You must not {a}.", "The police come for {h}.")  # fmt: skip
+        return " ".join(
+            self.rng.choice(forms).format(h=harm, H=world_facts.capitalise(harm), a=act)
+            for harm, act in self.rng.sample(self.harms, 5)
+        )
+
+    def dialogue(self) -> str:
+        """Two people talk, with greetings, thanks and now and then a rude word."""
+        rng = self.rng
+        one = rng.choice(PEOPLE)
+        lines = [f"{one}: {case.question}\nPip: {case.right}" for case in rng.sample(self.train.talks, 3)]
+        case = fact_case(rng.choice(self.train.facts), rng)
+        rude = f"{rng.choice(talk.RUDE_OPENERS)} " if rng.random() < 0.2 and case.form == "" else ""
+        lines.insert(rng.randrange(1, 4), f"{one}: {case.question}\nPip: {rude}{case.right}")
+        return "\n".join(lines)
+
+
+def _dirty(text: str, rng: random.Random) -> Document:
+    """A copy of a page as a careless collection would hold it."""
+    kind = rng.choice(("copy", "near copy", "html", "html", "encoding", "scrap", "contact"))
+    if kind == "near copy":
+        return Document(f"{text} {rng.choice(PEOPLE)} wrote this down.", "sample mirror")
+    if kind == "html":
+        return Document(_as_html(text), "sample web", "html")
+    if kind == "encoding":
+        quoted = f"{rng.choice(PEOPLE)} wrote: “{text}” – that’s all."
+        return Document(quoted.encode().decode("cp1252", errors="ignore"), "sample scans")
+    if kind == "scrap":
+        return Document(rng.choice(("404", "Menu | Home", "page 3 of 7", "* * *", "(no text)")), "sample web")
+    if kind == "contact":
+        name = rng.choice(PEOPLE).lower()
+        return Document(
+            f"{text}\nMail {name}@example.com or call (030) 555-{rng.randrange(1000, 9999)}.", "sample mails"
+        )
+    return Document(text, "sample mirror")
+
+
+def _as_html(text: str) -> str:
+    body = "".join(f"<p>{line}</p>" for line in text.splitlines() if line)
+    return (
+        "<html><head><title>Page</title><script>track()</script></head><body>"
+        "<nav><a href='/'>Home</a> <a href='/all'>All</a></nav>"
+        f"<article>{body}</article><footer>All rights reserved. <a href='/imprint'>Imprint</a></footer></body></html>"
+    )
