@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
+from training.chatformat import ChatFormat
+from training.contract import InputError, RankingRow, RewardSettings, Turn
+from training.models import Compute
+from training.preference import collate_comparisons
+from training.reward import accuracy, ranking_examples, share_of_ties, usable
+from training.reward_model import encode, load_reward, reward_from_language_model, score
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+GOOD, BAD, SOSO = "yes of course", "no never", "the mat"
+
+
+def rankings(n: int, seed: int, **named) -> list[dict]:
+    """People who like yes, dislike no, and find two mats equal."""
+    draw, rows = random.Random(seed), []
+    for i in range(n):
+        replies = [f"{kind} {draw.choice(['cat', 'sea', 'sky'])}" for kind in (GOOD, BAD, SOSO, SOSO)]
+        order = draw.sample(range(4), 4)
+        place = {old: new for new, old in enumerate(order)}
+        rows.append(
+            {
+                "id": f"ranking:{seed}-{i}",
+                "messages": turns(f"is the {draw.choice(['cat', 'sea'])} {i}?"),
+                "replies": [replies[old] for old in order],
+                "groups": [[place[0]], [place[2], place[3]], [place[1]]],
+                "annotator": draw.choice(["ada", "ben"]),
+                **named,
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return toy_policy(tmp_path_factory.mktemp("base") / "model")
+
+
+def settings(base, **changed) -> dict:
+    return {
+        "stage": "reward", "base": str(base), "learning_rate": 3e-3, "epochs": 3, "batch_tokens": 600,
+        "evaluate_every": 0, "checkpoint_every": 0, **changed,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    folder = run_folder(
+        tmp_path_factory.mktemp("reward"), settings(base), rankings=rankings(60, 1), heldout=rankings(20, 2)
+    )
+    return folder, run_here(folder)
+
+
+def test_it_learns_what_people_like(trained):
+    folder, result = trained
+    assert result["metrics"]["heldout/accuracy"] > 0.95
+    low, high, n = result["intervals"]["heldout/accuracy"]
+    assert low <= result["metrics"]["heldout/accuracy"] <= high
+    assert n == 20 * 5
+    model, tokenizer = load_reward(str(folder / "model"), CPU)
+    asked = turns("is the cat 7?")
+    good, bad = score(model, tokenizer, [[Turn(**turn) for turn in [*asked, *turns("", r)[1:]]] for r in (GOOD, BAD)])
+    assert good > bad + 1
+
+
+def test_the_result_counts_by_annotator_and_reports_length(trained):
+    _, result = trained
+    counts = result["counts"]
+    assert (
+        counts["heldout/comparisons"]
+        == counts["heldout/annotator/ada/comparisons"] + counts["heldout/annotator/ben/comparisons"]
+    )
+    assert counts["heldout/ties"] == 20
+    assert {"heldout/length_correlation", "heldout/length_only_accuracy", "heldout/calibration_temperature"} <= set(
+        result["metrics"]
+    )
+    assert result["metrics"]["heldout/gap_tied"] < result["metrics"]["heldout/gap_decided"]
+    assert result["model"]["kind"] == "reward"
+
+
+def test_other_tools_load_the_model_and_give_the_same_scores(trained):
+    folder, _ = trained
+    other = AutoModelForSequenceClassification.from_pretrained(folder / "model").eval()
+    assert other.config.num_labels == 1
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    talk = turns("is the sea 3?", "yes of course cat")
+    ids = tokenizer.apply_chat_template(talk, return_tensors="pt", return_dict=True)["input_ids"]
+    model, own_tokenizer = load_reward(str(folder / "model"), CPU)
+    ours = score(model, own_tokenizer, [[Turn(**turn) for turn in talk]])
+    assert other(input_ids=ids).logits.item() == pytest.approx(ours[0], abs=1e-5)
+
+
+def test_scores_do_not_depend_on_their_neighbours(trained):
+    folder, _ = trained
+    model, tokenizer = load_reward(str(folder / "model"), CPU)
+    talks = [[Turn(**turn) for turn in turns("is it?", "the cat " * n)] for n in (1, 9, 0, 4)]
+    together = score(model, tokenizer, talks)
+    alone = [score(model, tokenizer, [talk])[0] for talk in talks]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert score(model, tokenizer, talks, micro_tokens=1) == pytest.approx(alone, abs=1e-5)
+    assert score(model, tokenizer, []) == []
+
+
+def test_too_few_rankings_are_a_sentence(base, tmp_path):
+    folder = run_folder(tmp_path, settings(base), rankings=rankings(3, 1))
+    with pytest.raises(InputError, match="reward: 3 rankings in the snapshot, at least 20 are needed"):
+        run_here(folder)
+    assert events(folder, "failed")[0]["message"] == "reward: 3 rankings in the snapshot, at least 20 are needed"
+
+
+def test_rankings_of_nothing_but_ties_cannot_teach_where_ties_are_dropped(base, tmp_path):
+    rows = [{**row, "groups": [[0, 1, 2, 3]]} for row in rankings(20, 1)]
+    folder = run_folder(tmp_path, settings(base, ties="drop"), rankings=rows)
+    with pytest.raises(InputError, match="no ranking puts one reply above another"):
+        run_here(folder)
+
+
+@pytest.mark.parametrize("ties", ["davidson", "drop"])
+def test_the_other_models_of_ties_learn_too(base, tmp_path, ties):
+    folder = run_folder(tmp_path, settings(base, ties=ties), rankings=rankings(40, 1), heldout=rankings(10, 2))
+    result = run_here(folder)
+    assert result["metrics"]["heldout/accuracy"] > 0.9
+    kept = json.loads((folder / "model" / "config.json").read_text())["reward"]
+    assert ("log_nu" in kept) == (ties == "davidson")
+
+
+def test_an_adapter_learns_and_is_saved_merged(base, tmp_path):
+    folder = run_folder(
+        tmp_path,
+        settings(base, lora={"rank": 4}, learning_rate=1e-2),
+        rankings=rankings(40, 1),
+        heldout=rankings(10, 2),
+    )
+    result = run_here(folder)
+    assert result["metrics"]["heldout/accuracy"] > 0.9
+    model, tokenizer = load_reward(str(folder / "model"), CPU)
+    row = RankingRow(**rankings(1, 2)[0])
+    talks = [[*row.messages, Turn(role="assistant", content=reply)] for reply in row.replies]
+    scores = score(model, tokenizer, talks)
+    assert max(range(4), key=scores.__getitem__) == row.groups[0][0]
+
+
+def test_rows_without_weight_are_left_out_and_counted():
+    rows = [RankingRow(**{**row, "weight": weight}) for row, weight in zip(rankings(3, 1), (0, 1, 2), strict=True)]
+    kept, left_out = usable(rows, RewardSettings())
+    assert [row.weight for row in kept] == [1, 2]
+    assert left_out == {"left_out/no_weight": 1, "left_out/only_ties": 0}
+
+
+def test_the_share_of_ties_is_over_comparisons():
+    assert share_of_ties([RankingRow(**row) for row in rankings(2, 1)]) == pytest.approx(1 / 6)
+
+
+def test_one_encoding_serves_all_comparisons_of_a_ranking():
+    chat, rows = ChatFormat(toy_tokenizer()), [RankingRow(**row) for row in rankings(2, 1)]
+    examples = ranking_examples(rows, chat, RewardSettings(), 64, CPU)
+    batch = examples.batch([1, 0])
+    assert batch.ids.shape[0] == 8
+    assert len(batch.comparisons.first) == 12
+    assert batch.weight == 2
+    assert (batch.ids[torch.arange(8), batch.last] == chat.end_id).all()
+
+
+def test_the_end_token_is_read_even_where_the_reply_is_cut():
+    chat = ChatFormat(toy_tokenizer())
+    ids = encode(chat, [Turn(role="user", content="hello " * 50)], "the cat " * 50, 20)
+    assert len(ids) == 20
+    assert ids[-1] == chat.end_id
+
+
+def test_training_accuracy_leaves_ties_out():
+    batch = collate_comparisons([([[0], [1, 2]], 1.0, None)])
+    assert accuracy(torch.tensor([1.0, 2.0, 0.0]), batch) == {"accuracy": (1.0, 2)}
+    assert accuracy(torch.tensor([1.0, 1.0, 0.0]), batch) == {"accuracy": (1.5, 2)}
+
+
+def test_a_language_model_is_no_reward_model(base):
+    with pytest.raises(InputError, match="this is no reward model"):
+        load_reward(str(base), CPU)
+
+
+def test_a_damaged_reward_model_is_named(trained, tmp_path):
+    folder, _ = trained
+    broken = tmp_path / "model"
+    broken.mkdir()
+    for path in (folder / "model").iterdir():
+        (broken / path.name).write_bytes(path.read_bytes()[: 1000 if path.suffix == ".safetensors" else None])
+    with pytest.raises(InputError, match="damaged or incomplete"):
+        load_reward(str(broken), CPU)
+
+
+def test_only_the_adapter_and_the_head_learn_with_lora(base):
+    _, model = reward_from_language_model(str(base), CPU, RewardSettings(lora={"rank": 2}).lora)
+    learning = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert "head.weight" in learning
+    assert all("lora" in name or name == "head.weight" for name in learning)

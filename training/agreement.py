@@ -1,0 +1,97 @@
+"""How well scores agree with people's rankings: accuracy with its interval, by source and person, and what length alone
+would have reached."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from training.contract import RankingRow
+from training.preference import bradley_terry_nll, calibration_temperature, comparisons_of
+from training.statistics import Interval, clustered_share, correlation_within, wins
+
+
+@dataclass
+class Agreement:
+    """Figures by name, the accuracy's interval, and counts of right answers by source and annotator."""
+
+    metrics: dict[str, float]
+    accuracy: Interval
+    counts: dict[str, int] = field(default_factory=dict)
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    row: RankingRow
+    prompt: str
+    difference: float
+    longer: float  # reply tokens of the better one less those of the other
+    outcome: float
+
+
+def prompt_key(row: RankingRow) -> str:
+    """One key for all rankings of one prompt, whoever gave them."""
+    return "\n".join(f"{turn.role}: {turn.content}" for turn in row.messages)
+
+
+def agreement(
+    rows: Sequence[RankingRow], scores: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]]
+) -> Agreement | None:
+    """How the scores of the rows' replies agree with the rows' orders; None where no reply is ranked above another.
+
+    scores and lengths hold, for each row, one figure for each of its replies; lengths are in tokens. Accuracy counts
+    the comparisons that a person decided; two equal scores are half right. Ties are apart: `gap_tied` against
+    `gap_decided` says whether replies that people find equal also score alike.
+    """
+    found = [
+        _Comparison(row, prompt_key(row), s[i] - s[j], n[i] - n[j], outcome)
+        for row, s, n in zip(rows, scores, lengths, strict=True)
+        for i, j, outcome in comparisons_of(row.groups)
+    ]
+    decided = [c for c in found if c.outcome == 1]
+    tied = [c for c in found if c.outcome != 1]
+    if not decided:
+        return None
+    right = wins([c.difference for c in decided], [0.0] * len(decided))
+    accuracy = clustered_share(right, [c.prompt for c in decided])
+    longer = sum(wins([c.longer for c in decided], [0.0] * len(decided))) / len(decided)
+    difference = torch.tensor([c.difference for c in found], dtype=torch.float64)
+    outcome = torch.tensor([c.outcome for c in found], dtype=torch.float64)
+    temperature = calibration_temperature(difference, outcome)
+    metrics = {
+        "accuracy": accuracy.value,
+        "loss": float(bradley_terry_nll(difference, outcome).mean()),
+        "calibrated_loss": float(bradley_terry_nll(difference / temperature, outcome).mean()),
+        "calibration_temperature": temperature,
+        "length_correlation": _length_correlation(rows, scores, lengths),
+        "length_only_accuracy": max(longer, 1 - longer),
+        "longer_is_better": longer,
+        "gap_decided": sum(abs(c.difference) for c in decided) / len(decided),
+    }
+    if tied:
+        metrics["gap_tied"] = sum(abs(c.difference) for c in tied) / len(tied)
+    counts = {"comparisons": len(decided), "ties": len(tied), **_by_origin(decided, right)}
+    return Agreement(metrics, accuracy, counts, temperature)
+
+
+def _length_correlation(
+    rows: Sequence[RankingRow], scores: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]]
+) -> float:
+    """Between score and length of the replies to one prompt, over all prompts."""
+    prompts = [prompt_key(row) for row, own in zip(rows, scores, strict=True) for _ in own]
+    return correlation_within([s for own in scores for s in own], [float(n) for own in lengths for n in own], prompts)
+
+
+def _by_origin(decided: Sequence[_Comparison], right: Sequence[float]) -> dict[str, int]:
+    """Comparisons, and those the scores got right, for each source and annotator that the rows name."""
+    counts: Counter[str] = Counter()
+    for comparison, value in zip(decided, right, strict=True):
+        for kind in ("source", "annotator"):
+            if name := getattr(comparison.row, kind):
+                counts[f"{kind}/{name}/comparisons"] += 1
+                counts[f"{kind}/{name}/right"] += value == 1
+    return dict(sorted(counts.items()))

@@ -1,0 +1,126 @@
+"""The reward model: a language model's trunk with one scalar head, read at the end token after the reply.
+
+On disk it is a transformers sequence-classification model with one label, so other tools load it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
+
+from training.batching import Sizes, micro_batches, pad
+from training.chatformat import ChatFormat
+from training.contract import InputError, LoraSettings, Turn
+from training.models import DAMAGE, CausalModel, Compute, check_source, damaged, load_causal, load_tokenizer, unwrap
+
+MICRO_TOKENS = 8192
+
+
+class RewardModel(nn.Module):
+    """trunk: hidden states of token ids; head: H -> 1. `config` is the trunk's, with what `reward` says of the
+    training: max_tokens, and the temperature by which to divide a difference of scores before a sigmoid."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Linear, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.config = config
+
+    def forward(self, ids: Tensor, last: Tensor) -> Tensor:
+        """Right-padded ids (B, T) and the position of each sequence's last token (B,) -> scores (B,) in float32."""
+        hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
+        read = hidden[torch.arange(len(ids), device=ids.device), last]
+        with torch.autocast(ids.device.type, enabled=False):
+            return self.head(read.float()).squeeze(-1)
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of a conversation that it reads."""
+        context = int(getattr(self.config.get_text_config(), "max_position_embeddings", 1 << 30))
+        return min(context, int(getattr(self.config, "reward", {}).get("max_tokens", context)))
+
+
+def reward_from_language_model(source: str, compute: Compute, lora: LoraSettings) -> tuple[CausalModel, RewardModel]:
+    """The language model of a folder and, around its trunk, a reward model with a new head; what learns requires
+    gradients. The language model holds the adapter, if one is asked for."""
+    language = load_causal(source, compute, lora=lora, trainable=True)
+    inner = unwrap(language)
+    config = inner.config
+    head = nn.Linear(config.get_text_config().hidden_size, 1, bias=False)
+    # Scores of the new head begin with deviation about 1 on normalised states (Stiennon et al. 2020, appendix B.1).
+    nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+    return language, RewardModel(inner.base_model, head.to(compute.device), config)
+
+
+def save_reward(model: RewardModel, tokenizer: PreTrainedTokenizerBase, folder: Any, about: dict[str, float]) -> None:
+    """The sequence-classification layout of transformers, in fp32; `about` becomes the config's `reward`."""
+    config = model.config
+    config.num_labels = 1
+    config.pad_token_id = tokenizer.pad_token_id
+    config.reward = about
+    with torch.device("meta"):
+        whole = AutoModelForSequenceClassification.from_config(config)
+    setattr(whole, whole.base_model_prefix, model.trunk)
+    whole.score = model.head
+    whole.float().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_reward(source: str, compute: Compute) -> tuple[RewardModel, PreTrainedTokenizerBase]:
+    """A saved reward model, frozen, in eval mode, on the device, and its tokenizer. Raises InputError."""
+    check_source(source, "reward model")
+    try:
+        whole, report = AutoModelForSequenceClassification.from_pretrained(
+            source, num_labels=1, dtype=compute.dtype, use_safetensors=True, output_loading_info=True
+        )
+    except DAMAGE as error:
+        raise damaged(source, "reward model", error) from error
+    missing = sorted(report["missing_keys"])
+    if any(name.startswith("score.") for name in missing):
+        raise InputError(
+            f"{source}: this is no reward model, it has no scalar head; take the model of a reward run", code="no_model"
+        )
+    if missing:
+        raise damaged(source, "reward model", ValueError(f"{len(missing)} weights are missing, as {missing[0]}"))
+    model = RewardModel(getattr(whole, whole.base_model_prefix), whole.score.float(), whole.config)
+    return model.requires_grad_(False).to(compute.device).eval(), load_tokenizer(source)
+
+
+def encode(chat: ChatFormat, messages: Sequence[Turn], reply: str, most: int) -> list[int]:
+    """Prompt and reply in at most `most` tokens, the prompt cut from the left; the last one is always the end token."""
+    ids = chat.exchange(list(messages), reply, most).ids
+    return [*ids[: most - 1], chat.end_id] if ids[-1] != chat.end_id else ids
+
+
+@torch.inference_mode()
+def score(
+    model: RewardModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[Turn]],
+    *,
+    micro_tokens: int = MICRO_TOKENS,
+) -> list[float]:
+    """The score of the last turn, the assistant's, of each conversation. `tokenizer` is the reward model's own."""
+    chat = ChatFormat(tokenizer)
+    encoded = [encode(chat, turns[:-1], turns[-1].content, model.max_tokens) for turns in conversations]
+    return score_ids(model, encoded, chat.pad_id, micro_tokens)
+
+
+def score_ids(model: RewardModel, encoded: Sequence[Sequence[int]], pad_id: int, micro_tokens: int) -> list[float]:
+    """The scores of encoded conversations, in their order."""
+    sizes = Sizes.of([len(ids) for ids in encoded])
+    scores = np.zeros(len(encoded))
+    for piece in micro_batches(np.arange(len(encoded)), sizes, micro_tokens):
+        batch = [encoded[i] for i in piece]
+        last = torch.tensor([len(ids) - 1 for ids in batch])
+        scores[piece] = model(pad(batch, pad_id).to(model.device), last.to(model.device)).cpu().numpy()
+    return scores.tolist()
