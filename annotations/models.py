@@ -26,7 +26,7 @@ class Prompt(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="prompts")
     messages = models.JSONField()
     digest = models.CharField(max_length=64, help_text="sha256 of the messages; one prompt a conversation")
-    split = models.CharField(max_length=8, choices=Split.choices, help_text="decided once, by the digest")
+    split = models.CharField(max_length=8, choices=Split.choices, help_text="decided once, by a hash")
     source = models.CharField(max_length=10, choices=Source.choices)
     source_ref = models.CharField(max_length=300, blank=True, help_text="file:line, or chat message, that it came from")
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
@@ -67,7 +67,6 @@ class Task(models.Model):
         WRITE = "write", "Write a reply"
         RANK = "rank", "Rank replies"
         REVIEW = "review", "Review a demonstration"
-        CONVERSE = "converse", "Hold a conversation"
 
     class State(models.TextChoices):
         OPEN = "open", "Open"
@@ -101,7 +100,12 @@ class Task(models.Model):
 
 
 class Lease(models.Model):
-    """A task in one person's hands."""
+    """A task in one person's hands, and afterwards what became of it.
+
+    `seat` is the place it holds among the task's `overlap`, counted from 1. The unique constraint on it is what keeps
+    overlap exact. A submission without a seat is in reserve: it came after all places were taken, is kept, and steps in
+    when a place becomes free.
+    """
 
     class Outcome(models.TextChoices):
         HELD = "held", "In hand"
@@ -111,9 +115,10 @@ class Lease(models.Model):
         RETURNED = "returned", "Given back"
 
     task = models.ForeignKey(Task, models.CASCADE, related_name="leases")
-    person = models.ForeignKey(User, models.CASCADE, related_name="leases")
+    person = models.ForeignKey(User, models.CASCADE, related_name="leases", db_index=False)
     until = models.DateTimeField()
     outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.HELD)
+    seat = models.PositiveSmallIntegerField(null=True, blank=True)
     order_shown = models.JSONField(default=list, help_text="response ids in the order this person sees them")
     skip_reason = models.TextField(blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -124,8 +129,19 @@ class Lease(models.Model):
             models.UniqueConstraint(
                 fields=["task", "person"], condition=models.Q(outcome="held"), name="one_lease_in_hand"
             ),
+            models.UniqueConstraint(
+                fields=["task", "seat"], condition=models.Q(seat__isnull=False), name="one_lease_a_seat"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(seat=None) | models.Q(outcome__in=["held", "submitted"]),
+                name="seats_are_for_the_live",
+            ),
         ]
-        indexes = [models.Index(fields=["person", "outcome"])]
+        indexes = [
+            models.Index(fields=["person", "task"]),
+            models.Index(fields=["person"], condition=models.Q(outcome="held"), name="leases_in_hand"),
+            models.Index(fields=["until"], condition=models.Q(outcome="held"), name="leases_by_end"),
+        ]
 
 
 class Draft(models.Model):
@@ -133,7 +149,8 @@ class Draft(models.Model):
 
     task = models.ForeignKey(Task, models.CASCADE, related_name="drafts")
     person = models.ForeignKey(User, models.CASCADE, related_name="drafts")
-    content = models.JSONField(default=dict)
+    content = models.JSONField(default=dict, help_text="the form's fields by name")
+    revision = models.BigIntegerField(default=0, help_text="when it was typed, ms since the epoch; the newest stays")
     updated_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -144,18 +161,32 @@ class Label(models.Model):
     """What every label carries. A person who sends a token twice has sent one label."""
 
     task = models.ForeignKey(
-        Task, models.PROTECT, null=True, blank=True, related_name="%(class)ss", help_text="none: imported"
+        Task, models.PROTECT, null=True, blank=True, related_name="%(class)ss", help_text="none: imported, or from chat"
+    )
+    lease = models.OneToOneField(
+        Lease, models.PROTECT, null=True, blank=True, related_name="%(class)s", help_text="none: without a task"
     )
     prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="%(class)ss")
-    author = models.ForeignKey(User, models.PROTECT, related_name="%(class)ss")
+    author = models.ForeignKey(User, models.PROTECT, related_name="%(class)ss", db_index=False)
     token = models.UUIDField(help_text="the submission's idempotency token")
     guidelines = models.ForeignKey(Guidelines, models.PROTECT, null=True, blank=True, related_name="+")
+    source_ref = models.CharField(max_length=300, blank=True, help_text="file:line, or chat message, that it came from")
     active_seconds = models.FloatField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
     retracted_at = models.DateTimeField(null=True, blank=True, help_text="undone by its author, or withdrawn")
 
     class Meta:
         abstract = True
+
+
+def label_constraints(name: str) -> list[models.UniqueConstraint]:
+    """A token counts once; a person has one live label on a task."""
+    return [
+        models.UniqueConstraint(fields=["author", "token"], name=f"{name}_token"),
+        models.UniqueConstraint(
+            fields=["task", "author"], condition=models.Q(retracted_at=None), name=f"one_{name}_a_person"
+        ),
+    ]
 
 
 class Demonstration(Label):
@@ -165,13 +196,27 @@ class Demonstration(Label):
         PENDING = "pending", "To be reviewed"
         ACCEPTED = "accepted", "Accepted"
         REJECTED = "rejected", "Rejected"
+        REPLACED = "replaced", "Replaced by a corrected version"
 
     response = models.OneToOneField(Response, models.PROTECT, related_name="demonstration")
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["author", "token"], name="demonstration_token")]
-        indexes = [models.Index(fields=["task"]), models.Index(fields=["author", "-created_at"])]
+        constraints = label_constraints("demonstration")
+        indexes = [models.Index(fields=["author", "-created_at"])]
+
+
+class Flag(models.TextChoices):
+    """What can be wrong with a reply."""
+
+    WRONG = "wrong", "Wrong facts"
+    IGNORES = "ignores", "Ignores the instruction"
+    OFF_TOPIC = "off_topic", "Off topic"
+    UNSAFE = "unsafe", "Unsafe"
+    RUDE = "rude", "Rude"
+    LONG = "long", "Too long"
+    GARBLED = "garbled", "Garbled"
+    PRIVATE = "private", "Personal data"
 
 
 class Ranking(Label):
@@ -181,12 +226,12 @@ class Ranking(Label):
     order_shown = models.JSONField(default=list, help_text="response ids as they were laid out")
     strength = models.FloatField(null=True, blank=True, help_text="how much better the best is, 0 to 3")
     ratings = models.JSONField(default=dict, help_text="by response id, 1 to 7")
-    flags = models.JSONField(default=dict, help_text="by response id, a list of flags")
+    flags = models.JSONField(default=dict, help_text="by response id, a list of Flag values")
     reason = models.TextField(blank=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["author", "token"], name="ranking_token")]
-        indexes = [models.Index(fields=["task"]), models.Index(fields=["author", "-created_at"])]
+        constraints = label_constraints("ranking")
+        indexes = [models.Index(fields=["author", "-created_at"])]
 
 
 class Review(Label):
@@ -203,7 +248,8 @@ class Review(Label):
     corrected = models.OneToOneField(Demonstration, models.PROTECT, null=True, blank=True, related_name="correction_of")
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["author", "token"], name="review_token")]
+        constraints = label_constraints("review")
+        indexes = [models.Index(fields=["author", "-created_at"])]
 
 
 class Gold(models.Model):

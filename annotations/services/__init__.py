@@ -1,0 +1,1 @@
+"""Writes: prompts and replies, the tasks made of them, leases, and the labels people give."""

@@ -1,0 +1,54 @@
+"""The places of a task, `overlap` of them, and who sits where.
+
+A live lease and a counted submission each hold one place; the database lets no two hold the same. Whoever gives or
+takes a place locks the task first and its leases after it; two statements that see the same place free are told apart
+by the unique constraint.
+"""
+
+from __future__ import annotations
+
+from django.db.models import Q
+
+from annotations.models import Lease, Task
+
+
+def lock_task(task_id: int) -> Task:
+    """The task, nobody else touching its places until the transaction ends."""
+    return Task.objects.select_for_update(of=("self",)).select_related("project", "prompt").get(pk=task_id)
+
+
+def free_place(task: Task) -> int | None:
+    """The lowest free place of a locked task; None when all are taken or it takes no more labels."""
+    if task.state not in (Task.State.OPEN, Task.State.FULL):
+        return None
+    taken = set(Lease.objects.filter(task=task, seat__isnull=False).values_list("seat", flat=True))
+    return next((place for place in range(1, task.overlap + 1) if place not in taken), None)
+
+
+def fill_places(task: Task) -> None:
+    """Let submissions in reserve, earliest first, step into free places of a locked task; then set its state."""
+    reserve = Lease.objects.filter(
+        Q(demonstration__retracted_at=None, demonstration__isnull=False)
+        | Q(ranking__retracted_at=None, ranking__isnull=False)
+        | Q(review__retracted_at=None, review__isnull=False),
+        task=task,
+        outcome=Lease.Outcome.SUBMITTED,
+        seat=None,
+    ).order_by("ended_at", "id")
+    for lease in reserve:
+        lease.seat = free_place(task)
+        if lease.seat is None:
+            break
+        lease.save(update_fields=["seat"])
+    settle_state(task)
+
+
+def settle_state(task: Task) -> None:
+    """Full when submissions hold every place of a locked task, else open; closed and withdrawn stay."""
+    if task.state not in (Task.State.OPEN, Task.State.FULL):
+        return
+    filled = Lease.objects.filter(task=task, outcome=Lease.Outcome.SUBMITTED, seat__isnull=False).count()
+    state = Task.State.FULL if filled >= task.overlap else Task.State.OPEN
+    if state != task.state:
+        task.state = state
+        task.save(update_fields=["state"])

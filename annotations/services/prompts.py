@@ -1,0 +1,118 @@
+"""Prompts and replies come in here, one or many thousands at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import zip_longest
+from typing import Final
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from annotations.models import Prompt, Response, Task
+from annotations.services.tasks import withdraw_tasks
+from webapp.accounts.models import Project, User
+from webapp.errors import BadInput
+from webapp.text import clean_text
+
+HELDOUT_SHARE: Final = 0.1
+ROLES: Final = frozenset({"system", "user", "assistant"})
+BATCH: Final = 2000
+
+Messages = Sequence[dict[str, str]]
+
+
+def clean_messages(messages: Messages) -> list[dict[str, str]]:
+    """The conversation as it is kept. Raises BadInput unless it ends with a user's turn that says something."""
+    cleaned = []
+    for number, turn in enumerate(messages, 1):
+        if set(turn) != {"role", "content"} or turn["role"] not in ROLES or not isinstance(turn["content"], str):
+            raise BadInput(f"Turn {number} must be an object with role (system, user or assistant) and content (text).")
+        cleaned.append({"role": turn["role"], "content": clean_text(turn["content"])})
+    if not cleaned or cleaned[-1]["role"] != "user" or not cleaned[-1]["content"].strip():
+        raise BadInput("A prompt must end with a user's turn that is not empty.")
+    return cleaned
+
+
+def digest_of(messages: Messages) -> str:
+    """sha256 of the conversation, hexadecimal."""
+    text = json.dumps([[turn["role"], turn["content"]] for turn in messages], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def split_of(messages: Messages) -> Prompt.Split:
+    """Training or held out, by a hash of the first user turn in lower case without extra spaces, so that
+    conversations which begin alike are on the same side."""
+    first = next(turn["content"] for turn in messages if turn["role"] == "user")
+    digest = hashlib.sha256(" ".join(first.lower().split()).encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
+    return Prompt.Split.HELDOUT if share < HELDOUT_SHARE else Prompt.Split.TRAIN
+
+
+def add_prompt(
+    *, project: Project, messages: Messages, source: Prompt.Source, by: User | None = None, source_ref: str = ""
+) -> Prompt:
+    """The project's prompt with this conversation; made when there is none yet."""
+    return add_prompts(project=project, conversations=[messages], source=source, by=by, source_refs=[source_ref])[0]
+
+
+@transaction.atomic
+def add_prompts(
+    *,
+    project: Project,
+    conversations: Sequence[Messages],
+    source: Prompt.Source,
+    by: User | None = None,
+    source_refs: Sequence[str] = (),
+) -> list[Prompt]:
+    """A prompt for each conversation, in the order given; equal conversations share one."""
+    wanted: dict[str, Prompt] = {}
+    digests: list[str] = []
+    for number, (messages, ref) in enumerate(zip_longest(conversations, source_refs, fillvalue=""), 1):
+        try:
+            cleaned = clean_messages(messages)  # type: ignore[arg-type]  # zip_longest widens; conversations are as long
+        except BadInput as error:
+            raise BadInput(f"{ref or f'Prompt {number}'}: {error.message}") from error
+        digest = digest_of(cleaned)
+        digests.append(digest)
+        if digest not in wanted:
+            wanted[digest] = Prompt(
+                project=project,
+                messages=cleaned,
+                digest=digest,
+                split=split_of(cleaned),
+                source=source,
+                source_ref=str(ref)[:300],
+                created_by=by,
+            )
+    found = _by_digest(project, list(wanted))
+    missing = [prompt for digest, prompt in wanted.items() if digest not in found]
+    Prompt.objects.bulk_create(missing, batch_size=BATCH, ignore_conflicts=True)
+    if missing:
+        found |= _by_digest(project, [prompt.digest for prompt in missing])
+    return [found[digest] for digest in digests]
+
+
+def _by_digest(project: Project, digests: Sequence[str]) -> dict[str, Prompt]:
+    return {p.digest: p for p in Prompt.objects.filter(project=project, digest__in=digests)}
+
+
+@transaction.atomic
+def add_responses(*, responses: Sequence[Response]) -> list[Response]:
+    """Keep unsaved replies; each names its prompt and its author, its model or neither (imported)."""
+    for response in responses:
+        response.text = clean_text(response.text)
+    return Response.objects.bulk_create(responses, batch_size=BATCH)
+
+
+@transaction.atomic
+def withdraw_prompts(*, prompts: QuerySet[Prompt], now: datetime | None = None) -> int:
+    """Take prompts out of labelling and out of future training. What was labelled stays on record. Returns how many."""
+    now = now or timezone.now()
+    ids = list(prompts.filter(withdrawn_at=None).values_list("id", flat=True))
+    withdraw_tasks(tasks=Task.objects.filter(prompt_id__in=ids), now=now)
+    return Prompt.objects.filter(id__in=ids).update(withdrawn_at=now)
