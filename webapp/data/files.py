@@ -11,7 +11,8 @@ import gzip
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -51,36 +52,46 @@ def file_format(path: Path) -> str:
     return found
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, unpacked where it is gzipped."""
+@contextmanager
+def open_bytes(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """The file's bytes, unpacked where it is gzipped, and the file itself, whose position tells how far it is read."""
     try:
         raw = path.open("rb")
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}.") from error
-    if raw.peek(2)[:2] != b"\x1f\x8b":
-        return raw
-    raw.close()
-    return cast("IO[bytes]", gzip.open(path))
+    with raw:
+        if raw.peek(2)[:2] == b"\x1f\x8b":
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield cast("IO[bytes]", unpacked), raw
+        else:
+            yield raw, raw
 
 
-def read(path: Path) -> Iterator[tuple[Place, Record]]:
-    """Every record of the file, in order."""
+def read(path: Path, on_position: Callable[[int], None] | None = None) -> Iterator[tuple[Place, Record]]:
+    """Every record of the file, in order. `on_position` hears, now and then, how many bytes of the file are read."""
+    with open_bytes(path) as (stream, raw):
+        for count, found in enumerate(records(stream, path)):
+            if on_position and count % 500 == 0:
+                on_position(raw.tell())
+            yield found
+
+
+def records(stream: IO[bytes], path: Path) -> Iterator[tuple[Place, Record]]:
     kind = file_format(path)
-    with open_bytes(path) as stream:
-        try:
-            if kind in (".jsonl", ".ndjson"):
-                yield from read_json_lines(stream, path.name)
-            elif kind == ".json":
-                yield from read_json(stream, path.name)
-            elif kind in (".csv", ".tsv"):
-                yield from read_table(stream, path.name, "\t" if kind == ".tsv" else ",")
-            elif kind == ".parquet":
-                yield from read_parquet(stream, path.name)
-            else:
-                text = decode(stream.read(), Place(path.name, 1))
-                yield Place(path.name, 1), {"text": text, "format": "html" if kind in (".html", ".htm") else "text"}
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise BadInput(f"{path.name}: the gzip file is damaged or cut short ({error}). Fetch it again.") from error
+    try:
+        if kind in (".jsonl", ".ndjson"):
+            yield from read_json_lines(stream, path.name)
+        elif kind == ".json":
+            yield from read_json(stream, path.name)
+        elif kind in (".csv", ".tsv"):
+            yield from read_table(stream, path.name, "\t" if kind == ".tsv" else ",")
+        elif kind == ".parquet":
+            yield from read_parquet(stream, path.name)
+        else:
+            text = decode(stream.read(), Place(path.name, 1))
+            yield Place(path.name, 1), {"text": text, "format": "html" if kind in (".html", ".htm") else "text"}
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise BadInput(f"{path.name}: the gzip file is damaged or cut short ({error}). Fetch it again.") from error
 
 
 def decode(raw: bytes, place: Place) -> str:
@@ -103,10 +114,10 @@ def read_json(stream: IO[bytes], name: str) -> Iterator[tuple[Place, Record]]:
     whole = parse_any(decode(stream.read(), Place(name, 1)), Place(name, 1))
     if isinstance(whole, dict):
         lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-        records = lists[0] if len(lists) == 1 and len(whole) == 1 else [whole]
+        found = lists[0] if len(lists) == 1 and len(whole) == 1 else [whole]
     else:
-        records = whole if isinstance(whole, list) else [whole]
-    for number, record in enumerate(records, 1):
+        found = whole if isinstance(whole, list) else [whole]
+    for number, record in enumerate(found, 1):
         yield Place(name, number), as_record(record, Place(name, number))
 
 

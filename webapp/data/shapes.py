@@ -3,7 +3,7 @@
 {chosen, rejected}                 HH dialogues (Human:, Assistant:), chat messages, or replies to {prompt}
 {prompt, replies, ranks}           rankings of K; equal ranks tie; the lowest rank is the best
 {prompt: {text, role, replies}}    Open-Assistant trees: siblings with `rank` are a ranking, the best demonstrates
-{instruction, context?, response}  Dolly; also {instruction, input?, output}, {question, answer}, {prompt, completion}
+{instruction, context?, response}  Dolly; or {instruction, input?, output}, {question, answer}, {prompt, completion}
 {messages: [{role, content}]}      chats, or {conversations: [{from, value}]}; ending with the user: a prompt
 {text} {prompt} "…"                a document; a prompt; a bare string is a prompt
 """
