@@ -9,7 +9,7 @@ from webapp.accounts.models import Project, User
 
 
 class ModelVersion(models.Model):
-    """One immutable model: weights and tokenizer in Hugging Face layout. The run that made it points here (runs.Run.output)."""
+    """One immutable model: weights and tokenizer in Hugging Face layout. The run that made it has it as its output."""
 
     class Kind(models.TextChoices):
         TOKENIZER = "tokenizer", "Tokenizer"
@@ -52,7 +52,7 @@ class ModelVersion(models.Model):
 
 
 class Deployment(models.Model):
-    """A model that answers a share of a project's chats. A row is never changed into another state than the next one."""
+    """A model that answers a share of a project's chats. A row only ever moves to the next state."""
 
     class State(models.TextChoices):
         CANARY = "canary", "Canary"

@@ -1,0 +1,146 @@
+"""The artefact store: folders of files in any fsspec file system, named by the hash of what is in them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import uuid
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from django.conf import settings
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from webapp.errors import Conflict, Unavailable
+from webapp.registry.models import ModelVersion
+
+PIECE = 1 << 20
+
+
+def digest_of(files: dict[str, str]) -> str:
+    """One sha256 for a folder: of the sorted list of its files' hashes."""
+    lines = "".join(f"{path} {sha256}\n" for path, sha256 in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """sha256 by path of every file under `folder`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+
+
+def publish(folder: Path, *, place: str, files: dict[str, str]) -> str:
+    """Copy `files` (sha256 by path) of a local folder to <store>/<place>/<digest>/ and return that address.
+
+    Twice the same content is stored once. Raises Conflict where a file is not what its hash says, and Unavailable where
+    the store cannot be written to.
+    """
+    address = f"{settings.ARTEFACTS_URL.rstrip('/')}/{place}/{digest_of(files)[:32]}"
+    try:
+        fs, target = open_store(address)
+        if fs.exists(f"{target}/{MANIFEST}"):
+            return address
+        local = isinstance(fs, LocalFileSystem)
+        aside = f"{target}.{uuid.uuid4().hex[:8]}" if local else target
+        for path, sha256 in files.items():
+            copy_file(folder / path, fs, f"{aside}/{path}", sha256)
+        with fs.open(f"{aside}/{MANIFEST}", "wb") as file:  # written last: its presence says that the folder is whole
+            file.write("".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items())).encode())
+        if local:
+            shutil.rmtree(target, ignore_errors=True)
+            Path(aside).rename(target)
+    except OSError as error:
+        raise store_error(error, address) from error
+    return address
+
+
+MANIFEST = "sha256sums.txt"
+
+
+def copy_file(source: Path, fs: AbstractFileSystem, target: str, sha256: str) -> None:
+    fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
+    digest = hashlib.sha256()
+    with source.open("rb") as read, fs.open(target, "wb") as write:
+        while piece := read.read(PIECE):
+            digest.update(piece)
+            write.write(piece)
+    if digest.hexdigest() != sha256:
+        raise Conflict(f"{source} changed while it was copied to the artefact store. Run it again.", code="damaged")
+
+
+def open_store(address: str) -> tuple[AbstractFileSystem, str]:
+    fs, path = url_to_fs(address)
+    return fs, path
+
+
+def open_file(address: str) -> Any:
+    """A file of the store, open for reading bytes; a context manager. Raises Unavailable."""
+    try:
+        fs, path = open_store(address)
+        return fs.open(path, "rb")
+    except OSError as error:
+        raise store_error(error, address) from error
+
+
+def fetch_file(address: str, target: Path) -> None:
+    """Copy one file of the store to a local path."""
+    with open_file(address) as read, target.open("wb") as write:
+        shutil.copyfileobj(read, write, PIECE)
+
+
+def store_error(error: OSError, address: str) -> Unavailable:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(
+            f"The disk that holds {address} is full: free some space, then resume the run; nothing is lost.",
+            code="disk_full",
+        )
+    what = error.strerror or str(error)
+    return Unavailable(f"The artefact store cannot be used: {address}: {what}", code="store_unavailable")
+
+
+def local_folder(model: ModelVersion) -> Path:
+    """A verified folder on this machine with the model's files, fetched from the store where it is elsewhere.
+
+    Raises Conflict (code `damaged`) that names the file, Unavailable where the store does not answer.
+    """
+    fs, path = open_store(model.artefact)
+    if isinstance(fs, LocalFileSystem):
+        verify(model, Path(path))
+        return Path(path)
+    cached = settings.RUNS_FOLDER.parent / "cache" / "models" / model.sha256[:32]
+    if not cached.is_dir():
+        aside = cached.with_suffix(f".{uuid.uuid4().hex[:8]}")
+        aside.mkdir(parents=True)
+        for name in model.files:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            fetch_file(f"{model.artefact}/{name}", aside / name)
+        verify(model, aside)
+        aside.rename(cached)
+    verify(model, cached)
+    return cached
+
+
+def verify(model: ModelVersion, folder: Path) -> None:
+    """Hold the folder against the hashes that the model was registered with."""
+    for name, sha256 in ({".": ""} | model.files).items():
+        path = folder / name
+        if not path.exists():
+            what = f"{path} is missing"
+        elif sha256 and file_sha256(path) != sha256:
+            what = f"{path} is not the file that was registered"
+        else:
+            continue
+        raise Conflict(
+            f"Model {model.number} ({model.name}) is damaged: {what}. Put the folder back from a backup, "
+            "or make the model again by retrying its run.",
+            code="damaged",
+            model=model.pk,
+        )

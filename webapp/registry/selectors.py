@@ -1,0 +1,66 @@
+"""Reads of models and deployments."""
+
+from __future__ import annotations
+
+import hashlib
+
+from django.db.models import QuerySet
+
+from webapp.accounts.models import Project
+from webapp.registry.models import Deployment, ModelVersion
+
+
+def models_of(project: Project, *, kind: str = "") -> QuerySet[ModelVersion]:
+    """The project's models that are not archived, newest first."""
+    models = ModelVersion.objects.filter(project=project, archived_at=None).select_related("parent", "project")
+    return models.filter(kind=kind) if kind else models
+
+
+def open_deployments(project: Project | None = None) -> QuerySet[Deployment]:
+    found = Deployment.objects.filter(state__in=Deployment.OPEN).select_related("model__project", "project", "by")
+    return found.filter(project=project) if project else found
+
+
+def live_deployment(project: Project) -> Deployment | None:
+    return open_deployments(project).filter(state=Deployment.State.LIVE).first()
+
+
+def canary_deployment(project: Project) -> Deployment | None:
+    return open_deployments(project).filter(state=Deployment.State.CANARY).first()
+
+
+def deployments_of(project: Project) -> QuerySet[Deployment]:
+    return Deployment.objects.filter(project=project).select_related("model__project", "by", "ended_by")
+
+
+def previous_deployment(deployment: Deployment) -> Deployment | None:
+    """What was live before this one and can be again: the last retired deployment of another model.
+
+    Only what was live is ever retired; canaries that go are rolled back.
+    """
+    return (
+        Deployment.objects.filter(project=deployment.project, state=Deployment.State.RETIRED)
+        .exclude(model=deployment.model)
+        .filter(model__archived_at=None)
+        .select_related("model__project")
+        .order_by("-until", "-id")
+        .first()
+    )
+
+
+def choose_model(project: Project, key: str) -> ModelVersion | None:
+    """The model that answers the conversation `key`: the canary for its share of keys, else the live one.
+
+    The same key gets the same model for as long as the deployments stay as they are; None where nothing is deployed.
+    """
+    by_state = {deployment.state: deployment for deployment in open_deployments(project)}
+    live, canary = by_state.get(Deployment.State.LIVE), by_state.get(Deployment.State.CANARY)
+    if canary and (live is None or position(project, key) < canary.share):
+        return canary.model
+    return live.model if live else None
+
+
+def position(project: Project, key: str) -> float:
+    """Where in [0, 1) a key falls."""
+    digest = hashlib.sha256(f"{project.pk}:{key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

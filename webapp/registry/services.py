@@ -1,0 +1,224 @@
+"""Writes of models and deployments."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from webapp.accounts.models import Project, User
+from webapp.errors import BadInput, Conflict, TutelageError, Unavailable
+from webapp.registry.artefacts import digest_of, hashes_of, local_folder, publish
+from webapp.registry.model_server import ModelServer
+from webapp.registry.models import Deployment, ModelVersion
+from webapp.registry.selectors import open_deployments, previous_deployment
+
+log = logging.getLogger(__name__)
+State = Deployment.State
+
+
+def register_model(
+    *,
+    project: Project,
+    name: str,
+    kind: str,
+    stage: str,
+    by: User,
+    folder: Path,
+    files: dict[str, str] | None = None,
+    parent: ModelVersion | None = None,
+    parameters: int | None = None,
+    context: int | None = None,
+    metrics: dict[str, Any] | None = None,
+    note: str = "",
+) -> ModelVersion:
+    """Copy a local folder into the artefact store and give it the project's next number.
+
+    `files` (sha256 by path) are held against what is copied; without them they are computed here.
+    """
+    files = files if files is not None else hashes_of(folder)
+    if not files:
+        raise BadInput(f"{folder} has no files, so there is no model in it.")
+    address = publish(folder, place="models", files=files)
+    with transaction.atomic():
+        Project.objects.select_for_update().get(pk=project.pk)
+        last = ModelVersion.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0
+        model = ModelVersion(
+            project=project,
+            number=last + 1,
+            name=name or f"{stage} {last + 1}",
+            kind=kind,
+            stage=stage,
+            parent=parent,
+            artefact=address,
+            sha256=digest_of(files),
+            files=files,
+            parameters=parameters,
+            context=context,
+            metrics=metrics or {},
+            note=note,
+            created_by=by,
+        )
+        model.full_clean()
+        model.save()
+    return model
+
+
+def ensure_served(model: ModelVersion, server: ModelServer | None = None) -> str:
+    """Load the model on the model server where it is not there yet; its name there.
+
+    Raises Unavailable (the server) or Conflict (the model cannot be served, or its folder is damaged).
+    """
+    server = server or ModelServer()
+    require_deployable(model)
+    if model.served_name not in server.served():
+        server.load(model.served_name, local_folder(model))
+    return model.served_name
+
+
+def require_deployable(model: ModelVersion) -> None:
+    if not model.deployable:
+        what = "archived" if model.archived_at else f"a {model.get_kind_display().lower()}"
+        raise Conflict(f"{model.name} is {what}, which cannot answer chats. Choose a language model or an adapter.")
+
+
+def deploy(
+    *,
+    project: Project,
+    model: ModelVersion,
+    by: User,
+    share: float = 1.0,
+    why: str = "",
+    server: ModelServer | None = None,
+) -> Deployment:
+    """Let the model answer `share` of the project's new conversations.
+
+    It is loaded and has answered once before any traffic changes. A share below 1 beside a live model makes a canary;
+    a whole share makes it live and retires the one before.
+    """
+    if model.project_id != project.pk:
+        raise BadInput(f"{model.name} belongs to another project.")
+    if not 0 < share <= 1:
+        raise BadInput("The share must be more than 0 and at most 1.")
+    server = server or ModelServer()
+    server.smoke_test(ensure_served(model, server))
+    with transaction.atomic():
+        Project.objects.select_for_update().get(pk=project.pk)
+        return switch(project=project, model=model, by=by, share=share, why=why)
+
+
+def switch(*, project: Project, model: ModelVersion, by: User, share: float, why: str) -> Deployment:
+    """The rows' part of deploying; the caller holds the project's lock."""
+    now = timezone.now()
+    current = {deployment.state: deployment for deployment in open_deployments(project)}
+    live, canary = current.get(State.LIVE), current.get(State.CANARY)
+    if live and live.model_id == model.pk:
+        raise Conflict(f"{model.name} is live already.")
+    promoted = canary is not None and canary.model_id == model.pk and (share == 1 or live is None)
+    if canary and not promoted and (canary.model_id == model.pk or share < 1):
+        end(canary, State.ROLLED_BACK, by=by, why=f"Replaced by {model.name}.")
+    if live and (share == 1 or promoted):
+        end(live, State.RETIRED, by=by, why=f"Replaced by {model.name}.")
+    if canary and promoted:
+        canary.state, canary.share = State.LIVE, 1.0
+        canary.why = f"{canary.why}\nMade live by {by}: {why}".strip()
+        canary.save(update_fields=["state", "share", "why"])
+        return canary
+    state, share = (State.CANARY, share) if share < 1 and live else (State.LIVE, 1.0)
+    deployment = Deployment(project=project, model=model, state=state, share=share, since=now, by=by, why=why)
+    deployment.full_clean(validate_constraints=False)
+    deployment.save()
+    return deployment
+
+
+def end(deployment: Deployment, state: str, *, by: User, why: str) -> None:
+    deployment.state, deployment.until, deployment.ended_by, deployment.ended_why = state, timezone.now(), by, why
+    deployment.problem = ""
+    deployment.save(update_fields=["state", "until", "ended_by", "ended_why", "problem"])
+
+
+def roll_back(
+    *, deployment: Deployment, by: User, why: str = "", server: ModelServer | None = None
+) -> Deployment | None:
+    """Take a deployment back. A canary's share returns to the live model (None); for a live one, the model that was
+    live before returns, and its new deployment is returned.
+
+    The way back does not wait for a model server that is down: the reconciler loads the model when it answers again.
+    """
+    previous = previous_deployment(deployment) if deployment.state == State.LIVE else None
+    problem = ""
+    if previous:
+        try:
+            ensure_served(previous.model, server)
+        except Unavailable as error:
+            problem = error.message
+    with transaction.atomic():
+        Project.objects.select_for_update().get(pk=deployment.project_id)
+        deployment = Deployment.objects.select_for_update().get(pk=deployment.pk)
+        require_open(deployment)
+        if deployment.state == State.LIVE and previous is None:
+            raise Conflict("No model was live before this one. Deploy another, or retire this one to stop the chat.")
+        end(deployment, State.ROLLED_BACK, by=by, why=why)
+        if previous is None:
+            return None
+        returned = f"Returned when {deployment.model.name} was rolled back."
+        return Deployment.objects.create(
+            project=deployment.project, model=previous.model, state=State.LIVE, by=by, why=returned, problem=problem
+        )
+
+
+@transaction.atomic
+def retire(*, deployment: Deployment, by: User, why: str = "") -> None:
+    """Stop the live deployment without putting another in its place; a canary is rolled back."""
+    deployment = Deployment.objects.select_for_update().get(pk=deployment.pk)
+    require_open(deployment)
+    end(deployment, State.RETIRED if deployment.state == State.LIVE else State.ROLLED_BACK, by=by, why=why)
+
+
+def require_open(deployment: Deployment) -> None:
+    if deployment.state not in Deployment.OPEN:
+        label = deployment.get_state_display().lower()
+        raise Conflict(f"This deployment has ended already ({label}). Reload the page to see what is live now.")
+
+
+@transaction.atomic
+def archive_model(*, model: ModelVersion, by: User) -> None:
+    """Take a model out of the lists; its files, runs and lineage stay."""
+    model = ModelVersion.objects.select_for_update().get(pk=model.pk)
+    if open_deployments(model.project).filter(model=model).exists():
+        raise Conflict(f"{model.name} is deployed. Deploy another model first, then archive this one.")
+    model.archived_at = timezone.now()
+    model.save(update_fields=["archived_at"])
+    log.info("model %s archived by %s", model.pk, by.pk)
+
+
+def reload_deployments(server: ModelServer | None = None) -> int:
+    """Load every deployed model that the model server does not serve, as after its restart; how many were loaded.
+
+    What stands in the way is kept on the deployment, so that its page says it, and the next round tries again.
+    """
+    deployments = list(open_deployments())
+    if not deployments:
+        return 0
+    server = server or ModelServer()
+    loaded = 0
+    try:
+        served, down = server.served(), ""
+    except Unavailable as error:
+        served, down = set(), error.message
+    for deployment in deployments:
+        problem = down
+        if not down and deployment.model.served_name not in served:
+            try:
+                server.load(deployment.model.served_name, local_folder(deployment.model))
+                loaded += 1
+            except TutelageError as error:
+                problem = error.message
+        if problem != deployment.problem:
+            log.warning("deployment %s: %s", deployment.pk, problem or "served again")
+            Deployment.objects.filter(pk=deployment.pk).update(problem=problem)
+    return loaded
