@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Right-padded ids [B, T]; targets [B, T], true on what is to be predicted; weights [N] of the targets."""
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor | float = 1.0
 
 
 @dataclass(frozen=True)

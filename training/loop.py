@@ -105,7 +105,9 @@ class Learner:
             with self.compute.autocast():
                 sums = loss(batch)
             torch.autograd.backward(torch.as_tensor(sums["loss"][0]) / scale)
-            figures.add({name: (float(value), count) for name, (value, count) in sums.items()})
+            figures.add(
+                {name: (float(torch.as_tensor(value).detach()), count) for name, (value, count) in sums.items()}
+            )
         clip = self.settings.grad_clip or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.parameters, clip))
         finite = math.isfinite(norm)
