@@ -2,9 +2,14 @@
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
+
+from webapp.supervisor.ready import announce_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
 app = Celery("tutelage")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+signals.worker_ready.connect(announce_ready)
+signals.beat_init.connect(announce_ready)

@@ -1,0 +1,68 @@
+# make run   install what is missing and start everything        make test   all checks, as the project's CI runs them
+# make setup only the virtual environment                          make lock   pin the newest versions that fit
+
+SHELL := /bin/bash -o pipefail
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/installed.lock
+PIP := pip==25.3
+
+# What a person gives as `make run PORT=8001 HOST=0.0.0.0` reaches the command as the environment does.
+export PORT HOST TUTELAGE_HOME
+
+.PHONY: setup run demo test test-all check format lock clean
+
+setup: $(INSTALLED)
+
+# A copy of the lock that is installed; where only the file's time changed there is nothing to do.
+$(INSTALLED): requirements.lock
+	@if cmp -s $< $@; then touch $@; else $(MAKE) --no-print-directory install; fi
+
+.PHONY: install
+install:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "Tutelage needs Python 3.11, and $(PYTHON) is another. Name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || { echo "Making .venv"; rm -rf .venv; $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip install --quiet --quiet '$(PIP)'
+	@echo "Installing $$(grep -c == requirements.lock) packages; the first time takes a few minutes"
+	@$(BIN)/python -m pip install --progress-bar off -r requirements.lock 2> >(grep -v '^WARNING: Location .* is ignored' >&2) \
+	  | awk '/^(Collecting|Requirement already)/ && !/\(from/ { if (++n % 40 == 0) print "  " n " looked up" } \
+	         /^Installing collected/ { print "  downloaded, unpacking" } /^ERROR/ { print }'
+	@cp requirements.lock $(INSTALLED)
+	@echo "Installed"
+
+run: setup
+	@exec $(BIN)/python manage.py up
+
+demo: setup
+	@exec $(BIN)/python manage.py demo
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest
+
+test-all: check
+	$(BIN)/python -m pytest -m ''
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The newest versions that pyproject.toml allows, tried in an environment of their own; then `make test` judges them.
+lock:
+	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install --quiet --quiet '$(PIP)'
+	@.venv-lock/bin/python -m pip install --quiet '.[web,embedded,train,dev]'
+	@{ echo '# Every package at one version, for Python 3.11. Made by `make lock`; pyproject.toml has the names we import.'; \
+	  .venv-lock/bin/python -m pip freeze --all --exclude tutelage --exclude pip 2>/dev/null \
+	  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > requirements.lock
+	@rm -rf .venv-lock build tutelage.egg-info
+	@echo "requirements.lock holds $$(grep -c == requirements.lock) packages; now: make test"
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,120 @@
+"""What the supervisor keeps in the home folder: its lock, the addresses of its servers, and who its children are."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from webapp.home_folder import endpoints_file, home
+
+SOCKET_PATH_LIMIT = 100  # sun_path holds 107 bytes on Linux and 103 on macOS
+
+
+class CannotStart(Exception):
+    """The site cannot be started; the message says why, and what to do."""
+
+
+class AlreadyRunning(CannotStart):
+    pass
+
+
+def prepare_home(*, passable: bool) -> None:
+    """Make the folder, for its owner only; `passable` lets another user through to what belongs to that user."""
+    folder = home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711 if passable else 0o700)
+        for name in ("run", "logs", "serve", "static"):
+            (folder / name).mkdir(exist_ok=True)
+    except OSError as error:
+        raise CannotStart(
+            f"The data folder {folder} cannot be used: {error.strerror}. Choose another with TUTELAGE_HOME=/path."
+        ) from error
+
+
+@contextmanager
+def hold_lock() -> Iterator[None]:
+    """One supervisor a home. The kernel lets go of the lock with the process, so it is never stale."""
+    path = home() / "run" / "lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise AlreadyRunning(
+                f"Tutelage runs already over {home()} (process {file.read().strip() or 'unknown'}). "
+                "Stop it first, or choose another data folder with TUTELAGE_HOME=/path."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def is_locked() -> bool:
+    """Does a supervisor run over this home?"""
+    try:
+        with (home() / "run" / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Whole or not at all, and for the owner's eyes only."""
+    fresh = path.with_suffix(".new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(content, file, indent=1)
+    fresh.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; an empty dict where there is nothing to read."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def write_endpoints(addresses: dict[str, str]) -> None:
+    write_json(endpoints_file(), addresses)
+
+
+def read_endpoints() -> dict[str, str]:
+    return dict(read_json(endpoints_file()))
+
+
+def processes_file() -> Path:
+    """Name, process id and state of every child: for people, and for a supervisor that finds its predecessor killed."""
+    return home() / "run" / "processes.json"
+
+
+def sockets_folder() -> Path:
+    """Where local sockets go: run/ in the home, or a short path of our own where that is too long for a socket."""
+    folder = home() / "run"
+    if len(os.fsencode(folder / "postgres" / ".s.PGSQL.5432")) < SOCKET_PATH_LIMIT:
+        return folder
+    name = f"tutelage-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}"
+    short = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
+    short.mkdir(mode=0o711, exist_ok=True)
+    found = short.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise CannotStart(f"{short} is needed for sockets and belongs to someone else; remove it.")
+    return short
+
+
+def free_space_left(path: Path) -> int:
+    """Bytes a person may still write beside `path`."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize

