@@ -7,9 +7,9 @@
     @public                               # anybody
     @superuser                            # whoever runs the installation
 
-A stranger to a project gets 404, a member whose role does not suffice gets 403, and nobody gets the login page. A view of
-an object in a project fetches through `allow(user, permission, project)`. Each decorator leaves its word in the view's
-`permission` attribute, from which the test that walks every URL as every role knows what to expect.
+A stranger to a project gets 404, a member whose role does not suffice gets 403, and nobody gets the login page. A view
+of an object in a project fetches through `allow(user, permission, project)`. Each decorator leaves its word in the
+view's `permission` attribute, from which the test that walks every URL as every role knows what to expect.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def project_for(user: User | AnonymousUser, slug: str, permission: str) -> Proje
 
 
 def requires(permission: str) -> Callable[[View], View]:
-    """Sign-in, and `permission` in the project that the URL's slug names; the view gets the project in the slug's place."""
+    """Sign-in, and `permission` in the project that the URL's slug names; the view gets the project in its place."""
     assert permission in ROLES, permission  # noqa: S101 (a misspelt permission must not pass silently)
 
     def decorate(view: View) -> View:

@@ -7,15 +7,19 @@ from typing import Any
 from django.http import HttpRequest
 
 from webapp.accounts.access import ROLES, role_of
+from webapp.accounts.adapter import pending_invitation
 from webapp.accounts.models import Project, User
-from webapp.accounts.selectors import projects_of
+from webapp.accounts.selectors import has_superuser, projects_of
 
 
 def current_project(request: HttpRequest) -> dict[str, Any]:
-    """`project` (the last one visited, else the first), `may` (permission, dots as underscores, → bool), `my_projects`."""
+    """`current_project` (the last visited, else the first), `my_projects`, `my_role`, `may` ("runs_view" → bool)."""
     user = getattr(request, "user", None)
     if not isinstance(user, User):
-        return {}
+        return {
+            "invitation": lambda: pending_invitation(request),
+            "open_to_sign_up": lambda: not has_superuser() or pending_invitation(request) is not None,
+        }
     mine = list(projects_of(user))
     last = request.session.get("project")
     project: Project | None = next((p for p in mine if p.slug == last), mine[0] if mine else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
@@ -38,6 +39,10 @@ class User(AbstractBaseUser, PermissionsMixin):
         return self.name or self.email.partition("@")[0]
 
 
+def between(low: float, high: float) -> list[MinValueValidator | MaxValueValidator]:
+    return [MinValueValidator(low), MaxValueValidator(high)]
+
+
 class Project(models.Model):
     """One assistant that a team teaches, and everything that belongs to it."""
 
@@ -50,18 +55,32 @@ class Project(models.Model):
     archived_at = models.DateTimeField(null=True, blank=True)
 
     base_model = models.CharField(
-        max_length=300, blank=True, help_text="hub name or folder to start from; empty: from scratch"
+        max_length=300, blank=True, help_text="Hub name or folder of the model to start from; empty: from scratch."
     )
-    system_prompt = models.TextField(blank=True)
-    rank_overlap = models.PositiveSmallIntegerField(default=3, help_text="rankings wanted for each set of replies")
-    write_overlap = models.PositiveSmallIntegerField(default=1, help_text="demonstrations wanted for each prompt")
-    review_overlap = models.PositiveSmallIntegerField(default=1, help_text="reviews wanted for each demonstration")
-    replies_to_rank = models.PositiveSmallIntegerField(default=4, help_text="replies sampled for each prompt")
-    temperature = models.FloatField(default=1.0)
-    top_p = models.FloatField(default=1.0)
-    max_new_tokens = models.PositiveIntegerField(default=256)
+    system_prompt = models.TextField(blank=True, help_text="Put before every conversation; empty: nothing.")
+    rank_overlap = models.PositiveSmallIntegerField(
+        default=3, validators=between(1, 20), help_text="Rankings wanted for each set of replies, by as many people."
+    )
+    write_overlap = models.PositiveSmallIntegerField(
+        default=1, validators=between(1, 20), help_text="Demonstrations wanted for each prompt."
+    )
+    review_overlap = models.PositiveSmallIntegerField(
+        default=1, validators=between(0, 20), help_text="Reviews wanted for each demonstration; 0: none is reviewed."
+    )
+    replies_to_rank = models.PositiveSmallIntegerField(
+        default=4, validators=between(2, 9), help_text="Replies sampled for each prompt, to be ranked."
+    )
+    temperature = models.FloatField(
+        default=1.0, validators=between(0, 2), help_text="0 always takes the likeliest word; 1 samples as learned."
+    )
+    top_p = models.FloatField(
+        default=1.0, validators=between(0.05, 1), help_text="Sample from the likeliest words of this total probability."
+    )
+    max_new_tokens = models.PositiveIntegerField(
+        default=256, validators=between(1, 32_768), help_text="Longest reply, in tokens."
+    )
     lease_minutes = models.PositiveSmallIntegerField(
-        default=15, help_text="an idle task goes to someone else after this"
+        default=15, validators=between(1, 480), help_text="An idle task goes to someone else after this many minutes."
     )
 
     class Meta:
@@ -82,6 +101,7 @@ class Guidelines(models.Model):
 
     class Meta:
         ordering = ("-version",)
+        verbose_name_plural = "guidelines"
         constraints = [models.UniqueConstraint(fields=["project", "version"], name="guidelines_version")]
 
 
@@ -115,6 +135,10 @@ class Invitation(models.Model):
     accepted_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     accepted_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+
+    @property
+    def is_open(self) -> bool:
+        return self.accepted_at is None and self.revoked_at is None and self.expires_at > timezone.now()
 
 
 class Consent(models.Model):

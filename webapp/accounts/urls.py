@@ -1,5 +1,32 @@
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from webapp.accounts import members, profile, views
+
+urlpatterns: list[URLPattern] = [
+    path("projects/", views.project_list, name="project_list"),
+    path("projects/new/", views.project_new, name="project_new"),
+    path("projects/<slug:slug>/", views.project_detail, name="project_detail"),
+    path("projects/<slug:slug>/settings/", views.project_settings, name="project_settings"),
+    path("projects/<slug:slug>/archive/", views.project_archive, name="project_archive"),
+    path("projects/<slug:slug>/restore/", views.project_restore, name="project_restore"),
+    path("projects/<slug:slug>/guidelines/", views.guidelines, name="guidelines"),
+    path("projects/<slug:slug>/guidelines/edit/", views.guidelines_edit, name="guidelines_edit"),
+    path("projects/<slug:slug>/guidelines/preview/", views.guidelines_preview, name="guidelines_preview"),
+    path("projects/<slug:slug>/members/", members.member_list, name="member_list"),
+    path("projects/<slug:slug>/members/<int:user_id>/role/", members.member_role, name="member_role"),
+    path("projects/<slug:slug>/members/<int:user_id>/remove/", members.member_remove, name="member_remove"),
+    path("projects/<slug:slug>/leave/", members.member_leave, name="member_leave"),
+    path("projects/<slug:slug>/invitations/", members.invitation_new, name="invitation_new"),
+    path(
+        "projects/<slug:slug>/invitations/<int:invitation_id>/revoke/",
+        members.invitation_revoke,
+        name="invitation_revoke",
+    ),
+    path("invitations/<str:secret>/", members.invitation, name="invitation"),
+    path("invitations/<str:secret>/accept/", members.invitation_accept, name="invitation_accept"),
+    path("profile/", profile.profile, name="profile"),
+    path("profile/tokens/", profile.token_new, name="token_new"),
+    path("profile/tokens/<str:digest>/revoke/", profile.token_revoke, name="token_revoke"),
+]

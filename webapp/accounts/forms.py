@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.http import HttpRequest
+
+from webapp.accounts.models import Project, Role, User
+
+ROLE_HELP = {
+    Role.OWNER: "everything, archive the project and make owners too",
+    Role.MANAGER: "settings, members, data, runs, models and deployments",
+    Role.ANNOTATOR: "labels, and chats with the assistant",
+    Role.TESTER: "chats with the assistant and says what was wrong",
+}
+ROLE_CHOICES = [(role.value, f"{role.label}: {ROLE_HELP[role]}") for role in reversed(Role)]
+
+
+class NameForm(forms.Form):
+    """What sign-up asks for besides address and password; also the profile's name."""
+
+    name = forms.CharField(
+        max_length=100,
+        required=False,
+        label="Your name",
+        help_text="As your team shall see it.",
+        widget=forms.TextInput(attrs={"autocomplete": "name"}),
+    )
+    field_order = ("name", "email", "password1")
+
+    def signup(self, request: HttpRequest, user: User) -> None:
+        """The account adapter keeps the name; this is where the sign-up form looks for a hook of its own."""
+
+
+class ProjectForm(forms.ModelForm):
+    class Meta:
+        model = Project
+        fields = ("name", "description")
+        widgets = {
+            "name": forms.TextInput(attrs={"placeholder": "Museum guide", "autofocus": True}),
+            "description": forms.Textarea(attrs={"rows": 3}),
+        }
+        help_texts = {"description": "What the assistant is for, in a sentence or two."}
+
+
+SETTINGS_GROUPS = [
+    ("Project", ("name", "description")),
+    ("Model", ("base_model", "system_prompt")),
+    ("Labels", ("rank_overlap", "write_overlap", "review_overlap", "lease_minutes")),
+    ("Sampling of replies", ("replies_to_rank", "temperature", "top_p", "max_new_tokens")),
+]
+
+
+class SettingsForm(forms.ModelForm):
+    class Meta:
+        model = Project
+        fields = tuple(name for _, names in SETTINGS_GROUPS for name in names)
+        widgets = {
+            "description": forms.Textarea(attrs={"rows": 2}),
+            "system_prompt": forms.Textarea(attrs={"rows": 3}),
+            "temperature": forms.NumberInput(attrs={"step": "0.05"}),
+            "top_p": forms.NumberInput(attrs={"step": "0.05"}),
+        }
+        labels = {
+            "rank_overlap": "Rankings a set of replies",
+            "write_overlap": "Demonstrations a prompt",
+            "review_overlap": "Reviews a demonstration",
+            "lease_minutes": "Minutes until an idle task goes on",
+            "replies_to_rank": "Replies a prompt",
+            "top_p": "Top-p",
+            "max_new_tokens": "Longest reply, in tokens",
+        }
+
+    def groups(self) -> list[tuple[str, list[Any]]]:
+        """The bound fields under their headings."""
+        return [(title, [self[name] for name in names]) for title, names in SETTINGS_GROUPS]
+
+    def changes(self) -> dict[str, Any]:
+        return {name: self.cleaned_data[name] for name in self.changed_data}
+
+
+class GuidelinesForm(forms.Form):
+    text = forms.CharField(
+        label="Guidelines",
+        max_length=100_000,
+        help_text="Markdown. Saving makes a new version; each label names the version it was made under.",
+        widget=forms.Textarea(attrs={"rows": 20}),
+    )
+
+
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(choices=[(role.value, role.label) for role in Role])
+
+
+class InviteForm(forms.Form):
+    role = forms.ChoiceField(choices=ROLE_CHOICES, initial=Role.ANNOTATOR.value)
+    email = forms.EmailField(
+        required=False, label="E-mail address", help_text="Optional. When given, only this person can take it up."
+    )
+
+
+class TokenForm(forms.Form):
+    days = forms.TypedChoiceField(
+        label="Valid for",
+        coerce=int,
+        choices=[(30, "30 days"), (365, "a year"), (0, "ever")],
+        initial=30,
+    )

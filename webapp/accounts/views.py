@@ -1,0 +1,117 @@
+"""Pages of projects: list, detail, settings, guidelines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import NoReverseMatch, reverse
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from webapp.accounts import selectors, services
+from webapp.accounts.access import requires, signed_in, superuser
+from webapp.accounts.forms import GuidelinesForm, ProjectForm, SettingsForm
+from webapp.accounts.models import Project
+
+
+def address_of(name: str, *args: Any) -> str:
+    """The address of a page that an installation may do without; empty where it does."""
+    try:
+        return reverse(name, args=args)
+    except NoReverseMatch:
+        return ""
+
+
+@signed_in
+@require_GET
+def project_list(request: HttpRequest) -> HttpResponse:
+    context = {
+        "projects": selectors.projects_of(request.user).select_related("created_by"),  # type: ignore[arg-type]
+        "archived": selectors.archived_projects_of(request.user),  # type: ignore[arg-type]
+        "demo_url": address_of("demo_start"),
+    }
+    return render(request, "accounts/project_list.html", context)
+
+
+@superuser
+@require_http_methods(["GET", "HEAD", "POST"])
+def project_new(request: HttpRequest) -> HttpResponse:
+    form = ProjectForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        project = services.create_project(user=request.user, **form.cleaned_data)  # type: ignore[arg-type]
+        messages.success(request, f"{project.name} is there. Say in its guidelines what a good reply does.")
+        return redirect("project_detail", project.slug)
+    return render(request, "accounts/project_new.html", {"form": form})
+
+
+@requires("project.view")
+@require_GET
+def project_detail(request: HttpRequest, project: Project) -> HttpResponse:
+    context = {
+        "project": project,
+        "guidelines": selectors.current_guidelines(project),
+        "memberships": selectors.memberships(project),
+        "tab": "overview",
+        "report_url": address_of("report", project.slug),
+    }
+    return render(request, "accounts/project_detail.html", context)
+
+
+@requires("project.manage")
+@require_http_methods(["GET", "HEAD", "POST"])
+def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
+    form = SettingsForm(request.POST or None, instance=Project.objects.get(pk=project.pk))
+    if request.method == "POST" and form.is_valid():
+        services.change_settings(project=project, changes=form.changes())
+        messages.success(request, "Saved.")
+        return redirect("project_settings", project.slug)
+    return render(request, "accounts/project_settings.html", {"project": project, "form": form, "tab": "settings"})
+
+
+@requires("project.own")
+@require_POST
+def project_archive(request: HttpRequest, project: Project) -> HttpResponse:
+    services.archive_project(project=project)
+    request.session.pop("project", None)
+    messages.success(request, f"{project.name} is archived. Nothing is deleted; bring it back from this list.")
+    return redirect("project_list")
+
+
+@requires("project.own")
+@require_POST
+def project_restore(request: HttpRequest, project: Project) -> HttpResponse:
+    services.restore_project(project=project)
+    messages.success(request, f"{project.name} is back.")
+    return redirect("project_detail", project.slug)
+
+
+@requires("project.view")
+@require_GET
+def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
+    shown = selectors.guidelines_version(project=project, version=request.GET.get("version", ""))
+    versions = list(project.guidelines.select_related("created_by"))
+    context = {"project": project, "shown": shown, "versions": versions, "tab": "guidelines"}
+    return render(request, "accounts/guidelines.html", context)
+
+
+@requires("project.manage")
+@require_http_methods(["GET", "HEAD", "POST"])
+def guidelines_edit(request: HttpRequest, project: Project) -> HttpResponse:
+    newest = selectors.current_guidelines(project)
+    form = GuidelinesForm(request.POST or None, initial={"text": newest.text if newest else ""})
+    if request.method == "POST" and form.is_valid():
+        text = form.cleaned_data["text"]
+        saved = services.set_guidelines(project=project, text=text, user=request.user)  # type: ignore[arg-type]
+        messages.success(request, f"Version {saved.version} is what annotators see from now on.")
+        return redirect("guidelines", project.slug)
+    context = {"project": project, "form": form, "newest": newest, "tab": "guidelines"}
+    return render(request, "accounts/guidelines_edit.html", context)
+
+
+@requires("project.manage")
+@require_POST
+def guidelines_preview(request: HttpRequest, project: Project) -> HttpResponse:
+    context = {"project": project, "text": request.POST.get("text", "")[:100_000]}
+    return render(request, "accounts/guidelines_preview.html", context)
