@@ -10,8 +10,6 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     initial = True
 
-    initial = True
-
     dependencies = [
         ("auth", "0012_alter_user_first_name_max_length"),
     ]
