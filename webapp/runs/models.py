@@ -121,6 +121,7 @@ class Run(models.Model):
     woken_at = models.DateTimeField(null=True, blank=True, help_text="when a worker was last told of it")
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     stop_requested_at = models.DateTimeField(null=True, blank=True)
+    stop_requested_by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")
     step = models.PositiveIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
     phase = models.CharField(max_length=100, blank=True)

@@ -260,6 +260,16 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "stop_requested_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
                     "tokenizer",
                     models.ForeignKey(
                         blank=True,

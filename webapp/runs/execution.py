@@ -1,0 +1,220 @@
+"""One run on this machine, from its claim to its end: folder, child process, events, heartbeat, outcome."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from django.db import DatabaseError, InterfaceError, connection
+
+from training.contract import EXIT_DONE, EXIT_STOPPED, LOG
+from webapp.errors import TutelageError
+from webapp.home_folder import ROOT
+from webapp.runs import processes
+from webapp.runs.folders import events_file, file_size, folder_of, log_tail, prepare, tidy
+from webapp.runs.models import Run
+from webapp.runs.services import ClaimLost, claim_run, fail_run, hand_back, read_events, succeed
+from webapp.runs.services.claims import beat, cancel_run, running
+
+log = logging.getLogger(__name__)
+
+BEAT = 2.0  # seconds between heartbeats, and so between looks at whether to stop
+LOOK = 0.3  # seconds between looks at events.jsonl
+GRACE = 300.0  # seconds that a stage has to write a checkpoint when asked to stop
+ORPHAN_GRACE = 30.0
+
+# What a training process may know of its surroundings; credentials of the database and the broker are not among it.
+PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "TEMP", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
+PASSED_ON_PREFIXES = (
+    "CUDA_",
+    "NVIDIA_",
+    "NCCL_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "TORCH",
+    "PYTORCH_",
+    "HF_",
+    "LC_",
+    "ACCELERATE_",
+)
+
+shutting_down = threading.Event()  # set when the worker is asked to go: checkpoint, and back in the queue
+
+
+def execute(run_id: int) -> bool:
+    """Claim a queued run and see it through. False where there was nothing to claim."""
+    run = claim_run(run_id=run_id, worker=processes.identity())
+    if run is None:
+        return False
+    try:
+        with Heart(run) as heart:
+            see_through(run, heart)
+    except ClaimLost:
+        log.warning("run %s was taken over by another worker", run.pk)
+    except Exception as error:
+        hand_back(run, f"The worker met an error that nobody foresaw ({type(error).__name__}: {error}).")
+        raise
+    return True
+
+
+def see_through(run: Run, heart: Heart) -> None:
+    try:
+        end_orphan(run)
+        folder = prepare(run)
+        status, since = train(run, folder, heart)
+        conclude(run, folder, status, since, heart)
+    except TutelageError as error:
+        fail_run(run, error.message, error.error_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or folder_of(run)
+        message = f"The disk that holds {where} is full: free some space, then resume the run; nothing is lost."
+        fail_run(run, message, "disk_full")
+
+
+def end_orphan(run: Run) -> None:
+    """Stop the process that a worker left behind when it was killed; it writes a checkpoint first."""
+    if run.child:
+        processes.end(run.child, ORPHAN_GRACE)
+
+
+def train(run: Run, folder: Path, heart: Heart) -> tuple[int, int]:
+    """Run the stage as a child process and follow its events. Its exit status, and where in events.jsonl it began."""
+    events = events_file(folder)
+    if file_size(events) < run.events_read:
+        raise TutelageError(
+            f"{events} is shorter than what was read of it: the run folder was changed. Retry the run to start anew.",
+            code="folder_changed",
+        )
+    while read_events(run, events):
+        """What an earlier start wrote and nobody read."""
+    since = file_size(events)
+    with (folder / LOG).open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "training", run.stage, str(folder)],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        running(run, processes.identity(child.pid))
+        follow(run, events, since, child, heart)
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    return child.returncode, since
+
+
+def environment() -> dict[str, str]:
+    passed = {key: value for key, value in os.environ.items() if key in PASSED_ON or key.startswith(PASSED_ON_PREFIXES)}
+    return passed | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+
+
+def follow(run: Run, events: Path, since: int, child: subprocess.Popen[bytes], heart: Heart) -> None:
+    """Take in events until the process has ended and all are read. Raises ClaimLost."""
+    asked_at = 0.0
+    while True:
+        ended = child.poll() is not None
+        if heart.lost.is_set():
+            raise ClaimLost
+        if not ended and not asked_at and (heart.stop.is_set() or shutting_down.is_set()):
+            child.terminate()
+            asked_at = time.monotonic()
+        if asked_at and time.monotonic() - asked_at > GRACE:
+            child.kill()
+        try:
+            more = read_events(run, events, since)
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("run %s: the database does not answer, training goes on: %s", run.pk, error)
+            connection.close()
+            time.sleep(1)
+            continue
+        if ended and not more:
+            return
+        if not more:
+            time.sleep(LOOK)
+
+
+def conclude(run: Run, folder: Path, status: int, since: int, heart: Heart) -> None:
+    """The state that follows from how the process ended."""
+    if status == EXIT_DONE:
+        succeed(run, folder)
+        tidy(run)
+    elif status > 0 and status != EXIT_STOPPED:
+        conclude_failure(run, status, since)
+    elif heart.asked_to_stop():
+        cancel_run(run)
+    elif status == EXIT_STOPPED:
+        hand_back(run, "The training process was told to stop.", counts=not shutting_down.is_set())
+    else:
+        name = signal.Signals(-status).name
+        hand_back(run, f"The training process was killed ({name}), which the system does when memory runs out.")
+
+
+def conclude_failure(run: Run, status: int, since: int) -> None:
+    failed = run.events.filter(type="failed", position__gte=since).order_by("-position").first()
+    if failed:
+        fail_run(run, str(failed.data["message"]), str(failed.data.get("code", "failed")))
+        return
+    last = next((line.strip() for line in reversed(log_tail(run).splitlines()) if line.strip()), "")
+    if "another process is working on this run" in last:
+        hand_back(run, "Another process still works in the run's folder.", counts=False)
+    else:
+        said = f": {last[:500]}" if last else " without a word"
+        fail_run(run, f"The training process ended with status {status}{said}", "ended")
+
+
+class Heart:
+    """Beats for a run in a thread of its own, so that no long step of its worker makes it look dead.
+
+    `stop` is set when a person asked to stop the run, `lost` when another worker has it.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = Run(pk=run.pk, claim=run.claim)
+        self.stop, self.lost, self._done = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"heart of run {run.pk}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def asked_to_stop(self) -> bool:
+        return self.stop.is_set() or Run.objects.filter(pk=self.run.pk, stop_requested_at__isnull=False).exists()
+
+    def _beat(self) -> None:
+        try:
+            while not self.lost.is_set():
+                try:
+                    if beat(self.run):
+                        self.stop.set()
+                except ClaimLost:
+                    self.lost.set()
+                except (DatabaseError, InterfaceError) as error:
+                    log.warning("run %s: no heartbeat, the database does not answer: %s", self.run.pk, error)
+                    connection.close()
+                if self._done.wait(BEAT):
+                    return
+        finally:
+            connection.close()

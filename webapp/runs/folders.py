@@ -1,0 +1,110 @@
+"""Run folders: what a worker writes before it starts a stage, and what it reads while the stage runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from django.conf import settings
+
+from training.contract import CONFIG, DATA, EVENTS, LOG, MODEL
+from webapp.registry.artefacts import fetch_file, local_folder
+from webapp.registry.models import ModelVersion
+from webapp.runs.models import Run
+from webapp.runs.stages import CORPUS_FILES, DATA_FILES, SOURCES, source_fields
+
+TAIL = 16_384
+
+
+def folder_of(run: Run) -> Path:
+    return Path(settings.RUNS_FOLDER) / str(run.pk)
+
+
+def prepare(run: Run) -> Path:
+    """Write config.json and data/ where they are not there yet. Models that the config names are verified.
+
+    Raises Conflict for a damaged model, Unavailable for a store that does not answer, OSError for a full disk.
+    """
+    folder = folder_of(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.dumps(run.config | sources(run), indent=1)
+    aside = folder / f"{CONFIG}.new"
+    aside.write_text(config)
+    aside.rename(folder / CONFIG)
+    if not (folder / DATA).is_dir():
+        prepare_data(run, folder)
+    return folder
+
+
+def sources(run: Run) -> dict[str, str]:
+    """The config's source fields: local folders of models, or the name that the person gave."""
+    found: dict[str, str] = {}
+    for field in source_fields(run.stage):  # type: ignore[arg-type]  # the column has the contract's stages
+        model: ModelVersion | None = getattr(run, SOURCES[field])
+        if model is not None:
+            found[field] = str(local_folder(model))
+        elif SOURCES[field] == "base" and run.base_name:
+            found[field] = run.base_name
+    return found
+
+
+def prepare_data(run: Run, folder: Path) -> None:
+    """data/ is written aside and renamed, so that a folder that is there is whole."""
+    aside = folder / f"{DATA}.new"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for snapshot in run.snapshots.all():
+        for name, part in DATA_FILES.get(run.stage, {}).items():  # type: ignore[call-overload]
+            if name not in (snapshot.kind, "heldout"):
+                continue
+            splits = ("train", "heldout") if part == "all" else (part,)
+            if name != "heldout" or snapshot.counts.get("heldout"):
+                fetch_all([snapshot.files[split] for split in splits], aside / f"{name}.jsonl")
+    if run.corpus_run:
+        for name, output in CORPUS_FILES.get(run.stage, {}).items():  # type: ignore[call-overload]
+            address = run.corpus_run.outputs.get(output)
+            if address:
+                fetch_all([address], aside / f"{name}.jsonl")
+    aside.rename(folder / DATA)
+
+
+def fetch_all(addresses: list[str], target: Path) -> None:
+    """Put files of the store one after the other into one local file."""
+    with target.open("wb") as whole:
+        for number, address in enumerate(addresses):
+            piece = target.with_suffix(f".{number}")
+            fetch_file(address, piece)
+            with piece.open("rb") as file:
+                shutil.copyfileobj(file, whole)
+            piece.unlink()
+
+
+def tidy(run: Run) -> None:
+    """After success the store has the model: its copy and the checkpoints need not fill the disk."""
+    folder = folder_of(run)
+    for path in [folder / MODEL, *folder.glob("checkpoint-*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def log_tail(run: Run) -> str:
+    """The last lines that the training process wrote."""
+    try:
+        with (folder_of(run) / LOG).open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - TAIL))
+            return file.read().decode("utf-8", "replace").replace("\x00", "")
+    except OSError:
+        return ""
+
+
+def events_file(folder: Path) -> Path:
+    return folder / EVENTS
+
+
+def file_size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def has_checkpoint(run: Run) -> bool:
+    return any(folder_of(run).glob("checkpoint-*"))

@@ -1,0 +1,229 @@
+"""Starting, stopping, resuming and repeating runs: what people ask for, and workers then do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from training.contract import Settings, Stage
+from webapp.accounts.models import Project, User
+from webapp.errors import BadInput, Conflict
+from webapp.registry.models import ModelVersion
+from webapp.runs.models import Run, Snapshot
+from webapp.runs.stages import DATA_FILES, NEEDS, Needs, settings_of, stage_named, validated
+from webapp.runs.wake import wake
+
+log = logging.getLogger(__name__)
+Kind = ModelVersion.Kind
+State = Run.State
+POLICIES = (Kind.FULL, Kind.ADAPTER)
+
+
+@transaction.atomic
+def launch_run(
+    *,
+    project: Project,
+    stage: str,
+    by: User,
+    name: str = "",
+    config: dict[str, Any] | None = None,
+    snapshots: Iterable[Snapshot] = (),
+    base: ModelVersion | None = None,
+    base_name: str = "",
+    tokenizer: ModelVersion | None = None,
+    reward: ModelVersion | None = None,
+    baseline: ModelVersion | None = None,
+    corpus_run: Run | None = None,
+    rank_replies: bool = False,
+) -> Run:
+    """Put a run in the queue. `config` holds what differs from the stage's defaults.
+
+    Raises BadInput that names the field: a setting that does not fit, an input that is missing, not taken by the stage,
+    of another kind or another project, or a snapshot with too few rows.
+    """
+    known = stage_named(stage)
+    settings = validated(known, config or {})
+    chosen = list(snapshots)
+    models = {"base": base, "tokenizer": tokenizer, "reward": reward, "baseline": baseline}
+    check_inputs(project, known, models, base_name, corpus_run, chosen)
+    check_rows(known, settings, chosen)
+    Project.objects.select_for_update().get(pk=project.pk)
+    number = (Run.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0) + 1
+    run = Run(
+        project=project,
+        number=number,
+        name=name.strip() or f"{stage} {number}",
+        stage=known,
+        config=settings_of(known, config or {}),
+        corpus_run=corpus_run,
+        base_name=base_name.strip(),
+        rank_replies=rank_replies and known == "sample",
+        created_by=by,
+        **models,
+    )
+    run.full_clean()
+    run.save()
+    run.snapshots.set(chosen)
+    wake(run)
+    return run
+
+
+def check_inputs(
+    project: Project,
+    stage: Stage,
+    models: dict[str, ModelVersion | None],
+    base_name: str,
+    corpus_run: Run | None,
+    snapshots: list[Snapshot],
+) -> None:
+    needs = NEEDS[stage]
+    for field, kinds in (
+        ("base", POLICIES),
+        ("tokenizer", (Kind.TOKENIZER,)),
+        ("reward", (Kind.REWARD,)),
+        ("baseline", POLICIES),
+    ):
+        given = models[field] is not None or (field == "base" and bool(base_name.strip()))
+        check_given(stage, field, getattr(needs, field), given)
+        check_model(project, field, models[field], kinds)
+    if models["base"] and base_name.strip():
+        raise BadInput("base: choose a model of the project or name one, not both.", field="base")
+    check_given(stage, "corpus_run", needs.corpus_run, corpus_run is not None)
+    if corpus_run and (corpus_run.stage != "corpus" or corpus_run.state != State.SUCCEEDED):
+        raise BadInput("corpus_run: choose a corpus run that has succeeded.", field="corpus_run")
+    if corpus_run and corpus_run.project_id != project.pk:
+        raise BadInput("corpus_run: this run belongs to another project.", field="corpus_run")
+    check_snapshots(project, stage, needs, snapshots)
+    check_together(stage, models, base_name, corpus_run, snapshots)
+
+
+def check_given(stage: Stage, field: str, wanted: bool | None, given: bool) -> None:
+    if wanted and not given:
+        raise BadInput(f"{field}: {stage} cannot start without it. {HOW_TO_GET[field]}", field=field)
+    if wanted is None and given:
+        raise BadInput(f"{field}: {stage} does not take one.", field=field)
+
+
+HOW_TO_GET = {
+    "base": "Choose a model to start from; pretrain makes one, or name one of the hub.",
+    "tokenizer": "A tokenizer run makes one.",
+    "reward": "A reward run makes one from rankings.",
+    "baseline": "Choose a model to compare with.",
+    "corpus_run": "A corpus run cleans the collected text first.",
+    "demonstrations": "Make a snapshot of demonstrations first.",
+    "rankings": "Make a snapshot of rankings first.",
+    "prompts": "Make a snapshot of prompts first.",
+    "documents": "Make a snapshot of text first.",
+}
+
+
+def check_model(project: Project, field: str, model: ModelVersion | None, kinds: tuple[Kind, ...]) -> None:
+    if model is None:
+        return
+    if model.project_id != project.pk:
+        raise BadInput(f"{field}: {model.name} belongs to another project.", field=field)
+    if model.kind not in kinds:
+        wanted = " or ".join(str(kind.label).lower() for kind in kinds)
+        raise BadInput(
+            f"{field}: {model.name} is a {model.get_kind_display().lower()}; a {wanted} is needed.", field=field
+        )
+
+
+def check_snapshots(project: Project, stage: Stage, needs: Needs, snapshots: list[Snapshot]) -> None:
+    kinds = [snapshot.kind for snapshot in snapshots]
+    for snapshot in snapshots:
+        if snapshot.project_id != project.pk:
+            raise BadInput(f"{snapshot.kind}: {snapshot.name} belongs to another project.", field=snapshot.kind)
+        if snapshot.kind not in needs.snapshots:
+            raise BadInput(
+                f"{snapshot.kind}: {stage} does not take a snapshot of {snapshot.kind}.", field=snapshot.kind
+            )
+        if kinds.count(snapshot.kind) > 1:
+            raise BadInput(f"{snapshot.kind}: choose one snapshot, not several.", field=snapshot.kind)
+    for kind, required in needs.snapshots.items():
+        check_given(stage, kind, required, kind in kinds)
+
+
+def check_together(
+    stage: Stage,
+    models: dict[str, ModelVersion | None],
+    base_name: str,
+    corpus_run: Run | None,
+    snapshots: list[Snapshot],
+) -> None:
+    """What no single field can say."""
+    base = models["base"] or base_name.strip()
+    if stage == "pretrain" and not base and not models["tokenizer"]:
+        raise BadInput("tokenizer: choose a tokenizer, or a model to go on from.", field="tokenizer")
+    if stage == "evaluate" and not base and not models["reward"]:
+        raise BadInput("base: choose a model to measure, a reward model, or both.", field="base")
+    if stage == "evaluate" and not snapshots and not corpus_run:
+        raise BadInput("rankings: choose at least one snapshot or corpus run to measure on.", field="rankings")
+
+
+def check_rows(stage: Stage, settings: Settings, snapshots: list[Snapshot]) -> None:
+    """Say at once what the stage itself would say after it has started."""
+    least = max(1, getattr(settings, "min_rows", 1))
+    for snapshot in snapshots:
+        part = DATA_FILES[stage][snapshot.kind]
+        count = sum(snapshot.counts.get(split, 0) for split in ("train", "heldout") if part in (split, "all"))
+        if count < least:
+            have = f"{count} {snapshot.kind}" if count else f"no {snapshot.kind}"
+            held = " held out" if part == "heldout" else ""
+            raise BadInput(
+                f"{stage}: {have}{held} in the snapshot, at least {least} are needed",
+                code="too_few_rows",
+                field=snapshot.kind,
+            )
+
+
+@transaction.atomic
+def request_stop(*, run: Run, by: User) -> None:
+    """Stop at the next safe point: a queued run at once, a running one after its checkpoint."""
+    run = Run.objects.select_for_update().get(pk=run.pk)
+    if run.state == State.QUEUED:
+        run.state, run.finished_at = State.CANCELLED, timezone.now()
+    elif not run.active:
+        raise Conflict(f"{run.name} has ended already ({run.get_state_display().lower()}).")
+    if run.stop_requested_at is None:
+        run.stop_requested_at, run.stop_requested_by = timezone.now(), by
+    run.save(update_fields=["state", "finished_at", "stop_requested_at", "stop_requested_by"])
+
+
+@transaction.atomic
+def resume_run(*, run: Run, by: User) -> None:
+    """Queue a stopped or failed run again; it goes on from its last checkpoint."""
+    run = Run.objects.select_for_update().get(pk=run.pk)
+    if run.state not in (State.CANCELLED, State.FAILED):
+        raise Conflict(f"{run.name} is {run.get_state_display().lower()}; only a stopped or failed run can be resumed.")
+    run.state, run.attempts, run.error, run.error_code = State.QUEUED, 0, "", ""
+    run.stop_requested_at = run.stop_requested_by = run.finished_at = run.claim = None
+    run.save()
+    log.info("run %s resumed by %s", run.pk, by.pk)
+    wake(run)
+
+
+@transaction.atomic
+def retry(*, run: Run, by: User) -> Run:
+    """A new run of the same settings and inputs, from its start."""
+    if run.active:
+        raise Conflict(f"{run.name} is still {run.get_state_display().lower()}. Stop it first.")
+    return launch_run(
+        project=run.project,
+        stage=run.stage,
+        by=by,
+        config={key: value for key, value in run.config.items() if key != "stage"},
+        snapshots=run.snapshots.all(),
+        base=run.base,
+        base_name=run.base_name,
+        tokenizer=run.tokenizer,
+        reward=run.reward,
+        baseline=run.baseline,
+        corpus_run=run.corpus_run,
+        rank_replies=run.rank_replies,
+    )

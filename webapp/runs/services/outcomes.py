@@ -1,0 +1,145 @@
+"""What a run that succeeded leaves: a model in the registry, figures, replies to rank."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+from annotations.models import Prompt, Response
+from annotations.services.prompts import add_responses
+from annotations.services.tasks import open_rank_tasks
+from training.contract import MODEL, OUTPUT, RESULT, Result, SampleRow
+from webapp.errors import Conflict, TutelageError
+from webapp.registry.artefacts import publish
+from webapp.registry.models import ModelVersion
+from webapp.registry.services import register_model
+from webapp.runs.models import Evaluation, Run
+from webapp.runs.selectors import run_samples
+from webapp.runs.services.claims import ClaimLost, held
+from webapp.runs.wake import IMPORT, send
+
+log = logging.getLogger(__name__)
+
+
+def succeed(run: Run, folder: Path) -> None:
+    """Keep what the run made and end it. The files are in the store before the database says so, and both can be done
+    again where this is cut off. Raises ClaimLost, and TutelageError where a file is not what the result says."""
+    result = read_result(folder)
+    models, outputs = part(result, MODEL), part(result, OUTPUT)
+    if models:
+        publish(folder / MODEL, place="models", files=models)
+    address = publish(folder / OUTPUT, place="outputs", files=outputs) if outputs else ""
+    with transaction.atomic():
+        locked = held(run).select_for_update().first()
+        if locked is None:
+            raise ClaimLost
+        if models:
+            locked.output = register(locked, folder, result, models)
+        locked.result = result.model_dump(mode="json")
+        locked.outputs = {name: f"{address}/{name}" for name in outputs}
+        locked.state, locked.finished_at, locked.eta = Run.State.SUCCEEDED, timezone.now(), 0.0
+        locked.save(update_fields=["output", "result", "outputs", "state", "finished_at", "eta"])
+        record_figures(locked, result)
+        if locked.rank_replies:
+            transaction.on_commit(lambda: send(IMPORT, run.pk))
+    log.info("run %s succeeded", run.pk)
+
+
+def read_result(folder: Path) -> Result:
+    try:
+        return Result.model_validate_json((folder / RESULT).read_bytes())
+    except (OSError, ValueError) as error:
+        raise TutelageError(
+            f"The run ended well but {folder / RESULT} cannot be read: {error}. Delete that file and resume the run.",
+            code="result_unreadable",
+        ) from error
+
+
+def part(result: Result, top: str) -> dict[str, str]:
+    """The hashes of the files under model/ or output/, by path in there."""
+    return {path.removeprefix(f"{top}/"): sha for path, sha in result.files.items() if path.startswith(f"{top}/")}
+
+
+def register(run: Run, folder: Path, result: Result, files: dict[str, str]) -> ModelVersion:
+    about = result.model
+    return register_model(
+        project=run.project,
+        name=run.name,
+        kind=about.get("kind") or ModelVersion.Kind.FULL,
+        stage=run.stage,
+        by=run.created_by,
+        folder=folder / MODEL,
+        files=files,
+        parent=run.base,
+        parameters=about.get("parameters"),
+        context=about.get("context"),
+        metrics=result.metrics,
+    )
+
+
+def record_figures(run: Run, result: Result) -> None:
+    """Each final metric as a figure of the model that it is about."""
+    rows = []
+    for name, value in result.metrics.items():
+        model = run.output or subject(run, name)
+        if model is not None:
+            low, high, n = result.intervals.get(name, (None, None, 0))
+            rows.append(Evaluation(run=run, model=model, name=name[:80], value=value, low=low, high=high, n=n))
+    Evaluation.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["run", "model", "name"],
+        update_fields=["value", "low", "high", "n"],
+    )
+
+
+def subject(run: Run, name: str) -> ModelVersion | None:
+    """Whom a figure of an evaluation is about: accuracy on rankings is the reward model's, all else the policy's."""
+    if run.base is None or (run.reward is not None and "accuracy" in name):
+        return run.reward
+    return run.base
+
+
+@transaction.atomic
+def import_samples(*, run: Run) -> int:
+    """Make responses and rank tasks of a sample run's replies, exactly once; how many tasks were opened."""
+    run = Run.objects.select_for_update().get(pk=run.pk)
+    if run.imported_at is not None:
+        return 0
+    if run.stage != "sample" or run.state != Run.State.SUCCEEDED:
+        raise Conflict(f"{run.name} is not a sample run that has succeeded, so it has no replies to rank.")
+    replies: dict[int, list[SampleRow]] = defaultdict(list)
+    for sample in run_samples(run):
+        replies[int(sample.prompt_id.rpartition(":")[2])].append(sample)
+    prompts = Prompt.objects.filter(project=run.project, withdrawn_at=None).in_bulk(list(replies))
+    wanted = [(prompts[key], rows) for key, rows in replies.items() if key in prompts]
+    saved = iter(add_responses(responses=[response(run, prompt, sample) for prompt, rows in wanted for sample in rows]))
+    sets = [[next(saved) for _ in rows] for _, rows in wanted]
+    rankable = [distinct(responses) for responses in sets]
+    tasks = open_rank_tasks(sets=[found for found in rankable if len(found) > 1], source_ref=f"run:{run.pk}")
+    run.imported_at = timezone.now()
+    run.save(update_fields=["imported_at"])
+    return len(tasks)
+
+
+def response(run: Run, prompt: Prompt, sample: SampleRow) -> Response:
+    sampling = run.config.get("sampling", {}) | {"finish": sample.finish, "run": run.pk}
+    if sample.reward is not None:
+        sampling["reward"] = sample.reward
+    return Response(
+        prompt=prompt,
+        text=sample.reply,
+        model=run.base,
+        sampling=sampling,
+        logprob=sample.logprob,
+        tokens=sample.tokens,
+    )
+
+
+def distinct(responses: list[Response]) -> list[Response]:
+    """One of each text: equal replies cannot be told apart by who ranks them."""
+    return list({response.text.strip(): response for response in responses}.values())

@@ -1,0 +1,127 @@
+"""Freezing rows, so that a run can be traced to them and repeated."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from django.conf import settings
+from django.db import transaction
+
+from annotations import export
+from training.contract import Row, TextRow
+from webapp.accounts.models import Project, User
+from webapp.errors import BadInput, Conflict
+from webapp.registry.artefacts import digest_of, file_sha256, publish
+from webapp.runs.models import Snapshot, SnapshotItem
+from webapp.runs.services.corpora import documents_of
+
+FILTERS = {"corpora", "ids", "split", "limit", "heldout_limit"}
+BATCH = 5000
+EXPORTS = {
+    Snapshot.Kind.DEMONSTRATIONS: export.demonstration_rows,
+    Snapshot.Kind.RANKINGS: export.ranking_rows,
+    Snapshot.Kind.PROMPTS: export.prompt_rows,
+}
+WHAT_TO_DO = {
+    Snapshot.Kind.DOCUMENTS: "There is no text yet. Add documents to a corpus first.",
+    Snapshot.Kind.DEMONSTRATIONS: "There are no accepted demonstrations yet. Write or import some first.",
+    Snapshot.Kind.RANKINGS: "There are no rankings yet. Let people rank replies, or import rankings first.",
+    Snapshot.Kind.PROMPTS: "There are no prompts yet. Write or import some first.",
+}
+
+
+@transaction.atomic
+def create_snapshot(
+    *, project: Project, kind: str, by: User, name: str = "", filters: dict[str, Any] | None = None
+) -> Snapshot:
+    """Freeze the rows that a kind has now.
+
+    `filters`: `split` (train or heldout, else both), `limit` and `heldout_limit` (most rows of each), `ids` (only these
+    rows), and for documents `corpora` (ids). Raises Conflict where no row is left.
+    """
+    chosen, filters = checked(kind, filters or {})
+    name = name.strip() or f"{chosen.label} {Snapshot.objects.filter(project=project, kind=chosen).count() + 1}"
+    settings.RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=settings.RUNS_FOLDER, prefix="snapshot-") as scratch:
+        folder = Path(scratch)
+        items: list[tuple[int, bool]] = []
+        counts = {"train": 0, "heldout": 0, "characters": 0}
+        for split in ("train", "heldout"):
+            with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+                ids, characters = write_rows(file, rows_of(project, chosen, split, filters))
+            items += [(row, split == "heldout") for row in ids]
+            counts[split] = len(ids)
+            counts["characters"] += characters
+        if not items:
+            raise Conflict(WHAT_TO_DO[chosen] if not filters else "No row is left with these filters.", code="no_rows")
+        files = {f"{split}.jsonl": file_sha256(folder / f"{split}.jsonl") for split in ("train", "heldout")}
+        address = publish(folder, place="snapshots", files=files)
+    snapshot = Snapshot(
+        project=project,
+        kind=chosen,
+        name=name,
+        filters=filters,
+        content_hash=digest_of(files),
+        files={split: f"{address}/{split}.jsonl" for split in ("train", "heldout")},
+        counts=counts,
+        created_by=by,
+    )
+    snapshot.full_clean()
+    snapshot.save()
+    SnapshotItem.objects.bulk_create(
+        (SnapshotItem(snapshot=snapshot, row=row, heldout=heldout) for row, heldout in items), batch_size=BATCH
+    )
+    return snapshot
+
+
+def checked(kind: str, filters: dict[str, Any]) -> tuple[Snapshot.Kind, dict[str, Any]]:
+    if kind not in Snapshot.Kind.values:
+        raise BadInput(f"There is no kind of snapshot “{kind}”. Choose one of {', '.join(Snapshot.Kind.values)}.")
+    if unknown := filters.keys() - FILTERS:
+        raise BadInput(f"{', '.join(sorted(unknown))}: not a known filter. There are {', '.join(sorted(FILTERS))}.")
+    return Snapshot.Kind(kind), {key: value for key, value in filters.items() if value not in (None, "", [])}
+
+
+def rows_of(project: Project, kind: Snapshot.Kind, split: str, filters: dict[str, Any]) -> Iterator[tuple[int, Row]]:
+    """(id, contract row) of what belongs to a split and passes the filters."""
+    if filters.get("split", split) != split:
+        return
+    ids = set(filters.get("ids", []))
+    most = filters.get("limit" if split == "train" else "heldout_limit")
+    given = 0
+    if kind == Snapshot.Kind.DOCUMENTS:
+        rows: Iterator[Row] = document_rows(project, filters.get("corpora", [])) if split == "train" else iter(())
+    else:
+        rows = iter(EXPORTS[kind](project, split, project.system_prompt))
+    for row in rows:
+        if most is not None and given >= most:
+            return
+        number = int(row.id.rpartition(":")[2])
+        if not ids or number in ids:
+            given += 1
+            yield number, row
+
+
+def document_rows(project: Project, corpora: list[int]) -> Iterator[TextRow]:
+    """What is held out of text is decided by the corpus stage, after copies are found."""
+    for document in documents_of(corpora, project):
+        yield TextRow(
+            id=f"document:{document.pk}",
+            text=document.text,
+            source=document.corpus.name,
+            format=document.format,
+        )
+
+
+def write_rows(file: TextIO, rows: Iterator[tuple[int, Row]]) -> tuple[list[int], int]:
+    """Write JSON Lines; the ids, and how many characters were written."""
+    ids, characters = [], 0
+    for number, row in rows:
+        line = row.model_dump_json(exclude_defaults=True)
+        file.write(line + "\n")
+        ids.append(number)
+        characters += len(line)
+    return ids, characters

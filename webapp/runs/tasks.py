@@ -1,0 +1,33 @@
+"""Celery tasks. A message is a wake-up call: what is to be done is read from the database, so twice does no harm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_shutting_down
+
+from webapp.runs import execution, services
+from webapp.runs.models import Run
+
+
+@shared_task
+def execute_run(run_id: int) -> bool:
+    """See one run through, here. It may take hours; another message for it finds nothing to claim."""
+    return execution.execute(run_id)
+
+
+@shared_task
+def import_replies(run_id: int) -> int:
+    return services.import_samples(run=Run.objects.get(pk=run_id))
+
+
+@shared_task(expires=30)
+def reconcile() -> dict[str, int]:
+    return services.reconcile_runs()
+
+
+@worker_shutting_down.connect
+def let_go(**_: Any) -> None:
+    """The worker was asked to go: its run writes a checkpoint and goes back in the queue."""
+    execution.shutting_down.set()
