@@ -7,8 +7,8 @@ BIN := .venv/bin
 INSTALLED := .venv/installed.lock
 PIP := pip==25.3
 
-# What a person gives as `make run PORT=8001 HOST=0.0.0.0` reaches the command as the environment does.
-export PORT HOST TUTELAGE_HOME
+# What a person gives as `make run PORT=8001 LISTEN=0.0.0.0` reaches the command as the environment does.
+export PORT LISTEN TUTELAGE_HOME
 
 .PHONY: setup run demo test test-all check format lock clean
 

@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,18 +46,28 @@ def hold_lock() -> Iterator[None]:
     """One supervisor a home. The kernel lets go of the lock with the process, so it is never stale."""
     path = home() / "run" / "lock"
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locked_at_last(file.fileno()):
             file.seek(0)
             raise AlreadyRunning(
                 f"Tutelage runs already over {home()} (process {file.read().strip() or 'unknown'}). "
                 "Stop it first, or choose another data folder with TUTELAGE_HOME=/path."
-            ) from None
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def locked_at_last(descriptor: int, attempts: int = 20) -> bool:
+    """Take the lock, with patience for those who only look whether it is taken."""
+    for attempt in range(attempts):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05 if attempt < attempts - 1 else 0)
+        else:
+            return True
+    return False
 
 
 def is_locked() -> bool:

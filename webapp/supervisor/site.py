@@ -32,6 +32,7 @@ LITTLE_SPACE = 500 * 1024 * 1024
 class Options:
     host: str = "127.0.0.1"
     port: int = 8000
+    any_port: bool = False  # another one where that is taken
     web_processes: int = 2
     apps: apps.Settings = field(default_factory=apps.Settings)
 
@@ -43,7 +44,8 @@ def run(options: Options, say: Callable[[str], None]) -> None:
         stack.enter_context(hold_lock())
         if left := end_leftovers():
             say(f"  ended {len(left)} processes that a killed supervisor had left")
-        listening = stack.enter_context(listen(options.host, options.port))
+        endpoints_file().unlink(missing_ok=True)
+        listening = stack.enter_context(listen_somewhere(options))
         supervisor = Supervisor(say)
         supervisor.listen_to_signals()
         stack.callback(endpoints_file().unlink, missing_ok=True)
@@ -62,7 +64,7 @@ def start(supervisor: Supervisor, options: Options, listening: socket.socket, sa
         say(f"  Only {left // 2**20} MB are free on that disk; labels and runs need more soon.")
     environment = apps.base_environment()
     addresses = start_servers(supervisor, environment)
-    addresses["SITE_URL"] = os.environ.get("SITE_URL") or site_url(options)
+    addresses["SITE_URL"] = os.environ.get("SITE_URL") or site_url(listening)
     embedded_model_server = "MODEL_SERVER_URL" not in os.environ
     if not embedded_model_server:
         supervisor.say_outside("model-server", os.environ["MODEL_SERVER_URL"])
@@ -131,6 +133,15 @@ def welcome(address: str, *, has_admin: bool) -> str:
 # ------------------------------------------------------------------------------------------------------------ addresses
 
 
+def listen_somewhere(options: Options) -> socket.socket:
+    try:
+        return listen(options.host, options.port)
+    except CannotStart:
+        if not options.any_port:
+            raise
+        return listen(options.host, 0)
+
+
 def listen(host: str, port: int) -> socket.socket:
     """The site's listening socket. Raises CannotStart where the port is taken."""
     try:
@@ -168,6 +179,9 @@ def free_port(variable: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def site_url(options: Options) -> str:
-    host = "127.0.0.1" if options.host in ("0.0.0.0", "::", "") else options.host  # noqa: S104 (compared, not bound)
-    return f"http://{f'[{host}]' if ':' in host else host}:{options.port}"
+def site_url(listening: socket.socket) -> str:
+    """How a browser on this machine reaches it."""
+    host, port = listening.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

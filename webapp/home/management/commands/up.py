@@ -16,14 +16,15 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--host", default=os.environ.get("HOST") or Options.host, help="address to listen on")
+        parser.add_argument("--host", default=os.environ.get("LISTEN") or Options.host, help="address to listen on")
         parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or Options.port))
+        parser.add_argument("--any-port", action="store_true", help="take a free port where that one is taken")
         parser.add_argument(
             "--web-processes", type=int, default=int(os.environ.get("WEB_PROCESSES") or Options.web_processes)
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        chosen = Options(host=options["host"], port=options["port"], web_processes=options["web_processes"])
+        chosen = Options(**{name: options[name] for name in ("host", "port", "any_port", "web_processes")})
         try:
             run(chosen, lambda line: print(line, flush=True))
         except CannotStart as error:
