@@ -8,9 +8,8 @@ vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from training.contract import TrainingError
+from training.models import CausalModel, hidden_states, unwrap
 
 CHUNK = 1 << 24  # logits held at once: 64 MiB in float32
 
@@ -26,10 +26,14 @@ CHUNK = 1 << 24  # logits held at once: 64 MiB in float32
 class MicroBatch(NamedTuple):
     """Some replies of a rollout with their prompts. The flat tensors run over the replies' tokens, row by row."""
 
-    rows: Tensor  # (B,) which replies of the rollout
     input_ids: Tensor  # (B, L) prompt and reply, padded on the right
     states: Tensor  # (M,) where in the flattened (B * L) positions each reply token is predicted
     targets: Tensor  # (M,) the reply tokens
+    places: Tensor  # (M,) where in the flattened (N * T) tokens of the rollout they are
+
+    @property
+    def padded_tokens(self) -> int:
+        return self.input_ids.numel()
 
 
 class Evaluated(NamedTuple):
@@ -49,19 +53,21 @@ def micro_batches(
 ) -> list[MicroBatch]:
     """The given rows of a rollout in forward passes of at most `budget` tokens, padding counted."""
     lengths = [len(prompts[row]) + len(replies[row]) for row in rows]
+    longest = max(map(len, replies))
     found = []
     for part in packed(lengths, budget):
         chosen = [rows[i] for i in part]
         width = max(lengths[i] for i in part)
         ids = torch.full((len(chosen), width), pad, dtype=torch.long)
-        states, targets = [], []
+        states, targets, places = [], [], []
         for b, row in enumerate(chosen):
             prompt, reply = prompts[row], replies[row]
             ids[b, : len(prompt) + len(reply)] = torch.tensor([*prompt, *reply])
             start = b * width + len(prompt) - 1
             states.append(torch.arange(start, start + len(reply)))
             targets.append(torch.tensor(reply, dtype=torch.long))
-        batch = (torch.tensor(chosen), ids, torch.cat(states), torch.cat(targets))
+            places.append(torch.arange(row * longest, row * longest + len(reply)))
+        batch = (ids, torch.cat(states), torch.cat(targets), torch.cat(places))
         found.append(MicroBatch(*(tensor.to(device) for tensor in batch)))
     return found
 
@@ -103,16 +109,14 @@ def chosen_logprobs(
 class Actor:
     """The policy model with its value head. Dropout is off: the same tokens have the same log-probabilities."""
 
-    model: Any  # a causal language model, or a PEFT model around one
+    model: CausalModel
     value_head: nn.Linear  # H -> 1
     temperature: float
-    dtype: torch.dtype = torch.float32
     entropy_gradient: bool = False
 
     def __post_init__(self) -> None:
         self.model.eval()
-        self.base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        self.trunk = self.base.get_decoder()
+        self._base = unwrap(self.model)
         self._hold_against_whole_model()
 
     @property
@@ -121,13 +125,11 @@ class Actor:
 
     def hidden(self, batch: MicroBatch) -> Tensor:
         """The trunk's last hidden state before each reply token, (M, H)."""
-        with self._autocast():
-            states = self.trunk(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        return states.flatten(0, 1)[batch.states]
+        return hidden_states(self.model, batch.input_ids).flatten(0, 1)[batch.states]
 
     def read(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies (M,) from hidden states (M, H), a bounded number of logits at a time."""
-        step = max(1, CHUNK // self.base.config.get_text_config().vocab_size)
+        step = max(1, CHUNK // self._base.config.get_text_config().vocab_size)
         if len(targets) <= step:
             return self._read(hidden, targets)
         parts = []
@@ -140,7 +142,8 @@ class Actor:
 
     def values(self, hidden: Tensor) -> Tensor:
         """(M, H) -> (M,)"""
-        return self.value_head(hidden.float()).squeeze(-1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.value_head(hidden.float()).squeeze(-1)
 
     def evaluate(self, batch: MicroBatch) -> Evaluated:
         hidden = self.hidden(batch)
@@ -148,13 +151,11 @@ class Actor:
         return Evaluated(logprobs, entropy, self.values(hidden))
 
     def _read(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        with self._autocast():
-            logits = self._logits(hidden)
-        return chosen_logprobs(logits, targets, self.temperature, self.entropy_gradient)
+        return chosen_logprobs(self._logits(hidden), targets, self.temperature, self.entropy_gradient)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits = self.base.get_output_embeddings()(hidden)
-        config = self.base.config.get_text_config()
+        logits = self._base.get_output_embeddings()(hidden)
+        config = self._base.config.get_text_config()
         if scale := getattr(config, "logit_scale", None):  # Cohere
             logits = logits * scale
         if scale := getattr(config, "logits_scaling", None):  # Granite
@@ -163,20 +164,15 @@ class Actor:
             logits = torch.tanh(logits / cap) * cap
         return logits
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
-
     @torch.no_grad()
     def _hold_against_whole_model(self) -> None:
         """Taking trunk and head apart must not change the logits; an architecture where it does is refused."""
         ids = torch.arange(4, device=self.device)[None]
-        parts = self._logits(self.trunk(input_ids=ids, use_cache=False).last_hidden_state)
+        parts = self._logits(hidden_states(self.model, ids))
         whole = self.model(input_ids=ids, use_cache=False).logits
         if not torch.allclose(parts.float(), whole.float(), atol=1e-3, rtol=1e-3):
             raise TrainingError(
-                f"ppo: the logits of {type(self.base).__name__} are not its last hidden states times its output "
+                f"ppo: the logits of {type(self._base).__name__} are not its last hidden states times its output "
                 "embeddings, so PPO cannot train it",
                 code="model_unsupported",
             )

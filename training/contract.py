@@ -88,6 +88,14 @@ class TextRow(Row):
     format: Literal["text", "html"] = "text"
 
 
+class DroppedRow(Row):
+    """A document that cleaning left out: a line of output/dropped.jsonl."""
+
+    reason: str = Field(description="too short, no text, other language, copy, near copy")
+    detail: str = Field("", description="of what it is a copy, which language it is in, ...")
+    start: str = Field(description="its first 200 characters")
+
+
 class PromptRow(Row):
     """A conversation up to and including the user's turn that wants a reply."""
 
@@ -393,10 +401,10 @@ class PPOSettings(LoopSettings):
     whiten_advantages: bool = setting(
         True, "Scale advantages to mean 0 and deviation 1 over the replies' tokens.", advanced=True
     )
-    normalise_rewards: bool = setting(True, "Divide scores by their running deviation.", advanced=True)
+    normalise_rewards: bool = setting(True, "Centre scores and divide them by their running deviation.", advanced=True)
     reward_clip: float = setting(5.0, "Clip normalised scores to this range; 0 none.", ge=0, advanced=True)
-    no_end_penalty: float = setting(1.0, "Subtracted from the score of a reply that did not end.", ge=0)
-    length_penalty: float = setting(0.0, "Subtracted from the score for each 100 tokens.", ge=0)
+    no_end_penalty: float = setting(1.0, "Subtracted from the normalised score of a reply that did not end.", ge=0)
+    length_penalty: float = setting(0.0, "Subtracted from the normalised score for each 100 tokens.", ge=0)
     ptx_weight: float = setting(
         0.0, "Weight of the language-model loss on data/corpus.jsonl (PPO-ptx).", ge=0, advanced=True
     )

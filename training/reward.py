@@ -71,7 +71,7 @@ def main(run: Run[RewardSettings]) -> None:
 
     def evaluate(step: int, final: bool) -> dict[str, float]:  # noqa: ARG001 - every evaluation looks at all rows
         found = agree(model, chat, heldout, held, config.micro_tokens, compute)
-        return {f"heldout/{name}": value for name, value in found.metrics.items()} if found else {}
+        return {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}
 
     with run.timed("training"):
         figures = train(
@@ -82,7 +82,7 @@ def main(run: Run[RewardSettings]) -> None:
         language.merge_and_unload()  # type: ignore[operator]
     with run.timed("evaluation"):
         found = agree(model, chat, heldout, held, config.micro_tokens, compute) if heldout else None
-    figures |= {f"heldout/{name}": value for name, value in found.metrics.items()} if found else {}
+    figures |= {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}
     kept = {"max_tokens": most, "temperature": found.temperature if found else 1.0}
     if ties:
         figures["log_nu"] = kept["log_nu"] = float(ties.log_nu)
@@ -90,7 +90,7 @@ def main(run: Run[RewardSettings]) -> None:
         save_reward(model, tokenizer, folder, kept)
     intervals = {}
     if found and found.accuracy.low is not None and found.accuracy.high is not None:
-        intervals["heldout/accuracy"] = (found.accuracy.low, found.accuracy.high, found.accuracy.n)
+        intervals["heldout_accuracy"] = (found.accuracy.low, found.accuracy.high, found.accuracy.n)
     run.finish(
         figures,
         intervals=intervals,

@@ -135,8 +135,8 @@ class KLController:
 
 
 @dataclass
-class RunningDeviation:
-    """The standard deviation of everything seen so far (Chan et al. 1979, the parallel update)."""
+class RunningMoments:
+    """Mean and standard deviation of everything seen so far (Chan et al. 1979, the parallel update)."""
 
     count: int = 0
     mean: float = 0.0
@@ -149,6 +149,11 @@ class RunningDeviation:
         self.squares += float((x - x.mean()).square().sum()) + delta**2 * self.count * len(x) / total
         self.mean += delta * len(x) / total
         self.count = total
+
+    def normalised(self, x: Tensor, clip: float) -> Tensor:
+        """x (N,) less the mean, over the deviation, held to [-clip, clip]; 0: not held."""
+        white = (x - self.mean) / self.scale
+        return white.clamp(-clip, clip) if clip else white
 
     @property
     def scale(self) -> float:

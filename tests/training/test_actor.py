@@ -32,11 +32,10 @@ def batches_of(budget: int) -> list[module.MicroBatch]:
 
 def by_row(batches, values) -> dict[int, list[float]]:
     """What the flat values (M,) of each micro-batch say of each reply of the rollout."""
-    found = {}
+    table = torch.full((len(REPLIES), max(map(len, REPLIES))), float("nan"))
     for batch, flat in zip(batches, values, strict=True):
-        parts = flat.split([len(REPLIES[row]) for row in batch.rows.tolist()])
-        found |= {row: part.tolist() for row, part in zip(batch.rows.tolist(), parts, strict=True)}
-    return found
+        table.view(-1)[batch.places] = flat.detach()
+    return {row: table[row, : len(reply)].tolist() for row, reply in enumerate(REPLIES)}
 
 
 def slow_logprobs(model, row: int, temperature: float = 1.0) -> list[float]:

@@ -61,9 +61,9 @@ def trained(base, tmp_path_factory):
 
 def test_it_learns_what_people_like(trained):
     folder, result = trained
-    assert result["metrics"]["heldout/accuracy"] > 0.95
-    low, high, n = result["intervals"]["heldout/accuracy"]
-    assert low <= result["metrics"]["heldout/accuracy"] <= high
+    assert result["metrics"]["heldout_accuracy"] > 0.95
+    low, high, n = result["intervals"]["heldout_accuracy"]
+    assert low <= result["metrics"]["heldout_accuracy"] <= high
     assert n == 20 * 5
     model, tokenizer = load_reward(str(folder / "model"), CPU)
     asked = turns("is the cat 7?")
@@ -79,10 +79,10 @@ def test_the_result_counts_by_annotator_and_reports_length(trained):
         == counts["heldout/annotator/ada/comparisons"] + counts["heldout/annotator/ben/comparisons"]
     )
     assert counts["heldout/ties"] == 20
-    assert {"heldout/length_correlation", "heldout/length_only_accuracy", "heldout/calibration_temperature"} <= set(
+    assert {"heldout_length_correlation", "heldout_length_only_accuracy", "heldout_calibration_temperature"} <= set(
         result["metrics"]
     )
-    assert result["metrics"]["heldout/gap_tied"] < result["metrics"]["heldout/gap_decided"]
+    assert result["metrics"]["heldout_gap_tied"] < result["metrics"]["heldout_gap_decided"]
     assert result["model"]["kind"] == "reward"
 
 
@@ -127,7 +127,7 @@ def test_rankings_of_nothing_but_ties_cannot_teach_where_ties_are_dropped(base, 
 def test_the_other_models_of_ties_learn_too(base, tmp_path, ties):
     folder = run_folder(tmp_path, settings(base, ties=ties), rankings=rankings(40, 1), heldout=rankings(10, 2))
     result = run_here(folder)
-    assert result["metrics"]["heldout/accuracy"] > 0.9
+    assert result["metrics"]["heldout_accuracy"] > 0.9
     kept = json.loads((folder / "model" / "config.json").read_text())["reward"]
     assert ("log_nu" in kept) == (ties == "davidson")
 
@@ -140,7 +140,7 @@ def test_an_adapter_learns_and_is_saved_merged(base, tmp_path):
         heldout=rankings(10, 2),
     )
     result = run_here(folder)
-    assert result["metrics"]["heldout/accuracy"] > 0.9
+    assert result["metrics"]["heldout_accuracy"] > 0.9
     model, tokenizer = load_reward(str(folder / "model"), CPU)
     row = RankingRow(**rankings(1, 2)[0])
     talks = [[*row.messages, Turn(role="assistant", content=reply)] for reply in row.replies]

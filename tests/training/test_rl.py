@@ -8,7 +8,7 @@ import torch
 from training.rl import (
     KLController,
     Rollout,
-    RunningDeviation,
+    RunningMoments,
     clipped_policy_loss,
     clipped_value_loss,
     gae,
@@ -172,7 +172,7 @@ def test_a_fixed_coefficient_stays():
 
 
 def test_the_running_deviation_is_that_of_all_scores_seen(generator):
-    scores, running = torch.randn(100, generator=generator) * 3 + 10, RunningDeviation()
+    scores, running = torch.randn(100, generator=generator) * 3 + 10, RunningMoments()
     for part in scores.split([1, 49, 50]):
         running.update(part)
     assert running.scale == pytest.approx(scores.std().item(), rel=1e-5)
@@ -180,9 +180,18 @@ def test_the_running_deviation_is_that_of_all_scores_seen(generator):
 
 
 def test_scores_that_never_vary_are_not_blown_up():
-    running = RunningDeviation()
+    running = RunningMoments()
     running.update(torch.full((8,), 3.3))
     assert running.scale == 1
+    assert running.normalised(torch.tensor([3.3, 4.3]), 5).tolist() == pytest.approx([0, 1], abs=1e-5)
+
+
+def test_normalised_scores_are_clipped_around_their_mean():
+    running = RunningMoments()
+    running.update(torch.tensor([99.0, 100.0, 101.0]))
+    scores = torch.tensor([100.0, 101.0, 900.0])
+    assert running.normalised(scores, 5).tolist() == pytest.approx([0, 1, 5])
+    assert running.normalised(scores, 0).tolist() == pytest.approx([0, 1, 800])
 
 
 def test_a_trajectory_puts_the_pieces_together(generator):

@@ -1,0 +1,117 @@
+"""The PPO stage: improves a policy against a reward, held to where it began by a KL penalty (Ouyang et al. 2022,
+arXiv:2203.02155; Ziegler et al. 2019, arXiv:1909.08593). Each step samples replies, scores them, and learns from
+them: training/trainer.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from training.chatformat import ChatFormat
+from training.contract import MODEL, InputError, PPOSettings, PromptRow, TextRow
+from training.engine import Engine
+from training.loop import Learner, load_state, save_state, share_done
+from training.models import CausalModel, about, context_of, load_tokenizer, prepare, save_model
+from training.policies import check_sampling, drop_reference, load_policies
+from training.ptx import PretrainingMix
+from training.rollouts import Prompt, encode_prompts, load_scorer, prompt_room
+from training.rundir import Run, Stopped
+from training.trainer import Trainer
+from training.update import Updater
+
+MOST_SLOTS: Final = 128
+
+
+def main(run: Run[PPOSettings]) -> None:
+    config = run.config
+    if complaint := check_sampling(config):
+        run.warn(complaint)
+    rows = run.rows("prompts", PromptRow, config.min_rows)
+    heldout_rows, corpus = run.rows("heldout", PromptRow), run.rows("corpus", TextRow)
+    compute = prepare(run)
+    tokenizer = load_tokenizer(config.policy)
+    chat = ChatFormat(tokenizer, config.policy)
+    scorer, reward_model = load_scorer(config.reward, compute)
+    policies = load_policies(config, compute, reward_model)
+    model = policies.actor.model
+    room = prompt_room(context_of(model), config.max_prompt_tokens, config.sampling.max_new_tokens)
+    prompts, too_long = usable_prompts(run, rows, chat, room)
+    heldout, heldout_too_long = encode_prompts(heldout_rows, chat, room)
+    learner = Learner(
+        {"policy": model, "value": policies.actor.value_head}, config, compute,
+        rates={"value": config.value_learning_rate},
+    )  # fmt: skip
+    trainer = Trainer(
+        run=run,
+        prompts=prompts,
+        heldout=heldout,
+        engine=Engine(model, tokenizer, slots=min(config.prompts_per_step * config.samples_per_prompt, MOST_SLOTS)),
+        scorer=scorer,
+        updater=Updater(config, policies, learner, compute, chat.pad_id),
+        mix=PretrainingMix(config, chat, corpus, context_of(model), compute) if corpus and config.ptx_weight else None,
+    )
+
+    def load(folder: Path) -> None:
+        trainer.load(load_state(folder))
+
+    def save(step: int) -> None:
+        with run.checkpoint(step) as folder:
+            save_state(folder, trainer.state())
+
+    step = run.resume(load)
+    if step == 0:
+        trainer.evaluate(step)
+    while (done := share_done(run, step, config.steps)) < 1 and not trainer.stopped:
+        if run.stopping:
+            save(step)
+            raise Stopped
+        trainer.step(step, done)
+        step += 1
+        run.progress(step, config.steps, "learning")
+        if config.evaluate_every and step % config.evaluate_every == 0:
+            trainer.evaluate(step)
+        if config.checkpoint_every and step % config.checkpoint_every == 0:
+            save(step)
+    trainer.evaluate(step)
+    finish(run, trainer, model, chat, step, {
+        "prompts": len(prompts), "left_out/too_long": too_long,
+        "heldout": len(heldout), "heldout/left_out/too_long": heldout_too_long,
+    })  # fmt: skip
+
+
+def usable_prompts(
+    run: Run[PPOSettings], rows: Sequence[PromptRow], chat: ChatFormat, room: int
+) -> tuple[list[Prompt], int]:
+    """The prompts that leave room for a reply, and how many do not. Raises InputError where too few are left."""
+    prompts, too_long = encode_prompts(rows, chat, room)
+    if len(prompts) < run.config.min_rows:
+        raise InputError(
+            f"ppo: {too_long} of {len(rows)} prompts are longer than {room} tokens, which leaves fewer than the "
+            f"{run.config.min_rows} that are needed; raise max_prompt_tokens or shorten max_new_tokens",
+            code="too_few_rows",
+        )
+    if too_long:
+        run.warn(f"{too_long} of {len(rows)} prompts are left out: they are longer than {room} tokens")
+    return prompts, too_long
+
+
+def finish(
+    run: Run[PPOSettings],
+    trainer: Trainer,
+    model: CausalModel,
+    chat: ChatFormat,
+    step: int,
+    counts: dict[str, int],
+) -> None:
+    """Save the policy that did best on held-out prompts, or the last one where there are none."""
+    kept = trainer.keep_best(step)
+    drop_reference(model)
+    with run.writing(MODEL) as folder:
+        save_model(model, chat.tokenizer, folder, chat.stop_ids)
+    run.finish(
+        trainer.figures | {"steps": step, "saved_step": kept},
+        intervals=trainer.intervals,
+        counts=counts | {"episodes": trainer.episodes},
+        model=about(model),
+    )

@@ -1,0 +1,31 @@
+"""PPO-ptx: pretraining text mixed into the updates, so that the policy does not forget it (Ouyang et al. 2022,
+equation 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training.batching import Batch, epoch_batches, micro_batches, steps_per_epoch
+from training.chatformat import ChatFormat
+from training.contract import PPOSettings, TextRow
+from training.models import Compute
+from training.pretrain import examples, pack
+
+
+class PretrainingMix:
+    """An endless run of `batch_tokens` of text for each optimiser step; `position` is how many have been taken."""
+
+    def __init__(
+        self, config: PPOSettings, chat: ChatFormat, corpus: Sequence[TextRow], context: int, compute: Compute
+    ) -> None:
+        self.config = config
+        self.texts = examples(pack(chat, [row.text for row in corpus], context), compute)
+        self.position = 0
+
+    def take(self) -> list[Batch]:
+        """The next step's text, in micro-batches."""
+        sizes, config = self.texts.sizes, self.config
+        epoch, within = divmod(self.position, steps_per_epoch(sizes, config.batch_tokens))
+        rows = epoch_batches(sizes, config.batch_tokens, config.seed, epoch)[within]
+        self.position += 1
+        return [self.texts.batch(piece) for piece in micro_batches(rows, sizes, config.micro_tokens)]

@@ -1,0 +1,127 @@
+"""Prompts in, replies with their scores out: what PPO and evaluation ask the engine and the reward for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.chatformat import ChatFormat
+from training.contract import InputError, PromptRow, SamplingSettings, TrainingError, Turn
+from training.engine import Completion, Engine, Request, SamplingParams, seed_of
+from training.models import Compute
+from training.reward_model import RewardModel, load_reward, score
+from training.rewards import PREFIX, find_reward_function
+
+Scorer = Callable[[Sequence[Sequence[Turn]], Sequence[str]], list[float]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    row: PromptRow
+    ids: list[int]
+
+
+class Sampled(NamedTuple):
+    """N replies, one each to N prompts, which may repeat."""
+
+    prompts: list[Prompt]
+    completions: list[Completion]
+    scores: Tensor  # (N,)
+
+    @property
+    def ended(self) -> Tensor:
+        return torch.tensor([completion.finish == "stop" for completion in self.completions])
+
+    @property
+    def lengths(self) -> Tensor:
+        return torch.tensor([len(completion.tokens) for completion in self.completions])
+
+
+def encode_prompts(rows: Sequence[PromptRow], chat: ChatFormat, most: int) -> tuple[list[Prompt], int]:
+    """The prompts of at most `most` tokens, and how many were longer."""
+    prompts = [Prompt(row, chat.prompt(row.messages)) for row in rows]
+    kept = [prompt for prompt in prompts if len(prompt.ids) <= most]
+    return kept, len(prompts) - len(kept)
+
+
+def prompt_room(context: int, max_prompt_tokens: int, max_new_tokens: int) -> int:
+    """The longest prompt to which a full reply fits into the model's context. Raises InputError where none does."""
+    if max_new_tokens >= context:
+        raise InputError(
+            f"max_new_tokens: replies of {max_new_tokens} tokens leave no room for a prompt in the model's context of "
+            f"{context}",
+            code="config_invalid",
+        )
+    return min(max_prompt_tokens, context - max_new_tokens)
+
+
+def prompts_of_step(count: int, step: int, per_step: int, seed: int) -> list[int]:
+    """Which of `count` prompts a step takes: all of them in a new random order in each pass over them. The answer
+    depends on nothing but the arguments, so a resumed run goes on where it was."""
+    first = step * per_step
+    orders: dict[int, np.ndarray] = {}
+    found = []
+    for place in range(first, first + per_step):
+        pass_, within = divmod(place, count)
+        if pass_ not in orders:
+            orders[pass_] = np.random.default_rng((seed, pass_)).permutation(count)
+        found.append(int(orders[pass_][within]))
+    return found
+
+
+def sample_replies(
+    engine: Engine, prompts: Sequence[Prompt], sampling: SamplingSettings, seed: Sequence[int | str]
+) -> list[Completion]:
+    """One reply to each prompt, in their order; the i-th draws from the stream of (seed, i)."""
+    stop_ids = engine.stop_ids
+    return engine.generate(
+        [
+            Request(prompt.ids, SamplingParams.of(sampling, seed=seed_of(*seed, i), stop_ids=stop_ids))
+            for i, prompt in enumerate(prompts)
+        ]
+    )
+
+
+def load_scorer(source: str, compute: Compute) -> tuple[Scorer, RewardModel | None]:
+    """The scorer that `source` names: a reward model's folder, or function:<name>; and the reward model, if it is one.
+
+    A reward model reads the text in its own tokens, so policy and reward model may have different tokenizers.
+    """
+    if source.startswith(PREFIX):
+        function = find_reward_function(source)
+        return lambda asked, replies: [function(a, r) for a, r in zip(asked, replies, strict=True)], None
+    model, tokenizer = load_reward(source, compute)
+
+    def by_model(asked: Sequence[Sequence[Turn]], replies: Sequence[str]) -> list[float]:
+        answered = [[*a, Turn(role="assistant", content=r)] for a, r in zip(asked, replies, strict=True)]
+        with compute.autocast():
+            return score(model, tokenizer, answered)
+
+    return by_model, model
+
+
+def score_replies(scorer: Scorer, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
+    """The scores of the replies (N,). Raises TrainingError where one is no finite number."""
+    scores = scorer([prompt.row.messages for prompt in prompts], [completion.text for completion in completions])
+    for prompt, value in zip(prompts, scores, strict=True):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the reward of a reply to {prompt.row.id} is {value}: the reward model is damaged, or the reward "
+                "function divides by zero",
+                code="reward_not_finite",
+            )
+    return torch.tensor(scores, dtype=torch.float32)
+
+
+def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Ragged rows as (N, T) with zeros on the right."""
+    found = torch.zeros(len(rows), max(map(len, rows)), dtype=dtype)
+    for i, row in enumerate(rows):
+        found[i, : len(row)] = torch.tensor(row, dtype=dtype)
+    return found

@@ -1,0 +1,294 @@
+"""The state of a PPO run: it takes a step, evaluates on held-out prompts, and can be saved and gone on with."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from training.contract import PPOSettings
+from training.engine import Engine
+from training.ptx import PretrainingMix
+from training.rl import (
+    KLController,
+    Rollout,
+    RunningMoments,
+    Trajectory,
+    masked_mean,
+    shaped_scores,
+    token_kl,
+    trajectory,
+)
+from training.rollouts import Prompt, Sampled, Scorer, prompts_of_step, sample_replies, score_replies
+from training.rundir import Run
+from training.statistics import clustered_mean
+from training.update import Updater
+from training.watch import Watch
+
+MOST_HELDOUT: Final = 256  # prompts in one evaluation
+SHOWN: Final = 50  # samples told over a run, about
+MOST_GAP: Final = {torch.float32: 0.01, torch.bfloat16: 0.1}  # nats a token between rollout and update
+
+
+@dataclass
+class Best:
+    """The policy's weights when it did best on held-out prompts."""
+
+    step: int = -1
+    reward: float = -math.inf
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    interval: tuple[float, float, int] | None = None
+
+
+@dataclass
+class Trainer:
+    run: Run[PPOSettings]
+    prompts: Sequence[Prompt]
+    heldout: Sequence[Prompt]
+    engine: Engine
+    scorer: Scorer
+    updater: Updater
+    mix: PretrainingMix | None = None
+    stopped: str = ""  # what has gone wrong
+
+    def __post_init__(self) -> None:
+        config = self.run.config
+        self.config = config
+        self.kl = KLController(config.kl_coefficient, config.kl_target, config.kl_horizon)
+        self.moments = RunningMoments()
+        self.watch = Watch(kl_matters=config.kl_coefficient > 0)
+        self.best = Best()
+        self.evaluated = -1
+        self.episodes = 0
+        self.figures: dict[str, float] = {}
+        self._warned: set[str] = set()
+
+    # ---------------------------------------------------------------------------------------------------------- a step
+
+    def step(self, step: int, done: float) -> None:
+        """Sample, score, learn, tell."""
+        config, began = self.config, time.perf_counter()
+        value_only = step < config.value_warmup
+        with self.run.timed("rollout"):
+            sampled = self.sample(step)
+        scored = time.perf_counter()
+        with self.run.timed("score"):
+            sampled = sampled._replace(scores=score_replies(self.scorer, sampled.prompts, sampled.completions))
+        observed = time.perf_counter()
+        with self.run.timed("update"):
+            rollout, passes = self.updater.observe(sampled, value_only=value_only)
+            scores = self.shape(rollout, sampled.lengths)
+            learned = self.advantages(rollout, scores)
+            means = self.updater.update(
+                sampled, rollout, learned, passes, self.mix, step=step, done=done, value_only=value_only
+            ).values()
+        ended = time.perf_counter()
+        self.episodes += len(sampled.prompts)
+        figures = rollout_figures(rollout, scores, self.kl.coefficient, config) | update_figures(means)
+        figures |= {
+            "objective/kl_coefficient": self.kl.coefficient,
+            "episode": float(self.episodes),
+            "tokens_per_second": float(sampled.lengths.sum()) / (ended - began),
+            "time/rollout": scored - began,
+            "time/score": observed - scored,
+            "time/update": ended - observed,
+        }
+        self.kl.update(figures["objective/kl"], len(sampled.prompts))
+        self._tell(step + 1, figures, sampled, rollout)
+        self._look_out(step + 1, figures, sampled)
+
+    def sample(self, step: int) -> Sampled:
+        """The replies of a step, not scored yet."""
+        config = self.config
+        chosen = prompts_of_step(len(self.prompts), step, config.prompts_per_step, config.seed)
+        prompts = [self.prompts[i] for i in chosen for _ in range(config.samples_per_prompt)]
+        completions = sample_replies(self.engine, prompts, config.sampling, (config.seed, "rollout", step))
+        return Sampled(prompts, completions, torch.zeros(0))
+
+    def shape(self, rollout: Rollout, lengths: Tensor) -> Tensor:
+        """The scores as the policy learns from them (N,): normalised, clipped, less penalties, which so mean the same
+        whatever the reward's scale."""
+        config, scores = self.config, rollout.scores
+        if config.normalise_rewards:
+            self.moments.update(scores)
+            scores = self.moments.normalised(scores, config.reward_clip)
+        return shaped_scores(
+            scores,
+            rollout.ended,
+            lengths,
+            no_end_penalty=config.no_end_penalty,
+            length_penalty=config.length_penalty,
+        )
+
+    def advantages(self, rollout: Rollout, scores: Tensor) -> Trajectory:
+        config = self.config
+        return trajectory(
+            rollout, scores,
+            kl_coefficient=self.kl.coefficient, kl_estimator=config.kl_estimator,
+            gamma=config.gamma, gae_lambda=config.gae_lambda, whiten=config.whiten_advantages,
+        )  # fmt: skip
+
+    # --------------------------------------------------------------------------------------------------------- telling
+
+    def _tell(self, step: int, figures: dict[str, float], sampled: Sampled, rollout: Rollout) -> None:
+        config = self.config
+        self.figures |= figures
+        if step % config.log_every == 0 or step == config.steps:
+            self.run.metric(step, figures)
+        if step % max(1, config.steps // SHOWN) == 0 or step == 1:
+            one = step % len(sampled.prompts)
+            kl = float((rollout.logprobs - rollout.reference)[one].sum())
+            detail = {"kl": kl, "tokens": float(sampled.lengths[one]), "ended": float(rollout.ended[one])}
+            self.run.sample(
+                step,
+                sampled.prompts[one].row.messages[-1].content,
+                sampled.completions[one].text,
+                float(rollout.scores[one]),
+                detail,
+            )
+
+    def _look_out(self, step: int, figures: Mapping[str, float], sampled: Sampled) -> None:
+        if sampled.scores.numel() > 1 and float(sampled.scores.max()) == float(sampled.scores.min()):
+            self._warn_once(
+                step, "the reward gave every reply of a step the same score, so only the KL penalty teaches"
+            )
+        if "skipped" in figures:
+            self.run.warn(f"step {step}: a gradient was no finite number, its update is skipped", step)
+        if figures.get("val/rollout_gap", 0) > MOST_GAP.get(self.updater.compute.dtype, 0.1):
+            self._warn_once(
+                step,
+                f"the same tokens differ by {figures['val/rollout_gap']:.3f} nats on average between rollout and "
+                "learning; set precision to fp32 if learning is unstable",
+            )
+        seen = {
+            "token_kl": figures["objective/kl"] / max(figures["length/mean"], 1),
+            "entropy": figures["objective/entropy"] / max(figures["length/mean"], 1),
+            "ended": figures["val/num_eos_tokens"] / len(sampled.prompts),
+        }
+        if verdict := self.watch.see(seen):
+            self.stopped = verdict
+            self.run.warn(f"stopped at step {step}: {verdict}", step)
+
+    def _warn_once(self, step: int, message: str) -> None:
+        if message[:40] not in self._warned:
+            self._warned.add(message[:40])
+            self.run.warn(message, step)
+
+    # ------------------------------------------------------------------------------------------------------ evaluation
+
+    def evaluate(self, step: int) -> None:
+        """Reward, KL and length on held-out prompts, with the same random numbers each time; remembers the best."""
+        prompts = self.heldout[:MOST_HELDOUT]
+        if not prompts or self.evaluated == step:
+            return
+        self.evaluated = step
+        with self.run.timed("evaluation"):
+            completions = sample_replies(self.engine, prompts, self.config.sampling, (self.config.seed, "heldout"))
+            scores = score_replies(self.scorer, prompts, completions)
+            sampled = Sampled(list(prompts), completions, scores)
+            rollout, _ = self.updater.observe(sampled, value_only=True)
+            kl = (rollout.logprobs - rollout.reference).sum(dim=1).tolist()
+        mean = clustered_mean(scores.tolist(), [prompt.row.id for prompt in prompts])
+        figures = {
+            "heldout_reward": mean.value,
+            "heldout_kl": sum(kl) / len(kl),
+            "heldout_length": float(sampled.lengths.float().mean()),
+            "heldout_ended": float(sampled.ended.float().mean()),
+        }
+        self.run.metric(step, figures)
+        if step == 0:
+            self.figures["heldout_reward_before"] = mean.value
+        elif mean.value > self.best.reward:
+            interval = None if mean.low is None or mean.high is None else (mean.low, mean.high, mean.n)
+            self.best = Best(step, mean.value, self._weights(copy=True), figures, interval)
+        self.figures |= figures
+
+    def keep_best(self, step: int) -> int:
+        """Give the policy the weights that did best; the step they are of."""
+        if self.best.step in (-1, step):
+            return step
+        last = self.figures["heldout_reward"]
+        with torch.no_grad():
+            for name, weight in self._weights().items():
+                weight.copy_(self.best.weights[name])
+        self.figures |= self.best.figures
+        self.run.warn(
+            f"the policy of step {self.best.step} is kept: its held-out reward, {self.best.reward:.3f}, is above the "
+            f"last one's, {last:.3f}",
+            step,
+        )
+        return self.best.step
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float, int]]:
+        return {"heldout_reward": self.best.interval} if self.best.interval else {}
+
+    def _weights(self, *, copy: bool = False) -> dict[str, Tensor]:
+        model = self.updater.policies.actor.model
+        return {
+            name: p.detach().cpu().clone() if copy else p for name, p in model.named_parameters() if p.requires_grad
+        }
+
+    # ------------------------------------------------------------------------------------------------------- resuming
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "learner": self.updater.learner.state(),
+            "kl": asdict(self.kl),
+            "moments": asdict(self.moments),
+            "watch": asdict(self.watch),
+            "best": vars(self.best),
+            "evaluated": self.evaluated,
+            "episodes": self.episodes,
+            "mixed": self.mix.position if self.mix else 0,
+            "figures": self.figures,
+            "warned": sorted(self._warned),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.kl = KLController(**state["kl"])
+        self.moments = RunningMoments(**state["moments"])
+        self.watch = Watch(**state["watch"])
+        self.best = Best(**state["best"])
+        self.evaluated = state["evaluated"]
+        self.episodes = state["episodes"]
+        if self.mix:
+            self.mix.position = state["mixed"]
+        self.figures = state["figures"]
+        self._warned = set(state["warned"])
+        self.updater.learner.load(state["learner"])
+
+
+def rollout_figures(rollout: Rollout, scores: Tensor, coefficient: float, config: PPOSettings) -> dict[str, float]:
+    """What a rollout shows, under TRL's names; sums are over a reply's tokens, means over replies."""
+    mask = rollout.mask
+    kl = ((rollout.logprobs - rollout.reference) * mask).sum(dim=1)
+    penalty = -coefficient * (token_kl(rollout.logprobs, rollout.reference, config.kl_estimator) * mask).sum(dim=1)
+    lengths = mask.sum(dim=1).float()
+    return {
+        "objective/kl": float(kl.mean()),
+        "objective/entropy": float(-rollout.logprobs.sum(dim=1).mean()),
+        "objective/non_score_reward": float(penalty.mean()),
+        "objective/rlhf_reward": float((penalty + scores).mean()),
+        "objective/scores": float(rollout.scores.mean()),
+        "objective/values": float(masked_mean(rollout.values, mask)),
+        "val/num_eos_tokens": float(rollout.ended.sum()),
+        "length/mean": float(lengths.mean()),
+        "length/longest": float(lengths.max()),
+    }
+
+
+def update_figures(means: dict[str, float]) -> dict[str, float]:
+    """The means of an update under the names that are told."""
+    found = {name: value for name, value in means.items() if name not in {"loss", "val/ratio_squared"}}
+    if "learning_rate" in found:
+        found["lr"] = found.pop("learning_rate")
+    if "val/ratio" in means:
+        found["val/ratio_var"] = max(0.0, means["val/ratio_squared"] - means["val/ratio"] ** 2)
+    return found
