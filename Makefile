@@ -26,8 +26,8 @@ install:
 	@$(BIN)/python -m pip install --quiet --quiet '$(PIP)'
 	@echo "Installing $$(grep -c == requirements.lock) packages; the first time takes a few minutes"
 	@$(BIN)/python -m pip install --progress-bar off -r requirements.lock 2> >(grep -v '^WARNING: Location .* is ignored' >&2) \
-	  | awk '/^(Collecting|Requirement already)/ && !/\(from/ { if (++n % 40 == 0) print "  " n " looked up" } \
-	         /^Installing collected/ { print "  downloaded, unpacking" } /^ERROR/ { print }'
+	  | awk '/^(Collecting|Requirement already).* -r requirements.lock/ { if (++n % 40 == 0) { print "  looked up " n; fflush() } } \
+	         /^Installing collected/ { print "  unpacking"; fflush() } /^ERROR/ { print; fflush() }'
 	@cp requirements.lock $(INSTALLED)
 	@echo "Installed"
 

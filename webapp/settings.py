@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONCE, NONE, SELF
@@ -33,9 +34,11 @@ def read_secret(path: Path) -> str:
 HOME = home()
 DEBUG: bool = env.bool("DEBUG", default=False)
 SECRET_KEY: str = env.str("SECRET_KEY", default="") or read_secret(HOME / "secret_key")
-ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver"])
-CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 SITE_URL: str = endpoint("SITE_URL", "http://127.0.0.1:8000")
+ALLOWED_HOSTS: list[str] = env.list(
+    "ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", "testserver", urlsplit(SITE_URL).hostname or ""]
+)
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[SITE_URL])
 SECURE: bool = SITE_URL.startswith("https://")
 
 INSTALLED_APPS = [
@@ -60,6 +63,7 @@ INSTALLED_APPS = [
     "webapp.registry",
     "annotations",
     "webapp.runs",
+    "webapp.data",
     "webapp.chat",
     "webapp.home",
     "webapp.api",
@@ -108,13 +112,14 @@ DATABASE.setdefault("OPTIONS", {})["pool"] = {
     "max_size": env.int("DATABASE_POOL", default=16),
     "timeout": 10,
 }
+DATABASE["CONN_HEALTH_CHECKS"] = True  # a connection that a restarted server forgot is replaced before it is used
 DATABASES = {"default": DATABASE}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL: str = endpoint("REDIS_URL", "redis://127.0.0.1:6379/0")
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 MODEL_SERVER_URL: str = endpoint("MODEL_SERVER_URL", "http://127.0.0.1:8300")
-MODEL_SERVER_TOKEN: str = env.str("MODEL_SERVER_TOKEN", default="")
+MODEL_SERVER_TOKEN: str = endpoint("MODEL_SERVER_TOKEN")
 
 # Run folders and model artefacts: any fsspec address. Training itself always works in a local folder.
 ARTEFACTS_URL: str = env.str("ARTEFACTS_URL", default=f"file://{HOME}/artefacts")
@@ -126,7 +131,14 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker outlives any pause of the broker
 CELERY_TASK_ROUTES = {"webapp.runs.tasks.execute_run": {"queue": "train"}}
+# What looks at the database for work whose message was lost or whose worker died. Seconds.
+CELERY_BEAT_SCHEDULE = {
+    "runs": {"task": "webapp.runs.tasks.reconcile", "schedule": 10.0},
+    "deployments": {"task": "webapp.registry.tasks.reload_deployments", "schedule": 15.0},
+    "imports": {"task": "webapp.data.tasks.reconcile", "schedule": 60.0},
+}
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
@@ -144,6 +156,7 @@ LOGIN_REDIRECT_URL = "/"
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_SIGNUP_FORM_CLASS = "webapp.accounts.forms.NameForm"
 ACCOUNT_EMAIL_VERIFICATION = env.str("EMAIL_VERIFICATION", default="none")
 ACCOUNT_ADAPTER = "webapp.accounts.adapter.AccountAdapter"
 ACCOUNT_SESSION_REMEMBER = True
@@ -164,11 +177,20 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.CursorPagination",
-    "PAGE_SIZE": 50,
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "EXCEPTION_HANDLER": "webapp.api.errors.handle",
 }
-SPECTACULAR_SETTINGS = {"TITLE": "Tutelage", "VERSION": "1", "SERVE_INCLUDE_SCHEMA": False}
+REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": None}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Tutelage",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "TaskKind": "annotations.models.Task.Kind",
+        "SnapshotKind": "webapp.runs.models.Snapshot.Kind",
+        "ModelKind": "webapp.registry.models.ModelVersion.Kind",
+    },
+}
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
