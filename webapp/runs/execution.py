@@ -24,6 +24,7 @@ from webapp.runs.folders import events_file, file_size, folder_of, log_tail, pre
 from webapp.runs.models import Run
 from webapp.runs.services import ClaimLost, claim_run, fail_run, hand_back, read_events, succeed
 from webapp.runs.services.claims import beat, cancel_run, running
+from webapp.supervisor.launch import tied
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ def train(run: Run, folder: Path, heart: Heart) -> tuple[int, int]:
     since = file_size(events)
     with (folder / LOG).open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "training", run.stage, str(folder)],
+            # Should this worker be killed, the run writes a checkpoint and ends too.
+            tied([sys.executable, "-m", "training", run.stage, str(folder)], death=signal.SIGTERM),
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.DEVNULL,

@@ -54,10 +54,10 @@ class Snapshot(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="snapshots")
     kind = models.CharField(max_length=16, choices=Kind.choices)
     name = models.CharField(max_length=100)
-    filters = models.JSONField(default=dict, help_text="how the rows were chosen")
+    filters = models.JSONField(default=dict, blank=True, help_text="how the rows were chosen")
     content_hash = models.CharField(max_length=64, help_text="sha256 of its files")
-    files = models.JSONField(default=dict, help_text="data file (train, heldout) → fsspec address")
-    counts = models.JSONField(default=dict)
+    files = models.JSONField(default=dict, blank=True, help_text="data file (train, heldout) → fsspec address")
+    counts = models.JSONField(default=dict, blank=True)
     created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -129,8 +129,8 @@ class Run(models.Model):
     events_read = models.BigIntegerField(default=0, help_text="bytes of events.jsonl already in the database")
     error = models.TextField(blank=True)
     error_code = models.CharField(max_length=40, blank=True)
-    result = models.JSONField(default=dict)
-    outputs = models.JSONField(default=dict, help_text="file of output/ → fsspec address")
+    result = models.JSONField(default=dict, blank=True)
+    outputs = models.JSONField(default=dict, blank=True, help_text="file of output/ → fsspec address")
     rank_replies = models.BooleanField(default=False, help_text="a sample run: make rank tasks of its replies")
     imported_at = models.DateTimeField(null=True, blank=True, help_text="when its replies became rank tasks")
     created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
@@ -174,7 +174,7 @@ class RunEvent(models.Model):
     type = models.CharField(max_length=12)
     step = models.PositiveIntegerField(default=0)
     time = models.DateTimeField()
-    data = models.JSONField(default=dict)
+    data = models.JSONField(default=dict, blank=True)
 
     class Meta:
         ordering = ("position",)

@@ -182,8 +182,8 @@ class Migration(migrations.Migration):
                 ),
                 ("error", models.TextField(blank=True)),
                 ("error_code", models.CharField(blank=True, max_length=40)),
-                ("result", models.JSONField(default=dict)),
-                ("outputs", models.JSONField(default=dict, help_text="file of output/ → fsspec address")),
+                ("result", models.JSONField(blank=True, default=dict)),
+                ("outputs", models.JSONField(blank=True, default=dict, help_text="file of output/ → fsspec address")),
                 (
                     "rank_replies",
                     models.BooleanField(default=False, help_text="a sample run: make rank tasks of its replies"),
@@ -341,7 +341,7 @@ class Migration(migrations.Migration):
                 ("type", models.CharField(max_length=12)),
                 ("step", models.PositiveIntegerField(default=0)),
                 ("time", models.DateTimeField()),
-                ("data", models.JSONField(default=dict)),
+                ("data", models.JSONField(blank=True, default=dict)),
                 (
                     "run",
                     models.ForeignKey(
@@ -370,10 +370,13 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("name", models.CharField(max_length=100)),
-                ("filters", models.JSONField(default=dict, help_text="how the rows were chosen")),
+                ("filters", models.JSONField(blank=True, default=dict, help_text="how the rows were chosen")),
                 ("content_hash", models.CharField(help_text="sha256 of its files", max_length=64)),
-                ("files", models.JSONField(default=dict, help_text="data file (train, heldout) → fsspec address")),
-                ("counts", models.JSONField(default=dict)),
+                (
+                    "files",
+                    models.JSONField(blank=True, default=dict, help_text="data file (train, heldout) → fsspec address"),
+                ),
+                ("counts", models.JSONField(blank=True, default=dict)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
                 (
                     "created_by",
