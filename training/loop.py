@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -183,6 +184,22 @@ def load_state(folder: Path) -> dict[str, Any]:
     return state
 
 
+class Meter:
+    """Figures since they were last told, and how many tokens a second were learned from."""
+
+    def __init__(self) -> None:
+        self.means = Means()
+        self.tokens = self.tokens_before = 0
+        self.seconds = self.seconds_before = 0.0
+
+    def told(self) -> dict[str, float]:
+        """The figures since the last call."""
+        rate = (self.tokens - self.tokens_before) / max(1e-9, self.seconds - self.seconds_before)
+        values = self.means.values() | {"tokens_per_second": rate}
+        self.means, self.tokens_before, self.seconds_before = Means(), self.tokens, self.seconds
+        return values
+
+
 def train(
     run: Run[Any],
     learner: Learner,
@@ -191,7 +208,7 @@ def train(
     *,
     epochs: float,
     max_steps: int = 0,
-    evaluate: Callable[[int, bool], dict[str, float]] | None = None,
+    evaluate: Callable[[int, bool], dict[str, float]] = lambda _step, _final: {},
 ) -> dict[str, float]:
     """Train to the end, from the last checkpoint where there is one; returns the final figures.
 
@@ -200,60 +217,68 @@ def train(
     checkpoint written.
     """
     settings = learner.settings
-    per_epoch = steps_per_epoch(examples.sizes, settings.batch_tokens)
+    sizes = examples.sizes
+    per_epoch = steps_per_epoch(sizes, settings.batch_tokens)
     total = max(1, math.ceil(per_epoch * epochs))
     total = min(total, max_steps) if max_steps else total
-    window = Means()
+    batches = lru_cache(1)(lambda epoch: epoch_batches(sizes, settings.batch_tokens, run.config.seed, epoch))
+    meter = Meter()
     figures: dict[str, float] = {}
 
     def save(step: int) -> None:
         with run.checkpoint(step) as folder:
-            save_state(folder, learner.state() | {"sums": window.sums, "counts": window.counts, "figures": figures})
+            save_state(folder, learner.state() | {"meter": asdict(meter.means), "figures": figures})
 
     def load(folder: Path) -> None:
         state = load_state(folder)
         learner.load(state)
-        window.sums, window.counts = state["sums"], state["counts"]
+        meter.means = Means(**state["meter"])
         figures.update(state["figures"])
 
+    def tell(step: int, values: dict[str, float]) -> None:
+        figures.update(values)
+        run.metric(step, values)
+
     step = run.resume(load)
-    order: list[Rows] = []
-    planned = -1
-    since, tokens = time.perf_counter(), 0
     while (done := share_done(run, step, total)) < 1:
         if run.stopping:
             save(step)
             raise Stopped
-        if step // per_epoch != planned:
-            planned = step // per_epoch
-            order = epoch_batches(examples.sizes, settings.batch_tokens, run.config.seed, planned)
-        rows = order[step % per_epoch]
-        micro = (examples.batch(piece) for piece in micro_batches(rows, examples.sizes, settings.micro_tokens))
-        scale = float(examples.sizes.weights[rows].sum())
-        told = learner.update(micro, loss, scale, done, 1 / total)
+        rows = batches(step // per_epoch)[step % per_epoch]
+        began = time.perf_counter()
+        micro = (examples.batch(piece) for piece in micro_batches(rows, sizes, settings.micro_tokens))
+        told = learner.update(micro, loss, float(sizes.weights[rows].sum()), done, 1 / total)
         if "skipped" in told:
             run.warn(f"step {step}: the gradient was no finite number, the step is skipped", step)
-        window.add(told)
-        tokens += int(examples.sizes.tokens[rows].sum())
+        meter.means.add(told)
+        meter.tokens += int(sizes.tokens[rows].sum())
+        meter.seconds += time.perf_counter() - began
         step += 1
-        last = share_done(run, step, total) >= 1
-        run.progress(step, total if not settings.minutes else max(step, round(step / max(done, 1 / total))), "training")
-        if step % settings.log_every == 0 or last:
-            now = time.perf_counter()
-            figures.update(window.values())
-            run.metric(step, figures_now := window.values() | {"tokens_per_second": tokens / (now - since)})
-            figures.update(figures_now)
-            window = Means()
-            since, tokens = now, 0
-        if evaluate and (last or (settings.evaluate_every and step % settings.evaluate_every == 0)):
+        run.progress(step, expected_steps(run, step, total), "training")
+        if step % settings.log_every == 0:
+            tell(step, meter.told())
+        if step == total:
+            break
+        if due(step, settings.evaluate_every):
             with run.timed("evaluation"):
-                heldout = evaluate(step, last)
-            figures.update(heldout)
-            run.metric(step, heldout)
-            since = time.perf_counter() if not tokens else since
-        if settings.checkpoint_every and step % settings.checkpoint_every == 0 and not last:
+                tell(step, evaluate(step, False))
+        if due(step, settings.checkpoint_every):
             save(step)
-    return figures | {"steps": float(step), "skipped": float(learner.skipped)}
+    if meter.means.sums:
+        tell(step, meter.told())
+    with run.timed("evaluation"):
+        tell(step, evaluate(step, True))
+    overall = {"tokens_per_second": meter.tokens / meter.seconds} if meter.seconds else {}
+    return figures | overall | {"steps": float(step), "skipped": float(learner.skipped)}
+
+
+def due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
+
+
+def expected_steps(run: Run[Any], step: int, total: int) -> int:
+    """How many steps the run will have taken at its end, as far as can be told after `step` of them."""
+    return max(step, min(total, round(step / share_done(run, step, total))))
 
 
 def share_done(run: Run[Any], step: int, total: int) -> float:
