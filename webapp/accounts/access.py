@@ -119,7 +119,7 @@ def superuser(view: View) -> View:
 
     @wraps(view)
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not request.user.is_superuser:  # type: ignore[union-attr]
+        if not request.user.is_superuser:
             raise NotAllowed("Only the person who runs this installation can do that.")
         return view(request, *args, **kwargs)
 

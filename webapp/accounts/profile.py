@@ -20,7 +20,7 @@ def profile_page(request: HttpRequest, form: NameForm, secret: str = "") -> Http
         "token_form": TokenForm(),
         "tokens": selectors.tokens_of(request.user),  # type: ignore[arg-type]
         "secret": secret,
-        "has_mfa": is_mfa_enabled(request.user),  # type: ignore[arg-type]
+        "has_mfa": is_mfa_enabled(request.user),
         "memberships": request.user.memberships.select_related("project"),  # type: ignore[union-attr]
     }
     return render(request, "accounts/profile.html", context)

@@ -72,4 +72,4 @@ def consent_of(*, user: User, project: Project) -> Consent | None:
 
 
 def tokens_of(user: User) -> QuerySet[AuthToken]:
-    return AuthToken.objects.filter(user=user).order_by("-created")
+    return AuthToken.objects.filter(user=user).order_by("-created")  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ import uuid
 from django.db import models
 from django.utils import timezone
 
-from annotations.models import Task
+from annotations.models import Demonstration, Prompt, Ranking, Task
 from webapp.accounts.models import Project, User
 from webapp.registry.models import ModelVersion
 
@@ -20,6 +20,9 @@ class Conversation(models.Model):
         ModelVersion, models.PROTECT, related_name="conversations", help_text="decided at the start, by share"
     )
     title = models.CharField(max_length=120, blank=True)
+    leaf = models.ForeignKey(
+        "Message", models.SET_NULL, null=True, blank=True, related_name="+", help_text="the end of the branch in sight"
+    )
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
     deleted_at = models.DateTimeField(null=True, blank=True)
@@ -27,6 +30,9 @@ class Conversation(models.Model):
     class Meta:
         ordering = ("-updated_at",)
         indexes = [models.Index(fields=["user", "project", "-updated_at"])]
+
+    def __str__(self) -> str:
+        return self.title or "New conversation"
 
 
 class Message(models.Model):
@@ -45,15 +51,31 @@ class Message(models.Model):
     text = models.TextField(blank=True)
     state = models.CharField(max_length=11, choices=State.choices, default=State.COMPLETE)
     model = models.ForeignKey(ModelVersion, models.PROTECT, null=True, blank=True, related_name="messages")
+    finish = models.CharField(max_length=20, blank=True, help_text="stop, length, or stopped by the person")
     error = models.TextField(blank=True, help_text="why it was interrupted or refused, for the person")
-    token = models.UUIDField(null=True, blank=True, help_text="sent twice, a user's message counts once")
-    tokens = models.PositiveIntegerField(null=True, blank=True)
+    token = models.UUIDField(null=True, blank=True, help_text="an action of the person that is sent twice counts once")
     created_at = models.DateTimeField(default=timezone.now)
-    heartbeat_at = models.DateTimeField(null=True, blank=True, help_text="while streaming")
+    heartbeat_at = models.DateTimeField(null=True, blank=True, help_text="while pending and streaming")
+    finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ("id",)
         constraints = [models.UniqueConstraint(fields=["conversation", "token"], name="message_token")]
+        indexes = [
+            models.Index(
+                fields=["heartbeat_at"],
+                condition=models.Q(state__in=["pending", "streaming"]),
+                name="replies_under_way",
+            )
+        ]
+
+    @property
+    def under_way(self) -> bool:
+        return self.state in {self.State.PENDING, self.State.STREAMING}
+
+    @property
+    def failed(self) -> bool:
+        return self.state in {self.State.INTERRUPTED, self.State.REFUSED}
 
 
 class Event(models.Model):
@@ -70,19 +92,33 @@ class Event(models.Model):
 
 
 class Feedback(models.Model):
-    """What a person said of one reply. Changing one's mind changes the row; the task made of it stays linked."""
+    """What a person said of one reply. A change of mind changes the row, and with it the work that was made of it."""
+
+    class Thumb(models.IntegerChoices):
+        UP = 1, "Good"
+        NONE = 0, "None"
+        DOWN = -1, "Bad"
 
     message = models.ForeignKey(Message, models.CASCADE, related_name="feedback")
     user = models.ForeignKey(User, models.CASCADE, related_name="feedback")
-    thumb = models.SmallIntegerField(choices=[(1, "Good"), (-1, "Bad"), (0, "None")], default=0)
-    reasons = models.JSONField(default=list)
+    thumb = models.SmallIntegerField(choices=Thumb.choices, default=Thumb.NONE)
+    reasons = models.JSONField(default=list, blank=True)
     comment = models.TextField(blank=True)
     better_answer = models.TextField(blank=True)
     preferred_over = models.ForeignKey(
         Message, models.SET_NULL, null=True, blank=True, related_name="+", help_text="a pick between two"
     )
+    prompt = models.ForeignKey(
+        Prompt, models.SET_NULL, null=True, blank=True, related_name="feedback", help_text="the conversation up to here"
+    )
     task = models.ForeignKey(
-        Task, models.SET_NULL, null=True, blank=True, related_name="feedback", help_text="the work made of it"
+        Task, models.SET_NULL, null=True, blank=True, related_name="feedback", help_text="opened for a thumb down"
+    )
+    demonstration = models.ForeignKey(
+        Demonstration, models.SET_NULL, null=True, blank=True, related_name="feedback", help_text="the better answer"
+    )
+    ranking = models.ForeignKey(
+        Ranking, models.SET_NULL, null=True, blank=True, related_name="feedback", help_text="the pick"
     )
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)

@@ -1,0 +1,138 @@
+"""Writes replies, whoever watches: one event loop in a thread of the web process, a coroutine for each reply.
+
+Each piece is in the database before any browser sees it, so a reply outlives the connection that asked for it. Pieces
+that arrive while one is being saved are saved together. If this process dies, the heartbeat stops and the reply is
+marked as interrupted by whoever notices first: a reader of the page, or the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from django.db import close_old_connections
+
+from webapp.chat import gateway
+from webapp.chat.services import replies
+from webapp.errors import BadInput, TutelageError
+from webapp.registry.models import ModelVersion
+from webapp.registry.services import ensure_served
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS: Final = 4.0
+BROKEN: Final = "Something broke while this reply was written. Try again; the details are in the log of the site."
+T = TypeVar("T")
+Chat = Callable[[Mapping[str, Any]], AsyncIterator[dict[str, Any]]]
+Serve = Callable[[ModelVersion], str]
+
+threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="replies")
+starting = threading.Lock()
+loop: asyncio.AbstractEventLoop | None = None
+under_way: set[Future[None]] = set()
+
+
+def start(message_id: int) -> Future[None]:
+    """Have the reply written; returns at once."""
+    future = asyncio.run_coroutine_threadsafe(write_reply(message_id), the_loop())
+    under_way.add(future)
+    future.add_done_callback(under_way.discard)
+    return future
+
+
+def the_loop() -> asyncio.AbstractEventLoop:
+    global loop  # noqa: PLW0603 (one loop a process, made when it is first needed)
+    with starting:
+        if loop is None:
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="replies", daemon=True).start()
+        return loop
+
+
+async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a function that uses the database, and give its connection back."""
+
+    def called() -> T:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            close_old_connections()
+
+    return await asyncio.get_running_loop().run_in_executor(threads, called)
+
+
+async def write_reply(
+    message_id: int, *, chat: Chat = gateway.stream_chat, serve: Serve = ensure_served, heartbeat: float | None = None
+) -> None:
+    """Write one pending reply to its end. `chat` and `serve` stand for the model server."""
+    job = await in_thread(replies.claim, message_id=message_id)
+    if job is None:
+        return
+    writer = asyncio.create_task(converse(message_id, job, chat, serve))
+    pulse = asyncio.create_task(keep_alive(message_id, writer, heartbeat or HEARTBEAT_SECONDS))
+    try:
+        await writer
+    except asyncio.CancelledError:
+        log.info("reply %s: stopped", message_id)
+    except TutelageError as error:
+        log.info("reply %s: %s %s", message_id, error.error_code, error.data)
+        refused = isinstance(error, BadInput)
+        await in_thread(replies.fail, message_id=message_id, error=error.message, refused=refused)
+    except Exception:
+        log.exception("reply %s failed", message_id)
+        await in_thread(replies.fail, message_id=message_id, error=BROKEN)
+    finally:
+        pulse.cancel()
+
+
+async def converse(message_id: int, job: replies.Job, chat: Chat, serve: Serve) -> None:
+    """Ask the model, and keep what it says as it says it."""
+    name = await in_thread(serve, job.model)
+    pieces: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    reader = asyncio.create_task(read(chat({**job.body, "model": name}), pieces))
+    try:
+        reason = ""
+        while not reason:
+            text, reason = await waiting(pieces)
+            if text and not await in_thread(replies.append, message_id=message_id, text=text):
+                return
+        await reader
+        await in_thread(replies.finish, message_id=message_id, reason=reason)
+    finally:
+        reader.cancel()
+
+
+async def read(chunks: AsyncIterator[dict[str, Any]], pieces: asyncio.Queue[tuple[str, str]]) -> None:
+    """Put each piece of text into the queue; at the end, or when it breaks, a piece with the reason."""
+    reason = "error"
+    try:
+        async for chunk in chunks:
+            text, ended = gateway.delta(chunk)
+            reason = ended or reason
+            if text:
+                pieces.put_nowait((text, ""))
+        reason = "stop" if reason == "error" else reason
+    finally:
+        pieces.put_nowait(("", reason))
+
+
+async def waiting(pieces: asyncio.Queue[tuple[str, str]]) -> tuple[str, str]:
+    """All that the queue holds, as one piece; waits until there is something."""
+    text, reason = await pieces.get()
+    while not pieces.empty():
+        more, reason = pieces.get_nowait()
+        text += more
+    return text, reason
+
+
+async def keep_alive(message_id: int, writer: asyncio.Task[None], seconds: float) -> None:
+    """Say that the writer lives, and end it when the reply is not its to write any more."""
+    while True:
+        await asyncio.sleep(seconds)
+        if not await in_thread(replies.beat, message_id=message_id):
+            writer.cancel()
+            return

@@ -1,0 +1,1 @@
+"""Writes of conversations, replies and feedback."""

@@ -1,0 +1,196 @@
+"""What a person does in a conversation: send, edit, ask again, choose a branch, name, delete."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from webapp.accounts.models import Project, User
+from webapp.chat.generation import start
+from webapp.chat.models import Conversation, Message
+from webapp.errors import BadInput, Conflict, NotFound, TooMany
+from webapp.registry.models import ModelVersion
+from webapp.registry.selectors import choose_model, open_deployments
+from webapp.text import clean_text
+
+LONGEST: Final = 50_000
+AT_ONCE: Final = 3
+UNDER_WAY: Final = (Message.State.PENDING, Message.State.STREAMING)
+
+
+def model_for(project: Project, key: UUID, before: ModelVersion | None = None) -> ModelVersion:
+    """The model that answers: the one that answered `before` while it is deployed, else one chosen by share."""
+    if before is not None and open_deployments(project).filter(model=before).exists():
+        return before
+    model = choose_model(project, str(key))
+    if model is None:
+        raise Conflict(
+            f"No model of {project.name} is deployed, so nobody can answer. A manager of the project can deploy one.",
+            code="nothing_deployed",
+        )
+    return model
+
+
+def worded(text: str) -> str:
+    text = clean_text(text).strip()
+    if not text:
+        raise BadInput("Write something first.")
+    if len(text) > LONGEST:
+        raise BadInput(f"This message has {len(text):,} characters; {LONGEST:,} are the most. Send it in parts.")
+    return text
+
+
+def title_of(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else line[:60].rsplit(" ", 1)[0] + "…"
+
+
+def locked(conversation: Conversation) -> Conversation:
+    found = (
+        Conversation.objects.select_for_update(of=("self",))
+        .select_related("project", "model__project", "user")
+        .filter(pk=conversation.pk, deleted_at=None)
+        .first()
+    )
+    if found is None:
+        raise NotFound("This conversation was deleted. Bring it back from the list first.")
+    return found
+
+
+def check_nothing_under_way(conversation: Conversation) -> None:
+    if conversation.messages.filter(state__in=UNDER_WAY).exists():
+        raise Conflict("The reply before is still being written. Wait for it, or stop it.", code="under_way")
+    mine = Message.objects.filter(conversation__user=conversation.user, state__in=UNDER_WAY)
+    if mine.count() >= AT_ONCE:
+        raise TooMany(f"{AT_ONCE} replies are being written for you already. Wait for one of them, or stop it.")
+
+
+def sent_before(conversation: Conversation, token: UUID) -> Message | None:
+    return conversation.messages.filter(token=token).first()
+
+
+def ask(conversation: Conversation, parent: Message, token: UUID | None = None) -> Message:
+    """A reply under the user's message `parent`, which starts to be written once all of this is saved."""
+    conversation.model = model_for(conversation.project, conversation.pk, before=conversation.model)
+    now = timezone.now()
+    reply = Message.objects.create(
+        conversation=conversation,
+        parent=parent,
+        role="assistant",
+        state=Message.State.PENDING,
+        model=conversation.model,
+        token=token,
+        heartbeat_at=now,
+    )
+    conversation.leaf, conversation.updated_at = reply, now
+    conversation.save(update_fields=["model", "leaf", "updated_at"])
+    transaction.on_commit(lambda: start(reply.pk))
+    return reply
+
+
+def say(conversation: Conversation, parent: Message | None, text: str, token: UUID) -> Message:
+    message = Message.objects.create(
+        conversation=conversation, parent=parent, role="user", text=text, token=token, state=Message.State.COMPLETE
+    )
+    ask(conversation, message)
+    return message
+
+
+@transaction.atomic
+def begin(*, user: User, project: Project, text: str, token: UUID) -> Conversation:
+    """A conversation that starts with this message. The token is its id: sent twice, it begins once."""
+    text = worded(text)
+    begun = Conversation.objects.filter(pk=token).first()
+    if begun is None:
+        model = model_for(project, token)
+        begun, new = Conversation.objects.get_or_create(
+            pk=token, defaults={"user": user, "project": project, "model": model, "title": title_of(text)}
+        )
+        if new:
+            check_nothing_under_way(begun)
+            say(begun, None, text, token)
+    if begun.user_id != user.pk:
+        raise Conflict("Reload the page and send this again.")
+    return begun
+
+
+@transaction.atomic
+def send(*, conversation: Conversation, text: str, token: UUID) -> Message:
+    """The person's next message, after the branch in sight. Sent twice with one token, it counts once."""
+    text = worded(text)
+    conversation = locked(conversation)
+    if before := sent_before(conversation, token):
+        return before
+    check_nothing_under_way(conversation)
+    return say(conversation, conversation.leaf, text, token)
+
+
+@transaction.atomic
+def edit(*, message: Message, text: str, token: UUID) -> Message:
+    """A new branch beside a message of the person's own; the old one stays."""
+    text = worded(text)
+    conversation = locked(message.conversation)
+    if before := sent_before(conversation, token):
+        return before
+    if message.role != "user":
+        raise BadInput("Only your own messages can be edited. Write a better answer instead.")
+    check_nothing_under_way(conversation)
+    return say(conversation, message.parent, text, token)
+
+
+@transaction.atomic
+def regenerate(*, message: Message, token: UUID) -> Message:
+    """Another reply beside this one, which stays."""
+    conversation = locked(message.conversation)
+    if before := sent_before(conversation, token):
+        return before
+    if message.role != "assistant" or message.parent is None:
+        raise BadInput("Only a reply can be asked for again.")
+    check_nothing_under_way(conversation)
+    return ask(conversation, message.parent, token)
+
+
+@transaction.atomic
+def show(*, message: Message) -> Message:
+    """Bring the branch that goes through this message into sight, down to its newest end. Returns that end."""
+    conversation = locked(message.conversation)
+    end = message
+    while (child := end.children.order_by("-id").first()) is not None:
+        end = child
+    conversation.leaf = end
+    conversation.save(update_fields=["leaf"])
+    return end
+
+
+@transaction.atomic
+def rename(*, conversation: Conversation, title: str) -> Conversation:
+    conversation = locked(conversation)
+    title = " ".join(clean_text(title).split())[:120]
+    if not title:
+        raise BadInput("A conversation needs a name.")
+    conversation.title = title
+    conversation.save(update_fields=["title"])
+    return conversation
+
+
+@transaction.atomic
+def delete(*, conversation: Conversation) -> None:
+    """Out of sight at once, and gone for good after a month; until then it can be brought back."""
+    Conversation.objects.filter(pk=conversation.pk, deleted_at=None).update(deleted_at=timezone.now())
+
+
+@transaction.atomic
+def restore(*, conversation: Conversation) -> None:
+    Conversation.objects.filter(pk=conversation.pk).update(deleted_at=None)
+
+
+@transaction.atomic
+def delete_all(*, user: User, project: Project) -> int:
+    """Delete every conversation of the person in the project, for good and at once. Returns how many."""
+    mine = Conversation.objects.filter(user=user, project=project)
+    count = mine.count()
+    mine.delete()
+    return count

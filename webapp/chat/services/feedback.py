@@ -1,0 +1,250 @@
+"""What people say of replies, and the work in the project's queue that it becomes.
+
+A thumb down asks for a better reply, or for a ranking where there are several; a better answer is a demonstration to
+be reviewed; a pick between two replies is a ranking. All of it only with the person's consent, and each exactly once:
+the row of the feedback is locked, names what was made of it, and changing one's mind takes the old back.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+from django.db import transaction
+from django.utils import timezone
+
+from annotations.models import Demonstration, Prompt, Ranking, Response, Task
+from annotations.services.labels import withdraw_label
+from annotations.services.prompts import add_prompt, add_responses, withdraw_prompts
+from annotations.services.records import offer_demonstration, record_ranking
+from annotations.services.tasks import open_rank_task, open_write_task, withdraw_tasks
+from webapp.accounts.models import Project, User
+from webapp.accounts.selectors import consent_of
+from webapp.accounts.services import grant_consent, withdraw_consent
+from webapp.chat.models import Feedback, Message
+from webapp.chat.selectors import prompt_of, usable
+from webapp.errors import BadInput
+from webapp.text import clean_text
+
+GOOD_REASONS: Final = {
+    "correct": "Correct",
+    "helpful": "Helpful",
+    "concise": "To the point",
+    "polite": "Kind",
+}
+BAD_REASONS: Final = {
+    "incorrect": "Wrong or made up",
+    "instruction": "Did not do what I asked",
+    "long": "Too long",
+    "short": "Too short",
+    "impolite": "Impolite",
+    "harmful": "Harmful",
+    "declined": "Declined without need",
+    "language": "Badly written",
+}
+REASONS: Final = GOOD_REASONS | BAD_REASONS
+PRIORITY: Final = 5  # what real users stumbled over goes before what was sampled
+MOST_TO_RANK: Final = 4
+
+
+def wording(project: Project) -> str:
+    return (
+        f"The team of {project.name} may read the conversations in which I give feedback, and teach the assistant with "
+        f"them. I can take this back at any time."
+    )
+
+
+def feedback_on(reply: Message, user: User) -> Feedback:
+    """The person's feedback on the reply, locked; made where there is none."""
+    if reply.role != "assistant" or reply.under_way:
+        raise BadInput("Wait for the reply to end before you judge it.")
+    feedback, _ = Feedback.objects.get_or_create(message=reply, user=user)
+    return Feedback.objects.select_for_update(of=("self",)).select_related("message__conversation__project").get(
+        pk=feedback.pk
+    )  # fmt: skip
+
+
+@transaction.atomic
+def set_thumb(*, reply: Message, user: User, thumb: int) -> Feedback:
+    """Up, down or none. The reasons of the other direction go."""
+    feedback = feedback_on(reply, user)
+    feedback.thumb = Feedback.Thumb(thumb)
+    fitting = GOOD_REASONS if thumb > 0 else BAD_REASONS if thumb < 0 else {}
+    feedback.reasons = [reason for reason in feedback.reasons if reason in fitting]
+    settle(feedback)
+    return feedback
+
+
+@transaction.atomic
+def say_more(
+    *, reply: Message, user: User, reasons: Sequence[str], comment: str, better_answer: str, consent: bool = False
+) -> Feedback:
+    """Reasons, a comment and a better answer, in place of what was said before. `consent` grants it for the project."""
+    if unknown := set(reasons) - set(REASONS):
+        raise BadInput(f"There is no reason called {', '.join(sorted(unknown))}.")
+    feedback = feedback_on(reply, user)
+    feedback.reasons = list(dict.fromkeys(reasons))
+    feedback.comment = clean_text(comment).strip()
+    feedback.better_answer = clean_text(better_answer).strip().replace("\r\n", "\n")
+    feedback.save()
+    if consent:
+        allow_use(user=user, project=reply.conversation.project)
+        feedback.refresh_from_db()
+    settle(feedback)
+    return feedback
+
+
+@transaction.atomic
+def pick(*, winner: Message, loser: Message, user: User) -> Feedback:
+    """The winner is better than its sibling. The opposite pick, if there was one, goes."""
+    if winner.pk == loser.pk or winner.parent_id != loser.parent_id or not (usable(winner) and usable(loser)):
+        raise BadInput("Only two finished replies to the same message can be compared.")
+    for opposite in Feedback.objects.filter(message=loser, user=user, preferred_over=winner):
+        unpick(reply=opposite.message, user=user)
+    feedback = feedback_on(winner, user)
+    feedback.preferred_over = loser
+    settle(feedback)
+    return feedback
+
+
+@transaction.atomic
+def unpick(*, reply: Message, user: User) -> Feedback:
+    feedback = feedback_on(reply, user)
+    feedback.preferred_over = None
+    settle(feedback)
+    return feedback
+
+
+@transaction.atomic
+def allow_use(*, user: User, project: Project) -> None:
+    """Consent; feedback that was given before counts from now on too."""
+    grant_consent(user=user, project=project, wording=wording(project))
+    given = Feedback.objects.select_for_update(of=("self",)).filter(user=user, message__conversation__project=project)
+    for feedback in given.select_related("message__conversation__project"):
+        settle(feedback)
+
+
+@transaction.atomic
+def forbid_use(*, user: User, project: Project) -> None:
+    """Consent taken back: what was made of the person's feedback leaves the queue and future training."""
+    withdraw_consent(user=user, project=project)
+    given = Feedback.objects.select_for_update(of=("self",)).filter(user=user, message__conversation__project=project)
+    prompts: set[int] = set()
+    for feedback in given.select_related("message__conversation__project"):
+        if feedback.prompt_id is not None:
+            prompts.add(feedback.prompt_id)
+        settle(feedback)
+    others = Feedback.objects.filter(prompt__in=prompts).exclude(user=user).values("prompt")
+    mine = Prompt.objects.filter(pk__in=prompts, source=Prompt.Source.CHAT, created_by=user)
+    withdraw_prompts(prompts=mine.exclude(pk__in=others))
+
+
+# ---------------------------------------------------------------------------------- what feedback becomes in the queue
+
+
+def settle(feedback: Feedback) -> None:
+    """Make what the queue holds of this feedback equal to what it says now."""
+    project = feedback.message.conversation.project
+    allowed = consent_of(user=feedback.user, project=project) is not None
+    prompt = prompt_for(feedback) if allowed and worth_work(feedback) else None
+    if prompt is not None and prompt.withdrawn_at is not None:
+        prompt = None  # the project does not want this conversation any more
+    feedback.prompt = prompt or feedback.prompt
+    settle_demonstration(feedback, prompt)
+    settle_ranking(feedback, prompt)
+    settle_task(feedback, prompt)
+    feedback.updated_at = timezone.now()
+    feedback.save()
+
+
+def worth_work(feedback: Feedback) -> bool:
+    return feedback.thumb < 0 or bool(feedback.better_answer) or feedback.preferred_over_id is not None
+
+
+def source(feedback: Feedback) -> str:
+    return f"chat message {feedback.message_id}"
+
+
+def prompt_for(feedback: Feedback) -> Prompt:
+    return feedback.prompt or add_prompt(
+        project=feedback.message.conversation.project,
+        messages=prompt_of(feedback.message),
+        source=Prompt.Source.CHAT,
+        by=feedback.user,
+        source_ref=source(feedback),
+    )
+
+
+def settle_demonstration(feedback: Feedback, prompt: Prompt | None) -> None:
+    wanted = feedback.better_answer if prompt is not None else ""
+    made = feedback.demonstration
+    if made is not None and made.response.text != wanted:
+        take_back(made)
+        feedback.demonstration = made = None
+    if wanted and made is None and prompt is not None:
+        feedback.demonstration = offer_demonstration(
+            prompt=prompt, text=wanted, author=feedback.user, token=uuid.uuid4(), source_ref=source(feedback)
+        )
+
+
+def settle_ranking(feedback: Feedback, prompt: Prompt | None) -> None:
+    loser = feedback.preferred_over if prompt is not None else None
+    made = feedback.ranking
+    if made is not None and (loser is None or not made.source_ref.endswith(f" over {loser.pk}")):
+        take_back(made)
+        feedback.ranking = made = None
+    if loser is not None and made is None and prompt is not None:
+        better, worse = responses_for(prompt, [feedback.message, loser])
+        feedback.ranking = record_ranking(
+            prompt=prompt,
+            responses=[worse, better] if loser.pk < feedback.message_id else [better, worse],
+            groups=[[better.pk], [worse.pk]],
+            author=feedback.user,
+            token=uuid.uuid4(),
+            source_ref=f"{source(feedback)} over {loser.pk}",
+        )
+
+
+def settle_task(feedback: Feedback, prompt: Prompt | None) -> None:
+    """A thumb down without a better answer leaves work for others."""
+    wanted = prompt is not None and feedback.thumb < 0 and not feedback.better_answer
+    if feedback.task is not None and not wanted:
+        withdraw_tasks(tasks=Task.objects.filter(pk=feedback.task.pk))
+        feedback.task = None
+    if wanted and feedback.task is None and prompt is not None:
+        candidates = candidates_beside(feedback.message)
+        if len(candidates) > 1:
+            replies = responses_for(prompt, candidates)
+            feedback.task = open_rank_task(
+                prompt=prompt, responses=replies, priority=PRIORITY, source_ref=source(feedback)
+            )
+        else:
+            feedback.task = open_write_task(prompt=prompt, priority=PRIORITY, source_ref=source(feedback))
+
+
+def candidates_beside(reply: Message) -> list[Message]:
+    """This reply and its newest different siblings, for a ranking."""
+    if not usable(reply):
+        return [reply]
+    siblings = Message.objects.filter(conversation=reply.conversation_id, parent=reply.parent_id, role="assistant")
+    different = {m.text.strip(): m for m in siblings.order_by("id") if usable(m)}
+    different.pop(reply.text.strip(), None)
+    return [reply, *list(different.values())[::-1][: MOST_TO_RANK - 1]]
+
+
+def responses_for(prompt: Prompt, messages: Sequence[Message]) -> list[Response]:
+    """The replies as responses to the prompt; one that is there already is used again."""
+    found: list[Response] = []
+    for message in messages:
+        there = Response.objects.filter(prompt=prompt, model=message.model, text=message.text).first()
+        found.append(
+            there or add_responses(responses=[Response(prompt=prompt, text=message.text, model=message.model)])[0]
+        )
+    return found
+
+
+def take_back(label: Demonstration | Ranking) -> None:
+    label.refresh_from_db(fields=["retracted_at"])
+    if label.retracted_at is None:
+        withdraw_label(label=label)

@@ -1,0 +1,146 @@
+"""A reply's way from pending to its end. The row's state decides who may write; whoever changes it stops the writer."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from django.db import transaction
+from django.utils import timezone
+
+from webapp.chat.gateway import chat_body
+from webapp.chat.live import announce
+from webapp.chat.models import Conversation, Event, Message
+from webapp.chat.selectors import messages_before
+from webapp.registry.models import ModelVersion
+from webapp.text import clean_text
+
+log = logging.getLogger(__name__)
+
+STALE: Final = timedelta(seconds=20)
+KEEP_EVENTS: Final = timedelta(days=1)
+KEEP_DELETED: Final = timedelta(days=30)
+CUT_OFF: Final = "The reply was cut off before its end. What had come of it is kept."
+SAID_NOTHING: Final = "The model ended its reply without a word. Try again, or put it in other words."
+STOPPED_EARLY: Final = "You stopped this reply before its first word."
+
+
+class Job(NamedTuple):
+    model: ModelVersion
+    body: dict[str, Any]
+    """For /v1/chat/completions, without the model's served name."""
+
+
+def locked(message_id: int, *states: Message.State) -> Message | None:
+    """The message, for as long as the transaction lasts ours to change; none where it is in another state."""
+    return (
+        Message.objects.select_for_update(of=("self",))
+        .select_related("conversation__project", "model__project")
+        .filter(pk=message_id, state__in=states)
+        .first()
+    )
+
+
+def whole_text(message: Message) -> str:
+    return "".join(message.events.order_by("number").values_list("text", flat=True))
+
+
+@transaction.atomic
+def claim(*, message_id: int) -> Job | None:
+    """Take a pending reply to write it; none where somebody else has, or it was stopped."""
+    message = locked(message_id, Message.State.PENDING)
+    if message is None or message.model is None:
+        return None
+    message.state, message.heartbeat_at = Message.State.STREAMING, timezone.now()
+    message.save(update_fields=["state", "heartbeat_at"])
+    transaction.on_commit(lambda: announce(message_id))
+    project = message.conversation.project
+    body = chat_body(
+        model="",
+        messages=messages_before(message, system=project.system_prompt),
+        temperature=project.temperature,
+        top_p=project.top_p,
+        max_tokens=project.max_new_tokens,
+    )
+    return Job(message.model, body)
+
+
+@transaction.atomic
+def append(*, message_id: int, text: str) -> bool:
+    """Keep the next piece. False where the reply is not being written any more."""
+    message = locked(message_id, Message.State.STREAMING)
+    if message is None:
+        return False
+    last = message.events.order_by("-number").values_list("number", flat=True).first()
+    Event.objects.create(message=message, number=(last or 0) + 1, text=clean_text(text))
+    Message.objects.filter(pk=message_id).update(heartbeat_at=timezone.now())
+    transaction.on_commit(lambda: announce(message_id))
+    return True
+
+
+def beat(*, message_id: int) -> bool:
+    """Say that the writer lives. False where the reply is not being written any more."""
+    mine = Message.objects.filter(pk=message_id, state=Message.State.STREAMING)
+    return bool(mine.update(heartbeat_at=timezone.now()))
+
+
+def end(message: Message, *, finish: str = "", error: str = "", refused: bool = False) -> None:
+    """Settle a reply from the pieces there are: complete, or with an error interrupted (refused: not even begun)."""
+    text = whole_text(message)
+    if not error and not text.strip():
+        error, refused = (STOPPED_EARLY if finish == "stopped" else SAID_NOTHING), True
+    message.text, message.finish, message.error = text, finish, error
+    message.state = Message.State.COMPLETE
+    if error:
+        message.state = Message.State.REFUSED if refused and not text.strip() else Message.State.INTERRUPTED
+    message.heartbeat_at, message.finished_at = None, timezone.now()
+    message.save(update_fields=["text", "finish", "error", "state", "heartbeat_at", "finished_at"])
+    transaction.on_commit(lambda: announce(message.pk))
+
+
+@transaction.atomic
+def finish(*, message_id: int, reason: str) -> None:
+    message = locked(message_id, Message.State.STREAMING)
+    if message is not None:
+        end(message, finish=reason)
+
+
+@transaction.atomic
+def fail(*, message_id: int, error: str, refused: bool = False) -> None:
+    """The reply ends here, with the sentence for the person."""
+    message = locked(message_id, Message.State.PENDING, Message.State.STREAMING)
+    if message is not None:
+        end(message, error=error, refused=refused)
+
+
+@transaction.atomic
+def stop(*, message_id: int) -> None:
+    """The person wants no more of it. What has come is the reply."""
+    message = locked(message_id, Message.State.PENDING, Message.State.STREAMING)
+    if message is not None:
+        end(message, finish="stopped")
+
+
+@transaction.atomic
+def interrupt_stale(*, now: datetime | None = None, message_id: int | None = None) -> int:
+    """Mark replies whose writer is gone, all of them or the one given; returns how many. Their text is kept."""
+    now = now or timezone.now()
+    stale = Message.objects.select_for_update(of=("self",), skip_locked=True).filter(
+        state__in=[Message.State.PENDING, Message.State.STREAMING], heartbeat_at__lt=now - STALE
+    )
+    if message_id is not None:
+        stale = stale.filter(pk=message_id)
+    found = list(stale)
+    for message in found:
+        log.warning("reply %s: its writer has not been heard of since %s", message.pk, message.heartbeat_at)
+        end(message, error=CUT_OFF)
+    return len(found)
+
+
+@transaction.atomic
+def tidy(*, now: datetime | None = None) -> None:
+    """Drop what nobody needs: pieces of replies whose text is whole, and conversations deleted a month ago."""
+    now = now or timezone.now()
+    Event.objects.filter(message__finished_at__lt=now - KEEP_EVENTS).delete()
+    Conversation.objects.filter(deleted_at__lt=now - KEEP_DELETED).delete()
