@@ -179,7 +179,7 @@ class Label(models.Model):
         abstract = True
 
 
-def label_constraints(name: str) -> list[models.UniqueConstraint]:
+def label_constraints(name: str) -> list[models.BaseConstraint]:
     """A token counts once; a person has one live label on a task."""
     return [
         models.UniqueConstraint(fields=["author", "token"], name=f"{name}_token"),

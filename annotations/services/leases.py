@@ -108,7 +108,7 @@ def _in_hand(person: User, project: Project, kinds: Sequence[Task.Kind], now: da
 def _take(person: User, project: Project, kinds: Sequence[Task.Kind], now: datetime) -> int | None:
     """Run the statement until it gives a lease or finds no task. Locked tasks are passed over first and waited for
     only when nothing else is left, so that nobody is sent away while a place is free."""
-    values = {
+    values: dict[str, Any] = {
         "project": project.pk,
         "person": person.pk,
         "kinds": list(kinds),

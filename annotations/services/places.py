@@ -10,11 +10,16 @@ from __future__ import annotations
 from django.db.models import Q
 
 from annotations.models import Lease, Task
+from annotations.services.reviews import settle_reviews
 
 
 def lock_task(task_id: int) -> Task:
     """The task, nobody else touching its places until the transaction ends."""
-    return Task.objects.select_for_update(of=("self",)).select_related("project", "prompt").get(pk=task_id)
+    return (
+        Task.objects.select_for_update(of=("self",))
+        .select_related("project", "prompt", "demonstration")
+        .get(pk=task_id)
+    )
 
 
 def free_place(task: Task) -> int | None:
@@ -41,6 +46,8 @@ def fill_places(task: Task) -> None:
             break
         lease.save(update_fields=["seat"])
     settle_state(task)
+    if task.demonstration is not None:
+        settle_reviews(demonstration=task.demonstration)
 
 
 def settle_state(task: Task) -> None:

@@ -1,0 +1,70 @@
+"""Labels as rows of training's data files (training.contract)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Final
+
+from annotations.models import Demonstration, Prompt, Ranking, Response
+from annotations.selectors import accepted_demonstrations, live_prompts, usable_rankings
+from training.contract import DemonstrationRow, PromptRow, RankingRow, Turn
+from webapp.accounts.models import Project
+
+CHUNK: Final = 1000
+
+
+def demonstration_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[DemonstrationRow]:
+    for demonstration in accepted_demonstrations(project, split).iterator(CHUNK):
+        yield demonstration_row(demonstration, system)
+
+
+def ranking_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[RankingRow]:
+    rankings = usable_rankings(project, split).iterator(CHUNK)
+    while chunk := list(islice(rankings, CHUNK)):
+        shown = {pk for ranking in chunk for pk in ranking.order_shown}
+        texts = dict(Response.objects.filter(pk__in=shown).values_list("pk", "text"))
+        for ranking in chunk:
+            yield ranking_row(ranking, texts, system)
+
+
+def prompt_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[PromptRow]:
+    for prompt in live_prompts(project, split).iterator(CHUNK):
+        yield prompt_row(prompt, system)
+
+
+def demonstration_row(demonstration: Demonstration, system: str = "") -> DemonstrationRow:
+    reply = Turn(role="assistant", content=demonstration.response.text)
+    return DemonstrationRow(
+        id=f"demonstration:{demonstration.pk}",
+        messages=[*turns(demonstration.prompt, system), reply],
+        weight=1.0,
+        source=demonstration.source_ref or demonstration.prompt.source,
+    )
+
+
+def ranking_row(ranking: Ranking, texts: Mapping[int, str], system: str = "") -> RankingRow:
+    """`texts` holds the replies' texts by id; they keep the order in which the person saw them."""
+    index = {pk: i for i, pk in enumerate(ranking.order_shown)}
+    return RankingRow(
+        id=f"ranking:{ranking.pk}",
+        messages=turns(ranking.prompt, system),
+        replies=[texts[pk] for pk in ranking.order_shown],
+        groups=[[index[pk] for pk in group] for group in ranking.groups],
+        strength=ranking.strength,
+        weight=1.0,
+        annotator=f"person:{ranking.author_id}",
+        source=ranking.source_ref or ranking.prompt.source,
+    )
+
+
+def prompt_row(prompt: Prompt, system: str = "") -> PromptRow:
+    return PromptRow(id=f"prompt:{prompt.pk}", messages=turns(prompt, system))
+
+
+def turns(prompt: Prompt, system: str = "") -> list[Turn]:
+    """The conversation so far; `system` goes in front where it has no system turn of its own."""
+    messages = [Turn.model_validate(turn) for turn in prompt.messages]
+    if system and messages[0].role != "system":
+        messages.insert(0, Turn(role="system", content=system))
+    return messages

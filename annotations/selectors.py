@@ -1,0 +1,189 @@
+"""Reads: rows for snapshots, progress, and a person's own labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from annotations.models import Demonstration, Draft, Label, Lease, Prompt, Ranking, Response, Review, Task
+from webapp.accounts.models import Project, User
+
+AnyLabel = Demonstration | Ranking | Review
+L = TypeVar("L", bound=Label)
+KINDS: dict[str, type[AnyLabel]] = {"write": Demonstration, "rank": Ranking, "review": Review}
+
+# A label counts while it is not taken back and holds a place of its task; one without a task always has its place.
+COUNTED = Q(retracted_at=None) & (Q(lease=None) | Q(lease__seat__isnull=False))
+
+
+def _for_training(labels: QuerySet[L], project: Project, split: str | None) -> QuerySet[L]:
+    labels = labels.filter(COUNTED, prompt__project=project, prompt__withdrawn_at=None)
+    if split is not None:
+        labels = labels.filter(prompt__split=split)
+    return labels.select_related("prompt").order_by("id")
+
+
+def accepted_demonstrations(project: Project, split: str | None = None) -> QuerySet[Demonstration]:
+    """What a model may learn to say; `split` is train, heldout or None for both."""
+    accepted = Demonstration.objects.filter(state=Demonstration.State.ACCEPTED).select_related("response")
+    return _for_training(accepted, project, split)
+
+
+def usable_rankings(project: Project, split: str | None = None) -> QuerySet[Ranking]:
+    """What a reward model may learn from; `split` is train, heldout or None for both."""
+    return _for_training(Ranking.objects.all(), project, split)
+
+
+def live_prompts(project: Project, split: str | None = None) -> QuerySet[Prompt]:
+    """Prompts that were not withdrawn; `split` is train, heldout or None for both."""
+    prompts = Prompt.objects.filter(project=project, withdrawn_at=None).order_by("id")
+    return prompts if split is None else prompts.filter(split=split)
+
+
+def open_task_counts(project: Project) -> dict[str, int]:
+    """Open tasks by kind."""
+    rows = Task.objects.filter(project=project, state=Task.State.OPEN).values_list("kind").annotate(n=Count("id"))
+    return dict.fromkeys(Task.Kind.values, 0) | dict(rows.order_by())
+
+
+def labels_wanted(project: Project) -> dict[str, int]:
+    """Places of open tasks that no submission holds yet, by kind."""
+    tasks = Task.objects.filter(project=project, state=Task.State.OPEN)
+    places = dict(tasks.values_list("kind").annotate(n=Sum("overlap")).order_by())
+    filled = dict(
+        Lease.objects.filter(task__in=tasks, outcome=Lease.Outcome.SUBMITTED, seat__isnull=False)
+        .values_list("task__kind")
+        .annotate(n=Count("id"))
+        .order_by()
+    )
+    return {kind: places.get(kind, 0) - filled.get(kind, 0) for kind in Task.Kind.values}
+
+
+def label_counts(project: Project) -> dict[str, int]:
+    """Labels that were not taken back, by kind."""
+    return {
+        kind: model._default_manager.filter(prompt__project=project, retracted_at=None).count()
+        for kind, model in KINDS.items()
+    }
+
+
+def today_count(person: User, project: Project | None = None, now: datetime | None = None) -> int:
+    """The person's labels since midnight, taken-back ones not counted."""
+    since = _midnight(now)
+    mine: dict[str, Any] = {"author": person, "created_at__gte": since, "retracted_at": None, "lease__isnull": False}
+    if project is not None:
+        mine["prompt__project"] = project
+    return sum(model._default_manager.filter(**mine).count() for model in KINDS.values())
+
+
+def _midnight(now: datetime | None) -> datetime:
+    return timezone.localtime(now or timezone.now()).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@dataclass(frozen=True)
+class PersonProgress:
+    """What one person gave to a project."""
+
+    person: User
+    write: int
+    rank: int
+    review: int
+    skipped: int
+    today: int
+    seconds: float  # active, in all
+
+    @property
+    def labels(self) -> int:
+        return self.write + self.rank + self.review
+
+
+def people_progress(
+    project: Project, since: datetime | None = None, now: datetime | None = None
+) -> list[PersonProgress]:
+    """Everyone who labelled or skipped in the project, by name; `since` limits all but `today`."""
+    counts: dict[str, Counter[int]] = {}
+    seconds: Counter[int] = Counter()
+    today: Counter[int] = Counter()
+    for kind, model in KINDS.items():
+        labels = model._default_manager.filter(prompt__project=project, retracted_at=None, task__isnull=False)
+        for author, n in labels.filter(created_at__gte=_midnight(now)).values_list("author").annotate(n=Count("id")):
+            today[author] += n
+        if since:
+            labels = labels.filter(created_at__gte=since)
+        rows = labels.values_list("author").annotate(n=Count("id"), s=Coalesce(Sum("active_seconds"), 0.0))
+        counts[kind] = Counter({author: n for author, n, _ in rows})
+        for author, _, spent in rows:
+            seconds[author] += spent
+    skips = Lease.objects.filter(task__project=project, outcome=Lease.Outcome.SKIPPED)
+    if since:
+        skips = skips.filter(ended_at__gte=since)
+    skipped = Counter(dict(skips.values_list("person").annotate(n=Count("id"))))
+    people = User.objects.filter(pk__in={*skipped, *today, *(p for c in counts.values() for p in c)})
+    return [
+        PersonProgress(
+            person=person,
+            write=counts["write"][person.pk],
+            rank=counts["rank"][person.pk],
+            review=counts["review"][person.pk],
+            skipped=skipped[person.pk],
+            today=today[person.pk],
+            seconds=seconds[person.pk],
+        )
+        for person in people.order_by("name", "email")
+    ]
+
+
+def label_ids(person: User, project: Project) -> dict[str, list[str]]:
+    """The ids under which the person's counted labels appear in snapshots, from which runs and models can be found."""
+    mine = {"author": person}
+    demonstrations = accepted_demonstrations(project).filter(**mine).values_list("id", flat=True)
+    rankings = usable_rankings(project).filter(**mine).values_list("id", flat=True)
+    return {
+        "demonstrations": [f"demonstration:{pk}" for pk in demonstrations],
+        "rankings": [f"ranking:{pk}" for pk in rankings],
+    }
+
+
+def history(person: User, project: Project, before: datetime | None = None, limit: int = 50) -> list[AnyLabel]:
+    """The person's labels of tasks, newest first, that were not taken back; `before` for the next page."""
+    labels: list[AnyLabel] = []
+    related = {"write": ("response",), "rank": (), "review": ("demonstration__response", "corrected__response")}
+    for kind, model in KINDS.items():
+        mine = model._default_manager.filter(
+            author=person, prompt__project=project, retracted_at=None, lease__isnull=False
+        ).select_related("prompt__project", "task", "lease", *related[kind])
+        if before is not None:
+            mine = mine.filter(created_at__lt=before)
+        labels += mine.order_by("-created_at", "-id")[:limit]
+    return sorted(labels, key=lambda label: label.created_at, reverse=True)[:limit]
+
+
+def draft_for(lease: Lease) -> Draft | None:
+    return Draft.objects.filter(task_id=lease.task_id, person_id=lease.person_id).first()
+
+
+def replies_shown(lease: Lease) -> list[Response]:
+    """The replies of a rank task in the order this person sees them."""
+    found = Response.objects.in_bulk(lease.order_shown)
+    return [found[pk] for pk in lease.order_shown]
+
+
+def unfinished(person: User, project: Project, than: Lease | None = None) -> QuerySet[Draft]:
+    """The person's drafts of tasks that still can be answered, newest first, but for the task of the lease `than`."""
+    answerable = Lease.objects.filter(
+        person=person,
+        task=OuterRef("task"),
+        outcome__in=[Lease.Outcome.HELD, Lease.Outcome.LAPSED, Lease.Outcome.RETURNED],
+    )
+    drafts = Draft.objects.filter(Exists(answerable), person=person, task__project=project).exclude(
+        task__state=Task.State.WITHDRAWN
+    )
+    if than is not None:
+        drafts = drafts.exclude(task=than.task_id)
+    return drafts.select_related("task__prompt").order_by(F("updated_at").desc())

@@ -1,0 +1,267 @@
+"""What people say about a task, and taking it back.
+
+Each submission locks its task: of two requests with one token the second finds the first's label and returns it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from annotations.models import Demonstration, Draft, Flag, Label, Lease, Ranking, Response, Review, Task
+from annotations.selectors import history
+from annotations.services.leases import lease_end
+from annotations.services.places import fill_places, free_place, lock_task, settle_state
+from annotations.services.reviews import call_for_review, correct, drop_correction, drop_reviews, settle_reviews
+from webapp.accounts.models import User
+from webapp.accounts.selectors import current_guidelines
+from webapp.errors import BadInput, Conflict, NotAllowed
+from webapp.text import clean_text
+
+L = TypeVar("L", bound=Label)
+AnyLabel = Demonstration | Ranking | Review
+STRONGEST: Final = 3.0
+RATINGS: Final = range(1, 8)
+UNDO_DEPTH: Final = 10
+
+
+@transaction.atomic
+def submit_demonstration(
+    *, lease: Lease, token: UUID, text: str, active_seconds: float = 0.0, now: datetime | None = None
+) -> Demonstration:
+    """The person's own reply. Waits for a review where the project wants one."""
+    now = now or timezone.now()
+    lease, sent = _begin(lease, Demonstration, token, Task.Kind.WRITE)
+    if sent:
+        return sent
+    text = clean_text(text).strip()
+    if not text:
+        raise BadInput("There is no reply yet: write one, or skip the task.")
+    reply = Response.objects.create(prompt=lease.task.prompt, text=text, author=lease.person, created_at=now)
+    label = Demonstration(response=reply, **_what_every_label_carries(lease, token, active_seconds, now))
+    label.save()
+    call_for_review(demonstration=label)
+    _finish(lease, now)
+    return label
+
+
+@transaction.atomic
+def submit_ranking(
+    *,
+    lease: Lease,
+    token: UUID,
+    groups: Sequence[Sequence[int]],
+    strength: float | None = None,
+    ratings: dict[int, int] | None = None,
+    flags: dict[int, list[str]] | None = None,
+    reason: str = "",
+    active_seconds: float = 0.0,
+    now: datetime | None = None,
+) -> Ranking:
+    """An ordering of the replies that the task shows.
+
+    Args:
+        groups: response ids, best group first; replies in one group are tied.
+        strength: how much better the best is than the rest, 0 to 3.
+        ratings: by response id, 1 to 7.
+        flags: by response id, values of `Flag`.
+    """
+    now = now or timezone.now()
+    lease, sent = _begin(lease, Ranking, token, Task.Kind.RANK)
+    if sent:
+        return sent
+    label = Ranking(
+        groups=whole_ranking(groups, lease.order_shown),
+        order_shown=lease.order_shown,
+        strength=valid_strength(strength),
+        ratings=_valid_ratings(ratings or {}, lease.order_shown),
+        flags=_valid_flags(flags or {}, lease.order_shown),
+        reason=clean_text(reason).strip(),
+        **_what_every_label_carries(lease, token, active_seconds, now),
+    )
+    label.save()
+    _finish(lease, now)
+    return label
+
+
+@transaction.atomic
+def submit_review(
+    *,
+    lease: Lease,
+    token: UUID,
+    verdict: Review.Verdict,
+    text: str = "",
+    comment: str = "",
+    active_seconds: float = 0.0,
+    now: datetime | None = None,
+) -> Review:
+    """A second person's word on a demonstration; `text` is the corrected reply where the verdict is EDIT."""
+    now = now or timezone.now()
+    lease, sent = _begin(lease, Review, token, Task.Kind.REVIEW)
+    if sent:
+        return sent
+    comment = clean_text(comment).strip()
+    if verdict not in Review.Verdict.values:
+        raise BadInput("Choose whether to accept the reply, accept it with changes, or reject it.")
+    if verdict == Review.Verdict.REJECT and not comment:
+        raise BadInput("Say in a word or two why you reject it; its author can learn from that.")
+    label = Review(
+        demonstration=lease.task.demonstration,
+        verdict=verdict,
+        comment=comment,
+        **_what_every_label_carries(lease, token, active_seconds, now),
+    )
+    if verdict == Review.Verdict.EDIT:
+        label.corrected = correct(review=label, text=text)
+    label.save()
+    _finish(lease, now)
+    settle_reviews(demonstration=label.demonstration)
+    return label
+
+
+def whole_ranking(groups: Sequence[Sequence[int]], shown: Sequence[int]) -> list[list[int]]:
+    """The groups, best first. Raises BadInput unless they name each reply shown exactly once."""
+    named = [response for group in groups for response in group]
+    missing = len(set(shown) - set(named))
+    if missing:
+        raise BadInput(f"{missing} of the {len(shown)} replies {'has' if missing == 1 else 'have'} no rank yet.")
+    if len(named) != len(set(named)) or set(named) != set(shown):
+        raise BadInput("A ranking names each of the replies shown exactly once, and no other.")
+    return [list(group) for group in groups if group]
+
+
+def valid_strength(strength: float | None) -> float | None:
+    if strength is not None and not (math.isfinite(strength) and 0 <= strength <= STRONGEST):
+        raise BadInput("How much better the best reply is goes from 0 to 3.")
+    return strength
+
+
+def _valid_ratings(ratings: dict[int, int], shown: Sequence[int]) -> dict[str, int]:
+    if not ratings.keys() <= set(shown) or any(value not in RATINGS for value in ratings.values()):
+        raise BadInput("Ratings are whole numbers from 1 to 7, for the replies shown.")
+    return {str(response): value for response, value in ratings.items()}
+
+
+def _valid_flags(flags: dict[int, list[str]], shown: Sequence[int]) -> dict[str, list[str]]:
+    if not flags.keys() <= set(shown) or any(flag not in Flag.values for fs in flags.values() for flag in fs):
+        raise BadInput(f"Flags are {', '.join(Flag.values)}, for the replies shown.")
+    return {str(response): sorted(set(fs)) for response, fs in flags.items() if fs}
+
+
+def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind) -> tuple[Lease, L | None]:
+    """The person's newest lease on the task, locked, and the label this token was already sent for."""
+    task = lock_task(lease.task_id)
+    sent = model._default_manager.filter(author_id=lease.person_id, token=token).first()
+    if sent is not None and sent.task_id != task.pk:
+        raise Conflict("This submission's token was used for another task. Reload the page and send it again.")
+    if task.kind != kind:
+        raise BadInput(f"This task asks for something else: {task.get_kind_display().lower()}.")
+    newest = Lease.objects.filter(task=task, person_id=lease.person_id).select_related("person").order_by("-id")[0]
+    if sent is None and newest.outcome == Lease.Outcome.SUBMITTED:
+        raise Conflict("You have already answered this task. To change your answer, take it back from your history.")
+    newest.task = task
+    return newest, sent
+
+
+def _what_every_label_carries(lease: Lease, token: UUID, active_seconds: float, now: datetime) -> dict[str, Any]:
+    if not math.isfinite(active_seconds) or active_seconds < 0:
+        raise BadInput("The time spent must be a number of seconds, not below 0.")
+    return {
+        "task": lease.task,
+        "lease": lease,
+        "prompt": lease.task.prompt,
+        "author": lease.person,
+        "token": token,
+        "guidelines": current_guidelines(lease.task.project),
+        "active_seconds": active_seconds,
+        "created_at": now,
+    }
+
+
+def _finish(lease: Lease, now: datetime) -> None:
+    """End the lease as submitted, on its place, on a free one, or in reserve; the draft has done its work."""
+    lease.seat = lease.seat or free_place(lease.task)
+    lease.outcome, lease.ended_at = Lease.Outcome.SUBMITTED, now
+    lease.save(update_fields=["seat", "outcome", "ended_at"])
+    Draft.objects.filter(task_id=lease.task_id, person_id=lease.person_id).delete()
+    settle_state(lease.task)
+
+
+@transaction.atomic
+def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
+    """The author takes back one of their last ten labels in the project; it returns as a draft, on the place it had."""
+    now = now or timezone.now()
+    project = label.prompt.project
+    if label.author_id != by.pk:
+        raise NotAllowed("Only the person who gave a label can take it back.")
+    if label.task_id is None or label.lease_id is None:
+        raise Conflict("This label did not come from a task, so there is nothing to go back to.")
+    if label not in history(by, project, limit=UNDO_DEPTH):
+        raise Conflict(f"Only the last {UNDO_DEPTH} labels can be taken back; ask a manager to withdraw an older one.")
+    task = lock_task(label.task_id)
+    if task.state not in (Task.State.OPEN, Task.State.FULL):
+        raise Conflict("This task is closed, so its labels stay as they are.")
+    _retract(label, now)
+    old = Lease.objects.get(pk=label.lease_id)
+    place = old.seat
+    Lease.objects.filter(pk=old.pk).update(seat=None, outcome=Lease.Outcome.RETURNED)
+    place = place or free_place(task)
+    lease = Lease.objects.create(
+        task=task,
+        person=by,
+        until=lease_end(project, now),
+        outcome=Lease.Outcome.HELD if place else Lease.Outcome.LAPSED,
+        seat=place,
+        order_shown=old.order_shown,
+        created_at=now,
+    )
+    Draft.objects.update_or_create(
+        task=task,
+        person=by,
+        defaults={"content": draft_of(label), "revision": int(now.timestamp() * 1000), "updated_at": now},
+    )
+    settle_state(task)
+    return lease
+
+
+@transaction.atomic
+def withdraw_label(*, label: AnyLabel, now: datetime | None = None) -> None:
+    """Take a label out of the counts and out of future training; its place opens again, to someone else."""
+    task = lock_task(label.task_id) if label.task_id is not None else None
+    _retract(label, now or timezone.now())
+    if task is not None and label.lease is not None:
+        Lease.objects.filter(pk=label.lease.pk).update(seat=None)
+        fill_places(task)
+
+
+def _retract(label: AnyLabel, now: datetime) -> None:
+    """Mark the label as taken back, and undo what followed from it."""
+    label.refresh_from_db(fields=["retracted_at"])
+    if label.retracted_at is not None:
+        raise Conflict("This label was already taken back.")
+    if isinstance(label, Demonstration):
+        drop_reviews(demonstration=label, now=now)
+    label.retracted_at = now
+    label.save(update_fields=["retracted_at"])
+    if isinstance(label, Review):
+        drop_correction(review=label, now=now)
+
+
+def draft_of(label: AnyLabel) -> dict[str, Any]:
+    """The label as the fields of the form it was made with."""
+    if isinstance(label, Demonstration):
+        return {"text": label.response.text}
+    if isinstance(label, Review):
+        text = label.corrected.response.text if label.corrected else ""
+        return {"verdict": label.verdict, "comment": label.comment, "text": text}
+    ranks = {f"rank_{r}": place for place, group in enumerate(label.groups, 1) for r in group}
+    ratings = {f"rating_{r}": value for r, value in label.ratings.items()}
+    flags = {f"flags_{r}": values for r, values in label.flags.items()}
+    strength = "" if label.strength is None else f"{label.strength:g}"
+    return {**ranks, **ratings, **flags, "strength": strength, "reason": label.reason}

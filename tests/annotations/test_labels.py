@@ -1,0 +1,218 @@
+"""Submitting: what is kept, what is refused, what counts."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from annotations.models import Demonstration, Draft, Lease, Ranking, Task
+from annotations.selectors import accepted_demonstrations, usable_rankings
+from annotations.services.labels import submit_demonstration, submit_ranking, withdraw_label
+from annotations.services.leases import lease_next, release, save_draft, skip
+from annotations.services.tasks import withdraw_tasks
+from tests import factories
+from webapp.accounts.models import Guidelines, Project, User
+from webapp.errors import BadInput, Conflict
+
+pytestmark = pytest.mark.django_db
+
+
+def ranked(lease: Lease, **fields: object) -> Ranking:
+    fields.setdefault("token", uuid.uuid4())
+    fields.setdefault("groups", [[response] for response in lease.order_shown])
+    return submit_ranking(lease=lease, **fields)
+
+
+@pytest.fixture
+def writing(project: Project, ann: User) -> Lease:
+    factories.task(project, Task.Kind.WRITE)
+    return lease_next(person=ann, project=project)
+
+
+@pytest.fixture
+def ranking(project: Project, ann: User) -> Lease:
+    factories.task(project, Task.Kind.RANK, replies=4, overlap=2)
+    return lease_next(person=ann, project=project)
+
+
+def test_a_demonstration_keeps_who_wrote_what_under_which_guidelines(writing: Lease, ann: User):
+    label = submit_demonstration(lease=writing, token=uuid.uuid4(), text=" A kite\x00 flies. \n", active_seconds=12.5)
+    assert (label.author, label.response.author, label.response.text) == (ann, ann, "A kite flies.")
+    assert label.guidelines == Guidelines.objects.get()
+    assert (label.task, label.prompt, label.active_seconds) == (writing.task, writing.task.prompt, 12.5)
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\x00"])
+def test_an_empty_demonstration_is_refused_and_the_task_stays_in_hand(writing: Lease, text: str):
+    with pytest.raises(BadInput, match="no reply yet"):
+        submit_demonstration(lease=writing, token=uuid.uuid4(), text=text)
+    writing.refresh_from_db()
+    assert writing.outcome == Lease.Outcome.HELD
+
+
+def test_a_demonstration_is_accepted_at_once_where_no_review_is_wanted(writing: Lease, project: Project):
+    Project.objects.update(review_overlap=0)
+    label = submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    assert list(accepted_demonstrations(project)) == [label]
+    assert not Task.objects.filter(kind=Task.Kind.REVIEW).exists()
+
+
+def test_a_demonstration_waits_for_the_reviews_that_the_project_wants(writing: Lease, project: Project, ben: User):
+    Project.objects.update(review_overlap=2)
+    label = submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    assert not accepted_demonstrations(project).exists()
+    review = lease_next(person=ben, project=project).task
+    assert (review.kind, review.demonstration, review.overlap) == (Task.Kind.REVIEW, label, 2)
+
+
+def test_a_ranking_keeps_groups_strength_ratings_flags_and_the_order_shown(ranking: Lease):
+    a, b, c, d = ranking.order_shown
+    label = ranked(
+        ranking,
+        groups=[[c], [a, d], [b]],
+        strength=2,
+        ratings={c: 7},
+        flags={b: ["wrong", "rude", "wrong"], d: []},
+        reason=" c is right ",
+    )
+    label.refresh_from_db()
+    assert label.groups == [[c], [a, d], [b]]
+    assert label.order_shown == [a, b, c, d]
+    assert (label.strength, label.ratings, label.flags) == (2.0, {str(c): 7}, {str(b): ["rude", "wrong"]})
+    assert label.reason == "c is right"
+
+
+def test_a_ranking_that_leaves_a_reply_out_says_how_many_are_missing(ranking: Lease):
+    a, *_ = ranking.order_shown
+    with pytest.raises(BadInput, match="3 of the 4 replies have no rank yet"):
+        ranked(ranking, groups=[[a]])
+
+
+@pytest.mark.parametrize("wrong", ["twice", "foreign"])
+def test_a_ranking_names_each_reply_shown_once_and_no_other(ranking: Lease, project: Project, wrong: str):
+    extra = ranking.order_shown[0] if wrong == "twice" else factories.response(factories.prompt(project)).pk
+    with pytest.raises(BadInput, match="exactly once"):
+        ranked(ranking, groups=[ranking.order_shown, [extra]])
+
+
+@pytest.mark.parametrize(
+    "fields", [{"strength": 4}, {"strength": float("nan")}, {"ratings": {1: 8}}, {"flags": {1: ["wrong"]}}]
+)
+def test_figures_outside_their_range_are_refused(ranking: Lease, fields: dict):
+    with pytest.raises(BadInput):
+        ranked(ranking, **fields)
+    assert not Ranking.objects.exists()
+
+
+def test_an_unknown_flag_is_refused(ranking: Lease):
+    with pytest.raises(BadInput, match="Flags are"):
+        ranked(ranking, flags={ranking.order_shown[0]: ["boring"]})
+
+
+def test_the_same_token_twice_is_one_label(writing: Lease):
+    token = uuid.uuid4()
+    first = submit_demonstration(lease=writing, token=token, text="It flies.")
+    assert submit_demonstration(lease=writing, token=token, text="It flies.") == first
+    assert Demonstration.objects.count() == 1
+
+
+def test_a_second_label_of_one_person_on_one_task_is_refused(writing: Lease):
+    submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    with pytest.raises(Conflict, match="already answered"):
+        submit_demonstration(lease=writing, token=uuid.uuid4(), text="It does not.")
+
+
+def test_a_token_of_another_task_is_refused(project: Project, ann: User):
+    token = uuid.uuid4()
+    for _ in range(2):
+        factories.task(project)
+    submit_demonstration(lease=lease_next(person=ann, project=project), token=token, text="It flies.")
+    with pytest.raises(Conflict, match="token"):
+        submit_demonstration(lease=lease_next(person=ann, project=project), token=token, text="It flies.")
+
+
+def test_a_ranking_is_not_an_answer_to_a_writing_task(writing: Lease):
+    with pytest.raises(BadInput, match="something else"):
+        ranked(writing)
+
+
+def lapse(lease: Lease, ben: User, *, taken: bool) -> Lease:
+    """The lease, lapsed; its place `taken` by ben or free."""
+    after = timezone.now() + timedelta(minutes=lease.task.project.lease_minutes + 1)
+    other = lease_next(person=ben, project=lease.task.project, now=after)
+    if not taken:
+        release(lease=other)
+    lease.refresh_from_db()
+    assert lease.outcome == Lease.Outcome.LAPSED
+    return other
+
+
+def test_a_late_submission_takes_its_place_again_while_it_is_free(writing: Lease, ben: User):
+    lapse(writing, ben, taken=False)
+    submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    writing.refresh_from_db()
+    assert (writing.outcome, writing.seat) == (Lease.Outcome.SUBMITTED, 1)
+
+
+def test_a_late_submission_after_all_places_are_taken_is_kept_in_reserve(project: Project, ann: User, ben: User):
+    factories.task(project, Task.Kind.RANK, overlap=1)
+    late = lease_next(person=ann, project=project)
+    on_time = ranked(lapse(late, ben, taken=True))
+    in_reserve = ranked(late)
+    assert in_reserve.retracted_at is None
+    assert list(usable_rankings(project)) == [on_time]
+
+
+def test_a_submission_in_reserve_steps_in_when_a_place_becomes_free(project: Project, ann: User, ben: User):
+    factories.task(project, Task.Kind.RANK, overlap=1)
+    late = lease_next(person=ann, project=project)
+    on_time = ranked(lapse(late, ben, taken=True))
+    in_reserve = ranked(late)
+    withdraw_label(label=on_time)
+    assert list(usable_rankings(project)) == [in_reserve]
+    assert Task.objects.get().state == Task.State.FULL
+
+
+def test_a_submission_in_reserve_steps_in_when_the_one_in_work_skips(project: Project, ann: User, ben: User):
+    factories.task(project, Task.Kind.RANK, overlap=1)
+    late = lease_next(person=ann, project=project)
+    in_work = lapse(late, ben, taken=True)
+    label = ranked(late)
+    assert not usable_rankings(project).exists()
+    skip(lease=in_work)
+    assert list(usable_rankings(project)) == [label]
+
+
+def test_a_withdrawn_label_opens_its_place_to_someone_else(project: Project, ann: User, ben: User):
+    task = factories.task(project, Task.Kind.RANK, overlap=1)
+    withdraw_label(label=ranked(lease_next(person=ann, project=project)))
+    assert lease_next(person=ann, project=project) is None
+    assert lease_next(person=ben, project=project).task == task
+
+
+def test_work_on_a_withdrawn_task_is_still_kept(project: Project, ranking: Lease):
+    withdraw_tasks(tasks=Task.objects.all())
+    label = ranked(ranking)
+    assert label.retracted_at is None
+    assert not usable_rankings(project).exists()
+
+
+def test_submitting_from_an_old_page_uses_the_lease_in_hand(project: Project, writing: Lease, ann: User):
+    release(lease=writing)
+    again = lease_next(person=ann, project=project)
+    label = submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    assert label.lease == again
+
+
+def test_submitting_ends_the_draft(writing: Lease):
+    save_draft(lease=writing, content={"text": "It fl"}, revision=1)
+    submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    assert not Draft.objects.exists()
+
+
+def test_negative_time_is_refused(writing: Lease):
+    with pytest.raises(BadInput, match="seconds"):
+        submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.", active_seconds=-1)
