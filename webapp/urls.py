@@ -11,6 +11,7 @@ urlpatterns = [
     path("", include("annotations.urls")),
     path("", include("webapp.registry.urls")),
     path("", include("webapp.runs.urls")),
+    path("", include("webapp.data.urls")),
     path("", include("webapp.chat.urls")),
     path("", include("webapp.api.urls")),
     path("", include("webapp.demo.urls")),

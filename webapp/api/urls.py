@@ -1,5 +1,39 @@
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path
+from drf_spectacular.views import SpectacularAPIView
 
-urlpatterns: list[URLPattern] = []
+from webapp.accounts.access import public
+from webapp.api import openai
+from webapp.api.views import labels, projects, runs
+
+V1 = "api/v1"
+urlpatterns = [
+    path(f"{V1}/schema/", public(SpectacularAPIView.as_view(permission_classes=[])), name="api_schema"),
+    path(f"{V1}/projects/", projects.Projects.as_view(), name="api_projects"),
+    path(f"{V1}/projects/<slug:slug>/", projects.ProjectDetail.as_view(), name="api_project"),
+    path(f"{V1}/projects/<slug:slug>/prompts/", projects.Prompts.as_view(), name="api_prompts"),
+    path(f"{V1}/projects/<slug:slug>/demonstrations/", projects.Demonstrations.as_view(), name="api_demonstrations"),
+    path(f"{V1}/projects/<slug:slug>/rankings/", projects.Rankings.as_view(), name="api_rankings"),
+    path(f"{V1}/projects/<slug:slug>/tasks/next/", labels.NextLease.as_view(), name="api_next"),
+    path(f"{V1}/leases/<int:pk>/renew/", labels.Renew.as_view(), name="api_renew"),
+    path(f"{V1}/leases/<int:pk>/release/", labels.Release.as_view(), name="api_release"),
+    path(f"{V1}/leases/<int:pk>/skip/", labels.Skip.as_view(), name="api_skip"),
+    path(f"{V1}/leases/<int:pk>/demonstration/", labels.SubmitDemonstration.as_view(), name="api_submit_demonstration"),
+    path(f"{V1}/leases/<int:pk>/ranking/", labels.SubmitRanking.as_view(), name="api_submit_ranking"),
+    path(f"{V1}/leases/<int:pk>/review/", labels.SubmitReview.as_view(), name="api_submit_review"),
+    path(f"{V1}/projects/<slug:slug>/snapshots/", runs.Snapshots.as_view(), name="api_snapshots"),
+    path(f"{V1}/projects/<slug:slug>/runs/", runs.Runs.as_view(), name="api_runs"),
+    path(f"{V1}/runs/<int:pk>/", runs.RunDetail.as_view(), name="api_run"),
+    path(f"{V1}/runs/<int:pk>/metrics/", runs.RunMetrics.as_view(), name="api_run_metrics"),
+    path(f"{V1}/runs/<int:pk>/events/", runs.RunEvents.as_view(), name="api_run_events"),
+    path(f"{V1}/runs/<int:pk>/stop/", runs.StopRun.as_view(), name="api_run_stop"),
+    path(f"{V1}/runs/<int:pk>/resume/", runs.ResumeRun.as_view(), name="api_run_resume"),
+    path(f"{V1}/projects/<slug:slug>/models/", runs.Models.as_view(), name="api_models"),
+    path(f"{V1}/models/<int:pk>/", runs.ModelDetail.as_view(), name="api_model"),
+    path(f"{V1}/models/<int:pk>/deploy/", runs.DeployModel.as_view(), name="api_deploy"),
+    path(f"{V1}/projects/<slug:slug>/deployments/", runs.Deployments.as_view(), name="api_deployments"),
+    path(f"{V1}/deployments/<int:pk>/roll-back/", runs.RollBack.as_view(), name="api_roll_back"),
+    path("v1/chat/completions", openai.completions, name="openai_completions"),
+    path("v1/models", openai.models, name="openai_models"),
+]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from annotations.models import Demonstration, Ranking, Task
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def api(client_of, ann):
+    return client_of(ann)
+
+
+def take(api, **body):
+    return api.post("/api/v1/projects/kite/tasks/next/", body, format="json")
+
+
+def test_an_annotator_takes_and_hands_in_a_demonstration(api, ann, project):
+    task = factories.task(project)
+    lease = take(api, kinds=["write"]).json()
+    assert (lease["task"], lease["kind"]) == (task.pk, "write")
+    body = {"token": str(uuid.uuid4()), "text": "Because."}
+    first = api.post(f"/api/v1/leases/{lease['id']}/demonstration/", body, format="json")
+    second = api.post(f"/api/v1/leases/{lease['id']}/demonstration/", body, format="json")
+    assert (first.status_code, first.json()["id"]) == (201, second.json()["id"])
+    assert Demonstration.objects.get(author=ann).response.text == "Because."
+
+
+def test_a_ranking_names_the_replies_in_hand(api, ann, project):
+    factories.task(project, Task.Kind.RANK, replies=3)
+    lease = take(api).json()
+    ids = [response["id"] for response in lease["responses"]]
+    body = {"token": str(uuid.uuid4()), "groups": [[ids[2]], ids[:2]]}
+    answer = api.post(f"/api/v1/leases/{lease['id']}/ranking/", body, format="json")
+    assert answer.status_code == 201, answer.content
+    assert Ranking.objects.get(author=ann).groups == [[ids[2]], ids[:2]]
+
+
+def test_a_ranking_of_other_replies_is_refused_with_a_sentence(api, project):
+    factories.task(project, Task.Kind.RANK)
+    lease = take(api).json()
+    answer = api.post(
+        f"/api/v1/leases/{lease['id']}/ranking/", {"token": str(uuid.uuid4()), "groups": [[1], [2]]}, format="json"
+    )
+    assert answer.status_code == 400
+    assert answer.json()["message"]
+
+
+def test_no_task_is_no_content(api, project):
+    assert take(api).status_code == 204
+
+
+def test_a_skipped_task_does_not_come_back(api, project):
+    factories.task(project)
+    lease = take(api).json()
+    assert api.post(f"/api/v1/leases/{lease['id']}/skip/", {"reason": "unclear"}, format="json").status_code == 204
+    assert take(api).status_code == 204
+
+
+def test_another_persons_lease_is_not_there(api, client_of, ben, project):
+    factories.task(project)
+    lease = take(api).json()
+    assert client_of(ben).post(f"/api/v1/leases/{lease['id']}/renew/").status_code == 404
+
+
+def test_a_field_that_is_missing_is_named(api, project):
+    factories.task(project)
+    lease = take(api).json()
+    answer = api.post(f"/api/v1/leases/{lease['id']}/demonstration/", {"text": "x"}, format="json")
+    assert (answer.status_code, answer.json()["message"]) == (400, "token: This field is required.")

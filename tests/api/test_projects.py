@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+from rest_framework.test import APIClient
+
+from annotations.models import Prompt, Task
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+CONVERSATION = [{"role": "user", "content": "Why is the sky blue?"}]
+
+
+def test_nobody_is_asked_for_a_token(project):
+    answer = APIClient().get("/api/v1/projects/")
+    assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+
+
+def test_people_see_their_own_projects(client_of, ann, stranger, project):
+    assert [row["slug"] for row in client_of(ann).get("/api/v1/projects/").json()["results"]] == ["kite"]
+    assert client_of(stranger).get("/api/v1/projects/").json()["results"] == []
+    assert client_of(stranger).get("/api/v1/projects/kite/").status_code == 404
+
+
+def test_a_manager_adds_prompts_once(client_of, mo, project):
+    body = {"conversations": [CONVERSATION, CONVERSATION], "open_tasks": True}
+    answer = client_of(mo).post("/api/v1/projects/kite/prompts/", body, format="json")
+    assert answer.status_code == 201, answer.content
+    assert Prompt.objects.get().source == Prompt.Source.API
+    assert Task.objects.filter(kind=Task.Kind.WRITE).count() == 1
+
+
+def test_an_annotator_may_not_add_prompts(client_of, ann, project):
+    answer = client_of(ann).post("/api/v1/projects/kite/prompts/", {"conversations": [CONVERSATION]}, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
+    assert not Prompt.objects.exists()
+
+
+def test_lists_go_on_from_where_the_page_before_ended(client_of, mo, project):
+    for number in range(51):
+        factories.prompt(project, f"prompt {number}")
+    first = client_of(mo).get("/api/v1/projects/kite/prompts/").json()
+    second = client_of(mo).get("/api/v1/projects/kite/prompts/", {"before": first["older"]}).json()
+    assert (len(first["results"]), len(second["results"]), second["older"]) == (50, 1, None)
+
+
+def test_the_schema_is_open_and_names_every_path():
+    text = Client().get("/api/v1/schema/").content.decode()
+    assert "/api/v1/projects/{slug}/tasks/next/" in text

@@ -1,0 +1,42 @@
+"""Errors of the API as JSON: {"code", "message", "fields"?}, with the status of the family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import exception_handler, set_rollback
+
+from webapp.errors import TutelageError
+
+
+def handle(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Django REST framework's exception handler."""
+    if isinstance(error, TutelageError):
+        set_rollback()
+        return Response({"code": error.error_code, "message": error.message}, status=error.status)
+    if isinstance(error, ValidationError):
+        error = exceptions.ValidationError(error.message_dict if hasattr(error, "error_dict") else error.messages)
+    response = exception_handler(error, context)
+    if response is None:
+        return None
+    if isinstance(error, exceptions.ValidationError):
+        response.data = {"code": "bad_input", "message": sentence(error.detail), "fields": error.detail}
+    elif isinstance(error, exceptions.APIException):
+        response.data = {"code": error.default_code, "message": str(error.detail)}
+    elif isinstance(error, Http404 | PermissionDenied):
+        response.data = {"code": "not_found", "message": "There is no such thing, or it is not yours to see."}
+    return response
+
+
+def sentence(detail: Any, field: str = "") -> str:
+    """The first thing that is wrong, with the field's name."""
+    if isinstance(detail, dict):
+        name, inner = next(iter(detail.items()))
+        return sentence(inner, name if not field else f"{field}.{name}")
+    if isinstance(detail, list) and detail:
+        return sentence(next((part for part in detail if part), detail[0]), field)
+    return f"{field}: {detail}" if field and field != "non_field_errors" else str(detail)

@@ -1,0 +1,208 @@
+"""What the API takes and gives. Reading is by model; every body that writes is written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from annotations.models import Demonstration, Prompt, Ranking, Response, Review, Task
+from training.contract import STAGES
+from webapp.accounts.models import Project
+from webapp.registry.models import Deployment, ModelVersion
+from webapp.runs.models import Run, RunEvent, Snapshot
+
+# ------------------------------------------------------------------------------------------------------------- giving
+
+
+class ProjectSerializer(serializers.ModelSerializer[Project]):
+    class Meta:
+        model = Project
+        fields = (
+            "slug", "name", "description", "base_model", "system_prompt", "rank_overlap", "write_overlap",
+            "review_overlap", "replies_to_rank", "temperature", "top_p", "max_new_tokens", "created_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class PromptSerializer(serializers.ModelSerializer[Prompt]):
+    class Meta:
+        model = Prompt
+        fields = ("id", "messages", "split", "source", "source_ref", "created_at", "withdrawn_at")
+        read_only_fields = fields
+
+
+class ResponseSerializer(serializers.ModelSerializer[Response]):
+    class Meta:
+        model = Response
+        fields = ("id", "text")
+        read_only_fields = fields
+
+
+class DemonstrationSerializer(serializers.ModelSerializer[Demonstration]):
+    text = serializers.CharField(source="response.text", read_only=True)
+
+    class Meta:
+        model = Demonstration
+        fields = ("id", "task", "prompt", "author", "text", "state", "active_seconds", "created_at", "retracted_at")
+        read_only_fields = fields
+
+
+class RankingSerializer(serializers.ModelSerializer[Ranking]):
+    class Meta:
+        model = Ranking
+        fields = (
+            "id", "task", "prompt", "author", "groups", "order_shown", "strength", "ratings", "flags", "reason",
+            "active_seconds", "created_at", "retracted_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class ReviewSerializer(serializers.ModelSerializer[Review]):
+    class Meta:
+        model = Review
+        fields = ("id", "task", "demonstration", "author", "verdict", "comment", "corrected", "created_at")
+        read_only_fields = fields
+
+
+class LeaseSerializer(serializers.Serializer[Any]):
+    """A task in hand. `responses` stand in the order to show them in; who wrote them is not told."""
+
+    id = serializers.IntegerField()
+    until = serializers.DateTimeField()
+    outcome = serializers.CharField()
+    task = serializers.IntegerField(source="task_id")
+    kind = serializers.ChoiceField(choices=Task.Kind.choices, source="task.kind")
+    prompt = PromptSerializer(source="task.prompt")
+    responses = serializers.SerializerMethodField()
+
+    def get_responses(self, lease: Any) -> list[dict[str, Any]]:
+        texts = dict(Response.objects.filter(pk__in=lease.order_shown).values_list("pk", "text"))
+        return [{"id": pk, "text": texts[pk]} for pk in lease.order_shown if pk in texts]
+
+
+class SnapshotSerializer(serializers.ModelSerializer[Snapshot]):
+    class Meta:
+        model = Snapshot
+        fields = ("id", "kind", "name", "filters", "content_hash", "counts", "created_at")
+        read_only_fields = fields
+
+
+class RunSerializer(serializers.ModelSerializer[Run]):
+    class Meta:
+        model = Run
+        fields = (
+            "id", "number", "name", "stage", "state", "config", "snapshots", "base", "base_name", "reward", "tokenizer",
+            "baseline", "corpus_run", "output", "step", "total", "phase", "eta", "attempts", "error", "result",
+            "created_at", "started_at", "finished_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class RunEventSerializer(serializers.ModelSerializer[RunEvent]):
+    class Meta:
+        model = RunEvent
+        fields = ("id", "type", "step", "time", "data")
+        read_only_fields = fields
+
+
+class ModelSerializer(serializers.ModelSerializer[ModelVersion]):
+    served_name = serializers.CharField(read_only=True)
+
+    class Meta:
+        model = ModelVersion
+        fields = (
+            "id", "number", "name", "kind", "stage", "parent", "sha256", "parameters", "context", "metrics", "note",
+            "served_name", "created_at", "archived_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
+    class Meta:
+        model = Deployment
+        fields = ("id", "model", "state", "share", "since", "until", "why", "ended_why")
+        read_only_fields = fields
+
+
+# ------------------------------------------------------------------------------------------------------------- taking
+
+
+class TurnSerializer(serializers.Serializer[Any]):
+    role = serializers.ChoiceField(choices=["system", "user", "assistant"])
+    content = serializers.CharField(trim_whitespace=False)
+
+
+class NewPrompts(serializers.Serializer[Any]):
+    """Conversations that end with the user's turn. `open_tasks` asks annotators to reply to them."""
+
+    conversations = serializers.ListField(child=TurnSerializer(many=True), min_length=1, max_length=10_000)
+    open_tasks = serializers.BooleanField(default=False)
+
+
+class NextTask(serializers.Serializer[Any]):
+    kinds = serializers.ListField(child=serializers.ChoiceField(choices=Task.Kind.choices), required=False)
+
+
+class SkipTask(serializers.Serializer[Any]):
+    reason = serializers.CharField(required=False, allow_blank=True, default="", max_length=2000)
+
+
+class Submission(serializers.Serializer[Any]):
+    """`token` is made by the caller: the same submission sent twice counts once."""
+
+    token = serializers.UUIDField()
+    active_seconds = serializers.FloatField(default=0.0, min_value=0)
+
+
+class NewDemonstration(Submission):
+    text = serializers.CharField(trim_whitespace=False, max_length=100_000)
+
+
+class NewRanking(Submission):
+    """`groups`: response ids, best group first; replies in one group are tied."""
+
+    groups = serializers.ListField(
+        child=serializers.ListField(child=serializers.IntegerField(), min_length=1), min_length=1
+    )
+    strength = serializers.FloatField(required=False, allow_null=True, default=None, min_value=0, max_value=3)
+    ratings = serializers.DictField(child=serializers.IntegerField(min_value=1, max_value=7), default=dict)
+    flags = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), default=dict)
+    reason = serializers.CharField(allow_blank=True, default="", max_length=10_000)
+
+
+class NewReview(Submission):
+    verdict = serializers.ChoiceField(choices=Review.Verdict.choices)
+    text = serializers.CharField(allow_blank=True, default="", trim_whitespace=False, max_length=100_000)
+    comment = serializers.CharField(allow_blank=True, default="", max_length=10_000)
+
+
+class NewSnapshot(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(choices=Snapshot.Kind.choices)
+    name = serializers.CharField(default="", allow_blank=True, max_length=100)
+    filters = serializers.DictField(default=dict)
+
+
+class NewRun(serializers.Serializer[Any]):
+    """`config` holds what differs from the stage's defaults. Inputs are ids of the project's own rows."""
+
+    stage = serializers.ChoiceField(choices=[stage for stage in STAGES if stage != "serve"])
+    name = serializers.CharField(default="", allow_blank=True, max_length=100)
+    config = serializers.DictField(default=dict)
+    snapshots = serializers.ListField(child=serializers.IntegerField(), default=list)
+    base = serializers.IntegerField(required=False, allow_null=True, default=None)
+    base_name = serializers.CharField(default="", allow_blank=True, max_length=300)
+    tokenizer = serializers.IntegerField(required=False, allow_null=True, default=None)
+    reward = serializers.IntegerField(required=False, allow_null=True, default=None)
+    baseline = serializers.IntegerField(required=False, allow_null=True, default=None)
+    corpus_run = serializers.IntegerField(required=False, allow_null=True, default=None)
+    rank_replies = serializers.BooleanField(default=False)
+
+
+class NewDeployment(serializers.Serializer[Any]):
+    share = serializers.FloatField(default=1.0, min_value=0.01, max_value=1)
+    why = serializers.CharField(default="", allow_blank=True, max_length=2000)
+
+
+class Why(serializers.Serializer[Any]):
+    why = serializers.CharField(default="", allow_blank=True, max_length=2000)

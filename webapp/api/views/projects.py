@@ -1,0 +1,81 @@
+"""Projects and their prompts and labels."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotations.models import Prompt
+from annotations.services import prompts as prompt_services
+from annotations.services import tasks as task_services
+from webapp.accounts.models import Project
+from webapp.accounts.selectors import projects_of
+from webapp.api.base import Endpoint, ProjectEndpoint, paged
+from webapp.api.serializers import (
+    DemonstrationSerializer,
+    NewPrompts,
+    ProjectSerializer,
+    PromptSerializer,
+    RankingSerializer,
+)
+from webapp.data import selectors
+
+
+class Projects(Endpoint):
+    needs = {"GET": "signed_in"}
+
+    @paged(ProjectSerializer)
+    def get(self, request: Request) -> Response:
+        """The projects you are a member of."""
+        rows: QuerySet[Project] = projects_of(self.person)
+        return self.page(rows, ProjectSerializer)
+
+
+class ProjectDetail(ProjectEndpoint):
+    needs = {"GET": "project.view"}
+
+    @extend_schema(responses=ProjectSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """One project and its settings."""
+        return Response(ProjectSerializer(self.project).data)
+
+
+class Prompts(ProjectEndpoint):
+    needs = {"GET": "data.view", "POST": "data.manage"}
+
+    @paged(PromptSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Prompts, newest first. Filters: q, split, source, state (live, withdrawn)."""
+        return self.page(selectors.prompts(self.project, request.query_params), PromptSerializer)
+
+    @extend_schema(request=NewPrompts, responses={201: PromptSerializer(many=True)})
+    def post(self, request: Request, slug: str) -> Response:
+        """Add prompts. A conversation that is there already is answered with the prompt there is."""
+        asked = self.body(NewPrompts)
+        conversations = [[dict(turn) for turn in turns] for turns in asked["conversations"]]
+        prompts = prompt_services.add_prompts(
+            project=self.project, conversations=conversations, source=Prompt.Source.API, by=self.person
+        )
+        if asked["open_tasks"]:
+            task_services.open_write_tasks(prompts=list(dict.fromkeys(prompts)), source_ref="api")
+        return Response(PromptSerializer(prompts, many=True).data, status=201)
+
+
+class Demonstrations(ProjectEndpoint):
+    needs = {"GET": "data.view"}
+
+    @paged(DemonstrationSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Demonstrations, newest first. Filters: q, state, author."""
+        return self.page(selectors.demonstrations(self.project, request.query_params), DemonstrationSerializer)
+
+
+class Rankings(ProjectEndpoint):
+    needs = {"GET": "data.view"}
+
+    @paged(RankingSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Rankings, newest first. Filters: q, state, author."""
+        return self.page(selectors.rankings(self.project, request.query_params), RankingSerializer)

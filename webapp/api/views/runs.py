@@ -1,0 +1,192 @@
+"""Snapshots, runs, models and deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Model, QuerySet
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from webapp.accounts.models import Project
+from webapp.api.base import Endpoint, ProjectEndpoint, paged
+from webapp.api.serializers import (
+    DeploymentSerializer,
+    ModelSerializer,
+    NewDeployment,
+    NewRun,
+    NewSnapshot,
+    RunEventSerializer,
+    RunSerializer,
+    SnapshotSerializer,
+    Why,
+)
+from webapp.errors import BadInput
+from webapp.registry import services as registry_services
+from webapp.registry.models import Deployment, ModelVersion
+from webapp.registry.selectors import models_of
+from webapp.runs import selectors as run_selectors
+from webapp.runs import services as run_services
+from webapp.runs.models import Run, Snapshot
+
+
+class Snapshots(ProjectEndpoint):
+    needs = {"GET": "data.view", "POST": "data.manage"}
+
+    @paged(SnapshotSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Snapshots, newest first."""
+        return self.page(Snapshot.objects.filter(project=self.project), SnapshotSerializer)
+
+    @extend_schema(request=NewSnapshot, responses={201: SnapshotSerializer})
+    def post(self, request: Request, slug: str) -> Response:
+        """Freeze the rows there are into a snapshot."""
+        snapshot = run_services.create_snapshot(project=self.project, by=self.person, **self.body(NewSnapshot))
+        return Response(SnapshotSerializer(snapshot).data, status=201)
+
+
+class Runs(ProjectEndpoint):
+    needs = {"GET": "runs.view", "POST": "runs.manage"}
+
+    @paged(RunSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Runs, newest first. Filters: stage, state."""
+        asked = request.query_params
+        rows = run_selectors.runs_of(self.project, stage=asked.get("stage", ""), state=asked.get("state", ""))
+        return self.page(rows, RunSerializer)
+
+    @extend_schema(request=NewRun, responses={201: RunSerializer})
+    def post(self, request: Request, slug: str) -> Response:
+        """Launch a stage. It starts as soon as a training worker is free."""
+        asked = self.body(NewRun)
+        for name in ("base", "tokenizer", "reward", "baseline"):
+            asked[name] = own(ModelVersion.objects, self.project, asked[name], name)
+        asked["corpus_run"] = own(Run.objects, self.project, asked["corpus_run"], "corpus_run")
+        asked["snapshots"] = [own(Snapshot.objects, self.project, pk, "snapshots") for pk in asked["snapshots"]]
+        run = run_services.launch_run(project=self.project, by=self.person, **asked)
+        return Response(RunSerializer(run).data, status=201)
+
+
+def own(rows: Any, project: Project, pk: int | None, field: str) -> Model | None:
+    """The project's own row of this id; none for none."""
+    if pk is None:
+        return None
+    found: Model | None = rows.filter(project=project, pk=pk).first()
+    if found is None:
+        raise BadInput(f"{field}: {pk} is not of this project.")
+    return found
+
+
+class RunEndpoint(Endpoint):
+    def run_of(self, pk: int) -> Run:
+        run: Run = self.fetch(Run.objects.select_related("project"), pk)
+        return run
+
+
+class RunDetail(RunEndpoint):
+    needs = {"GET": "runs.view"}
+
+    @extend_schema(responses=RunSerializer)
+    def get(self, request: Request, pk: int) -> Response:
+        """A run: how far it is, and how it ended."""
+        return Response(RunSerializer(self.run_of(pk)).data)
+
+
+class RunMetrics(RunEndpoint):
+    needs = {"GET": "runs.view"}
+
+    @extend_schema(
+        parameters=[OpenApiParameter("name", OpenApiTypes.STR, description="one metric; without it, the last of each")],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request, pk: int) -> Response:
+        """{"values": [[step, value], …]} of one metric, or {"last": {name: value}}."""
+        run = self.run_of(pk)
+        name = request.query_params.get("name")
+        if name:
+            return Response({"name": name, "values": run_selectors.metric_series(run, name)})
+        return Response({"last": run_selectors.last_metrics(run)})
+
+
+class RunEvents(RunEndpoint):
+    needs = {"GET": "runs.view"}
+
+    @paged(RunEventSerializer)
+    def get(self, request: Request, pk: int) -> Response:
+        """Samples, warnings, checkpoints and the end, newest first."""
+        rows: QuerySet[Any] = self.run_of(pk).events.all()
+        return self.page(rows, RunEventSerializer)
+
+
+class StopRun(RunEndpoint):
+    needs = {"POST": "runs.manage"}
+
+    @extend_schema(request=None, responses=RunSerializer)
+    def post(self, request: Request, pk: int) -> Response:
+        """Ask it to write a checkpoint and stop."""
+        run = self.run_of(pk)
+        run_services.request_stop(run=run, by=self.person)
+        return Response(RunSerializer(Run.objects.get(pk=pk)).data)
+
+
+class ResumeRun(RunEndpoint):
+    needs = {"POST": "runs.manage"}
+
+    @extend_schema(request=None, responses=RunSerializer)
+    def post(self, request: Request, pk: int) -> Response:
+        """Go on from the last checkpoint."""
+        run = self.run_of(pk)
+        run_services.resume_run(run=run, by=self.person)
+        return Response(RunSerializer(Run.objects.get(pk=pk)).data)
+
+
+class Models(ProjectEndpoint):
+    needs = {"GET": "models.view"}
+
+    @paged(ModelSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Models, newest first. Filter: kind."""
+        return self.page(models_of(self.project, kind=request.query_params.get("kind", "")), ModelSerializer)
+
+
+class ModelDetail(Endpoint):
+    needs = {"GET": "models.view"}
+
+    @extend_schema(responses=ModelSerializer)
+    def get(self, request: Request, pk: int) -> Response:
+        """A model and its metrics."""
+        return Response(ModelSerializer(self.fetch(ModelVersion.objects.select_related("project"), pk)).data)
+
+
+class DeployModel(Endpoint):
+    needs = {"POST": "models.deploy"}
+
+    @extend_schema(request=NewDeployment, responses={201: DeploymentSerializer})
+    def post(self, request: Request, pk: int) -> Response:
+        """Make it answer a share of the project's chats."""
+        model = self.fetch(ModelVersion.objects.select_related("project"), pk)
+        asked = self.body(NewDeployment)
+        found = registry_services.deploy(project=model.project, model=model, by=self.person, **asked)
+        return Response(DeploymentSerializer(found).data, status=201)
+
+
+class Deployments(ProjectEndpoint):
+    needs = {"GET": "models.view"}
+
+    @paged(DeploymentSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Deployments, newest first."""
+        return self.page(Deployment.objects.filter(project=self.project), DeploymentSerializer)
+
+
+class RollBack(Endpoint):
+    needs = {"POST": "models.deploy"}
+
+    @extend_schema(request=Why, responses={200: DeploymentSerializer, 204: None})
+    def post(self, request: Request, pk: int) -> Response:
+        """End this deployment; the model before it is live again (204 where a canary ended)."""
+        deployment = self.fetch(Deployment.objects.select_related("project"), pk)
+        back = registry_services.roll_back(deployment=deployment, by=self.person, **self.body(Why))
+        return Response(DeploymentSerializer(back).data) if back else Response(status=204)

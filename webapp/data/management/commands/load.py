@@ -1,0 +1,117 @@
+"""manage.py load PROJECT FILE…: bring preferences, demonstrations, prompts and text into a project."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any, Self
+
+from django.core.management.base import BaseCommand, CommandError
+from tqdm import tqdm
+
+from webapp.accounts.access import MANAGERS
+from webapp.accounts.models import Project, User
+from webapp.data.loading import KINDS, Report, load
+from webapp.errors import TutelageError
+
+
+class Command(BaseCommand):
+    help = (
+        "Load preferences, demonstrations, prompts and text into a project from JSONL, JSON, CSV, TSV, Parquet, text "
+        "or HTML files, plain or gzipped. All of it is loaded, or nothing; loading the same rows again adds nothing."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("project", help="the project's short name, as in its address")
+        parser.add_argument("files", nargs="+", type=Path)
+        parser.add_argument("--as", dest="kind", choices=list(KINDS), help="take only this; default: whatever is there")
+        parser.add_argument(
+            "--by", default="", metavar="EMAIL", help="on whose behalf; default: the project's first owner"
+        )
+        parser.add_argument("--corpus", default="", help="corpus for documents; default: the file's name")
+        parser.add_argument("--licence", default="", help="licence of a new corpus")
+        parser.add_argument("--open-tasks", action="store_true", help="ask people to reply to the prompts")
+        parser.add_argument(
+            "--skip-bad", action="store_true", help="leave out rows of no known shape instead of stopping"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="read and report, and load nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        project = Project.objects.filter(slug=options["project"]).first()
+        if project is None:
+            known = (
+                ", ".join(Project.objects.order_by("slug").values_list("slug", flat=True)[:20]) or "there is none yet"
+            )
+            raise CommandError(f"There is no project {options['project']}. Projects: {known}.")
+        files: list[Path] = options["files"]
+        names = ("kind", "corpus", "licence", "open_tasks", "skip_bad", "dry_run")
+        try:
+            with Bar(files) as bar:
+                report = load(
+                    project=project,
+                    by=loader(project, options["by"]),
+                    paths=files,
+                    on_position=bar.move,
+                    **{name: options[name] for name in names},
+                )
+        except TutelageError as error:
+            raise CommandError(error.message) from error
+        self.show(report, dry_run=options["dry_run"])
+
+    def show(self, report: Report, *, dry_run: bool) -> None:
+        for kind, found in sorted(report.found.items()):
+            added = (
+                "would be loaded"
+                if dry_run
+                else f"{report.added[kind]:,} new, {found - report.added[kind]:,} known already"
+            )
+            self.stdout.write(f"{kind}: {found:,} found, {added}")
+        if not report.found:
+            self.stdout.write("Nothing to load was found.")
+        for reason, left in sorted(report.left_out.items(), key=lambda pair: -pair[1].count):
+            more = ", …" if left.count > len(left.places) else ""
+            self.stdout.write(f"left out {left.count:,}: {reason} ({', '.join(left.places)}{more})")
+        for error in report.errors:
+            self.stderr.write(error)
+
+
+def loader(project: Project, email: str) -> User:
+    """The person on whose behalf rows are loaded: a manager of the project."""
+    members = User.objects.filter(memberships__project=project, memberships__role__in=MANAGERS)
+    if not email:
+        owner = members.order_by("-memberships__role", "memberships__id").first()
+        return owner or project.created_by
+    person = (
+        members.filter(email=email.lower()).first()
+        or User.objects.filter(email=email.lower(), is_superuser=True).first()
+    )
+    if person is None:
+        raise CommandError(f"{email} is not an owner or manager of {project.name}.")
+    return person
+
+
+class Bar:
+    """Progress over the bytes of several files."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.before: dict[Path, int] = {}
+        total = 0
+        for path in files:
+            if not path.is_file():
+                raise CommandError(f"{path}: there is no such file.")
+            self.before[path] = total
+            total += path.stat().st_size
+        self.bar = tqdm(total=total, unit="B", unit_scale=True, disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        if failed is None:
+            self.bar.update(self.bar.total - self.bar.n)
+        self.bar.close()
+
+    def move(self, path: Path, position: int) -> None:
+        self.bar.set_description(path.name[:30])
+        self.bar.update(self.before[path] + position - self.bar.n)

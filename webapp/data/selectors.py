@@ -1,0 +1,116 @@
+"""The lists of the data pages: filtered, newest first, a page at a time by key, so the thousandth page is as fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, Model, Q, QuerySet
+
+from annotations import selectors as labels
+from annotations.models import Demonstration, Prompt, Ranking, Task
+from webapp.accounts.models import Project, User
+from webapp.runs.models import Corpus, Document, Snapshot
+
+PAGE = 50
+
+
+@dataclass(frozen=True)
+class Page:
+    """`older` is the key with which the next page begins, none on the last."""
+
+    rows: list[Any]
+    older: int | None
+
+
+def page(rows: QuerySet[Any], before: str | None, size: int = PAGE) -> Page:
+    """The newest `size` rows whose id is below `before`."""
+    if before and before.isdecimal():
+        rows = rows.filter(pk__lt=int(before))
+    found: list[Model] = list(rows.order_by("-pk")[: size + 1])
+    return Page(found[:size], found[size - 1].pk if len(found) > size else None)
+
+
+def prompts(project: Project, filters: Mapping[str, str]) -> QuerySet[Prompt]:
+    rows = Prompt.objects.filter(project=project).annotate(
+        replies=Count("responses", distinct=True), wanted=Count("tasks", filter=Q(tasks__state="open"), distinct=True)
+    )
+    if text := filters.get("q"):
+        rows = rows.filter(messages__icontains=text)
+    if split := filters.get("split"):
+        rows = rows.filter(split=split)
+    if source := filters.get("source"):
+        rows = rows.filter(source=source)
+    if state := filters.get("state"):
+        rows = rows.filter(withdrawn_at__isnull=state == "live")
+    return rows
+
+
+def demonstrations(project: Project, filters: Mapping[str, str]) -> QuerySet[Demonstration]:
+    rows = Demonstration.objects.filter(prompt__project=project).select_related("prompt", "author", "response")
+    if text := filters.get("q"):
+        rows = rows.filter(Q(response__text__icontains=text) | Q(prompt__messages__icontains=text))
+    if state := filters.get("state"):
+        rows = (
+            rows.filter(retracted_at__isnull=False)
+            if state == "retracted"
+            else rows.filter(state=state, retracted_at=None)
+        )
+    return of_author(rows, filters)
+
+
+def rankings(project: Project, filters: Mapping[str, str]) -> QuerySet[Ranking]:
+    rows = Ranking.objects.filter(prompt__project=project).select_related("prompt", "author")
+    if text := filters.get("q"):
+        rows = rows.filter(Q(prompt__messages__icontains=text) | Q(reason__icontains=text))
+    if state := filters.get("state"):
+        rows = rows.filter(retracted_at__isnull=state != "retracted")
+    return of_author(rows, filters)
+
+
+def of_author(rows: QuerySet[Any], filters: Mapping[str, str]) -> QuerySet[Any]:
+    author = filters.get("author", "")
+    return rows.filter(author_id=int(author)) if author.isdecimal() else rows
+
+
+def tasks(project: Project, filters: Mapping[str, str]) -> QuerySet[Task]:
+    rows = Task.objects.filter(project=project).select_related("prompt")
+    for name in ("kind", "state"):
+        if value := filters.get(name):
+            rows = rows.filter(**{name: value})
+    if text := filters.get("q"):
+        rows = rows.filter(prompt__messages__icontains=text)
+    return rows
+
+
+def authors(project: Project) -> list[tuple[str, str]]:
+    """Whoever may have labelled, as choices."""
+    people = (
+        User.objects.filter(Q(memberships__project=project) | Q(pk=project.created_by_id))
+        .distinct()
+        .order_by("name", "email")
+    )
+    return [(str(person.pk), str(person)) for person in people]
+
+
+def corpora(project: Project) -> QuerySet[Corpus]:
+    return Corpus.objects.filter(project=project).annotate(size=Count("documents"))
+
+
+def documents(corpus: Corpus, filters: Mapping[str, str]) -> QuerySet[Document]:
+    rows = Document.objects.filter(corpus=corpus)
+    return rows.filter(text__icontains=filters["q"]) if filters.get("q") else rows
+
+
+def counts(project: Project) -> dict[str, int]:
+    """How much there is of everything, for the head of the data pages."""
+    found = labels.label_counts(project)
+    return {
+        "prompts": labels.live_prompts(project).count(),
+        "demonstrations": found.get("write", 0),
+        "rankings": found.get("rank", 0),
+        "tasks": sum(labels.open_task_counts(project).values()),
+        "documents": Document.objects.filter(corpus__project=project).count(),
+        "snapshots": Snapshot.objects.filter(project=project).count(),
+    }

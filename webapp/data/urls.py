@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from webapp.data import views
+
+urlpatterns = [
+    path("projects/<slug:slug>/data/", views.overview, name="data"),
+    path("projects/<slug:slug>/data/prompts/", views.prompt_list, name="data_prompts"),
+    path("projects/<slug:slug>/data/prompts/add/", views.prompt_add, name="data_prompt_add"),
+    path("projects/<slug:slug>/data/prompts/<int:pk>/", views.prompt_detail, name="data_prompt"),
+    path("projects/<slug:slug>/data/prompts/<int:pk>/withdraw/", views.prompt_withdraw, name="data_prompt_withdraw"),
+    path("projects/<slug:slug>/data/demonstrations/", views.demonstration_list, name="data_demonstrations"),
+    path("projects/<slug:slug>/data/rankings/", views.ranking_list, name="data_rankings"),
+    path("projects/<slug:slug>/data/tasks/", views.task_list, name="data_tasks"),
+    path("projects/<slug:slug>/data/<str:kind>/<int:pk>/withdraw/", views.label_withdraw, name="data_label_withdraw"),
+    path("projects/<slug:slug>/data/corpora/<int:pk>/", views.corpus_detail, name="data_corpus"),
+    path("projects/<slug:slug>/data/import/", views.import_new, name="data_import_new"),
+    path("projects/<slug:slug>/data/imports/<int:pk>/", views.import_detail, name="data_import"),
+    path("projects/<slug:slug>/data/export/<str:kind>.jsonl", views.export_rows, name="data_export"),
+]

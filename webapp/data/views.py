@@ -1,0 +1,215 @@
+"""The data pages: what came in, what people made of it, and the ways in and out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from annotations import export
+from annotations.models import Demonstration, Prompt, Ranking, Response, Task
+from annotations.services import labels as label_services
+from annotations.services import prompts as prompt_services
+from annotations.services import tasks as task_services
+from webapp.accounts.access import requires
+from webapp.accounts.models import Project
+from webapp.accounts.requests import Request
+from webapp.data import selectors, services
+from webapp.data.forms import FilterForm, ImportForm, PromptForm
+from webapp.data.models import Import
+from webapp.errors import NotFound
+from webapp.runs.lineage import models_that_learned_from
+from webapp.runs.models import Corpus
+
+EXPORTS = {
+    "prompts": export.prompt_rows,
+    "demonstrations": export.demonstration_rows,
+    "rankings": export.ranking_rows,
+}
+
+
+@require_GET
+@requires("data.view")
+def overview(request: Request, project: Project) -> HttpResponse:
+    context = {
+        "project": project,
+        "counts": selectors.counts(project),
+        "corpora": selectors.corpora(project),
+        "imports": Import.objects.filter(project=project)[:10],
+    }
+    return render(request, "data/overview.html", context)
+
+
+def listing(request: Request, project: Project, tab: str, choices: dict[str, list[tuple[str, str]]]) -> HttpResponse:
+    """One of the lists; the same template gives the page and, to htmx, its rows."""
+    form = FilterForm(project, request.GET, choices=choices)
+    rows = getattr(selectors, tab)(project, form.values())
+    found = selectors.page(rows, request.GET.get("before"))
+    if tab == "rankings":
+        attach_replies(found.rows)
+    query = request.GET.copy()
+    query.pop("before", None)
+    context = {
+        "project": project,
+        "tab": tab,
+        "form": form,
+        "page": found,
+        "query": query.urlencode(),
+        "filtered": bool(query),
+    }
+    template = "data/rows.html" if request.htmx and "before" in request.GET else "data/list.html"
+    return render(request, template, context)
+
+
+def attach_replies(rankings: list[Ranking]) -> None:
+    """Give each ranking `ordered`: its groups with the replies' texts."""
+    wanted = {pk for ranking in rankings for group in ranking.groups for pk in group}
+    texts = dict(Response.objects.filter(pk__in=wanted).values_list("pk", "text"))
+    for ranking in rankings:
+        ranking.ordered = [[texts.get(pk, "") for pk in group] for group in ranking.groups]  # type: ignore[attr-defined]
+
+
+@require_GET
+@requires("data.view")
+def prompt_list(request: Request, project: Project) -> HttpResponse:
+    states = [("live", "in use"), ("withdrawn", "withdrawn")]
+    choices = {"split": Prompt.Split.choices, "source": Prompt.Source.choices, "state": states}
+    return listing(request, project, "prompts", choices)
+
+
+@require_GET
+@requires("data.view")
+def demonstration_list(request: Request, project: Project) -> HttpResponse:
+    states = [*Demonstration.State.choices, ("retracted", "Withdrawn")]
+    return listing(request, project, "demonstrations", {"state": states, "author": selectors.authors(project)})
+
+
+@require_GET
+@requires("data.view")
+def ranking_list(request: Request, project: Project) -> HttpResponse:
+    states = [("live", "in use"), ("retracted", "withdrawn")]
+    return listing(request, project, "rankings", {"state": states, "author": selectors.authors(project)})
+
+
+@require_GET
+@requires("data.view")
+def task_list(request: Request, project: Project) -> HttpResponse:
+    return listing(request, project, "tasks", {"kind": Task.Kind.choices, "state": Task.State.choices})
+
+
+@require_GET
+@requires("data.view")
+def corpus_detail(request: Request, project: Project, pk: int) -> HttpResponse:
+    corpus = get_object_or_404(Corpus, project=project, pk=pk)
+    form = FilterForm(project, request.GET, choices={})
+    found = selectors.page(selectors.documents(corpus, form.values()), request.GET.get("before"), size=20)
+    context = {"project": project, "corpus": corpus, "form": form, "page": found, "total": corpus.documents.count()}
+    return render(request, "data/corpus.html", context)
+
+
+@require_GET
+@requires("data.view")
+def prompt_detail(request: Request, project: Project, pk: int) -> HttpResponse:
+    """Everything that hangs on a prompt: replies, tasks, labels, and the models that learned from them."""
+    prompt = get_object_or_404(Prompt, project=project, pk=pk)
+    rankings = list(prompt.rankings.select_related("author").order_by("pk"))
+    attach_replies(rankings)
+    context = {
+        "project": project,
+        "prompt": prompt,
+        "responses": prompt.responses.select_related("author", "model").order_by("pk"),
+        "demonstrations": prompt.demonstrations.select_related("author", "response").order_by("pk"),
+        "rankings": rankings,
+        "tasks": prompt.tasks.order_by("pk"),
+        "models": models_that_learned_from("prompt", prompt.pk),
+    }
+    return render(request, "data/prompt.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@requires("data.manage")
+def prompt_add(request: Request, project: Project) -> HttpResponse:
+    form = PromptForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        conversations = [[{"role": "user", "content": text}] for text in form.prompts()]
+        source = Prompt.Source.WRITTEN
+        found = prompt_services.add_prompts(
+            project=project, conversations=conversations, source=source, by=request.user
+        )
+        added = list(dict.fromkeys(found))
+        if form.cleaned_data["open_tasks"]:
+            task_services.open_write_tasks(prompts=added)
+        messages.success(request, f"{len(added)} prompts are in the project now.")
+        return redirect("data_prompts", project.slug)
+    return render(request, "data/prompt_add.html", {"project": project, "form": form})
+
+
+@require_POST
+@requires("data.manage")
+def prompt_withdraw(request: Request, project: Project, pk: int) -> HttpResponseRedirect:
+    get_object_or_404(Prompt, project=project, pk=pk)
+    prompt_services.withdraw_prompts(prompts=Prompt.objects.filter(project=project, pk=pk))
+    messages.success(
+        request, "The prompt is withdrawn: nobody is asked about it any more, and no new snapshot holds it."
+    )
+    return redirect("data_prompt", project.slug, pk)
+
+
+@require_POST
+@requires("data.manage")
+def label_withdraw(request: Request, project: Project, kind: str, pk: int) -> HttpResponseRedirect:
+    model: Any = {"demonstration": Demonstration, "ranking": Ranking}.get(kind)
+    if model is None:
+        raise NotFound("There is no such kind of label.")
+    label = get_object_or_404(model, prompt__project=project, pk=pk)
+    label_services.withdraw_label(label=label)
+    messages.success(request, "The label is withdrawn: it does not count any more, and no new snapshot holds it.")
+    return redirect("data_prompt", project.slug, label.prompt_id)
+
+
+@require_http_methods(["GET", "POST"])
+@requires("data.manage")
+def import_new(request: Request, project: Project) -> HttpResponse:
+    form = ImportForm(request.POST or None, request.FILES or None)
+    if request.method == "POST" and form.is_valid():
+        asked = form.cleaned_data
+        record = services.start_import(
+            project=project,
+            by=request.user,
+            upload=asked["file"],
+            kind=services.kind_named(asked["kind"]),
+            corpus=asked["corpus"],
+            licence=asked["licence"],
+            open_tasks=asked["open_tasks"],
+        )
+        return redirect("data_import", project.slug, record.pk)
+    return render(request, "data/import_new.html", {"project": project, "form": form})
+
+
+@require_GET
+@requires("data.view")
+def import_detail(request: Request, project: Project, pk: int) -> HttpResponse:
+    record = get_object_or_404(Import, project=project, pk=pk)
+    template = "data/import_state.html" if request.htmx else "data/import.html"
+    return render(request, template, {"project": project, "import": record})
+
+
+@require_GET
+@requires("data.view")
+def export_rows(request: Request, project: Project, kind: str) -> StreamingHttpResponse:
+    """Everything of a kind as JSON lines, in the rows that training reads."""
+    if kind not in EXPORTS:
+        raise NotFound(f"There is no export of {kind}. There are: {', '.join(EXPORTS)}.")
+    response = StreamingHttpResponse(json_lines(kind, project), content_type="application/x-ndjson")
+    response["Content-Disposition"] = f'attachment; filename="{project.slug}-{kind}.jsonl"'
+    return response
+
+
+def json_lines(kind: str, project: Project) -> Iterator[str]:
+    for row in EXPORTS[kind](project):
+        yield json.dumps(row.model_dump(exclude_none=True), ensure_ascii=False) + "\n"
