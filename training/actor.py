@@ -170,7 +170,7 @@ class Actor:
         ids = torch.arange(4, device=self.device)[None]
         parts = self._logits(hidden_states(self.model, ids))
         whole = self.model(input_ids=ids, use_cache=False).logits
-        if not torch.allclose(parts.float(), whole.float(), atol=1e-3, rtol=1e-3):
+        if not torch.allclose(parts.float(), whole.float(), atol=1e-3, rtol=1e-3, equal_nan=True):
             raise TrainingError(
                 f"ppo: the logits of {type(self._base).__name__} are not its last hidden states times its output "
                 "embeddings, so PPO cannot train it",

@@ -162,6 +162,7 @@ class Trainer:
             self.run.warn(f"step {step}: a gradient was no finite number, its update is skipped", step)
         if figures.get("val/rollout_gap", 0) > MOST_GAP.get(self.updater.compute.dtype, 0.1):
             self._warn_once(
+                "gap",
                 step,
                 f"the same tokens differ by {figures['val/rollout_gap']:.3f} nats on average between rollout and "
                 "learning; set precision to fp32 if learning is unstable",
@@ -175,9 +176,9 @@ class Trainer:
             self.stopped = verdict
             self.run.warn(f"stopped at step {step}: {verdict}", step)
 
-    def _warn_once(self, step: int, message: str) -> None:
-        if message[:40] not in self._warned:
-            self._warned.add(message[:40])
+    def _warn_once(self, what: str, step: int, message: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
             self.run.warn(message, step)
 
     # ------------------------------------------------------------------------------------------------------ evaluation
