@@ -68,7 +68,11 @@ class Report:
         self.left_out.setdefault(reason, Reason()).add(place)
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "known": {kind: n - self.added[kind] for kind, n in self.found.items()}}
+        return {
+            "found": dict(self.found),
+            "known": {kind: n - self.added[kind] for kind, n in self.found.items()},
+            "left_out": {reason: asdict(left) for reason, left in self.left_out.items()},
+        }
 
 
 def load(
