@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import reverse
+
+from annotations.models import Demonstration, Prompt
+from tests import factories
+from webapp.data import services, tasks
+from webapp.data.models import Import
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def mos(client, mo):
+    client.force_login(mo)
+    return client
+
+
+@pytest.fixture
+def hand_in(mos, django_capture_on_commit_callbacks, monkeypatch):
+    """Hand in a file on the page, and read it as the worker would."""
+
+    def send(content: str, name: str = "rows.jsonl", **fields: str) -> Import:
+        monkeypatch.setattr(services, "wake", lambda record: tasks.read_import(record.pk))
+        with django_capture_on_commit_callbacks(execute=True):
+            data = {"file": SimpleUploadedFile(name, content.encode()), **fields}
+            mos.post(reverse("data_import_new", args=["kite"]), data)
+        return Import.objects.latest("pk")
+
+    return send
+
+
+def page(client, name, *args, **query):
+    answer = client.get(reverse(name, args=args), query)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def test_an_empty_project_says_what_to_do_next(mos):
+    assert "Import text" in page(mos, "data", "kite")
+    assert "No prompts yet" in page(mos, "data_prompts", "kite")
+    assert "No rankings yet" in page(mos, "data_rankings", "kite")
+
+
+def test_lists_are_narrowed_by_their_filters(mos, project):
+    factories.prompt(project, "Why is the sky blue?", split="heldout")
+    factories.prompt(project, "Why is grass green?", split="train")
+    found = page(mos, "data_prompts", "kite", split="heldout")
+    assert "sky" in found
+    assert "grass" not in found
+    assert "Nothing fits these filters" in page(mos, "data_prompts", "kite", q="sea")
+
+
+def test_a_filter_that_is_nonsense_counts_as_none(mos, project):
+    factories.prompt(project, "Why is the sky blue?")
+    assert "sky" in page(mos, "data_prompts", "kite", split="sideways", before="x")
+
+
+def test_labels_stand_with_their_author(mos, project, ann):
+    factories.demonstration(project, ann, "Because of scattering.")
+    factories.ranking(project, ann)
+    assert "Because of scattering." in page(mos, "data_demonstrations", "kite", author=str(ann.pk))
+    assert "Ann" in page(mos, "data_rankings", "kite")
+    assert "Because of scattering." in page(mos, "data_prompt", "kite", Demonstration.objects.get().prompt_id)
+
+
+def test_prompts_are_written_one_a_line(mos, project):
+    mos.post(reverse("data_prompt_add", args=["kite"]), {"text": "Sing\r\n\r\nDance\r\nSing", "open_tasks": "on"})
+    assert sorted(prompt.text for prompt in Prompt.objects.all()) == ["Dance", "Sing"]
+    assert project.tasks.count() == 2
+
+
+def test_prompts_of_several_lines_are_parted_by_dashes(mos):
+    mos.post(reverse("data_prompt_add", args=["kite"]), {"text": "Sing\na song\n---\nDance"})
+    assert sorted(prompt.text for prompt in Prompt.objects.all()) == ["Dance", "Sing\na song"]
+
+
+def test_a_file_that_is_handed_in_is_loaded(mos, hand_in):
+    record = hand_in('{"prompt": "Sing"}\n{"text": ""}\n')
+    assert record.state == Import.State.DONE, record.error
+    assert Prompt.objects.get().source_ref == "rows.jsonl:1"
+    assert "empty text" in page(mos, "data_import", "kite", record.pk)
+
+
+def test_a_bad_file_says_which_line_and_loads_nothing(mos, hand_in):
+    record = hand_in('{"prompt": "Sing"}\n{"prompt": \n')
+    assert record.state == Import.State.FAILED
+    assert "rows.jsonl:2: not valid JSON" in page(mos, "data_import", "kite", record.pk)
+    assert not Prompt.objects.exists()
+
+
+def test_a_file_of_no_known_kind_is_refused_at_once(mos):
+    data = {"file": SimpleUploadedFile("rows.exe", b"x")}
+    answer = mos.post(reverse("data_import_new", args=["kite"]), data)
+    assert answer.status_code == 400
+    assert "cannot tell what this file holds" in answer.content.decode()
+    assert not Import.objects.exists()
+
+
+def test_a_file_over_which_workers_die_is_given_up(hand_in):
+    record = hand_in('{"prompt": "Sing"}\n')
+    Import.objects.filter(pk=record.pk).update(state=Import.State.WAITING, attempts=services.MOST_ATTEMPTS)
+    tasks.read_import(record.pk)
+    record.refresh_from_db()
+    assert (record.state, "smaller" in record.error) == (Import.State.FAILED, True)
+
+
+def test_an_export_is_the_rows_that_training_reads(mos, project, ann):
+    factories.demonstration(project, ann, "Because.", state=Demonstration.State.ACCEPTED)
+    answer = mos.get(reverse("data_export", args=["kite", "demonstrations"]))
+    (line,) = b"".join(answer.streaming_content).decode().splitlines()
+    assert json.loads(line)["messages"][-1] == {"role": "assistant", "content": "Because."}
+
+
+def test_a_withdrawn_label_is_exported_no_more(mos, project, ann):
+    label = factories.demonstration(project, ann, "Because.", state=Demonstration.State.ACCEPTED)
+    mos.post(reverse("data_label_withdraw", args=["kite", "demonstration", label.pk]))
+    answer = mos.get(reverse("data_export", args=["kite", "demonstrations"]))
+    assert b"".join(answer.streaming_content) == b""
