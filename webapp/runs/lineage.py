@@ -19,13 +19,21 @@ ROW_KINDS = {
 }
 
 
+COLUMNS = {"labels": 0, "snapshot": 1, "run": 2, "model": 3, "deployment": 4}
+
+
 class Node(NamedTuple):
     key: str  # e.g. run:7
     kind: str  # labels, snapshot, run, model or deployment
     title: str
     detail: str
     url: str
-    column: int  # from the oldest ancestor on the left
+    row: int = 0  # from the oldest ancestor at the top
+    current: bool = False
+
+    @property
+    def column(self) -> int:
+        return COLUMNS[self.kind]
 
 
 class Edge(NamedTuple):
@@ -39,76 +47,96 @@ class Lineage(NamedTuple):
 
 
 def lineage(model: ModelVersion) -> Lineage:
-    """What a model descends from and where it was deployed: labels → snapshot → run → model → deployment."""
-    graph = Graph()
-    graph.add_model(model)
-    for deployment in model.deployments.select_related("by").order_by("since"):
-        key = f"deployment:{deployment.pk}"
-        detail = f"{deployment.since:%-d %b %Y}, by {deployment.by}"
-        label = deployment.get_state_display()
-        graph.add(Node(key, "deployment", label, detail, reverse("deployment_list", args=[model.project.slug]), 0))
-        graph.edges.append(Edge(f"model:{model.pk}", key))
+    """What a model descends from and where it was deployed: labels → snapshot → run → model → deployment.
+
+    A run has a row of its own with what it read and made; rows go from the oldest to the newest.
+    """
+    graph = Graph(model)
     return graph.laid_out()
 
 
 class Graph:
-    def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {}
+    def __init__(self, model: ModelVersion) -> None:
+        self.current = model
+        self.runs: dict[int, Run] = {}
+        self.models: dict[int, ModelVersion] = {}
         self.edges: list[Edge] = []
+        self.follow_model(model)
 
-    def add(self, node: Node) -> bool:
-        """False where it is there already."""
-        if node.key in self.nodes:
-            return False
-        self.nodes[node.key] = node
-        return True
-
-    def add_model(self, model: ModelVersion) -> str:
+    def follow_model(self, model: ModelVersion) -> str:
         key = f"model:{model.pk}"
-        detail = f"{model.get_kind_display()}, number {model.number}"
-        if self.add(Node(key, "model", model.name, detail, reverse("model_detail", args=[model.pk]), 0)):
-            run = Run.objects.filter(output=model).first()
-            if run:
-                self.edges.append(Edge(self.add_run(run), key))
+        if model.pk not in self.models:
+            self.models[model.pk] = model
+            if run := Run.objects.filter(output=model).first():
+                self.edges.append(Edge(self.follow_run(run), key))
         return key
 
-    def add_run(self, run: Run) -> str:
+    def follow_run(self, run: Run) -> str:
         key = f"run:{run.pk}"
-        detail = f"{run.stage}, {run.get_state_display().lower()}"
-        if not self.add(Node(key, "run", run.name, detail, reverse("run_detail", args=[run.pk]), 0)):
-            return key
-        for model in (run.base, run.tokenizer, run.reward):
-            if model:
-                self.edges.append(Edge(self.add_model(model), key))
-        if run.corpus_run:
-            self.edges.append(Edge(self.add_run(run.corpus_run), key))
-        for snapshot in run.snapshots.all():
-            self.edges.append(Edge(self.add_snapshot(snapshot), key))
-        return key
-
-    def add_snapshot(self, snapshot: Snapshot) -> str:
-        key, url = f"snapshot:{snapshot.pk}", reverse("snapshot_detail", args=[snapshot.pk])
-        rows = snapshot.counts.get("train", 0) + snapshot.counts.get("heldout", 0)
-        if self.add(Node(key, "snapshot", snapshot.name, f"{snapshot.created_at:%-d %b %Y}", url, 0)):
-            labels = Node(f"labels:{snapshot.pk}", "labels", f"{rows:,} {snapshot.kind}", "", f"{url}#rows", 0)
-            self.add(labels)
-            self.edges.append(Edge(labels.key, key))
+        if run.pk not in self.runs:
+            self.runs[run.pk] = run
+            for model in (run.base, run.tokenizer, run.reward):
+                if model:
+                    self.edges.append(Edge(self.follow_model(model), key))
+            if run.corpus_run:
+                self.edges.append(Edge(self.follow_run(run.corpus_run), key))
         return key
 
     def laid_out(self) -> Lineage:
-        """Columns by the longest way from a source, so that every edge goes to the right."""
-        columns: dict[str, int] = {}
-        before: dict[str, list[str]] = {}
-        for edge in self.edges:
-            before.setdefault(edge.target, []).append(edge.source)
+        """Rows in the order in which runs were launched, which no input of a run can come after."""
+        nodes: dict[str, Node] = {}
+        row = 0
+        made = {run.output_id for run in self.runs.values()}
+        for model in self.models.values():
+            if model.pk not in made:
+                nodes[f"model:{model.pk}"] = self.model_node(model, row)
+                row += 1
+        for pk in sorted(self.runs):
+            run = self.runs[pk]
+            height = self.place_snapshots(run, nodes, row)
+            nodes[f"run:{pk}"] = run_node(run, row)
+            if run.output_id in self.models:
+                model = self.models[run.output_id]
+                nodes[f"model:{model.pk}"] = self.model_node(model, row)
+            row += max(1, height)
+        self.place_deployments(nodes)
+        return Lineage(list(nodes.values()), self.edges)
 
-        def column(key: str) -> int:
-            if key not in columns:
-                columns[key] = 1 + max((column(source) for source in before.get(key, [])), default=-1)
-            return columns[key]
+    def place_snapshots(self, run: Run, nodes: dict[str, Node], row: int) -> int:
+        height = 0
+        for snapshot in run.snapshots.all():
+            key = f"snapshot:{snapshot.pk}"
+            self.edges.append(Edge(key, f"run:{run.pk}"))
+            if key not in nodes:
+                url = reverse("snapshot_detail", args=[snapshot.pk])
+                rows = snapshot.counts.get("train", 0) + snapshot.counts.get("heldout", 0)
+                labels = Node(
+                    f"labels:{snapshot.pk}", "labels", f"{rows:,} {snapshot.kind}", "", f"{url}#rows", row + height
+                )
+                nodes[labels.key] = labels
+                nodes[key] = Node(key, "snapshot", snapshot.name, f"{snapshot.created_at:%-d %b %Y}", url, row + height)
+                self.edges.append(Edge(labels.key, key))
+                height += 1
+        return height
 
-        nodes = [node._replace(column=column(node.key)) for node in self.nodes.values()]
-        return Lineage(sorted(nodes, key=lambda node: (node.column, node.key)), self.edges)
+    def place_deployments(self, nodes: dict[str, Node]) -> None:
+        row = nodes[f"model:{self.current.pk}"].row
+        for place, deployment in enumerate(self.current.deployments.order_by("since")):
+            key = f"deployment:{deployment.pk}"
+            url = reverse("deployment_list", args=[self.current.project.slug])
+            since = f"since {deployment.since:%-d %b %Y}"
+            nodes[key] = Node(key, "deployment", deployment.get_state_display(), since, url, row + place)
+            self.edges.append(Edge(f"model:{self.current.pk}", key))
+
+    def model_node(self, model: ModelVersion, row: int) -> Node:
+        detail = f"{model.get_kind_display()} {model.number}"
+        url = reverse("model_detail", args=[model.pk])
+        return Node(f"model:{model.pk}", "model", model.name, detail, url, row, model.pk == self.current.pk)
+
+
+def run_node(run: Run, row: int) -> Node:
+    detail = f"{run.stage}, {run.get_state_display().lower()}"
+    return Node(f"run:{run.pk}", "run", run.name, detail, reverse("run_detail", args=[run.pk]), row)
 
 
 def models_that_learned_from(kind: str, row_id: int) -> QuerySet[ModelVersion]:

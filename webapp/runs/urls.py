@@ -1,5 +1,24 @@
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from webapp.runs.views import launch, models, runs, snapshots
+
+urlpatterns = [
+    path("projects/<slug:slug>/runs/", runs.run_list, name="run_list"),
+    path("projects/<slug:slug>/runs/compare/", runs.run_compare, name="run_compare"),
+    path("projects/<slug:slug>/runs/metrics/", runs.run_metrics, name="run_metrics"),
+    path("projects/<slug:slug>/runs/launch/<str:stage>/", launch.run_launch, name="run_launch"),
+    path("projects/<slug:slug>/runs/launch/<str:stage>/estimate/", launch.run_estimate, name="run_estimate"),
+    path("projects/<slug:slug>/data/snapshots/", snapshots.snapshot_list, name="snapshot_list"),
+    path("projects/<slug:slug>/data/snapshots/new/", snapshots.snapshot_create, name="snapshot_create"),
+    path("snapshots/<int:pk>/", snapshots.snapshot_detail, name="snapshot_detail"),
+    path("runs/<int:pk>/", runs.run_detail, name="run_detail"),
+    path("runs/<int:pk>/status/", runs.run_status, name="run_status"),
+    path("runs/<int:pk>/activity/", runs.run_activity, name="run_activity"),
+    path("runs/<int:pk>/stop/", runs.run_stop, name="run_stop"),
+    path("runs/<int:pk>/resume/", runs.run_resume, name="run_resume"),
+    path("runs/<int:pk>/retry/", runs.run_retry, name="run_retry"),
+    path("runs/<int:pk>/import/", runs.run_import, name="run_import"),
+    path("models/<int:pk>/", models.model_detail, name="model_detail"),
+]

@@ -1,0 +1,78 @@
+"""Which metrics share a chart, and their points as the browser draws them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from webapp.runs.models import Run
+from webapp.runs.selectors import metrics_since
+
+MOST_POINTS = 600
+
+
+class Group(NamedTuple):
+    title: str
+    unit: str
+    names: str  # a regular expression that the whole name matches
+
+
+# The first group that a name matches has it; names that none matches get a chart of their own.
+GROUPS = (
+    Group("Loss", "nats", r"(heldout_)?loss(/ptx)?"),
+    Group("Bits per byte", "bits", r"(heldout_)?bits_per_byte"),
+    Group("Accuracy on rankings", "share", r"(heldout_)?accuracy.*"),
+    Group("Reward", "score", r"objective/(scores|rlhf_reward)|heldout_reward|reward"),
+    Group("KL from the reference", "nats a reply", r"objective/kl|heldout_kl|kl"),
+    Group("Length of replies", "tokens", r"length/.*|heldout_length|length"),
+    Group("Entropy", "nats", r"(objective/|policy/)?(entropy)(_avg)?"),
+    Group("Replies that ended", "share", r"(heldout_)?ended"),
+    Group("Tokens a second", "tokens/s", r"tokens_per_second"),
+    Group("Policy and value loss", "", r"loss/(policy|value)(_avg)?"),
+    Group("Size of the update", "", r"policy/(approxkl|clipfrac)_avg|val/clipfrac_avg"),
+    Group("Gradient norm", "", r".*grad_norm"),
+    Group("Learning rate", "", r"learning_rate.*"),
+    Group("Time of a step", "seconds", r"time/.*"),
+)
+FIRST = 6  # this many charts are open from the start, the others fold
+HIDDEN = re.compile(r"step|steps|episode|tokens|parameters|skipped|val/num_eos_tokens|val/ratio.*")
+
+
+def group_of(name: str) -> int:
+    """The place of a metric's chart; the number of groups for one that has its own."""
+    return next((place for place, group in enumerate(GROUPS) if re.fullmatch(group.names, name)), len(GROUPS))
+
+
+def charts(runs: list[Run], since: int = 0) -> list[dict[str, Any]]:
+    """[{title, unit, series: [{label, run, name, step, value}]}], most telling first, thinned to what is seen."""
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for place, run in enumerate(runs):
+        for name, series in metrics_since(run, since).items():
+            if HIDDEN.fullmatch(name):
+                continue
+            order = group_of(name)
+            group = GROUPS[order] if order < len(GROUPS) else Group(words(name), "", "")
+            chart = found.setdefault(
+                (order, group.title), {"title": group.title, "unit": group.unit, "open": order < FIRST, "series": []}
+            )
+            label = words(name) if len(runs) == 1 else f"{run.name}: {words(name)}"
+            chart["series"].append({"label": label, "name": name, "run": place} | thinned(series))
+    return [found[key] for key in sorted(found)]
+
+
+def thinned(series: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """At most MOST_POINTS of them, evenly spread, the newest always among them."""
+    count = len(series["step"])
+    stride = -(-count // MOST_POINTS)
+    if stride <= 1:
+        return series
+    kept = range((count - 1) % stride, count, stride)
+    return {key: [values[place] for place in kept] for key, values in series.items()}
+
+
+def words(name: str) -> str:
+    """A metric's name as a person reads it."""
+    text = name.replace("objective/", "").replace("_avg", "").replace("heldout_", "held-out ")
+    text = text.replace("/", ": ").replace("_", " ").replace("scores", "score")
+    text = re.sub(r"\b(kl|approxkl)\b", lambda match: {"kl": "KL", "approxkl": "KL of the update"}[match[0]], text)
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,103 @@
+"""How long a run will take, from runs like it or, before there are any, from a rule of thumb.
+
+A stage's work is counted in floating-point operations: 6 for each parameter and token learned from, 2 for each
+parameter and token read or generated (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). How many of them a machine
+does a second is taken from the project's last runs of the stage; without any, RULE_OF_THUMB is what small models reach
+on two CPU cores.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any, NamedTuple
+
+from training.contract import Stage
+from webapp.accounts.models import Project
+from webapp.registry.models import ModelVersion
+from webapp.runs.models import Run, Snapshot
+
+RULE_OF_THUMB = 30e9  # floating-point operations a second
+START = 12.0  # seconds that any run takes to start and to save
+CHARACTERS_A_TOKEN = 4.0
+UNKNOWN_PARAMETERS = 3_000_000
+TEXT_A_SECOND = 400_000.0  # characters that cleaning and tokenizer training get through
+
+
+class Estimate(NamedTuple):
+    seconds: float
+    measured: bool  # from past runs, not from the rule of thumb
+
+
+def estimate(
+    project: Project,
+    stage: Stage,
+    config: dict[str, Any],
+    *,
+    snapshots: list[Snapshot],
+    corpus_run: Run | None,
+    base: ModelVersion | None,
+) -> Estimate:
+    work = work_of(stage, config, snapshots, corpus_run, base)
+    speeds = []
+    past = Run.objects.filter(project=project, stage=stage, state=Run.State.SUCCEEDED).order_by("-id")
+    for run in past.select_related("base", "corpus_run").prefetch_related("snapshots")[:5]:
+        seconds = run.result.get("seconds", {}).get("total", 0.0)
+        if seconds > 0:
+            done = work_of(stage, run.config, list(run.snapshots.all()), run.corpus_run, run.base)
+            speeds.append(done / max(seconds - START, 0.2 * seconds))
+    usual = TEXT_A_SECOND if stage in ("corpus", "tokenizer") else RULE_OF_THUMB
+    seconds = START + work / (median(speeds) if speeds else usual)
+    minutes = float(config.get("minutes") or 0)
+    return Estimate(min(seconds, START + 60 * minutes) if minutes else seconds, bool(speeds))
+
+
+def work_of(
+    stage: Stage,
+    config: dict[str, Any],
+    snapshots: list[Snapshot],
+    corpus_run: Run | None,
+    base: ModelVersion | None,
+) -> float:
+    """Floating-point operations; characters for the stages that only read text."""
+    characters = float(sum(snapshot.counts.get("characters", 0) for snapshot in snapshots))
+    if corpus_run and stage in ("tokenizer", "pretrain"):
+        characters += corpus_characters(corpus_run)
+    if stage in ("corpus", "tokenizer"):
+        return characters
+    parameters = float((base.parameters if base else None) or size_of(config))
+    if stage in ("ppo", "sample", "evaluate"):
+        return (
+            parameters
+            * generated(stage, config, snapshots)
+            * (2 + (6 * config.get("epochs", 1) + 6 if stage == "ppo" else 0))
+        )
+    tokens = characters / CHARACTERS_A_TOKEN * float(config.get("epochs", 1))
+    if most := config.get("max_steps"):
+        tokens = min(tokens, float(most) * config["batch_tokens"])
+    return 6 * parameters * tokens
+
+
+def generated(stage: Stage, config: dict[str, Any], snapshots: list[Snapshot]) -> float:
+    """Tokens of prompts and replies; a reply is taken to be two thirds of the longest allowed."""
+    sampling = config.get("sampling", {})
+    length = sampling.get("max_new_tokens", 96) * 2 / 3 + 40
+    if stage == "ppo":
+        return length * float(config["steps"]) * config["prompts_per_step"] * config.get("samples_per_prompt", 1)
+    part = "heldout" if stage == "evaluate" else None
+    rows = sum(
+        snapshot.counts.get(name, 0) for snapshot in snapshots for name in ("train", "heldout") if part in (None, name)
+    )
+    return length * rows * float(config.get("replies", 1))
+
+
+def corpus_characters(run: Run) -> float:
+    counts = run.result.get("counts", {})
+    known = counts.get("characters") or counts.get("characters_kept")
+    return float(known or sum(snapshot.counts.get("characters", 0) for snapshot in run.snapshots.all()))
+
+
+def size_of(config: dict[str, Any]) -> float:
+    """Parameters of a model made from scratch: 12 times layers times the width squared, and its embeddings."""
+    if "hidden" not in config:
+        return UNKNOWN_PARAMETERS
+    return 12.0 * config["layers"] * config["hidden"] ** 2 + 2048 * config["hidden"]

@@ -1,0 +1,254 @@
+"""The launch form, made from the contract's settings models, so that the two cannot part; and the snapshot form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from django import forms
+from django.db.models import QuerySet
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from training.contract import SETTINGS, Stage
+from webapp.accounts.models import Project
+from webapp.registry.models import ModelVersion
+from webapp.registry.selectors import models_of
+from webapp.runs.models import Corpus, Run, Snapshot
+from webapp.runs.selectors import corpora_of, snapshots_of, succeeded_corpus_runs
+from webapp.runs.stages import NEEDS, extra
+
+WORDS = {
+    "kl": "KL",
+    "lora": "LoRA",
+    "gae": "GAE",
+    "ptx": "PTX",
+    "lr": "learning rate",
+    "kv": "key-value",
+    "beta2": "β₂",
+}
+NEW_SNAPSHOT = "A new snapshot of all there is now"
+START_WITH: dict[Stage, tuple[str, ...]] = {  # which stages' models come to mind first, as the base
+    "sft": ("pretrain",),
+    "reward": ("sft",),
+    "ppo": ("sft", "ppo", "dpo"),
+    "dpo": ("sft",),
+    "sample": ("ppo", "dpo", "sft"),
+    "evaluate": ("ppo", "dpo", "sft"),
+}
+
+
+def label_of(name: str) -> str:
+    words = [WORDS.get(word, word) for word in re.split(r"[_.]", name)]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
+
+
+def settings_leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, dict[str, Any]]]:
+    """(dotted name, field, what the contract says of it) of every setting that a person may change."""
+    for name, field in model.model_fields.items():
+        said = extra(model, name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from settings_leaves(field.annotation, f"{prefix}{name}.")
+        elif "advanced" in said:
+            yield f"{prefix}{name}", field, said
+
+
+def form_field(name: str, field: FieldInfo, said: dict[str, Any]) -> forms.Field:
+    unit = f" ({said['unit']})" if said.get("unit") else ""
+    common = {
+        "label": label_of(name.removeprefix("sampling.")) + unit,
+        "help_text": field.description or "",
+        "initial": field.default,
+        "required": field.annotation not in (bool, str),
+    }
+    limits = {type(limit).__name__: limit for limit in field.metadata}
+    low = getattr(limits.get("Ge"), "ge", None)
+    high = getattr(limits.get("Le"), "le", None)
+    if get_origin(field.annotation) is Literal:
+        return forms.ChoiceField(choices=[(value, value) for value in get_args(field.annotation)], **common)
+    if field.annotation is bool:
+        return forms.BooleanField(**common)
+    if field.annotation is int:
+        return forms.IntegerField(min_value=low, max_value=high, **common)
+    if field.annotation is float:
+        widget = forms.NumberInput(attrs={"step": "any"})
+        return forms.FloatField(min_value=low, max_value=high, widget=widget, **common)
+    return forms.CharField(**common)
+
+
+class LaunchForm(forms.Form):
+    """Inputs and settings of one stage's run. `cleaned_data["config"]` holds the settings, nested as in the contract."""
+
+    def __init__(self, *args: Any, project: Project, stage: Stage, like: Run | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.project, self.stage, self.needs = project, stage, NEEDS[stage]
+        self.fields["name"] = forms.CharField(required=False, max_length=100, help_text="Empty: its stage and number.")
+        self.input_names: list[str] = []
+        for kind, required in self.needs.snapshots.items():
+            self.add_snapshot(kind, required)
+        self.add_inputs()
+        self.leaves = list(settings_leaves(SETTINGS[stage]))
+        for name, field, said in self.leaves:
+            self.fields[name] = form_field(name, field, said)
+        self.suggest(like)
+
+    def add_input(self, name: str, field: forms.Field) -> None:
+        self.fields[name] = field
+        self.input_names.append(name)
+
+    def add_snapshot(self, kind: str, required: bool) -> None:
+        snapshots = snapshots_of(self.project, kind=kind)
+        field = SnapshotField(snapshots, required=False, label=Snapshot.Kind(kind).label)
+        field.empty_label = NEW_SNAPSHOT if required else "None"
+        field.help_text = "" if required else "Measured on the rows that were held out."
+        if not required:
+            field.initial = snapshots.first()
+        self.add_input(kind, field)
+
+    def add_inputs(self) -> None:
+        needs, models = self.needs, models_of(self.project)
+        policies = models.filter(kind__in=(ModelVersion.Kind.FULL, ModelVersion.Kind.ADAPTER))
+        if needs.corpus_run is not None:
+            self.add_input("corpus_run", RunField(succeeded_corpus_runs(self.project), needs.corpus_run, CORPUS_HELP))
+        if needs.tokenizer is not None:
+            tokenizers = models.filter(kind=ModelVersion.Kind.TOKENIZER)
+            self.add_input("tokenizer", ModelField(tokenizers, needs.tokenizer, "Cuts text into tokens."))
+        if needs.base is not None:
+            base = ModelField(policies, False, "What this starts from.")
+            base.label = "Model" if self.stage in ("sample", "evaluate") else "Start from"
+            self.add_input("base", base)
+            self.add_input(
+                "base_name", forms.CharField(required=False, max_length=300, label="Or name one", help_text=HUB)
+            )
+        if needs.reward is not None:
+            rewards = models.filter(kind=ModelVersion.Kind.REWARD)
+            self.add_input("reward", ModelField(rewards, needs.reward, "Scores the replies."))
+        if needs.baseline is not None:
+            self.add_input("baseline", ModelField(policies, False, "Its replies are compared with the model's."))
+        if self.stage == "sample":
+            self.add_input(
+                "rank_replies", forms.BooleanField(required=False, initial=True, label="Ask people to rank the replies")
+            )
+
+    def suggest(self, like: Run | None) -> None:
+        """Preselect what comes next in the loop, or what another run had."""
+        if like is not None:
+            self.suggest_like(like)
+            return
+        for name in ("corpus_run", "tokenizer", "reward"):
+            # a corpus mixed into PPO is a choice, not a habit
+            if name in self.fields and (self.fields[name].required or self.stage not in ("ppo", "sample")):
+                self.fields[name].initial = self.fields[name].queryset.first()  # type: ignore[attr-defined]
+        if "base" in self.fields and self.stage != "pretrain":
+            self.fields["base"].initial = self.usual_base()
+            if self.fields["base"].initial is None:
+                self.fields["base_name"].initial = self.project.base_model
+        usual = {
+            "sampling.temperature": self.project.temperature,
+            "sampling.top_p": self.project.top_p,
+            "sampling.max_new_tokens": self.project.max_new_tokens,
+            "replies": self.project.replies_to_rank,
+        }
+        for name, value in usual.items():
+            if name in self.fields and self.stage == "sample":
+                self.fields[name].initial = value
+
+    def usual_base(self) -> ModelVersion | None:
+        models: QuerySet[ModelVersion] = self.fields["base"].queryset  # type: ignore[attr-defined]
+        for stage in START_WITH.get(self.stage, ()):
+            if found := models.filter(stage=stage).first():
+                return found
+        return models.first()
+
+    def suggest_like(self, like: Run) -> None:
+        for snapshot in like.snapshots.all():
+            if snapshot.kind in self.fields:
+                self.fields[snapshot.kind].initial = snapshot
+        for name in ("corpus_run", "tokenizer", "base", "base_name", "reward", "baseline", "rank_replies"):
+            if name in self.fields:
+                self.fields[name].initial = getattr(like, name)
+        for name, _, _ in self.leaves:
+            value: Any = like.config
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is not None:
+                self.fields[name].initial = value
+
+    def inputs(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.input_names]
+
+    def usual_settings(self) -> list[forms.BoundField]:
+        return [self[name] for name, _, said in self.leaves if not said["advanced"]]
+
+    def advanced_settings(self) -> list[forms.BoundField]:
+        return [self[name] for name, _, said in self.leaves if said["advanced"]]
+
+    def has_advanced_errors(self) -> bool:
+        return any(name in self.errors for name, _, said in self.leaves if said["advanced"])
+
+    def clean(self) -> dict[str, Any]:
+        """Nest the settings and hold them against the contract, whose words go to the fields they are about."""
+        values = self.cleaned_data
+        config: dict[str, Any] = {}
+        for name, _, _ in self.leaves:
+            if values.get(name) is not None:
+                *path, last = name.split(".")
+                place = config
+                for part in path:
+                    place = place.setdefault(part, {})
+                place[last] = values[name]
+        if not self.errors:
+            try:
+                SETTINGS[self.stage].model_validate(config)
+            except ValidationError as error:
+                for item in error.errors():
+                    name = ".".join(str(part) for part in item["loc"])
+                    self.add_error(name if name in self.fields else None, item["msg"].removeprefix("Value error, "))
+        return values | {"config": config}
+
+
+CORPUS_HELP = "Whose cleaned text this reads."
+HUB = "A Hugging Face hub name or a folder on the training machine, instead of a model of the project."
+
+
+class SnapshotField(forms.ModelChoiceField):
+    def label_from_instance(self, obj: Snapshot) -> str:
+        counts = f"{obj.counts.get('train', 0):,} to learn from, {obj.counts.get('heldout', 0):,} held out"
+        return f"{obj.name} ({counts}, {obj.created_at:%-d %b %Y})"
+
+
+class ModelField(forms.ModelChoiceField):
+    def __init__(self, queryset: QuerySet[ModelVersion], required: bool, help_text: str) -> None:
+        super().__init__(queryset, required=required, help_text=help_text, empty_label="None")
+
+    def label_from_instance(self, obj: ModelVersion) -> str:
+        return f"{obj.number} · {obj.name} ({obj.get_kind_display().lower()})"
+
+
+class RunField(forms.ModelChoiceField):
+    def __init__(self, queryset: QuerySet[Run], required: bool, help_text: str) -> None:
+        super().__init__(queryset, required=required, help_text=help_text, empty_label="None", label="Corpus run")
+
+
+class SnapshotForm(forms.Form):
+    kind = forms.ChoiceField(choices=Snapshot.Kind.choices, label="What to freeze")
+    name = forms.CharField(required=False, max_length=100, help_text="Empty: its kind and a number.")
+    corpora: forms.ModelMultipleChoiceField[Corpus] = forms.ModelMultipleChoiceField(
+        None, required=False, widget=forms.CheckboxSelectMultiple, help_text="For text only. None chosen: all of them."
+    )
+    limit = forms.IntegerField(
+        required=False, min_value=1, label="At most", help_text="Rows to learn from. Empty: all of them."
+    )
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["corpora"].queryset = corpora_of(project)  # type: ignore[attr-defined]
+
+    def filters(self) -> dict[str, Any]:
+        """As create_snapshot takes them."""
+        values = self.cleaned_data
+        documents = values["kind"] == Snapshot.Kind.DOCUMENTS
+        corpora = [corpus.pk for corpus in values["corpora"]] if documents else []
+        return {"corpora": corpora, "limit": values["limit"]}

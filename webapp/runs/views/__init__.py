@@ -1,0 +1,1 @@
+"""Views of runs, snapshots and a model's descent."""

@@ -1,0 +1,110 @@
+"""The launch form and its estimate of time."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from training.contract import Stage
+from webapp.accounts.access import requires
+from webapp.accounts.models import Project
+from webapp.errors import TutelageError
+from webapp.registry.models import ModelVersion
+from webapp.registry.views import person
+from webapp.runs import services
+from webapp.runs.estimates import Estimate, estimate
+from webapp.runs.forms import LaunchForm
+from webapp.runs.models import Run, Snapshot
+from webapp.runs.selectors import runs_of, snapshots_of
+from webapp.runs.stages import NEEDS, settings_of, stage_named
+
+MODELS = ("base", "tokenizer", "reward", "baseline")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@requires("runs.manage")
+def run_launch(request: HttpRequest, project: Project, stage: str) -> HttpResponse:
+    """The form; a valid one starts the run. `?like=7` fills it in as run 7 was."""
+    known = stage_named(stage)
+    like = request.GET.get("like", "")
+    before = runs_of(project, stage=stage).filter(pk=like).first() if like.isdecimal() else None
+    form = LaunchForm(request.POST or None, project=project, stage=known, like=before)
+    if request.method == "POST" and form.is_valid():
+        try:
+            run = launch(request, project, known, form)
+        except TutelageError as error:
+            field = error.data.get("field")
+            form.add_error(field if field in form.fields else None, error.message)
+        else:
+            messages.success(request, f"{run.name} is in the queue.")
+            return redirect("run_detail", run.pk)
+    context = {
+        "project": project,
+        "stage": known,
+        "about": NEEDS[known].about,
+        "form": form,
+        "estimate": estimate_of(project, known, form),
+        "like": before,
+    }
+    return render(request, "runs/launch.html", context, status=400 if form.is_bound else 200)
+
+
+def launch(request: HttpRequest, project: Project, stage: Stage, form: LaunchForm) -> Run:
+    values = form.cleaned_data
+    snapshots = []
+    for kind, required in NEEDS[stage].snapshots.items():
+        snapshot = values[kind]
+        if snapshot is None and required:
+            snapshot = services.create_snapshot(project=project, kind=kind, by=person(request))
+        if snapshot is not None:
+            snapshots.append(snapshot)
+    return services.launch_run(
+        project=project,
+        stage=stage,
+        by=person(request),
+        name=values["name"],
+        config=values["config"],
+        snapshots=snapshots,
+        base_name=values.get("base_name", ""),
+        corpus_run=values.get("corpus_run"),
+        rank_replies=values.get("rank_replies", False),
+        **{name: values.get(name) for name in MODELS},
+    )
+
+
+@require_POST
+@requires("runs.manage")
+def run_estimate(request: HttpRequest, project: Project, stage: str) -> HttpResponse:
+    """How long the run would take as the form stands."""
+    known = stage_named(stage)
+    form = LaunchForm(request.POST, project=project, stage=known)
+    form.is_valid()
+    return render(request, "runs/estimate.html", {"estimate": estimate_of(project, known, form)})
+
+
+def estimate_of(project: Project, stage: Stage, form: LaunchForm) -> Estimate | None:
+    """None while the form does not fit."""
+    if form.is_bound:
+        if form.errors:
+            return None
+        values = form.cleaned_data
+        config = settings_of(stage, values["config"])
+    else:
+        values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
+        config = settings_of(stage, {})
+    snapshots: list[Snapshot] = []
+    for kind, required in NEEDS[stage].snapshots.items():
+        snapshot = values.get(kind) or (snapshots_of(project, kind=kind).first() if required else None)
+        if isinstance(snapshot, Snapshot):
+            snapshots.append(snapshot)
+    base, corpus_run = values.get("base"), values.get("corpus_run")
+    return estimate(
+        project,
+        stage,
+        config,
+        snapshots=snapshots,
+        corpus_run=corpus_run if isinstance(corpus_run, Run) else None,
+        base=base if isinstance(base, ModelVersion) else None,
+    )

@@ -1,0 +1,41 @@
+"""A model's page: what it is, where it comes from, how good it is, where it is deployed."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from webapp.accounts.access import declares
+from webapp.registry.forms import DeployForm
+from webapp.registry.models import Deployment
+from webapp.registry.selectors import live_deployment, previous_deployment
+from webapp.registry.views import model_for
+from webapp.runs.drawing import draw
+from webapp.runs.lineage import lineage
+from webapp.runs.models import Run
+from webapp.runs.selectors import samples_of
+
+
+@require_safe
+@declares("models.view")
+def model_detail(request: HttpRequest, pk: int) -> HttpResponse:
+    model = model_for(request, pk, "models.view")
+    run = Run.objects.filter(output=model).first()
+    live = live_deployment(model.project)
+    current = model.deployments.filter(state__in=Deployment.OPEN).first()
+    context = {
+        "project": model.project,
+        "model": model,
+        "run": run,
+        "picture": draw(lineage(model)),
+        "figures": model.evaluations.select_related("run").order_by("name", "-id"),
+        "samples": samples_of(run, 6) if run else [],
+        "deployments": model.deployments.select_related("by", "ended_by"),
+        "current": current,
+        "live": live,
+        "previous": previous_deployment(current) if current else None,
+        "form": DeployForm(initial={"share": 100 if live is None else 10}),
+        "used_by": Run.objects.filter(base=model).order_by("-id")[:10],
+    }
+    return render(request, "registry/model.html", context)

@@ -1,0 +1,195 @@
+"""Pages of runs: the list, one run as it goes on, and several side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from webapp.accounts.access import allow, declares, requires
+from webapp.accounts.models import Project
+from webapp.errors import BadInput, NotFound
+from webapp.registry.views import person
+from webapp.runs import folders, selectors, services
+from webapp.runs.charts import charts, words
+from webapp.runs.models import Run
+from webapp.runs.stages import LAUNCHED, NEEDS
+
+PAGE = 25
+MOST_COMPARED = 8
+
+
+def run_for(request: HttpRequest, pk: int, permission: str) -> Run:
+    run = Run.objects.select_related("project", "output", "base", "tokenizer", "reward", "baseline", "corpus_run")
+    found = run.filter(pk=pk).first()
+    if found is None:
+        raise NotFound("There is no such page, or it belongs to a project you are not a member of.")
+    allow(request.user, permission, found.project)
+    request.session["project"] = found.project.slug
+    return found
+
+
+@require_safe
+@requires("runs.view")
+def run_list(request: HttpRequest, project: Project) -> HttpResponse:
+    stage, state = request.GET.get("stage", ""), request.GET.get("state", "")
+    page = Paginator(selectors.runs_of(project, stage=stage, state=state), PAGE).get_page(request.GET.get("page"))
+    context = {
+        "project": project,
+        "page": page,
+        "stage": stage,
+        "state": state,
+        "stages": [(name, NEEDS[name].about) for name in LAUNCHED],
+        "states": [("active", "Not ended"), *Run.State.choices],
+    }
+    return render(request, "runs/list.html", context)
+
+
+@require_safe
+@declares("runs.view")
+def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
+    run = run_for(request, pk, "runs.view")
+    context = (
+        status_context(run)
+        | activity_context(run)
+        | {
+            "inputs": selectors.inputs_of(run),
+            "settings": [
+                (words(name), value) for name, value in selectors.flattened(run.config).items() if name != "stage"
+            ],
+            "snapshots": run.snapshots.all(),
+            "figures": run.evaluations.select_related("model"),
+            "counts": run.result.get("counts", {}),
+        }
+    )
+    return render(request, "runs/detail.html", context)
+
+
+@require_safe
+@declares("runs.view")
+def run_status(request: HttpRequest, pk: int) -> HttpResponse:
+    """The part of a run's page that changes every few seconds. Where the run's state is another one than the page was
+    made for, the whole page is loaded anew, for its result is on it."""
+    run = run_for(request, pk, "runs.view")
+    response = render(request, "runs/status.html", status_context(run))
+    if not run.active:
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@require_safe
+@declares("runs.view")
+def run_activity(request: HttpRequest, pk: int) -> HttpResponse:
+    """Samples, warnings and the log; nothing where they are as the page has them, so that what is read is not moved."""
+    run = run_for(request, pk, "runs.view")
+    context = activity_context(run)
+    if request.GET.get("at") == context["at"]:
+        return HttpResponse(status=204)
+    return render(request, "runs/activity.html", context)
+
+
+def status_context(run: Run) -> dict[str, Any]:
+    share = run.step / run.total if run.total else None
+    metrics = selectors.last_metrics(run)
+    latest = {words(name): value for name, value in sorted(metrics.items()) if name in HEADLINES}
+    resumable = run.state in (Run.State.CANCELLED, Run.State.FAILED)
+    return {
+        "run": run,
+        "project": run.project,
+        "share": share,
+        "latest": latest,
+        "resumable": resumable,
+        "has_checkpoint": resumable and folders.has_checkpoint(run),
+    }
+
+
+HEADLINES = {
+    "loss", "heldout_loss", "bits_per_byte", "accuracy", "heldout_accuracy", "objective/scores", "objective/kl",
+    "length/mean", "heldout_reward", "tokens_per_second",
+}  # fmt: skip
+
+
+def activity_context(run: Run) -> dict[str, Any]:
+    log = folders.log_tail(run)
+    return {
+        "run": run,
+        "samples": selectors.samples_of(run),
+        "warnings": selectors.warnings_of(run),
+        "log": log,
+        "at": f"{run.events_read}-{len(log)}-{hash(log[-200:]) & 0xFFFF}",
+    }
+
+
+@require_safe
+@requires("runs.view")
+def run_metrics(request: HttpRequest, project: Project) -> JsonResponse:
+    """Points of one or several runs' charts, from a step on: ?run=1&run=2&since=100."""
+    runs = chosen_runs(request, project)
+    since = request.GET.get("since", "0")
+    if not since.isdecimal():
+        raise BadInput("since: a step is a whole number.")
+    return JsonResponse({"charts": charts(runs, int(since)), "active": any(run.active for run in runs)})
+
+
+@require_safe
+@requires("runs.view")
+def run_compare(request: HttpRequest, project: Project) -> HttpResponse:
+    runs = chosen_runs(request, project)
+    figures = sorted({name for run in runs for name in run.result.get("metrics", {})})
+    table = [(words(name), [run.result.get("metrics", {}).get(name) for run in runs]) for name in figures]
+    context = {
+        "project": project,
+        "runs": runs,
+        "differences": [(words(name), values) for name, values in selectors.config_differences(runs)],
+        "figures": table,
+    }
+    return render(request, "runs/compare.html", context)
+
+
+def chosen_runs(request: HttpRequest, project: Project) -> list[Run]:
+    """The project's runs that the address names, in that order."""
+    inputs = ("base", "tokenizer", "reward", "baseline", "corpus_run")
+    ids = [int(value) for value in request.GET.getlist("run") if value.isdecimal()][:MOST_COMPARED]
+    found = selectors.runs_of(project).select_related(*inputs).in_bulk(ids)
+    return [found[pk] for pk in dict.fromkeys(ids) if pk in found]
+
+
+@require_POST
+@declares("runs.manage")
+def run_stop(request: HttpRequest, pk: int) -> HttpResponse:
+    run = run_for(request, pk, "runs.manage")
+    services.request_stop(run=run, by=person(request))
+    messages.success(request, f"{run.name} stops at its next safe point and can be resumed from there.")
+    return redirect("run_detail", pk)
+
+
+@require_POST
+@declares("runs.manage")
+def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
+    run = run_for(request, pk, "runs.manage")
+    services.resume_run(run=run, by=person(request))
+    messages.success(request, f"{run.name} is in the queue again and goes on from its last checkpoint.")
+    return redirect("run_detail", pk)
+
+
+@require_POST
+@declares("runs.manage")
+def run_retry(request: HttpRequest, pk: int) -> HttpResponse:
+    run = services.retry(run=run_for(request, pk, "runs.manage"), by=person(request))
+    messages.success(request, f"{run.name} was launched with the same inputs and settings.")
+    return redirect("run_detail", run.pk)
+
+
+@require_POST
+@declares("runs.manage")
+def run_import(request: HttpRequest, pk: int) -> HttpResponse:
+    """Make rank tasks of a sample run's replies."""
+    opened = services.import_samples(run=run_for(request, pk, "runs.manage"))
+    messages.success(
+        request, f"{opened} tasks to rank were opened." if opened else "These replies are with people already."
+    )
+    return redirect("run_detail", pk)

@@ -1,0 +1,82 @@
+"""Pages of snapshots: what was frozen, and what was made of it."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+
+from webapp.accounts.access import allow, declares, requires
+from webapp.accounts.models import Project
+from webapp.errors import NotFound, TutelageError
+from webapp.registry.artefacts import open_file
+from webapp.registry.models import ModelVersion
+from webapp.registry.views import person
+from webapp.runs import services
+from webapp.runs.forms import SnapshotForm
+from webapp.runs.models import Snapshot
+from webapp.runs.selectors import snapshots_of
+
+PAGE = 25
+PREVIEW = 5
+
+
+@require_safe
+@requires("data.view")
+def snapshot_list(request: HttpRequest, project: Project) -> HttpResponse:
+    kind = request.GET.get("kind", "")
+    page = Paginator(snapshots_of(project, kind=kind), PAGE).get_page(request.GET.get("page"))
+    context = {"project": project, "page": page, "kind": kind, "kinds": Snapshot.Kind.choices}
+    return render(request, "runs/snapshot_list.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@requires("data.manage")
+def snapshot_create(request: HttpRequest, project: Project) -> HttpResponse:
+    form = SnapshotForm(request.POST or None, project=project, initial={"kind": request.GET.get("kind")})
+    if request.method == "POST" and form.is_valid():
+        values = form.cleaned_data
+        try:
+            snapshot = services.create_snapshot(
+                project=project, kind=values["kind"], by=person(request), name=values["name"], filters=form.filters()
+            )
+        except TutelageError as error:
+            form.add_error(None, error.message)
+        else:
+            messages.success(request, f"{snapshot.name} was made. Runs can read it now.")
+            return redirect("snapshot_detail", snapshot.pk)
+    return render(
+        request, "runs/snapshot_create.html", {"project": project, "form": form}, status=400 if form.is_bound else 200
+    )
+
+
+@require_safe
+@declares("data.view")
+def snapshot_detail(request: HttpRequest, pk: int) -> HttpResponse:
+    snapshot = Snapshot.objects.select_related("project", "created_by").filter(pk=pk).first()
+    if snapshot is None:
+        raise NotFound("There is no such page, or it belongs to a project you are not a member of.")
+    allow(request.user, "data.view", snapshot.project)
+    request.session["project"] = snapshot.project.slug
+    runs = snapshot.runs.select_related("output").order_by("-id")
+    context = {
+        "project": snapshot.project,
+        "snapshot": snapshot,
+        "runs": runs,
+        "models": ModelVersion.objects.filter(run__in=runs),
+        "rows": preview(snapshot),
+    }
+    return render(request, "runs/snapshot_detail.html", context)
+
+
+def preview(snapshot: Snapshot) -> list[str]:
+    """The first rows, as they are in the file; none where the store does not answer."""
+    try:
+        with open_file(snapshot.files["train"]) as file:
+            return [line.decode("utf-8").strip()[:2000] for line in islice(file, PREVIEW)]
+    except (TutelageError, KeyError):
+        return []
