@@ -29,7 +29,7 @@ class _Comparison:
     row: RankingRow
     prompt: str
     difference: float
-    longer: float  # reply tokens of the better one less those of the other
+    longer: float  # length of the better one less that of the other
     outcome: float
 
 
@@ -43,7 +43,7 @@ def agreement(
 ) -> Agreement | None:
     """How the scores of the rows' replies agree with the rows' orders; None where no reply is ranked above another.
 
-    scores and lengths hold, for each row, one figure for each of its replies; lengths are in tokens. Accuracy counts
+    scores and lengths hold, for each row, one figure for each of its replies; lengths in one unit. Accuracy counts
     the comparisons that a person decided; two equal scores are half right. Ties are apart: `gap_tied` against
     `gap_decided` says whether replies that people find equal also score alike.
     """

@@ -14,8 +14,8 @@ unknown keys are errors on the way in. This module imports neither torch nor Dja
     ppo        prompts.jsonl, heldout.jsonl?, corpus.jsonl?    model/ (the policy)
     dpo        rankings.jsonl, heldout.jsonl?                  model/
     sample     prompts.jsonl                                   output/samples.jsonl
-    evaluate   text.jsonl? demonstrations.jsonl?               output/rankings.jsonl?, output/samples.jsonl?
-               rankings.jsonl? prompts.jsonl? (at least one)
+    evaluate   text.jsonl? demonstrations.jsonl?               output/rankings.jsonl?, output/samples.jsonl?,
+               rankings.jsonl? prompts.jsonl? (at least one)    output/baseline.jsonl?
     serve      nothing                                         nothing: it answers HTTP until it is stopped
 
 Exit status of every stage: 0 done; 1 failed, with a `failed` event that carries the sentence for a person;
@@ -145,6 +145,16 @@ class SampleRow(Row):
     finish: Literal["stop", "length"]
     logprob: float = Field(description="mean log-probability a token, natural logarithm")
     reward: float | None = None
+
+
+class ScoresRow(Row):
+    """What a reward says of a ranking's replies, in their order: a line of output/rankings.jsonl, under the ranking's
+    id."""
+
+    scores: list[float]
+    agrees: float = Field(
+        ge=0, le=1, description="share of the person's decided comparisons that it sees so; 0.5: equal"
+    )
 
 
 ROWS: Final[dict[str, type[Row]]] = {

@@ -46,16 +46,16 @@ def collate_comparisons(
     that K replies do not count K(K - 1)/2 times."""
     rows: list[tuple[int, int, float, float, float]] = []
     start = 0
-    for groups, weight, strength in rankings:
+    for groups, own_weight, own_strength in rankings:
         found = comparisons_of(groups, ties)
-        for i, j, outcome in found:
-            said = strength if strength is not None and outcome == 1.0 else 0.0
-            rows.append((start + i, start + j, outcome, weight / len(found), said))
+        for i, j, better in found:
+            said = own_strength if own_strength is not None and better == 1.0 else 0.0
+            rows.append((start + i, start + j, better, own_weight / len(found), said))
         start += sum(len(group) for group in groups)
     columns = list(zip(*rows, strict=True)) or [()] * 5
     first, second = (torch.tensor(column, dtype=torch.long) for column in columns[:2])
-    outcome, share, said = (torch.tensor(column, dtype=torch.float32) for column in columns[2:])
-    return Comparisons(first, second, outcome, share, said)
+    outcome, weight, strength = (torch.tensor(column, dtype=torch.float32) for column in columns[2:])
+    return Comparisons(first, second, outcome, weight, strength)
 
 
 def bradley_terry_nll(difference: Tensor, outcome: Tensor, margin: Tensor | float = 0.0) -> Tensor:

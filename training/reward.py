@@ -55,7 +55,7 @@ def main(run: Run[RewardSettings]) -> None:
         examples = ranking_examples(rows, chat, config, most, compute)
         held = [[encode(chat, row.messages, reply, most) for reply in row.replies] for row in heldout]
     ties = TieRate(share_of_ties(rows)).to(compute.device) if config.ties == "davidson" else None
-    modules = {"model": model} | ({"ties": ties} if ties else {})
+    modules: dict[str, nn.Module] = {"model": model} | ({"ties": ties} if ties else {})
     learner = Learner(modules, config, compute, rates={"ties": TIES_RATE})
 
     def loss(batch: RankingBatch) -> Sums:
@@ -70,13 +70,13 @@ def main(run: Run[RewardSettings]) -> None:
         return {"loss": (total, batch.weight), **accuracy(scores.detach(), batch.comparisons)}
 
     def evaluate(step: int, final: bool) -> dict[str, float]:  # noqa: ARG001 - every evaluation looks at all rows
-        found = agree(model, chat, heldout, held, config.micro_tokens, compute)
+        found = agree(model, chat, heldout, held, config.micro_tokens, compute) if heldout else None
         return {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}
 
     with run.timed("training"):
         figures = train(
             run, learner, examples, loss,
-            epochs=config.epochs, max_steps=config.max_steps, evaluate=evaluate if heldout else None,
+            epochs=config.epochs, max_steps=config.max_steps, evaluate=evaluate,
         )  # fmt: skip
     if config.lora.rank:
         language.merge_and_unload()  # type: ignore[operator]

@@ -156,7 +156,7 @@ class Trainer:
     def _look_out(self, step: int, figures: Mapping[str, float], sampled: Sampled) -> None:
         if sampled.scores.numel() > 1 and float(sampled.scores.max()) == float(sampled.scores.min()):
             self._warn_once(
-                step, "the reward gave every reply of a step the same score, so only the KL penalty teaches"
+                "constant", step, "the reward gave every reply of a step the same score: only the KL penalty teaches"
             )
         if "skipped" in figures:
             self.run.warn(f"step {step}: a gradient was no finite number, its update is skipped", step)

@@ -110,7 +110,8 @@ class Updater:
                     return self._text_loss(one, weight)
                 return self._value_loss(one, old) if value_only else self._loss(one, old, unmoved)
 
-            told = self.learner.update([*micro, *texts], loss, scale, done, 1 / config.steps)
+            mixed: list[Pass | Batch] = [*micro, *texts]
+            told = self.learner.update(mixed, loss, scale, done, 1 / config.steps)
             figures.add(told)
             if "policy/approxkl_avg" in told and config.update_kl_stop:
                 moved, tokens = told["policy/approxkl_avg"]

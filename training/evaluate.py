@@ -1,0 +1,275 @@
+"""The evaluate stage: measures a policy and a reward on whatever rows the folder has, and two policies side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from training.actor import packed
+from training.agreement import agreement
+from training.batching import pad
+from training.chatformat import ChatFormat
+from training.contract import (
+    OUTPUT,
+    DemonstrationRow,
+    EvaluateSettings,
+    InputError,
+    PromptRow,
+    RankingRow,
+    Row,
+    SampleRow,
+    ScoresRow,
+    TextRow,
+)
+from training.engine import Completion, Engine
+from training.loop import mean_figures
+from training.models import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare, target_losses
+from training.preference import comparisons_of
+from training.pretrain import bits_per_byte
+from training.rollouts import Prompt, Scorer, encode_prompts, load_scorer, prompt_room, sample_replies, score_replies
+from training.rundir import Run
+from training.sft import encode, examples, weighted_loss
+from training.statistics import Interval, clustered_mean, clustered_share, wins
+
+MICRO_TOKENS: Final = 8192
+SHOWN: Final = 10
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A policy with what it needs to speak."""
+
+    model: CausalModel
+    chat: ChatFormat
+
+    @classmethod
+    def load(cls, source: str, compute: Compute) -> Speaker:
+        return cls(load_causal(source, compute), ChatFormat(load_tokenizer(source), source))
+
+
+@dataclass
+class Report:
+    """Figures, intervals and counts as they come, and the rows of output/ by file name."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float, int]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    output: dict[str, Sequence[Row]] = field(default_factory=dict)
+
+    def take(self, name: str, found: Interval) -> None:
+        self.metrics[name] = found.value
+        if found.low is not None and found.high is not None:
+            self.intervals[name] = (found.low, found.high, found.n)
+
+
+def main(run: Run[EvaluateSettings]) -> None:
+    config = run.config
+    texts, demonstrations = run.rows("text", TextRow), run.rows("demonstrations", DemonstrationRow)
+    rankings, prompts = run.rows("rankings", RankingRow), run.rows("prompts", PromptRow)
+    check_inputs(config, texts, demonstrations, rankings, prompts)
+    compute = prepare(run)
+    scorer = load_scorer(config.reward, compute)[0] if config.reward else None
+    policy = Speaker.load(config.policy, compute) if config.policy else None
+    report = Report()
+    if policy and texts:
+        with run.timed("text"):
+            most = min(config.max_tokens, context_of(policy.model))
+            of = [row.text for row in texts]
+            report.metrics |= bits_per_byte(policy.model, policy.chat, of, compute, most, MICRO_TOKENS)
+        report.counts["texts"] = len(texts)
+    run.stop_if_asked()
+    if policy and demonstrations:
+        with run.timed("demonstrations"):
+            measure_demonstrations(report, policy, demonstrations, config, compute)
+    run.stop_if_asked()
+    if scorer and rankings:
+        with run.timed("rankings"):
+            measure_rankings(report, scorer, rankings)
+    run.stop_if_asked()
+    if policy and prompts:
+        baseline = Speaker.load(config.baseline, compute) if config.baseline else None
+        compare_replies(run, report, policy, baseline, scorer, prompts, compute)
+    run.metric(0, report.metrics)
+    if report.output:
+        with run.writing(OUTPUT) as folder:
+            for name, rows in report.output.items():
+                write_rows(folder / f"{name}.jsonl", rows)
+    run.finish(report.metrics, intervals=report.intervals, counts=report.counts)
+
+
+def check_inputs(
+    config: EvaluateSettings,
+    texts: Sequence[TextRow],
+    demonstrations: Sequence[DemonstrationRow],
+    rankings: Sequence[RankingRow],
+    prompts: Sequence[PromptRow],
+) -> None:
+    """Raises InputError where there is nothing to measure or the model to measure is not named."""
+    if not (texts or demonstrations or rankings or prompts):
+        raise InputError("evaluate: the snapshot has no text, demonstrations, rankings or prompts", code="no_data")
+    for rows, name, source in (
+        (texts, "text", config.policy),
+        (demonstrations, "demonstrations", config.policy),
+        (prompts, "prompts", config.policy),
+        (rankings, "rankings", config.reward),
+    ):
+        if rows and not source:
+            what = "reward model" if name == "rankings" else "policy"
+            raise InputError(f"evaluate: there are {name} to measure on, but no {what} is named", code="config_invalid")
+
+
+def measure_demonstrations(
+    report: Report, policy: Speaker, rows: list[DemonstrationRow], config: EvaluateSettings, compute: Compute
+) -> None:
+    """The loss on what the assistant says, nats a token."""
+    most = min(config.max_tokens, context_of(policy.model))
+    kept, encoded = encode(policy.chat, rows, most)
+    report.counts |= {"demonstrations": len(kept), "demonstrations/left_out": len(rows) - len(kept)}
+    if encoded:
+        found = mean_figures(
+            examples(encoded, policy.chat, compute),
+            lambda batch: weighted_loss(policy.model, batch),
+            compute,
+            MICRO_TOKENS,
+        )
+        report.metrics["demonstration_loss"] = found["loss"]
+
+
+def measure_rankings(report: Report, scorer: Scorer, rows: Sequence[RankingRow]) -> None:
+    """How well the reward agrees with people, and its scores of every reply."""
+    flat = scorer([row.messages for row in rows for _ in row.replies], [r for row in rows for r in row.replies])
+    rest = iter(flat)
+    scores = [[next(rest) for _ in row.replies] for row in rows]
+    report.counts["rankings"] = len(rows)
+    found = agreement(rows, scores, [[len(reply) for reply in row.replies] for row in rows])
+    if found:
+        report.metrics |= {f"reward_{name}": value for name, value in found.metrics.items()}
+        report.take("reward_accuracy", found.accuracy)
+        report.counts |= {f"reward/{name}": count for name, count in found.counts.items()}
+    report.output["rankings"] = [
+        ScoresRow(id=row.id, scores=own, agrees=agrees(row, own)) for row, own in zip(rows, scores, strict=True)
+    ]
+
+
+def agrees(row: RankingRow, scores: Sequence[float]) -> float:
+    """The share of the person's decided comparisons that the scores see so, equal scores being half right."""
+    decided = comparisons_of(row.groups, "drop")
+    if not decided:
+        return 0.5
+    return sum(wins([scores[i] for i, *_ in decided], [scores[j] for _, j, _ in decided])) / len(decided)
+
+
+def compare_replies(
+    run: Run[EvaluateSettings],
+    report: Report,
+    policy: Speaker,
+    baseline: Speaker | None,
+    scorer: Scorer | None,
+    rows: Sequence[PromptRow],
+    compute: Compute,
+) -> None:
+    """Replies of the policy and, on the same random numbers, of the baseline: scores, wins, lengths, KL."""
+    speakers = {"policy": policy} | ({"baseline": baseline} if baseline else {})
+    kept = fitting(run, report, speakers, rows)
+    ids = [row.id for row in kept]
+    scores: dict[str, list[float]] = {}
+    replies: dict[str, list[Completion]] = {}
+    for name, speaker in speakers.items():
+        run.progress(len(replies), len(speakers), f"{name} replies")
+        with run.timed(f"{name} replies"):
+            prompts, replies[name] = speak(run, speaker, kept)
+            if scorer:
+                scores[name] = score_replies(scorer, prompts, replies[name]).tolist()
+                report.take(f"{name}_reward", clustered_mean(scores[name], ids))
+        report.metrics[f"{name}_length"] = sum(len(c.tokens) for c in replies[name]) / len(kept)
+        report.metrics[f"{name}_ended"] = sum(c.finish == "stop" for c in replies[name]) / len(kept)
+        file = "samples" if name == "policy" else name
+        report.output[file] = sample_rows(kept, replies[name], scores.get(name))
+        run.stop_if_asked()
+    if baseline:
+        if scores:
+            report.take("win_rate", clustered_share(wins(scores["policy"], scores["baseline"]), ids))
+        if policy.chat.tokenizer.get_vocab() == baseline.chat.tokenizer.get_vocab():
+            with run.timed("kl"):
+                kl = kl_to(baseline, encode_prompts(kept, policy.chat, 1 << 30)[0], replies["policy"], compute)
+            report.take("kl", clustered_mean(kl, ids))
+        else:
+            run.warn("policy and baseline have different tokenizers, so there is no KL between them")
+    for i in range(min(SHOWN, len(kept))):
+        reward = scores["policy"][i] if scores else None
+        run.sample(0, kept[i].messages[-1].content, replies["policy"][i].text, reward)
+
+
+def fitting(
+    run: Run[EvaluateSettings], report: Report, speakers: dict[str, Speaker], rows: Sequence[PromptRow]
+) -> list[PromptRow]:
+    """The prompts that leave every speaker room for a full reply. Raises InputError where there is none."""
+    kept = list(rows)
+    for speaker in speakers.values():
+        room = prompt_room(context_of(speaker.model), 1 << 30, run.config.sampling.max_new_tokens)
+        kept = [prompt.row for prompt in encode_prompts(kept, speaker.chat, room)[0]]
+    report.counts |= {"prompts": len(kept), "prompts/left_out": len(rows) - len(kept)}
+    if not kept:
+        raise InputError(
+            f"evaluate: all {len(rows)} prompts are too long for the model's context; shorten max_new_tokens",
+            code="no_data",
+        )
+    if len(kept) < len(rows):
+        run.warn(f"{len(rows) - len(kept)} of {len(rows)} prompts are left out: they are too long for the context")
+    return kept
+
+
+def speak(
+    run: Run[EvaluateSettings], speaker: Speaker, rows: Sequence[PromptRow]
+) -> tuple[list[Prompt], list[Completion]]:
+    """The speaker's reply to each prompt."""
+    prompts, _ = encode_prompts(rows, speaker.chat, context_of(speaker.model))
+    engine = Engine(speaker.model, speaker.chat.tokenizer, slots=min(run.config.slots, len(prompts)), live=False)
+    return prompts, sample_replies(engine, prompts, run.config.sampling, (run.config.seed, "evaluate"))
+
+
+@torch.no_grad()
+def kl_to(
+    reference: Speaker, prompts: Sequence[Prompt], completions: Sequence[Completion], compute: Compute
+) -> list[float]:
+    """For each reply the sum over its tokens of log p(token) - log q(token), an unbiased estimate of the KL divergence
+    from the reference in nats a reply, where it was sampled at temperature 1."""
+    sequences = [[*p.ids, *c.tokens] for p, c in zip(prompts, completions, strict=True)]
+    found = torch.tensor([sum(completion.logprobs) for completion in completions])
+    for group in packed([len(ids) for ids in sequences], MICRO_TOKENS):
+        ids = pad([sequences[i] for i in group], reference.chat.pad_id)
+        place = torch.arange(ids.shape[1])
+        begin = torch.tensor([len(prompts[i].ids) for i in group])[:, None]
+        end = torch.tensor([len(sequences[i]) for i in group])[:, None]
+        targets = ((place >= begin) & (place < end)).to(compute.device)
+        with compute.autocast():
+            losses = target_losses(reference.model, ids.to(compute.device), targets).cpu()
+        lengths = [len(completions[i].tokens) for i in group]
+        found[group] += torch.stack([part.sum() for part in losses.split(lengths)])
+    return found.tolist()
+
+
+def sample_rows(
+    rows: Sequence[PromptRow], completions: Sequence[Completion], scores: Sequence[float] | None
+) -> list[SampleRow]:
+    return [
+        SampleRow(
+            id=f"{row.id}#0",
+            prompt_id=row.id,
+            messages=row.messages,
+            reply=completion.text,
+            tokens=len(completion.tokens),
+            finish="stop" if completion.finish == "stop" else "length",
+            logprob=sum(completion.logprobs) / max(1, len(completion.logprobs)),
+            reward=scores[i] if scores else None,
+        )
+        for i, (row, completion) in enumerate(zip(rows, completions, strict=True))
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    path.write_text("".join(row.model_dump_json() + "\n" for row in rows), encoding="utf-8")
