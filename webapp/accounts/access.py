@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AnonymousUser
@@ -44,6 +44,7 @@ ROLES: Final[dict[str, frozenset[Role]]] = {
 }
 
 View = Callable[..., HttpResponseBase]
+AnyView = TypeVar("AnyView", bound=Callable[..., Any])  # async ones too
 
 
 def role_of(user: User | AnonymousUser, project: Project) -> Role | None:
@@ -96,11 +97,11 @@ def requires(permission: str) -> Callable[[View], View]:
     return decorate
 
 
-def declares(permission: str) -> Callable[[View], View]:
+def declares(permission: str) -> Callable[[AnyView], AnyView]:
     """Sign-in; the view itself calls `allow` with this permission once it has fetched its object."""
     assert permission in ROLES, permission  # noqa: S101
 
-    def decorate(view: View) -> View:
+    def decorate(view: AnyView) -> AnyView:
         return declare(login_required(view), permission)
 
     return decorate
@@ -126,6 +127,6 @@ def superuser(view: View) -> View:
     return declare(login_required(checked), "superuser")
 
 
-def declare(view: View, permission: str) -> View:
+def declare(view: AnyView, permission: str) -> AnyView:
     view.permission = permission  # type: ignore[attr-defined]
     return view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from allauth.mfa.utils import is_mfa_enabled
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST
@@ -12,26 +12,27 @@ from django.views.decorators.http import require_http_methods, require_POST
 from webapp.accounts import selectors, services
 from webapp.accounts.access import signed_in
 from webapp.accounts.forms import NameForm, TokenForm
+from webapp.accounts.requests import Request
 
 
-def profile_page(request: HttpRequest, form: NameForm, secret: str = "") -> HttpResponse:
+def profile_page(request: Request, form: NameForm, secret: str = "") -> HttpResponse:
     context = {
         "form": form,
         "token_form": TokenForm(),
-        "tokens": selectors.tokens_of(request.user),  # type: ignore[arg-type]
+        "tokens": selectors.tokens_of(request.user),
         "secret": secret,
         "has_mfa": is_mfa_enabled(request.user),
-        "memberships": request.user.memberships.select_related("project"),  # type: ignore[union-attr]
+        "memberships": request.user.memberships.select_related("project"),
     }
     return render(request, "accounts/profile.html", context)
 
 
 @signed_in
 @require_http_methods(["GET", "HEAD", "POST"])
-def profile(request: HttpRequest) -> HttpResponse:
-    form = NameForm(request.POST or None, initial={"name": request.user.name})  # type: ignore[union-attr]
+def profile(request: Request) -> HttpResponse:
+    form = NameForm(request.POST or None, initial={"name": request.user.name})
     if request.method == "POST" and form.is_valid():
-        services.rename_person(user=request.user, name=form.cleaned_data["name"])  # type: ignore[arg-type]
+        services.rename_person(user=request.user, name=form.cleaned_data["name"])
         messages.success(request, "Saved.")
         return redirect("profile")
     return profile_page(request, form)
@@ -40,19 +41,19 @@ def profile(request: HttpRequest) -> HttpResponse:
 @signed_in
 @require_POST
 @sensitive_variables("secret")
-def token_new(request: HttpRequest) -> HttpResponse:
+def token_new(request: Request) -> HttpResponse:
     """Answers with the page itself, not with a redirect: the token is shown this once and kept nowhere."""
     form = TokenForm(request.POST)
     days = form.cleaned_data["days"] if form.is_valid() else 30
-    _, secret = services.create_api_token(user=request.user, days=days)  # type: ignore[arg-type]
-    response = profile_page(request, NameForm(initial={"name": request.user.name}), secret)  # type: ignore[union-attr]
+    _, secret = services.create_api_token(user=request.user, days=days)
+    response = profile_page(request, NameForm(initial={"name": request.user.name}), secret)
     response["Cache-Control"] = "no-store"
     return response
 
 
 @signed_in
 @require_POST
-def token_revoke(request: HttpRequest, digest: str) -> HttpResponse:
-    services.revoke_api_token(user=request.user, digest=digest)  # type: ignore[arg-type]
+def token_revoke(request: Request, digest: str) -> HttpResponse:
+    services.revoke_api_token(user=request.user, digest=digest)
     messages.success(request, "The token does not work any more.")
     return redirect("profile")

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import NoReverseMatch, reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from webapp.accounts import selectors, services
 from webapp.accounts.access import requires, signed_in, superuser
 from webapp.accounts.forms import GuidelinesForm, ProjectForm, SettingsForm
 from webapp.accounts.models import Project
-
-
-def address_of(name: str, *args: Any) -> str:
-    """The address of a page that an installation may do without; empty where it does."""
-    try:
-        return reverse(name, args=args)
-    except NoReverseMatch:
-        return ""
+from webapp.accounts.requests import Request
+from webapp.links import address_of
 
 
 @signed_in
 @require_GET
-def project_list(request: HttpRequest) -> HttpResponse:
+def project_list(request: Request) -> HttpResponse:
     context = {
-        "projects": selectors.projects_of(request.user).select_related("created_by"),  # type: ignore[arg-type]
-        "archived": selectors.archived_projects_of(request.user),  # type: ignore[arg-type]
+        "projects": selectors.projects_of(request.user).select_related("created_by"),
+        "archived": selectors.archived_projects_of(request.user),
         "demo_url": address_of("demo_start"),
     }
     return render(request, "accounts/project_list.html", context)
@@ -37,10 +28,10 @@ def project_list(request: HttpRequest) -> HttpResponse:
 
 @superuser
 @require_http_methods(["GET", "HEAD", "POST"])
-def project_new(request: HttpRequest) -> HttpResponse:
+def project_new(request: Request) -> HttpResponse:
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        project = services.create_project(user=request.user, **form.cleaned_data)  # type: ignore[arg-type]
+        project = services.create_project(user=request.user, **form.cleaned_data)
         messages.success(request, f"{project.name} is there. Say in its guidelines what a good reply does.")
         return redirect("project_detail", project.slug)
     return render(request, "accounts/project_new.html", {"form": form})
@@ -48,7 +39,7 @@ def project_new(request: HttpRequest) -> HttpResponse:
 
 @requires("project.view")
 @require_GET
-def project_detail(request: HttpRequest, project: Project) -> HttpResponse:
+def project_detail(request: Request, project: Project) -> HttpResponse:
     context = {
         "project": project,
         "guidelines": selectors.current_guidelines(project),
@@ -61,7 +52,7 @@ def project_detail(request: HttpRequest, project: Project) -> HttpResponse:
 
 @requires("project.manage")
 @require_http_methods(["GET", "HEAD", "POST"])
-def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
+def project_settings(request: Request, project: Project) -> HttpResponse:
     form = SettingsForm(request.POST or None, instance=Project.objects.get(pk=project.pk))
     if request.method == "POST" and form.is_valid():
         services.change_settings(project=project, changes=form.changes())
@@ -72,7 +63,7 @@ def project_settings(request: HttpRequest, project: Project) -> HttpResponse:
 
 @requires("project.own")
 @require_POST
-def project_archive(request: HttpRequest, project: Project) -> HttpResponse:
+def project_archive(request: Request, project: Project) -> HttpResponse:
     services.archive_project(project=project)
     request.session.pop("project", None)
     messages.success(request, f"{project.name} is archived. Nothing is deleted; bring it back from this list.")
@@ -81,7 +72,7 @@ def project_archive(request: HttpRequest, project: Project) -> HttpResponse:
 
 @requires("project.own")
 @require_POST
-def project_restore(request: HttpRequest, project: Project) -> HttpResponse:
+def project_restore(request: Request, project: Project) -> HttpResponse:
     services.restore_project(project=project)
     messages.success(request, f"{project.name} is back.")
     return redirect("project_detail", project.slug)
@@ -89,7 +80,7 @@ def project_restore(request: HttpRequest, project: Project) -> HttpResponse:
 
 @requires("project.view")
 @require_GET
-def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
+def guidelines(request: Request, project: Project) -> HttpResponse:
     shown = selectors.guidelines_version(project=project, version=request.GET.get("version", ""))
     versions = list(project.guidelines.select_related("created_by"))
     context = {"project": project, "shown": shown, "versions": versions, "tab": "guidelines"}
@@ -98,12 +89,12 @@ def guidelines(request: HttpRequest, project: Project) -> HttpResponse:
 
 @requires("project.manage")
 @require_http_methods(["GET", "HEAD", "POST"])
-def guidelines_edit(request: HttpRequest, project: Project) -> HttpResponse:
+def guidelines_edit(request: Request, project: Project) -> HttpResponse:
     newest = selectors.current_guidelines(project)
     form = GuidelinesForm(request.POST or None, initial={"text": newest.text if newest else ""})
     if request.method == "POST" and form.is_valid():
         text = form.cleaned_data["text"]
-        saved = services.set_guidelines(project=project, text=text, user=request.user)  # type: ignore[arg-type]
+        saved = services.set_guidelines(project=project, text=text, user=request.user)
         messages.success(request, f"Version {saved.version} is what annotators see from now on.")
         return redirect("guidelines", project.slug)
     context = {"project": project, "form": form, "newest": newest, "tab": "guidelines"}
@@ -112,6 +103,6 @@ def guidelines_edit(request: HttpRequest, project: Project) -> HttpResponse:
 
 @requires("project.manage")
 @require_POST
-def guidelines_preview(request: HttpRequest, project: Project) -> HttpResponse:
+def guidelines_preview(request: Request, project: Project) -> HttpResponse:
     context = {"project": project, "text": request.POST.get("text", "")[:100_000]}
     return render(request, "accounts/guidelines_preview.html", context)

@@ -97,6 +97,8 @@ class Line:
     last_event: int = 0
     feedback: Feedback | None = None
     rival: Message | None = None
+    rival_number: int = 0
+    rival_is_better: bool = False
     is_last: bool = False
 
     @property
@@ -124,14 +126,19 @@ def thread(conversation: Conversation) -> Thread:
     for row in rows.values():
         children[row.parent_id].append(row)
     path = path_to(rows, conversation.leaf_id or max(rows, default=None))
-    said = {f.message_id: f for f in Feedback.objects.filter(message__in=path, user_id=conversation.user_id)}
-    lines = [line_of(row, children[row.parent_id], said.get(row.pk)) for row in path]
+    lines = [line_of(row, children[row.parent_id]) for row in path]
+    judged = [*path, *(line.rival for line in lines if line.rival)]
+    said = {f.message_id: f for f in Feedback.objects.filter(message__in=judged, user_id=conversation.user_id)}
+    for line in lines:
+        line.feedback = said.get(line.message.pk)
+        opposite = said.get(line.rival.pk) if line.rival else None
+        line.rival_is_better = opposite is not None and opposite.preferred_over_id == line.message.pk
     if lines:
         lines[-1].is_last = True
     return Thread(lines)
 
 
-def line_of(message: Message, around: list[Message], feedback: Feedback | None) -> Line:
+def line_of(message: Message, around: list[Message]) -> Line:
     shown = [m for m in around if m.pk == message.pk or not (m.failed and not m.text)]
     position = next(n for n, m in enumerate(shown, 1) if m.pk == message.pk)
     text, last = message.text, 0
@@ -141,7 +148,8 @@ def line_of(message: Message, around: list[Message], feedback: Feedback | None) 
     rivals = [m for m in shown if m.pk != message.pk and m.role == "assistant" and usable(m) and m.text != message.text]
     earlier = [m for m in rivals if m.pk < message.pk]
     rival = (earlier or rivals)[-1] if rivals and usable(message) else None
-    return Line(message, [m.pk for m in shown], position, text, last, feedback, rival)
+    number = shown.index(rival) + 1 if rival else 0
+    return Line(message, [m.pk for m in shown], position, text, last, rival=rival, rival_number=number)
 
 
 def usable(message: Message) -> bool:

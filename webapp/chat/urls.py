@@ -1,5 +1,28 @@
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from webapp.chat import message_views, views
+
+urlpatterns: list[URLPattern] = [
+    path("chat/", views.chat, name="chat"),
+    path("chat/data/", views.own_data, name="chat_data"),
+    path("chat/data/<slug:slug>/export/", views.export_all, name="chat_export_all"),
+    path("chat/data/<slug:slug>/delete/", views.delete_all, name="chat_delete_all"),
+    path("chat/data/<slug:slug>/consent/", views.consent, name="chat_consent"),
+    path("chat/<uuid:conversation_id>/", views.conversation, name="chat_conversation"),
+    path("chat/<uuid:conversation_id>/send/", views.send, name="chat_send"),
+    path("chat/<uuid:conversation_id>/rename/", views.rename, name="chat_rename"),
+    path("chat/<uuid:conversation_id>/delete/", views.delete, name="chat_delete"),
+    path("chat/<uuid:conversation_id>/restore/", views.restore, name="chat_restore"),
+    path("chat/<uuid:conversation_id>/export/", views.export, name="chat_export"),
+    path("chat/messages/<int:message_id>/", message_views.message, name="chat_message"),
+    path("chat/messages/<int:message_id>/events/", message_views.events, name="chat_events"),
+    path("chat/messages/<int:message_id>/stop/", message_views.stop, name="chat_stop"),
+    path("chat/messages/<int:message_id>/edit/", message_views.edit, name="chat_edit"),
+    path("chat/messages/<int:message_id>/regenerate/", message_views.regenerate, name="chat_regenerate"),
+    path("chat/messages/<int:message_id>/show/", message_views.show, name="chat_show"),
+    path("chat/messages/<int:message_id>/thumb/", message_views.thumb, name="chat_thumb"),
+    path("chat/messages/<int:message_id>/feedback/", message_views.say_more, name="chat_feedback"),
+    path("chat/messages/<int:message_id>/pick/", message_views.pick, name="chat_pick"),
+]

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import URLPattern, path
 
-urlpatterns: list[URLPattern] = []
+from webapp.home import views
+
+urlpatterns: list[URLPattern] = [
+    path("", views.home, name="home"),
+    path("projects/<slug:slug>/loop/", views.project_loop, name="project_loop"),
+]

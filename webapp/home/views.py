@@ -1,0 +1,47 @@
+"""The first page: what to do next, and the loop with its counts."""
+
+from __future__ import annotations
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from webapp.accounts.access import may, public, requires
+from webapp.accounts.models import Project, User
+from webapp.accounts.requests import Request
+from webapp.accounts.selectors import has_superuser, projects_of
+from webapp.home.selectors import counts, own_figures, stations
+from webapp.home.steps import next_steps
+from webapp.links import address_of
+
+
+@public
+@require_GET
+def home(request: Request) -> HttpResponse:
+    user = request.user
+    if not isinstance(user, User):
+        return render(request, "home/welcome.html", {"new_installation": not has_superuser()})
+    mine = list(projects_of(user))
+    project = next((p for p in mine if p.slug == request.session.get("project")), mine[0] if mine else None)
+    if project is None:
+        return render(request, "home/empty.html", {"demo_url": address_of("demo_start")})
+    figures = counts(project)
+    context = {
+        "project": project,
+        "steps": next_steps(user=user, project=project, figures=figures),
+        "own": own_figures(user, project),
+        **loop(request, project, figures),
+    }
+    return render(request, "home/home.html", context)
+
+
+@requires("project.view")
+@require_GET
+def project_loop(request: Request, project: Project) -> HttpResponse:
+    """The picture alone, which renews itself."""
+    return render(request, "home/loop.html", loop(request, project, counts(project)))
+
+
+def loop(request: Request, project: Project, figures: dict[str, int]) -> dict[str, object]:
+    manages = may(request.user, "data.view", project)
+    return {"project": project, "stations": stations(project, figures, manages=manages)}
