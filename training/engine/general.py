@@ -1,0 +1,130 @@
+"""The forward pass of any causal model of transformers, on the engine's own cache."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from training.contract import TrainingError
+from training.engine.cache import SlotCache
+from training.models import CausalModel, unwrap
+
+ATTENTION = ("sdpa", "eager")
+
+
+class _Prefill(Cache):
+    """Stands in for transformers' cache while prompts are read: attention sees the prompt's own keys, we keep a
+    copy."""
+
+    def __init__(self, cache: SlotCache, slots: Tensor, rows: Tensor) -> None:
+        super().__init__(layers=[])
+        self._place = (cache, slots, rows)
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
+        cache, slots, rows = self._place
+        cache.fill(layer_idx, slots, rows, key_states, value_states)
+        return key_states, value_states
+
+    def get_seq_length(self, *_: Any) -> int:
+        return 0
+
+
+class _Decode(Cache):
+    """Stands in for transformers' cache in a decoding step: one new token a slot, attention sees the slot so far."""
+
+    def __init__(self, cache: SlotCache, positions: Tensor, length: int) -> None:
+        super().__init__(layers=[])
+        self._place = (cache, positions, length)
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
+        cache, positions, length = self._place
+        cache.append(layer_idx, positions, key_states[:, :, 0], value_states[:, :, 0])
+        n = len(positions)
+        return cache.keys[layer_idx][:n, :, :length], cache.values[layer_idx][:n, :, :length]
+
+    def get_seq_length(self, *_: Any) -> int:
+        return self._place[2] - 1
+
+
+class GeneralForward:
+    """Calls the model itself, so it works for every architecture that takes position ids and a 4-D mask, and for any
+    PEFT adapter; the weights are the model's own, whatever they are at the time."""
+
+    def __init__(self, model: CausalModel, cache: SlotCache) -> None:
+        self.model = model
+        self.cache = cache
+        base: Any = unwrap(model)
+        accepted = inspect.signature(base.forward).parameters
+        kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or ()) - {
+            "full_attention",
+            "sliding_attention",
+        }
+        if "position_ids" not in accepted or "past_key_values" not in accepted or kinds:
+            what = f"layers of kind {', '.join(sorted(kinds))}" if kinds else "no position ids or key-value cache"
+            raise TrainingError(
+                f"models of type {base.config.model_type} cannot be generated from here: {what}",
+                code="architecture_unsupported",
+            )
+        if base.config._attn_implementation not in ATTENTION:
+            raise TrainingError(
+                f"attention {base.config._attn_implementation} is not supported for generation with models of type "
+                f"{base.config.model_type}: load the model with attn_implementation='sdpa'",
+                code="attention_unsupported",
+            )
+        self._keep = "logits_to_keep" in accepted
+
+    def load(self) -> None:
+        """Nothing to do: the model is asked each time."""
+
+    def prefill(self, prompts: Tensor, lengths: Tensor, slots: Tensor, rows: Tensor) -> Tensor:
+        """Prompts [n, T], padded on the right to T; see LlamaForward.prefill. Returns the last tokens' logits [n,
+        V]."""
+        n, longest = prompts.shape
+        causal = torch.full((longest, longest), float("-inf"), device=prompts.device, dtype=self.cache.dtype).triu_(1)
+        where, last = torch.unique(lengths - 1, return_inverse=True)
+        with self._quiet():
+            logits = self.model(
+                input_ids=prompts,
+                attention_mask=causal.expand(n, 1, longest, longest),
+                position_ids=torch.arange(longest, device=prompts.device).expand(n, longest),
+                past_key_values=_Prefill(self.cache, slots, rows),
+                use_cache=True,
+                **({"logits_to_keep": where} if self._keep else {}),
+            ).logits
+        picked = last if self._keep else lengths - 1
+        return logits[torch.arange(n, device=logits.device), picked].float()
+
+    def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
+        """The next tokens' logits [n, V] of the first n slots; see LlamaForward.decode."""
+        n = len(tokens)
+        self.cache.advance(positions)
+        with self._quiet():
+            return (
+                self.model(
+                    input_ids=tokens[:, None],
+                    attention_mask=self.cache.bias[:n, None, None, :length],
+                    position_ids=positions[:, None],
+                    past_key_values=_Decode(self.cache, positions, length),
+                    use_cache=True,
+                )
+                .logits[:, -1]
+                .float()
+            )
+
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """No gradients and no dropout, and every module's training flag as it was before."""
+        training = [module for module in self.model.modules() if module.training]
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module in training:
+                module.training = True

@@ -1,0 +1,93 @@
+"""A request on its way through the engine, and what a batch of them needs as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.engine.requests import Delta, Finish, Request
+from training.engine.text import Detokenizer, StopStrings
+
+GREEDY_BELOW = 1e-5  # temperatures under this overflow when divided by
+
+
+@dataclass(slots=True)
+class Running:
+    """A request in a slot, or waiting for one."""
+
+    request: Request
+    room: int  # most tokens it may produce
+    stop_ids: frozenset[int]
+    detokenizer: Detokenizer | None
+    stops: StopStrings
+    numbers: np.ndarray  # [room] the random number of each token
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top: list[dict[int, float]] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    told: int = 0  # tokens handed to on_delta
+    finish: Finish | None = None
+
+    @property
+    def length(self) -> int:
+        return len(self.request.prompt) + len(self.tokens)
+
+    def push(self, token: int, logprob: float) -> None:
+        """Take the next token; sets `finish` where the reply ends with it."""
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        if token in self.stop_ids:
+            self.finish = "stop"
+        elif len(self.tokens) == self.room:
+            self.finish = "length"
+        if self.detokenizer is not None:
+            self._say(self.detokenizer, token)
+
+    def _say(self, detokenizer: Detokenizer, token: int) -> None:
+        piece = "" if self.finish == "stop" else detokenizer.push(token)
+        if self.finish:
+            piece += detokenizer.flush()
+        piece = self.stops.push(piece)
+        if self.stops.found:
+            self.finish = "stop"
+        elif self.finish:
+            piece += self.stops.flush()
+        self.text.append(piece)
+        if self.request.on_delta is not None and (piece or self.finish):
+            first, self.told = self.told, len(self.tokens)
+            self.request.on_delta(Delta(piece, self.tokens[first:], self.logprobs[first:], self.top[first:]))
+
+
+@dataclass(slots=True)
+class Rows:
+    """Sampling parameters of n rows as tensors [n]."""
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    alternatives: int
+
+    @classmethod
+    def of(cls, running: list[Running], device: torch.device) -> Rows:
+        params = [row.request.params for row in running]
+        return cls(
+            torch.tensor([p.temperature if p.temperature >= GREEDY_BELOW else 0.0 for p in params], device=device),
+            torch.tensor([p.top_k for p in params], device=device),
+            torch.tensor([p.top_p for p in params], device=device),
+            max(p.top_logprobs for p in params),
+        )
+
+
+def alike(waiting: list[Running]) -> Iterator[list[Running]]:
+    """Groups of prompts so alike in length that padding them to the longest costs less than reading them apart."""
+    group: list[Running] = []
+    for running in sorted(waiting, key=lambda running: -len(running.request.prompt)):
+        if group and len(running.request.prompt) < 0.75 * len(group[0].request.prompt) - 16:
+            yield group
+            group = []
+        group.append(running)
+    yield group
