@@ -1,4 +1,4 @@
-"""The family of errors: a message for the person, a code for the machine, data for the log; mapped to HTTP once, here."""
+"""The family of errors: a message for the person, a code for programs, data for the log; mapped to HTTP once, here."""
 
 from __future__ import annotations
 

@@ -153,5 +153,5 @@ def models(request: HttpRequest) -> HttpResponseBase:
     return JsonResponse({"object": "list", "data": data})
 
 
-declare(completions, "token")  # type: ignore[arg-type]  # Django calls async views too
+declare(completions, "token")
 declare(models, "token")

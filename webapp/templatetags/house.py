@@ -16,11 +16,11 @@ def markdown(text: str) -> SafeString:
 
 
 @register.filter
-def figure(value: float | int | None, digits: int = 3) -> str:
+def figure(value: float | None, digits: int = 3) -> str:
     """A number as a person reads it: 1,234 or 0.123, and a dash for none."""
     if value is None:
         return "–"
-    if isinstance(value, int) or float(value).is_integer() and abs(value) >= 10:
+    if isinstance(value, int) or (value.is_integer() and abs(value) >= 10):
         return f"{int(value):,}"
     return f"{value:,.{digits}f}"
 
