@@ -79,7 +79,7 @@ def form_field(name: str, field: FieldInfo, said: dict[str, Any]) -> forms.Field
 
 
 class LaunchForm(forms.Form):
-    """Inputs and settings of one stage's run. `cleaned_data["config"]` holds the settings, nested as in the contract."""
+    """Inputs and settings of a run. `cleaned_data["config"]` holds the settings, nested as in the contract."""
 
     def __init__(self, *args: Any, project: Project, stage: Stage, like: Run | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.access import allow, declares, requires
@@ -57,7 +59,7 @@ def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
         status_context(run)
         | activity_context(run)
         | {
-            "inputs": selectors.inputs_of(run),
+            "address": metrics_address(run.project, [run]),
             "settings": [
                 (words(name), value) for name, value in selectors.flattened(run.config).items() if name != "stage"
             ],
@@ -135,6 +137,11 @@ def run_metrics(request: HttpRequest, project: Project) -> JsonResponse:
     return JsonResponse({"charts": charts(runs, int(since)), "active": any(run.active for run in runs)})
 
 
+def metrics_address(project: Project, runs: list[Run]) -> str:
+    """Where the charts of these runs get their points."""
+    return f"{reverse('run_metrics', args=[project.slug])}?{urlencode([('run', run.pk) for run in runs])}"
+
+
 @require_safe
 @requires("runs.view")
 def run_compare(request: HttpRequest, project: Project) -> HttpResponse:
@@ -144,6 +151,7 @@ def run_compare(request: HttpRequest, project: Project) -> HttpResponse:
     context = {
         "project": project,
         "runs": runs,
+        "address": metrics_address(project, runs),
         "differences": [(words(name), values) for name, values in selectors.config_differences(runs)],
         "figures": table,
     }

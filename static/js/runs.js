@@ -1,0 +1,182 @@
+// Runs: filters that apply themselves, and charts that follow a run as it goes on.
+"use strict";
+
+const NONCE = document.currentScript.nonce;
+const EVERY = 3000;
+const COLOURS = ["#3b78b5", "#d1662b", "#2f9468", "#9256b8", "#c2404f", "#8a7420", "#3a9aa8", "#b0508f"];
+
+document.addEventListener("change", (event) => {
+  const form = event.target.closest("form[data-submit-on-change]");
+  if (form) form.requestSubmit();
+});
+
+// BokehJS puts <style> elements into its shadow roots. The page's policy wants a nonce on each, so each gets it.
+function giveStylesTheNonce() {
+  const create = document.createElement.bind(document);
+  document.createElement = (name, options) => {
+    const element = create(name, options);
+    if (String(name).toLowerCase() === "style") element.nonce = NONCE;
+    return element;
+  };
+}
+
+function load(address) {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = address;
+    script.nonce = NONCE;
+    script.async = false;
+    script.addEventListener("load", resolve);
+    script.addEventListener("error", () => reject(new Error(`${address} could not be loaded`)));
+    document.head.append(script);
+  });
+}
+
+class Charts {
+  constructor(section) {
+    this.section = section;
+    this.address = section.dataset.charts;
+    this.note = section.querySelector("[data-charts-note]");
+    this.drawn = new Map(); // title → {figure, sources: Map(label → source)}
+    this.since = 0;
+    this.looks = [];
+  }
+
+  async start() {
+    if (await this.update()) this.again();
+  }
+
+  again() {
+    setTimeout(async () => {
+      let active = true;
+      if (!document.hidden) {
+        try {
+          active = await this.update();
+        } catch (error) {
+          console.warn("charts wait for the server:", error.message);
+        }
+      }
+      if (active) this.again();
+    }, EVERY);
+  }
+
+  // Fetch the points since the last look, and draw them. Resolves to whether there will be more.
+  async update() {
+    const response = await fetch(`${this.address}&since=${this.since}`, { headers: { Accept: "application/json" } });
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const { charts, active } = await response.json();
+    if (charts.length) {
+      await this.prepare();
+      this.note.hidden = true;
+    }
+    for (const chart of charts) {
+      for (const series of chart.series) {
+        this.points(chart, series);
+        // the last step is asked for again: more of its metrics may have come
+        this.since = Math.max(this.since, series.step.at(-1) ?? 0);
+      }
+    }
+    return active;
+  }
+
+  async prepare() {
+    if (window.Bokeh) return;
+    giveStylesTheNonce();
+    for (const address of this.section.dataset.bokeh.split(" ")) await load(address);
+    Bokeh.set_log_level("warn");
+    new MutationObserver(() => this.restyle()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.restyle());
+  }
+
+  points(chart, series) {
+    const drawn = this.drawn.get(chart.title) ?? this.draw(chart);
+    const source = drawn.sources.get(series.label) ?? this.line(drawn, series);
+    const known = new Map(source.data.step.map((step, place) => [step, source.data.value[place]]));
+    series.step.forEach((step, place) => known.set(step, series.value[place] ?? NaN));
+    const steps = [...known.keys()].sort((a, b) => a - b);
+    source.data = { step: steps, value: steps.map((step) => known.get(step)) };
+    drawn.table.textContent = this.inWords(chart.title, drawn);
+  }
+
+  draw(chart) {
+    const grids = this.section.querySelectorAll(".chart-grid");
+    const more = this.section.querySelector(".more-charts");
+    const place = document.createElement("figure");
+    place.className = "chart card";
+    const caption = document.createElement("figcaption");
+    caption.textContent = chart.title;
+    if (chart.unit) {
+      const unit = document.createElement("span");
+      unit.className = "quiet small";
+      unit.textContent = ` ${chart.unit}`;
+      caption.append(unit);
+    }
+    const canvas = document.createElement("div");
+    canvas.className = "chart-canvas";
+    canvas.setAttribute("aria-hidden", "true");
+    const table = document.createElement("p");
+    table.className = "visually-hidden";
+    place.append(caption, canvas, table);
+    grids[chart.open ? 0 : 1].append(place);
+    if (!chart.open) more.hidden = false;
+    const figure = Bokeh.Plotting.figure({
+      height: 230, sizing_mode: "stretch_width", tools: "pan,xwheel_zoom,box_zoom,reset,save",
+      toolbar_location: null, x_axis_label: "step", output_backend: "canvas", min_border: 4,
+    });
+    const drawn = { figure, sources: new Map(), table };
+    this.drawn.set(chart.title, drawn);
+    this.style(figure);
+    const hover = new Bokeh.HoverTool({ tooltips: [["", "$name"], ["step", "@step"], ["value", "@value{0.0000}"]], mode: "mouse" });
+    figure.add_tools(hover);
+    Bokeh.Plotting.show(figure, canvas);
+    return drawn;
+  }
+
+  line(drawn, series) {
+    const source = new Bokeh.ColumnDataSource({ data: { step: [], value: [] } });
+    const colour = COLOURS[drawn.sources.size % COLOURS.length];
+    const common = { source, color: colour, name: series.label };
+    drawn.figure.line({ field: "step" }, { field: "value" }, { ...common, line_width: 2, legend_label: series.label });
+    drawn.figure.scatter({ field: "step" }, { field: "value" }, { ...common, size: 4 });
+    drawn.sources.set(series.label, source);
+    const legend = drawn.figure.legend;
+    legend.visible = drawn.sources.size > 1;
+    legend.click_policy = "hide";
+    return source;
+  }
+
+  inWords(title, drawn) {
+    const last = [...drawn.sources].map(([label, source]) => `${label} ${source.data.value.at(-1)?.toPrecision(4)}`);
+    return `${title} at step ${Math.max(...[...drawn.sources.values()].map((source) => source.data.step.at(-1) ?? 0))}: ${last.join(", ")}`;
+  }
+
+  restyle() {
+    for (const { figure } of this.drawn.values()) this.style(figure);
+  }
+
+  // Bokeh draws on a canvas, which no style sheet reaches: the page's colours are handed over.
+  style(figure) {
+    const probe = getComputedStyle(this.section);
+    const ink = probe.color;
+    const quiet = getComputedStyle(this.section.querySelector(".quiet")).color;
+    Object.assign(figure, { background_fill_alpha: 0, border_fill_alpha: 0, outline_line_alpha: 0 });
+    for (const axis of [...figure.xaxis, ...figure.yaxis]) {
+      Object.assign(axis, {
+        axis_line_color: quiet, major_tick_line_color: quiet, minor_tick_line_alpha: 0, major_label_text_color: quiet,
+        axis_label_text_color: quiet, axis_label_text_font_style: "normal", major_label_text_font_size: "12px", axis_label_text_font_size: "12px",
+      });
+    }
+    for (const grid of [...figure.xgrid, ...figure.ygrid]) Object.assign(grid, { grid_line_color: quiet, grid_line_alpha: 0.18 });
+    Object.assign(figure.legend, {
+      background_fill_alpha: 0, border_line_alpha: 0, label_text_color: ink, label_text_font_size: "12px", padding: 2, spacing: 0, location: "top_right",
+    });
+  }
+}
+
+for (const section of document.querySelectorAll("[data-charts]")) {
+  const charts = new Charts(section);
+  charts.start().catch((error) => {
+    charts.note.hidden = false;
+    charts.note.textContent = `The charts cannot be drawn: ${error.message}.`;
+  });
+}
