@@ -261,10 +261,11 @@ class Engine:
 def context_limit(config: Any) -> int:
     """Most tokens of a sequence; models with a sliding window are used up to where it would begin to slide."""
     context: int = getattr(config, "max_position_embeddings", 1 << 20)
-    window = getattr(config, "sliding_window", None)
+    window: int | None = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
-    slides = window and (kinds is None or "sliding_attention" in kinds)
-    return min(context, int(window)) if slides else context
+    if window and (kinds is None or "sliding_attention" in kinds):
+        return min(context, window)
+    return context
 
 
 def stop_ids_of(model: Any, tokenizer: Any) -> frozenset[int]:
