@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -175,7 +175,9 @@ def replies_shown(lease: Lease) -> list[Response]:
 
 
 def unfinished(person: User, project: Project, than: Lease | None = None) -> QuerySet[Draft]:
-    """The person's drafts of tasks that still can be answered, newest first, but for the task of the lease `than`."""
+    """The person's drafts of tasks that still can be answered, newest first, but for the task of the lease `than`;
+    each with `lease_id`, the newest lease it was written under."""
+    newest = Lease.objects.filter(person=person, task=OuterRef("task")).order_by("-id")
     answerable = Lease.objects.filter(
         person=person,
         task=OuterRef("task"),
@@ -186,4 +188,8 @@ def unfinished(person: User, project: Project, than: Lease | None = None) -> Que
     )
     if than is not None:
         drafts = drafts.exclude(task=than.task_id)
-    return drafts.select_related("task__prompt").order_by(F("updated_at").desc())
+    return (
+        drafts.annotate(lease_id=Subquery(newest.values("id")[:1]))
+        .select_related("task__prompt")
+        .order_by("-updated_at")
+    )

@@ -135,7 +135,7 @@ def renewed(lease: Lease, until: datetime) -> bool:
 
 @transaction.atomic
 def renew_lease(*, lease: Lease, now: datetime | None = None) -> Lease:
-    """Keep the hold for another while; take a lapsed one up again where a place is still free. See its `outcome`."""
+    """Keep the hold for another while; take up again one that ended where a place is still free. See its `outcome`."""
     now = now or timezone.now()
     until = lease_end(lease.task.project, now)
     if not renewed(lease, until):
@@ -145,12 +145,12 @@ def renew_lease(*, lease: Lease, now: datetime | None = None) -> Lease:
 
 
 def take_up_again(*, lease: Lease, until: datetime) -> None:
-    """Put a lapsed lease back on a free place, unless the person has been given the task anew since."""
+    """Put a lease that ended without a word back on a free place, unless the person was given the task anew since."""
     task = lock_task(lease.task_id)
     place = free_place(task)
     since = Lease.objects.filter(task=task, person_id=lease.person_id, pk__gt=lease.pk)
     if place is not None and not since.exists():
-        Lease.objects.filter(pk=lease.pk, outcome=Lease.Outcome.LAPSED).update(
+        Lease.objects.filter(pk=lease.pk, outcome__in=[Lease.Outcome.LAPSED, Lease.Outcome.RETURNED]).update(
             outcome=Lease.Outcome.HELD, seat=place, until=until, ended_at=None
         )
 
