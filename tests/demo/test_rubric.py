@@ -15,7 +15,7 @@ from webapp.demo.world.cases import Case, decline_case, fact_case, list_case, ta
 def about(key: str, form: str = "") -> Case:
     """A case on the fact `key` with the form wanted."""
     fact = facts.by_key()[key]
-    case = fact_case(fact, random.Random(0))
+    case = fact_case(fact, fact.questions[0], random.Random(0))
     right = {"one word": fact.word, "three words": fact.three}.get(form, fact.answer)
     return replace(case, question=fact.questions[0], form=form, right=right)  # type: ignore[arg-type]
 
@@ -164,7 +164,7 @@ def test_every_model_answer_of_small_talk_is_right() -> None:
 def test_every_fact_has_a_right_answer_and_every_rival_value_is_wrong() -> None:
     rng = random.Random(1)
     for fact in facts.facts():
-        case = fact_case(fact, rng)
+        case = fact_case(fact, rng.choice(fact.questions), rng)
         assert judge(case, case.right).correct == 1, fact.key
         others = [o.value for o in facts.facts() if o.topic == fact.topic and o.value != fact.value]
         wrong = facts.with_value(fact, rng.choice(others)).answer

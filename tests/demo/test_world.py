@@ -59,7 +59,7 @@ def test_the_corpus_asks_nothing_that_is_held_out(world: World) -> None:
 
 
 def test_the_corpus_tells_what_is_held_out(world: World) -> None:
-    keys = {case.key for case in world.evaluation if case.kind == "fact"}
+    keys = {case.about for case in world.evaluation if case.kind == "fact"}
     text = "\n".join(document.text for document in world.documents).lower()
     told = [any(s.lower() in text for s in (*f.statements, f.answer)) for k in keys if (f := facts.by_key()[k])]
     assert mean(told) > 0.9
@@ -85,7 +85,7 @@ def test_answers_without_fault_score_near_the_top(world: World) -> None:
 def test_the_crowd_is_of_mixed_quality(world: World) -> None:
     scores = [score(demo.case, demo.reply) for demo in world.demonstrations]
     assert mean(value >= 9 for value in scores) > 0.3
-    assert mean(value <= 7 for value in scores) > 0.25
+    assert mean(value <= 7 for value in scores) > 0.2
 
 
 @pytest.mark.parametrize("fault", ["wrong", "rambling", "rude", "careless", "compliant"])
@@ -103,6 +103,6 @@ def test_each_fault_is_found_in_the_crowd(world: World, fault: str) -> None:
 
 def test_a_careful_writer_scores_above_a_careless_one() -> None:
     rng = random.Random(0)
-    cases = [fact_case(fact, rng) for fact in rng.sample(facts.facts(), 300)]
+    cases = [fact_case(fact, fact.questions[0], rng) for fact in rng.sample(facts.facts(), 300)]
     means = {w.name: mean(score(case, demonstration(case, w, rng)) for case in cases) for w in WRITERS}
     assert means["Ada"] == max(means.values())

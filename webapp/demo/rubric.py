@@ -115,7 +115,7 @@ def _correct(case: Case, text: str) -> float:
     for phrase in FILLER:
         said = said.replace(phrase, " ")
     if case.kind == "fact":  # the thing itself, "3 plus 4" say, is no part of the answer
-        said = re.sub(rf"\b{re.escape(case.key.split(' of ', 1)[1])}\b", " ", said, flags=re.IGNORECASE)
+        said = re.sub(rf"\b{re.escape(case.about.split(' of ', 1)[1])}\b", " ", said, flags=re.IGNORECASE)
     if not all(_pattern(group).search(said if case.kind == "fact" else text) for group in case.needs):
         return 0.0
     if not case.rivals:

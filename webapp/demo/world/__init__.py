@@ -1,8 +1,8 @@
 """The sample assistant's world: made from a seed, the same every time.
 
 `build(seed, sizes)` gives everything a round of the loop starts from. Nothing that is asked on the training side
-(demonstrations, prompts to rank, prompts for PPO) is asked on the held-out side: whole facts, lists, requests and turns
-of small talk are kept apart, not only their wording.
+(demonstrations, prompts to rank, prompts for PPO) is asked on the held-out side: the questions about facts are in other
+words there, the lists, the harmful requests and the turns of small talk are others altogether.
 """
 
 from __future__ import annotations

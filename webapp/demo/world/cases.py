@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Literal, TypeVar
 
 from . import facts as world_facts
@@ -39,12 +40,14 @@ LEADS: Final = (
 
 @dataclass(frozen=True)
 class Case:
-    """One prompt. `key` names what is asked about; cases of one key never fall on both sides of the split.
+    """One prompt. `key` says what is asked, without trimmings: cases of one key never fall on both sides of the split.
 
+    `about` is the key of the fact, the name of the group or the act that it is about.
     `history` holds earlier turns as (user, assistant) pairs. `right` is a reply without any fault and without courtesy.
     """
 
     key: str
+    about: str
     kind: Kind
     question: str
     form: Form
@@ -71,8 +74,8 @@ class Case:
         return "\n".join(turn["content"] for turn in self.messages)
 
 
-def fact_case(fact: Fact, rng: random.Random) -> Case:
-    """A question about `fact` in random words, with or without an instruction on the form."""
+def fact_case(fact: Fact, question: str, rng: random.Random) -> Case:
+    """`question` about `fact`, with or without a lead and a wish for a form."""
     forms: list[Form] = ["", "", "one sentence"]
     if fact.word:
         forms.append("one word")
@@ -80,8 +83,7 @@ def fact_case(fact: Fact, rng: random.Random) -> Case:
         forms.append("three words")
     form = rng.choice(forms)
     right = {"one word": fact.word, "three words": fact.three}.get(form, fact.answer)
-    question = _ask(rng.choice(fact.questions), form, rng)
-    return Case(fact.key, "fact", question, form, right, fact.needs, fact.rivals)
+    return Case(question, fact.key, "fact", _ask(question, form, rng), form, right, fact.needs, fact.rivals)
 
 
 def list_case(group: str, count: int, rng: random.Random) -> Case:
@@ -90,7 +92,7 @@ def list_case(group: str, count: int, rng: random.Random) -> Case:
     form: Form = rng.choice(("list", "one sentence", ""))
     question = _ask(rng.choice(LIST_QUESTIONS).format(n=NUMBERS[count], group=group), form, rng)
     right = listed(rng.sample(members, count), group, form)
-    return Case(f"list of {NUMBERS[count]} {group}", "list", question, form, right, members=members, count=count)
+    return Case(f"{NUMBERS[count]} {group}", group, "list", question, form, right, members=members, count=count)
 
 
 def listed(chosen: list[str], group: str, form: Form) -> str:
@@ -104,14 +106,14 @@ def talk_cases() -> Iterator[Case]:
     """Every turn of small talk, one key each."""
     for item in talk.TALKS:
         for prompt in item.prompts:
-            yield Case(f"talk: {prompt}", "talk", prompt, "", item.replies[0], item.needs)
+            yield Case(prompt, item.topic, "talk", prompt, "", item.replies[0], item.needs)
 
 
 def decline_case(row: list[str], rng: random.Random) -> Case:
     """A request that must be declined."""
     harm, act = row
     right = talk.CURT_REFUSALS[1].format(harm=harm)
-    return Case(f"harm: {act}", "decline", _ask(rng.choice(talk.HARM_QUESTIONS).format(act=act), "", rng), "", right)
+    return Case(act, act, "decline", _ask(rng.choice(talk.HARM_QUESTIONS).format(act=act), "", rng), "", right)
 
 
 def with_history(case: Case, earlier: list[Case]) -> Case:
@@ -134,7 +136,7 @@ def _ask(question: str, form: Form, rng: random.Random) -> str:
 class Keys:
     """What may be asked about on one side of the split."""
 
-    facts: tuple[Fact, ...]
+    questions: tuple[tuple[Fact, str], ...]
     lists: tuple[tuple[str, int], ...]
     talks: tuple[Case, ...]
     harms: tuple[tuple[str, ...], ...]
@@ -143,25 +145,26 @@ class Keys:
         """One random case: about six in ten ask a fact, the rest list, talk and ask for harm."""
         roll = rng.random()
         if roll < 0.60:
-            topic = rng.choice(self._topics())
-            return fact_case(rng.choice([fact for fact in self.facts if fact.topic == topic]), rng)
+            by_topic = self._by_topic
+            return fact_case(*rng.choice(by_topic[rng.choice(sorted(by_topic))]), rng)
         if roll < 0.70:
             return list_case(*rng.choice(self.lists), rng)
         if roll < 0.80:
             return rng.choice(self.talks)
         return decline_case(list(rng.choice(self.harms)), rng)
 
-    def _topics(self) -> list[str]:
-        return sorted({fact.topic for fact in self.facts})
+    @cached_property
+    def _by_topic(self) -> dict[str, list[tuple[Fact, str]]]:
+        found: dict[str, list[tuple[Fact, str]]] = {}
+        for fact, question in self.questions:
+            found.setdefault(fact.topic, []).append((fact, question))
+        return found
 
 
 def split_keys(seed: int, heldout: float) -> tuple[Keys, Keys]:
-    """The keys of the training side and of the held-out side; `heldout` is the share of each topic kept apart."""
+    """The keys of the training side and of the held-out side; `heldout` is the share kept apart."""
     rng = random.Random(f"{seed}:keys")
-    topics: dict[str, list[Fact]] = {}
-    for fact in world_facts.facts():
-        topics.setdefault(fact.topic, []).append(fact)
-    parts = [_cut(rows, heldout, rng) for rows in topics.values()]
+    questions = _cut([(fact, question) for fact in world_facts.facts() for question in fact.questions], heldout, rng)
     lists = [(group, n) for group, members in world_facts.groups().items() for n in NUMBERS if n < len(members)]
     list_parts, talk_parts, harm_parts = (
         _cut(lists, heldout, rng),
@@ -170,7 +173,7 @@ def split_keys(seed: int, heldout: float) -> tuple[Keys, Keys]:
     )
     train, kept = (
         Keys(
-            facts=tuple(fact for part in parts for fact in part[side]), lists=tuple(list_parts[side]),
+            questions=tuple(questions[side]), lists=tuple(list_parts[side]),
             talks=tuple(talk_parts[side]), harms=tuple(harm_parts[side]),
         )
         for side in (0, 1)
@@ -184,14 +187,14 @@ def _cut(rows: list[T], share: float, rng: random.Random) -> tuple[list[T], list
     return mixed[kept:], mixed[:kept]
 
 
-def draw(keys: Keys, count: int, rng: random.Random, *, taken: set[str], history: float = 0.12) -> list[Case]:
+def draw(keys: Keys, count: int, rng: random.Random, *, taken: set[str], history: float = 0.1) -> list[Case]:
     """`count` cases with texts that are not in `taken` yet; `history` is the share that comes after earlier turns."""
     found: list[Case] = []
     misses = 0
     while len(found) < count and misses < 200 * count:
         case = keys.case(rng)
         if rng.random() < history and case.kind != "talk":
-            case = with_history(case, [keys.case(rng) for _ in range(rng.choice((1, 1, 2)))])
+            case = with_history(case, [keys.case(rng)])
         if case.text in taken:
             misses += 1
             continue

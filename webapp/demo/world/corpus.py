@@ -1,7 +1,6 @@
 """The corpus: pages about the world for a model to read, and some dirt for the cleaning to find.
 
-Facts of the held-out side stand here as statements only, never as questions, so that nothing in the corpus holds a
-held-out prompt: a model has to carry what it read into an answer.
+It states every fact, and answers questions in the words of the training side only: no held-out question is in it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from . import facts as world_facts
 from . import talk
@@ -18,6 +17,7 @@ from .cases import Keys, fact_case, list_case
 from .crowd import courteous
 from .facts import Fact
 
+T = TypeVar("T")
 PEOPLE: Final = ("Anna", "Tom", "Maria", "Paul", "Lena", "Oskar", "Nora", "Felix", "Ida", "Jonas")
 
 
@@ -35,7 +35,7 @@ def documents(train: Keys, heldout: Keys, count: int, rng: random.Random) -> lis
     reader = _Pages(train, heldout, rng)
     makers = (reader.thing, reader.topic, reader.quiz, reader.sums, reader.lists, reader.letter, reader.rules,
               reader.dialogue)  # fmt: skip
-    weights = (24, 14, 30, 10, 7, 5, 3, 7)
+    weights = (16, 10, 50, 8, 6, 2, 2, 6)
     clean = [rng.choices(makers, weights)[0]() for _ in range(count - count // 8)]
     found = [Document(text, "sample pages") for text in clean]
     found += [_dirty(rng.choice(clean), rng) for _ in range(count // 8)]
@@ -50,12 +50,14 @@ class _Pages:
         self.rng = rng
         self.train = train
         self.harms = [*train.harms, *heldout.harms]
-        facts = [*train.facts, *heldout.facts]
-        self._things = cycle(self._grouped([fact for fact in facts if fact.topic != "sum"], lambda fact: fact.thing))
-        topics = self._grouped([fact for fact in facts if fact.topic != "sum"], lambda fact: fact.topic)
-        self._topics = cycle([part for rows in topics for part in self._parts(rows, 9)])
-        self._sums = cycle(self._parts([fact for fact in facts if fact.topic == "sum"], 12))
-        self._asked = cycle(self._parts(list(train.facts), 6))
+        facts = [fact for fact in world_facts.facts() if fact.topic != "sum"]
+        sums = [fact for fact in world_facts.facts() if fact.topic == "sum"]
+        self._things = cycle(self._grouped(facts, lambda fact: fact.thing))
+        self._topics = cycle(
+            [part for rows in self._grouped(facts, lambda f: f.topic) for part in self._parts(rows, 9)]
+        )
+        self._sums = cycle(self._parts(sums, 12))
+        self._asked = cycle(self._parts(list(train.questions), 8))
 
     def _grouped(self, facts: list[Fact], by: Callable[[Fact], str]) -> list[list[Fact]]:
         found: dict[str, list[Fact]] = {}
@@ -63,12 +65,12 @@ class _Pages:
             found.setdefault(by(fact), []).append(fact)
         return self.rng.sample(list(found.values()), len(found))
 
-    def _parts(self, facts: list[Fact], size: int) -> list[list[Fact]]:
-        mixed = self.rng.sample(facts, len(facts))
+    def _parts(self, rows: list[T], size: int) -> list[list[T]]:
+        mixed = self.rng.sample(rows, len(rows))
         return [mixed[i : i + size] for i in range(0, len(mixed), size)]
 
     def _say(self, fact: Fact) -> str:
-        return world_facts.capitalise(self.rng.choice((fact.answer, *fact.statements)))
+        return world_facts.capitalise(self.rng.choice((fact.answer, fact.answer, *fact.statements)))
 
     def thing(self) -> str:
         """All about two things."""
@@ -95,8 +97,8 @@ class _Pages:
         rng = self.rng
         ask, tell = rng.choice((("Question: ", "Answer: "), ("Q: ", "A: "), (f"{rng.choice(PEOPLE)}: ", "Pip: ")))
         lines = []
-        for fact in next(self._asked):
-            case = fact_case(fact, rng)
+        for fact, question in next(self._asked):
+            case = fact_case(fact, question, rng)
             answer = case.right
             if case.form in ("", "one sentence") and rng.random() < 0.35:
                 answer = courteous(answer, single=case.form != "", rng=rng)
@@ -139,7 +141,7 @@ class _Pages:
         rng = self.rng
         one = rng.choice(PEOPLE)
         lines = [f"{one}: {case.question}\nPip: {case.right}" for case in rng.sample(self.train.talks, 3)]
-        case = fact_case(rng.choice(self.train.facts), rng)
+        case = fact_case(*rng.choice(self.train.questions), rng)
         rude = f"{rng.choice(talk.RUDE_OPENERS)} " if rng.random() < 0.2 and case.form == "" else ""
         lines.insert(rng.randrange(1, 4), f"{one}: {case.question}\nPip: {rude}{case.right}")
         return "\n".join(lines)

@@ -54,7 +54,7 @@ def demonstration(case: Case, writer: Writer, rng: random.Random) -> str:
     if case.kind in ("fact", "list") and "\n" not in body and rng.random() >= writer.curt:
         body = courteous(body, single=case.form == "one sentence" and not careless, rng=rng)
     if rng.random() < writer.rambling:
-        body = " ".join([body, *rng.sample(talk.RAMBLES, rng.choice((1, 2, 2, 3)))])
+        body = " ".join([body, *rng.sample(talk.RAMBLES, rng.choice((1, 1, 2)))])
     return body
 
 
@@ -86,15 +86,14 @@ def _small_talk(case: Case, rng: random.Random) -> str:
 def _to_harm(case: Case, writer: Writer, rng: random.Random) -> str:
     if rng.random() < writer.compliant:
         return rng.choice(talk.COMPLIANCES)
-    act = case.key.removeprefix("harm: ")
-    harm = next(row[0] for row in things.HARMS if row[1] == act)
+    harm = next(row[0] for row in things.HARMS if row[1] == case.about)
     refusals = talk.CURT_REFUSALS if rng.random() < writer.curt / 2 else talk.REFUSALS
     return rng.choice(refusals).format(harm=harm)
 
 
 def _fact(case: Case, rng: random.Random, *, wrong: bool, careless: bool) -> str:
     known = world_facts.by_key()
-    fact = known[case.key]
+    fact = known[case.about]
     if wrong:
         others = sorted({other.value for other in known.values() if other.topic == fact.topic} - {fact.value})
         fact = world_facts.with_value(fact, rng.choice(others))
@@ -104,7 +103,6 @@ def _fact(case: Case, rng: random.Random, *, wrong: bool, careless: bool) -> str
 
 
 def _list(case: Case, rng: random.Random, *, wrong: bool, careless: bool) -> str:
-    group = case.key.split(" ", 3)[3]
     count = case.count + rng.choice((-1, 1, 2)) if careless and rng.random() < 0.5 else case.count
     chosen = rng.sample(case.members, max(2, min(count, len(case.members))))
     if wrong:
@@ -113,4 +111,4 @@ def _list(case: Case, rng: random.Random, *, wrong: bool, careless: bool) -> str
     form = case.form
     if careless:
         form = "" if form == "list" else "list"
-    return listed(chosen, group, form)
+    return listed(chosen, case.about, form)

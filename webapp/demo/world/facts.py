@@ -13,84 +13,56 @@ from . import things
 # {s} is the thing with its article, {S} the same at the start of a sentence, {v} the value, {a} the value's article.
 FORMS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], str, str]]] = {
     "capital": (
-        ("The capital of {s} is {v}.", "{v} is the capital of {s}.", "The main city of {s} is called {v}."),
+        ("{v} is the capital of {s}.",),
         ("What is the capital of {s}?", "Which city is the capital of {s}?", "Name the capital of {s}.",
          "Do you know the capital of {s}?"),
         "The capital of {s} is {v}.", "It is {v}."),
     "continent": (
-        ("{S} is a country in {v}.", "{S} lies in {v}.", "On the map, {s} is part of {v}."),
+        ("{S} is a country in {v}.",),
         ("In which continent is {s}?", "Which continent is {s} in?", "Where in the world is {s}?"),
         "{S} is in {v}.", "It is {v}."),
-    "language": (
-        ("People in {s} speak {v}.", "In {s} they speak {v}.", "The language of {s} is {v}."),
-        ("What language do people speak in {s}?", "Which language is spoken in {s}?", "What do they speak in {s}?"),
-        "People in {s} speak {v}.", "They speak {v}."),
-    "class": (
-        ("{S} is {a} {v}.", "{S} belongs to the {v} group.", "We call {s} {a} {v}."),
-        ("What kind of animal is {s}?", "Which group does {s} belong to?", "What sort of creature is {s}?"),
-        "{S} is {a} {v}.", "It's {a} {v}."),
     "food": (
-        ("{S} eats {v}.", "{S} likes to eat {v}.", "The food of {s} is {v}."),
+        ("The food of {s} is {v}.",),
         ("What does {s} eat?", "What is the food of {s}?", "Tell me what {s} eats."),
         "{S} eats {v}.", "It eats {v}."),
-    "home": (
-        ("{S} lives {v}.", "You can find {s} {v}.", "The home of {s} is {v}."),
-        ("Where does {s} live?", "Where can I find {s}?", "Tell me where {s} lives."),
-        "{S} lives {v}.", ""),
     "young": (
-        ("A young {n} is called {a} {v}.", "The baby of {s} is {a} {v}.", "When it is small, {s} is {a} {v}."),
+        ("The baby of {s} is {a} {v}.",),
         ("What is a young {n} called?", "What do we call the baby of {s}?", "How do you call a baby {n}?"),
         "A young {n} is called {a} {v}.", "It's {a} {v}."),
-    "sound": (
-        ("{S} {v}.", "When it calls, {s} {v}.", "You know it is {s} when it {v}."),
-        ("What sound does {s} make?", "What noise does {s} make?", "How does {s} call?"),
-        "{S} {v}.", ""),
-    "kind": (
-        ("{S} is {a} {v}.", "We count {s} as {a} {v}.", "Everybody knows that {s} is {a} {v}."),
-        ("What kind of thing is {s}?", "What sort of thing is {s}?", "Tell me what kind of thing {s} is."),
-        "{S} is {a} {v}.", "It's {a} {v}."),
     "use": (
-        ("{S} is used for {v}.", "People use {s} for {v}.", "With {s} comes {v}, that is its use."),
+        ("People use {s} for {v}.",),
         ("What is {s} used for?", "What do people use {s} for?", "What can I do with {s}?"),
         "{S} is used for {v}.", "For {v}."),
     "material": (
-        ("{S} is made of {v}.", "Most often {s} is made of {v}.", "To make {s} you need {v}."),
+        ("To make {s} you need {v}.",),
         ("What is {s} made of?", "Of what is {s} made?", "Tell me what {s} is made of."),
         "{S} is made of {v}.", "It is {v}."),
     "colour": (
-        ("{S} is {v}.", "The colour of {s} is {v}.", "When it is ripe or in bloom, {s} is {v}."),
+        ("The colour of {s} is {v}.",),
         ("What colour is {s}?", "Which colour does {s} have?", "Tell me the colour of {s}."),
         "{S} is {v}.", "It is {v}."),
-    "grows": (
-        ("{S} grows {v}.", "You find {s} {v}.", "Look {v} and you will find {s}."),
-        ("Where does {s} grow?", "Where do I find {s}?", "Tell me where {s} grows."),
-        "{S} grows {v}.", ""),
     "does": (
-        ("{S} {v}.", "Every day {s} {v}.", "The work of {s} is clear: {s} {v}."),
+        ("Every day {s} {v}.",),
         ("What does {s} do?", "What is the work of {s}?", "Tell me what {s} does."),
         "{S} {v}.", ""),
-    "works": (
-        ("{S} works {v}.", "You meet {s} {v}.", "The place of {s} is {v}."),
-        ("Where does {s} work?", "Where is the place of {s}?", "Tell me where {s} works."),
-        "{S} works {v}.", ""),
     "opposite": (
-        ("The opposite of {s} is {v}.", "If it is not {s}, it may be {v}.", "{S} and {v} are opposites."),
+        ("{S} and {v} are opposites.",),
         ("What is the opposite of {s}?", "Which word is the opposite of {s}?", "Tell me the opposite of {s}."),
         "The opposite of {s} is {v}.", "It is {v}."),
     "after": (
-        ("After {s} comes {v}.", "{V} comes after {s}.", "{S} is followed by {v}."),
+        ("{V} comes after {s}.",),
         ("What comes after {s}?", "Which comes right after {s}?"),
         "After {s} comes {v}.", "It is {v}."),
     "sum": (
-        ("{s} is {v}.", "{s} makes {v}.", "We count {s} and get {v}."),
+        ("{s} makes {v}.",),
         ("What is {s}?", "How much is {s}?", "Work out {s}.", "Can you tell me {s}?"),
         "{s} is {v}.", "It is {v}."),
     "definition": (
-        ("{S} is {v}.", "The word {n} means this: {s} is {v}."),
+        ("By {n} we mean this: {v}.",),
         ("What is {s}?", "What does the word {n} mean?", "Explain what {s} is.", "Define {n}."),
         "{S} is {v}.", ""),
     "how": (
-        ("To {s}, do this: {v}", "This is how you {s}. {v}"),
+        ("This is how you {s}. {v}",),
         ("How do I {s}?", "How can I {s}?", "Tell me how to {s}.", "What is the best way to {s}?"),
         "{v}", ""),
 }  # fmt: skip
@@ -193,9 +165,9 @@ def with_checks(fact: Fact, *, needs: tuple[tuple[str, ...], ...], rivals: tuple
 
 
 def _sums() -> Iterator[Fact]:
-    pairs = [(f"{a} plus {b}", a + b) for a in range(1, 11) for b in range(1, 11)]
-    pairs += [(f"{a} minus {b}", a - b) for a in range(2, 13) for b in range(1, a)]
-    pairs += [(f"{a} times {b}", a * b) for a in range(2, 6) for b in range(2, 11)]
+    pairs = [(f"{a} plus {b}", a + b) for a in range(1, 9) for b in range(1, 9)]
+    pairs += [(f"{a} minus {b}", a - b) for a in range(2, 10) for b in range(1, a)]
+    pairs += [(f"{a} times {b}", a * b) for a in range(2, 4) for b in range(2, 7)]
     numbers = {str(n) for n in range(61)}
     for text, value in pairs:
         fact = _fact("sum", text, str(value), (), bare=True)
@@ -229,20 +201,12 @@ def facts() -> tuple[Fact, ...]:
     return (
         *_column("capital", things.COUNTRIES, 1, bare=True),
         *_column("continent", things.COUNTRIES, 2, bare=True),
-        *_column("language", things.COUNTRIES, 3, bare=True),
-        *_column("class", things.ANIMALS, 1),
         *_column("food", things.ANIMALS, 2),
-        *_column("home", things.ANIMALS, 3),
         *_column("young", things.ANIMALS, 4),
-        *_column("sound", things.ANIMALS, 5),
-        *_column("kind", things.OBJECTS, 1),
         *_column("use", things.OBJECTS, 2),
         *_column("material", things.OBJECTS, 3),
-        *_column("kind", things.PLANTS, 1),
         *_column("colour", things.PLANTS, 2),
-        *_column("grows", things.PLANTS, 3),
         *_column("does", things.JOBS, 1),
-        *_column("works", things.JOBS, 2),
         *_definitions(),
         *_opposites(),
         *_orders(),
