@@ -157,9 +157,9 @@ class ChatFormat:
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         mask = [any(start <= a and b <= end and a < b for start, end in spans) for a, b in encoded["offset_mapping"]]
         ids = list(encoded["input_ids"])
-        if mask[-1] and ids[-1] != self.end_id:
-            ids.append(self.end_id)
-            mask.append(True)
+        last = len(mask) - 1 - mask[::-1].index(True) if True in mask else -1
+        if messages[-1].role == "assistant" and ids[last] != self.end_id:
+            return Encoded([*ids[: last + 1], self.end_id], [*mask[: last + 1], True])
         return Encoded(ids, mask)
 
     def _render(self, messages: list[Turn], *, open_turn: bool) -> str:

@@ -6,7 +6,7 @@ import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -30,7 +30,7 @@ DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError
 # What changes logits after the output matrix, in the models that have it; those go through their own forward.
 LOGIT_CHANGES: Final = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
 
-CausalModel = PreTrainedModel | PeftModel
+CausalModel: TypeAlias = PreTrainedModel | PeftModel
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def load_causal(
     itself an adapter, that adapter goes on learning. Without, an adapter is merged into its base and all weights learn.
     Raises InputError where the folder is missing or damaged.
     """
-    check_source(source, "model")
     adapter_only = trainable and lora is not None and lora.rank > 0
     dtype = torch.float32 if trainable and not adapter_only else compute.dtype
     base = adapter_base(source)
+    check_source(base or source, "model")
     model: CausalModel = read_weights(base or source, dtype)
     if base:
         try:
@@ -128,7 +128,7 @@ def read_weights(source: str, dtype: torch.dtype) -> PreTrainedModel:
 def adapter_base(source: str) -> str:
     """The base that an adapter folder names; empty where `source` is a whole model."""
     path = Path(source) / ADAPTER
-    if not path.exists():
+    if not source or not path.exists():
         return ""
     if not (Path(source) / "adapter_model.safetensors").exists():
         raise damaged(source, "adapter", OSError("adapter_model.safetensors is missing"))

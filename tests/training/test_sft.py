@@ -1,0 +1,182 @@
+"""Fine-tuning on demonstrations."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.training.toys import events, run_folder, run_here, start_child, toy_policy, toy_tokenizer, turns
+from training.chatformat import ChatFormat
+from training.contract import DemonstrationRow, TrainingError
+from training.folder import file_sha256
+from training.models import Compute, adapter_base, load_causal
+from training.sft import encode, examples, weighted_loss
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+QUESTIONS = {"is the sky blue": "yes of course", "is the sea 12": "no never"}
+DEMONSTRATIONS = [{"id": f"demonstration:{i}", "messages": turns(*list(QUESTIONS.items())[i % 2])} for i in range(12)]
+SETTINGS: dict[str, Any] = {
+    "stage": "sft", "epochs": 20, "batch_tokens": 128, "micro_tokens": 128, "learning_rate": 0.01, "max_tokens": 64,
+    "log_every": 2, "evaluate_every": 20,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_policy(tmp_path_factory.mktemp("models") / "base")
+
+
+def new_run(folder: Path, base: Path, rows: list[dict[str, Any]] | None = None, **changes: Any) -> Path:
+    return run_folder(
+        folder,
+        SETTINGS | {"base": str(base)} | changes,
+        demonstrations=rows or DEMONSTRATIONS,
+        heldout=DEMONSTRATIONS[:2],
+    )
+
+
+def demonstration(*contents: str, weight: float = 1.0) -> DemonstrationRow:
+    return DemonstrationRow.model_validate({"id": "d", "messages": turns(*contents), "weight": weight})
+
+
+def sentence(folder: Path) -> str:
+    with pytest.raises(TrainingError) as caught:
+        run_here(folder)
+    assert caught.value.code != "internal", caught.value.message
+    return caught.value.message
+
+
+def test_the_model_learns_to_answer_and_to_stop(tmp_path: Path, base: Path) -> None:
+    result = run_here(new_run(tmp_path, base, epochs=60, evaluate_every=0))
+    assert result["metrics"]["loss"] < 0.2
+    assert result["metrics"]["heldout_loss"] < 0.2
+    assert result["counts"] | {"tokens": 0, "target_tokens": 0} == {
+        "demonstrations": 12, "used": 12, "left_out": 0, "heldout": 2, "tokens": 0, "target_tokens": 0
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    for question, answer in QUESTIONS.items():
+        known = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        told = model.generate(**known, max_new_tokens=30, do_sample=False)[0, known["input_ids"].shape[1] :]
+        assert tokenizer.decode(told) == f"{answer}<|end|>"
+    assert {event["reply"] for event in events(tmp_path, "sample")[-2:]} == set(QUESTIONS.values())
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_or_killed_goes_on_bit_for_bit(tmp_path: Path, base: Path, how: signal.Signals) -> None:
+    changes = {"lora": {"rank": 4, "dropout": 0.2}} if how == signal.SIGTERM else {}
+    whole = run_here(new_run(tmp_path / "whole", base, **changes))
+    folder = new_run(tmp_path / "cut", base, checkpoint_every=3, **changes)
+    with start_child(folder) as child:
+        while not list(folder.glob("checkpoint-*[0-9]")):
+            assert child.poll() is None, child.communicate()[0]
+        child.send_signal(how)
+        assert child.wait() == (143 if how == signal.SIGTERM else -signal.SIGKILL)
+    assert not (folder / "result.json").exists()
+    again = run_here(folder)
+    assert again["files"] == whole["files"]
+    assert again["metrics"]["heldout_loss"] == whole["metrics"]["heldout_loss"]
+
+
+def test_an_adapter_learns_while_its_base_stays_as_it_is(tmp_path: Path, base: Path) -> None:
+    before = file_sha256(base / "model.safetensors")
+    result = run_here(new_run(tmp_path, base, lora={"rank": 4, "alpha": 16}, epochs=30, learning_rate=0.03))
+    assert result["model"]["kind"] == "adapter"
+    assert result["model"]["base"] == str(base)
+    assert result["model"]["trainable"] < result["model"]["parameters"] / 2
+    assert file_sha256(base / "model.safetensors") == before
+    assert not (tmp_path / "model" / "model.safetensors").exists()
+    assert adapter_base(str(tmp_path / "model")) == str(base)
+    losses = [event["values"]["loss"] for event in events(tmp_path, "metric") if "loss" in event["values"]]
+    assert losses[-1] < losses[0] - 0.2
+    whole = AutoModelForCausalLM.from_pretrained(base)
+    adapted = PeftModel.from_pretrained(whole, tmp_path / "model")
+    merged = load_causal(str(tmp_path / "model"), CPU)
+    ids = torch.tensor([ChatFormat(toy_tokenizer()).text("the cat sat")])
+    assert torch.allclose(adapted(ids).logits, merged(ids).logits, atol=1e-4)
+
+
+def test_an_adapter_goes_on_learning_as_an_adapter_or_is_merged_for_full_training(tmp_path: Path, base: Path) -> None:
+    run_here(new_run(tmp_path / "first", base, lora={"rank": 4}, max_steps=3))
+    first = tmp_path / "first" / "model"
+    second = run_here(new_run(tmp_path / "second", first, lora={"rank": 4}, max_steps=3))
+    assert (second["model"]["kind"], second["model"]["base"]) == ("adapter", str(base))
+    full = run_here(new_run(tmp_path / "full", first, max_steps=3))
+    assert full["model"]["kind"] == "full"
+    assert full["model"]["trainable"] == full["model"]["parameters"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- loss
+
+
+def test_the_loss_is_on_the_assistants_words_alone_and_weighs_the_rows(base: Path) -> None:
+    model, chat = load_causal(str(base), CPU), ChatFormat(toy_tokenizer())
+    rows = [demonstration("the cat", "sat on it"), demonstration("is it", "no", "why", "never", weight=0.5)]
+    data = examples(encode(chat, rows, 64)[1], chat, CPU)
+    sums = weighted_loss(model, data.batch(np.arange(2)))
+    expected = total = 0.0
+    for row in rows:
+        encoded = chat.conversation(row.messages)
+        logprobs = functional.log_softmax(model(torch.tensor([encoded.ids])).logits[0].double(), dim=-1)
+        for i in range(1, len(encoded.ids)):
+            if encoded.mask[i]:
+                expected -= row.weight * float(logprobs[i - 1, encoded.ids[i]])
+                total += row.weight
+    assert float(sums["loss"][0]) == pytest.approx(expected, rel=1e-4)
+    assert sums["loss"][1] == pytest.approx(total)
+    assert data.sizes.weights.sum() == pytest.approx(total)
+
+
+def test_long_conversations_are_cut_from_the_left_and_long_replies_left_out() -> None:
+    chat = ChatFormat(toy_tokenizer())
+    long_prompt, long_reply = demonstration("the cat " * 30, "yes"), demonstration("why", "the cat " * 30)
+    kept, encoded = encode(chat, [long_prompt, long_reply, demonstration("a", "b", weight=0)], 20)
+    assert kept == [long_prompt]
+    assert encoded[0][0].ids == chat.conversation(long_prompt.messages).ids[-20:]
+    assert chat.tokenizer.decode(encoded[0][0].ids).endswith("<|assistant|>yes<|end|>")
+
+
+# ------------------------------------------------------------------------------------------------------------ bad days
+
+
+def test_demonstrations_left_out_are_told(tmp_path: Path, base: Path) -> None:
+    rows = [*DEMONSTRATIONS, {"id": "long", "messages": turns("why", "the cat " * 60)}]
+    result = run_here(new_run(tmp_path, base, rows, max_steps=1))
+    assert result["counts"]["left_out"] == 1
+    assert "1 demonstrations are left out" in events(tmp_path, "warning")[0]["message"]
+
+
+def test_too_few_usable_demonstrations_are_told_with_both_numbers(tmp_path: Path, base: Path) -> None:
+    rows = [{"id": "long", "messages": turns("why", "the cat " * 60)}, DEMONSTRATIONS[0]]
+    told = sentence(new_run(tmp_path, base, rows, min_rows=2))
+    assert told == "sft: 1 of 2 demonstrations can be used, at least 2 are needed"
+
+
+def test_a_base_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    base = toy_policy(tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    assert "its tokenizer has no chat template" in sentence(new_run(tmp_path / "run", base))
+
+
+def test_an_adapter_whose_base_is_gone_or_whose_weights_are_missing_is_named(tmp_path: Path) -> None:
+    base = toy_policy(tmp_path / "base")
+    run_here(new_run(tmp_path / "first", base, lora={"rank": 2}, max_steps=1))
+    adapter = tmp_path / "first" / "model"
+    base.rename(tmp_path / "moved")
+    assert f"{base}: there is no such model folder" in sentence(new_run(tmp_path / "second", adapter))
+    (adapter / "adapter_model.safetensors").unlink()
+    assert "this adapter folder is damaged" in sentence(new_run(tmp_path / "third", adapter))
+
+
+def test_adapter_targets_that_the_model_does_not_have_are_refused(tmp_path: Path, base: Path) -> None:
+    assert "lora.targets" in sentence(new_run(tmp_path, base, lora={"rank": 2, "targets": "nothing_like_it"}))
