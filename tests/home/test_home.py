@@ -1,0 +1,95 @@
+from annotations.models import Task
+from tests import factories
+
+
+def test_a_new_installation_asks_for_its_first_account(client, db):
+    page = client.get("/").content
+
+    assert b"Create the first account" in page
+
+
+def test_an_installation_in_use_asks_for_a_sign_in(client, root):
+    page = client.get("/").content
+
+    assert b"Create the first account" not in page
+    assert b"Sign in" in page
+
+
+def test_whoever_runs_it_is_offered_a_project(client, root):
+    client.force_login(root)
+
+    assert b"New project" in client.get("/").content
+
+
+def test_a_stranger_is_told_to_ask_for_an_invitation(client, project, stranger):
+    client.force_login(stranger)
+
+    assert b"Ask a manager for an invitation link" in client.get("/").content
+
+
+def test_each_station_counts_what_is_there(client, project, ada, ann):
+    factories.demonstration(project, ann)
+    factories.ranking(project, ann)
+    factories.deployment(project)
+    client.force_login(ada)
+
+    stations = {station.key: station for station in client.get("/").context["stations"]}
+
+    assert stations["prompts"].number == 2
+    assert stations["demonstrations"].number == 1
+    assert stations["rankings"].number == 1
+    assert stations["deployed"].note == "sft 1"
+    assert all(station.url for station in stations.values())
+
+
+def test_the_loop_links_only_where_the_person_may_go(client, project, ann):
+    client.force_login(ann)
+    stations = client.get("/projects/kite/loop/").context["stations"]
+
+    assert [station.key for station in stations if station.url] == ["chats"]
+    for station in stations:
+        if station.url:
+            assert client.get(station.url).status_code == 200
+
+
+def test_every_link_of_a_managers_loop_opens(client, project, mo):
+    client.force_login(mo)
+    for station in client.get("/").context["stations"]:
+        assert client.get(station.url).status_code == 200, station.url
+
+
+def test_an_annotator_is_sent_to_the_labels_first(client, project, ann):
+    factories.task(project, Task.Kind.WRITE)
+    factories.deployment(project)
+    client.force_login(ann)
+
+    titles = [step.title for step in client.get("/").context["steps"]]
+
+    assert titles == ["1 label wanted", "Chat with Kite"]
+
+
+def test_a_tester_is_sent_to_the_chat(client, project, tess):
+    factories.task(project, Task.Kind.WRITE)
+    client.force_login(tess)
+    assert [step.title for step in client.get("/").context["steps"]] == ["All done"]
+
+    factories.deployment(project)
+    assert [step.title for step in client.get("/").context["steps"]] == ["Chat with Kite"]
+
+
+def test_a_manager_is_shown_the_next_gap_in_the_loop(client, project, ada, ann):
+    client.force_login(ada)
+    assert client.get("/").context["steps"][0].title == "Bring in text and prompts"
+
+    factories.demonstration(project, ann)
+    assert client.get("/").context["steps"][0].title == "Fine-tune on the demonstrations"
+
+    factories.model_version(project, stage="sft")
+    assert client.get("/").context["steps"][0].title == "Deploy a model"
+
+
+def test_every_first_step_leads_somewhere(client, project, ada, ann):
+    client.force_login(ada)
+    factories.demonstration(project, ann)
+    for step in client.get("/").context["steps"]:
+        assert client.get(step.url).status_code == 200, step.title
