@@ -16,6 +16,7 @@ from webapp.home_folder import ROOT, home
 from webapp.supervisor.child import Spec
 from webapp.supervisor.ready import VARIABLE
 
+TRAIN_STOP_SECONDS = 20.0  # a run writes its checkpoint
 CORES = os.cpu_count() or 1
 # The model server answers people's questions and holds models, not data: it gets no way to the data.
 SECRETS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "EMAIL_URL")
@@ -88,6 +89,7 @@ def workers(environment: dict[str, str], settings: Settings) -> list[Spec]:
         # Training takes the cores there are, and gives way to people who wait for a page.
         environment={**environment, "OMP_NUM_THREADS": str(CORES), "OPENBLAS_NUM_THREADS": str(CORES)},
         nice=5,
+        stop_seconds=TRAIN_STOP_SECONDS,
     )  # fmt: skip
     beat = Spec(
         name="scheduler",

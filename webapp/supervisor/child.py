@@ -53,6 +53,7 @@ class Spec:
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL
     whole_group: bool = True
+    stop_seconds: float = 10.0  # until it is killed
     note: str = ""
 
 
@@ -129,8 +130,10 @@ class Child:
         self.state = State.STOPPED
 
     def kill_group(self) -> None:
-        """End what is left of it and of what it started."""
+        """End what is left of it and of what it started, at once."""
         self._send(signal.SIGKILL, group=True)
+        if self._process is not None:
+            self._process.wait()
 
     def _send(self, number: signal.Signals, *, group: bool) -> bool:
         """Send a signal; false where there is nobody any more to get it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -24,11 +25,12 @@ def end_leftovers() -> list[str]:
         return []
     found = leftovers(read_json(processes_file()))
     for process in found:
-        if process.is_running():
+        with suppress(psutil.NoSuchProcess):
             process.terminate()
     _, stubborn = psutil.wait_procs(found, timeout=PATIENCE)
     for process in stubborn:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(stubborn, timeout=5)
     processes_file().unlink()
     return [str(process.pid) for process in found]

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -81,6 +82,7 @@ def spec() -> Spec:
         stop_signal=signal.SIGINT,  # "fast": disconnects everyone, writes a checkpoint
         death_signal=signal.SIGINT,
         whole_group=False,
+        stop_seconds=STOP_SECONDS,
         note="on a local socket",
     )
 
@@ -157,11 +159,15 @@ def clear_the_way() -> None:
     PostgreSQL would do the second itself, except where the number now belongs to another process of its user.
     """
     left = servers_on(data_folder())
+    numbers = {process.pid for process in left}
     for process in left:
-        process.send_signal(signal.SIGINT)
+        with suppress(psutil.NoSuchProcess):
+            if process.ppid() not in numbers:  # the server itself, which ends its own children
+                process.send_signal(signal.SIGINT)
     _, stubborn = psutil.wait_procs(left, timeout=STOP_SECONDS)
     for process in stubborn:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(stubborn, timeout=5)
     (data_folder() / "postmaster.pid").unlink(missing_ok=True)
 

@@ -146,16 +146,12 @@ def listen(host: str, port: int) -> socket.socket:
     """The site's listening socket. Raises CannotStart where the port is taken."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.socket(family, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(512)
+        return socket.create_server(address[:2], family=family, backlog=512)
     except OSError as error:
         raise CannotStart(
             f"Port {port} on {host} cannot be used: {taken_by(port) or error.strerror}. "
             f"Choose another: make run PORT={port + 1}, or manage.py up --port {port + 1}"
         ) from error
-    return listening
 
 
 def taken_by(port: int) -> str:

@@ -17,8 +17,6 @@ from webapp.supervisor.folder import CannotStart, processes_file, write_json
 
 TICK = 0.1
 ROTATE_EVERY = 60.0
-STOP_SECONDS = 10.0
-SERVER_STOP_SECONDS = 30.0
 
 
 class Interrupted(Exception):
@@ -125,20 +123,20 @@ class Supervisor:
         if not self.children:
             return
         self._say("Stopping; press Ctrl-C again to stop at once")
-        self._stop_all([child for child in self.children if child.spec.name not in servers], STOP_SECONDS)
-        self._stop_all([child for child in self.children if child.spec.name in servers], SERVER_STOP_SECONDS)
+        self._stop_all([child for child in self.children if child.spec.name not in servers])
+        self._stop_all([child for child in self.children if child.spec.name in servers])
         processes_file().unlink(missing_ok=True)
         self._say("Stopped")
 
-    def _stop_all(self, children: Sequence[Child], timeout: float) -> None:
-        asked = self.asked_to_stop
+    def _stop_all(self, children: Sequence[Child]) -> None:
         for child in children:
             child.stop()
-        deadline = self._clock() + timeout
-        while any(child.is_alive for child in children):
-            if self._clock() > deadline or self.asked_to_stop > max(asked, 1):
-                break
+        began = self._clock()
+        waiting = list(children)
+        while waiting and self.asked_to_stop < 2:
             self._sleep(TICK / 2)
+            waited = self._clock() - began
+            waiting = [child for child in waiting if child.is_alive and waited < child.spec.stop_seconds]
         for child in children:
             if child.is_alive:
                 self._say_of(child.spec.name, "did not stop in time and was killed")

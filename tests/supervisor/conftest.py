@@ -1,0 +1,36 @@
+"""A home of its own for each test, without the servers that the rest of the tests use."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from webapp.supervisor.child import Spec
+from webapp.supervisor.folder import prepare_home
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("DATABASE_URL", "REDIS_URL", "MODEL_SERVER_URL", "SITE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "home"))
+    prepare_home(passable=True)
+    return tmp_path / "home"
+
+
+def python(name: str, program: str, **settings: object) -> Spec:
+    return Spec(name=name, command=[sys.executable, "-c", program], environment={}, **settings)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for it, not for a time; fails after a patience that only a broken condition uses up."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
