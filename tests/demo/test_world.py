@@ -7,6 +7,7 @@ from statistics import mean
 
 import pytest
 
+from annotations.services.prompts import split_of
 from webapp.demo.rubric import judge, score
 from webapp.demo.world import Sizes, World, build, facts
 from webapp.demo.world.cases import fact_case
@@ -20,15 +21,15 @@ SMALL = Sizes(
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return build(4, SMALL)
+    return build(4, SMALL, split_of)
 
 
 def test_the_same_seed_makes_the_same_world(world: World) -> None:
-    assert build(4, SMALL) == world
+    assert build(4, SMALL, split_of) == world
 
 
 def test_another_seed_makes_another_world(world: World) -> None:
-    other = build(5, SMALL)
+    other = build(5, SMALL, split_of)
     assert other.documents != world.documents
     assert [case.text for case in other.evaluation] != [case.text for case in world.evaluation]
 
@@ -46,6 +47,13 @@ def test_nothing_asked_in_training_is_asked_in_the_evaluation(world: World) -> N
     assert not {case.key for case in train} & {case.key for case in kept}
 
 
+def test_every_prompt_is_on_the_side_on_which_the_site_keeps_it(world: World) -> None:
+    train = [*(demo.case for demo in world.demonstrations), *world.rank, *world.ppo]
+    kept = [*(demo.case for demo in world.heldout_demonstrations), *world.heldout_rank, *world.evaluation]
+    assert {split_of(case.messages) for case in train} == {"train"}
+    assert {split_of(case.messages) for case in kept} == {"heldout"}
+
+
 def test_no_prompt_is_used_twice(world: World) -> None:
     demos = [demo.case for demo in (*world.demonstrations, *world.heldout_demonstrations)]
     every = [*demos, *world.rank, *world.heldout_rank, *world.ppo, *world.evaluation]
@@ -55,7 +63,7 @@ def test_no_prompt_is_used_twice(world: World) -> None:
 def test_the_corpus_asks_nothing_that_is_held_out(world: World) -> None:
     text = "\n".join(document.text for document in world.documents)
     kept = [*world.heldout_rank, *world.evaluation]
-    assert not [case.question for case in kept if case.question in text]
+    assert not [case.question for case in kept if f": {case.question}\n" in text or f"\n{case.question}\n" in text]
 
 
 def test_the_corpus_tells_what_is_held_out(world: World) -> None:

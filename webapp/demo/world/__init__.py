@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 
 from . import corpus
-from .cases import Case, draw, split_keys
+from .cases import Case, SplitOf, draw, split_keys
 from .corpus import Document
 from .crowd import WRITERS, demonstration
 
@@ -60,14 +60,14 @@ class World:
         }  # fmt: skip
 
 
-def build(seed: int, sizes: Sizes | None = None) -> World:
-    """The world of `seed`."""
-    sizes = sizes or Sizes()
-    train, heldout = split_keys(seed, sizes.heldout_share)
+def build(seed: int, sizes: Sizes, split_of: SplitOf) -> World:
+    """The world of `seed`. `split_of` says on which side (train or heldout) a conversation falls where it is kept."""
+    train, heldout = split_keys(seed, sizes.heldout_share, split_of)
     taken: set[str] = set()
 
     def cases(side: str, name: str, count: int) -> list[Case]:
-        return draw(train if side == "train" else heldout, count, random.Random(f"{seed}:{name}"), taken=taken)
+        keys, rng = (train if side == "train" else heldout), random.Random(f"{seed}:{name}")
+        return draw(keys, count, rng, taken=taken, fits=lambda case: split_of(case.messages) == side)
 
     evaluation = cases("heldout", "evaluation", sizes.evaluation_prompts)
     heldout_rank = cases("heldout", "heldout rank", sizes.heldout_rank_prompts)

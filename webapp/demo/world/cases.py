@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal, TypeVar
@@ -13,6 +13,8 @@ from . import talk, things
 from .facts import Fact
 
 T = TypeVar("T")
+SplitOf = Callable[[list[dict[str, str]]], str]
+MISSES: Final = 500  # draws in vain for each case, after which there are no more
 Kind = Literal["fact", "list", "talk", "decline"]
 Form = Literal["", "one word", "three words", "one sentence", "list"]
 
@@ -161,16 +163,18 @@ class Keys:
         return found
 
 
-def split_keys(seed: int, heldout: float) -> tuple[Keys, Keys]:
-    """The keys of the training side and of the held-out side; `heldout` is the share kept apart."""
+def split_keys(seed: int, heldout: float, split_of: SplitOf) -> tuple[Keys, Keys]:
+    """The keys of the training side and of the held-out side; `heldout` is the share kept apart.
+
+    A turn of small talk is one conversation, so `split_of` alone says where it is.
+    """
     rng = random.Random(f"{seed}:keys")
     questions = _cut([(fact, question) for fact in world_facts.facts() for question in fact.questions], heldout, rng)
     lists = [(group, n) for group, members in world_facts.groups().items() for n in NUMBERS if n < len(members)]
-    list_parts, talk_parts, harm_parts = (
-        _cut(lists, heldout, rng),
-        _cut(list(talk_cases()), heldout, rng),
-        _cut([tuple(row) for row in things.HARMS], heldout, rng),
-    )
+    list_parts = _cut(lists, heldout, rng)
+    harm_parts = _cut([tuple(row) for row in things.HARMS], heldout, rng)
+    talks = list(talk_cases())
+    talk_parts = [[case for case in talks if split_of(case.messages) == side] for side in ("train", "heldout")]
     train, kept = (
         Keys(
             questions=tuple(questions[side]), lists=tuple(list_parts[side]),
@@ -187,15 +191,17 @@ def _cut(rows: list[T], share: float, rng: random.Random) -> tuple[list[T], list
     return mixed[kept:], mixed[:kept]
 
 
-def draw(keys: Keys, count: int, rng: random.Random, *, taken: set[str], history: float = 0.1) -> list[Case]:
-    """`count` cases with texts that are not in `taken` yet; `history` is the share that comes after earlier turns."""
+def draw(
+    keys: Keys, count: int, rng: random.Random, *, taken: set[str], fits: Callable[[Case], bool], history: float = 0.1
+) -> list[Case]:
+    """`count` cases that fit, with texts not in `taken` yet; `history` is the share that comes after earlier turns."""
     found: list[Case] = []
     misses = 0
-    while len(found) < count and misses < 200 * count:
+    while len(found) < count and misses < MISSES * count:
         case = keys.case(rng)
         if rng.random() < history and case.kind != "talk":
             case = with_history(case, [keys.case(rng)])
-        if case.text in taken:
+        if case.text in taken or not fits(case):
             misses += 1
             continue
         taken.add(case.text)
