@@ -3,6 +3,7 @@
 
 const NONCE = document.currentScript.nonce;
 const EVERY = 3000;
+const DASHES = ["solid", [6, 4], [2, 3], [8, 3, 2, 3]];
 const COLOURS = ["#3b78b5", "#d1662b", "#2f9468", "#9256b8", "#c2404f", "#8a7420", "#3a9aa8", "#b0508f"];
 
 document.addEventListener("change", (event) => {
@@ -39,7 +40,7 @@ class Charts {
     this.note = section.querySelector("[data-charts-note]");
     this.drawn = new Map(); // title → {figure, sources: Map(label → source)}
     this.since = 0;
-    this.looks = [];
+    this.several = (this.address.match(/run=/g) ?? []).length > 1;
   }
 
   async start() {
@@ -116,14 +117,17 @@ class Charts {
     canvas.setAttribute("aria-hidden", "true");
     const table = document.createElement("p");
     table.className = "visually-hidden";
-    place.append(caption, canvas, table);
+    const keys = document.createElement("div");
+    keys.className = "chart-keys";
+    keys.hidden = true;
+    place.append(caption, keys, canvas, table);
     grids[chart.open ? 0 : 1].append(place);
     if (!chart.open) more.hidden = false;
     const figure = Bokeh.Plotting.figure({
       height: 230, sizing_mode: "stretch_width", tools: "pan,xwheel_zoom,box_zoom,reset,save",
       toolbar_location: null, x_axis_label: "step", output_backend: "canvas", min_border: 4,
     });
-    const drawn = { figure, sources: new Map(), table };
+    const drawn = { figure, sources: new Map(), table, keys, names: [] };
     this.drawn.set(chart.title, drawn);
     this.style(figure);
     const hover = new Bokeh.HoverTool({ tooltips: [["", "$name"], ["step", "@step"], ["value", "@value{0.0000}"]], mode: "mouse" });
@@ -132,17 +136,38 @@ class Charts {
     return drawn;
   }
 
+  // Runs differ by colour where there are several, else metrics do; then metrics differ by dashes.
   line(drawn, series) {
     const source = new Bokeh.ColumnDataSource({ data: { step: [], value: [] } });
-    const colour = COLOURS[drawn.sources.size % COLOURS.length];
-    const common = { source, color: colour, name: series.label };
-    drawn.figure.line({ field: "step" }, { field: "value" }, { ...common, line_width: 2, legend_label: series.label });
-    drawn.figure.scatter({ field: "step" }, { field: "value" }, { ...common, size: 4 });
+    const names = [...new Set([...drawn.names, series.name])];
+    drawn.names = names;
+    const metric = names.indexOf(series.name);
+    const color = COLOURS[(this.several ? series.run : metric) % COLOURS.length];
+    const common = { source, color, name: series.label };
+    const dash = this.several ? DASHES[metric % DASHES.length] : "solid";
+    const curve = drawn.figure.line({ field: "step" }, { field: "value" }, { ...common, line_width: 2, line_dash: dash });
+    const dots = drawn.figure.scatter({ field: "step" }, { field: "value" }, { ...common, size: 4 });
     drawn.sources.set(series.label, source);
-    const legend = drawn.figure.legend;
-    legend.visible = drawn.sources.size > 1;
-    legend.click_policy = "hide";
+    this.key(drawn, series.label, color, dash, [curve, dots]);
     return source;
+  }
+
+  // An entry of the legend, which is HTML, so that it wraps and never covers the curves; it hides its curve.
+  key(drawn, label, color, dash, renderers) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "chart-key";
+    button.setAttribute("aria-pressed", "true");
+    const swatch = document.createElement("span");
+    swatch.style.borderTop = `3px ${dash === "solid" ? "solid" : "dashed"} ${color}`;
+    button.append(swatch, label);
+    button.addEventListener("click", () => {
+      const shown = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(shown));
+      for (const renderer of renderers) renderer.visible = shown;
+    });
+    drawn.keys.append(button);
+    drawn.keys.hidden = drawn.keys.children.length < 2;
   }
 
   inWords(title, drawn) {
@@ -156,8 +181,6 @@ class Charts {
 
   // Bokeh draws on a canvas, which no style sheet reaches: the page's colours are handed over.
   style(figure) {
-    const probe = getComputedStyle(this.section);
-    const ink = probe.color;
     const quiet = getComputedStyle(this.section.querySelector(".quiet")).color;
     Object.assign(figure, { background_fill_alpha: 0, border_fill_alpha: 0, outline_line_alpha: 0 });
     for (const axis of [...figure.xaxis, ...figure.yaxis]) {
@@ -167,9 +190,6 @@ class Charts {
       });
     }
     for (const grid of [...figure.xgrid, ...figure.ygrid]) Object.assign(grid, { grid_line_color: quiet, grid_line_alpha: 0.18 });
-    Object.assign(figure.legend, {
-      background_fill_alpha: 0, border_line_alpha: 0, label_text_color: ink, label_text_font_size: "12px", padding: 2, spacing: 0, location: "top_right",
-    });
   }
 }
 

@@ -32,7 +32,9 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     draw = random.Random(seed)
     lines: dict[str, None] = {}
     while len(lines) < count:
-        words = [f"The {draw.choice(COLOURS)} {draw.choice(THINGS)} is near the {draw.choice(THINGS)}." for _ in range(4)]
+        words = [
+            f"The {draw.choice(COLOURS)} {draw.choice(THINGS)} is near the {draw.choice(THINGS)}." for _ in range(4)
+        ]
         lines[" ".join(words)] = None
     return list(lines)
 

@@ -34,7 +34,7 @@ GROUPS = (
     Group("Learning rate", "", r"learning_rate.*"),
     Group("Time of a step", "seconds", r"time/.*"),
 )
-FIRST = 6  # this many charts are open from the start, the others fold
+FIRST = 9  # charts of this many groups are open from the start, the others fold
 HIDDEN = re.compile(r"step|steps|episode|tokens|parameters|skipped|val/num_eos_tokens|val/ratio.*")
 
 
@@ -72,7 +72,8 @@ def thinned(series: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 def words(name: str) -> str:
     """A metric's name as a person reads it."""
-    text = name.replace("objective/", "").replace("_avg", "").replace("heldout_", "held-out ")
+    text = re.sub(r"^length/(\w+)$", r"\1 length", name)
+    text = text.replace("objective/", "").replace("_avg", "").replace("heldout_", "held-out ")
     text = text.replace("/", ": ").replace("_", " ").replace("scores", "score")
     text = re.sub(r"\b(kl|approxkl)\b", lambda match: {"kl": "KL", "approxkl": "KL of the update"}[match[0]], text)
     return text[:1].upper() + text[1:]

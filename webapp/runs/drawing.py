@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from webapp.runs.lineage import COLUMNS, Lineage, Node
 
-WIDTH, HEIGHT = 176, 52  # of a box
-GAP, LEAD = 44, 22  # between columns, between rows
+WIDTH, HEIGHT = 196, 52  # of a box
+GAP, LEAD = 42, 22  # between columns, between rows
 TOP = 34  # room for the columns' titles
 LETTERS = 22  # what fits in a box
 TITLES = {"labels": "Labels", "snapshot": "Snapshot", "run": "Run", "model": "Model", "deployment": "Deployment"}

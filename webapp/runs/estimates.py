@@ -15,6 +15,7 @@ from training.contract import Stage
 from webapp.accounts.models import Project
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run, Snapshot
+from webapp.runs.stages import settings_of
 
 RULE_OF_THUMB = 30e9  # floating-point operations a second
 START = 12.0  # seconds that any run takes to start and to save
@@ -43,7 +44,8 @@ def estimate(
     for run in past.select_related("base", "corpus_run").prefetch_related("snapshots")[:5]:
         seconds = run.result.get("seconds", {}).get("total", 0.0)
         if seconds > 0:
-            done = work_of(stage, run.config, list(run.snapshots.all()), run.corpus_run, run.base)
+            used = settings_of(stage, {key: value for key, value in run.config.items() if key != "stage"})
+            done = work_of(stage, used, list(run.snapshots.all()), run.corpus_run, run.base)
             speeds.append(done / max(seconds - START, 0.2 * seconds))
     usual = TEXT_A_SECOND if stage in ("corpus", "tokenizer") else RULE_OF_THUMB
     seconds = START + work / (median(speeds) if speeds else usual)

@@ -56,7 +56,8 @@ def settings_leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[
 
 
 def form_field(name: str, field: FieldInfo, said: dict[str, Any]) -> forms.Field:
-    unit = f" ({said['unit']})" if said.get("unit") else ""
+    said_unit = said.get("unit", "")
+    unit = f" ({said_unit})" if said_unit and said_unit not in name else ""
     common = {
         "label": label_of(name.removeprefix("sampling.")) + unit,
         "help_text": field.description or "",
@@ -82,7 +83,7 @@ class LaunchForm(forms.Form):
     """Inputs and settings of a run. `cleaned_data["config"]` holds the settings, nested as in the contract."""
 
     def __init__(self, *args: Any, project: Project, stage: Stage, like: Run | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, label_suffix="", **kwargs)
         self.project, self.stage, self.needs = project, stage, NEEDS[stage]
         self.fields["name"] = forms.CharField(required=False, max_length=100, help_text="Empty: its stage and number.")
         self.input_names: list[str] = []
@@ -243,7 +244,7 @@ class SnapshotForm(forms.Form):
     )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, label_suffix="", **kwargs)
         self.fields["corpora"].queryset = corpora_of(project)  # type: ignore[attr-defined]
 
     def filters(self) -> dict[str, Any]:

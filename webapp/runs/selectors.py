@@ -37,11 +37,12 @@ def succeeded_corpus_runs(project: Project) -> QuerySet[Run]:
 
 def snapshots_of(project: Project, *, kind: str = "") -> QuerySet[Snapshot]:
     snapshots = Snapshot.objects.filter(project=project).select_related("created_by").annotate(uses=Count("runs"))
+    snapshots = snapshots.order_by("-id")
     return snapshots.filter(kind=kind) if kind else snapshots
 
 
 def corpora_of(project: Project) -> QuerySet[Corpus]:
-    return Corpus.objects.filter(project=project).annotate(size=Count("documents"))
+    return Corpus.objects.filter(project=project).annotate(size=Count("documents")).order_by("name")
 
 
 def run_samples(run: Run) -> Iterator[SampleRow]:

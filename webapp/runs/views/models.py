@@ -35,7 +35,7 @@ def model_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "current": current,
         "live": live,
         "previous": previous_deployment(current) if current else None,
-        "form": DeployForm(initial={"share": 100 if live is None else 10}),
+        "form": DeployForm(initial={"share": 100 if live is None else 10}, label_suffix=""),
         "used_by": Run.objects.filter(base=model).order_by("-id")[:10],
     }
     return render(request, "registry/model.html", context)

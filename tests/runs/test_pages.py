@@ -1,0 +1,187 @@
+"""The pages of runs, snapshots and models, as people of each role get them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from tests import factories
+from webapp.accounts.models import Project, User
+from webapp.registry.models import ModelVersion
+from webapp.runs.forms import LaunchForm
+from webapp.runs.models import Metric, Run, RunEvent
+from webapp.runs.stages import LAUNCHED
+
+pytestmark = pytest.mark.django_db
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def measured(run: Run, name: str, values: list[float]) -> None:
+    Metric.objects.bulk_create(
+        Metric(run=run, name=name, step=step, value=value, time=NOW) for step, value in enumerate(values, 1)
+    )
+
+
+def filled(form: LaunchForm) -> dict[str, Any]:
+    """What a browser sends of a form that nobody changed."""
+    values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
+
+
+@pytest.fixture
+def finished(project: Project) -> Run:
+    """An SFT run with all that its page can show."""
+    model = factories.model_version(project, parameters=1_000_000)
+    run = factories.run(
+        project,
+        state=Run.State.SUCCEEDED,
+        output=model,
+        result={
+            "seconds": {"total": 61.0},
+            "device": "cpu",
+            "versions": {},
+            "metrics": {"loss": 1.5},
+            "counts": {"used": 9},
+        },
+    )
+    run.snapshots.add(factories.snapshot(project, counts={"train": 9, "heldout": 1, "characters": 900}))
+    measured(run, "loss", [3.0, 2.0, 1.5])
+    RunEvent.objects.create(
+        run=run,
+        position=0,
+        type="sample",
+        step=3,
+        time=NOW,
+        data={"prompt": "Hi?", "reply": "<b>Hello</b>", "reward": 0.5},
+    )
+    RunEvent.objects.create(run=run, position=9, type="warning", time=NOW, data={"message": "One row was too long."})
+    return run
+
+
+def test_the_list_of_runs_says_what_to_do_when_there_are_none(client: Client, ada: User, project: Project):
+    client.force_login(ada)
+    page = client.get(reverse("run_list", args=[project.slug]))
+    assert "Nothing has run yet" in page.content.decode()
+
+
+def test_runs_are_filtered_by_stage_and_state(client: Client, ada: User, project: Project):
+    factories.run(project, "sft", name="a fine one", state=Run.State.SUCCEEDED)
+    factories.run(project, "ppo", name="one that broke", state=Run.State.FAILED, error="It broke.")
+    client.force_login(ada)
+    page = client.get(reverse("run_list", args=[project.slug]), {"state": "failed"}).content.decode()
+    assert "one that broke" in page
+    assert "a fine one" not in page
+
+
+def test_a_run_s_page_shows_result_samples_and_warnings(client: Client, ada: User, finished: Run):
+    client.force_login(ada)
+    page = client.get(reverse("run_detail", args=[finished.pk])).content.decode()
+    for words in ("Took 1 min 1 s", "&lt;b&gt;Hello&lt;/b&gt;", "One row was too long.", finished.output.name):
+        assert words in page
+    assert "hx-trigger" not in page, "a run that has ended is not asked for again and again"
+
+
+def test_a_failed_run_shows_its_sentence_and_offers_to_resume(client: Client, ada: User, project: Project):
+    run = factories.run(project, state=Run.State.FAILED, error="out of memory: lower micro_tokens")
+    client.force_login(ada)
+    page = client.get(reverse("run_detail", args=[run.pk])).content.decode()
+    assert "out of memory: lower micro_tokens" in page
+    assert reverse("run_resume", args=[run.pk]) in page
+
+
+def test_points_of_charts_come_from_the_asked_step_on(client: Client, ada: User, finished: Run):
+    client.force_login(ada)
+    address = reverse("run_metrics", args=[finished.project.slug])
+    body = client.get(address, {"run": finished.pk, "since": 2}).json()
+    assert body == {
+        "active": False,
+        "charts": [
+            {
+                "title": "Loss",
+                "unit": "nats",
+                "open": True,
+                "series": [{"label": "Loss", "name": "loss", "run": 0, "step": [2, 3], "value": [2.0, 1.5]}],
+            }
+        ],
+    }
+
+
+def test_runs_are_compared_by_what_differs(client: Client, ada: User, project: Project, finished: Run):
+    other = factories.run(project, config={"stage": "sft", "learning_rate": 0.5}, result={"metrics": {"loss": 1.25}})
+    client.force_login(ada)
+    page = client.get(reverse("run_compare", args=[project.slug]), {"run": [finished.pk, other.pk]}).content.decode()
+    assert "Learning rate" in page
+    assert "1.250" in page
+
+
+def test_activity_that_has_not_changed_is_not_sent_again(client: Client, ada: User, project: Project):
+    run = factories.run(project, state=Run.State.RUNNING)
+    client.force_login(ada)
+    first = client.get(reverse("run_activity", args=[run.pk]))
+    again = client.get(reverse("run_activity", args=[run.pk]), {"at": first.context["at"]})
+    assert (first.status_code, again.status_code) == (200, 204)
+
+
+@pytest.mark.parametrize("stage", LAUNCHED)
+def test_every_stage_has_a_form_with_the_contract_s_words(client: Client, ada: User, project: Project, stage: str):
+    client.force_login(ada)
+    page = client.get(reverse("run_launch", args=[project.slug, stage]))
+    assert page.status_code == 200
+    assert "Seeds every random choice" in page.content.decode()
+
+
+def test_a_setting_out_of_range_is_named_at_its_field(client: Client, ada: User, project: Project):
+    client.force_login(ada)
+    address = reverse("run_launch", args=[project.slug, "pretrain"])
+    form = client.get(address).context["form"]
+    page = client.post(address, filled(form) | {"hidden": "33"})
+    assert page.status_code == 400
+    assert "hidden 33 must be heads 6 times an even number" in page.content.decode()
+    assert not Run.objects.exists()
+
+
+def test_a_form_that_fits_launches_a_run_with_a_snapshot_made_for_it(
+    client: Client, ada: User, project: Project, settings, tmp_path
+):
+    factories.corpus(project, documents=3)
+    client.force_login(ada)
+    address = reverse("run_launch", args=[project.slug, "corpus"])
+    form = client.get(address).context["form"]
+    reply = client.post(address, filled(form))
+    assert reply.status_code == 302, reply.context["form"].errors
+    run = Run.objects.get()
+    assert reply["Location"] == reverse("run_detail", args=[run.pk])
+    assert run.snapshots.get().counts["train"] == 3
+    assert run.config["strip_personal_data"] is True
+
+
+def test_an_annotator_may_not_look_at_runs(client: Client, ann: User, finished: Run):
+    client.force_login(ann)
+    assert client.get(reverse("run_detail", args=[finished.pk])).status_code == 403
+
+
+def test_a_stranger_does_not_learn_that_a_run_exists(client: Client, stranger: User, finished: Run):
+    client.force_login(stranger)
+    assert client.get(reverse("run_detail", args=[finished.pk])).status_code == 404
+
+
+def test_a_model_s_page_draws_where_it_comes_from(client: Client, ada: User, finished: Run):
+    client.force_login(ada)
+    page = client.get(reverse("model_detail", args=[finished.output.pk])).content.decode()
+    assert "<svg" in page
+    for node in ("10 demonstrations", finished.name, finished.output.name):
+        assert node in page
+    assert reverse("snapshot_detail", args=[finished.snapshots.get().pk]) in page
+
+
+def test_a_tokenizer_is_not_offered_for_deployment(client: Client, ada: User, project: Project):
+    model = factories.model_version(project, ModelVersion.Kind.TOKENIZER, stage="tokenizer")
+    client.force_login(ada)
+    assert (
+        reverse("model_deploy", args=[model.pk])
+        not in client.get(reverse("model_detail", args=[model.pk])).content.decode()
+    )
