@@ -81,7 +81,7 @@ def micro_batches(rows: Rows, sizes: Sizes, micro_tokens: int) -> list[Rows]:
     return [np.asarray(piece, dtype=np.int64) for piece in pieces]
 
 
-def pad(sequences: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+def pad(sequences: Sequence[Sequence[int] | NDArray[np.integer]], value: int) -> torch.Tensor:
     """Right-padded [B, T] of int64. With causal attention, padding on the right needs no attention mask: no real token
     looks at it."""
     width = max(len(sequence) for sequence in sequences)

@@ -146,7 +146,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
     try:
-        return get_peft_model(model, settings)  # type: ignore[return-value]
+        return get_peft_model(model, settings)
     except ValueError as error:
         raise InputError(f"lora.targets: {error}", code="config_invalid") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.batching import Sizes, epoch_batches, micro_batches, pad, steps_per_epoch
@@ -11,6 +11,7 @@ from training.batching import Sizes, epoch_batches, micro_batches, pad, steps_pe
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 1000), st.integers(0, 5), st.integers(0, 5))
 def test_an_epoch_holds_every_row_once_in_the_same_number_of_full_steps(
     lengths: list[int], batch_tokens: int, seed: int, epoch: int
@@ -45,6 +46,7 @@ def test_the_order_follows_from_seed_and_epoch_alone() -> None:
     assert orders[0, 1] == tuple(np.concatenate(epoch_batches(sizes, 30, 0, 1)))
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 600))
 def test_a_padded_piece_never_exceeds_the_budget_unless_it_is_one_row(lengths: list[int], budget: int) -> None:
     sizes = Sizes.of(lengths)
