@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from webapp.errors import BadInput
 
@@ -140,6 +138,10 @@ def read_table(stream: IO[bytes], name: str, delimiter: str) -> Iterator[tuple[P
 
 
 def read_parquet(stream: IO[bytes], name: str) -> Iterator[tuple[Place, Record]]:
+    # Here, because it takes 90 MB that no process needs before it reads such a file.
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     try:
         table = pq.ParquetFile(pa.BufferReader(stream.read()))
     except pa.ArrowInvalid as error:
