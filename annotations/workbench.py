@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from annotations.models import Flag, Lease, Ranking, Response, Task
 from annotations.selectors import AnyLabel, draft_for, labels_wanted, replies_shown, today_count, unfinished
 from webapp.accounts.access import ROLES
-from webapp.accounts.models import Project, User
+from webapp.accounts.models import Membership, Project, User
 from webapp.accounts.selectors import current_guidelines, projects_of
 
 LETTERS: Final = "ABCDEFGHI"
@@ -57,7 +57,8 @@ def labelling_projects(user: User) -> list[Project]:
     """The projects in which this person may label, by name."""
     projects = projects_of(user)
     if not user.is_superuser:
-        projects = projects.filter(memberships__role__in=ROLES["label"])
+        labelling = Membership.objects.filter(user=user, role__in=ROLES["label"])
+        projects = projects.filter(memberships__in=labelling)
     return list(projects)
 
 

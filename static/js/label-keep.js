@@ -66,7 +66,8 @@
       method: "POST", body: new URLSearchParams(body), redirect: "manual",
       headers: { "X-CSRFToken": Label.csrf(), Accept: "application/json" },
     });
-    return response.type === "opaqueredirect" ? null : response;
+    const refusedUnread = response.status === 403 && !response.headers.get("Content-Type")?.includes("json");
+    return response.type === "opaqueredirect" || refusedUnread ? null : response;
   }
 
   function draftBody() {
@@ -110,6 +111,7 @@
       const { outcome } = await response.json();
       if (outcome === "submitted") warn("You have answered this task in another window.", { label: "Next task", run: () => location.assign("/label/") });
       else if (outcome !== "held") warn("Your hold on this task ended and someone else took it. You can still send your answer: it is kept, and counts when a place becomes free.");
+      else if (read(key)?.pending && !retryTimer) resend(); // signed in again
       else if (!retryTimer) calm();
     } catch { /* the next beat tries again; the draft's state says that the server is away */ }
   }
@@ -206,6 +208,7 @@
     const { xhr } = event.detail;
     if (isSubmission(event) && (xhr.status >= 500 || xhr.status === 429)) return failed();
     sending = false;
+    if (xhr.status === 403 && /^\s*<!doctype/i.test(xhr.responseText)) return signedOut(); // not read for want of a cookie
     if (isSubmission(event)) write(key, { ...read(key), pending: null });
     const page = new DOMParser().parseFromString(xhr.responseText, "text/html");
     warn(page.querySelector("[data-error-message]")?.textContent.trim() ?? `The server answered ${xhr.status}. What you wrote is kept; reload the page and try again.`);

@@ -223,6 +223,33 @@ def test_ranking_with_a_thumb(day: Project, ann: User, open_page):
     assert [len(group) for group in Ranking.objects.get().groups] == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("kind", ["write", "rank", "review"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(day: Project, ann: User, open_page, no_violations, kind: str, scheme: str):
+    page = open_page(f"/label/?kind={kind}", ann, color_scheme=scheme)
+    if kind == "rank":
+        page.keyboard.press("1")
+        page.locator(".reply summary").first.click()
+    elif kind == "review":
+        page.keyboard.press("e")
+    no_violations(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    no_violations(page)
+
+
+def test_history_and_the_empty_page_are_accessible(day: Project, ann: User, open_page, no_violations):
+    page = open_page("/label/?kind=write", ann)
+    page.keyboard.type("Because the wind lifts it.")
+    page.keyboard.press("Control+Enter")
+    title(page, "Nothing left to do here")
+    no_violations(page)
+    page.goto("/label/history/")
+    no_violations(page)
+    page.get_by_role("button", name="Take back and change").click()
+    expect(page.locator("#id_text")).to_have_value("Because the wind lifts it.")
+
+
 def test_it_works_without_scripts(day: Project, ann: User, open_page):
     page = open_page("/label/", ann, java_script_enabled=False)
     page.locator("#id_text").fill("Because the wind lifts it.")

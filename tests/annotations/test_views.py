@@ -1,0 +1,242 @@
+"""The labelling pages, as plain requests: what htmx and a browser without scripts both rest on."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+from django.test import Client
+
+from annotations.models import Demonstration, Draft, Lease, Ranking, Review, Task
+from annotations.services.leases import lease_next
+from annotations.services.tasks import open_review_task
+from tests import factories
+from webapp.accounts.models import Membership, Project, Role, User
+
+pytestmark = pytest.mark.django_db
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture
+def browser(client: Client, ann: User) -> Client:
+    client.force_login(ann)
+    return client
+
+
+def signed_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def submit(client: Client, lease: Lease, headers: dict | None = None, **fields: object):
+    fields.setdefault("token", str(uuid.uuid4()))
+    return client.post(f"/label/leases/{lease.pk}/submit/", fields, headers=headers or {})
+
+
+def test_the_page_takes_the_next_task_at_once(browser: Client, project: Project, ann: User):
+    task = factories.task(project, prompt=factories.prompt(project, "Why does a kite fly?"))
+    page = browser.get("/label/").text
+    assert "Why does a kite fly?" in page
+    assert Lease.objects.get().task == task
+
+
+def test_a_task_to_rank_shows_replies_by_letter_and_not_who_wrote_them(browser: Client, project: Project, ben: User):
+    prompt = factories.prompt(project)
+    model = factories.model_version(project, name="kite-ppo-7")
+    replies = [factories.response(prompt, "One.", model=model), factories.response(prompt, "Two.", author=ben)]
+    factories.task(project, Task.Kind.RANK, prompt=prompt, responses=replies)
+    page = browser.get("/label/").text
+    assert "Reply A" in page
+    assert "kite-ppo-7" not in page
+    assert "Ben" not in page
+
+
+def test_a_submission_brings_the_next_task_in_the_same_answer(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    factories.task(project, prompt=factories.prompt(project, "And what is a tail for?"))
+    answer = submit(browser, lease_next(person=ann, project=project), HTMX, text="It flies.", active_seconds="7")
+    assert "And what is a tail for?" in answer.text
+    assert "<html" not in answer.text
+    assert "Undo" in answer.text
+    assert Demonstration.objects.get().active_seconds == 7
+
+
+def test_without_scripts_a_submission_leads_to_the_next_task(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    answer = submit(browser, lease_next(person=ann, project=project), text="It flies.")
+    assert (answer.status_code, answer["Location"]) == (302, "/label/")
+    assert "Undo" in browser.get("/label/").text
+
+
+def test_without_scripts_a_refused_submission_keeps_what_was_typed(browser: Client, project: Project, ann: User):
+    factories.task(project, Task.Kind.RANK)
+    lease = lease_next(person=ann, project=project)
+    first = lease.order_shown[0]
+    answer = submit(browser, lease, **{f"rank_{first}": "2", "reason": "It is kind."})
+    assert answer.status_code == 400
+    assert "2 of the 3 replies have no rank yet." in answer.text
+    assert "It is kind." in answer.text
+    assert Draft.objects.get().content == {f"rank_{first}": "2", "reason": "It is kind."}
+
+
+def test_a_refusal_says_why_to_htmx(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    answer = submit(browser, lease_next(person=ann, project=project), HTMX, text=" ")
+    assert (answer.status_code, "no reply yet" in answer.text) == (400, True)
+
+
+def test_ranks_with_gaps_and_ties_become_groups(browser: Client, project: Project, ann: User):
+    factories.task(project, Task.Kind.RANK, replies=3)
+    lease = lease_next(person=ann, project=project)
+    a, b, c = lease.order_shown
+    fields = {f"rank_{a}": 3, f"rank_{b}": 1, f"rank_{c}": 3, f"rating_{b}": 6, f"flags_{a}": ["rude", "long"]}
+    submit(browser, lease, strength="1", **fields)
+    label = Ranking.objects.get()
+    assert label.groups == [[b], [a, c]]
+    assert (label.ratings, label.flags) == ({str(b): 6}, {str(a): ["long", "rude"]})
+    assert label.strength == 1
+
+
+@pytest.mark.parametrize("bad", [{"token": "no"}, {"strength": "huge"}, {"active_seconds": "-4"}])
+def test_a_malformed_field_is_a_refusal_and_not_a_crash(browser: Client, project: Project, ann: User, bad: dict):
+    factories.task(project, Task.Kind.RANK, replies=2)
+    lease = lease_next(person=ann, project=project)
+    ranks = {f"rank_{r}": 1 for r in lease.order_shown}
+    assert submit(browser, lease, HTMX, **ranks | bad).status_code == 400
+    assert not Ranking.objects.exists()
+
+
+def test_a_review_is_sent_with_its_comment(browser: Client, project: Project, ann: User, ada: User):
+    open_review_task(demonstration=factories.demonstration(project, ada))
+    submit(browser, lease_next(person=ann, project=project), verdict="reject", comment="Wrong.")
+    assert (Review.objects.get().verdict, Review.objects.get().comment) == ("reject", "Wrong.")
+
+
+def test_a_program_that_sends_again_hears_that_it_is_saved(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease, token = lease_next(person=ann, project=project), str(uuid.uuid4())
+    for _ in range(2):
+        answer = submit(browser, lease, {"Accept": "application/json"}, token=token, text="It flies.")
+        assert answer.json() == {"saved": True}
+    assert Demonstration.objects.count() == 1
+
+
+def test_the_kind_asked_for_is_kept_to(browser: Client, project: Project):
+    factories.task(project, Task.Kind.WRITE)
+    factories.task(project, Task.Kind.RANK)
+    assert "Rank 3 replies" in browser.get("/label/?kind=rank", follow=True).text
+    assert "Rank 3 replies" in browser.get("/label/").text
+    assert "Nothing left to do" in browser.get("/label/?kind=review", follow=True).text
+    assert "Write a reply" in browser.get("/label/?kind=any", follow=True).text
+
+
+def test_skipping_takes_the_reason_along(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    browser.post(f"/label/leases/{lease.pk}/skip/", {"reason": "", "own_reason": "I sell kites."})
+    lease.refresh_from_db()
+    assert (lease.outcome, lease.skip_reason) == (Lease.Outcome.SKIPPED, "I sell kites.")
+
+
+def test_drafts_are_saved_and_shown_again(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    url = f"/label/leases/{lease.pk}/draft/"
+    assert browser.post(url, {"text": "A ki", "revision": "5"}).json() == {"saved": True}
+    assert browser.post(url, {"text": "old", "revision": "4"}).json() == {"saved": False}
+    assert browser.post(url, {"text": "x", "revision": "soon"}).status_code == 400
+    assert "A ki</textarea>" in browser.get("/label/").text
+
+
+def test_renewing_says_how_the_hold_stands(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    assert browser.post(f"/label/leases/{lease.pk}/renew/").json()["outcome"] == "held"
+
+
+def test_undo_brings_the_label_back_to_be_changed(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    submit(browser, lease_next(person=ann, project=project), text="It flies.")
+    label = Demonstration.objects.get()
+    answer = browser.post(f"/label/write/{label.pk}/undo/", follow=True)
+    assert "It flies.</textarea>" in answer.text
+
+
+def test_history_shows_ones_own_labels_only(browser: Client, project: Project, ann: User, ben: User):
+    for person, text in ((ann, "Mine."), (ben, "Theirs.")):
+        factories.task(project)
+        client = signed_in(person)
+        submit(client, lease_next(person=person, project=project, kinds=[Task.Kind.WRITE]), text=text)
+    page = browser.get("/label/history/").text
+    assert "Mine." in page
+    assert "Theirs." not in page
+
+
+@pytest.mark.parametrize("before", ["yesterday", "2026-01-01"])
+def test_a_page_of_history_that_is_no_time_is_refused(browser: Client, before: str):
+    assert browser.get("/label/history/", {"before": before}).status_code == 400
+
+
+def test_a_preview_is_cleaned(browser: Client):
+    html = browser.post("/label/preview/", {"text": "**Hi** <script>alert(1)</script>"}).text
+    assert "<strong>Hi</strong>" in html
+    assert "<script" not in html
+
+
+def test_nobody_touches_another_persons_task_or_label(project: Project, ann: User, ben: User, stranger: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    for other in (ben, stranger):
+        client = signed_in(other)
+        assert client.get(f"/label/leases/{lease.pk}/").status_code == 404
+        for action in ("submit", "skip", "draft", "renew"):
+            answer = client.post(f"/label/leases/{lease.pk}/{action}/", {"text": "x", "revision": 1}, headers=HTMX)
+            assert answer.status_code == 404
+    label = factories.demonstration(project, ann)
+    assert signed_in(ben).post(f"/label/write/{label.pk}/undo/").status_code == 404
+    assert signed_in(ben).post(f"/label/nonsense/{label.pk}/undo/").status_code == 404
+    assert not Draft.objects.exists()
+
+
+def test_a_tester_may_not_label(project: Project, tess: User):
+    factories.task(project)
+    client = signed_in(tess)
+    assert client.get(f"/label/?project={project.slug}").status_code == 403
+    assert "No project to label in" in client.get("/label/").text
+    assert not Lease.objects.exists()
+
+
+def test_a_stranger_does_not_learn_that_a_project_exists(project: Project, stranger: User):
+    assert signed_in(stranger).get(f"/label/?project={project.slug}").status_code == 404
+
+
+def test_whoever_lost_the_role_can_no_longer_submit(project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    Membership.objects.filter(user=ann).update(role=Role.TESTER)
+    assert submit(signed_in(ann), lease, HTMX, text="It flies.").status_code == 403
+
+
+def test_signing_in_is_asked_for_first(client: Client, project: Project):
+    for url in ("/label/", "/label/history/", "/label/leases/1/"):
+        assert client.get(url)["Location"].startswith("/accounts/login/")
+
+
+def test_a_submitted_task_opens_as_history(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    submit(browser, lease, text="It flies.")
+    assert browser.get(f"/label/leases/{lease.pk}/")["Location"] == "/label/history/"
+
+
+def test_undo_is_refused_in_words_once_someone_has_reviewed(browser: Client, project: Project, ann: User, ben: User):
+    factories.task(project)
+    submit(browser, lease_next(person=ann, project=project), text="It flies.")
+    submit(signed_in(ben), lease_next(person=ben, project=project), verdict="accept")
+    answer = browser.post(
+        f"/label/write/{Demonstration.objects.get().pk}/undo/", headers={"Accept": "application/json"}
+    )
+    assert answer.status_code == 409
+    assert "reviewed" in json.loads(answer.content)["message"]
