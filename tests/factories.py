@@ -110,6 +110,7 @@ def corpus(project: Project, documents: int = 2, **fields: Any) -> Corpus:
 def snapshot(project: Project, kind: Snapshot.Kind = Snapshot.Kind.DEMONSTRATIONS, **fields: Any) -> Snapshot:
     fields.setdefault("name", f"Snapshot {next(number)}")
     fields.setdefault("content_hash", "0" * 64)
+    fields.setdefault("counts", {"train": 2, "heldout": 1, "characters": 100})
     return Snapshot.objects.create(project=project, kind=kind, created_by=project.created_by, **fields)
 
 
