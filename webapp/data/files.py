@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-
 from webapp.errors import BadInput
 
 Record = dict[str, Any] | str
