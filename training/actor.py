@@ -38,7 +38,7 @@ class MicroBatch(NamedTuple):
 
 class Evaluated(NamedTuple):
     logprobs: Tensor  # (M,)
-    entropy: Tensor  # (M,), without gradient unless asked for
+    entropy: Tensor  # (M,), with a gradient only if asked for; zeros where not wanted
     values: Tensor  # (M,)
 
 
@@ -94,15 +94,15 @@ def packed(lengths: Sequence[int], budget: int, overhead: int = 256) -> list[lis
     return groups[::-1]
 
 
-def chosen_logprobs(
-    logits: Tensor, targets: Tensor, temperature: float = 1.0, entropy_gradient: bool = False
-) -> tuple[Tensor, Tensor]:
-    """log p(target) and the entropy of each row: (M, V), (M,) -> (M,), (M,), in float32."""
+def chosen_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """log p(target) and log p of every token: (M, V), (M,) -> (M,), (M, V), in float32."""
     log_p = (logits.float() / temperature if temperature != 1 else logits.float()).log_softmax(dim=-1)
-    log_q = log_p if entropy_gradient else log_p.detach()
-    entropy = -torch.einsum("mv,mv->m", log_q.exp(), log_q)
-    logprobs = -functional.nll_loss(log_p, targets, reduction="none")
-    return logprobs, entropy
+    return -functional.nll_loss(log_p, targets, reduction="none"), log_p
+
+
+def entropy_of(log_p: Tensor) -> Tensor:
+    """(M, V) -> (M,), nats."""
+    return -torch.einsum("mv,mv->m", log_p.exp(), log_p)
 
 
 @dataclass
@@ -127,17 +127,18 @@ class Actor:
         """The trunk's last hidden state before each reply token, (M, H)."""
         return hidden_states(self.model, batch.input_ids).flatten(0, 1)[batch.states]
 
-    def read(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies (M,) from hidden states (M, H), a bounded number of logits at a time."""
+    def read(self, hidden: Tensor, targets: Tensor, *, entropy: bool = False) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies (M,) from hidden states (M, H), a bounded number of logits at a time.
+        Entropies cost two passes over the logits: they are zeros unless wanted."""
         step = max(1, CHUNK // self._base.config.get_text_config().vocab_size)
         if len(targets) <= step:
-            return self._read(hidden, targets)
+            return self._read(hidden, targets, entropy)
         parts = []
         for part, wanted in zip(hidden.split(step), targets.split(step), strict=True):
             if torch.is_grad_enabled():
-                parts.append(checkpoint(self._read, part, wanted, use_reentrant=False))
+                parts.append(checkpoint(self._read, part, wanted, entropy, use_reentrant=False))
             else:
-                parts.append(self._read(part, wanted))
+                parts.append(self._read(part, wanted, entropy))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
     def values(self, hidden: Tensor) -> Tensor:
@@ -147,11 +148,14 @@ class Actor:
 
     def evaluate(self, batch: MicroBatch) -> Evaluated:
         hidden = self.hidden(batch)
-        logprobs, entropy = self.read(hidden, batch.targets)
+        logprobs, entropy = self.read(hidden, batch.targets, entropy=True)
         return Evaluated(logprobs, entropy, self.values(hidden))
 
-    def _read(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return chosen_logprobs(self._logits(hidden), targets, self.temperature, self.entropy_gradient)
+    def _read(self, hidden: Tensor, targets: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
+        logprobs, log_p = chosen_logprobs(self._logits(hidden), targets, self.temperature)
+        if not entropy:
+            return logprobs, torch.zeros_like(logprobs)
+        return logprobs, entropy_of(log_p if self.entropy_gradient else log_p.detach())
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits = self._base.get_output_embeddings()(hidden)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from training.contract import TrainingError, Turn
+from training.contract import InputError, Turn
 
 RewardFunction = Callable[[Sequence[Turn], str], float]
 PREFIX = "function:"
@@ -27,11 +27,11 @@ def reward_function(name: str) -> Callable[[RewardFunction], RewardFunction]:
 
 
 def find_reward_function(reference: str) -> RewardFunction:
-    """The function that `function:<name>` names. Raises TrainingError where there is none."""
+    """The function that `function:<name>` names. Raises InputError where there is none."""
     name = reference.removeprefix(PREFIX)
     if name not in _REGISTERED:
         known = ", ".join(PREFIX + known for known in sorted(_REGISTERED))
-        raise TrainingError(f"ppo: no reward function is named {reference}; there are {known}", code="reward_missing")
+        raise InputError(f"no reward function is named {reference}; there are {known}", code="reward_missing")
     return _REGISTERED[name]
 
 

@@ -130,7 +130,8 @@ class Updater:
         config, actor = self.config, self.policies.actor
         old_logprobs, old_values, advantages, returns = (x[one.batch.places] for x in old)
         hidden = actor.hidden(one.batch) if one.hidden is None else one.hidden
-        logprobs, entropy = actor.read(hidden, one.batch.targets)
+        measured = unmoved or bool(config.entropy_weight)
+        logprobs, entropy = actor.read(hidden, one.batch.targets, entropy=measured)
         policy, clipped = clipped_policy_loss(logprobs, old_logprobs, advantages, config.clip)
         value, value_clipped = clipped_value_loss(actor.values(hidden), old_values, returns, config.value_clip)
         total = policy.sum() + config.value_weight * value.sum()
@@ -145,11 +146,12 @@ class Updater:
                 "loss/value_avg": (value.sum(), count),
                 "policy/approxkl_avg": (0.5 * log_ratio.square().sum(), count),
                 "policy/clipfrac_avg": (clipped.sum(), count),
-                "policy/entropy_avg": (entropy.sum(), count),
                 "val/clipfrac_avg": (value_clipped.sum(), count),
                 "val/ratio": (ratio.sum(), count),
                 "val/ratio_squared": (ratio.square().sum(), count),
             }
+            if measured:
+                sums["policy/entropy_avg"] = (entropy.sum(), count)
             if unmoved:
                 sums["val/rollout_gap"] = (log_ratio.abs().sum(), count)
         return {"loss": (total, count), **sums}
