@@ -21,7 +21,7 @@ TRAILING: Final = re.compile(r"[ \t]+(?=\n|\Z)")
 GAPS: Final = re.compile(r"\n{3,}")
 
 EMAIL: Final = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+")
-DIGITS: Final = re.compile(r"(?<![\w.,+])\+?\(?\d(?:[ \u2011().\-/]{0,3}\d){8,22}(?![\w])")
+DIGITS: Final = re.compile(r"(?<![\w.+])(?<!\d,)\+?\(?\d(?:[ \u2011().\-/]{0,3}\d){7,22}(?:x\d{2,5})?(?!\w)")
 THOUSANDS: Final = re.compile(r"\d{1,3}([., ])\d{3}(?:\1\d{3})*")
 
 # The commonest words of each language, but for those that another of them shares.
@@ -70,10 +70,12 @@ def without_personal_data(text: str) -> tuple[str, int]:
 
 def number_kind(number: str) -> str:
     """card, phone, or empty for a number that is neither, such as a list of years or 1,000,000,000."""
-    digits = re.sub(r"\D", "", number)
-    if 13 <= len(digits) <= 19 and luhn(digits):
+    digits = re.sub(r"\D", "", number.partition("x")[0])
+    if 12 <= len(digits) <= 19 and luhn(digits):
         return "card"
-    if not 9 <= len(digits) <= 15 or THOUSANDS.fullmatch(number):
+    if not 9 - (number[0] == "(") <= len(digits) <= 15 or THOUSANDS.fullmatch(number):
+        return ""
+    if number.count("(") != number.count(")"):  # 3 (1803-1805
         return ""
     groups = re.findall(r"\d+", number)
     if all(len(group) == 4 and "1000" <= group <= "2100" for group in groups):
