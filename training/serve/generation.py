@@ -1,0 +1,131 @@
+"""One HTTP request's replies on their way from the scheduler's thread to the client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HTTPRequest
+
+from training.contract import TrainingError
+from training.engine import Completion, Delta, Engine, Request
+from training.serve.metrics import Metrics
+from training.serve.protocol import APIError
+from training.serve.replies import LAST_EVENT, Shape, event
+from training.serve.scheduler import Scheduler
+
+News = tuple[int, Delta | Completion | TrainingError]
+
+
+class Generation:
+    """Replies to `requests`, of prompts of `lengths` tokens; cancelled when the client leaves."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        engine: Engine,
+        requests: Sequence[Request],
+        shape: Shape,
+        lengths: Sequence[int],
+    ) -> None:
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._engine = engine
+        self._requests = requests
+        self._shape = shape
+        self._lengths = lengths
+        self._news: asyncio.Queue[News] = asyncio.Queue()
+        self._open = set(requests)
+        self._began = time.monotonic()
+        self._met = False
+
+    async def whole(self, http: HTTPRequest) -> dict[str, Any]:
+        """The finished answer. Raises APIError, and ClientDisconnect where nobody waits for it any more."""
+        self._start(stream=False)
+        leaving = asyncio.ensure_future(_left(http))
+        try:
+            found: dict[int, Completion] = {}
+            while len(found) < len(self._requests):
+                index, news = await self._next(leaving)
+                if isinstance(news, TrainingError):
+                    raise APIError.of(news) from news
+                if isinstance(news, Completion):
+                    found[index] = news
+            self._count([len(reply.tokens) for reply in found.values()])
+            return self._shape.whole(self._lengths, [found[i] for i in range(len(found))])
+        finally:
+            leaving.cancel()
+            self._cancel()
+
+    async def events(self, *, with_usage: bool) -> AsyncIterator[bytes]:
+        """The answer as server-sent events. When the client leaves, this is closed, and generation with it."""
+        self._start(stream=True)
+        try:
+            if self._shape.chat:
+                for index in range(len(self._requests)):
+                    yield event(self._shape.opening(index))
+            written: list[int] = []
+            while len(written) < len(self._requests):
+                index, news = await self._news.get()
+                if isinstance(news, TrainingError):
+                    yield event(APIError.of(news).body)
+                    break
+                if isinstance(news, Completion):
+                    written.append(len(news.tokens))
+                    yield event(self._shape.chunk(index, "", [], [], [], news.finish))
+                elif news.text or self._shape.logprobs:
+                    yield event(self._shape.chunk(index, news.text, news.tokens, news.logprobs, news.top))
+            else:
+                self._count(written)
+                if with_usage:
+                    yield event(self._shape.closing(self._lengths, written))
+            yield LAST_EVENT
+        finally:
+            self._cancel()
+
+    def _start(self, *, stream: bool) -> None:
+        for index, request in enumerate(self._requests):
+            self._scheduler.submit(
+                self._engine,
+                request,
+                on_end=partial(self._take, index),
+                on_delta=partial(self._take, index) if stream else None,
+            )
+
+    def _take(self, index: int, news: Delta | Completion | TrainingError) -> None:
+        if isinstance(news, Delta):
+            if not self._met:
+                self._metrics.first_token.observe(time.monotonic() - self._began)
+            self._met = True
+        else:
+            self._open.discard(self._requests[index])
+        self._news.put_nowait((index, news))
+
+    async def _next(self, leaving: asyncio.Future[None]) -> News:
+        news = asyncio.ensure_future(self._news.get())
+        waited: set[asyncio.Future[Any]] = {news, leaving}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if news.done():
+            return news.result()
+        news.cancel()
+        raise ClientDisconnect
+
+    def _count(self, written: Sequence[int]) -> None:
+        self._metrics.reply.observe(time.monotonic() - self._began)
+        self._metrics.prompt_tokens.labels(self._shape.model).inc(sum(self._lengths))
+        self._metrics.generated_tokens.labels(self._shape.model).inc(sum(written))
+
+    def _cancel(self) -> None:
+        for request in self._open:
+            self._scheduler.cancel(self._engine, request)
+
+
+async def _left(http: HTTPRequest) -> None:
+    """Returns when the client has closed the connection."""
+    while (await http.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,141 @@
+"""The models that are served: loaded beside the others, tried out, then given a name."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from training.chatformat import ChatFormat
+from training.contract import InputError, TrainingError, Turn
+from training.engine import Engine, Request, SamplingParams
+from training.engine.text import decoder
+from training.models import Compute, adapter_base, load_causal, load_tokenizer
+
+SMOKE_TOKENS = 4
+
+
+@dataclass(eq=False)
+class Served:
+    """A model in memory. `chat` is None for base models, which complete text but have no chat template."""
+
+    path: str
+    engine: Engine
+    chat: ChatFormat | None
+    tokenizer: Any
+    stop_ids: frozenset[int]
+    decode: Callable[[list[int]], str]
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+class ModelPool:
+    """Models by name. Safe to use from several threads: a load takes seconds and must not hold up requests.
+
+    A name is moved to another model by one assignment, so a request sees the old model or the new one whole; replies
+    under way end on the model they began with. The model that lost its name stays in memory, for the way back, until
+    its place is wanted.
+    """
+
+    def __init__(self, compute: Compute, *, slots: int, most: int) -> None:
+        self._compute = compute
+        self._slots = slots
+        self._most = most
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._models: dict[Any, Served] = {}  # by what is on disk, the least recently used first
+        self._names: dict[str, Any] = {}
+
+    def get(self, name: str) -> Served | None:
+        with self._lock:
+            key = self._names.get(name)
+            if key is None:
+                return None
+            self._models[key] = self._models.pop(key)
+            return self._models[key]
+
+    def names(self) -> dict[str, Served]:
+        with self._lock:
+            return {name: self._models[key] for name, key in self._names.items()}
+
+    def told(self) -> str:
+        """What is served, in a sentence."""
+        names = ", ".join(self.names())
+        return names or "no model yet; load one with POST /v1/load_lora_adapter"
+
+    def load(self, name: str, path: str) -> None:
+        """Serve the model or adapter of a folder under `name`. Raises InputError, and changes nothing, where the
+        folder is missing or damaged or the model gives no sound numbers."""
+        with self._loading:
+            key = fingerprint(path)
+            with self._lock:
+                served = self._models.get(key)
+            if served is None:
+                served = self._read(path)
+                smoke_test(served)
+            with self._lock:
+                if key not in self._models:
+                    self._make_room()
+                self._models[key] = served
+                self._names[name] = key
+
+    def unload(self, name: str) -> bool:
+        """Whether there was such a name; its model leaves memory unless another name has it."""
+        with self._lock:
+            key = self._names.pop(name, None)
+            if key is not None and key not in self._names.values():
+                del self._models[key]
+            return key is not None
+
+    def _make_room(self) -> None:
+        """Let the least recently used model go, one without a name first."""
+        while len(self._models) >= self._most:
+            named = set(self._names.values())
+            leaving = next((key for key in self._models if key not in named), next(iter(self._models)))
+            self._names = {name: key for name, key in self._names.items() if key != leaving}
+            del self._models[leaving]
+
+    def _read(self, path: str) -> Served:
+        tokenizer = load_tokenizer(path)
+        chat = ChatFormat(tokenizer, path) if tokenizer.chat_template else None
+        engine = Engine(load_causal(path, self._compute), copy.deepcopy(tokenizer), slots=self._slots, live=False)
+        stop_ids = engine.stop_ids | frozenset(chat.stop_ids if chat else ())
+        return Served(path, engine, chat, tokenizer, stop_ids, decoder(copy.deepcopy(tokenizer)))
+
+
+def fingerprint(path: str) -> Any:
+    """What tells one model on disk from another: each file's name, size and time, the base's too.
+
+    Raises InputError where this is no folder of a language model.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"{path}: there is no such model folder", code="no_model")
+    config = folder / "config.json"
+    if config.exists():
+        try:
+            architectures = json.loads(config.read_bytes()).get("architectures") or []
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"{config}: this file is damaged ({error})", code="model_damaged") from error
+        if any("SequenceClassification" in str(name) for name in architectures):
+            raise InputError(f"{path}: this is a reward model; it gives scores, not replies", code="no_model")
+    base = adapter_base(path)
+    stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]
+    return (str(folder.resolve()), tuple(stats), fingerprint(base) if base and Path(base).is_dir() else base)
+
+
+def smoke_test(served: Served) -> None:
+    """A short greedy reply. Raises InputError where none comes."""
+    if served.chat is not None:
+        prompt = served.chat.prompt([Turn(role="user", content="Hello")])
+    else:
+        prompt = served.tokenizer.encode("Hello") or [0]
+    sampling = SamplingParams(temperature=0, max_new_tokens=SMOKE_TOKENS)
+    try:
+        served.engine.generate([Request(prompt, sampling)])
+    except (TrainingError, RuntimeError, IndexError) as error:
+        raise InputError(f"{served.path}: the model does not generate: {error}", code="model_damaged") from error
