@@ -183,7 +183,8 @@ def test_personal_data_gives_way_to_placeholders(text: str, hidden: str) -> None
 @pytest.mark.parametrize(
     "text",
     [
-        "in 1914-1918 and 1939-1945", "born (18.08.1856), voyage 4 (1811-1812)", "1815 1914 1939 2001", "1,000,000,000 people", "10 000 000 000 stars",
+        "in 1914-1918 and 1939-1945", "born (18.08.1856), voyage 4 (1811-1812)",
+        "1815 1914 1939 2001", "1,000,000,000 people", "10 000 000 000 stars",
         "3.14159265358979", "on 2020-01-02", "the number 1234567890", "@home and a@b", "ISBN 9", "2 + 2 = 4",
     ],
 )  # fmt: skip
