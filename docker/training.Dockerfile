@@ -1,0 +1,26 @@
+# Training and the model server: the whole of Tutelage with torch. One image for the machines that compute.
+# On machines with NVIDIA GPUs pip takes the CUDA build of torch; for a small CPU image:
+#   docker build -f docker/training.Dockerfile --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu .
+FROM python:3.11-slim-bookworm
+
+ARG PIP_EXTRA_INDEX_URL=
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+RUN useradd --create-home --uid 1000 tutelage && install -d -o tutelage /data
+WORKDIR /app
+
+COPY requirements.lock ./
+RUN pip install --no-cache-dir -r requirements.lock
+
+COPY manage.py ./
+COPY webapp webapp
+COPY annotations annotations
+COPY templates templates
+COPY static static
+COPY training training
+COPY docker/serve.json docker/
+
+ENV PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false TUTELAGE_HOME=/data DJANGO_SETTINGS_MODULE=webapp.settings
+USER tutelage
+VOLUME /data
+EXPOSE 8300
+CMD ["sh", "-c", "mkdir -p /tmp/serve && cp docker/serve.json /tmp/serve/config.json && exec python -m training serve /tmp/serve"]
