@@ -123,7 +123,9 @@ def lit_pixels(page: Page, chart: str) -> int:
     return page.evaluate(
         """(title) => {
           const figure = [...document.querySelectorAll("figure.chart")].find((f) => f.textContent.includes(title));
-          const inside = (root) => [...root.querySelectorAll("*")].flatMap((e) => [...(e.tagName === "CANVAS" ? [e] : []), ...(e.shadowRoot ? inside(e.shadowRoot) : [])]);
+          const own = (e) => (e.tagName === "CANVAS" ? [e] : []);
+          const inside = (root) =>
+            [...root.querySelectorAll("*")].flatMap((e) => [...own(e), ...(e.shadowRoot ? inside(e.shadowRoot) : [])]);
           let lit = 0;
           for (const canvas of inside(figure)) {
             if (!canvas.width || !canvas.height) continue;

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,11 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 
+from tests import factories
 from webapp.accounts.models import Project
+from webapp.home_folder import ROOT
+from webapp.registry.models import ModelVersion
+from webapp.registry.services import register_model
 from webapp.runs.execution import execute
 from webapp.runs.models import Run, Snapshot
 from webapp.runs.services import NewDocument, add_documents, create_corpus, create_snapshot, launch_run
@@ -37,6 +45,52 @@ def sentences(count: int, seed: int = 0) -> list[str]:
         ]
         lines[" ".join(words)] = None
     return list(lines)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders `corpus.jsonl`, `tokenizer/` and `base/`, made once by the stages' own command line."""
+    top = tmp_path_factory.mktemp("trained")
+    lines = [{"id": f"document:{number}", "text": line} for number, line in enumerate(sentences(60), 1)]
+    (top / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for stage, name, config in (
+        ("tokenizer", "tokenizer", {"vocabulary": 320, "context": 128, "threads": 1}),
+        ("pretrain", "base", SMALL | {"max_steps": 2, "tokenizer": str(top / "tokenizer")}),
+    ):
+        folder = top / f"{name}-run"
+        (folder / "data").mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"stage": stage} | config))
+        shutil.copy(top / "corpus.jsonl", folder / "data")
+        subprocess.run([sys.executable, "-m", "training", stage, str(folder)], check=True, cwd=ROOT)
+        (folder / "model").rename(top / name)
+    return top
+
+
+@pytest.fixture
+def tokenizer(trained: Path, project: Project) -> ModelVersion:
+    return register_model(
+        project=project,
+        name="bpe",
+        kind="tokenizer",
+        stage="tokenizer",
+        by=project.created_by,
+        folder=trained / "tokenizer",
+    )
+
+
+@pytest.fixture
+def base(trained: Path, project: Project) -> ModelVersion:
+    """A language model that has learned next to nothing."""
+    return register_model(
+        project=project, name="base", kind="full", stage="pretrain", by=project.created_by, folder=trained / "base"
+    )
+
+
+@pytest.fixture
+def cleaned(trained: Path, project: Project) -> Run:
+    """A corpus run that is done, with its text."""
+    outputs = {"corpus.jsonl": f"file://{trained}/corpus.jsonl"}
+    return factories.run(project, "corpus", state=Run.State.SUCCEEDED, outputs=outputs)
 
 
 @pytest.fixture
