@@ -79,7 +79,7 @@ def main(run: Run[RewardSettings]) -> None:
             epochs=config.epochs, max_steps=config.max_steps, evaluate=evaluate,
         )  # fmt: skip
     if config.lora.rank:
-        language.merge_and_unload()  # type: ignore[operator]
+        language.merge_and_unload()
     with run.timed("evaluation"):
         found = agree(model, chat, heldout, held, config.micro_tokens, compute) if heldout else None
     figures |= {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}
