@@ -6,6 +6,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed.lock
 PIP := pip==25.3
+TESTS_AT_ONCE ?= 2
+WITHOUT_CHROMIUM := command -v "$${CHROMIUM:-chromium}" google-chrome >/dev/null \
+  || echo "The browser tests were left out: there is no Chromium here. Name one in CHROMIUM, or install it."
 
 # What a person gives as `make run PORT=8001 LISTEN=0.0.0.0` reaches the command as the environment does.
 export PORT LISTEN TUTELAGE_HOME
@@ -43,11 +46,16 @@ check: setup
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 
+# The stages of a small model gain nothing from more threads than one, and two tests at a time do.
+export OMP_NUM_THREADS ?= 1
+
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) -m 'not slow'
+	@$(WITHOUT_CHROMIUM)
 
 test-all: check
 	$(BIN)/python -m pytest -m ''
+	@$(WITHOUT_CHROMIUM)
 
 format: setup
 	$(BIN)/ruff check --fix .
