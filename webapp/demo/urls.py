@@ -1,5 +1,12 @@
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from webapp.demo import views
+
+urlpatterns = [
+    path("demo/start/", views.demo_start, name="demo_start"),
+    path("projects/<slug:slug>/report/", views.demo_report, name="demo_report"),
+    path("projects/<slug:slug>/report/again/", views.demo_again, name="demo_again"),
+    path("projects/<slug:slug>/report/people/", views.demo_logins, name="demo_logins"),
+]

@@ -1,0 +1,65 @@
+"""The sample project's people: one to look around with for each role, and the simulated annotators."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final, NamedTuple
+
+from django.db import transaction
+
+from webapp.accounts.models import Project, Role, User
+from webapp.accounts.services import accept_invitation, invite
+from webapp.demo.annotators import ANNOTATORS
+from webapp.errors import Conflict
+
+DOMAIN: Final = "sample.example"
+ADMIN, ANNOTATOR, USER = "admin", "annotator", "user"
+ROLES: Final = {ADMIN: Role.OWNER, ANNOTATOR: Role.ANNOTATOR, USER: Role.TESTER}
+
+
+class Login(NamedTuple):
+    """How to sign in as one of the sample people."""
+
+    role: str
+    email: str
+    password: str
+
+
+def address(name: str) -> str:
+    """The sample person's e-mail address."""
+    return f"{name.lower()}@{DOMAIN}"
+
+
+def person(name: str) -> User:
+    """The sample person of this name, made when there is none. Without a password nobody can sign in as them."""
+    email = address(name)
+    found = User.objects.filter(email=email).first() or User.objects.create_user(
+        email, name=f"Sample {name}" if name in ROLES else name, simulated=True
+    )
+    if not found.simulated:
+        raise Conflict(f"{email} belongs to somebody who is not one of the sample people, so the sample cannot use it.")
+    return found
+
+
+def join_all(project: Project, admin: User) -> None:
+    """Everybody becomes a member, by invitation as real people do."""
+    wanted = {address(name): role for name, role in ROLES.items() if name != ADMIN}
+    wanted |= {address(one.name): Role.ANNOTATOR for one in ANNOTATORS}
+    for name in (ANNOTATOR, USER, *(one.name for one in ANNOTATORS)):
+        user = person(name)
+        if not project.memberships.filter(user=user).exists():
+            invitation, _ = invite(project=project, role=wanted[user.email], by=admin, email=user.email)
+            accept_invitation(user=user, invitation=invitation)
+
+
+@transaction.atomic
+def new_logins() -> list[Login]:
+    """Give the three people to look around with new passwords. They are said here once and kept only as hashes."""
+    logins = []
+    for name in ROLES:
+        user = person(name)
+        password = secrets.token_urlsafe(9)
+        user.set_password(password)
+        user.save(update_fields=["password"])
+        logins.append(Login(name, user.email, password))
+    return logins

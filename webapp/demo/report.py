@@ -1,0 +1,132 @@
+"""What the round came to: the gold rubric's word on held-out replies, the stages' own measures, the times."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import combinations
+from statistics import mean
+from typing import Any, Final
+
+import numpy as np
+
+from annotations.models import Ranking
+from annotations.selectors import usable_rankings
+from training.contract import SampleRow
+from webapp.demo.annotators import agreement
+from webapp.demo.models import Demo
+from webapp.demo.round import Round
+from webapp.demo.rubric import score
+from webapp.demo.world.cases import Case
+from webapp.registry.artefacts import open_file
+from webapp.runs.models import Run
+
+BOOTSTRAPS: Final = 4000
+SHOWN: Final = 10
+Figures = dict[str, Any]
+
+
+def interval(values: Sequence[float], clusters: Sequence[Any]) -> Figures:
+    """Mean with its 95 % interval: percentile bootstrap over clusters (Efron 1979). `n` counts the clusters."""
+    groups: dict[Any, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        groups.setdefault(cluster, []).append(value)
+    sums = np.array([sum(group) for group in groups.values()])
+    sizes = np.array([len(group) for group in groups.values()])
+    drawn = np.random.default_rng(0).integers(0, len(sums), (BOOTSTRAPS, len(sums)))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"value": round(float(mean(values)), 4), "low": round(float(low), 4), "high": round(float(high), 4),
+            "n": len(sums)}  # fmt: skip
+
+
+def win_rate(ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[Any]) -> Figures:
+    """How often the first of two scores is higher; a tie is half a win."""
+    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(ours, theirs, strict=True)]
+    return interval(wins, clusters)
+
+
+def replies(run: Run, name: str) -> dict[str, SampleRow]:
+    """The replies in a file of the run's output, by prompt."""
+    with open_file(run.outputs[f"{name}.jsonl"]) as file:
+        rows = [SampleRow.model_validate_json(line) for line in file if line.strip()]
+    return {row.prompt_id: row for row in rows}
+
+
+def annotators_agreement(of: Round) -> Figures:
+    """How often two annotators who both prefer one of two held-out replies prefer the same one, clustered by prompt."""
+    by_task: dict[int, list[Ranking]] = {}
+    for ranking in usable_rankings(of.project, "heldout").filter(task__isnull=False):
+        by_task.setdefault(ranking.task_id or 0, []).append(ranking)
+    shares, clusters = [], []
+    for task, rankings in by_task.items():
+        for one, other in combinations(rankings, 2):
+            value, pairs = agreement([(one.groups, other.groups)])
+            if pairs:
+                shares += [value] * pairs
+                clusters += [task] * pairs
+    return interval(shares, clusters) if shares else {"value": None, "low": None, "high": None, "n": 0}
+
+
+def seconds(demo: Demo) -> dict[str, float]:
+    """Seconds of each step that has ended, and in all."""
+    taken = {key: round(demo.ended[key] - began, 1) for key, began in demo.began.items() if key in demo.ended}
+    return taken | {"total": round(max(demo.ended.values(), default=0) - demo.created_at.timestamp(), 1)}
+
+
+def gold(of: Round) -> tuple[list[Case], dict[str, list[SampleRow]], dict[str, list[float]]]:
+    """The evaluation's cases that all models answered, their replies and the replies' gold scores, by model."""
+    against_base, against_sft = of.run("SFT against base"), of.run("PPO against SFT")
+    said = {
+        "base": replies(against_base, "baseline"),
+        "sft": replies(against_base, "samples"),
+        "ppo": replies(against_sft, "samples"),
+    }
+    cases = {f"prompt:{prompt.pk}": case for prompt, case in zip(
+        of.prompts(of.world.evaluation), of.world.evaluation, strict=True)}  # fmt: skip
+    shared = [key for key in cases if all(key in rows for rows in said.values())]
+    rows = {name: [found[key] for key in shared] for name, found in said.items()}
+    scores = {name: [score(cases[row.prompt_id], row.reply) for row in found] for name, found in rows.items()}
+    return [cases[key] for key in shared], rows, scores
+
+
+def make_report(of: Round) -> None:
+    """Work out every figure and keep it."""
+    cases, rows, scores = gold(of)
+    texts = [case.text for case in cases]
+    reward, comparison = of.run("Sample reward").result, of.run("PPO against SFT").result
+    accuracy = reward["metrics"]["heldout_accuracy"]
+    low, high, n = reward["intervals"].get("heldout_accuracy", (None, None, 0))
+    of.demo.report = {
+        "seed": of.demo.seed,
+        "size": of.demo.size,
+        "gold_win_rate": {
+            "ppo_vs_sft": win_rate(scores["ppo"], scores["sft"], texts),
+            "sft_vs_base": win_rate(scores["sft"], scores["base"], texts),
+        },
+        "gold_score": {name: interval(found, texts) for name, found in scores.items()},
+        "reward_accuracy": {"value": accuracy, "low": low, "high": high, "n": n},
+        "annotator_agreement": annotators_agreement(of),
+        "kl": comparison["metrics"]["kl"],
+        "length": {name: round(mean(row.tokens for row in found), 2) for name, found in rows.items()},
+        "bits_per_byte": of.run("Sample base").result["metrics"]["bits_per_byte"],
+        "sft_loss": of.run("Sample SFT").result["metrics"]["heldout_loss"],
+        "parameters": of.run("Sample base").result["model"]["parameters"],
+        "seconds": seconds(of.demo),
+        "samples": side_by_side(of.demo.seed, cases, rows, scores),
+    }
+    of.demo.save(update_fields=["report"])
+
+
+def side_by_side(
+    seed: int, cases: Sequence[Case], rows: dict[str, list[SampleRow]], scores: dict[str, list[float]]
+) -> list[Figures]:
+    """Ten prompts drawn by chance, with each model's reply and its gold score."""
+    chosen = random.Random(f"{seed}:shown").sample(range(len(cases)), min(SHOWN, len(cases)))
+    return [
+        {
+            "prompt": cases[i].text,
+            **{name: {"reply": rows[name][i].reply, "gold": scores[name][i]} for name in rows},
+        }
+        for i in chosen
+    ]

@@ -1,0 +1,210 @@
+"""The steps of the loop. Each looks at what is there, does the next thing and says whether it is through.
+
+A step may be called again at any time, by another worker, after a kill: what it made before is found by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from annotations.models import Task
+from annotations.services.records import ImportedDemonstration, import_demonstrations
+from annotations.services.tasks import open_write_tasks
+from webapp.accounts.services import change_settings
+from webapp.demo import chats, labelling
+from webapp.demo.people import join_all, person
+from webapp.demo.report import make_report
+from webapp.demo.round import SOURCE, Round
+from webapp.demo.world.crowd import WRITERS
+from webapp.registry.models import ModelVersion
+from webapp.registry.selectors import deployments_of
+from webapp.registry.services import deploy
+from webapp.runs.models import Corpus
+from webapp.runs.services import NewDocument, add_documents, create_corpus, import_samples
+
+WORK_SECONDS: Final = 5.0  # of labelling in one go, so that a worker is free for others in between
+
+
+def people(of: Round) -> bool:
+    join_all(of.project, of.admin)
+    return True
+
+
+def text(of: Round) -> bool:
+    corpus = Corpus.objects.filter(project=of.project, name="Sample pages").first() or create_corpus(
+        project=of.project, name="Sample pages", by=of.admin, licence="CC0", origin="made up by the sample project"
+    )
+    add_documents(
+        corpus=corpus,
+        documents=(NewDocument(d.text, d.format, d.source) for d in of.world.documents),
+    )
+    return True
+
+
+def corpus(of: Round) -> bool:
+    return of.ran("Sample corpus", "corpus", lambda: {"snapshots": [of.snapshot("Sample text", "documents")]})
+
+
+def tokenizer(of: Round) -> bool:
+    return of.ran("Sample tokenizer", "tokenizer", lambda: {"corpus_run": of.run("Sample corpus")})
+
+
+def pretrain(of: Round) -> bool:
+    def inputs() -> dict[str, Any]:
+        return {"corpus_run": of.run("Sample corpus"), "tokenizer": of.made_by("Sample tokenizer")}
+
+    return of.ran("Sample base", "pretrain", inputs)
+
+
+def demonstrations(of: Round) -> bool:
+    """Most come from a file, as if collected before; the first few dozen are written at the desk."""
+    demos = of.world.demonstrations
+    desk = of.prompts(demo.case for demo in demos[: of.plan.written])
+    waiting = [prompt for prompt in desk if not prompt.tasks.exists()]
+    if waiting:
+        open_write_tasks(prompts=waiting, overlap=1, source_ref=SOURCE)
+    rest = [*demos[of.plan.written :], *of.world.heldout_demonstrations]
+    for writer in WRITERS:
+        rows = [
+            ImportedDemonstration(demo.case.messages, demo.reply, SOURCE) for demo in rest if demo.writer == writer.name
+        ]
+        import_demonstrations(project=of.project, author=person(writer.name), rows=rows)
+    return labelling.work(of, Task.Kind.WRITE, WORK_SECONDS)
+
+
+def sft(of: Round) -> bool:
+    def inputs() -> dict[str, Any]:
+        snapshot = of.snapshot("Sample demonstrations", "demonstrations")
+        return {"snapshots": [snapshot], "base": of.made_by("Sample base")}
+
+    return of.ran("Sample SFT", "sft", inputs)
+
+
+def first_deployment(of: Round) -> bool:
+    return live(of, of.made_by("Sample SFT"), "The first model that can answer.")
+
+
+def sample(of: Round) -> bool:
+    """K replies to each prompt to rank; they become rank tasks by themselves."""
+
+    def inputs() -> dict[str, Any]:
+        prompts = of.prompts([*of.world.rank, *of.world.heldout_rank])
+        chosen = of.snapshot("Prompts to rank", "prompts", ids=[prompt.pk for prompt in prompts])
+        return {"snapshots": [chosen], "base": of.made_by("Sample SFT"), "rank_replies": True}
+
+    if not of.ran("Sample replies", "sample", inputs, replies=4, sampling=of.plan.sampling):
+        return False
+    import_samples(run=of.run("Sample replies"))
+    return True
+
+
+def rankings(of: Round) -> bool:
+    through = labelling.work(of, Task.Kind.RANK, WORK_SECONDS)
+    tasks = Task.objects.filter(project=of.project, kind=Task.Kind.RANK)
+    full = tasks.exclude(state=Task.State.OPEN).count()
+    of.note(f"{full:,} of {tasks.count():,} sets of replies ranked", full / max(1, tasks.count()))
+    return through
+
+
+def reward(of: Round) -> bool:
+    def inputs() -> dict[str, Any]:
+        return {"snapshots": [of.snapshot("Sample rankings", "rankings")], "base": of.made_by("Sample SFT")}
+
+    return of.ran("Sample reward", "reward", inputs)
+
+
+def ppo(of: Round) -> bool:
+    """The held-out prompts that choose the best policy are those of the rankings, never those of the evaluation."""
+
+    def inputs() -> dict[str, Any]:
+        prompts = of.prompts([*of.world.ppo, *of.world.heldout_rank])
+        chosen = of.snapshot("Prompts for PPO", "prompts", ids=[prompt.pk for prompt in prompts])
+        return {"snapshots": [chosen], "base": of.made_by("Sample SFT"), "reward": of.made_by("Sample reward")}
+
+    return of.ran("Sample PPO", "ppo", inputs, sampling=of.plan.sampling)
+
+
+def evaluation(name: str, policy: str, baseline: str) -> Callable[[Round], bool]:
+    """Replies of two models to the evaluation's prompts."""
+
+    def step(of: Round) -> bool:
+        def inputs() -> dict[str, Any]:
+            prompts = of.prompts(of.world.evaluation)
+            chosen = of.snapshot("Prompts of the evaluation", "prompts", ids=[prompt.pk for prompt in prompts])
+            return {
+                "snapshots": [chosen],
+                "base": of.made_by(policy),
+                "baseline": of.made_by(baseline),
+                "reward": of.made_by("Sample reward"),
+            }
+
+        return of.ran(name, "evaluate", inputs, sampling=of.plan.sampling)
+
+    return step
+
+
+def deployment(of: Round) -> bool:
+    return live(of, of.made_by("Sample PPO"), "It won the evaluation against the model before.")
+
+
+def live(of: Round, model: ModelVersion, why: str) -> bool:
+    """The model answers in the chat; it is deployed once, whatever people have done with it since."""
+    if not deployments_of(of.project).filter(model=model).exists():
+        deploy(project=of.project, model=model, by=of.admin, why=why)
+    return True
+
+
+def next_round(of: Round) -> bool:
+    """Work for those who come now: replies of the new model to rank, prompts to answer, demonstrations to review."""
+
+    def inputs() -> dict[str, Any]:
+        prompts = of.prompts(of.world.ppo[: of.plan.left_to_rank])
+        chosen = of.snapshot("Prompts of the next round", "prompts", ids=[prompt.pk for prompt in prompts])
+        return {"snapshots": [chosen], "base": of.made_by("Sample PPO"), "rank_replies": True}
+
+    change_settings(project=of.project, changes={"review_overlap": 1})
+    if not of.ran("Replies of the next round", "sample", inputs, replies=4, sampling=of.plan.sampling):
+        return False
+    import_samples(run=of.run("Replies of the next round"))
+    first = of.plan.left_to_rank
+    fresh = of.prompts(of.world.ppo[first : first + of.plan.left_to_write])
+    open_write_tasks(prompts=[prompt for prompt in fresh if not prompt.tasks.exists()], overlap=1, source_ref=SOURCE)
+    return True
+
+
+def report(of: Round) -> bool:
+    make_report(of)
+    return True
+
+
+class Step(NamedTuple):
+    """`key` names its seconds in the report, `title` is for people, `weight` its usual share of the time."""
+
+    key: str
+    title: str
+    weight: float
+    do: Callable[[Round], bool]
+
+
+STEPS: Final = (
+    Step("people", "People join", 1, people),
+    Step("text", "Text is collected", 4, text),
+    Step("corpus", "Text is cleaned", 15, corpus),
+    Step("tokenizer", "A tokenizer is learned", 8, tokenizer),
+    Step("pretrain", "A base model reads the text", 170, pretrain),
+    Step("demonstrations", "People show how to answer", 5, demonstrations),
+    Step("sft", "The model learns to answer", 70, sft),
+    Step("first deployment", "It goes live", 5, first_deployment),
+    Step("sample", "It gives four replies to each prompt", 25, sample),
+    Step("rankings", "People rank the replies", 30, rankings),
+    Step("reward", "A reward model learns what they prefer", 40, reward),
+    Step("ppo", "PPO improves the model", 150, ppo),
+    Step("evaluate sft", "SFT is compared with the base model", 15, evaluation(
+        "SFT against base", "Sample SFT", "Sample base")),
+    Step("evaluate ppo", "PPO is compared with SFT", 15, evaluation("PPO against SFT", "Sample PPO", "Sample SFT")),
+    Step("deployment", "The better model goes live", 5, deployment),
+    Step("chats", "People chat with it", 8, chats.talk),
+    Step("next round", "The next round is prepared", 15, next_round),
+    Step("report", "The report is written", 2, report),
+)  # fmt: skip

@@ -1,0 +1,61 @@
+"""The sample project's page: how far it is, then the report."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_POST
+
+from webapp.accounts.access import requires, superuser
+from webapp.accounts.models import Project
+from webapp.accounts.requests import Request
+from webapp.demo.models import Demo
+from webapp.demo.people import new_logins
+from webapp.demo.selectors import current, progress, stages
+from webapp.demo.services import start_demo, take_up_again
+from webapp.errors import NotFound
+
+
+@superuser
+@require_POST
+def demo_start(request: Request) -> HttpResponse:
+    demo = start_demo(by=request.user)
+    request.session["project"] = demo.project.slug
+    return redirect("demo_report", demo.project.slug)
+
+
+def demo_of(project: Project) -> Demo:
+    """The project's way round the loop, where it is a sample."""
+    found = Demo.objects.select_related("project").filter(project=project).first()
+    if found is None:
+        raise NotFound("Only a sample project has a report. Other projects show their figures with their models.")
+    return found
+
+
+@requires("runs.view")
+@require_GET
+def demo_report(request: Request, project: Project) -> HttpResponse:
+    demo = demo_of(project)
+    context = {"project": project, "demo": demo, **how_far(demo)}
+    return render(request, "demo/progress.html" if request.htmx else "demo/report.html", context)
+
+
+def how_far(demo: Demo) -> dict[str, object]:
+    return {"stages": stages(demo), "progress": round(100 * progress(demo), 1), "current": current(demo)}
+
+
+@requires("runs.manage")
+@require_POST
+def demo_again(request: Request, project: Project) -> HttpResponse:
+    take_up_again(demo=demo_of(project), by=request.user)
+    return redirect("demo_report", project.slug)
+
+
+@superuser
+@require_POST
+def demo_logins(request: Request, slug: str) -> HttpResponse:
+    """New passwords for the three sample people, shown this once."""
+    for login in new_logins():
+        messages.info(request, f"Sample {login.role}: {login.email}, password {login.password}")
+    return redirect("demo_report", slug)
