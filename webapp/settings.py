@@ -138,6 +138,7 @@ CELERY_BEAT_SCHEDULE = {
     "runs": {"task": "webapp.runs.tasks.reconcile", "schedule": 10.0},
     "deployments": {"task": "webapp.registry.tasks.reload_deployments", "schedule": 15.0},
     "imports": {"task": "webapp.data.tasks.reconcile", "schedule": 60.0},
+    "demos": {"task": "webapp.demo.tasks.reconcile", "schedule": 15.0},
     "replies": {"task": "webapp.chat.tasks.reconcile", "schedule": 10.0},
     "chats": {"task": "webapp.chat.tasks.clean_up", "schedule": 3600.0},
 }
