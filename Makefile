@@ -46,8 +46,8 @@ check: setup
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 
-# The stages of a small model gain nothing from more threads than one, and two tests at a time do.
-export OMP_NUM_THREADS ?= 1
+# Small models gain nothing from more threads than one, and tests side by side do.
+test test-all: export OMP_NUM_THREADS = 1
 
 test: check
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) -m 'not slow'
