@@ -85,7 +85,7 @@ def main(run: Run[RewardSettings]) -> None:
     figures |= {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}
     kept = {"max_tokens": most, "temperature": found.temperature if found else 1.0}
     if ties:
-        figures["log_nu"] = kept["log_nu"] = float(ties.log_nu)
+        figures["log_nu"] = kept["log_nu"] = ties.log_nu.item()
     with run.writing(MODEL) as folder:
         save_reward(model, tokenizer, folder, kept)
     intervals = {}
