@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
-from webapp.runs.models import Run
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec import register_implementation
+from fsspec.implementations.local import LocalFileSystem
+
+from annotations.models import Prompt, Task
+from tests import factories
+from tests.runs.conftest import SMALL
+from webapp.accounts.models import Project, User
+from webapp.registry.artefacts import local_folder
+from webapp.registry.models import ModelVersion
+from webapp.runs import execution
+from webapp.runs.folders import folder_of
+from webapp.runs.models import Run, Snapshot
+from webapp.runs.selectors import run_samples
+from webapp.runs.services import create_snapshot, import_samples, request_stop
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Done = Callable[..., Run]
+STEPS = 300
 
 
-def test_a_pretraining_run_leaves_a_model_its_figures_and_its_curve(pretrained: Run):
+@pytest.fixture
+def prompts(project: Project) -> Snapshot:
+    for words in ("Where is the kite?", "Where is the boat?", "Where is the lamp?"):
+        factories.prompt(project, words)
+    factories.prompt(project, "Where is the drum?", split=Prompt.Split.HELDOUT)
+    return create_snapshot(project=project, kind="prompts", by=project.created_by)
+
+
+@pytest.mark.slow
+def test_text_becomes_a_base_model_with_its_figures_and_its_curve(pretrained: Run, text: Snapshot):
     model = pretrained.output
     assert model is not None
     assert model.kind == "full"
@@ -13,3 +47,145 @@ def test_a_pretraining_run_leaves_a_model_its_figures_and_its_curve(pretrained: 
     assert set(model.files) >= {"model.safetensors", "config.json", "tokenizer.json"}
     assert pretrained.metrics.filter(name="loss").count() >= 1
     assert model.evaluations.count() == len(pretrained.result["metrics"])
+    assert pretrained.corpus_run.snapshots.get() == text
+
+
+def test_cleaned_text_is_kept_for_the_stages_that_read_it(corpus_run: Run):
+    assert {"corpus.jsonl", "heldout.jsonl"} <= set(corpus_run.outputs)
+    assert corpus_run.result["counts"]
+    assert not list(folder_of(corpus_run).glob("checkpoint-*"))
+
+
+def test_replies_become_tasks_to_rank_once(done: Done, base: ModelVersion, prompts: Snapshot):
+    config = {"replies": 3, "threads": 1, "sampling": {"max_new_tokens": 8, "temperature": 2.0}}
+    run = done("sample", base=base, snapshots=[prompts], config=config)
+    assert run.state == Run.State.SUCCEEDED, run.error
+    replies = list(run_samples(run))
+    assert len(replies) == 12, "three replies to each of four prompts, the held-out one among them"
+    assert import_samples(run=run) == 4
+    assert import_samples(run=run) == 0
+    assert Task.objects.filter(kind=Task.Kind.RANK, source_ref=f"run:{run.pk}").count() == 4
+    assert {response.model for task in Task.objects.all() for response in task.responses.all()} == {base}
+
+
+@pytest.mark.slow
+def test_demonstrations_make_a_child_of_the_base(done: Done, base: ModelVersion, project: Project, ann: User):
+    for _ in range(4):
+        factories.demonstration(project, ann, "It is near the tree.", state="accepted")
+    shown = create_snapshot(project=project, kind="demonstrations", by=project.created_by)
+    run = done("sft", base=base, snapshots=[shown], config={"max_steps": 2, "batch_tokens": 128, "threads": 1})
+    assert run.state == Run.State.SUCCEEDED, run.error
+    assert run.output.parent == base
+    assert local_folder(run.output).is_dir()
+    assert not (folder_of(run) / "model").exists(), "the store has it, the run folder need not"
+
+
+def test_a_setting_that_the_stage_does_not_know_fails_with_its_name(project: Project, text: Snapshot):
+    run = factories.run(project, "corpus", config={"stage": "corpus", "min_char": 3})
+    run.snapshots.add(text)
+    execution.execute(run.pk)
+    run.refresh_from_db()
+    assert (run.state, run.error_code) == (Run.State.FAILED, "config_invalid")
+    assert "min_char: is not a known setting" in run.error
+
+
+def test_too_few_rows_fail_with_how_many_are_needed(done: Done, project: Project, base: ModelVersion, ann: User):
+    factories.ranking(project, ann)
+    few = create_snapshot(project=project, kind="rankings", by=project.created_by)
+    run = factories.run(project, "reward", base=base, config={"stage": "reward", "threads": 1})
+    run.snapshots.add(few)
+    execution.execute(run.pk)
+    run.refresh_from_db()
+    assert (run.state, run.error) == (Run.State.FAILED, "reward: 1 rankings in the snapshot, at least 20 are needed")
+
+
+def test_a_damaged_model_is_named_before_anything_starts(done: Done, base: ModelVersion, prompts: Snapshot):
+    weights = local_folder(base) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    run = done("sample", base=base, snapshots=[prompts])
+    assert (run.state, run.error_code) == (Run.State.FAILED, "damaged")
+    assert f"{weights} is not the file that was registered" in run.error
+    assert run.child == ""
+
+
+class FullDisk(LocalFileSystem):
+    """A store on which no byte fits."""
+
+    protocol = "full"
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        if "w" in mode:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return super()._open(path, mode, **kwargs)
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(done: Done, text: Snapshot, settings, places: Path):
+    register_implementation("full", FullDisk, clobber=True)
+    roomy, settings.ARTEFACTS_URL = settings.ARTEFACTS_URL, f"full://{places}/full"
+    run = done("corpus", snapshots=[text])
+    assert (run.state, run.error_code) == (Run.State.FAILED, "disk_full")
+    assert "is full: free some space" in run.error
+    settings.ARTEFACTS_URL = roomy
+    Run.objects.filter(pk=run.pk).update(state=Run.State.QUEUED)
+    execution.execute(run.pk)
+    run.refresh_from_db()
+    assert run.state == Run.State.SUCCEEDED, run.error
+    assert run.events.filter(type="done").count() >= 1
+
+
+def test_a_child_that_is_killed_is_started_again(project: Project, text: Snapshot, monkeypatch):
+    monkeypatch.setattr(execution, "environment", lambda: {"PATH": "/nowhere"} | killer(text))
+    run = factories.run(project, "corpus", config={"stage": "corpus"})
+    run.snapshots.add(text)
+    execution.execute(run.pk)
+    run.refresh_from_db()
+    assert (run.state, run.attempts) == (Run.State.QUEUED, 1)
+
+
+def killer(snapshot: Snapshot) -> dict[str, str]:
+    """An environment in which Python kills itself as it starts."""
+    folder = Path(snapshot.files["train"].removeprefix("file://")).parent / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_a_training_process_gets_no_credentials(monkeypatch):
+    for name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "MODEL_SERVER_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    passed = execution.environment()
+    assert "secret" not in passed.values()
+    assert passed["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+@pytest.mark.slow
+def test_a_run_asked_to_stop_writes_a_checkpoint_and_is_resumed_from_it(
+    project: Project, cleaned: Run, tokenizer: ModelVersion, monkeypatch
+):
+    """Stopped as soon as it has taken a step; started again, it goes on from there."""
+    config = SMALL | {"stage": "pretrain", "max_steps": STEPS, "epochs": 1000, "log_every": 1}
+    run = factories.run(project, "pretrain", corpus_run=cleaned, tokenizer=tokenizer, config=config)
+    read = execution.read_events
+
+    def read_and_stop(of: Run, *rest: Any) -> bool:
+        found = read(of, *rest)
+        if found and of.metrics.filter(name="loss").exists():
+            request_stop(run=of, by=project.created_by)
+        return found
+
+    monkeypatch.setattr(execution, "BEAT", 0.05)
+    with monkeypatch.context() as watched:
+        watched.setattr(execution, "read_events", read_and_stop)
+        execution.execute(run.pk)
+    run.refresh_from_db()
+    assert run.state == Run.State.CANCELLED, run.error
+    stopped_at = run.metrics.filter(name="loss").count()
+    assert 0 < stopped_at < STEPS
+    Run.objects.filter(pk=run.pk).update(state=Run.State.QUEUED, stop_requested_at=None)
+    execution.execute(run.pk)
+    run.refresh_from_db()
+    assert run.state == Run.State.SUCCEEDED, run.error
+    events = [json.loads(line) for line in (folder_of(run) / "events.jsonl").read_text().splitlines()]
+    steps = [event["step"] for event in events if event["type"] == "metric" and "loss" in event["values"]]
+    assert steps == list(range(1, STEPS + 1)), "no step was done twice"

@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of a run, with a real Celery worker: it resumes from its checkpoint and nothing counts twice."""
+"""SIGKILL in the middle of a run, with a real worker: it resumes from its checkpoint and nothing counts twice."""
 
 from __future__ import annotations
 

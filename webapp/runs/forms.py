@@ -200,7 +200,7 @@ class LaunchForm(forms.Form):
                 for part in path:
                     place = place.setdefault(part, {})
                 place[last] = values[name]
-        if not self.errors:
+        if not any(name in self.errors for name, _, _ in self.leaves):
             try:
                 SETTINGS[self.stage].model_validate(config)
             except ValidationError as error:

@@ -1,0 +1,130 @@
+"""What people may ask of runs, and what they are told where it does not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests import factories
+from webapp.accounts.models import Project
+from webapp.errors import BadInput, Conflict
+from webapp.registry.models import ModelVersion
+from webapp.runs.models import Run, Snapshot
+from webapp.runs.services import launch_run, request_stop, resume_run, retry
+
+pytestmark = pytest.mark.django_db
+Kind = ModelVersion.Kind
+
+
+def launch(project: Project, stage: str, **inputs: Any) -> Run:
+    return launch_run(project=project, stage=stage, by=project.created_by, **inputs)
+
+
+@pytest.fixture
+def rankings(project: Project) -> Snapshot:
+    return factories.snapshot(project, Snapshot.Kind.RANKINGS, counts={"train": 30, "heldout": 5, "characters": 900})
+
+
+@pytest.fixture
+def base(project: Project) -> ModelVersion:
+    return factories.model_version(project)
+
+
+def test_a_run_takes_the_contract_s_defaults_and_the_next_number(
+    project: Project, rankings: Snapshot, base: ModelVersion
+):
+    first = launch(project, "reward", snapshots=[rankings], base=base)
+    second = launch(project, "reward", snapshots=[rankings], base=base, config={"epochs": 2})
+    assert (first.number, second.number) == (1, 2)
+    assert (first.config["epochs"], second.config["epochs"]) == (1.0, 2.0)
+    assert first.config["lora"]["rank"] == 0
+    assert first.name == "reward 1"
+    assert first.state == Run.State.QUEUED
+
+
+def test_an_unknown_setting_is_named(project: Project, rankings: Snapshot, base: ModelVersion):
+    with pytest.raises(BadInput, match="learning_rat: is not a known setting"):
+        launch(project, "reward", snapshots=[rankings], base=base, config={"learning_rat": 1e-3})
+    with pytest.raises(BadInput, match=r"lora\.rang: is not a known setting"):
+        launch(project, "reward", snapshots=[rankings], base=base, config={"lora": {"rang": 8}})
+
+
+def test_a_path_cannot_be_slipped_in_among_the_settings(project: Project, rankings: Snapshot):
+    with pytest.raises(BadInput, match="base: choose the model as an input"):
+        launch(project, "reward", snapshots=[rankings], config={"base": "/etc"})
+
+
+def test_a_snapshot_with_too_few_rows_is_refused_at_once(project: Project, base: ModelVersion):
+    few = factories.snapshot(project, Snapshot.Kind.RANKINGS, counts={"train": 3, "heldout": 0})
+    with pytest.raises(BadInput) as told:
+        launch(project, "reward", snapshots=[few], base=base)
+    assert told.value.message == "reward: 3 rankings in the snapshot, at least 20 are needed"
+    assert told.value.error_code == "too_few_rows"
+
+
+def test_a_missing_input_is_named_with_the_way_to_get_it(project: Project, rankings: Snapshot, base: ModelVersion):
+    with pytest.raises(BadInput, match="rankings: reward cannot start without it"):
+        launch(project, "reward", base=base)
+    with pytest.raises(BadInput, match="base: reward cannot start without it"):
+        launch(project, "reward", snapshots=[rankings])
+    done = factories.run(project, "corpus", state=Run.State.SUCCEEDED)
+    with pytest.raises(BadInput, match="tokenizer: choose a tokenizer, or a model to go on from"):
+        launch(project, "pretrain", corpus_run=done)
+
+
+@pytest.mark.parametrize(("field", "kind"), [("base", Kind.REWARD), ("base", Kind.TOKENIZER)])
+def test_a_model_of_the_wrong_kind_is_refused(project: Project, rankings: Snapshot, field: str, kind: Kind):
+    with pytest.raises(BadInput, match=f"{field}: .* is needed"):
+        launch(project, "reward", snapshots=[rankings], **{field: factories.model_version(project, kind)})
+
+
+def test_nothing_of_another_project_is_taken(project: Project, rankings: Snapshot, base: ModelVersion):
+    other = factories.project()
+    with pytest.raises(BadInput, match="belongs to another project"):
+        launch(project, "reward", snapshots=[rankings], base=factories.model_version(other))
+    with pytest.raises(BadInput, match="belongs to another project"):
+        launch(project, "reward", snapshots=[factories.snapshot(other, Snapshot.Kind.RANKINGS)], base=base)
+
+
+def test_an_input_that_the_stage_does_not_take_is_refused(project: Project, rankings: Snapshot, base: ModelVersion):
+    with pytest.raises(BadInput, match="baseline: reward does not take one"):
+        launch(project, "reward", snapshots=[rankings], base=base, baseline=base)
+
+
+def test_evaluation_wants_rows_that_were_held_out(project: Project, base: ModelVersion):
+    seen = factories.snapshot(project, Snapshot.Kind.PROMPTS, counts={"train": 50, "heldout": 0})
+    with pytest.raises(BadInput, match="evaluate: no prompts held out in the snapshot"):
+        launch(project, "evaluate", snapshots=[seen], base=base)
+
+
+def test_a_queued_run_stops_at_once_and_a_running_one_is_asked(project: Project):
+    queued = factories.run(project)
+    running = factories.run(project, state=Run.State.RUNNING)
+    for run in (queued, running):
+        request_stop(run=run, by=project.created_by)
+        run.refresh_from_db()
+    assert queued.state == Run.State.CANCELLED
+    assert (running.state, running.stopping) == (Run.State.RUNNING, True)
+
+
+def test_what_has_ended_cannot_be_stopped(project: Project):
+    with pytest.raises(Conflict, match="has ended already"):
+        request_stop(run=factories.run(project, state=Run.State.SUCCEEDED), by=project.created_by)
+
+
+def test_a_failed_run_is_resumed_with_a_clean_slate(project: Project):
+    run = factories.run(project, state=Run.State.FAILED, error="It broke.", attempts=5)
+    resume_run(run=run, by=project.created_by)
+    run.refresh_from_db()
+    assert (run.state, run.error, run.attempts) == (Run.State.QUEUED, "", 0)
+    with pytest.raises(Conflict, match="only a stopped or failed run can be resumed"):
+        resume_run(run=run, by=project.created_by)
+
+
+def test_a_retry_is_a_new_run_of_the_same_inputs(project: Project, rankings: Snapshot, base: ModelVersion):
+    run = launch(project, "reward", snapshots=[rankings], base=base, config={"epochs": 3})
+    Run.objects.filter(pk=run.pk).update(state=Run.State.FAILED)
+    again = retry(run=Run.objects.get(pk=run.pk), by=project.created_by)
+    assert again.pk != run.pk
+    assert (again.config, again.base, list(again.snapshots.all())) == (run.config, base, [rankings])

@@ -1,0 +1,103 @@
+"""Freezing rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fsspec.core import url_to_fs
+
+from annotations.models import Demonstration, Prompt
+from tests import factories
+from webapp.accounts.models import Project, User
+from webapp.errors import BadInput, Conflict
+from webapp.runs.models import Snapshot
+from webapp.runs.services import NewDocument, add_documents, create_corpus, create_snapshot
+
+pytestmark = pytest.mark.django_db
+
+
+def rows(snapshot: Snapshot, split: str) -> list[dict]:
+    return [json.loads(line) for line in Path(url_to_fs(snapshot.files[split])[1]).read_text().splitlines()]
+
+
+def freeze(project: Project, kind: str, **options) -> Snapshot:
+    return create_snapshot(project=project, kind=kind, by=project.created_by, **options)
+
+
+@pytest.fixture
+def labelled(project: Project, ann: User) -> list[Demonstration]:
+    """Three accepted demonstrations, the last on a held-out prompt."""
+    splits = [Prompt.Split.TRAIN, Prompt.Split.TRAIN, Prompt.Split.HELDOUT]
+    return [
+        factories.demonstration(project, ann, prompt=factories.prompt(project, split=split), state="accepted")
+        for split in splits
+    ]
+
+
+def test_rows_are_frozen_by_split_with_their_ids(project: Project, labelled: list[Demonstration]):
+    snapshot = freeze(project, "demonstrations")
+    assert (snapshot.counts["train"], snapshot.counts["heldout"]) == (2, 1)
+    assert {row["id"] for row in rows(snapshot, "train")} == {f"demonstration:{d.pk}" for d in labelled[:2]}
+    assert [row["id"] for row in rows(snapshot, "heldout")] == [f"demonstration:{labelled[2].pk}"]
+    assert set(snapshot.items.filter(heldout=False).values_list("row", flat=True)) == {d.pk for d in labelled[:2]}
+
+
+def test_a_later_label_does_not_change_a_snapshot(project: Project, ann: User, labelled: list[Demonstration]):
+    before = freeze(project, "demonstrations")
+    kept = rows(before, "train")
+    factories.demonstration(project, ann, prompt=factories.prompt(project), state="accepted")
+    after = freeze(project, "demonstrations")
+    assert rows(before, "train") == kept
+    assert after.counts["train"] == 3
+    assert before.content_hash != after.content_hash
+
+
+def test_the_same_rows_have_the_same_hash(project: Project, labelled: list[Demonstration]):
+    assert freeze(project, "demonstrations").content_hash == freeze(project, "demonstrations").content_hash
+
+
+def test_filters_choose_rows(project: Project, labelled: list[Demonstration]):
+    assert freeze(project, "demonstrations", filters={"limit": 1}).counts["train"] == 1
+    only = freeze(project, "demonstrations", filters={"ids": [labelled[1].pk]})
+    assert (only.counts["train"], only.counts["heldout"]) == (1, 0)
+    assert freeze(project, "demonstrations", filters={"split": "heldout"}).counts["train"] == 0
+
+
+def test_nothing_to_freeze_is_said_with_what_to_do(project: Project):
+    with pytest.raises(Conflict, match="There are no rankings yet"):
+        freeze(project, "rankings")
+    assert not Snapshot.objects.exists()
+
+
+def test_an_unknown_kind_or_filter_is_named(project: Project):
+    with pytest.raises(BadInput, match="no kind of snapshot"):
+        freeze(project, "dreams")
+    with pytest.raises(BadInput, match="colour: not a known filter"):
+        freeze(project, "prompts", filters={"colour": "red"})
+
+
+def test_a_document_comes_into_a_corpus_once(project: Project):
+    corpus = create_corpus(project=project, name="Lines", by=project.created_by)
+    texts = ["one", "two", "one", " ", "three\x00"]
+    first = add_documents(corpus=corpus, documents=(NewDocument(text) for text in texts))
+    again = add_documents(corpus=corpus, documents=[NewDocument("two"), NewDocument("four")])
+    assert first == (3, 1, 1)
+    assert again == (1, 1, 0)
+    assert set(corpus.documents.values_list("text", flat=True)) == {"one", "two", "three", "four"}
+
+
+def test_a_corpus_name_is_taken_once(project: Project):
+    create_corpus(project=project, name="Lines", by=project.created_by)
+    with pytest.raises(BadInput, match="a corpus “Lines” already"):
+        create_corpus(project=project, name=" Lines ", by=project.created_by)
+
+
+def test_text_of_chosen_corpora_is_frozen(project: Project):
+    one, two = factories.corpus(project, documents=2), factories.corpus(project, documents=3)
+    assert freeze(project, "documents").counts["train"] == 5
+    chosen = freeze(project, "documents", filters={"corpora": [two.pk]})
+    assert chosen.counts["train"] == 3
+    assert all(row["source"] == two.name for row in rows(chosen, "train"))
+    assert one.name not in {row["source"] for row in rows(chosen, "train")}
