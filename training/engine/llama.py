@@ -21,7 +21,8 @@ from training.models import CausalModel, unwrap
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 ROPE = ("default", "linear", "llama3", "yarn")  # frequencies that do not change with the length of the text
-SKINNY = range(2, 17)  # rows for which MKL is faster with the product turned round
+SKINNY = range(2, 17)  # rows of x, and
+LARGE = 1 << 18  # entries of a matrix, for which MKL is faster with the product turned round
 
 
 @dataclass(slots=True)
@@ -190,7 +191,13 @@ class LlamaForward:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., in] times weight [out, in] transposed. For few rows on a CPU, weight times x transposed: the same
     numbers in up to a third of the time."""
-    if x.ndim == 2 and len(x) in SKINNY and x.device.type == "cpu" and x.dtype == torch.float32:
+    if (
+        x.ndim == 2
+        and len(x) in SKINNY
+        and weight.numel() >= LARGE
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+    ):
         product = torch.mm(weight, x.t()).t().contiguous()
         return product if bias is None else product.add_(bias)
     return F.linear(x, weight, bias)
