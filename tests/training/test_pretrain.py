@@ -57,7 +57,7 @@ def test_a_model_learns_its_corpus_and_plain_transformers_continues_it(tmp_path:
     assert "the cat sat" in events(tmp_path, "sample")[-1]["prompt"]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_run_that_is_stopped_or_killed_goes_on_bit_for_bit(
     tmp_path: Path, tokenizer: str, how: signal.Signals
 ) -> None:

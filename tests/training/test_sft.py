@@ -72,7 +72,7 @@ def test_the_model_learns_to_answer_and_to_stop(tmp_path: Path, base: Path) -> N
     assert {event["reply"] for event in events(tmp_path, "sample")[-2:]} == set(QUESTIONS.values())
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_or_killed_goes_on_bit_for_bit(tmp_path: Path, base: Path, how: signal.Signals) -> None:
     changes = {"lora": {"rank": 4, "dropout": 0.2}} if how == signal.SIGTERM else {}
     whole = run_here(new_run(tmp_path / "whole", base, **changes))
