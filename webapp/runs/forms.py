@@ -83,7 +83,7 @@ class LaunchForm(forms.Form):
     """Inputs and settings of a run. `cleaned_data["config"]` holds the settings, nested as in the contract."""
 
     def __init__(self, *args: Any, project: Project, stage: Stage, like: Run | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, label_suffix="", **kwargs)
+        super().__init__(*args, **{"label_suffix": "", **kwargs})
         self.project, self.stage, self.needs = project, stage, NEEDS[stage]
         self.fields["name"] = forms.CharField(required=False, max_length=100, help_text="Empty: its stage and number.")
         self.input_names: list[str] = []
@@ -244,7 +244,7 @@ class SnapshotForm(forms.Form):
     )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
-        super().__init__(*args, label_suffix="", **kwargs)
+        super().__init__(*args, **{"label_suffix": "", **kwargs})
         self.fields["corpora"].queryset = corpora_of(project)  # type: ignore[attr-defined]
 
     def filters(self) -> dict[str, Any]:

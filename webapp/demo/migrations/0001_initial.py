@@ -7,37 +7,53 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
+        ("accounts", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Demo',
+            name="Demo",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('seed', models.PositiveIntegerField(default=0)),
-                ('size', models.CharField(default='full', help_text="a plan's name", max_length=10)),
-                ('state', models.CharField(choices=[('running', 'Under way'), ('done', 'Done'), ('failed', 'Failed')], default='running', max_length=8)),
-                ('step', models.PositiveSmallIntegerField(default=0, help_text='index of the step under way')),
-                ('share', models.FloatField(default=0.0, help_text='how much of this step is done, 0 to 1')),
-                ('note', models.CharField(blank=True, help_text='what is going on, for a person', max_length=200)),
-                ('error', models.TextField(blank=True)),
-                ('began', models.JSONField(default=dict, help_text='step → when it began, seconds since the epoch')),
-                ('ended', models.JSONField(default=dict, help_text='step → when it ended')),
-                ('report', models.JSONField(default=dict)),
-                ('heartbeat_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('created_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('project', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='demo', to='accounts.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("seed", models.PositiveIntegerField(default=0)),
+                ("size", models.CharField(default="full", help_text="a plan's name", max_length=10)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("running", "Under way"), ("done", "Done"), ("failed", "Failed")],
+                        default="running",
+                        max_length=8,
+                    ),
+                ),
+                ("step", models.PositiveSmallIntegerField(default=0, help_text="index of the step under way")),
+                ("share", models.FloatField(default=0.0, help_text="how much of this step is done, 0 to 1")),
+                ("note", models.CharField(blank=True, help_text="what is going on, for a person", max_length=200)),
+                ("error", models.TextField(blank=True)),
+                ("began", models.JSONField(default=dict, help_text="step → when it began, seconds since the epoch")),
+                ("ended", models.JSONField(default=dict, help_text="step → when it ended")),
+                ("report", models.JSONField(default=dict)),
+                ("heartbeat_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "project",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="demo", to="accounts.project"
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
     ]
