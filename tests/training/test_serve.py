@@ -198,7 +198,8 @@ def test_a_client_that_leaves_frees_its_slot(site: Site) -> None:
     step = engine.step
     engine.step = lambda: (held.wait(0.02), step())[1]  # too slow to end before the client has left
     with httpx.stream("POST", site.url + "/v1/chat/completions", json=body, headers=headers) as stream:
-        next(stream.iter_bytes())
+        chunks = stream.iter_bytes()  # kept: the connection closes with it
+        next(chunks)
         until(lambda: site.scheduler.running > 0)
     until(lambda: site.scheduler.running + site.scheduler.waiting == 0)
     assert site.scheduler.tokens < 64 * 40
