@@ -80,3 +80,8 @@ class Deployment(models.Model):
             models.UniqueConstraint(fields=["project"], condition=models.Q(state="live"), name="one_live_model"),
             models.UniqueConstraint(fields=["project"], condition=models.Q(state="canary"), name="one_canary"),
         ]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it answers conversations now."""
+        return self.state in self.OPEN

@@ -180,7 +180,7 @@ def retire(*, deployment: Deployment, by: User, why: str = "") -> None:
 
 
 def require_open(deployment: Deployment) -> None:
-    if deployment.state not in Deployment.OPEN:
+    if not deployment.is_open:
         label = deployment.get_state_display().lower()
         raise Conflict(f"This deployment has ended already ({label}). Reload the page to see what is live now.")
 

@@ -163,6 +163,10 @@ class LaunchForm(forms.Form):
                 return found
         return models.first()
 
+    def start_from(self, model_id: int) -> None:
+        field = self.fields["base"]
+        field.initial = field.queryset.filter(pk=model_id).first() or field.initial  # type: ignore[attr-defined]
+
     def suggest_like(self, like: Run) -> None:
         for snapshot in like.snapshots.all():
             if snapshot.kind in self.fields:

@@ -26,11 +26,13 @@ MODELS = ("base", "tokenizer", "reward", "baseline")
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires("runs.manage")
 def run_launch(request: HttpRequest, project: Project, stage: str) -> HttpResponse:
-    """The form; a valid one starts the run. `?like=7` fills it in as run 7 was."""
+    """The form; a valid one starts the run. `?like=7` fills it in as run 7 was, `?base=3` starts from model 3."""
     known = stage_named(stage)
     like = request.GET.get("like", "")
     before = runs_of(project, stage=stage).filter(pk=like).first() if like.isdecimal() else None
     form = LaunchForm(request.POST or None, project=project, stage=known, like=before)
+    if (base := request.GET.get("base", "")).isdecimal() and "base" in form.fields:
+        form.start_from(int(base))
     if request.method == "POST" and form.is_valid():
         try:
             run = launch(request, project, known, form)
