@@ -98,10 +98,10 @@ def record_figures(run: Run, result: Result) -> None:
 
 
 def subject(run: Run, name: str) -> ModelVersion | None:
-    """Whom a figure of an evaluation is about: accuracy on rankings is the reward model's, all else the policy's."""
-    if run.base is None or (run.reward is not None and "accuracy" in name):
-        return run.reward
-    return run.base
+    """Whom a figure of an evaluation is about, which its name begins with; the policy where it says nothing."""
+    if name.startswith("baseline_"):
+        return run.baseline
+    return run.reward if run.base is None or name.startswith("reward_") else run.base
 
 
 @transaction.atomic

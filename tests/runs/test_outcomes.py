@@ -1,0 +1,33 @@
+"""Whose figures an evaluation's are."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import factories
+from training.contract import Result
+from webapp.accounts.models import Project
+from webapp.registry.models import ModelVersion
+from webapp.runs.services.outcomes import record_figures
+
+pytestmark = pytest.mark.django_db
+
+
+def test_each_figure_of_an_evaluation_goes_to_the_model_it_is_about(project: Project):
+    policy, baseline = factories.model_version(project), factories.model_version(project)
+    reward = factories.model_version(project, ModelVersion.Kind.REWARD)
+    run = factories.run(project, "evaluate", base=policy, baseline=baseline, reward=reward)
+    figures = {"bits_per_byte": 1.5, "policy_reward": 0.7, "baseline_reward": 0.2, "reward_accuracy": 0.66}
+    result = Result(
+        stage="evaluate", metrics=figures, intervals={"reward_accuracy": (0.6, 0.72, 240)}, seconds={"total": 1.0},
+        seed=0, device="cpu", versions={}, files={},
+    )  # fmt: skip
+    record_figures(run, result)
+    record_figures(run, result)
+    found = {(figure.model, figure.name): (figure.low, figure.n) for figure in run.evaluations.all()}
+    assert found == {
+        (policy, "bits_per_byte"): (None, 0),
+        (policy, "policy_reward"): (None, 0),
+        (baseline, "baseline_reward"): (None, 0),
+        (reward, "reward_accuracy"): (0.6, 240),
+    }
