@@ -138,7 +138,7 @@ class Lease(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["person", "task"]),
+            models.Index(fields=["person", "ended_at"]),
             models.Index(fields=["person"], condition=models.Q(outcome="held"), name="leases_in_hand"),
             models.Index(fields=["until"], condition=models.Q(outcome="held"), name="leases_by_end"),
         ]

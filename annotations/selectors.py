@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
@@ -74,12 +74,9 @@ def label_counts(project: Project) -> dict[str, int]:
 
 
 def today_count(person: User, project: Project | None = None, now: datetime | None = None) -> int:
-    """The person's labels since midnight, taken-back ones not counted."""
-    since = _midnight(now)
-    mine: dict[str, Any] = {"author": person, "created_at__gte": since, "retracted_at": None, "lease__isnull": False}
-    if project is not None:
-        mine["prompt__project"] = project
-    return sum(model._default_manager.filter(**mine).count() for model in KINDS.values())
+    """The tasks the person has answered since midnight; what they took back does not count."""
+    mine = Lease.objects.filter(person=person, outcome=Lease.Outcome.SUBMITTED, ended_at__gte=_midnight(now))
+    return (mine if project is None else mine.filter(task__project=project)).count()
 
 
 def _midnight(now: datetime | None) -> datetime:

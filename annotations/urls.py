@@ -7,6 +7,7 @@ from annotations import views
 urlpatterns: list[URLPattern] = [
     path("label/", views.label, name="label"),
     path("label/history/", views.label_history, name="label_history"),
+    path("label/kinds/", views.label_kinds, name="label_kinds"),
     path("label/preview/", views.label_preview, name="label_preview"),
     path("label/leases/<int:lease_id>/", views.label_lease, name="label_lease"),
     path("label/leases/<int:lease_id>/submit/", views.label_submit, name="label_submit"),

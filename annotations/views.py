@@ -16,7 +16,7 @@ from annotations.forms import FORMS
 from annotations.models import Lease, Task
 from annotations.selectors import KINDS, AnyLabel, history
 from annotations.services import labels, leases
-from annotations.workbench import history_rows, labelling_projects, project_of, workbench
+from annotations.workbench import history_rows, kinds, labelling_projects, project_of, workbench
 from webapp.accounts.access import allow, declares, project_for, signed_in
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, NotFound, TutelageError, wants_json
@@ -52,19 +52,30 @@ def label(request: HttpRequest) -> HttpResponse:
     return next_task(request, project)
 
 
-def next_task(request: HttpRequest, project: Project) -> HttpResponse:
+def next_task(request: HttpRequest, project: Project, **extra: Any) -> HttpResponse:
     kind = request.session.get("label_kind", "any")
-    kinds = [Task.Kind(kind)] if kind in Task.Kind.values else None
-    return show(request, project, leases.lease_next(person=person(request), project=project, kinds=kinds))
+    wanted = [Task.Kind(kind)] if kind in Task.Kind.values else None
+    lease = leases.lease_next(person=person(request), project=project, kinds=wanted)
+    return show(request, project, lease, **extra)
 
 
 def show(request: HttpRequest, project: Project, lease: Lease | None, **extra: Any) -> HttpResponse:
     """The whole page, or only the part that changes when htmx asks."""
     context = workbench(request, project, lease) | extra
-    name = "workbench" if getattr(request, "htmx", False) else "label"
-    response = render(request, f"annotations/{name}.html", context)
+    if getattr(request, "htmx", False):
+        response = render(request, "annotations/workbench.html", context)
+    else:
+        response = render(request, "annotations/label.html", context | kinds(request, project))
     response["Cache-Control"] = "no-store"  # the way back must ask the server what is in hand
     return response
+
+
+@signed_in
+@require_GET
+def label_kinds(request: HttpRequest) -> HttpResponse:
+    """The choice of kinds again, with fresh counts."""
+    project = project_of(request, labelling_projects(person(request)))
+    return render(request, "annotations/kinds.html", kinds(request, project) if project else {})
 
 
 def my_lease(request: HttpRequest, lease_id: int) -> Lease:
@@ -106,15 +117,15 @@ def label_submit(request: HttpRequest, lease_id: int) -> HttpResponse:
         return response
     if wants_json(request):
         return JsonResponse({"saved": True})
-    request.session["label_saved"] = {"kind": lease.task.kind, "id": made.pk}
-    return onwards(request, lease.task.project)
+    return onwards(request, lease.task.project, saved={"kind": lease.task.kind, "id": made.pk})
 
 
-def onwards(request: HttpRequest, project: Project) -> HttpResponse:
-    """To the next task: by a redirect, or at once when htmx asks."""
+def onwards(request: HttpRequest, project: Project, saved: dict[str, Any] | None = None) -> HttpResponse:
+    """To the next task: by a redirect, or at once when htmx asks. `saved` is the label that can be undone there."""
     if not getattr(request, "htmx", False):
+        request.session["label_saved"] = saved
         return redirect("label")
-    response = next_task(request, project)
+    response = next_task(request, project, saved=saved)
     response["HX-Push-Url"] = reverse("label")
     return response
 

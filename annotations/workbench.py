@@ -75,10 +75,8 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
     context: dict[str, Any] = {
         "project": project,
         "lease": lease,
-        "kinds": KINDS,
         "chosen": chosen,
         "today": today_count(request.user, project),
-        "wanted": labels_wanted(project),
         "unfinished": unfinished(request.user, project, than=lease)[:10],
         "saved": request.session.pop("label_saved", None),
         "guidelines": current_guidelines(project),
@@ -102,6 +100,13 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
         context["replies"] = [_reply(n, r, content) for n, r in enumerate(replies_shown(lease))]
         context["places"] = [str(n) for n in range(1, len(lease.order_shown) + 1)]
     return context
+
+
+def kinds(request: HttpRequest, project: Project) -> dict[str, Any]:
+    """The context of the choice of kinds, with how many labels of each are wanted. It counts every open task, so it
+    comes with the page and every minute after that, not with every label."""
+    chosen = request.session.get("label_kind", "any")
+    return {"kinds": KINDS, "chosen": chosen, "wanted": labels_wanted(project)}
 
 
 def _reply(number: int, response: Response, content: dict[str, Any]) -> Reply:

@@ -156,16 +156,16 @@ def _valid_flags(flags: dict[int, list[str]], shown: Sequence[int]) -> dict[str,
 
 def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind) -> tuple[Lease, L | None]:
     """The person's newest lease on the task, locked, and the label this token was already sent for."""
-    task = lock_task(lease.task_id)
+    task = lock_task(lease.task)
     sent = model._default_manager.filter(author_id=lease.person_id, token=token).first()
     if sent is not None and sent.task_id != task.pk:
         raise Conflict("This submission's token was used for another task. Reload the page and send it again.")
     if task.kind != kind:
         raise BadInput(f"This task asks for something else: {task.get_kind_display().lower()}.")
-    newest = Lease.objects.filter(task=task, person_id=lease.person_id).select_related("person").order_by("-id")[0]
+    newest = Lease.objects.filter(task=task, person_id=lease.person_id).order_by("-id")[0]
     if sent is None and newest.outcome == Lease.Outcome.SUBMITTED:
         raise Conflict("You have already answered this task. To change your answer, take it back from your history.")
-    newest.task = task
+    newest.task, newest.person = task, lease.person
     return newest, sent
 
 
@@ -200,11 +200,11 @@ def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
     project = label.prompt.project
     if label.author_id != by.pk:
         raise NotAllowed("Only the person who gave a label can take it back.")
-    if label.task_id is None or label.lease_id is None:
+    if label.task is None or label.lease_id is None:
         raise Conflict("This label did not come from a task, so there is nothing to go back to.")
     if label not in history(by, project, limit=UNDO_DEPTH):
         raise Conflict(f"Only the last {UNDO_DEPTH} labels can be taken back; ask a manager to withdraw an older one.")
-    task = lock_task(label.task_id)
+    task = lock_task(label.task)
     if task.state not in (Task.State.OPEN, Task.State.FULL):
         raise Conflict("This task is closed, so its labels stay as they are.")
     _retract(label, now)
@@ -233,7 +233,7 @@ def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
 @transaction.atomic
 def withdraw_label(*, label: AnyLabel, now: datetime | None = None) -> None:
     """Take a label out of the counts and out of future training; its place opens again, to someone else."""
-    task = lock_task(label.task_id) if label.task_id is not None else None
+    task = lock_task(label.task) if label.task is not None else None
     _retract(label, now or timezone.now())
     if task is not None and label.lease is not None:
         Lease.objects.filter(pk=label.lease.pk).update(seat=None)

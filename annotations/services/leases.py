@@ -16,20 +16,23 @@ from webapp.errors import Conflict
 from webapp.text import clean_text
 
 # The best open task, locked, and a lease on its lowest free place. Two people who saw the same place free at the same
-# moment are told apart by the unique constraint: `given` is empty for the second, who tries again.
+# moment are told apart by the unique constraint: `given` is empty for the second, who tries again. The conditions are
+# subqueries with OFFSET 0, which PostgreSQL does not turn into joins: it then walks the index from the best task on and
+# stops at the first that fits, where joins make it look at every open task (2 ms against 230 ms at 10,000).
 LEASE_NEXT: Final = """
 WITH picked AS (
     SELECT t.id, t.overlap FROM annotations_task t
     WHERE t.project_id = %(project)s AND t.state = 'open' AND t.kind = ANY(%(kinds)s)
-      AND NOT EXISTS (
-        SELECT FROM annotations_lease l WHERE l.task_id = t.id AND l.person_id = %(person)s
-        AND l.outcome IN ('held', 'submitted', 'skipped'))
-      AND (SELECT count(*) FROM annotations_lease l WHERE l.task_id = t.id AND l.seat IS NOT NULL) < t.overlap
+      AND (SELECT count(l.seat) < t.overlap
+            AND count(*) FILTER (
+                WHERE l.person_id = %(person)s AND l.outcome IN ('held', 'submitted', 'skipped')) = 0
+        FROM annotations_lease l WHERE l.task_id = t.id)
       AND NOT EXISTS (
         SELECT FROM annotations_task_responses s JOIN annotations_response r ON r.id = s.response_id
-        WHERE s.task_id = t.id AND r.author_id = %(person)s)
+        WHERE s.task_id = t.id AND r.author_id = %(person)s OFFSET 0)
       AND NOT EXISTS (
-        SELECT FROM annotations_demonstration d WHERE d.id = t.demonstration_id AND d.author_id = %(person)s)
+        SELECT FROM annotations_demonstration d
+        WHERE d.id = t.demonstration_id AND d.author_id = %(person)s OFFSET 0)
     ORDER BY t.priority DESC, t.id
     LIMIT 1
     FOR UPDATE OF t {wait}
@@ -89,19 +92,19 @@ def sweep_lapsed(*, project: Project, now: datetime) -> None:
     if not freed:
         return
     reserve = Lease.objects.filter(task_id__in=freed, outcome=Lease.Outcome.SUBMITTED, seat=None)
-    for task_id in sorted(set(reserve.values_list("task_id", flat=True))):
+    for task in Task.objects.filter(leases__in=reserve).distinct().order_by("id"):
         with transaction.atomic():
-            fill_places(lock_task(task_id))
+            fill_places(lock_task(task))
 
 
 def _in_hand(person: User, project: Project, kinds: Sequence[Task.Kind], now: datetime) -> int | None:
-    mine = Lease.objects.filter(person=person, outcome=Lease.Outcome.HELD, task__project=project).select_related("task")
+    mine = Lease.objects.filter(person=person, outcome=Lease.Outcome.HELD, task__project=project)
     wanted = None
-    for lease in mine.order_by("id"):
-        if lease.task.kind not in kinds:
-            release(lease=lease, now=now)
-        elif wanted is None and renewed(lease, lease_end(project, now)):
-            wanted = lease.pk
+    for lease_id, kind in mine.order_by("id").values_list("id", "task__kind"):
+        if kind not in kinds:
+            release(lease=lease_with_task(lease_id), now=now)
+        elif wanted is None and renewed(lease_id, lease_end(project, now)):
+            wanted = lease_id
     return wanted
 
 
@@ -128,9 +131,9 @@ def _take(person: User, project: Project, kinds: Sequence[Task.Kind], now: datet
             wait = ""
 
 
-def renewed(lease: Lease, until: datetime) -> bool:
+def renewed(lease_id: int, until: datetime) -> bool:
     """Whether the lease was still held; it is now held until `until`."""
-    return bool(Lease.objects.filter(pk=lease.pk, outcome=Lease.Outcome.HELD).update(until=until))
+    return bool(Lease.objects.filter(pk=lease_id, outcome=Lease.Outcome.HELD).update(until=until))
 
 
 @transaction.atomic
@@ -138,7 +141,7 @@ def renew_lease(*, lease: Lease, now: datetime | None = None) -> Lease:
     """Keep the hold for another while; take up again one that ended where a place is still free. See its `outcome`."""
     now = now or timezone.now()
     until = lease_end(lease.task.project, now)
-    if not renewed(lease, until):
+    if not renewed(lease.pk, until):
         take_up_again(lease=lease, until=until)
     lease.refresh_from_db(fields=["outcome", "seat", "until"])
     return lease
@@ -146,7 +149,7 @@ def renew_lease(*, lease: Lease, now: datetime | None = None) -> Lease:
 
 def take_up_again(*, lease: Lease, until: datetime) -> None:
     """Put a lease that ended without a word back on a free place, unless the person was given the task anew since."""
-    task = lock_task(lease.task_id)
+    task = lock_task(lease.task)
     place = free_place(task)
     since = Lease.objects.filter(task=task, person_id=lease.person_id, pk__gt=lease.pk)
     if place is not None and not since.exists():
@@ -169,7 +172,7 @@ def skip(*, lease: Lease, reason: str = "", now: datetime | None = None) -> None
 
 
 def _end(lease: Lease, outcome: Lease.Outcome, reason: str, now: datetime | None) -> None:
-    task = lock_task(lease.task_id)
+    task = lock_task(lease.task)
     lease.refresh_from_db(fields=["outcome", "seat"])
     if lease.outcome == Lease.Outcome.SUBMITTED:
         raise Conflict("You have already answered this task. To change your answer, take it back from your history.")

@@ -13,13 +13,10 @@ from annotations.models import Lease, Task
 from annotations.services.reviews import settle_reviews
 
 
-def lock_task(task_id: int) -> Task:
-    """The task, nobody else touching its places until the transaction ends."""
-    return (
-        Task.objects.select_for_update(of=("self",))
-        .select_related("project", "prompt", "demonstration")
-        .get(pk=task_id)
-    )
+def lock_task(task: Task) -> Task:
+    """The task as it is now, nobody else touching its places until the transaction ends."""
+    task.refresh_from_db(fields=["state", "overlap"], from_queryset=Task.objects.select_for_update())
+    return task
 
 
 def free_place(task: Task) -> int | None:

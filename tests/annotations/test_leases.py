@@ -6,12 +6,12 @@ import uuid
 from datetime import datetime, timedelta
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from annotations.models import Lease, Task
 from annotations.services.labels import submit_demonstration, submit_ranking
-from annotations.services.leases import lease_next, release, renew_lease, skip
+from annotations.services.leases import LEASE_NEXT, lease_next, release, renew_lease, skip
 from annotations.services.prompts import withdraw_prompts
 from annotations.services.tasks import open_review_task, withdraw_tasks
 from tests import factories
@@ -211,3 +211,21 @@ def test_the_database_itself_refuses_a_second_lease_on_a_place(project: Project,
     lease = lease_next(person=ann, project=project)
     with pytest.raises(IntegrityError), transaction.atomic():
         Lease.objects.create(task=task, person=ben, until=lease.until, seat=1)
+
+
+def test_the_statement_stops_at_the_first_task_that_fits_however_many_there_are(project: Project, ann: User):
+    prompt = factories.prompt(project)
+    Task.objects.bulk_create(Task(project=project, kind=Task.Kind.WRITE, prompt=prompt) for _ in range(3000))
+    values = {
+        "project": project.pk,
+        "person": ann.pk,
+        "kinds": ["write"],
+        "now": timezone.now(),
+        "until": timezone.now(),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE annotations_task, annotations_lease, annotations_response, annotations_task_responses")
+        cursor.execute("EXPLAIN (ANALYZE, COSTS OFF) " + LEASE_NEXT.format(wait="SKIP LOCKED"), values)
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "Index Scan using open_tasks" in plan
+    assert "Sort Key: t.priority" not in plan

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotations.models import Demonstration, Task
+from annotations.models import Demonstration, Lease, Task
 from annotations.selectors import (
     history,
     label_counts,
@@ -59,7 +59,7 @@ def test_today_counts_since_midnight_and_not_what_was_taken_back(project: Projec
         submit_demonstration(lease=lease_next(person=ann, project=project), token=uuid.uuid4(), text=f"{n}.")
         for n in range(3)
     ]
-    Demonstration.objects.filter(pk=labels[0].pk).update(created_at=timezone.now() - timedelta(days=1))
+    Lease.objects.filter(pk=labels[0].lease_id).update(ended_at=timezone.now() - timedelta(days=1))
     assert today_count(ann, project) == 2
     undo(label=labels[2], by=ann)
     assert (today_count(ann, project), today_count(ann), today_count(ann, factories.project())) == (1, 1, 0)
