@@ -23,6 +23,7 @@ from training.contract import TrainingError
 from training.engine import Delta, Engine, PromptTooLong, Request, SamplingParams, seed_of
 from training.engine.general import GeneralForward
 from training.engine.llama import LlamaForward
+from training.engine.text import Detokenizer, StopStrings
 
 VOCABULARY = 300
 SHAPE = {
@@ -271,3 +272,23 @@ def test_alternatives_are_the_likeliest_tokens_with_their_logprobs() -> None:
     assert [top[token] for top, token in zip(reply.top, reply.tokens, strict=True)] == pytest.approx(reply.logprobs)
     assert all(len(top) == 2 for top in reply.top)
     assert not any(other.top)
+
+
+def test_a_character_of_several_tokens_is_told_once_it_is_whole() -> None:
+    tokenizer = toy_tokenizer()  # has seen neither letter nor emoji: they are bytes to it
+    tokens = tokenizer.encode("ï🙂a", add_special_tokens=False)
+    detokenizer = Detokenizer(tokenizer)
+    assert [detokenizer.push(token) for token in tokens] == ["", "ï", "", "", "", "🙂", "a"]
+    assert [detokenizer.push(token) for token in tokens[2:4]] == ["", ""]
+    assert detokenizer.flush() == "\ufffd"
+
+
+def test_what_may_be_the_beginning_of_a_stop_string_is_held_back_until_it_is_known() -> None:
+    stops = StopStrings(("###", "\nUser:"))
+    assert [stops.push(piece) for piece in ("a#", "#b", "c\nUs", "ing ", "d\nUser", ": x")] == [
+        "a", "##b", "c", "\nUsing ", "d", "",
+    ]  # fmt: skip
+    assert stops.found
+    assert StopStrings(("###",)).push("a###b") == "a"
+    ended = StopStrings(("###",))
+    assert (ended.push("a##"), ended.flush()) == ("a", "##")
