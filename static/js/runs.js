@@ -114,7 +114,8 @@ class Charts {
     }
     const canvas = document.createElement("div");
     canvas.className = "chart-canvas";
-    canvas.setAttribute("aria-hidden", "true");
+    canvas.role = "group"; // Bokeh puts what can take the focus into it, so it may not be hidden from anybody
+    canvas.ariaLabel = `Chart of ${chart.title}`;
     const table = document.createElement("p");
     table.className = "visually-hidden";
     const keys = document.createElement("div");

@@ -113,7 +113,8 @@ def no_violations() -> Callable[[Page], None]:
     from axe_playwright_python.sync_playwright import Axe
 
     def check(page: Page) -> None:
-        options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+        # Without preload: axe would copy the charts' styles into documents of its own, where our policy blocks them.
+        options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "preload": False}
         results = Axe().run(page, options=options)
         assert results.violations_count == 0, results.generate_report()
 

@@ -189,7 +189,6 @@ def test_the_launch_form_keeps_its_estimate_up_to_date(open_page, history, ada: 
     shot(page, "launch-desktop")
 
 
-@pytest.mark.slow  # not yet met: one inline style on the run page at phone size
 def test_the_pages_are_accessible_and_fit_a_phone(open_page, no_violations, history, ada: User, project: Project):
     addresses = {
         "list": f"/projects/{project.slug}/runs/",
