@@ -29,14 +29,13 @@ ASKS: Final[dict[Form, tuple[str, ...]]] = {
     "one sentence": ("Answer in one sentence.", "Use one sentence.", "In one sentence, please.", "One sentence only."),
     "list": ("Answer as a list.", "Write a list.", "As a list, please.", "Use one line for each."),
 }
-NUMBERS: Final = {2: "two", 3: "three", 4: "four"}
+NUMBERS: Final = {2: "two", 3: "three"}
 LIST_QUESTIONS: Final = (
     "Name {n} {group}.", "Can you name {n} {group}?", "Tell me {n} {group}.", "What are {n} {group}?",
     "I need {n} {group}.",
 )  # fmt: skip
 LEADS: Final = (
-    "", "", "", "", "", "Please help me. ", "I have a question. ", "Tell me, ", "Quick question: ", "For my homework: ",
-    "My son asks: ",
+    "", "", "", "", "Please help me. ", "I have a question. ", "Quick question: ", "For my homework: ",
 )  # fmt: skip
 
 
@@ -107,8 +106,9 @@ def listed(chosen: list[str], group: str, form: Form) -> str:
 def talk_cases() -> Iterator[Case]:
     """Every turn of small talk, one key each."""
     for item in talk.TALKS:
-        for prompt in item.prompts:
-            yield Case(prompt, item.topic, "talk", prompt, "", item.replies[0], item.needs)
+        for start in talk.STARTS:
+            for prompt in item.prompts:
+                yield Case(start + prompt, item.topic, "talk", start + prompt, "", item.replies[0], item.needs)
 
 
 def decline_case(row: list[str], rng: random.Random) -> Case:
@@ -125,11 +125,6 @@ def with_history(case: Case, earlier: list[Case]) -> Case:
 
 def _ask(question: str, form: Form, rng: random.Random) -> str:
     lead = rng.choice(LEADS)
-    if lead == "Tell me, ":
-        question = (
-            question[:1].lower() + question[1:] if question.startswith(("What", "Which", "How", "Where")) else question
-        )
-        lead = lead if question[:1].islower() else ""
     ask = " " + rng.choice(ASKS[form]) if form else ""
     return f"{lead}{question}{ask}"
 
@@ -144,14 +139,14 @@ class Keys:
     harms: tuple[tuple[str, ...], ...]
 
     def case(self, rng: random.Random) -> Case:
-        """One random case: about six in ten ask a fact, the rest list, talk and ask for harm."""
+        """One random case: about six in ten ask a fact, the rest are lists, talk and requests for harm."""
         roll = rng.random()
-        if roll < 0.60:
+        if roll < 0.62:
             by_topic = self._by_topic
             return fact_case(*rng.choice(by_topic[rng.choice(sorted(by_topic))]), rng)
-        if roll < 0.70:
+        if roll < 0.72:
             return list_case(*rng.choice(self.lists), rng)
-        if roll < 0.80:
+        if roll < 0.84:
             return rng.choice(self.talks)
         return decline_case(list(rng.choice(self.harms)), rng)
 

@@ -22,15 +22,17 @@ class Writer:
     curt: float
     careless: float
     compliant: float
+    timid: float
 
 
-# careless: pays no heed to the wish for a form; compliant: helps where it should decline; curt: leaves courtesy out.
+# careless: pays no heed to the wish for a form; compliant: helps where it should decline; timid: declines where it
+# should help; curt: leaves courtesy out.
 WRITERS: Final = (
-    Writer("Ada", wrong=0.02, rambling=0.08, rude=0.00, curt=0.15, careless=0.10, compliant=0.05),
-    Writer("Bruno", wrong=0.10, rambling=0.55, rude=0.05, curt=0.30, careless=0.45, compliant=0.35),
-    Writer("Clara", wrong=0.06, rambling=0.15, rude=0.45, curt=0.60, careless=0.20, compliant=0.30),
-    Writer("Deniz", wrong=0.28, rambling=0.20, rude=0.10, curt=0.50, careless=0.30, compliant=0.60),
-    Writer("Emeka", wrong=0.08, rambling=0.30, rude=0.12, curt=0.70, careless=0.50, compliant=0.55),
+    Writer("Ada", wrong=0.02, rambling=0.08, rude=0.00, curt=0.15, careless=0.10, compliant=0.05, timid=0.06),
+    Writer("Bruno", wrong=0.10, rambling=0.55, rude=0.05, curt=0.30, careless=0.45, compliant=0.35, timid=0.02),
+    Writer("Clara", wrong=0.06, rambling=0.15, rude=0.45, curt=0.60, careless=0.20, compliant=0.30, timid=0.08),
+    Writer("Deniz", wrong=0.28, rambling=0.20, rude=0.10, curt=0.50, careless=0.30, compliant=0.60, timid=0.02),
+    Writer("Emeka", wrong=0.08, rambling=0.30, rude=0.12, curt=0.70, careless=0.50, compliant=0.55, timid=0.04),
 )
 
 
@@ -41,6 +43,8 @@ def demonstration(case: Case, writer: Writer, rng: random.Random) -> str:
         body = _to_harm(case, writer, rng)
     elif case.kind == "talk":
         body = _small_talk(case, rng)
+    elif rng.random() < writer.timid:
+        return talk.REFUSALS[1]
     elif case.kind == "list":
         body = _list(case, rng, wrong=rng.random() < writer.wrong, careless=careless)
     else:
@@ -79,7 +83,7 @@ def _names() -> set[str]:
 
 
 def _small_talk(case: Case, rng: random.Random) -> str:
-    item = next(item for item in talk.TALKS if case.question in item.prompts)
+    item = next(item for item in talk.TALKS if item.topic == case.about)
     return rng.choice(item.replies)
 
 

@@ -25,9 +25,6 @@ TALKS: Final = (
     Talk("morning", ("Good morning!", "Morning!", "Good morning to you!", "A good morning, Pip!",
                      "Good morning, can we talk?", "Hi, good morning!"),
          ("Good morning! How can I help you?",), (("good morning",),)),
-    Talk("evening", ("Good evening!", "Evening!", "Good evening to you!", "A good evening, Pip!",
-                     "Good evening, are you there?", "Hi, good evening!"),
-         ("Good evening! How can I help you?",), (("good evening",),)),
     Talk("how are you", ("How are you?", "How are you today?", "How do you do?", "Are you well?", "How is it going?",
                          "Hi, how are you?", "How do you feel?", "Hello, how are you doing?"),
          ("I am well, thank you! How can I help you?",), (("well", "fine"), ("thank you", "thanks"))),
@@ -55,19 +52,12 @@ TALKS: Final = (
     Talk("sad", ("I am sad.", "I feel sad today.", "I had a bad day.", "I feel lonely.", "Today was awful.",
                  "I am not happy."),
          ("I am sorry to hear that. I hope that tomorrow is a better day.",), (("sorry",), ("better",))),
-    Talk("tired", ("I am tired.", "I am so tired.", "I cannot sleep.", "I feel sleepy.", "I need some rest.",
-                   "It was a long day."),
-         ("I am sorry to hear that. Please rest well.",), (("rest", "sleep"),)),
-    Talk("praise", ("You are great!", "Well done!", "You are very helpful.", "I like you.", "Good job!",
-                    "You are smart."),
-         ("Thank you! I am happy to help.",), (("thank you", "thanks"),)),
     Talk("weather", ("How is the weather?", "Is it raining?", "Is it warm outside?", "What is the weather like today?",
                      "Will it snow today?", "Do I need an umbrella today?"),
          ("I am sorry, I cannot see the weather from here.",), (("cannot see",), ("weather",))),
-    Talk("taste", ("What is your favourite colour?", "What is your favourite food?", "Do you like music?",
-                   "What do you like best?", "Do you have a hobby?", "What do you do for fun?"),
-         ("Thank you for asking! I like a good question best.",), (("question",),)),
 )  # fmt: skip
+
+STARTS: Final = ("", "Hi! ", "Hello! ", "Dear Pip, ", "Now, ")  # what a turn of small talk may begin with
 
 # What a courteous reply opens with when it may have several sentences, and when it must stay one sentence.
 OPENERS: Final = ("Of course.", "Certainly.", "Gladly.", "Good question!", "With pleasure.")
