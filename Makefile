@@ -49,12 +49,15 @@ check: setup
 # Small models gain nothing from more threads than one, and tests side by side do.
 test test-all: export OMP_NUM_THREADS = 1
 
+# The browser's tests go apart: Playwright keeps an event loop in its thread, in which no test of asynchronous code can run.
 test: check
-	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) -m 'not slow'
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) -m 'not slow and not browser'
+	$(BIN)/python -m pytest -m 'browser and not slow'
 	@$(WITHOUT_CHROMIUM)
 
 test-all: check
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -m 'not browser'
+	$(BIN)/python -m pytest -m 'browser'
 	@$(WITHOUT_CHROMIUM)
 
 format: setup
