@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="holds config.json and data/*.jsonl")
     chosen = parser.parse_args(arguments)
+    # Threads that wait for each other by spinning make torch ten times slower where other processes want the cores too.
+    # OpenMP reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return run_stage(chosen.stage, chosen.run_dir)
     except Stopped:
