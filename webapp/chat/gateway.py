@@ -22,6 +22,10 @@ from webapp.registry.model_server import words
 COMPLETIONS: Final = "/v1/chat/completions"
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 120.0  # a server that says nothing for so long is taken for dead
+DOWN: Final = (
+    "The model server does not answer, so nobody can reply. Try again in a minute; if it stays so, tell whoever runs "
+    "this installation."
+)
 TOO_LONG: Final = ("context", "too long", "longer than", "maximum model length")
 
 
@@ -98,8 +102,7 @@ async def asking(body: Mapping[str, Any], transport: httpx.AsyncBaseTransport | 
             yield response
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise Unavailable(
-            "The model server does not answer, so nobody can reply. Try again in a minute; if it stays so, "
-            "tell whoever runs this installation.",
+            DOWN,
             code="model_server_unavailable",
             url=url,
             error=str(error),

@@ -80,8 +80,8 @@ async def write_reply(
         log.info("reply %s: stopped", message_id)
     except TutelageError as error:
         log.info("reply %s: %s %s", message_id, error.error_code, error.data)
-        refused = isinstance(error, BadInput)
-        await in_thread(replies.fail, message_id=message_id, error=error.message, refused=refused)
+        told = gateway.DOWN if error.error_code == "model_server_unavailable" else error.message
+        await in_thread(replies.fail, message_id=message_id, error=told, refused=isinstance(error, BadInput))
     except Exception:
         log.exception("reply %s failed", message_id)
         await in_thread(replies.fail, message_id=message_id, error=BROKEN)
