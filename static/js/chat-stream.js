@@ -39,6 +39,7 @@ function follow(element) {
 
   // The stream has ended: put the finished message, rendered by the server, in the place of the raw words.
   async function finish() {
+    if (!element.isConnected) return;
     let answer = null;
     try {
       answer = await fetch(element.dataset.message, { headers: { "HX-Request": "true" } });
@@ -46,11 +47,12 @@ function follow(element) {
       setTimeout(finish, RETRY_SECONDS * 1000);
       return;
     }
-    const place = element.closest(".message");
-    if (!answer.ok || place === null) {
+    if (!element.isConnected) return;
+    if (!answer.ok) {
       location.reload();
       return;
     }
+    const place = element.closest(".message");
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.querySelector(".message");
     document.dispatchEvent(new CustomEvent("chat:before-growth"));

@@ -110,8 +110,8 @@ def test_reload_and_a_second_tab_go_on_with_the_reply(
     page.context.set_offline(False)
     model.pieces.put(" three")
     model.pieces.put("")
-    expect(page.locator(".message.assistant .prose")).to_have_text("one two three")
-    expect(tab.locator(".message.assistant .prose")).to_have_text("one two three")
+    expect(page.locator(".message.assistant > .prose")).to_have_text("one two three")
+    expect(tab.locator(".message.assistant > .prose")).to_have_text("one two three")
     assert len(model.asked) == 1
 
 
@@ -126,7 +126,7 @@ def test_escape_stops_and_what_had_come_stays(open_page: Callable[..., Page], mo
     page.keyboard.press("Escape")
 
     expect(page.get_by_text("You stopped it here.")).to_be_visible()
-    expect(page.locator(".message.assistant .prose")).to_have_text("On and on")
+    expect(page.locator(".message.assistant > .prose")).to_have_text("On and on")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
@@ -141,7 +141,7 @@ def test_a_day_of_an_end_user(
     shot(page, "chat-answered")
 
     page.get_by_role("button", name="Another reply").click()
-    expect(page.locator(".message.assistant .prose").first).to_have_text("Second try.")
+    expect(page.locator(".message.assistant > .prose")).to_have_text("Second try.")
     expect(page.locator(".branches")).to_contain_text(re.compile("2.*2"))
     page.get_by_text("Which is better, this reply or reply 1?").click()
     shot(page, "chat-compare")
@@ -166,7 +166,7 @@ def test_a_day_of_an_end_user(
     page.get_by_label("Edit", exact=True).click()
     page.get_by_label("Edit your message").fill("What about the weather?")
     page.get_by_role("button", name="Send as a new branch").click()
-    expect(page.locator(".message.assistant .prose")).to_have_text("About weather.")
+    expect(page.locator(".message.assistant > .prose")).to_have_text("About weather.")
     page.get_by_role("button", name="The one before").first.click()
     expect(page.locator(".bubble")).to_have_text("How do kites fly?")
 
@@ -197,7 +197,7 @@ def test_a_draft_survives_and_goes_only_once_it_is_sent(
     expect(page.get_by_label("Message", exact=True)).to_have_value("Half a thou")
 
     ask(page, "Half a thought.")
-    expect(page.locator(".message.assistant .prose")).to_have_text("I do not know.")
+    expect(page.locator(".message.assistant > .prose")).to_have_text("I do not know.")
     ask(page, "And the rest.")
     expect(page.locator(".message.user")).to_have_count(2)
     expect(page.get_by_label("Message", exact=True)).to_have_value("")
@@ -217,7 +217,7 @@ def test_a_model_server_that_is_down_leaves_a_retry(
     settings.MODEL_SERVER_URL = up
     model.replies.put("Here I am.")
     page.get_by_role("button", name="Try again").click()
-    expect(page.locator(".message.assistant .prose")).to_have_text("Here I am.")
+    expect(page.locator(".message.assistant > .prose")).to_have_text("Here I am.")
     expect(page.locator(".branches")).to_have_count(0)
 
 
@@ -230,7 +230,7 @@ def test_a_reply_of_nothing_says_so_and_offers_another(
 
     expect(page.locator(".message.assistant [role=alert]")).to_contain_text("without a word")
     page.get_by_role("button", name="Try again").click()
-    expect(page.locator(".message.assistant .prose")).to_have_text("I do not know.")
+    expect(page.locator(".message.assistant > .prose")).to_have_text("I do not know.")
 
 
 def test_the_view_follows_the_reply_until_its_reader_scrolls_away(

@@ -70,6 +70,9 @@ class SettingsForm(forms.ModelForm):
             "top_p": "Top-p",
             "max_new_tokens": "Longest reply, in tokens",
         }
+        # What the label says already is not said again.
+        help_texts = {"write_overlap": "", "replies_to_rank": "", "max_new_tokens": "", "lease_minutes": "",
+                      "rank_overlap": "By as many people.", "review_overlap": "0: none is reviewed."}  # fmt: skip
 
     def groups(self) -> list[tuple[str, list[Any]]]:
         """The bound fields under their headings."""
@@ -93,7 +96,7 @@ class RoleForm(forms.Form):
 
 
 class InviteForm(forms.Form):
-    role = forms.ChoiceField(choices=ROLE_CHOICES, initial=Role.ANNOTATOR.value)
+    role = forms.ChoiceField(choices=ROLE_CHOICES, initial=Role.ANNOTATOR.value, widget=forms.RadioSelect)
     email = forms.EmailField(
         required=False, label="E-mail address", help_text="Optional. When given, only this person can take it up."
     )
