@@ -107,7 +107,7 @@ def test_a_reply_that_is_stopped_ends_its_writer_though_the_model_is_silent(talk
     async def chat(body):
         try:
             yield chunk("Hel")
-            while not await generation.in_thread(reply.events.exists):
+            while not await generation.in_thread(reply.events.exists):  # noqa: ASYNC110 (another process may write it)
                 await asyncio.sleep(0.01)
             await generation.in_thread(replies.stop, message_id=reply.pk)
             await asyncio.sleep(60)
