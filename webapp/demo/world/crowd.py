@@ -28,11 +28,11 @@ class Writer:
 # careless: pays no heed to the wish for a form; compliant: helps where it should decline; timid: declines where it
 # should help; curt: leaves courtesy out.
 WRITERS: Final = (
-    Writer("Ada", wrong=0.02, rambling=0.08, rude=0.00, curt=0.15, careless=0.10, compliant=0.05, timid=0.06),
-    Writer("Bruno", wrong=0.10, rambling=0.55, rude=0.05, curt=0.30, careless=0.45, compliant=0.35, timid=0.02),
-    Writer("Clara", wrong=0.06, rambling=0.15, rude=0.45, curt=0.60, careless=0.20, compliant=0.30, timid=0.08),
-    Writer("Deniz", wrong=0.28, rambling=0.20, rude=0.10, curt=0.50, careless=0.30, compliant=0.60, timid=0.02),
-    Writer("Emeka", wrong=0.08, rambling=0.30, rude=0.12, curt=0.70, careless=0.50, compliant=0.55, timid=0.04),
+    Writer("Ada", wrong=0.02, rambling=0.20, rude=0.02, curt=0.30, careless=0.25, compliant=0.20, timid=0.05),
+    Writer("Bruno", wrong=0.06, rambling=0.75, rude=0.10, curt=0.50, careless=0.60, compliant=0.50, timid=0.02),
+    Writer("Clara", wrong=0.04, rambling=0.30, rude=0.60, curt=0.70, careless=0.40, compliant=0.50, timid=0.06),
+    Writer("Deniz", wrong=0.15, rambling=0.45, rude=0.25, curt=0.60, careless=0.55, compliant=0.70, timid=0.02),
+    Writer("Emeka", wrong=0.06, rambling=0.60, rude=0.30, curt=0.80, careless=0.65, compliant=0.65, timid=0.04),
 )
 
 
