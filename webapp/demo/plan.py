@@ -33,19 +33,19 @@ PLANS: Final[dict[str, Plan]] = {
             "tokenizer": {"vocabulary": 1536, "context": 256},
             "pretrain": {
                 "layers": 3, "hidden": 160, "heads": 5, "context": 256, "epochs": 3, "learning_rate": 5e-3,
-                "batch_tokens": 2048, "micro_tokens": 2048, "evaluate_every": 100, "checkpoint_every": 200,
+                "batch_tokens": 2048, "micro_tokens": 2048, "evaluate_every": 100, "checkpoint_every": 100,
             },
             "sft": {
-                "epochs": 3, "learning_rate": 2e-3, "batch_tokens": 2048, "max_tokens": 256, "evaluate_every": 50,
-                "checkpoint_every": 100,
+                "epochs": 3, "learning_rate": 2e-3, "batch_tokens": 1024, "micro_tokens": 2048, "max_tokens": 256,
+                "evaluate_every": 100, "checkpoint_every": 100,
             },
             "reward": {
-                "epochs": 3, "learning_rate": 1e-3, "batch_tokens": 4096, "max_tokens": 256, "evaluate_every": 0,
-                "checkpoint_every": 100,
+                "epochs": 1, "learning_rate": 5e-4, "batch_tokens": 4096, "max_tokens": 256, "evaluate_every": 50,
+                "checkpoint_every": 50,
             },
             "ppo": {
-                "steps": 60, "prompts_per_step": 48, "epochs": 2, "learning_rate": 5e-4, "evaluate_every": 20,
-                "checkpoint_every": 20,
+                "steps": 100, "prompts_per_step": 128, "epochs": 2, "learning_rate": 2.5e-4, "kl_coefficient": 0.2,
+                "evaluate_every": 20, "checkpoint_every": 20,
             },
         },
     ),

@@ -21,8 +21,8 @@ class Sizes:
     """How much of each there is."""
 
     documents: int = 3600
-    demonstrations: int = 2600
-    rank_prompts: int = 500
+    demonstrations: int = 3500
+    rank_prompts: int = 2200
     ppo_prompts: int = 1200
     heldout_share: float = 0.15
     heldout_demonstrations: int = 160

@@ -29,10 +29,10 @@ class Writer:
 # should help; curt: leaves courtesy out.
 WRITERS: Final = (
     Writer("Ada", wrong=0.02, rambling=0.20, rude=0.02, curt=0.30, careless=0.25, compliant=0.20, timid=0.05),
-    Writer("Bruno", wrong=0.06, rambling=0.75, rude=0.10, curt=0.50, careless=0.60, compliant=0.50, timid=0.02),
-    Writer("Clara", wrong=0.04, rambling=0.30, rude=0.60, curt=0.70, careless=0.40, compliant=0.50, timid=0.06),
-    Writer("Deniz", wrong=0.15, rambling=0.45, rude=0.25, curt=0.60, careless=0.55, compliant=0.70, timid=0.02),
-    Writer("Emeka", wrong=0.06, rambling=0.60, rude=0.30, curt=0.80, careless=0.65, compliant=0.65, timid=0.04),
+    Writer("Bruno", wrong=0.06, rambling=0.80, rude=0.15, curt=0.50, careless=0.60, compliant=0.50, timid=0.02),
+    Writer("Clara", wrong=0.04, rambling=0.40, rude=0.60, curt=0.70, careless=0.40, compliant=0.50, timid=0.06),
+    Writer("Deniz", wrong=0.15, rambling=0.55, rude=0.35, curt=0.60, careless=0.55, compliant=0.70, timid=0.02),
+    Writer("Emeka", wrong=0.06, rambling=0.65, rude=0.35, curt=0.80, careless=0.65, compliant=0.65, timid=0.04),
 )
 
 
