@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
 from annotations.models import Demonstration, Ranking, Response, Task
@@ -118,6 +121,22 @@ def test_the_reconciler_wakes_only_what_is_in_nobodys_hands(demo: Demo, monkeypa
 def test_new_logins_let_the_sample_people_in() -> None:
     for login in new_logins():
         assert User.objects.get(email=login.email).check_password(login.password)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_and_the_command_that_make_the_same_person_at_once_get_the_same_one() -> None:
+    gate = threading.Barrier(4)
+
+    def make(_: int) -> int:
+        try:
+            with transaction.atomic():
+                gate.wait()
+                return person("annotator").pk
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(make, range(4)))) == 1
 
 
 def test_the_crowd_writes_at_the_desk_and_the_rest_is_imported(round_: Round) -> None:

@@ -13,29 +13,35 @@ from webapp.demo.people import USER, person
 from webapp.demo.round import Round
 from webapp.demo.rubric import judge
 from webapp.demo.world.cases import Case
+from webapp.errors import TooMany
 
 GOOD = 9.0  # rubric points from which a reply gets a thumb up
 
 
 def talk(of: Round) -> bool:
-    """A few conversations of two messages each, with feedback; true once all replies are there and judged."""
-    user = person(USER)
+    """A few conversations of two messages each, one after another, with feedback; true once all are judged."""
     cases = [case for case in of.world.evaluation if not case.history][: 2 * of.plan.chats]
-    allow_use(user=user, project=of.project)
-    through = True
+    allow_use(user=person(USER), project=of.project)
     for number in range(of.plan.chats):
-        first, second = cases[2 * number : 2 * number + 2]
-        key = uuid5(TOKENS, f"chat:{of.demo.pk}:{number}")
-        conversation = begin(user=user, project=of.project, text=first.question, token=key)
-        answered = settled(conversation)
-        if answered == 1:
-            send(conversation=conversation, text=second.question, token=uuid5(key, "second"))
-        if answered < 2:
-            through = False
-            continue
-        judge_replies(of, conversation, [first, second])
-    of.note("Waiting for replies in the chat")
-    return through
+        of.note(f"Conversation {number + 1} of {of.plan.chats}", number / of.plan.chats)
+        try:
+            if not conversed(of, number, cases[2 * number : 2 * number + 2]):
+                return False
+        except TooMany:
+            return False  # somebody who looks around as the sample user waits for replies too
+    return True
+
+
+def conversed(of: Round, number: int, cases: list[Case]) -> bool:
+    """Take a conversation one reply further; true once both of its replies have come and are judged."""
+    key = uuid5(TOKENS, f"chat:{of.demo.pk}:{number}")
+    conversation = begin(user=person(USER), project=of.project, text=cases[0].question, token=key)
+    if settled(conversation) == 1:
+        send(conversation=conversation, text=cases[1].question, token=uuid5(key, "second"))
+    if settled(conversation) < 2:
+        return False
+    judge_replies(of, conversation, cases)
+    return True
 
 
 def settled(conversation: Conversation) -> int:

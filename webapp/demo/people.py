@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Final, NamedTuple
 
+from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
 from webapp.accounts.models import Project, Role, User
@@ -33,8 +34,10 @@ def address(name: str) -> str:
 def person(name: str) -> User:
     """The sample person of this name, made when there is none. Without a password nobody can sign in as them."""
     email = address(name)
-    found = User.objects.filter(email=email).first() or User.objects.create_user(
-        email, name=f"Sample {name}" if name in ROLES else name, simulated=True
+    shown = f"Sample {name}" if name in ROLES else name
+    # A worker may make the same person at this moment; whoever comes second takes the one that is there.
+    found, _ = User.objects.get_or_create(
+        email=email, defaults={"name": shown, "simulated": True, "password": make_password(None)}
     )
     if not found.simulated:
         raise Conflict(f"{email} belongs to somebody who is not one of the sample people, so the sample cannot use it.")

@@ -91,7 +91,8 @@ def go_on(*, demo_id: int, seconds: float = AT_A_TIME) -> bool:
         except TutelageError as error:
             fail(demo, error.message)
         except Exception as error:
-            fail(demo, f"Something went wrong that nobody foresaw: {error}. The log of the worker says more.")
+            said = str(error).rstrip(" .")
+            fail(demo, f"Something went wrong that nobody foresaw: {said}. The log of the worker says more.")
             raise
         return demo.state == Demo.State.RUNNING
 

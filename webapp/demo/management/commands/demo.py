@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 from tqdm import tqdm
 
 from webapp.demo.models import Demo
@@ -16,6 +17,7 @@ from webapp.demo.people import new_logins
 from webapp.demo.plan import PLANS
 from webapp.demo.selectors import current, progress
 from webapp.demo.services import start_demo
+from webapp.demo.steps import STEPS
 from webapp.demo.text_report import as_text
 from webapp.home_folder import endpoint
 from webapp.links import address_of
@@ -55,7 +57,10 @@ class Command(BaseCommand):
             options["json"].write_text(json.dumps(demo.report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def follow(self, demo: Demo) -> None:
-        """Show how far the workers are, until the demo is over."""
+        """Show how far the workers are, until the demo is over: a bar on a terminal, elsewhere a line for each step."""
+        if not self.stderr.isatty():
+            self.follow_in_lines(demo)
+            return
         shape = "{percentage:3.0f}% |{bar:24}| {elapsed}  {desc}"
         with tqdm(total=1.0, bar_format=shape, file=self.stderr._out) as bar:
             while demo.state == Demo.State.RUNNING:
@@ -66,3 +71,14 @@ class Command(BaseCommand):
                 demo.refresh_from_db()
             bar.n = round(progress(demo), 4)
             bar.set_description_str(current(demo))
+
+    def follow_in_lines(self, demo: Demo) -> None:
+        said = -1
+        while True:
+            for step in STEPS[said + 1 : demo.step + 1]:
+                self.stderr.write(f"{timezone.now():%H:%M:%S} {progress(demo):4.0%}  {step.title}")
+            said = demo.step
+            if demo.state != Demo.State.RUNNING:
+                return
+            time.sleep(LOOK_SECONDS)
+            demo.refresh_from_db()
