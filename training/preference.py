@@ -38,20 +38,29 @@ def comparisons_of(groups: Sequence[Sequence[int]], ties: Ties = "half") -> list
     return found
 
 
-def collate_comparisons(
-    rankings: Sequence[tuple[Sequence[Sequence[int]], float, float | None]], ties: Ties = "half"
-) -> Comparisons:
-    """The comparisons of several rankings, each given as (groups, weight, strength), whose replies are scored one
-    ranking after the other. A ranking's weight is shared evenly among its comparisons (InstructGPT, equation 1), so
-    that K replies do not count K(K - 1)/2 times."""
+class Ranked(NamedTuple):
+    """What one person said of a set of replies."""
+
+    groups: Sequence[Sequence[int]]  # best first; indices into the set
+    weight: float = 1.0
+    strength: float | None = None
+
+
+def collate_comparisons(sets: Sequence[Sequence[Ranked]], ties: Ties = "half") -> Comparisons:
+    """The comparisons of all rankings of several sets of replies, whose replies are scored one set after the other.
+
+    A ranking's weight is shared evenly among its comparisons (InstructGPT, equation 1), so that K replies do not count
+    K(K - 1)/2 times.
+    """
     rows: list[tuple[int, int, float, float, float]] = []
     start = 0
-    for groups, own_weight, own_strength in rankings:
-        found = comparisons_of(groups, ties)
-        for i, j, better in found:
-            said = own_strength if own_strength is not None and better == 1.0 else 0.0
-            rows.append((start + i, start + j, better, own_weight / len(found), said))
-        start += sum(len(group) for group in groups)
+    for rankings in sets:
+        for groups, own_weight, own_strength in rankings:
+            found = comparisons_of(groups, ties)
+            for i, j, better in found:
+                said = own_strength if own_strength is not None and better == 1.0 else 0.0
+                rows.append((start + i, start + j, better, own_weight / len(found), said))
+        start += sum(len(group) for group in rankings[0].groups)
     columns = list(zip(*rows, strict=True)) or [()] * 5
     first, second = (torch.tensor(column, dtype=torch.long) for column in columns[:2])
     outcome, weight, strength = (torch.tensor(column, dtype=torch.float32) for column in columns[2:])

@@ -1,13 +1,13 @@
 """The reward stage: learns from people's rankings what a good reply is.
 
-Every reply of a ranking is encoded once, and all its comparisons are read from that one pass.
+Every reply is encoded once, however many people ranked it, and all comparisons are read from that one pass.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from training.agreement import Agreement, agreement
 from training.batching import Rows, Sizes, pad
 from training.chatformat import ChatFormat
-from training.contract import MODEL, InputError, RankingRow, RewardSettings
+from training.contract import MODEL, InputError, RankingRow, RewardSettings, Turn
 from training.loop import Examples, Learner, Sums, train
 from training.models import Compute, about, load_tokenizer, prepare
-from training.preference import Comparisons, collate_comparisons, comparisons_of, preference_loss
+from training.preference import Comparisons, Ranked, collate_comparisons, comparisons_of, preference_loss
 from training.reward_model import RewardModel, encode, reward_from_language_model, save_reward, score_ids
 from training.rundir import Run
 
@@ -120,28 +120,53 @@ def share_of_ties(rows: Sequence[RankingRow]) -> float:
     return sum(outcome != 1 for outcome in outcomes) / len(outcomes)
 
 
+class ReplySet(NamedTuple):
+    """The replies to one prompt that people ranked, and all their rankings of them."""
+
+    messages: Sequence[Turn]
+    replies: Sequence[str]
+    rankings: list[Ranked]
+
+    @property
+    def weight(self) -> float:
+        return sum(ranked.weight for ranked in self.rankings)
+
+
+def reply_sets(rows: Sequence[RankingRow]) -> list[ReplySet]:
+    """The rows by what was ranked, in the order of their first ones: people see the replies in different orders."""
+    found: dict[tuple[Any, ...], ReplySet] = {}
+    for row in rows:
+        order = sorted(range(len(row.replies)), key=row.replies.__getitem__)
+        replies = [row.replies[i] for i in order]
+        place = {old: new for new, old in enumerate(order)}
+        key = (*((turn.role, turn.content) for turn in row.messages), *replies)
+        groups = [[place[i] for i in group] for group in row.groups]
+        one = found.setdefault(key, ReplySet(row.messages, replies, []))
+        one.rankings.append(Ranked(groups, row.weight, row.strength))
+    return list(found.values())
+
+
 def ranking_examples(
     rows: Sequence[RankingRow], chat: ChatFormat, config: RewardSettings, most: int, compute: Compute
 ) -> Examples[RankingBatch]:
-    """Batches of whole rankings, every reply encoded in at most `most` tokens."""
-    encoded = [[encode(chat, row.messages, reply, most) for reply in row.replies] for row in rows]
+    """Batches of whole sets of replies, every reply encoded once and in at most `most` tokens."""
+    sets = reply_sets(rows)
+    encoded = [[encode(chat, one.messages, reply, most) for reply in one.replies] for one in sets]
     sizes = Sizes.of(
         [max(map(len, replies)) for replies in encoded],
-        weights=[row.weight for row in rows],
+        weights=[one.weight for one in sets],
         sequences=[len(replies) for replies in encoded],
     )
 
     def batch(chosen: Rows) -> RankingBatch:
         ids = [ids for i in chosen for ids in encoded[i]]
-        comparisons = collate_comparisons(
-            [(rows[i].groups, rows[i].weight, rows[i].strength) for i in chosen], config.ties
-        )
+        comparisons = collate_comparisons([sets[i].rankings for i in chosen], config.ties)
         last = torch.tensor([len(own) - 1 for own in ids])
         return RankingBatch(
             pad(ids, chat.pad_id).to(compute.device),
             last.to(compute.device),
             Comparisons(*(column.to(compute.device) for column in comparisons)),
-            sum(rows[i].weight for i in chosen),
+            sum(sets[i].weight for i in chosen),
         )
 
     return Examples(sizes, batch)

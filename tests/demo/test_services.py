@@ -159,13 +159,13 @@ def ranked(round_: Round) -> list[Ranking]:
     for prompt, case in zip(round_.prompts(cases), cases, strict=True):
         texts = [case.right, f"{case.right} Now leave me alone.", "I do not know.", ""]
         sets.append(Response.objects.bulk_create([Response(prompt=prompt, text=text) for text in texts]))
-    open_rank_tasks(sets=sets)
+    open_rank_tasks(sets=sets, overlap=2)
     assert labelling.work(round_, Task.Kind.RANK, seconds=60)
     return list(Ranking.objects.filter(prompt__project=round_.project))
 
 
-def test_every_set_is_ranked_by_as_many_as_the_project_wants(round_: Round, ranked: list[Ranking]) -> None:
-    assert len(ranked) == 6 * round_.plan.rank_overlap
+def test_every_set_is_ranked_by_as_many_as_its_task_wants(round_: Round, ranked: list[Ranking]) -> None:
+    assert len(ranked) == 6 * 2
     assert not Task.objects.filter(project=round_.project, state=Task.State.OPEN).exists()
 
 

@@ -88,6 +88,22 @@ def test_a_manager_is_shown_the_next_gap_in_the_loop(client, project, ada, ann):
     assert client.get("/").context["steps"][0].title == "Deploy a model"
 
 
+def test_what_a_run_is_about_to_make_is_watched_and_not_asked_for(client, project, ada, ann):
+    client.force_login(ada)
+    factories.corpus(project)
+    factories.demonstration(project, ann)
+    assert client.get("/").context["steps"][0].label == "Clean the text"
+
+    run = factories.run(project, "corpus", state="running")
+    (step,) = client.get("/").context["steps"]
+    assert step.title == "corpus 1 is under way"
+    assert client.get(step.url).status_code == 200
+
+    run.state = "succeeded"
+    run.save()
+    assert client.get("/").context["steps"][0].label == "Train a tokenizer"
+
+
 def test_every_first_step_leads_somewhere(client, project, ada, ann):
     client.force_login(ada)
     factories.demonstration(project, ann)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from training.preference import (
+    Ranked,
     bradley_terry_nll,
     calibration_temperature,
     collate_comparisons,
@@ -21,6 +22,11 @@ def test_a_ranking_of_four_is_six_comparisons():
     ]  # fmt: skip
 
 
+def test_rankings_of_one_set_point_at_the_same_scores():
+    found = collate_comparisons([[Ranked([[1], [0]]), Ranked([[0], [1]])], [Ranked([[0], [1]])]])
+    assert list(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(1, 0), (0, 1), (2, 3)]
+
+
 def test_tied_replies_are_compared_as_ties_or_not_at_all():
     assert sorted(comparisons_of([[2], [1, 0]])) == [(0, 1, 0.5), (2, 0, 1.0), (2, 1, 1.0)]
     assert sorted(comparisons_of([[2], [1, 0]], "drop")) == [(2, 0, 1.0), (2, 1, 1.0)]
@@ -28,7 +34,7 @@ def test_tied_replies_are_compared_as_ties_or_not_at_all():
 
 
 def test_rankings_of_a_batch_point_at_their_own_scores_and_share_their_weight():
-    found = collate_comparisons([([[1], [0]], 2.0, 3.0), ([[0], [1, 2]], 1.0, None)])
+    found = collate_comparisons([[Ranked([[1], [0]], 2.0, 3.0)], [Ranked([[0], [1, 2]])]])
     assert found.first.tolist() == [1, 2, 2, 3]
     assert found.second.tolist() == [0, 3, 4, 4]
     assert found.outcome.tolist() == [1, 1, 1, 0.5]
@@ -37,13 +43,13 @@ def test_rankings_of_a_batch_point_at_their_own_scores_and_share_their_weight():
 
 
 def test_a_strength_says_nothing_about_a_tie():
-    found = collate_comparisons([([[0], [1, 2]], 1.0, 2.0)])
+    found = collate_comparisons([[Ranked([[0], [1, 2]], 1.0, 2.0)]])
     assert found.strength[found.outcome == 0.5].tolist() == [0]
     assert found.strength[found.outcome == 1].tolist() == [2, 2]
 
 
 def test_nothing_to_compare_is_an_empty_batch():
-    found = collate_comparisons([([[0, 1]], 1.0, None)], "drop")
+    found = collate_comparisons([[Ranked([[0, 1]])]], "drop")
     assert found.first.shape == (0,)
     assert preference_loss(torch.zeros(2), found).item() == 0
 
@@ -93,12 +99,14 @@ def test_the_batch_loss_matches_a_slow_sum_over_comparisons(log_nu):
                 loss = -math.log((nu if tie else math.exp(d / 2)) / z)
             slow += weight / len(pairs) * (loss + 0.01 * (a + b) ** 2)
         start += len(place)
-    fast = preference_loss(scores, collate_comparisons(rankings), log_nu=log_nu, margin=0.1, centring=0.01)
+    fast = preference_loss(
+        scores, collate_comparisons([[Ranked(*one)] for one in rankings]), log_nu=log_nu, margin=0.1, centring=0.01
+    )
     assert fast.item() == pytest.approx(slow, rel=1e-5)
 
 
 def test_only_centring_sees_a_constant_added_to_every_score():
-    batch = collate_comparisons([([[0], [1, 2]], 1.0, None)])
+    batch = collate_comparisons([[Ranked([[0], [1, 2]])]])
     scores = torch.tensor([0.3, -0.2, 0.1])
     assert preference_loss(scores + 5, batch).item() == pytest.approx(preference_loss(scores, batch).item(), rel=1e-5)
     assert preference_loss(scores + 5, batch, centring=0.1) > preference_loss(scores, batch, centring=0.1) + 5
@@ -106,12 +114,12 @@ def test_only_centring_sees_a_constant_added_to_every_score():
 
 def test_a_tie_pulls_scores_together():
     scores = torch.tensor([1.0, -1.0], requires_grad=True)
-    preference_loss(scores, collate_comparisons([([[0, 1]], 1.0, None)])).backward()
+    preference_loss(scores, collate_comparisons([[Ranked([[0, 1]])]])).backward()
     assert scores.grad[0] > 0 > scores.grad[1]
 
 
 def test_half_precision_scores_are_compared_in_full_precision():
-    batch = collate_comparisons([([[0], [1]], 1.0, None)])
+    batch = collate_comparisons([[Ranked([[0], [1]])]])
     assert preference_loss(torch.tensor([1.0, 0.5], dtype=torch.bfloat16), batch).dtype == torch.float32
 
 

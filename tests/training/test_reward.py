@@ -11,8 +11,8 @@ from tests.training.toys import events, run_folder, run_here, toy_policy, toy_to
 from training.chatformat import ChatFormat
 from training.contract import InputError, RankingRow, RewardSettings, Turn
 from training.models import Compute
-from training.preference import collate_comparisons
-from training.reward import accuracy, ranking_examples, share_of_ties, usable
+from training.preference import Ranked, collate_comparisons
+from training.reward import accuracy, ranking_examples, reply_sets, share_of_ties, usable
 from training.reward_model import encode, load_reward, reward_from_language_model, score
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -169,6 +169,26 @@ def test_one_encoding_serves_all_comparisons_of_a_ranking():
     assert (batch.ids[torch.arange(8), batch.last] == chat.end_id).all()
 
 
+def test_a_set_that_two_people_saw_in_different_orders_is_encoded_once():
+    ask = turns("who?")
+    one = RankingRow(id="ranking:1", messages=ask, replies=["the cat", "the sea", "no"], groups=[[0], [2], [1]])
+    other = RankingRow(
+        id="ranking:2", messages=ask, replies=["no", "the cat", "the sea"], groups=[[0], [1, 2]], weight=3
+    )
+    apart = RankingRow(id="ranking:3", messages=ask, replies=["no", "the cat"], groups=[[0], [1]])
+    shared, alone = reply_sets([one, other, apart])
+    assert shared.replies == ["no", "the cat", "the sea"]
+    assert [ranked.groups for ranked in shared.rankings] == [[[1], [0], [2]], [[0], [1, 2]]]
+    assert shared.weight == 4
+    assert len(alone.rankings) == 1
+
+
+def test_replies_of_the_same_words_keep_their_own_places():
+    row = RankingRow(id="ranking:1", messages=turns("who?"), replies=["b", "a", "b"], groups=[[2], [1], [0]])
+    (found,) = reply_sets([row])
+    assert [[found.replies[i] for i in group] for group in found.rankings[0].groups] == [["b"], ["a"], ["b"]]
+
+
 def test_the_end_token_is_read_even_where_the_reply_is_cut():
     chat = ChatFormat(toy_tokenizer())
     ids = encode(chat, [Turn(role="user", content="hello " * 50)], "the cat " * 50, 20)
@@ -177,7 +197,7 @@ def test_the_end_token_is_read_even_where_the_reply_is_cut():
 
 
 def test_training_accuracy_leaves_ties_out():
-    batch = collate_comparisons([([[0], [1, 2]], 1.0, None)])
+    batch = collate_comparisons([[Ranked([[0], [1, 2]])]])
     assert accuracy(torch.tensor([1.0, 2.0, 0.0]), batch) == {"accuracy": (1.0, 2)}
     assert accuracy(torch.tensor([1.0, 1.0, 0.0]), batch) == {"accuracy": (1.5, 2)}
 

@@ -19,7 +19,8 @@ class Plan:
     sizes: Sizes
     configs: dict[str, Config]
     written: int = 40  # demonstrations that go through the writing desk; the rest is imported
-    rank_overlap: int = 2
+    rank_overlap: int = 1  # as many prompts as the labels allow teach most; those held out show how far people agree
+    heldout_rank_overlap: int = 3
     left_to_rank: int = 16
     left_to_write: int = 12
     chats: int = 6
@@ -41,9 +42,11 @@ PLANS: Final[dict[str, Plan]] = {
                 "max_tokens": 256, "evaluate_every": 100, "checkpoint_every": 100,
             },
             "reward": {
-                **SMALL, "epochs": 1, "learning_rate": 5e-4, "batch_tokens": 4096, "max_tokens": 256,
+                **SMALL, "epochs": 2, "learning_rate": 2e-3, "batch_tokens": 4096, "max_tokens": 256,
                 "evaluate_every": 50, "checkpoint_every": 50,
             },
+            "sample": {"slots": 128},
+            "evaluate": {"slots": 128},
             "ppo": {
                 **SMALL, "steps": 100, "prompts_per_step": 128, "epochs": 2, "learning_rate": 2.5e-4,
                 "kl_coefficient": 0.2, "evaluate_every": 20, "checkpoint_every": 20,

@@ -5,7 +5,7 @@ A step may be called again at any time, by another worker, after a kill: what it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from annotations.models import Task
@@ -16,6 +16,7 @@ from webapp.demo import chats, labelling
 from webapp.demo.people import join_all, person
 from webapp.demo.report import make_report
 from webapp.demo.round import SOURCE, Round
+from webapp.demo.world.cases import Case
 from webapp.demo.world.crowd import WRITERS
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import deployments_of
@@ -86,16 +87,25 @@ def first_deployment(of: Round) -> bool:
 
 
 def sample(of: Round) -> bool:
-    """K replies to each prompt to rank; they become rank tasks by themselves."""
+    """K replies to each prompt to rank; they become rank tasks by themselves, those held out for more people."""
+    train = replies(of, "Sample replies", of.world.rank, of.plan.rank_overlap)
+    return train and replies(of, "Sample replies, held out", of.world.heldout_rank, of.plan.heldout_rank_overlap)
+
+
+def replies(of: Round, name: str, cases: Sequence[Case], overlap: int) -> bool:
+    """Whether the SFT model's replies to these cases are there to be ranked, by as many people as `overlap` says."""
 
     def inputs() -> dict[str, Any]:
-        prompts = of.prompts([*of.world.rank, *of.world.heldout_rank])
-        chosen = of.snapshot("Prompts to rank", "prompts", ids=[prompt.pk for prompt in prompts])
+        change_settings(project=of.project, changes={"rank_overlap": overlap})  # read when the replies are there
+        prompts = of.prompts(cases)
+        chosen = of.snapshot(
+            f"Prompts of {name[0].lower()}{name[1:]}", "prompts", ids=[prompt.pk for prompt in prompts]
+        )
         return {"snapshots": [chosen], "base": of.made_by("Sample SFT"), "rank_replies": True}
 
-    if not of.ran("Sample replies", "sample", inputs, replies=4, sampling=of.plan.sampling):
+    if not of.ran(name, "sample", inputs, replies=4, sampling=of.plan.sampling):
         return False
-    import_samples(run=of.run("Sample replies"))
+    import_samples(run=of.run(name))
     return True
 
 

@@ -8,11 +8,14 @@ from django.urls import reverse
 
 from webapp.accounts.access import MANAGERS, role_of
 from webapp.accounts.models import Project, Role, User
+from webapp.home.selectors import UNDER_WAY
 from webapp.links import address_of
 from webapp.registry.models import ModelVersion
+from webapp.runs.models import Run
 
 ENOUGH_RANKINGS: Final = 20
 MOST: Final = 3
+BASE: Final = {"corpus": "Clean the text", "tokenizer": "Train a tokenizer", "pretrain": "Pretrain"}
 
 
 class Step(NamedTuple):
@@ -48,11 +51,26 @@ def all_done(project: Project) -> Step:
     return Step("All done", why, address_of("project_detail", project.slug), "About the project")
 
 
+def watching(runs: list[Run]) -> Step:
+    first = runs[0]
+    title = f"{first.name} is under way" if len(runs) == 1 else f"{len(runs)} runs are under way"
+    return Step(title, "Curves and samples as it learns.", address_of("run_detail", first.pk), "Watch it")
+
+
+def next_for_a_base(done: set[str]) -> str:
+    """The first stage on the way to a base model that has not been through; empty where there is one."""
+    return next((stage for stage in BASE if stage not in done), "") if "pretrain" not in done else ""
+
+
 def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
     """What is missing along the loop, from its beginning."""
+    runs = Run.objects.filter(project=project)
+    under_way = list(runs.filter(state__in=UNDER_WAY).order_by("id"))
+    doing = {run.stage for run in under_way}
     made = set(ModelVersion.objects.filter(project=project, archived_at=None).values_list("stage", flat=True))
     tuned = made & {"sft", "ppo", "dpo"}
-    steps: list[Step] = []
+    made |= doing  # what a run is about to make is not missing
+    steps = [watching(under_way)] if under_way else []
 
     def missing(wanted: bool, title: str, why: str, label: str, page: str, *more: str) -> None:
         if wanted:
@@ -62,12 +80,13 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
         not figures["prompts"] and not figures["corpora"],
         "Bring in text and prompts", "Everything starts with what people ask.", "Import files", "data_import_new",
     )  # fmt: skip
+    stage = next_for_a_base(set(runs.filter(state=Run.State.SUCCEEDED).values_list("stage", flat=True)))
     missing(
-        figures["corpora"] > 0 and not tuned and "pretrain" not in made and not project.base_model,
-        "Make a base model", "Clean the text, train a tokenizer, pretrain.", "Clean the text", "run_launch", "corpus",
+        figures["corpora"] > 0 and not tuned and not project.base_model and stage != "" and not doing & BASE.keys(),
+        "Make a base model", "Clean the text, train a tokenizer, pretrain.", BASE.get(stage, ""), "run_launch", stage,
     )  # fmt: skip
     missing(
-        figures["demonstrations"] > 0 and not tuned,
+        figures["demonstrations"] > 0 and not tuned and not doing & {"sft", *BASE},
         "Fine-tune on the demonstrations", f"{figures['demonstrations']:,} are there.", "Set up the run",
         "run_launch", "sft",
     )  # fmt: skip

@@ -17,12 +17,14 @@ def markdown(text: str) -> SafeString:
 
 @register.filter
 def figure(value: float | None, digits: int = 3) -> str:
-    """A number as a person reads it: 1,234 or 0.123, and a dash for none."""
+    """A number as a person reads it: 9,791 or 12.35 or 0.123, and a dash for none. `digits` after the point where it is
+    below ten, one less for each further place before it."""
     if value is None:
         return "–"
     if isinstance(value, int) or (value.is_integer() and abs(value) >= 10):
         return f"{int(value):,}"
-    return f"{value:,.{digits}f}"
+    places = len(str(int(abs(value)))) - 1
+    return f"{value:,.{max(0, digits - places)}f}"
 
 
 @register.filter
