@@ -8,7 +8,6 @@ from typing import Any, Final
 from webapp.demo.world import Sizes
 
 Config = dict[str, Any]
-SMALL: Final[Config] = {"precision": "fp32"}  # rows of a few dozen tokens through a narrow model: bf16 only costs there
 SAMPLING: Final[Config] = {"temperature": 1.0, "max_new_tokens": 64}
 
 
@@ -38,17 +37,17 @@ PLANS: Final[dict[str, Plan]] = {
                 "batch_tokens": 2048, "micro_tokens": 2048, "evaluate_every": 100, "checkpoint_every": 100,
             },
             "sft": {
-                **SMALL, "epochs": 3, "learning_rate": 2e-3, "batch_tokens": 1024, "micro_tokens": 2048,
+                "epochs": 3, "learning_rate": 2e-3, "batch_tokens": 1024, "micro_tokens": 2048,
                 "max_tokens": 256, "evaluate_every": 100, "checkpoint_every": 100,
             },
             "reward": {
-                **SMALL, "epochs": 2, "learning_rate": 2e-3, "batch_tokens": 4096, "max_tokens": 256,
+                "epochs": 2, "learning_rate": 2e-3, "batch_tokens": 4096, "max_tokens": 256,
                 "evaluate_every": 50, "checkpoint_every": 50,
             },
             "sample": {"slots": 128},
             "evaluate": {"slots": 128},
             "ppo": {
-                **SMALL, "steps": 100, "prompts_per_step": 128, "epochs": 2, "learning_rate": 2.5e-4,
+                "steps": 100, "prompts_per_step": 128, "epochs": 2, "learning_rate": 2.5e-4,
                 "kl_coefficient": 0.2, "evaluate_every": 20, "checkpoint_every": 20,
             },
         },
