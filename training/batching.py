@@ -6,58 +6,43 @@ data is the step number, and a resumed run sees exactly the rows it would have s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 
 
-class Batch(NamedTuple):
-    """Right-padded ids [B, T]; targets [B, T], true on what is to be predicted; weights [N] of the targets."""
-
-    ids: torch.Tensor
-    targets: torch.Tensor
-    weights: torch.Tensor | float = 1.0
-
-
 @dataclass(frozen=True)
 class Sizes:
-    """Of every row: the length of its longest sequence in tokens, how many sequences it holds, and its weight in the
-    loss (for language models the number of tokens to learn, for rankings the row's weight)."""
+    """Of every row: its tokens, and its weight in the loss (for language models the number of tokens to learn, for
+    rankings the rankings' weight)."""
 
-    lengths: Rows
-    sequences: Rows
+    tokens: Rows
     weights: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls, lengths: Sequence[int], weights: Sequence[float] | None = None, sequences: Sequence[int] | None = None
-    ) -> Sizes:
-        n = len(lengths)
+    def of(cls, tokens: Sequence[int], weights: Sequence[float] | None = None) -> Sizes:
         return cls(
-            np.asarray(lengths, dtype=np.int64),
-            np.ones(n, dtype=np.int64) if sequences is None else np.asarray(sequences, dtype=np.int64),
-            np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64),
+            np.asarray(tokens, dtype=np.int64),
+            np.ones(len(tokens)) if weights is None else np.asarray(weights, dtype=np.float64),
         )
 
-    @property
-    def tokens(self) -> Rows:
-        return self.lengths * self.sequences
+    def __len__(self) -> int:
+        return len(self.tokens)
 
 
 def steps_per_epoch(sizes: Sizes, batch_tokens: int) -> int:
-    return max(1, min(len(sizes.lengths), round(int(sizes.tokens.sum()) / batch_tokens)))
+    return max(1, min(len(sizes), round(int(sizes.tokens.sum()) / batch_tokens)))
 
 
 def epoch_batches(sizes: Sizes, batch_tokens: int, seed: int, epoch: int) -> list[Rows]:
     """The rows of each optimiser step of an epoch: a random permutation cut into `steps_per_epoch` pieces of nearly
     equal tokens, none of them empty."""
-    rows, steps = len(sizes.lengths), steps_per_epoch(sizes, batch_tokens)
+    rows, steps = len(sizes), steps_per_epoch(sizes, batch_tokens)
     order = np.random.default_rng((seed, epoch)).permutation(rows)
     reached = np.cumsum(sizes.tokens[order])
     cuts = np.searchsorted(reached, reached[-1] * np.arange(1, steps) / steps) + 1
@@ -67,25 +52,18 @@ def epoch_batches(sizes: Sizes, batch_tokens: int, seed: int, epoch: int) -> lis
 
 
 def micro_batches(rows: Rows, sizes: Sizes, micro_tokens: int) -> list[Rows]:
-    """`rows` sorted by length, cut so that no padded piece holds more than `micro_tokens`; a longer row goes alone."""
-    ordered = rows[np.argsort(-sizes.lengths[rows], kind="stable")]
+    """`rows` sorted by size and cut into the fewest pieces of nearly equal tokens, none above `micro_tokens` but a
+    longer row on its own."""
+    ordered = rows[np.argsort(-sizes.tokens[rows], kind="stable")]
+    tokens = sizes.tokens[ordered]
+    total = int(tokens.sum())
+    share = math.ceil(total / max(1, math.ceil(total / micro_tokens)))
     pieces: list[list[int]] = []
-    room = 0
-    for row in ordered.tolist():
-        sequences = int(sizes.sequences[row])
-        if sequences > room:
+    held = micro_tokens
+    for row, size in zip(ordered.tolist(), tokens.tolist(), strict=True):
+        if not pieces or held >= share or held + size > micro_tokens:
             pieces.append([])
-            room = micro_tokens // max(1, int(sizes.lengths[row]))
+            held = 0
         pieces[-1].append(row)
-        room -= sequences
+        held += size
     return [np.asarray(piece, dtype=np.int64) for piece in pieces]
-
-
-def pad(sequences: Sequence[Sequence[int] | NDArray[np.integer]], value: int) -> torch.Tensor:
-    """Right-padded [B, T] of int64. With causal attention, padding on the right needs no attention mask: no real token
-    looks at it."""
-    width = max(len(sequence) for sequence in sequences)
-    padded = np.full((len(sequences), width), value, dtype=np.int64)
-    for i, sequence in enumerate(sequences):
-        padded[i, : len(sequence)] = sequence
-    return torch.from_numpy(padded)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 
-from training.actor import packed
 from training.agreement import agreement
-from training.batching import pad
+from training.batching import Sizes, micro_batches
 from training.chatformat import ChatFormat
 from training.contract import (
     OUTPUT,
@@ -26,8 +27,10 @@ from training.contract import (
     TextRow,
 )
 from training.engine import Completion, Engine
+from training.forward import Forward
 from training.loop import mean_figures
-from training.models import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare, target_losses
+from training.models import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare
+from training.packing import text_batch
 from training.preference import comparisons_of
 from training.pretrain import bits_per_byte
 from training.rollouts import Prompt, Scorer, encode_prompts, load_scorer, prompt_room, sample_replies, score_replies
@@ -45,6 +48,10 @@ class Speaker:
 
     model: CausalModel
     chat: ChatFormat
+
+    @cached_property
+    def forward(self) -> Forward:
+        return Forward(self.model)
 
     @classmethod
     def load(cls, source: str, compute: Compute) -> Speaker:
@@ -79,7 +86,7 @@ def main(run: Run[EvaluateSettings]) -> None:
         with run.timed("text"):
             most = min(config.max_tokens, context_of(policy.model))
             of = [row.text for row in texts]
-            report.metrics |= bits_per_byte(policy.model, policy.chat, of, compute, most, MICRO_TOKENS)
+            report.metrics |= bits_per_byte(policy.forward, policy.chat, of, compute, most, MICRO_TOKENS)
         report.counts["texts"] = len(texts)
     run.stop_if_asked()
     if policy and demonstrations:
@@ -132,7 +139,7 @@ def measure_demonstrations(
     if encoded:
         found = mean_figures(
             examples(encoded, policy.chat, compute),
-            lambda batch: weighted_loss(policy.model, batch),
+            lambda batch: weighted_loss(policy.forward, batch),
             compute,
             MICRO_TOKENS,
         )
@@ -239,17 +246,17 @@ def kl_to(
     """For each reply the sum over its tokens of log p(token) - log q(token), an unbiased estimate of the KL divergence
     from the reference in nats a reply, where it was sampled at temperature 1."""
     sequences = [[*p.ids, *c.tokens] for p, c in zip(prompts, completions, strict=True)]
+    masks = [[False] * len(p.ids) + [True] * len(c.tokens) for p, c in zip(prompts, completions, strict=True)]
     found = torch.tensor([sum(completion.logprobs) for completion in completions])
-    for group in packed([len(ids) for ids in sequences], MICRO_TOKENS):
-        ids = pad([sequences[i] for i in group], reference.chat.pad_id)
-        place = torch.arange(ids.shape[1])
-        begin = torch.tensor([len(prompts[i].ids) for i in group])[:, None]
-        end = torch.tensor([len(sequences[i]) for i in group])[:, None]
-        targets = ((place >= begin) & (place < end)).to(compute.device)
+    sizes = Sizes.of([len(ids) for ids in sequences])
+    for piece in micro_batches(np.arange(len(sequences)), sizes, MICRO_TOKENS):
+        batch = text_batch(
+            [sequences[i] for i in piece], [masks[i] for i in piece], reference.chat.pad_id, compute.device
+        )
         with compute.autocast():
-            losses = target_losses(reference.model, ids.to(compute.device), targets).cpu()
-        lengths = [len(completions[i].tokens) for i in group]
-        found[group] += torch.stack([part.sum() for part in losses.split(lengths)])
+            losses = reference.forward.losses(batch).cpu()
+        lengths = [len(completions[i].tokens) for i in piece]
+        found[piece] += torch.stack([part.sum() for part in losses.split(lengths)])
     return found.tolist()
 
 

@@ -293,7 +293,7 @@ def mean_figures(
     examples: Examples[B], loss: Callable[[B], Sums], compute: Compute, micro_tokens: int, most_tokens: int = 0
 ) -> dict[str, float]:
     """The figures of `loss` over all rows, or over a fixed random part of at most `most_tokens` tokens."""
-    rows = np.random.default_rng(0).permutation(len(examples.sizes.lengths))
+    rows = np.random.default_rng(0).permutation(len(examples.sizes))
     if most_tokens:
         rows = rows[: max(1, int((np.cumsum(examples.sizes.tokens[rows]) <= most_tokens).sum()))]
     means = Means()

@@ -11,7 +11,6 @@ from typing import Any, Final, TypeAlias
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -28,8 +27,6 @@ from training.rundir import Run
 ADAPTER: Final = "adapter_config.json"
 NARROW: Final = 256  # hidden size; at 160, bf16 took 0.6 to 1.05 times fp32's speed on a CPU with AMX
 DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError)
-# What changes logits after the output matrix, in the models that have it; those go through their own forward.
-LOGIT_CHANGES: Final = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
 
 CausalModel: TypeAlias = PreTrainedModel | PeftModel
 
@@ -247,32 +244,3 @@ def context_of(model: CausalModel) -> int:
 def unwrap(model: CausalModel) -> PreTrainedModel:
     """The transformers model; an adapter's layers stay inside it."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-# ------------------------------------------------------------------------------------------------------------- forward
-
-
-def hidden_states(model: CausalModel, ids: Tensor) -> Tensor:
-    """Last hidden states [B, T, H] of right-padded ids [B, T], before the output matrix."""
-    return unwrap(model).base_model(input_ids=ids, use_cache=False).last_hidden_state
-
-
-def target_logits(model: CausalModel, ids: Tensor, targets: Tensor) -> Tensor:
-    """Logits [N, V] that predict the N tokens of ids [B, T] where targets [B, T] is true, in row order.
-
-    The output matrix is applied at those positions only. Column 0 is never a target: nothing predicts it.
-    """
-    predicting = targets[:, 1:]
-    inner = unwrap(model)
-    config = inner.config.get_text_config()
-    if any(getattr(config, name, None) for name in LOGIT_CHANGES):
-        return inner(input_ids=ids, use_cache=False).logits[:, :-1][predicting]
-    head: nn.Module = inner.get_output_embeddings()
-    return head(hidden_states(model, ids)[:, :-1][predicting])
-
-
-def target_losses(model: CausalModel, ids: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihoods [N], nats, of the target tokens; arguments as for target_logits."""
-    return nn.functional.cross_entropy(
-        target_logits(model, ids, targets).float(), ids[:, 1:][targets[:, 1:]], reduction="none"
-    )

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from training.batching import Batch, Rows, Sizes, pad
+from training.batching import Rows, Sizes
 from training.chatformat import ChatFormat
 from training.contract import MODEL, InputError, PretrainSettings, TextRow
+from training.forward import Forward
 from training.loop import Examples, Learner, Sums, mean_figures, train
 from training.models import (
     CausalModel,
@@ -24,8 +24,8 @@ from training.models import (
     new_causal,
     prepare,
     save_model,
-    target_losses,
 )
+from training.packing import TextBatch, text_batch
 from training.preview import greedy
 from training.rundir import Run
 
@@ -42,19 +42,20 @@ def main(run: Run[PretrainSettings]) -> None:
     tokenizer = load_tokenizer(source)
     chat = ChatFormat(tokenizer, source)
     model = begin(settings, chat, compute)
+    forward = Forward(model)
 
     with run.timed("tokenizing"):
-        packed = pack(chat, corpus, settings.context, run)
-    if len(packed.tokens) < 2:
+        stream = stream_of(chat, corpus, settings.context, run)
+    if len(stream.tokens) < 2:
         raise InputError("pretrain: the corpus has no text to learn from", code="too_few_rows")
-    run.metric(0, {"tokens": len(packed.tokens), "parameters": about(model)["parameters"]})
+    run.metric(0, {"tokens": len(stream.tokens), "parameters": about(model)["parameters"]})
     part = first_bytes(heldout, HELDOUT_BYTES * settings.batch_tokens)
     opening = chat.text(" ".join((heldout or corpus)[0].split()[:8]))
 
     def evaluate(step: int, final: bool) -> dict[str, float]:
         model.eval()
         texts = heldout if final else part
-        figures = bits_per_byte(model, chat, texts, compute, settings.context, settings.micro_tokens)
+        figures = bits_per_byte(forward, chat, texts, compute, settings.context, settings.micro_tokens)
         run.sample(step, chat.tokenizer.decode(opening), greedy(model, chat, [chat.document_id, *opening], compute))
         model.train()
         return figures
@@ -65,8 +66,8 @@ def main(run: Run[PretrainSettings]) -> None:
         figures = train(
             run,
             learner,
-            examples(packed, compute),
-            lambda batch: next_token_loss(model, batch),
+            examples(stream, compute),
+            lambda batch: next_token_loss(forward, batch),
             epochs=settings.epochs,
             max_steps=settings.max_steps,
             evaluate=evaluate,
@@ -74,7 +75,7 @@ def main(run: Run[PretrainSettings]) -> None:
     model.eval()
     with run.writing(MODEL) as folder:
         save_model(model, tokenizer, folder, chat.stop_ids)
-    counts = {"documents": len(corpus), "tokens": len(packed.tokens), "heldout_documents": len(heldout)}
+    counts = {"documents": len(corpus), "tokens": len(stream.tokens), "heldout_documents": len(heldout)}
     run.finish(figures, counts=counts, model=about(model))
 
 
@@ -98,7 +99,7 @@ def begin(settings: PretrainSettings, chat: ChatFormat, compute: Compute) -> Cau
     return model
 
 
-class Packed(NamedTuple):
+class Stream(NamedTuple):
     """Documents in one stream of tokens [N], each after a document token, cut into rows of `width` tokens, whose first
     token is the last of the row before, so that every token but the very first is predicted once."""
 
@@ -115,7 +116,7 @@ class Packed(NamedTuple):
         return self.tokens[start : start + self.width]
 
 
-def pack(chat: ChatFormat, texts: Sequence[str], width: int, run: Run[PretrainSettings] | None = None) -> Packed:
+def stream_of(chat: ChatFormat, texts: Sequence[str], width: int, run: Run[PretrainSettings] | None = None) -> Stream:
     pieces: list[NDArray[np.int32]] = []
     for first in range(0, len(texts), TEXTS_AT_ONCE):
         if run is not None:
@@ -123,46 +124,46 @@ def pack(chat: ChatFormat, texts: Sequence[str], width: int, run: Run[PretrainSe
             run.progress(first, len(texts), "tokenizing")
         encoded = chat.texts(list(texts[first : first + TEXTS_AT_ONCE]))
         pieces += [np.asarray([chat.document_id, *ids], dtype=np.int32) for ids in encoded]
-    stream = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-    return Packed(stream, width, chat.document_id)
+    tokens = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+    return Stream(tokens, width, chat.document_id)
 
 
-def examples(packed: Packed, compute: Compute) -> Examples[Batch]:
-    """Every token is a target; only the last row of the stream can be shorter than the others."""
-    lengths = np.minimum(packed.width, len(packed.tokens) - packed.starts)
+def examples(stream: Stream, compute: Compute, *, documents: bool = True) -> Examples[TextBatch]:
+    """Every token is a target, document tokens only where `documents` says so; only the last row of the stream can be
+    shorter than the others."""
+    lengths = np.minimum(stream.width, len(stream.tokens) - stream.starts)
     sizes = Sizes.of(lengths.tolist(), np.maximum(0, lengths - 1).tolist())
 
-    def batch(rows: Rows) -> Batch:
-        ids = pad([packed.row(int(i)) for i in rows], packed.document)
-        targets = torch.arange(ids.shape[1]) < torch.from_numpy(lengths[rows])[:, None]
-        return Batch(ids.to(compute.device), targets.to(compute.device))
+    def batch(rows: Rows) -> TextBatch:
+        found = [stream.row(int(i)) for i in rows]
+        masks = [np.ones(len(row), dtype=bool) if documents else row != stream.document for row in found]
+        return text_batch(found, masks, stream.document, compute.device)
 
     return Examples(sizes, batch)
 
 
-def next_token_loss(model: CausalModel, batch: Batch) -> Sums:
+def next_token_loss(forward: Forward, batch: TextBatch) -> Sums:
     """Sum of the targets' losses in nats, and how many they are."""
-    losses = target_losses(model, batch.ids, batch.targets)
+    losses = forward.losses(batch)
     return {"loss": (losses.sum(), losses.numel())}
 
 
 def bits_per_byte(
-    model: CausalModel, chat: ChatFormat, texts: Sequence[str], compute: Compute, context: int, micro_tokens: int
+    forward: Forward, chat: ChatFormat, texts: Sequence[str], compute: Compute, context: int, micro_tokens: int
 ) -> dict[str, float]:
     """{bits_per_byte, heldout_loss} of `texts`, packed into rows of `context` tokens; {} where there is no text.
 
     Bits per byte is the text's total negative log-likelihood in bits over its bytes of UTF-8, so it compares models of
     different tokenizers. Document tokens are read but not counted. heldout_loss is the mean over tokens, nats.
     """
-    packed = pack(chat, texts, context)
-    tokens = int((packed.tokens != packed.document).sum())
+    stream = stream_of(chat, texts, context)
+    tokens = int((stream.tokens != stream.document).sum())
     if not tokens:
         return {}
 
-    def loss(batch: Batch) -> Sums:
-        return next_token_loss(model, Batch(batch.ids, batch.targets & (batch.ids != packed.document)))
-
-    mean = mean_figures(examples(packed, compute), loss, compute, micro_tokens)["loss"]
+    mean = mean_figures(
+        examples(stream, compute, documents=False), lambda batch: next_token_loss(forward, batch), compute, micro_tokens
+    )["loss"]
     size = sum(len(text.encode()) for text in texts)
     return {"bits_per_byte": mean * tokens / math.log(2) / size, "heldout_loss": mean}
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from training.batching import Batch, epoch_batches, micro_batches, steps_per_epoch
+from training.batching import epoch_batches, micro_batches, steps_per_epoch
 from training.chatformat import ChatFormat
 from training.contract import PPOSettings, TextRow
 from training.models import Compute
-from training.pretrain import examples, pack
+from training.packing import TextBatch
+from training.pretrain import examples, stream_of
 
 
 class PretrainingMix:
@@ -19,10 +20,10 @@ class PretrainingMix:
         self, config: PPOSettings, chat: ChatFormat, corpus: Sequence[TextRow], context: int, compute: Compute
     ) -> None:
         self.config = config
-        self.texts = examples(pack(chat, [row.text for row in corpus], context), compute)
+        self.texts = examples(stream_of(chat, [row.text for row in corpus], context), compute)
         self.position = 0
 
-    def take(self) -> list[Batch]:
+    def take(self) -> list[TextBatch]:
         """The next step's text, in micro-batches."""
         sizes, config = self.texts.sizes, self.config
         epoch, within = divmod(self.position, steps_per_epoch(sizes, config.batch_tokens))

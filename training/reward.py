@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from training.agreement import Agreement, agreement
-from training.batching import Rows, Sizes, pad
+from training.batching import Rows, Sizes
 from training.chatformat import ChatFormat
 from training.contract import MODEL, InputError, RankingRow, RewardSettings, Turn
 from training.loop import Examples, Learner, Sums, train
 from training.models import Compute, about, load_tokenizer, prepare
+from training.packing import Packed, moved, pack
 from training.preference import Comparisons, Ranked, collate_comparisons, comparisons_of, preference_loss
 from training.reward_model import RewardModel, encode, reward_from_language_model, save_reward, score_ids
 from training.rundir import Run
@@ -27,8 +28,7 @@ TIES_RATE = 1e-2  # of Davidson's one parameter, which begins near its place
 
 
 class RankingBatch(NamedTuple):
-    ids: Tensor  # (S, T) every reply with its prompt, padded on the right
-    last: Tensor  # (S,) the position of each end token
+    packed: Packed  # every reply with its prompt, to its end token
     comparisons: Comparisons
     weight: float  # the sum of the rankings' weights
 
@@ -59,7 +59,7 @@ def main(run: Run[RewardSettings]) -> None:
     learner = Learner(modules, config, compute, rates={"ties": TIES_RATE})
 
     def loss(batch: RankingBatch) -> Sums:
-        scores = model(batch.ids, batch.last)
+        scores = model(batch.packed)
         total = preference_loss(
             scores,
             batch.comparisons,
@@ -152,19 +152,13 @@ def ranking_examples(
     """Batches of whole sets of replies, every reply encoded once and in at most `most` tokens."""
     sets = reply_sets(rows)
     encoded = [[encode(chat, one.messages, reply, most) for reply in one.replies] for one in sets]
-    sizes = Sizes.of(
-        [max(map(len, replies)) for replies in encoded],
-        weights=[one.weight for one in sets],
-        sequences=[len(replies) for replies in encoded],
-    )
+    sizes = Sizes.of([sum(map(len, replies)) for replies in encoded], [one.weight for one in sets])
 
     def batch(chosen: Rows) -> RankingBatch:
         ids = [ids for i in chosen for ids in encoded[i]]
         comparisons = collate_comparisons([sets[i].rankings for i in chosen], config.ties)
-        last = torch.tensor([len(own) - 1 for own in ids])
         return RankingBatch(
-            pad(ids, chat.pad_id).to(compute.device),
-            last.to(compute.device),
+            moved(pack(ids, chat.pad_id), compute.device),
             Comparisons(*(column.to(compute.device) for column in comparisons)),
             sum(sets[i].weight for i in chosen),
         )

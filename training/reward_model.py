@@ -11,12 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from training.batching import Sizes, micro_batches, pad
+from training.batching import Sizes, micro_batches
 from training.chatformat import ChatFormat
 from training.contract import InputError, LoraSettings, Turn
 from training.models import DAMAGE, CausalModel, Compute, check_source, damaged, load_causal, load_tokenizer, unwrap
+from training.packing import Packed, Trunk, moved, pack
 
 MICRO_TOKENS = 8192
 
@@ -25,17 +31,17 @@ class RewardModel(nn.Module):
     """trunk: hidden states of token ids; head: H -> 1. `config` is the trunk's, with what `reward` says of the
     training: max_tokens, and the temperature by which to divide a difference of scores before a sigmoid."""
 
-    def __init__(self, trunk: nn.Module, head: nn.Linear, config: PretrainedConfig) -> None:
+    def __init__(self, trunk: PreTrainedModel, head: nn.Linear, config: PretrainedConfig) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
         self.config = config
+        self._states = Trunk(trunk)
 
-    def forward(self, ids: Tensor, last: Tensor) -> Tensor:
-        """Right-padded ids (B, T) and the position of each sequence's last token (B,) -> scores (B,) in float32."""
-        hidden = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
-        read = hidden[torch.arange(len(ids), device=ids.device), last]
-        with torch.autocast(ids.device.type, enabled=False):
+    def forward(self, packed: Packed) -> Tensor:
+        """The scores (S,) of S packed sequences, read at their last tokens, in float32."""
+        read = self._states.hidden(packed)[packed.starts + packed.lengths - 1]
+        with torch.autocast(read.device.type, enabled=False):
             return self.head(read.float()).squeeze(-1)
 
     @property
@@ -120,7 +126,6 @@ def score_ids(model: RewardModel, encoded: Sequence[Sequence[int]], pad_id: int,
     sizes = Sizes.of([len(ids) for ids in encoded])
     scores = np.zeros(len(encoded))
     for piece in micro_batches(np.arange(len(encoded)), sizes, micro_tokens):
-        batch = [encoded[i] for i in piece]
-        last = torch.tensor([len(ids) - 1 for ids in batch])
-        scores[piece] = model(pad(batch, pad_id).to(model.device), last.to(model.device)).cpu().numpy()
+        packed = moved(pack([encoded[i] for i in piece], pad_id), model.device)
+        scores[piece] = model(packed).cpu().numpy()
     return scores.tolist()

@@ -6,12 +6,12 @@ from typing import Final
 
 import torch
 
-from training.batching import Batch, Rows, Sizes, pad
+from training.batching import Rows, Sizes
 from training.chatformat import ChatFormat, Encoded
 from training.contract import MODEL, DemonstrationRow, InputError, SFTSettings
+from training.forward import Forward
 from training.loop import Examples, Learner, Sums, mean_figures, train
 from training.models import (
-    CausalModel,
     Compute,
     about,
     context_of,
@@ -19,8 +19,8 @@ from training.models import (
     load_tokenizer,
     prepare,
     save_model,
-    target_losses,
 )
+from training.packing import TextBatch, text_batch
 from training.preview import greedy_reply
 from training.rundir import Run
 
@@ -36,6 +36,7 @@ def main(run: Run[SFTSettings]) -> None:
     tokenizer = load_tokenizer(settings.base)
     chat = ChatFormat(tokenizer, settings.base)
     model = load_causal(settings.base, compute, lora=settings.lora, trainable=True)
+    forward = Forward(model)
     most = min(settings.max_tokens, context_of(model))
 
     with run.timed("tokenizing"):
@@ -53,8 +54,8 @@ def main(run: Run[SFTSettings]) -> None:
         )
     shown = (heldout or rows)[:SAMPLES]
 
-    def loss(batch: Batch) -> Sums:
-        return weighted_loss(model, batch)
+    def loss(batch: TextBatch) -> Sums:
+        return weighted_loss(forward, batch)
 
     def evaluate(step: int, final: bool) -> dict[str, float]:
         model.eval()
@@ -110,24 +111,24 @@ def trailing(mask: list[bool]) -> int:
     return next((i for i, spoken in enumerate(reversed(mask)) if not spoken), len(mask))
 
 
-def examples(rows: list[Weighted], chat: ChatFormat, compute: Compute) -> Examples[Batch]:
-    lengths = [len(encoded.ids) for encoded, _ in rows]
-    sizes = Sizes.of(lengths, [encoded.targets * weight for encoded, weight in rows])
+def examples(rows: list[Weighted], chat: ChatFormat, compute: Compute) -> Examples[TextBatch]:
+    sizes = Sizes.of([len(encoded.ids) for encoded, _ in rows], [encoded.targets * weight for encoded, weight in rows])
 
-    def batch(chosen: Rows) -> Batch:
+    def batch(chosen: Rows) -> TextBatch:
         picked = [rows[int(i)] for i in chosen]
-        ids = pad([encoded.ids for encoded, _ in picked], chat.pad_id)
-        targets = pad([encoded.mask for encoded, _ in picked], 0).bool()
+        made = text_batch(
+            [encoded.ids for encoded, _ in picked], [encoded.mask for encoded, _ in picked], chat.pad_id, compute.device
+        )
         counts = torch.tensor([encoded.targets for encoded, _ in picked])
         weights = torch.tensor([weight for _, weight in picked]).repeat_interleave(counts)
-        return Batch(*(tensor.to(compute.device) for tensor in (ids, targets, weights)))
+        return made._replace(weights=weights.to(compute.device))
 
     return Examples(sizes, batch)
 
 
-def weighted_loss(model: CausalModel, batch: Batch) -> Sums:
+def weighted_loss(forward: Forward, batch: TextBatch) -> Sums:
     """Sum over target tokens of loss (nats) times the row's weight, and the sum of those weights."""
-    losses = target_losses(model, batch.ids, batch.targets) * batch.weights
+    losses = forward.losses(batch) * batch.weights
     return {"loss": (losses.sum(), float(torch.as_tensor(batch.weights).sum()))}
 
 

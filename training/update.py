@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.actor import MicroBatch, micro_batches
-from training.batching import Batch
+from training.actor import MicroBatch, rollout_batches
 from training.contract import PPOSettings
 from training.loop import Learner, Means, Sums
-from training.models import Compute, target_losses
+from training.models import Compute
+from training.packing import TextBatch
 from training.policies import Policies
 from training.ptx import PretrainingMix
 from training.rl import Rollout, Trajectory, clipped_policy_loss, clipped_value_loss
@@ -39,7 +39,7 @@ class Updater:
     pad_id: int
 
     def batches(self, sampled: Sampled, rows: Sequence[int]) -> list[MicroBatch]:
-        return micro_batches(
+        return rollout_batches(
             [prompt.ids for prompt in sampled.prompts],
             [completion.tokens for completion in sampled.completions],
             rows,
@@ -55,7 +55,7 @@ class Updater:
         worth of memory: with their graph, or without it where only the value is to learn.
         """
         batches = self.batches(sampled, range(len(sampled.prompts)))
-        keep = self.config.minibatches == 1 and sum(b.padded_tokens for b in batches) <= self.config.micro_tokens
+        keep = self.config.minibatches == 1 and sum(batch.tokens for batch in batches) <= self.config.micro_tokens
         tokens = padded([completion.tokens for completion in sampled.completions], torch.long)
         logprobs = padded([completion.logprobs for completion in sampled.completions])
         reference, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
@@ -103,14 +103,14 @@ class Updater:
                 micro = [Pass(one.batch) for one in first]
             scale = float(sum(len(one.batch.targets) for one in micro))
             texts = [] if mix is None or value_only else mix.take()
-            weight = config.ptx_weight * scale / max(1, sum(int(text.targets[:, 1:].sum()) for text in texts))
+            weight = config.ptx_weight * scale / max(1, sum(len(text.targets) for text in texts))
 
-            def loss(one: Pass | Batch, weight: float = weight, unmoved: bool = turn == 0) -> Sums:
-                if isinstance(one, Batch):
+            def loss(one: Pass | TextBatch, weight: float = weight, unmoved: bool = turn == 0) -> Sums:
+                if isinstance(one, TextBatch):
                     return self._text_loss(one, weight)
                 return self._value_loss(one, old) if value_only else self._loss(one, old, unmoved)
 
-            mixed: list[Pass | Batch] = [*micro, *texts]
+            mixed: list[Pass | TextBatch] = [*micro, *texts]
             told = self.learner.update(mixed, loss, scale, done, 1 / config.steps)
             figures.add(told)
             if "policy/approxkl_avg" in told and config.update_kl_stop:
@@ -173,9 +173,9 @@ class Updater:
             "val/clipfrac_avg": (clipped.sum(), len(values)),
         }
 
-    def _text_loss(self, batch: Batch, weight: float) -> Sums:
+    def _text_loss(self, batch: TextBatch, weight: float) -> Sums:
         """The language-model loss that keeps what pretraining taught (Ouyang et al. 2022, equation 2)."""
-        losses = target_losses(self.policies.actor.model, batch.ids, batch.targets)
+        losses = self.policies.actor.forward.losses(batch)
         return {"loss": (weight * losses.sum(), len(losses)), "loss/ptx": (losses.sum(), len(losses))}
 
 

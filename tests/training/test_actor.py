@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from training import actor as module
-from training.actor import Actor, chosen_logprobs, entropy_of, micro_batches, packed
-from training.contract import TrainingError
+from training import forward as module
+from training.actor import Actor, MicroBatch, rollout_batches
+from training.contract import InputError
+from training.forward import chosen_logprobs, entropy_of
 
 PROMPTS = [[1, 5, 6], [1, 7, 8, 9, 10, 11], [1]]
 REPLIES = [[12, 13, 2], [2], [14, 15, 16, 17]]
@@ -26,8 +26,8 @@ def tiny_llama(seed: int = 0) -> LlamaForCausalLM:
     )  # fmt: skip
 
 
-def batches_of(budget: int) -> list[module.MicroBatch]:
-    return micro_batches(PROMPTS, REPLIES, [0, 1, 2], budget=budget, pad=0, device=torch.device("cpu"))
+def batches_of(budget: int) -> list[MicroBatch]:
+    return rollout_batches(PROMPTS, REPLIES, [0, 1, 2], budget=budget, pad=0, device=torch.device("cpu"))
 
 
 def by_row(batches, values) -> dict[int, list[float]]:
@@ -95,7 +95,7 @@ def test_an_architecture_whose_logits_need_more_than_the_head_is_refused():
         return output
 
     model.forward = doubled
-    with pytest.raises(TrainingError, match="PPO cannot train it"):
+    with pytest.raises(InputError, match="it cannot be trained here"):
         Actor(model, nn.Linear(16, 1), 1.0)
 
 
@@ -122,27 +122,3 @@ def test_entropy_has_a_gradient_only_when_it_is_in_the_loss():
     for wanted in (False, True):
         actor = Actor(tiny_llama(), nn.Linear(16, 1), 1.0, entropy_gradient=wanted)
         assert actor.evaluate(batches_of(1000)[0]).entropy.requires_grad == wanted
-
-
-def test_packing_keeps_every_sequence_once_and_the_budget():
-    lengths = [5, 90, 33, 33, 7, 200, 41, 12]
-    groups = packed(lengths, 120)
-    assert sorted(i for group in groups for i in group) == list(range(8))
-    for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= 120
-
-
-def test_packing_is_as_good_as_the_best_cut_of_the_sorted_lengths():
-    lengths, overhead = [50, 48, 20, 19, 18, 4, 3], 15
-    order = sorted(lengths, reverse=True)
-
-    def cost(cuts: tuple[int, ...]) -> int:
-        return sum(order[a] * (b - a) + overhead for a, b in pairwise((0, *cuts, len(order))))
-
-    every = [tuple(i + 1 for i in range(6) if bits >> i & 1) for bits in range(64)]
-    found = packed(lengths, 10**6, overhead)
-    assert sum(max(lengths[i] for i in g) * len(g) + overhead for g in found) == min(map(cost, every))
-
-
-def test_sequences_of_like_length_share_one_pass():
-    assert packed([40] * 64, 4096) == [list(range(64))]

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.batching import Sizes, epoch_batches, micro_batches, pad, steps_per_epoch
+from training.batching import Sizes, epoch_batches, micro_batches, steps_per_epoch
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 
@@ -48,17 +48,11 @@ def test_the_order_follows_from_seed_and_epoch_alone() -> None:
 
 @settings(deadline=None)
 @given(LENGTHS, st.integers(1, 600))
-def test_a_padded_piece_never_exceeds_the_budget_unless_it_is_one_row(lengths: list[int], budget: int) -> None:
+def test_a_piece_never_exceeds_the_budget_unless_it_is_one_row(lengths: list[int], budget: int) -> None:
     sizes = Sizes.of(lengths)
     pieces = micro_batches(np.arange(len(lengths)), sizes, budget)
     assert sorted(np.concatenate(pieces).tolist()) == list(range(len(lengths)))
-    assert all(len(piece) == 1 or sizes.lengths[piece].max() * len(piece) <= budget for piece in pieces)
-
-
-def test_rows_of_several_sequences_count_for_all_of_them() -> None:
-    sizes = Sizes.of([10, 10, 10], sequences=[4, 4, 2])
-    assert [piece.tolist() for piece in micro_batches(np.arange(3), sizes, 60)] == [[0], [1, 2]]
-    assert sizes.tokens.tolist() == [40, 40, 20]
+    assert all(len(piece) == 1 or sizes.tokens[piece].sum() <= budget for piece in pieces)
 
 
 def test_rows_of_like_length_share_a_piece() -> None:
@@ -66,5 +60,6 @@ def test_rows_of_like_length_share_a_piece() -> None:
     assert [piece.tolist() for piece in micro_batches(np.arange(4), sizes, 18)] == [[1, 3], [2, 0]]
 
 
-def test_padding_goes_to_the_right() -> None:
-    assert pad([[1, 2, 3], [4]], 9).tolist() == [[1, 2, 3], [4, 9, 9]]
+def test_pieces_are_of_nearly_equal_size() -> None:
+    sizes = Sizes.of([10] * 12)
+    assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 100)] == [6, 6]

@@ -13,7 +13,8 @@ from tests.training.toys import events, run_folder, run_here, start_child, toy_p
 from training.chatformat import ChatFormat
 from training.contract import InputError, RankingRow, Turn
 from training.dpo import pairs_of
-from training.models import target_losses
+from training.forward import Forward
+from training.packing import text_batch
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def preference(model, prompt: str, chosen: str, rejected: str) -> float:
     for reply in (chosen, rejected):
         encoded = chat.exchange([Turn(role="user", content=prompt)], reply, 64)
         with torch.no_grad():
-            losses = target_losses(model, torch.tensor([encoded.ids]), torch.tensor([encoded.mask]))
+            losses = Forward(model).losses(text_batch([encoded.ids], [encoded.mask], chat.pad_id, torch.device("cpu")))
         found.append(-losses.sum().item())
     return found[0] - found[1]
 

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.training.toys import events, run_folder, run_here, start_child, toy_policy, toy_tokenizer
 from training.chatformat import ChatFormat
 from training.contract import InputError, TrainingError
+from training.forward import Forward
 from training.models import Compute, load_causal
-from training.pretrain import bits_per_byte, examples, first_bytes, pack
+from training.pretrain import bits_per_byte, examples, first_bytes, stream_of
 from training.tokenizer import learn, wrap
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -98,20 +99,21 @@ def test_pretraining_goes_on_from_a_base(tmp_path: Path) -> None:
 
 def test_every_token_but_the_first_is_predicted_once() -> None:
     chat = ChatFormat(toy_tokenizer())
-    packed = pack(chat, SENTENCES, 16)
-    assert packed.tokens.tolist() == [i for text in SENTENCES for i in (chat.document_id, *chat.text(text))]
-    data = examples(packed, CPU)
-    batch = data.batch(np.arange(len(data.sizes.lengths)))
-    assert batch.ids[:, 1:][batch.targets[:, 1:]].tolist() == packed.tokens[1:].tolist()
-    assert data.sizes.weights.sum() == len(packed.tokens) - 1
-    assert data.sizes.lengths.max() == 16
+    stream = stream_of(chat, SENTENCES, 16)
+    assert stream.tokens.tolist() == [i for text in SENTENCES for i in (chat.document_id, *chat.text(text))]
+    data = examples(stream, CPU)
+    batch = data.batch(np.arange(len(data.sizes)))
+    assert batch.targets.tolist() == stream.tokens[1:].tolist()
+    assert batch.packed.ids[0, batch.states].tolist() == stream.tokens[:-1].tolist()
+    assert data.sizes.weights.sum() == len(stream.tokens) - 1
+    assert data.sizes.tokens.max() == 16
 
 
 def test_a_model_that_knows_nothing_pays_the_logarithm_of_its_vocabulary_for_each_token(tmp_path: Path) -> None:
     model = load_causal(str(toy_policy(tmp_path)), CPU)
     torch.nn.init.zeros_(model.get_output_embeddings().weight)
     chat = ChatFormat(toy_tokenizer())
-    figures = bits_per_byte(model, chat, SENTENCES, CPU, context=16, micro_tokens=64)
+    figures = bits_per_byte(Forward(model), chat, SENTENCES, CPU, context=16, micro_tokens=64)
     tokens = sum(len(chat.text(text)) for text in SENTENCES)
     size = sum(len(text) for text in SENTENCES)
     vocabulary = len(chat.tokenizer)
@@ -122,7 +124,7 @@ def test_a_model_that_knows_nothing_pays_the_logarithm_of_its_vocabulary_for_eac
 def test_bits_per_byte_does_not_depend_on_how_the_text_is_batched(tmp_path: Path) -> None:
     model = load_causal(str(toy_policy(tmp_path)), CPU)
     chat = ChatFormat(toy_tokenizer())
-    small, large = (bits_per_byte(model, chat, SENTENCES, CPU, 16, micro) for micro in (16, 4096))
+    small, large = (bits_per_byte(Forward(model), chat, SENTENCES, CPU, 16, micro) for micro in (16, 4096))
     assert small["bits_per_byte"] == pytest.approx(large["bits_per_byte"], rel=1e-5)
 
 

@@ -163,10 +163,10 @@ def test_one_encoding_serves_all_comparisons_of_a_ranking():
     chat, rows = ChatFormat(toy_tokenizer()), [RankingRow(**row) for row in rankings(2, 1)]
     examples = ranking_examples(rows, chat, RewardSettings(), 64, CPU)
     batch = examples.batch([1, 0])
-    assert batch.ids.shape[0] == 8
+    assert len(batch.packed.starts) == 8
     assert len(batch.comparisons.first) == 12
     assert batch.weight == 2
-    assert (batch.ids[torch.arange(8), batch.last] == chat.end_id).all()
+    assert (batch.packed.ids[0, batch.packed.starts + batch.packed.lengths - 1] == chat.end_id).all()
 
 
 def test_a_set_that_two_people_saw_in_different_orders_is_encoded_once():

@@ -32,7 +32,7 @@ def test_the_reward_model_reads_the_text_in_its_own_tokens(reward_folder):
     model, tokenizer = load_reward(str(reward_folder), CPU)
     assert tokenizer.get_vocab() != toy_tokenizer().get_vocab()
     ids = encode(ChatFormat(tokenizer), ASKED[0], "yes it is", 64)
-    slow = model(torch.tensor([ids]), torch.tensor([len(ids) - 1])).item()
+    slow = model.head(model.trunk(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]).item()
     assert scorer(ASKED, ["yes it is"]) == pytest.approx([slow], abs=1e-5)
 
 

@@ -17,6 +17,7 @@ from tests.training.toys import events, run_folder, run_here, start_child, toy_p
 from training.chatformat import ChatFormat
 from training.contract import DemonstrationRow, TrainingError
 from training.folder import file_sha256
+from training.forward import Forward
 from training.models import Compute, adapter_base, load_causal
 from training.sft import encode, examples, weighted_loss
 
@@ -123,7 +124,7 @@ def test_the_loss_is_on_the_assistants_words_alone_and_weighs_the_rows(base: Pat
     model, chat = load_causal(str(base), CPU), ChatFormat(toy_tokenizer())
     rows = [demonstration("the cat", "sat on it"), demonstration("is it", "no", "why", "never", weight=0.5)]
     data = examples(encode(chat, rows, 64)[1], chat, CPU)
-    sums = weighted_loss(model, data.batch(np.arange(2)))
+    sums = weighted_loss(Forward(model), data.batch(np.arange(2)))
     expected = total = 0.0
     for row in rows:
         encoded = chat.conversation(row.messages)

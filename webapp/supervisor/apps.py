@@ -116,8 +116,7 @@ def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
     return Spec(
         name="model-server",
         command=[sys.executable, "-m", "training", "serve", folder],
-        # Waiting threads sleep: a run that trains beside it needs the cores.
-        environment={**kept, "OMP_NUM_THREADS": str(CORES), "OMP_WAIT_POLICY": "PASSIVE"},
+        environment={**kept, "OMP_NUM_THREADS": str(CORES)},
         before=write_config,
         is_ready=lambda: answers(address, "/health"),
         note=f"at {address}",

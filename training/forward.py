@@ -1,0 +1,115 @@
+"""A causal language model as every stage that learns computes with it: hidden states of packed sequences, then logits
+at the positions that count and nowhere else.
+
+T is the length of a packed row, M the number of positions that are read, H the width, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from training.contract import InputError
+from training.models import CausalModel, unwrap
+from training.packing import Packed, TextBatch, Trunk, moved, pack
+
+CHUNK: Final = 1 << 24  # logits held at once: 64 MiB in float32
+SAME: Final = 1e-3
+
+
+class Read(NamedTuple):
+    logprobs: Tensor  # (M,)
+    entropy: Tensor  # (M,), zeros where not wanted
+
+
+class Forward:
+    """The model taken apart into trunk and head. An architecture whose logits are not its last hidden states times its
+    output embeddings, with the scales and soft caps that are known here, is refused with InputError."""
+
+    def __init__(self, model: CausalModel) -> None:
+        self.model = model
+        self.base = unwrap(model)
+        self.trunk = Trunk(self.base.base_model)
+        self._hold_against_whole_model()
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    def hidden(self, packed: Packed) -> Tensor:
+        """(T, H)"""
+        return self.trunk.hidden(packed)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(M, H) -> (M, V)"""
+        logits = self.base.get_output_embeddings()(hidden)
+        config = self.base.config.get_text_config()
+        if scale := getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * scale
+        if scale := getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / scale
+        if scale := getattr(config, "lm_head_multiplier", None):  # Falcon-H1
+            logits = logits * scale
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def read(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        *,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        entropy_gradient: bool = False,
+    ) -> Read:
+        """Natural log-probabilities of targets (M,) and entropies from hidden states (M, H), a bounded number of logits
+        at a time. Entropies cost two passes over the logits: they are zeros unless wanted."""
+
+        def part(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            logprobs, log_p = chosen_logprobs(self.logits(hidden), targets, temperature)
+            if not entropy:
+                return logprobs, torch.zeros_like(logprobs)
+            return logprobs, entropy_of(log_p if entropy_gradient else log_p.detach())
+
+        step = max(1, CHUNK // self.base.config.get_text_config().vocab_size)
+        if len(targets) <= step:
+            return Read(*part(hidden, targets))
+        parts = []
+        for some, wanted in zip(hidden.split(step), targets.split(step), strict=True):
+            if torch.is_grad_enabled():
+                parts.append(checkpoint(part, some, wanted, use_reentrant=False))
+            else:
+                parts.append(part(some, wanted))
+        return Read(torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts]))
+
+    def losses(self, batch: TextBatch) -> Tensor:
+        """Negative log-likelihoods (N,) of the batch's targets, nats."""
+        return -self.read(self.hidden(batch.packed)[batch.states], batch.targets).logprobs
+
+    @torch.no_grad()
+    def _hold_against_whole_model(self) -> None:
+        ids = torch.arange(4, device=self.device)
+        parts = self.logits(self.hidden(moved(pack([ids.tolist()], 0), self.device))[:4])
+        whole = self.model(input_ids=ids[None], use_cache=False).logits[0]
+        if not torch.allclose(parts.float(), whole.float(), atol=SAME, rtol=SAME, equal_nan=True):
+            raise InputError(
+                f"the logits of {type(self.base).__name__} are not its last hidden states times its output embeddings, "
+                "so it cannot be trained here; take another model",
+                code="model_unsupported",
+            )
+
+
+def chosen_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """log p(target) and log p of every token: (M, V), (M,) -> (M,), (M, V), in float32."""
+    log_p = (logits.float() / temperature if temperature != 1 else logits.float()).log_softmax(dim=-1)
+    return -functional.nll_loss(log_p, targets, reduction="none"), log_p
+
+
+def entropy_of(log_p: Tensor) -> Tensor:
+    """(M, V) -> (M,), nats."""
+    return -torch.einsum("mv,mv->m", log_p.exp(), log_p)
