@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="holds config.json and data/*.jsonl")
     chosen = parser.parse_args(arguments)
-    # Threads that sleep at once when they wait for each other take 1.6 times as long for a small model, and threads that
-    # spin for milliseconds ten times as long where other processes want the cores too. OpenMP reads this once, when
+    # Threads that sleep at once when they wait for each other take 1.6 times as long over a small model; threads that
+    # spin for milliseconds, ten times as long where other processes want the cores too. OpenMP reads this once, when
     # torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

@@ -58,8 +58,8 @@ def pack(sequences: Sequence[Ids], pad: int) -> Packed:
             blocks.append((1, width))
     if rest := total - int(ends[-1]):
         blocks.append((1, rest))
-    tensors = (torch.from_numpy(array) for array in (ids[None], positions[None], starts, lengths))
-    return Packed(*tensors, blocks)
+    row, places, begin, own = (torch.from_numpy(array) for array in (ids[None], positions[None], starts, lengths))
+    return Packed(row, places, begin, own, blocks)
 
 
 class TextBatch(NamedTuple):
@@ -86,7 +86,8 @@ def text_batch(
 
 
 def moved(packed: Packed, device: torch.device) -> Packed:
-    return Packed(*(tensor.to(device) for tensor in packed[:-1]), packed.blocks)
+    ids, positions, starts, lengths, blocks = packed
+    return Packed(ids.to(device), positions.to(device), starts.to(device), lengths.to(device), blocks)
 
 
 def attention(
@@ -109,13 +110,13 @@ def attention(
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     sizes = [n * width for n, width in blocks]
-    seen = [
-        functional.scaled_dot_product_attention(
-            *(part[0].unflatten(1, block).transpose(0, 1) for part in parts),
-            is_causal=True, scale=scaling, dropout_p=dropout if module.training else 0.0,
-        ).transpose(1, 2).flatten(0, 1)
-        for block, *parts in zip(blocks, *(x.split(sizes, dim=2) for x in (query, key, value)), strict=True)
-    ]  # fmt: skip
+    seen = []
+    for block, q, k, v in zip(blocks, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
+        q, k, v = (x.unflatten(1, block).transpose(0, 1) for x in (q, k, v))  # (n, heads, L, d)
+        one = functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, dropout_p=dropout if module.training else 0.0
+        )
+        seen.append(one.transpose(1, 2).flatten(0, 1))
     return torch.cat(seen)[None], None
 
 

@@ -22,7 +22,7 @@ class Sizes:
 
     documents: int = 3600
     demonstrations: int = 3500
-    rank_prompts: int = 3400
+    rank_prompts: int = 6000
     ppo_prompts: int = 1200
     heldout_share: float = 0.15
     heldout_demonstrations: int = 160

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Final, Literal, TypeVar
 
 from . import facts as world_facts
@@ -14,7 +15,7 @@ from .facts import Fact
 
 T = TypeVar("T")
 SplitOf = Callable[[list[dict[str, str]]], str]
-MISSES: Final = 500  # draws in vain for each case, after which there are no more
+MISSES: Final = 500  # draws in vain after which there are no more cases of a kind
 Kind = Literal["fact", "list", "talk", "decline"]
 Form = Literal["", "one word", "three words", "one sentence", "list"]
 
@@ -29,6 +30,7 @@ ASKS: Final[dict[Form, tuple[str, ...]]] = {
     "one sentence": ("Answer in one sentence.", "Use one sentence.", "In one sentence, please.", "One sentence only."),
     "list": ("Answer as a list.", "Write a list.", "As a list, please.", "Use one line for each."),
 }
+KINDS: Final[dict[Kind, int]] = {"fact": 62, "list": 10, "talk": 12, "decline": 16}  # per cent of what people ask
 NUMBERS: Final = {2: "two", 3: "three"}
 LIST_QUESTIONS: Final = (
     "Name {n} {group}.", "Can you name {n} {group}?", "Tell me {n} {group}.", "What are {n} {group}?",
@@ -106,9 +108,9 @@ def listed(chosen: list[str], group: str, form: Form) -> str:
 def talk_cases() -> Iterator[Case]:
     """Every turn of small talk, one key each."""
     for item in talk.TALKS:
-        for start in talk.STARTS:
-            for prompt in item.prompts:
-                yield Case(start + prompt, item.topic, "talk", start + prompt, "", item.replies[0], item.needs)
+        for start, prompt, end in product(talk.STARTS, item.prompts, talk.ENDS):
+            said = start + prompt + end
+            yield Case(said, item.topic, "talk", said, "", item.replies[0], item.needs)
 
 
 def decline_case(row: list[str], rng: random.Random) -> Case:
@@ -129,6 +131,10 @@ def _ask(question: str, form: Form, rng: random.Random) -> str:
     return f"{lead}{question}{ask}"
 
 
+def kind_of_case(rng: random.Random) -> Kind:
+    return rng.choices(list(KINDS), list(KINDS.values()))[0]
+
+
 @dataclass(frozen=True)
 class Keys:
     """What may be asked about on one side of the split."""
@@ -138,15 +144,15 @@ class Keys:
     talks: tuple[Case, ...]
     harms: tuple[tuple[str, ...], ...]
 
-    def case(self, rng: random.Random) -> Case:
-        """One random case: about six in ten ask a fact, the rest are lists, talk and requests for harm."""
-        roll = rng.random()
-        if roll < 0.62:
+    def case(self, rng: random.Random, kind: Kind | None = None) -> Case:
+        """One random case, of this kind or of any."""
+        kind = kind or kind_of_case(rng)
+        if kind == "fact":
             by_topic = self._by_topic
             return fact_case(*rng.choice(by_topic[rng.choice(sorted(by_topic))]), rng)
-        if roll < 0.72:
+        if kind == "list":
             return list_case(*rng.choice(self.lists), rng)
-        if roll < 0.84:
+        if kind == "talk":
             return rng.choice(self.talks)
         return decline_case(list(rng.choice(self.harms)), rng)
 
@@ -189,18 +195,28 @@ def _cut(rows: list[T], share: float, rng: random.Random) -> tuple[list[T], list
 def draw(
     keys: Keys, count: int, rng: random.Random, *, taken: set[str], fits: Callable[[Case], bool], history: float = 0.1
 ) -> list[Case]:
-    """`count` cases that fit, with texts not in `taken` yet; `history` is the share that comes after earlier turns."""
+    """`count` cases that fit, with texts not in `taken` yet; `history` is the share that comes after earlier turns. The
+    kinds have their shares whatever fits, as long as there are more of them."""
     found: list[Case] = []
-    misses = 0
-    while len(found) < count and misses < MISSES * count:
-        case = keys.case(rng)
-        if rng.random() < history and case.kind != "talk":
-            case = with_history(case, [keys.case(rng)])
-        if case.text in taken or not fits(case):
-            misses += 1
-            continue
+    for _ in range(count):
+        kind = kind_of_case(rng)
+        order = [kind, *rng.sample([other for other in KINDS if other != kind], len(KINDS) - 1)]
+        case = next(filter(None, (fresh(keys, one, rng, taken, fits, history) for one in order)), None)
+        if case is None:
+            raise ValueError(f"the world has {len(found)} different prompts of this kind, {count} were asked for")
         taken.add(case.text)
         found.append(case)
-    if len(found) < count:
-        raise ValueError(f"the world has {len(found)} different prompts of this kind, {count} were asked for")
     return found
+
+
+def fresh(
+    keys: Keys, kind: Kind, rng: random.Random, taken: set[str], fits: Callable[[Case], bool], history: float
+) -> Case | None:
+    """A case of the kind that fits and has not been taken; none where there seems to be no other."""
+    for _ in range(MISSES):
+        case = keys.case(rng, kind)
+        if kind != "talk" and rng.random() < history:
+            case = with_history(case, [keys.case(rng)])
+        if case.text not in taken and fits(case):
+            return case
+    return None
