@@ -111,8 +111,8 @@ def attention(
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     sizes = [n * width for n, width in blocks]
     seen = []
-    for block, q, k, v in zip(blocks, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
-        q, k, v = (x.unflatten(1, block).transpose(0, 1) for x in (q, k, v))  # (n, heads, L, d)
+    for block, *parts in zip(blocks, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
+        q, k, v = (part.unflatten(1, block).transpose(0, 1) for part in parts)  # (n, heads, L, d)
         one = functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scaling, dropout_p=dropout if module.training else 0.0
         )
