@@ -22,7 +22,8 @@ from typing import Any, Final
 
 import httpx
 
-from tests.kill.whole import Whole
+from webapp.home_folder import ROOT
+from webapp.supervisor.running import running
 
 Json = dict[str, Any]
 FILES: Final = {
@@ -113,21 +114,22 @@ def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def load(site: Whole, slug: str, paths: Sequence[Path], *options: str) -> None:
-    command = [sys.executable, "manage.py", "load", slug, *map(str, paths), *options]
-    subprocess.run(command, env=site.environment, check=True, stdout=sys.stderr)
+def load(slug: str, paths: Sequence[Path], kind: str) -> None:
+    """As a person does who sits at the server."""
+    command = [sys.executable, "manage.py", "load", slug, *map(str, paths), "--as", kind]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
 
 
-def figures(site: Whole, data: Path) -> Iterator[tuple[str, object]]:
+def figures(url: str, data: Path) -> Iterator[tuple[str, object]]:
     """Once round the loop; the figures as they come."""
     files = {name: [data / path for path in paths] for name, paths in FILES.items()}
-    person = Person(site.url)
-    load(site, person.slug, files["text"], "--as", "text")
-    load(site, person.slug, files["demonstrations"], "--as", "demonstrations")
+    person = Person(url)
+    load(person.slug, files["text"], "text")
+    load(person.slug, files["demonstrations"], "demonstrations")
     shown = person.ids("prompts")
-    load(site, person.slug, files["rankings"], "--as", "rankings")
+    load(person.slug, files["rankings"], "rankings")
     rankings, asked = sorted(person.ids("rankings")), sorted(person.ids("prompts") - shown)
-    load(site, person.slug, files["judge"], "--as", "rankings")
+    load(person.slug, files["judge"], "rankings")
     apart = sorted(person.ids("rankings") - set(rankings))
 
     corpus = person.run("corpus", snapshots=[person.snapshot("documents")])["id"]
@@ -150,7 +152,8 @@ def figures(site: Whole, data: Path) -> Iterator[tuple[str, object]]:
             reward=model["output"], snapshots=[heldout],
         )["result"]  # fmt: skip
         low, high, n = told["intervals"]["win_rate"]
-        yield f"win_rate_by_{name}", f"{told['metrics']['win_rate']:.3f} ({low:.3f} to {high:.3f}, n={n})"
+        yield f"win_rate_by_{name}", f"{told['metrics']['win_rate']:.3f}({low:.3f}..{high:.3f})"
+        yield f"prompts_of_{name}", n
     for key in ("kl", "policy_length", "baseline_length"):
         yield key, round(told["metrics"][key], 2)
     person.post(f"/api/v1/models/{ppo['output']}/deploy/", {"why": "to talk to it"})
@@ -163,7 +166,8 @@ def accuracy(name: str, run: Json) -> Iterator[tuple[str, object]]:
     told = run["result"]
     low, high, n = told["intervals"]["heldout_accuracy"]
     value = told["metrics"]["heldout_accuracy"]
-    yield f"{name}_accuracy", f"{value:.3f} ({low:.3f} to {high:.3f}, n={n})"
+    yield f"{name}_accuracy", f"{value:.3f}({low:.3f}..{high:.3f})"
+    yield f"{name}_comparisons", n
 
 
 def main(argv: Sequence[str]) -> None:
@@ -173,13 +177,8 @@ def main(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     if missing := [path for paths in FILES.values() for path in paths if not (options.data / path).is_file()]:
         raise SystemExit(f"real_input: {options.data} has no {missing[0]}")
-    with tempfile.TemporaryDirectory() as scratch:
-        site = Whole((options.home or Path(scratch) / "home").resolve())
-        site.start()
-        began = time.monotonic()
-        try:
-            found = dict(figures(site, options.data.resolve()))
-        finally:
-            site.stop()
-        found["minutes"] = round((time.monotonic() - began) / 60, 1)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch, running((options.home or Path(scratch) / "home").resolve()) as site:
+        found = dict(figures(site.url, options.data.resolve()))
+    found["minutes"] = round((time.monotonic() - began) / 60, 1)
     print("real_input", " ".join(f"{key}={value}" for key, value in found.items()))
