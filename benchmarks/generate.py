@@ -1,0 +1,68 @@
+"""Tokens a second of offline generation; higher is better.
+
+256 prompts of 16 to 256 tokens, replies of 8 to 256, 8 million parameters; the length of a reply is drawn once and the
+same for all. With --peer, transformers' generate does the same in batches of 32.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks._training import VOCABULARY, Row, Shape, compare, own_peer, policy_folder
+from training.chatformat import SPECIAL
+from training.engine import Engine, Request, SamplingParams
+from training.models import Compute, load_causal, load_tokenizer
+from webapp.home_folder import ROOT
+
+SHAPE = Shape(hidden=256, mlp=704, layers=5, heads=4)  # 8.2 million parameters
+PROMPTS, SLOTS = 256, 64
+
+
+def main(argv: Sequence[str]) -> None:
+    compare("generate", own_peer("generate", __doc__, argv), measure, peer=transformers)
+
+
+def work() -> list[tuple[list[int], int]]:
+    """Each prompt's tokens, and how many tokens its reply has."""
+    rng = np.random.default_rng(1)
+    return [
+        (rng.integers(len(SPECIAL), VOCABULARY, int(rng.integers(16, 257))).tolist(), int(rng.integers(8, 257)))
+        for _ in range(PROMPTS)
+    ]
+
+
+def measure(scratch: Path) -> tuple[float, float, Row]:
+    folder = str(policy_folder(scratch / "model", SHAPE))
+    engine = Engine(
+        load_causal(folder, Compute(torch.device("cpu"), torch.float32)),
+        load_tokenizer(folder),
+        slots=SLOTS,
+        live=False,
+    )
+    requests = [
+        Request(prompt, SamplingParams(max_new_tokens=length, seed=i, stop_ids=frozenset()))
+        for i, (prompt, length) in enumerate(work())
+    ]
+    engine.generate(requests[:8])
+    began = time.perf_counter()
+    completions = engine.generate(requests)
+    seconds = time.perf_counter() - began
+    tokens = sum(len(completion.tokens) for completion in completions)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return tokens / seconds, peak, {"tokens": tokens, "slots": SLOTS}
+
+
+def transformers(scratch: Path) -> float:
+    folder = policy_folder(scratch / "model", SHAPE)
+    command = [sys.executable, "-m", "benchmarks._peers", "generate", str(folder)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return float(re.findall(r"tok/s=([\d.]+)", told)[0])

@@ -1,0 +1,56 @@
+"""Tokens a second of pretraining in bf16: rows of 512 tokens, 11.5 million parameters; and the share of the bf16 matrix
+peak, measured in the same run, that this is. Higher is better."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks._training import VOCABULARY, Row, arguments, compare, run_folder, run_stage, script, text, words
+
+LAYERS, HIDDEN, HEADS, CONTEXT = 4, 384, 6, 512
+DOCUMENTS, LENGTH, STEPS, BATCH_TOKENS = 400, 600, 24, 8192
+
+
+def main(argv: Sequence[str]) -> None:
+    options = arguments("pretrain", __doc__, argv)
+    compare("pretrain", options, measure, peer=script(options, r"tok/s=([\d.]+)"))
+
+
+def measure(scratch: Path) -> tuple[float, float, Row]:
+    rng = np.random.default_rng(1)
+    rows = [{"id": f"document:{i}", "text": text(rng, LENGTH)} for i in range(DOCUMENTS)]
+    words().save_pretrained(scratch / "tokenizer")
+    config = {
+        "stage": "pretrain", "tokenizer": str(scratch / "tokenizer"), "layers": LAYERS, "hidden": HIDDEN,
+        "heads": HEADS, "context": CONTEXT, "batch_tokens": BATCH_TOKENS, "micro_tokens": BATCH_TOKENS,
+        "max_steps": STEPS, "epochs": 10, "precision": "bf16", "evaluate_every": 0, "checkpoint_every": 0,
+    }  # fmt: skip
+    outcome = run_stage("pretrain", run_folder(scratch / "run", config, corpus=rows))
+    rate = outcome.metrics("tokens_per_second")
+    figure = sorted(rate)[len(rate) // 2]
+    peak = matrix_peak()
+    # Two for a product and a sum, three for the forward pass and the two products of the backward pass.
+    parameters = outcome.result["model"]["parameters"]  # the output matrix is the embedding, and read once
+    attention = LAYERS * CONTEXT * HIDDEN  # of a causal row, on average half of it, queries with keys and with values
+    flops = 6 * (parameters + attention) * figure
+    return figure, outcome.peak_gb, {
+        "parameters": parameters, "peak_TFLOPs": f"{peak / 1e12:.3f}", "of_peak": f"{flops / peak:.3f}",
+        "vocabulary": VOCABULARY,
+    }  # fmt: skip
+
+
+def matrix_peak(size: int = 2048, seconds: float = 3.0) -> float:
+    """Floating-point operations a second of bf16 matrix products, the best of those of `seconds`."""
+    a, b = (torch.randn(size, size, dtype=torch.bfloat16) for _ in range(2))
+    best, until = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        for _ in range(4):
+            torch.mm(a, b)
+        best = max(best, 4 * 2 * size**3 / (time.perf_counter() - began))
+    return best
