@@ -69,7 +69,7 @@ def test_a_failure_says_why_and_offers_to_go_on(as_root: Client, demo: Demo) -> 
 def test_the_report_has_its_figures_and_samples(as_root: Client, demo: Demo) -> None:
     Demo.objects.update(state=Demo.State.DONE, step=len(STEPS), report=REPORT)
     shown = as_root.get(page(demo)).content.decode()
-    assert "75 %" in shown
+    assert "75\N{NO-BREAK SPACE}%" in shown
     assert "- apple\n- pear\n- plum" in shown
 
 

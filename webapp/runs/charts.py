@@ -74,6 +74,7 @@ def words(name: str) -> str:
     """A metric's name as a person reads it."""
     text = re.sub(r"^length/(\w+)$", r"\1 length", name)
     text = text.replace("objective/", "").replace("_avg", "").replace("heldout_", "held-out ")
+    text = text.replace("rlhf_reward", "reward after penalties").replace("non_score_reward", "KL penalty")
     text = text.replace("/", ": ").replace("_", " ").replace("scores", "score")
     text = re.sub(r"\b(kl|approxkl)\b", lambda match: {"kl": "KL", "approxkl": "KL of the update"}[match[0]], text)
     return text[:1].upper() + text[1:]

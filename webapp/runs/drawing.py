@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from webapp.runs.lineage import COLUMNS, Lineage, Node
 
-WIDTH, HEIGHT = 196, 52  # of a box
+WIDTH, HEIGHT = 210, 52  # of a box
 GAP, LEAD = 42, 22  # between columns, between rows
 TOP = 34  # room for the columns' titles
 LETTERS = 22  # what fits in a box

@@ -6,9 +6,11 @@ from typing import Any, Final, NamedTuple, cast
 
 from pydantic import BaseModel, ValidationError
 
-from training.contract import SETTINGS, STAGES, Settings, Stage, describe
+from training.contract import SETTINGS, STAGES, LoopSettings, Settings, Stage, describe
 from webapp.errors import BadInput
 
+# Stages that take gradient steps, and so have curves.
+LEARNING: Final = frozenset(stage for stage in STAGES if issubclass(SETTINGS[stage], LoopSettings))
 LAUNCHED: Final[tuple[Stage, ...]] = tuple(stage for stage in STAGES if stage != "serve")
 
 

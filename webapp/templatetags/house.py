@@ -29,7 +29,7 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 @register.filter
 def percent(value: float | None, digits: int = 0) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return "–" if value is None else f"{100 * value:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 @register.filter

@@ -19,7 +19,7 @@ from webapp.registry.views import person
 from webapp.runs import folders, selectors, services
 from webapp.runs.charts import charts, words
 from webapp.runs.models import Run
-from webapp.runs.stages import LAUNCHED, NEEDS
+from webapp.runs.stages import LAUNCHED, LEARNING, NEEDS
 
 PAGE = 25
 MOST_COMPARED = 8
@@ -119,6 +119,7 @@ def activity_context(run: Run) -> dict[str, Any]:
     log = folders.log_tail(run)
     return {
         "run": run,
+        "learns": run.stage in LEARNING,
         "samples": selectors.samples_of(run),
         "warnings": selectors.warnings_of(run),
         "log": log,
