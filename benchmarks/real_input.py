@@ -37,11 +37,11 @@ SAMPLING: Final = {"temperature": 1.0, "max_new_tokens": 64}
 CONFIGS: Final[dict[str, Json]] = {
     "corpus": {},
     "tokenizer": {"vocabulary": 4096, "context": CONTEXT},
-    "pretrain": {"layers": 4, "hidden": 256, "heads": 8, "context": CONTEXT, "epochs": 4, "learning_rate": 3e-3},
+    "pretrain": {"layers": 4, "hidden": 256, "heads": 8, "context": CONTEXT, "epochs": 3, "learning_rate": 3e-3},
     "sft": {"epochs": 2, "learning_rate": 1e-3, "batch_tokens": 4096, "max_tokens": CONTEXT},
     "reward": {"epochs": 1, "learning_rate": 3e-4, "batch_tokens": 8192, "max_tokens": CONTEXT},
     "ppo": {
-        "steps": 60, "prompts_per_step": 64, "epochs": 2, "learning_rate": 1e-4, "kl_coefficient": 0.1,
+        "steps": 40, "prompts_per_step": 64, "epochs": 2, "learning_rate": 1e-4, "kl_coefficient": 0.1,
         "sampling": SAMPLING, "max_prompt_tokens": 256,
     },
     "evaluate": {"sampling": SAMPLING, "max_tokens": CONTEXT},
