@@ -12,7 +12,8 @@ unknown keys are errors on the way in. This module imports neither torch nor Dja
     sft        demonstrations.jsonl, heldout.jsonl?            model/
     reward     rankings.jsonl, heldout.jsonl?                  model/ (one scalar head)
     ppo        prompts.jsonl, heldout.jsonl?, corpus.jsonl?    model/ (the policy)
-    dpo        rankings.jsonl, heldout.jsonl?                  model/
+    dpo, kto   rankings.jsonl, heldout.jsonl?                  model/
+    grpo       prompts.jsonl, heldout.jsonl?                   model/
     sample     prompts.jsonl                                   output/samples.jsonl
     evaluate   text.jsonl? demonstrations.jsonl?               output/rankings.jsonl?, output/samples.jsonl?,
                rankings.jsonl? prompts.jsonl? (at least one)    output/baseline.jsonl?
@@ -29,7 +30,9 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-Stage = Literal["corpus", "tokenizer", "pretrain", "sft", "reward", "ppo", "dpo", "evaluate", "sample", "serve"]
+Stage = Literal[
+    "corpus", "tokenizer", "pretrain", "sft", "reward", "ppo", "dpo", "kto", "grpo", "evaluate", "sample", "serve"
+]  # fmt: skip
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 CONFIG: Final = "config.json"
@@ -175,6 +178,8 @@ INPUTS: Final[dict[Stage, dict[str, bool]]] = {
     "reward": {"rankings": True, "heldout": False},
     "ppo": {"prompts": True, "heldout": False, "corpus": False},
     "dpo": {"rankings": True, "heldout": False},
+    "kto": {"rankings": True, "heldout": False},
+    "grpo": {"prompts": True, "heldout": False},
     "evaluate": {"text": False, "demonstrations": False, "rankings": False, "prompts": False},
     "sample": {"prompts": True},
     "serve": {},
@@ -444,6 +449,48 @@ class DPOSettings(LoopSettings):
     lora: LoraSettings = Field(default_factory=LoraSettings)
 
 
+class KTOSettings(LoopSettings):
+    """Kahneman-Tversky optimisation through TRL (Ethayarajh et al. 2024, arXiv:2402.01306): learns from replies that are
+    good or bad by themselves, not from pairs."""
+
+    stage: Literal["kto"] = "kto"
+    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
+    epochs: float = setting(1.0, "Passes over the replies.", gt=0)
+    max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
+    max_tokens: int = setting(512, "Prompt and reply are cut to this length.", unit="tokens", ge=16)
+    min_rows: int = setting(20, "Fewest rankings to start with.", ge=1, advanced=True)
+    beta: float = setting(0.1, "Strength of the pull to the reference.", gt=0)
+    desirable_weight: float = setting(1.0, "Weight of the loss on good replies.", ge=0, advanced=True)
+    undesirable_weight: float = setting(1.0, "Weight of the loss on bad replies.", ge=0, advanced=True)
+    learning_rate: float = setting(2e-5, "Peak learning rate.", gt=0, le=1)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+
+
+class GRPOSettings(LoopSettings):
+    """Group relative policy optimisation through TRL (Shao et al. 2024, arXiv:2402.03300): PPO without a value, each reply
+    measured against the others to its prompt. Replies come from our own engine."""
+
+    stage: Literal["grpo"] = "grpo"
+    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
+    reward: str = source("", "folder of the reward model, or function:<registered name>", kind="reward")
+    steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
+    prompts_per_step: int = setting(8, "Prompts in one rollout.", unit="prompts", ge=1)
+    samples_per_prompt: int = setting(
+        8, "Replies drawn for each prompt, to be measured against each other.", ge=2, le=64
+    )
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    max_prompt_tokens: int = setting(
+        256, "Longer prompts are left out, and counted.", unit="tokens", ge=8, advanced=True
+    )
+    beta: float = setting(0.04, "Weight of the KL divergence from the reference; 0 none.", ge=0)
+    clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
+    scale_rewards: bool = setting(True, "Divide a group's advantages by the deviation of its rewards.", advanced=True)
+    learning_rate: float = setting(1e-5, "Peak learning rate.", gt=0, le=1)
+    log_every: int = setting(1, "Steps between metric events.", unit="steps", ge=1, advanced=True)
+    min_rows: int = setting(1, "Fewest prompts to start with.", ge=1, advanced=True)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+
+
 class SampleSettings(Settings):
     stage: Literal["sample"] = "sample"
     policy: str = source("", "model that replies", kind="policy")
@@ -481,7 +528,7 @@ class ServeSettings(Settings):
 
 Config = Annotated[
     CorpusSettings | TokenizerSettings | PretrainSettings | SFTSettings | RewardSettings | PPOSettings | DPOSettings
-    | SampleSettings | EvaluateSettings | ServeSettings,
+    | KTOSettings | GRPOSettings | SampleSettings | EvaluateSettings | ServeSettings,
     Field(discriminator="stage"),
 ]  # fmt: skip
 
@@ -493,6 +540,8 @@ SETTINGS: Final[dict[Stage, type[Settings]]] = {
     "reward": RewardSettings,
     "ppo": PPOSettings,
     "dpo": DPOSettings,
+    "kto": KTOSettings,
+    "grpo": GRPOSettings,
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,
     "serve": ServeSettings,

@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from training.contract import InputError, LoopSettings, LoraSettings, PretrainSettings, Settings
+from training.memory import check_fits
 from training.rundir import Run
 
 ADAPTER: Final = "adapter_config.json"
@@ -109,6 +110,7 @@ def load_causal(
     dtype = torch.float32 if trainable and not adapter_only else compute.dtype
     base = adapter_base(source)
     check_source(base or source, "model")
+    check_fits(base or source, device=compute.device, learning=trainable, dtype=dtype, adapter=adapter_only)
     model: CausalModel = read_weights(base or source, dtype)
     if base:
         try:

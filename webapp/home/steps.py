@@ -15,6 +15,7 @@ from webapp.runs.models import Run
 
 ENOUGH_RANKINGS: Final = 20
 MOST: Final = 3
+IMPROVING: Final = {"ppo", "dpo", "kto", "grpo"}  # stages that learn from what people prefer
 BASE: Final = {"corpus": "Clean the text", "tokenizer": "Train a tokenizer", "pretrain": "Pretrain"}
 
 
@@ -68,7 +69,7 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
     under_way = list(runs.filter(state__in=UNDER_WAY).order_by("id"))
     doing = {run.stage for run in under_way}
     made = set(ModelVersion.objects.filter(project=project, archived_at=None).values_list("stage", flat=True))
-    tuned = made & {"sft", "ppo", "dpo"}
+    tuned = made & {"sft", *IMPROVING}
     made |= doing  # what a run is about to make is not missing
     steps = [watching(under_way)] if under_way else []
 
@@ -96,7 +97,7 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
         "run_launch", "reward",
     )  # fmt: skip
     missing(
-        "reward" in made and not made & {"ppo", "dpo"},
+        "reward" in made and not made & IMPROVING,
         "Improve the policy", "The reward model is ready.", "Set up PPO", "run_launch", "ppo",
     )  # fmt: skip
     missing(

@@ -20,6 +20,7 @@ from webapp.runs.stages import settings_of
 RULE_OF_THUMB = 30e9  # floating-point operations a second
 START = 12.0  # seconds that any run takes to start and to save
 CHARACTERS_A_TOKEN = 4.0
+ROLLING_OUT = ("ppo", "grpo")
 UNKNOWN_PARAMETERS = 3_000_000
 TEXT_A_SECOND = 400_000.0  # characters that cleaning and tokenizer training get through
 
@@ -67,11 +68,11 @@ def work_of(
     if stage in ("corpus", "tokenizer"):
         return characters
     parameters = float((base.parameters if base else None) or size_of(config))
-    if stage in ("ppo", "sample", "evaluate"):
+    if stage in (*ROLLING_OUT, "sample", "evaluate"):
         return (
             parameters
             * generated(stage, config, snapshots)
-            * (2 + (6 * config.get("epochs", 1) + 6 if stage == "ppo" else 0))
+            * (2 + (6 * config.get("epochs", 1) + 6 if stage in ROLLING_OUT else 0))
         )
     tokens = characters / CHARACTERS_A_TOKEN * float(config.get("epochs", 1))
     if most := config.get("max_steps"):
@@ -83,7 +84,7 @@ def generated(stage: Stage, config: dict[str, Any], snapshots: list[Snapshot]) -
     """Tokens of prompts and replies; a reply is taken to be two thirds of the longest allowed."""
     sampling = config.get("sampling", {})
     length = sampling.get("max_new_tokens", 96) * 2 / 3 + 40
-    if stage == "ppo":
+    if stage in ROLLING_OUT:
         return length * float(config["steps"]) * config["prompts_per_step"] * config.get("samples_per_prompt", 1)
     part = "heldout" if stage == "evaluate" else None
     rows = sum(

@@ -32,10 +32,12 @@ NEW_SNAPSHOT = "A new snapshot of all there is now"
 START_WITH: dict[Stage, tuple[str, ...]] = {  # which stages' models come to mind first, as the base
     "sft": ("pretrain",),
     "reward": ("sft",),
-    "ppo": ("sft", "ppo", "dpo"),
+    "ppo": ("sft", "ppo", "grpo", "dpo", "kto"),
+    "grpo": ("sft", "grpo", "ppo", "dpo", "kto"),
     "dpo": ("sft",),
-    "sample": ("ppo", "dpo", "sft"),
-    "evaluate": ("ppo", "dpo", "sft"),
+    "kto": ("sft",),
+    "sample": ("ppo", "grpo", "dpo", "kto", "sft"),
+    "evaluate": ("ppo", "grpo", "dpo", "kto", "sft"),
 }
 
 

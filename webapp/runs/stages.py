@@ -36,6 +36,13 @@ NEEDS: Final[dict[Stage, Needs]] = {
         "Improve a model by what its reward model prefers.", {"prompts": True}, base=True, reward=True, corpus_run=False
     ),
     "dpo": Needs("Improve a model from rankings, without a reward model.", {"rankings": True}, base=True),
+    "kto": Needs("Improve a model from what people found good and bad.", {"rankings": True}, base=True),
+    "grpo": Needs(
+        "Improve a model by comparing its replies to one prompt, scored by a reward model.",
+        {"prompts": True},
+        base=True,
+        reward=True,
+    ),
     "evaluate": Needs(
         "Measure models on what was held out of training.",
         {"demonstrations": False, "rankings": False, "prompts": False},
@@ -55,6 +62,8 @@ DATA_FILES: Final[dict[Stage, dict[str, str]]] = {
     "sft": {"demonstrations": "train", "heldout": "heldout"},
     "reward": {"rankings": "train", "heldout": "heldout"},
     "dpo": {"rankings": "train", "heldout": "heldout"},
+    "kto": {"rankings": "train", "heldout": "heldout"},
+    "grpo": {"prompts": "train", "heldout": "heldout"},
     "ppo": {"prompts": "train", "heldout": "heldout"},
     "sample": {"prompts": "all"},
     "evaluate": {"demonstrations": "heldout", "rankings": "heldout", "prompts": "heldout"},

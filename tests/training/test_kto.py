@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from tests.training.test_dpo import preference
+from tests.training.test_reward import BAD, GOOD, rankings
+from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
+from training.chatformat import ChatFormat
+from training.contract import InputError, RankingRow, Turn
+from training.kto import judged_replies, rotated
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return toy_policy(tmp_path_factory.mktemp("policy") / "model")
+
+
+def settings(policy, **changed) -> dict:
+    return {
+        "stage": "kto", "policy": str(policy), "learning_rate": 2e-3, "epochs": 4, "batch_tokens": 1000,
+        "evaluate_every": 0, "checkpoint_every": 0, **changed,
+    }  # fmt: skip
+
+
+def test_the_policy_comes_to_prefer_what_people_found_good(policy, tmp_path):
+    folder = run_folder(tmp_path, settings(policy), rankings=rankings(40, 1), heldout=rankings(8, 2))
+    result = run_here(folder)
+    before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (policy, folder / "model"))
+    asked = ("is the sea 3?", f"{GOOD} cat", f"{BAD} cat")
+    assert preference(after, *asked) > preference(before, *asked) + 1
+    assert (result["counts"]["good"], result["counts"]["bad"]) == (40, 40)
+    assert {"loss", "rewards/margins"} <= {name for event in events(folder, "metric") for name in event["values"]}
+
+
+def test_an_adapter_learns_alone(policy, tmp_path):
+    folder = run_folder(tmp_path, settings(policy, lora={"rank": 2}, max_steps=2), rankings=rankings(20, 1))
+    assert run_here(folder)["model"]["kind"] == "adapter"
+
+
+def test_the_middle_of_a_ranking_is_neither_good_nor_bad():
+    chat = ChatFormat(toy_tokenizer())
+    asked = [Turn(**turn) for turn in turns("which?")]
+    row = RankingRow(id="r", messages=asked, replies=["yes", "no", "sea", "sky"], groups=[[2], [0, 3], [1]])
+    found = [(one["completion_ids"], one["label"]) for one in judged_replies([row], chat, 64)]
+    assert found == [(chat.reply("sea", asked), True), (chat.reply("no", asked), False)]
+    tied = row.model_copy(update={"groups": [[0, 1, 2, 3]]})
+    assert judged_replies([tied], chat, 64) == []
+
+
+def test_each_reply_is_mismatched_with_another_of_its_pass():
+    rows = [{"completion_ids": [i]} for i in range(5)]
+    assert [one["KL_completion_ids"] for one in rotated(rows, 3)] == [[2], [0], [1], [4], [3]]
+
+
+def test_rankings_of_nothing_but_ties_are_a_sentence(policy, tmp_path):
+    rows = [{**row, "groups": [[0, 1, 2, 3]]} for row in rankings(20, 1)]
+    with pytest.raises(InputError, match="kto: no ranking puts one reply above another"):
+        run_here(run_folder(tmp_path, settings(policy), rankings=rows))

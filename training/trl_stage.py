@@ -1,0 +1,150 @@
+"""What the stages that TRL computes share: its arguments made from our settings; its logs, saves and stops told as the
+events, checkpoints and result of every other stage."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from peft import PeftModel
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+
+from training.chatformat import ChatFormat
+from training.contract import MODEL, LoopSettings
+from training.folder import PARTIAL
+from training.loop import Learner, schedule
+from training.models import CausalModel, Compute, save_model
+from training.rundir import Run, Stopped
+
+WORK: Final = "trl" + PARTIAL  # where TRL writes; what is left there by a killed process goes at the next start
+TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
+
+
+class Steps(NamedTuple):
+    micro: int  # rows in one pass
+    passes: int  # of one optimiser step
+    total: int  # optimiser steps
+
+
+def steps_of(lengths: Sequence[int], config: Any) -> Steps:
+    """Rows of these lengths in tokens: a pass takes as many as fit into micro_tokens at the longest one's length, and a
+    step gathers passes up to batch_tokens."""
+    micro = max(1, min(config.micro_tokens // max(lengths), len(lengths)))
+    in_step = max(1, min(round(config.batch_tokens / (sum(lengths) / len(lengths))), len(lengths)))
+    micro = min(micro, in_step)
+    passes = max(1, round(in_step / micro))
+    total = max(1, math.ceil(len(lengths) * config.epochs / (micro * passes)))
+    return Steps(micro, passes, min(total, config.max_steps) if config.max_steps else total)
+
+
+def arguments(run: Run[Any], compute: Compute, steps: Steps, *, heldout: bool) -> dict[str, Any]:
+    """What every TRL trainer is told."""
+    config: LoopSettings = run.config
+    cpu = compute.device.type == "cpu"
+    return {
+        "output_dir": str(run.folder / WORK),
+        "per_device_train_batch_size": steps.micro,
+        "per_device_eval_batch_size": steps.micro,
+        "gradient_accumulation_steps": steps.passes,
+        "max_steps": steps.total,
+        "max_grad_norm": config.grad_clip,
+        "seed": config.seed,
+        "logging_steps": config.log_every,
+        "eval_strategy": "steps" if heldout and config.evaluate_every else "no",
+        "eval_steps": config.evaluate_every or None,
+        "save_strategy": "steps" if config.checkpoint_every else "no",
+        "save_steps": config.checkpoint_every or 500,
+        "use_cpu": cpu,
+        "bf16": compute.dtype is torch.bfloat16,
+        "dataloader_pin_memory": not cpu,
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+
+
+def optimizers(
+    model: CausalModel, config: LoopSettings, compute: Compute, total: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """Ours, with our schedule."""
+    optimizer = Learner({"policy": model}, config, compute).optimizer
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: schedule(min(1.0, step / total), 1 / total, config.warmup, config.schedule, config.final_lr),
+    )
+    return optimizer, rate
+
+
+def train(run: Run[Any], trainer: Trainer, total: int, *, heldout: bool) -> dict[str, float]:
+    """To the end, from the last checkpoint where there is one; the final figures. Raises Stopped after SIGTERM, with a
+    checkpoint written."""
+    teller = Teller(run, total)
+    trainer.add_callback(teller)
+    found: list[Path] = []
+    run.resume(found.append)
+    with run.timed("training"):
+        trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    if teller.stopped:
+        shutil.rmtree(run.folder / WORK)
+        raise Stopped
+    if heldout:
+        with run.timed("evaluation"):
+            trainer.evaluate()
+    shutil.rmtree(run.folder / WORK, ignore_errors=True)
+    return teller.figures | {"steps": float(trainer.state.global_step)}
+
+
+def save(run: Run[Any], model: CausalModel, chat: ChatFormat) -> None:
+    if isinstance(model, PeftModel) and TRL_REFERENCE in model.peft_config:
+        model.delete_adapter(TRL_REFERENCE)
+    with run.writing(MODEL) as folder:
+        save_model(model, chat.tokenizer, folder, chat.stop_ids)
+
+
+class Teller(TrainerCallback):
+    """Turns what TRL logs and saves into events and checkpoints of the run folder, and stops TRL when asked."""
+
+    def __init__(self, run: Run[Any], total: int) -> None:
+        self.run = run
+        self.total = total
+        self.stopped = False
+        self.figures: dict[str, float] = {}
+
+    def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        step, minutes = state.global_step, self.run.config.minutes
+        self.run.progress(step, self.total, "learning")
+        if step >= self.total:
+            return
+        if self.run.stopping:
+            self.stopped = control.should_save = control.should_training_stop = True
+        elif minutes and self.run.elapsed() > 60 * minutes:
+            control.should_training_stop = True
+
+    def on_log(
+        self, _args: Any, state: TrainerState, _control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        figures = {}
+        for name, value in (logs or {}).items():
+            if not isinstance(value, int | float) or "runtime" in name or "per_second" in name:
+                continue
+            if name.startswith("train_") or name in {"epoch", "total_flos"}:
+                continue
+            figures[name.replace("eval_", "heldout_", 1)] = float(value)
+        self.figures |= figures
+        if figures:
+            self.run.metric(state.global_step, figures)
+
+    def on_save(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Move what TRL has written into a checkpoint of the run folder, which is there whole or not at all."""
+        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.global_step >= self.total:
+            shutil.rmtree(written)
+            return
+        with self.run.checkpoint(state.global_step) as folder:
+            for path in written.iterdir():
+                shutil.move(path, folder / path.name)
+        written.rmdir()
