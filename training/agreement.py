@@ -3,6 +3,7 @@ would have reached."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -72,10 +73,32 @@ def agreement(
         "longer_is_better": longer,
         "gap_decided": sum(abs(c.difference) for c in decided) / len(decided),
     }
+    metrics |= reliability([c.difference for c in decided])
     if tied:
         metrics["gap_tied"] = sum(abs(c.difference) for c in tied) / len(tied)
     counts = {"comparisons": len(decided), "ties": len(tied), **_by_origin(decided, right)}
     return Agreement(metrics, accuracy, counts, temperature)
+
+
+def reliability(differences: Sequence[float]) -> dict[str, float]:
+    """How far the probabilities that score differences stand for can be believed. differences: of decided comparisons,
+    the better reply's score less the other's.
+
+    The model believes with sigmoid(|difference|) that the reply it prefers is the better one. `reliability/0.7` is how
+    often that was so where it believed 0.65 to 0.75, and `ece` the expected calibration error: the mean distance of
+    belief and truth over such bins, weighed by their comparisons (Guo et al. 2017, arXiv:1706.04599, equation 3).
+    """
+    bins: dict[float, list[tuple[float, float]]] = {}
+    for difference in differences:
+        belief = 1 / (1 + math.exp(-abs(difference)))
+        right = 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
+        bins.setdefault(round(belief, 1), []).append((belief, right))
+    found: dict[str, float] = {"ece": 0.0}
+    for middle, pairs in sorted(bins.items()):
+        believed, true = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+        found[f"reliability/{middle:.1f}"] = true
+        found["ece"] += abs(believed - true) * len(pairs) / len(differences)
+    return found
 
 
 def _length_correlation(

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from training.agreement import agreement
+from training.agreement import agreement, reliability
 from training.contract import RankingRow, Turn
 
 
@@ -71,3 +71,18 @@ def test_sources_and_annotators_are_counted():
 
 def test_rankings_that_decide_nothing_have_no_accuracy():
     assert agreement([ranking([[0, 1]])], [[1.0, 0.0]], [[1, 1]]) is None
+
+
+def test_reliability_is_belief_against_truth():
+    believed = 1 / (1 + math.exp(-0.85))  # 0.70
+    found = reliability([0.85, 0.85, 0.85, -0.85])
+    assert found == pytest.approx({"ece": abs(believed - 0.75), "reliability/0.7": 0.75})
+
+
+def test_equal_scores_are_believed_and_right_by_half():
+    assert reliability([0.0, 0.0]) == {"ece": 0.0, "reliability/0.5": 0.5}
+
+
+def test_the_error_weighs_the_bins_by_their_comparisons():
+    sure = 1 / (1 + math.exp(-10))
+    assert reliability([10.0, 10.0, -10.0, 0.0])["ece"] == pytest.approx(0.75 * (sure - 2 / 3))

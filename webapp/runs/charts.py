@@ -32,6 +32,7 @@ GROUPS = (
     Group("Size of the update", "", r"policy/(approxkl|clipfrac)_avg|val/clipfrac_avg"),
     Group("Gradient norm", "", r".*grad_norm"),
     Group("Learning rate", "", r"learning_rate.*"),
+    Group("Right where it believes so much", "share", r"(heldout_)?reliability/.*"),
     Group("Time of a step", "seconds", r"time/.*"),
 )
 FIRST = 9  # charts of this many groups are open from the start, the others fold
