@@ -13,7 +13,8 @@ COPY webapp webapp
 COPY annotations annotations
 COPY templates templates
 COPY static static
-COPY training/__init__.py training/contract.py training/
+COPY training/__init__.py training/
+COPY training/contract training/contract
 
 ENV PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 TUTELAGE_HOME=/data DJANGO_SETTINGS_MODULE=webapp.settings
 USER tutelage

@@ -1,6 +1,6 @@
 """python -m training STAGE RUN_DIR
 
-Runs one stage in its run folder. The config is validated before torch is imported; see training/contract.py for the
+Runs one stage in its run folder. The config is validated before torch is imported; see training/contract/ for the
 files of a run folder and the exit statuses.
 """
 

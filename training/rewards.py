@@ -1,17 +1,21 @@
 """Rewards that are written down instead of learned: for toy tasks, for tests, and for goals a formula can state.
 
-A config names one as `function:NAME` in place of a reward model's folder. A project's own are added by registering them
-before the stage starts.
+A config names one as `function:NAME` in place of a reward model's folder. Functions of your own are registered by the
+modules that TUTELAGE_REWARDS names, separated by commas; whoever runs the training worker sets it, so a config alone
+never decides what code runs.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable, Sequence
 
 from training.contract import InputError, Turn
 
 RewardFunction = Callable[[Sequence[Turn], str], float]
 PREFIX = "function:"
+OWN = "TUTELAGE_REWARDS"
 _REGISTERED: dict[str, RewardFunction] = {}
 
 
@@ -29,10 +33,22 @@ def reward_function(name: str) -> Callable[[RewardFunction], RewardFunction]:
 def find_reward_function(reference: str) -> RewardFunction:
     """The function that `function:<name>` names. Raises InputError where there is none."""
     name = reference.removeprefix(PREFIX)
+    register_own()
     if name not in _REGISTERED:
         known = ", ".join(PREFIX + known for known in sorted(_REGISTERED))
         raise InputError(f"no reward function is named {reference}; there are {known}", code="reward_missing")
     return _REGISTERED[name]
+
+
+def register_own() -> None:
+    """Import the modules that TUTELAGE_REWARDS names. Raises InputError where one cannot be imported."""
+    for module in filter(None, map(str.strip, os.environ.get(OWN, "").split(","))):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever a module of somebody's does at its import
+            raise InputError(
+                f"{OWN}: {module} cannot be imported ({type(error).__name__}: {error})", code="reward_missing"
+            ) from error
 
 
 @reward_function("brevity")

@@ -99,7 +99,7 @@ def test_an_image_runs_as_nobody_special_on_the_python_that_the_lock_is_for(path
 def test_the_web_image_holds_no_training():
     assert {source for source in copied(ROOT / "docker" / "web.Dockerfile") if source.startswith("training")} == {
         "training/__init__.py",
-        "training/contract.py",
+        "training/contract",
     }
 
 

@@ -82,3 +82,19 @@ def test_prompts_that_fit_are_encoded_to_where_the_assistant_speaks():
 
 def test_ragged_rows_are_padded_with_zeros():
     assert padded([[1.0], [2.0, 3.0]]).tolist() == [[1, 0], [2, 3]]
+
+
+def test_a_module_of_ones_own_registers_rewards(tmp_path, monkeypatch):
+    (tmp_path / "own_rewards.py").write_text(
+        "from training.rewards import reward_function\n\n\n"
+        "@reward_function('own')\ndef own(messages, reply):\n    return 7.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("TUTELAGE_REWARDS", "own_rewards")
+    assert find_reward_function("function:own")([], "hello") == 7.0
+
+
+def test_a_module_that_cannot_be_imported_is_named(monkeypatch):
+    monkeypatch.setenv("TUTELAGE_REWARDS", "no_such_module")
+    with pytest.raises(InputError, match="TUTELAGE_REWARDS: no_such_module cannot be imported"):
+        find_reward_function("function:brevity")

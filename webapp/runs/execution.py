@@ -34,12 +34,25 @@ GRACE = 300.0  # seconds that a stage has to write a checkpoint when asked to st
 ORPHAN_GRACE = 30.0
 
 # What a training process may know of its surroundings; credentials of the database and the broker are not among it.
-PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "TEMP", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "TEMP",
+    "LD_LIBRARY_PATH",
+    "VIRTUAL_ENV",
+    "SSL_CERT_FILE",
+    "TUTELAGE_REWARDS",
+)
 PASSED_ON_PREFIXES = (
     "CUDA_",
     "NVIDIA_",
     "NCCL_",
     "OMP_",
+    "GOMP_",
     "MKL_",
     "OPENBLAS_",
     "TORCH",
@@ -124,7 +137,8 @@ def train(run: Run, folder: Path, heart: Heart) -> tuple[int, int]:
 
 def environment() -> dict[str, str]:
     passed = {key: value for key, value in os.environ.items() if key in PASSED_ON or key.startswith(PASSED_ON_PREFIXES)}
-    return passed | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return passed | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path}
 
 
 def follow(run: Run, events: Path, since: int, child: subprocess.Popen[bytes], heart: Heart) -> None:

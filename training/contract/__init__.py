@@ -1,0 +1,172 @@
+"""The run folder: what a caller writes, what training writes back.
+
+A caller (the site, a person, a notebook) makes a folder with `config.json` and `data/*.jsonl`, and starts
+`python -m training STAGE RUN_DIR`. Training appends to `events.jsonl`, keeps `checkpoint-N/`, and ends with `model/` or
+`output/` and `result.json`. Every file is described here as a pydantic model, so both sides read the same definition;
+unknown keys are errors on the way in. This module imports neither torch nor Django.
+
+    stage      reads data/                                     writes
+    corpus     documents.jsonl                                 output/corpus.jsonl, output/heldout.jsonl, output/dropped.jsonl
+    tokenizer  corpus.jsonl                                    model/ (tokenizer and chat template only)
+    pretrain   corpus.jsonl, heldout.jsonl?                    model/
+    sft        demonstrations.jsonl, heldout.jsonl?            model/
+    reward     rankings.jsonl, heldout.jsonl?                  model/ (one scalar head)
+    ppo        prompts.jsonl, heldout.jsonl?, corpus.jsonl?    model/ (the policy)
+    dpo, kto   rankings.jsonl, heldout.jsonl?                  model/
+    grpo       prompts.jsonl, heldout.jsonl?                   model/
+    sample     prompts.jsonl                                   output/samples.jsonl
+    evaluate   text.jsonl? demonstrations.jsonl?               output/rankings.jsonl?, output/samples.jsonl?,
+               rankings.jsonl? prompts.jsonl? (at least one)    output/baseline.jsonl?
+    serve      nothing                                         nothing: it answers HTTP until it is stopped
+
+Exit status of every stage: 0 done; 1 failed, with a `failed` event that carries the sentence for a person;
+2 the config or the data do not fit (nothing was started); 143 stopped by SIGTERM after writing a checkpoint.
+"""
+
+from __future__ import annotations
+
+from training.contract.config import (
+    CONFIG_FILE,
+    SETTINGS,
+    Config,
+    describe,
+    read_config,
+)
+from training.contract.events import (
+    EVENT,
+    Checkpoint,
+    Done,
+    Event,
+    EventBase,
+    Failed,
+    Metric,
+    Progress,
+    Sample,
+    Warn,
+)
+from training.contract.policy_stages import (
+    DPOSettings,
+    GRPOSettings,
+    KTOSettings,
+    PPOSettings,
+)
+from training.contract.result import (
+    Result,
+)
+from training.contract.rows import (
+    INPUTS,
+    ROWS,
+    DemonstrationRow,
+    DroppedRow,
+    PromptRow,
+    RankingRow,
+    Row,
+    SampleRow,
+    ScoresRow,
+    TextRow,
+    Turn,
+    row_type,
+)
+from training.contract.settings import (
+    LoopSettings,
+    LoraSettings,
+    SamplingSettings,
+    Settings,
+    setting,
+    source,
+)
+from training.contract.stages import (
+    CONFIG,
+    DATA,
+    EVENTS,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INVALID,
+    EXIT_STOPPED,
+    LOCK,
+    LOG,
+    MODEL,
+    OUTPUT,
+    RESULT,
+    STAGES,
+    InputError,
+    Stage,
+    TrainingError,
+)
+from training.contract.text_stages import (
+    CorpusSettings,
+    PretrainSettings,
+    RewardSettings,
+    SFTSettings,
+    TokenizerSettings,
+)
+from training.contract.using_stages import (
+    EvaluateSettings,
+    SampleSettings,
+    ServeSettings,
+)
+
+__all__ = [
+    "CONFIG",
+    "CONFIG_FILE",
+    "DATA",
+    "EVENT",
+    "EVENTS",
+    "EXIT_DONE",
+    "EXIT_FAILED",
+    "EXIT_INVALID",
+    "EXIT_STOPPED",
+    "INPUTS",
+    "LOCK",
+    "LOG",
+    "MODEL",
+    "OUTPUT",
+    "RESULT",
+    "ROWS",
+    "SETTINGS",
+    "STAGES",
+    "Checkpoint",
+    "Config",
+    "CorpusSettings",
+    "DPOSettings",
+    "DemonstrationRow",
+    "Done",
+    "DroppedRow",
+    "EvaluateSettings",
+    "Event",
+    "EventBase",
+    "Failed",
+    "GRPOSettings",
+    "InputError",
+    "KTOSettings",
+    "LoopSettings",
+    "LoraSettings",
+    "Metric",
+    "PPOSettings",
+    "PretrainSettings",
+    "Progress",
+    "PromptRow",
+    "RankingRow",
+    "Result",
+    "RewardSettings",
+    "Row",
+    "SFTSettings",
+    "Sample",
+    "SampleRow",
+    "SampleSettings",
+    "SamplingSettings",
+    "ScoresRow",
+    "ServeSettings",
+    "Settings",
+    "Stage",
+    "TextRow",
+    "TokenizerSettings",
+    "TrainingError",
+    "Turn",
+    "Warn",
+    "describe",
+    "read_config",
+    "row_type",
+    "setting",
+    "source",
+]

@@ -1,0 +1,132 @@
+"""Settings of the stages that improve a policy by what people prefer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from training.contract.settings import LoopSettings, LoraSettings, SamplingSettings, setting, source
+
+
+class PPOSettings(LoopSettings):
+    """PPO from human feedback (Ouyang et al. 2022, arXiv:2203.02155; Schulman et al. 2017, arXiv:1707.06347)."""
+
+    stage: Literal["ppo"] = "ppo"
+    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
+    reward: str = source("", "folder of the reward model, or function:<registered name>", kind="reward")
+    steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
+    prompts_per_step: int = setting(32, "Prompts in one rollout.", unit="prompts", ge=1)
+    samples_per_prompt: int = setting(1, "Replies drawn for each prompt of a rollout.", ge=1, le=64, advanced=True)
+    epochs: int = setting(4, "Passes over each rollout.", ge=1, le=32)
+    minibatches: int = setting(1, "Optimiser steps in each pass.", ge=1, le=64, advanced=True)
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    max_prompt_tokens: int = setting(
+        256, "Longer prompts are left out, and counted.", unit="tokens", ge=8, advanced=True
+    )
+    learning_rate: float = setting(1e-4, "Peak learning rate of the policy.", gt=0, le=1)
+    value_learning_rate: float = setting(
+        0.0, "Peak learning rate of the value head; 0 as the policy's.", ge=0, le=1, advanced=True
+    )
+    schedule: Literal["cosine", "linear", "constant"] = setting(
+        "linear", "How the learning rate falls after the warm-up.", advanced=True
+    )
+    kl_coefficient: float = setting(0.05, "Weight of the KL divergence from the reference in the reward.", ge=0)
+    kl_target: float = setting(
+        0.0, "Adapt the weight so that the KL a reply stays near this; 0 keeps it fixed.", unit="nats", ge=0
+    )
+    kl_horizon: int = setting(2000, "How slowly the weight adapts.", unit="episodes", ge=1, advanced=True)
+    kl_estimator: Literal["k1", "k3"] = setting(
+        "k1", "Estimator of the token's KL (Schulman 2020): k1 is unbiased, k3 is never negative.", advanced=True
+    )
+    update_kl_stop: float = setting(
+        0.2,
+        "Leave a rollout's remaining passes when the update moved this far; 0 never.",
+        unit="nats",
+        ge=0,
+        advanced=True,
+    )
+    gamma: float = setting(1.0, "Discount.", ge=0, le=1, advanced=True)
+    gae_lambda: float = setting(
+        0.95, "GAE's lambda (Schulman et al. 2015, arXiv:1506.02438).", ge=0, le=1, advanced=True
+    )
+    clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
+    value_clip: float = setting(0.2, "Clipping range of the value; 0 none.", ge=0, advanced=True)
+    value_weight: float = setting(0.1, "Weight of the value loss.", ge=0, advanced=True)
+    entropy_weight: float = setting(0.0, "Weight of the entropy bonus.", ge=0, advanced=True)
+    whiten_advantages: bool = setting(
+        True, "Scale advantages to mean 0 and deviation 1 over the replies' tokens.", advanced=True
+    )
+    normalise_rewards: bool = setting(True, "Centre scores and divide them by their running deviation.", advanced=True)
+    reward_clip: float = setting(5.0, "Clip normalised scores to this range; 0 none.", ge=0, advanced=True)
+    no_end_penalty: float = setting(1.0, "Subtracted from the normalised score of a reply that did not end.", ge=0)
+    length_penalty: float = setting(0.0, "Subtracted from the normalised score for each 100 tokens.", ge=0)
+    ptx_weight: float = setting(
+        0.0, "Weight of the language-model loss on data/corpus.jsonl (PPO-ptx).", ge=0, advanced=True
+    )
+    value_warmup: int = setting(2, "Steps in which only the value learns.", unit="steps", ge=0, advanced=True)
+    evaluate_every: int = setting(
+        20, "Steps between held-out evaluations; 0 only at the end.", unit="steps", ge=0, advanced=True
+    )
+    checkpoint_every: int = setting(
+        20, "Steps between checkpoints; 0 only when stopped.", unit="steps", ge=0, advanced=True
+    )
+    log_every: int = setting(1, "Steps between metric events.", unit="steps", ge=1, advanced=True)
+    min_rows: int = setting(1, "Fewest prompts to start with.", ge=1, advanced=True)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+
+
+class DPOSettings(LoopSettings):
+    """Direct preference optimisation through TRL (Rafailov et al. 2023, arXiv:2305.18290)."""
+
+    stage: Literal["dpo"] = "dpo"
+    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
+    epochs: float = setting(1.0, "Passes over the pairs.", gt=0)
+    max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
+    max_tokens: int = setting(512, "Prompt and reply are cut to this length.", unit="tokens", ge=16)
+    min_rows: int = setting(20, "Fewest rankings to start with.", ge=1, advanced=True)
+    beta: float = setting(0.1, "Strength of the pull to the reference.", gt=0)
+    learning_rate: float = setting(2e-5, "Peak learning rate.", gt=0, le=1)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+
+
+class KTOSettings(LoopSettings):
+    """Kahneman-Tversky optimisation through TRL (Ethayarajh et al. 2024, arXiv:2402.01306): learns from replies that are
+    good or bad by themselves, not from pairs."""
+
+    stage: Literal["kto"] = "kto"
+    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
+    epochs: float = setting(1.0, "Passes over the replies.", gt=0)
+    max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
+    max_tokens: int = setting(512, "Prompt and reply are cut to this length.", unit="tokens", ge=16)
+    min_rows: int = setting(20, "Fewest rankings to start with.", ge=1, advanced=True)
+    beta: float = setting(0.1, "Strength of the pull to the reference.", gt=0)
+    desirable_weight: float = setting(1.0, "Weight of the loss on good replies.", ge=0, advanced=True)
+    undesirable_weight: float = setting(1.0, "Weight of the loss on bad replies.", ge=0, advanced=True)
+    learning_rate: float = setting(2e-5, "Peak learning rate.", gt=0, le=1)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+
+
+class GRPOSettings(LoopSettings):
+    """Group relative policy optimisation through TRL (Shao et al. 2024, arXiv:2402.03300): PPO without a value, each reply
+    measured against the others to its prompt. Replies come from our own engine."""
+
+    stage: Literal["grpo"] = "grpo"
+    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
+    reward: str = source("", "folder of the reward model, or function:<registered name>", kind="reward")
+    steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
+    prompts_per_step: int = setting(8, "Prompts in one rollout.", unit="prompts", ge=1)
+    samples_per_prompt: int = setting(
+        8, "Replies drawn for each prompt, to be measured against each other.", ge=2, le=64
+    )
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    max_prompt_tokens: int = setting(
+        256, "Longer prompts are left out, and counted.", unit="tokens", ge=8, advanced=True
+    )
+    beta: float = setting(0.04, "Weight of the KL divergence from the reference; 0 none.", ge=0)
+    clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
+    scale_rewards: bool = setting(True, "Divide a group's advantages by the deviation of its rewards.", advanced=True)
+    learning_rate: float = setting(1e-5, "Peak learning rate.", gt=0, le=1)
+    log_every: int = setting(1, "Steps between metric events.", unit="steps", ge=1, advanced=True)
+    min_rows: int = setting(1, "Fewest prompts to start with.", ge=1, advanced=True)
+    lora: LoraSettings = Field(default_factory=LoraSettings)

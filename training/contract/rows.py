@@ -1,0 +1,131 @@
+"""Rows of data/*.jsonl and output/*.jsonl."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from training.contract.stages import Stage
+
+
+class Row(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(description="what the caller calls this row, e.g. ranking:12; comes back in results")
+
+
+class Turn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class TextRow(Row):
+    """One document, as collected (documents.jsonl) or cleaned (corpus.jsonl, heldout.jsonl, text.jsonl)."""
+
+    text: str
+    source: str = ""
+    format: Literal["text", "html"] = "text"
+
+
+class DroppedRow(Row):
+    """A document that cleaning left out: a line of output/dropped.jsonl."""
+
+    reason: str = Field(description="too short, no text, other language, copy, near copy")
+    detail: str = Field("", description="of what it is a copy, which language it is in, ...")
+    start: str = Field(description="its first 200 characters")
+
+
+class PromptRow(Row):
+    """A conversation up to and including the user's turn that wants a reply."""
+
+    messages: list[Turn] = Field(min_length=1)
+
+
+class DemonstrationRow(Row):
+    """A conversation that ends with the assistant's turn to learn; earlier assistant turns are learned too."""
+
+    messages: list[Turn] = Field(min_length=2)
+    weight: float = Field(1.0, ge=0)
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _ends_with_the_assistant(self) -> DemonstrationRow:
+        if self.messages[-1].role != "assistant":
+            raise ValueError("the last message must be the assistant's")
+        return self
+
+
+class RankingRow(Row):
+    """One person's ordering of K replies to one prompt. `groups` holds indices into `replies`, best group first; replies
+    that share a group are tied. `[[2], [0, 1]]`: reply 2 beats 0 and 1, which tie."""
+
+    messages: list[Turn] = Field(min_length=1)
+    replies: list[str] = Field(min_length=2)
+    groups: list[list[int]] = Field(min_length=1)
+    strength: float | None = Field(None, ge=0, description="how much better, where the person said so")
+    weight: float = Field(1.0, ge=0, description="the annotator's reliability")
+    annotator: str = ""
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _groups_are_a_partition(self) -> RankingRow:
+        if sorted(i for group in self.groups for i in group) != list(range(len(self.replies))):
+            raise ValueError("groups must name each reply exactly once")
+        return self
+
+
+class SampleRow(Row):
+    """A reply that a model gave: a line of output/samples.jsonl. `id` is `<prompt id>#<k>`."""
+
+    prompt_id: str
+    messages: list[Turn]
+    reply: str
+    tokens: int = Field(ge=0, description="length of the reply, end-of-text token included where it was produced")
+    finish: Literal["stop", "length"]
+    logprob: float = Field(description="mean log-probability a token, natural logarithm")
+    reward: float | None = None
+
+
+class ScoresRow(Row):
+    """What a reward says of a ranking's replies, in their order: a line of output/rankings.jsonl, under the ranking's
+    id."""
+
+    scores: list[float]
+    agrees: float = Field(
+        ge=0, le=1, description="share of the person's decided comparisons that it sees so; 0.5: equal"
+    )
+
+
+ROWS: Final[dict[str, type[Row]]] = {
+    "documents": TextRow,
+    "corpus": TextRow,
+    "text": TextRow,
+    "prompts": PromptRow,
+    "demonstrations": DemonstrationRow,
+    "rankings": RankingRow,
+}
+
+# Which files of data/ a stage needs (True) or may use (False), and what its rows are. `heldout` has the rows of the first.
+INPUTS: Final[dict[Stage, dict[str, bool]]] = {
+    "corpus": {"documents": True},
+    "tokenizer": {"corpus": True},
+    "pretrain": {"corpus": True, "heldout": False},
+    "sft": {"demonstrations": True, "heldout": False},
+    "reward": {"rankings": True, "heldout": False},
+    "ppo": {"prompts": True, "heldout": False, "corpus": False},
+    "dpo": {"rankings": True, "heldout": False},
+    "kto": {"rankings": True, "heldout": False},
+    "grpo": {"prompts": True, "heldout": False},
+    "evaluate": {"text": False, "demonstrations": False, "rankings": False, "prompts": False},
+    "sample": {"prompts": True},
+    "serve": {},
+}
+
+
+def row_type(stage: Stage, name: str) -> type[Row]:
+    """The model of a line of data/<name>.jsonl for `stage`."""
+    first = next(iter(INPUTS[stage]), name)
+    return ROWS[first if name == "heldout" else name]

@@ -1,0 +1,93 @@
+"""What every stage takes: the base of config.json's models, and the parts that several of them share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+def setting(default: Any, description: str, *, unit: str = "", advanced: bool = False, **constraints: Any) -> Any:
+    """A field a person may change on the launch form."""
+    return Field(
+        default, description=description, json_schema_extra={"unit": unit, "advanced": advanced}, **constraints
+    )
+
+
+def source(default: Any, description: str, *, kind: str) -> Any:
+    """A field the caller fills with a path or name: `kind` is tokenizer, base, policy or reward. Never on the form."""
+    return Field(default, description=description, json_schema_extra={"source": kind})
+
+
+class Settings(BaseModel):
+    """What every stage takes."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    seed: int = setting(
+        0, "Seeds every random choice; the same seed and data give the same result.", ge=0, advanced=True
+    )
+    threads: int = setting(0, "CPU threads; 0 takes all there are.", unit="threads", ge=0, le=256, advanced=True)
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto", "Where to compute; auto takes a GPU if there is one.", advanced=True
+    )
+
+
+class LoopSettings(Settings):
+    """What the stages that take gradient steps share."""
+
+    learning_rate: float = setting(3e-4, "Peak learning rate.", gt=0, le=1)
+    batch_tokens: int = setting(8192, "Tokens in one optimiser step, padding not counted.", unit="tokens", ge=64)
+    micro_tokens: int = setting(
+        4096,
+        "Most tokens, padding counted, in one forward pass; lower it when memory is short.",
+        unit="tokens",
+        ge=32,
+        advanced=True,
+    )
+    warmup: float = setting(0.05, "Share of the steps over which the learning rate rises.", ge=0, le=1, advanced=True)
+    schedule: Literal["cosine", "linear", "constant"] = setting(
+        "cosine", "How the learning rate falls after the warm-up.", advanced=True
+    )
+    final_lr: float = setting(0.1, "Where the schedule ends, as a share of the peak.", ge=0, le=1, advanced=True)
+    weight_decay: float = setting(0.01, "AdamW weight decay on matrices.", ge=0, le=1, advanced=True)
+    beta2: float = setting(0.95, "AdamW second-moment decay.", gt=0, lt=1, advanced=True)
+    grad_clip: float = setting(
+        1.0, "Gradient norm above which gradients are scaled down; 0 never.", ge=0, advanced=True
+    )
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", "Arithmetic of the matrix products; auto takes bf16 where the device is faster with it.", advanced=True
+    )
+    minutes: float = setting(0.0, "Stop after this long and keep the model; 0 runs all steps.", unit="minutes", ge=0)
+    log_every: int = setting(5, "Steps between metric events.", unit="steps", ge=1, advanced=True)
+    evaluate_every: int = setting(
+        50, "Steps between held-out evaluations; 0 only at the end.", unit="steps", ge=0, advanced=True
+    )
+    checkpoint_every: int = setting(
+        50, "Steps between checkpoints; 0 only when stopped.", unit="steps", ge=0, advanced=True
+    )
+    keep_checkpoints: int = setting(2, "Older checkpoints are deleted.", ge=1, advanced=True)
+
+
+class LoraSettings(BaseModel):
+    """A low-rank adapter in place of full fine-tuning (Hu et al. 2021, arXiv:2106.09685)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rank: int = setting(0, "Rank of the adapter; 0 trains every weight.", ge=0, le=512)
+    alpha: float = setting(16.0, "Scale of the adapter, divided by its rank.", gt=0, advanced=True)
+    dropout: float = setting(0.0, "Dropout inside the adapter.", ge=0, lt=1, advanced=True)
+    targets: str = setting("all-linear", "Module names that get an adapter, separated by commas.", advanced=True)
+
+
+class SamplingSettings(BaseModel):
+    """How a reply is drawn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: float = setting(
+        1.0, "0 always takes the likeliest token; 1 samples as the model believes.", ge=0, le=5
+    )
+    top_p: float = setting(1.0, "Sample from the likeliest tokens that hold this share of the probability.", gt=0, le=1)
+    top_k: int = setting(0, "Sample from this many likeliest tokens; 0 all.", ge=0, advanced=True)
+    max_new_tokens: int = setting(96, "A reply is cut here.", unit="tokens", ge=1, le=32_768)

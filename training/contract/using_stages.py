@@ -1,0 +1,44 @@
+"""Settings of the stages that use models: sampling, evaluation, serving."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from training.contract.settings import SamplingSettings, Settings, setting, source
+
+
+class SampleSettings(Settings):
+    stage: Literal["sample"] = "sample"
+    policy: str = source("", "model that replies", kind="policy")
+    reward: str = source("", "reward model that scores the replies; empty leaves them unscored", kind="reward")
+    replies: int = setting(4, "Replies to each prompt.", ge=1, le=64)
+    distinct: bool = setting(True, "Draw again, a few times, where a reply repeats another one of its prompt.")
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    max_prompt_tokens: int = setting(
+        512, "Longer prompts are left out, and counted.", unit="tokens", ge=8, advanced=True
+    )
+    slots: int = setting(32, "Replies generated at once.", ge=1, le=1024, advanced=True)
+
+
+class EvaluateSettings(Settings):
+    stage: Literal["evaluate"] = "evaluate"
+    policy: str = source("", "model under test: bits per byte, loss on demonstrations, replies", kind="policy")
+    reward: str = source("", "reward model: accuracy on rankings, scores of replies", kind="reward")
+    baseline: str = source("", "model whose replies are compared with the policy's", kind="policy")
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    max_tokens: int = setting(512, "Longest text in one forward pass.", unit="tokens", ge=16, advanced=True)
+    slots: int = setting(32, "Replies generated at once.", ge=1, le=1024, advanced=True)
+
+
+class ServeSettings(Settings):
+    """`models` maps served names to folders; more come and go by /v1/load_lora_adapter and /v1/unload_lora_adapter."""
+
+    stage: Literal["serve"] = "serve"
+    host: str = "127.0.0.1"
+    port: int = Field(8300, ge=0, le=65535)
+    models: dict[str, str] = Field(default_factory=dict)
+    slots: int = Field(16, ge=1, le=1024, description="replies generated at once, for each model")
+    max_models: int = Field(8, ge=1, description="the least recently used model leaves when one more is loaded")
+    token: str = Field("", description="when set, requests need it as a bearer token")
