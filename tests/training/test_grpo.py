@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.test_ppo import prompts
-from tests.training.toys import events, run_folder, run_here, start_child, toy_policy
+from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy
 from training.contract import InputError
 from training.grpo import largest_divisor
 

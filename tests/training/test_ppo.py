@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tests.training.toys import events, run_folder, run_here, start_child, toy_policy, toy_tokenizer, turns
+from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy, toy_tokenizer, turns
 from training.chatformat import ChatFormat
 from training.contract import InputError, TrainingError, Turn
 from training.rewards import digits, reward_function
@@ -27,10 +27,6 @@ def always_three(messages, reply) -> float:
 @reward_function("not-a-number")
 def not_a_number(messages, reply) -> float:
     return float("nan")
-
-
-def prompts(n: int = 12) -> list[dict]:
-    return [{"id": f"prompt:{i}", "messages": turns(f"the cat {i}")} for i in range(n)]
 
 
 @pytest.fixture(scope="module")

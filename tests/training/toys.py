@@ -72,3 +72,7 @@ def events(folder: Path, kind: str = "") -> list[dict[str, Any]]:
 def turns(*contents: str) -> list[dict[str, str]]:
     """A conversation that the user begins."""
     return [{"role": "assistant" if i % 2 else "user", "content": content} for i, content in enumerate(contents)]
+
+
+def prompts(n: int = 12) -> list[dict]:
+    return [{"id": f"prompt:{i}", "messages": turns(f"the cat {i}")} for i in range(n)]
