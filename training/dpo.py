@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
-from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 
 from training.chatformat import ChatFormat
 from training.contract import DPOSettings, InputError, RankingRow
-from training.models import about, context_of, load_causal, load_tokenizer, prepare
+from training.models import about
 from training.preference import comparisons_of
 from training.rundir import Run
-from training.trl_stage import arguments, optimizers, save, steps_of, train
+from training.trl_stage import arguments, load_policy, optimizers, save, steps_of, train
 
 Pair = dict[str, list[int]]
 
@@ -33,15 +32,10 @@ def main(run: Run[DPOSettings]) -> None:
     config = run.config
     rows = run.rows("rankings", RankingRow, config.min_rows)
     heldout_rows = run.rows("heldout", RankingRow)
-    compute = prepare(run)
-    tokenizer = load_tokenizer(config.policy)
-    chat = ChatFormat(tokenizer, config.policy)
-    model = load_causal(config.policy, compute, lora=config.lora, trainable=True)
-    most = min(config.max_tokens, context_of(model))
+    compute, chat, model, reference, most = load_policy(run)
     pairs, heldout = pairs_of(rows, chat, most), pairs_of(heldout_rows, chat, most)
     if not pairs:
         raise InputError("dpo: no ranking puts one reply above another, so there is nothing to learn", code="no_data")
-    reference = None if isinstance(model, PeftModel) else load_causal(config.policy, compute)
     steps = steps_of([length_of(pair) for pair in pairs], config)
     trainer = PairTrainer(
         model=model,
@@ -49,7 +43,7 @@ def main(run: Run[DPOSettings]) -> None:
         args=DPOConfig(**arguments(run, compute, steps, heldout=bool(heldout)), beta=config.beta, max_length=None),
         train_dataset=Dataset.from_list(pairs),
         eval_dataset=Dataset.from_list(heldout) if heldout else None,
-        processing_class=tokenizer,
+        processing_class=chat.tokenizer,
         optimizers=optimizers(model, config, compute, steps.total),
     )
     figures = train(run, trainer, steps.total, heldout=bool(heldout))

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
-from peft import PeftModel
 from trl import KTOConfig, KTOTrainer
 
 from training.chatformat import ChatFormat
 from training.contract import InputError, KTOSettings, RankingRow
-from training.models import about, context_of, load_causal, load_tokenizer, prepare
+from training.models import about
 from training.rundir import Run
-from training.trl_stage import arguments, optimizers, save, steps_of, train
+from training.trl_stage import arguments, load_policy, optimizers, save, steps_of, train
 
 Judged = dict[str, Any]
 
@@ -32,15 +31,10 @@ def main(run: Run[KTOSettings]) -> None:
     config = run.config
     rows = run.rows("rankings", RankingRow, config.min_rows)
     heldout_rows = run.rows("heldout", RankingRow)
-    compute = prepare(run)
-    tokenizer = load_tokenizer(config.policy)
-    chat = ChatFormat(tokenizer, config.policy)
-    model = load_causal(config.policy, compute, lora=config.lora, trainable=True)
-    most = min(config.max_tokens, context_of(model))
+    compute, chat, model, reference, most = load_policy(run)
     judged, heldout = judged_replies(rows, chat, most), judged_replies(heldout_rows, chat, most)
     if len({one["label"] for one in judged}) < 2:
         raise InputError("kto: no ranking puts one reply above another, so there is nothing to learn", code="no_data")
-    reference = None if isinstance(model, PeftModel) else load_causal(config.policy, compute)
     steps = steps_of([length_of(one) for one in judged], config)
     steps = steps._replace(micro=max(2, steps.micro))  # what a reply gains is measured against others of its pass
     trainer = JudgedTrainer(
@@ -55,7 +49,7 @@ def main(run: Run[KTOSettings]) -> None:
         ),
         train_dataset=Dataset.from_list(rotated(judged, steps.micro)),
         eval_dataset=Dataset.from_list(rotated(heldout, steps.micro)) if heldout else None,
-        processing_class=tokenizer,
+        processing_class=chat.tokenizer,
         optimizers=optimizers(model, config, compute, steps.total),
     )
     figures = train(run, trainer, steps.total, heldout=bool(heldout))

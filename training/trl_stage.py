@@ -17,11 +17,30 @@ from training.chatformat import ChatFormat
 from training.contract import MODEL, LoopSettings
 from training.folder import PARTIAL
 from training.loop import Learner, schedule
-from training.models import CausalModel, Compute, save_model
+from training.models import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare, save_model
 from training.rundir import Run, Stopped
 
 WORK: Final = "trl" + PARTIAL  # where TRL writes; what is left there by a killed process goes at the next start
 TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
+
+
+class Policy(NamedTuple):
+    """What learns, and what it is held to: a frozen copy, or none where only an adapter learns over the base."""
+
+    compute: Compute
+    chat: ChatFormat
+    model: CausalModel
+    reference: CausalModel | None
+    most: int  # tokens of prompt and reply
+
+
+def load_policy(run: Run[Any]) -> Policy:
+    config = run.config
+    compute = prepare(run)
+    chat = ChatFormat(load_tokenizer(config.policy), config.policy)
+    model = load_causal(config.policy, compute, lora=config.lora, trainable=True)
+    reference = None if isinstance(model, PeftModel) else load_causal(config.policy, compute)
+    return Policy(compute, chat, model, reference, min(config.max_tokens, context_of(model)))
 
 
 class Steps(NamedTuple):
