@@ -41,6 +41,7 @@ def test_a_day_on_the_keyboard(day: Project, ann: User, open_page):
     page.keyboard.press("Control+Enter")
     title(page, "Rank 4 replies")
     assert Demonstration.objects.get(author=ann).response.text == "Because the wind lifts it."
+    expect(page.locator(".reply").first).to_be_focused()
 
     for digit in "2133":
         page.keyboard.press(digit)
