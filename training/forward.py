@@ -6,24 +6,20 @@ T is the length of a packed row, M the number of positions that are read, H the 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from training.contract import InputError
+from training.logprobs import CHUNK, Read, read
 from training.models import CausalModel, unwrap
-from training.packing import Packed, TextBatch, Trunk, moved, pack
+from training.packing import Packed, TextBatch, moved, pack
+from training.trunk import Trunk
 
-CHUNK: Final = 1 << 24  # logits held at once: 64 MiB in float32
 SAME: Final = 1e-3
-
-
-class Read(NamedTuple):
-    logprobs: Tensor  # (M,)
-    entropy: Tensor  # (M,), zeros where not wanted
 
 
 class Forward:
@@ -34,6 +30,9 @@ class Forward:
         self.model = model
         self.base = unwrap(model)
         self.trunk = Trunk(self.base.base_model)
+        config = self.base.config.get_text_config()
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma
+        self.scale = scale_of(config)
         self._hold_against_whole_model()
 
     @property
@@ -47,15 +46,10 @@ class Forward:
     def logits(self, hidden: Tensor) -> Tensor:
         """(M, H) -> (M, V)"""
         logits = self.base.get_output_embeddings()(hidden)
-        config = self.base.config.get_text_config()
-        if scale := getattr(config, "logit_scale", None):  # Cohere
-            logits = logits * scale
-        if scale := getattr(config, "logits_scaling", None):  # Granite
-            logits = logits / scale
-        if scale := getattr(config, "lm_head_multiplier", None):  # Falcon-H1
-            logits = logits * scale
-        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
-            logits = torch.tanh(logits / cap) * cap
+        if self.scale != 1:
+            logits = logits * self.scale
+        if self.cap:
+            logits = torch.tanh(logits / self.cap) * self.cap
         return logits
 
     def read(
@@ -68,20 +62,26 @@ class Forward:
         entropy_gradient: bool = False,
     ) -> Read:
         """Natural log-probabilities of targets (M,) and entropies from hidden states (M, H), a bounded number of logits
-        at a time. Entropies cost two passes over the logits: they are zeros unless wanted."""
+        at a time. Entropies cost passes over the logits: they are zeros unless wanted."""
+
+        head = self.base.get_output_embeddings()
+        if not self.cap and type(head) is nn.Linear:
+            found = read(hidden, head.weight, head.bias, targets, self.scale / temperature, entropy=entropy)
+        else:
+            found = self._read_in_parts(hidden, targets, temperature, entropy)
+        return found if entropy_gradient else Read(found.logprobs, found.entropy.detach())
+
+    def _read_in_parts(self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool) -> Read:
+        """For heads that are more than a matrix."""
 
         def part(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             logprobs, log_p = chosen_logprobs(self.logits(hidden), targets, temperature)
-            if not entropy:
-                return logprobs, torch.zeros_like(logprobs)
-            return logprobs, entropy_of(log_p if entropy_gradient else log_p.detach())
+            return logprobs, entropy_of(log_p) if entropy else torch.zeros_like(logprobs)
 
         step = max(1, CHUNK // self.base.config.get_text_config().vocab_size)
-        if len(targets) <= step:
-            return Read(*part(hidden, targets))
         parts = []
         for some, wanted in zip(hidden.split(step), targets.split(step), strict=True):
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() and len(targets) > step:
                 parts.append(checkpoint(part, some, wanted, use_reentrant=False))
             else:
                 parts.append(part(some, wanted))
@@ -102,6 +102,13 @@ class Forward:
                 "so it cannot be trained here; take another model",
                 code="model_unsupported",
             )
+
+
+def scale_of(config: Any) -> float:
+    """By what the product of hidden states and output embeddings is multiplied."""
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+    return float(scale * (getattr(config, "lm_head_multiplier", None) or 1.0))  # Falcon-H1
 
 
 def chosen_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:

@@ -7,23 +7,16 @@ multiple of eight tokens, so that those of like length form one dense block for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import PreTrainedModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from torch import Tensor
 
-NAME: Final = "one_by_one"
 SEQUENCE: Final = 8
 ROW: Final = 64
-SAME: Final = 1e-3  # of the largest hidden state: more than rounding is another computation
 Ids = Sequence[int] | NDArray[np.integer]
 
 
@@ -88,107 +81,3 @@ def text_batch(
 def moved(packed: Packed, device: torch.device) -> Packed:
     ids, positions, starts, lengths, blocks = packed
     return Packed(ids.to(device), positions.to(device), starts.to(device), lengths.to(device), blocks)
-
-
-def attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001 (none is made for this attention)
-    *,
-    blocks: list[tuple[int, int]],
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention of each sequence to itself, for transformers' attention interface.
-
-    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d)
-    """
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    sizes = [n * width for n, width in blocks]
-    seen = []
-    for block, *parts in zip(blocks, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True):
-        q, k, v = (part.unflatten(1, block).transpose(0, 1) for part in parts)  # (n, heads, L, d)
-        one = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scaling, dropout_p=dropout if module.training else 0.0
-        )
-        seen.append(one.transpose(1, 2).flatten(0, 1))
-    return torch.cat(seen)[None], None
-
-
-ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
-
-
-@contextmanager
-def attending_one_by_one(model: PreTrainedModel) -> Iterator[None]:
-    config = model.config
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
-@dataclass
-class Trunk:
-    """A language model up to its last hidden states.
-
-    Models whose attention does not look at all earlier tokens alike, or goes other ways than transformers' attention
-    interface, compute on padded sequences instead; which it is, is found out by computing a few tokens both ways.
-    """
-
-    model: PreTrainedModel  # the base model, without its output matrix
-
-    def __post_init__(self) -> None:
-        self.packs = attends_to_all(self.model.config.get_text_config()) and self._agrees()
-
-    def hidden(self, packed: Packed) -> Tensor:
-        """Last hidden states (T, H) of the row; only those at the sequences' own tokens mean anything."""
-        return self._packed(packed) if self.packs else self._padded(packed)
-
-    def _packed(self, packed: Packed) -> Tensor:
-        with attending_one_by_one(self.model):
-            found = self.model(
-                input_ids=packed.ids, position_ids=packed.positions, use_cache=False, blocks=packed.blocks
-            )
-        return found.last_hidden_state[0]
-
-    def _padded(self, packed: Packed) -> Tensor:
-        places = torch.arange(int(packed.lengths.max()), device=packed.lengths.device)
-        within = places < packed.lengths[:, None]
-        flat = (packed.starts[:, None] + places)[within]
-        ids = packed.ids.new_zeros(within.shape)
-        ids[within] = packed.ids[0, flat]
-        hidden = self.model(input_ids=ids, use_cache=False).last_hidden_state
-        row = hidden.new_zeros(packed.ids.shape[1], hidden.shape[2])
-        return row.index_put((flat,), hidden[within])
-
-    @torch.no_grad()
-    def _agrees(self) -> bool:
-        embedding = self.model.get_input_embeddings()
-        draw = np.random.default_rng(0)
-        packed = pack([draw.integers(0, embedding.num_embeddings, n) for n in (5, 9, 2)], 0)
-        packed = moved(packed, embedding.weight.device)
-        training = self.model.training
-        self.model.eval()
-        try:
-            one, other = self._packed(packed), self._padded(packed)
-        except (TypeError, ValueError, RuntimeError):
-            return False
-        finally:
-            self.model.train(training)
-        starts, lengths = packed.starts.tolist(), packed.lengths.tolist()
-        own = [place for start, n in zip(starts, lengths, strict=True) for place in range(start, start + n)]
-        return bool((one - other)[own].abs().max() <= SAME * other[own].abs().max())
-
-
-def attends_to_all(config: Any) -> bool:
-    """Whether no layer looks through a window only, which a few tokens would not show."""
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    return not windowed and kinds <= {"full_attention"}

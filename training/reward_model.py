@@ -22,7 +22,8 @@ from training.batching import Sizes, micro_batches
 from training.chatformat import ChatFormat
 from training.contract import InputError, LoraSettings, Turn
 from training.models import DAMAGE, CausalModel, Compute, check_source, damaged, load_causal, load_tokenizer, unwrap
-from training.packing import Packed, Trunk, moved, pack
+from training.packing import Packed, moved, pack
+from training.trunk import Trunk
 
 MICRO_TOKENS = 8192
 

@@ -21,8 +21,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from training import llama
 from training.forward import Forward
-from training.packing import ROW, SEQUENCE, Trunk, pack, text_batch
+from training.packing import ROW, SEQUENCE, pack, text_batch
+from training.trunk import Trunk
 
 CPU = torch.device("cpu")
 SHAPE = {
@@ -68,6 +70,50 @@ def test_gradients_are_those_of_the_sequences_alone(name: str) -> None:
         (-logprobs[torch.arange(len(ids) - 1), torch.tensor(ids[1:], dtype=torch.long)].sum()).backward()
     for ours, slow in zip(packed, model.parameters(), strict=True):
         assert torch.allclose(ours, slow.grad, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_the_trunk_written_out_is_the_modules_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hidden states and the gradients of all weights, biases and norms included, in float32 and bf16."""
+    batch = text_batch(SEQUENCES, [[True] * len(ids) for ids in SEQUENCES], 0, CPU)
+    for tolerance, half in ((1e-5, False), (3e-2, True)):
+        found = []
+        for written_out in (True, False):
+            model = model_of(name)
+            draw = torch.Generator().manual_seed(1)
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight.add_(torch.randn(weight.shape, generator=draw), alpha=0.1)
+            monkeypatch.setattr(llama, "FAMILY", (name,) if written_out else ())
+            assert llama.supports(model.base_model) == written_out
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                losses = Forward(model).losses(batch)
+            losses.sum().backward()
+            found.append([losses.detach(), *(p.grad for p in model.parameters())])
+        for ours, theirs in zip(*found, strict=True):
+            assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
+def test_passes_in_half_precision_stay_near_those_in_full(name: str) -> None:
+    forward = Forward(model_of(name))
+    batch = text_batch(SEQUENCES, [[True] * len(ids) for ids in SEQUENCES], 0, CPU)
+    whole = forward.losses(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = forward.losses(batch)
+    assert forward.trunk.packs
+    assert torch.allclose(half, whole, atol=0.05)
+    assert not torch.equal(half, whole)
+
+
+def test_frozen_weights_and_dropout_are_left_to_the_modules() -> None:
+    model = model_of("llama").base_model
+    assert llama.supports(model)
+    model.embed_tokens.weight.requires_grad_(False)
+    assert not llama.supports(model)
+    assert llama.supports(model.requires_grad_(False))
+    assert not llama.supports(model.to(torch.bfloat16))
+    assert not llama.supports(LlamaForCausalLM(LlamaConfig(**SHAPE, attention_dropout=0.1)).base_model)
 
 
 def test_an_adapter_is_part_of_the_pass() -> None:

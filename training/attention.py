@@ -1,0 +1,169 @@
+"""Causal attention of packed sequences, each to itself, with its gradient.
+
+T is the length of the packed row, d the width of a head. On a CPU the forward pass is torch's flash kernel. Its
+backward kernel takes two to four times as long in bf16 as the matrix products it is made of while sequences are short,
+so there these are written out. On other devices torch chooses, and differentiates.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+Blocks = list[tuple[int, int]]  # (n, L): n sequences of L tokens, one after another
+SHARES: Final = 1 << 22  # attention weights held at once in the backward pass
+LONG: Final = {torch.bfloat16: 768}  # sequences from which torch's backward kernel is faster
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> tuple[Tensor, list[Tensor]]:
+    """What each token sees, (T, heads, d), and the blocks' log-sums (n, heads, L), on a CPU; no gradient is recorded.
+
+    query (T, heads, d), key and value (T, kv_heads, d)
+    """
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    seen, sums = torch.empty_like(query, memory_format=torch.contiguous_format), []
+    for block, *parts in cut(blocks, seen, query, key, value):
+        out, q, k, v = (part.unflatten(0, block).transpose(1, 2) for part in parts)
+        one, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+        out.copy_(one)
+        sums.append(log_sum)
+    return seen, sums
+
+
+def attend_backward(
+    grad: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]],
+    into: tuple[Tensor, Tensor, Tensor],
+    blocks: Blocks,
+    scale: float,
+) -> None:
+    """Write the gradients of query, key and value to `into`, for a gradient (T, heads, d) of what `attend` gave.
+
+    saved: query, key, value, and the two results of `attend`.
+    """
+    query, key, value, seen, sums = saved
+    parts = cut(blocks, grad, query, key, value, seen, *into)
+    for (block, *tensors), log_sum in zip(parts, sums, strict=True):
+        g, q, k, v, out, dq, dk, dv = (tensor.unflatten(0, block) for tensor in tensors)
+        n, width = block
+        if width >= LONG.get(q.dtype, 0):
+            _by_kernel((g, q, k, v, out), log_sum, (dq, dk, dv), scale)
+            continue
+        some = max(1, SHARES // (q.shape[2] * width * width))
+        for a in range(0, n, some):
+            within = slice(a, a + some)
+            _by_products(tuple(x[within] for x in (g, q, k, v)), tuple(x[within] for x in (dq, dk, dv)), scale)
+
+
+def cut(blocks: Blocks, *tensors: Tensor) -> Any:
+    """Each block with its part of every tensor (T, …)."""
+    sizes = [n * width for n, width in blocks]
+    return zip(blocks, *(tensor.split(sizes) for tensor in tensors), strict=True)
+
+
+def _by_kernel(saved: tuple[Tensor, ...], log_sum: Tensor, into: tuple[Tensor, ...], scale: float) -> None:
+    """All (n, L, heads or kv_heads, d)."""
+    groups = saved[1].shape[2] // saved[2].shape[2]
+    wide = [x.repeat_interleave(groups, dim=2) if x.shape[2] < saved[1].shape[2] else x for x in saved]
+    g, q, k, v, out = (x.transpose(1, 2) for x in wide)
+    found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        g, q, k, v, out, log_sum, 0.0, True, scale=scale
+    )
+    for target, gradient in zip(into, found, strict=True):
+        here = gradient.transpose(1, 2)
+        if here.shape[2] > target.shape[2]:
+            here = here.unflatten(2, (target.shape[2], groups)).sum(3)
+        target.copy_(here)
+
+
+def _by_products(saved: tuple[Tensor, ...], into: tuple[Tensor, ...], scale: float) -> None:
+    """All (n, L, heads or kv_heads, d). The heads that share a key are rows of one product; the attention weights are
+    computed anew."""
+    g, q, k, v = saved
+    n, width, heads, d = q.shape
+    shared = k.shape[2]
+    groups = heads // shared
+
+    def rows(x: Tensor) -> Tensor:  # (n, L, heads, d) -> (n * kv_heads, groups * L, d)
+        return x.reshape(n, width, shared, groups, -1).permute(0, 2, 3, 1, 4).reshape(n * shared, groups * width, -1)
+
+    def columns(x: Tensor) -> Tensor:  # (n, L, kv_heads, d) -> (n * kv_heads, L, d)
+        return x.transpose(1, 2).reshape(n * shared, width, d)
+
+    gr, kc, vc = rows(g), columns(k), columns(v)
+    qr = rows(q).mul(scale)
+    mask = later(width, g.dtype).repeat(groups, 1)
+    shares = torch.baddbmm(mask, qr, kc.transpose(1, 2)).softmax(-1)
+    into[2].copy_(torch.bmm(shares.transpose(1, 2), gr).view(n, shared, width, d).transpose(1, 2))
+    change = torch._softmax_backward_data(torch.bmm(gr, vc.transpose(1, 2)), shares, -1, g.dtype)
+    dq = torch.bmm(change, kc * scale).view(n, shared, groups, width, d)
+    into[0].unflatten(2, (shared, groups)).copy_(dq.permute(0, 3, 1, 2, 4))
+    into[1].copy_(torch.bmm(change.transpose(1, 2), qr).view(n, shared, width, d).transpose(1, 2))
+
+
+@lru_cache(32)
+def later(width: int, dtype: torch.dtype) -> Tensor:
+    """(L, L): minus infinity where the column is a later token than the row's."""
+    return torch.full((width, width), float("-inf"), dtype=dtype).triu_(1)
+
+
+class OnCPU(Function):
+    """(T, heads, d), (T, kv_heads, d) twice -> (T, heads, d)"""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> Tensor:
+        seen, sums = attend(query, key, value, blocks, scale)
+        ctx.save_for_backward(query, key, value, seen, *sums)
+        ctx.settings = blocks, scale
+        return seen
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, seen, *sums = ctx.saved_tensors
+        blocks, scale = ctx.settings
+        into = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
+        attend_backward(grad, (query, key, value, seen, sums), into, blocks, scale)
+        return *into, None, None
+
+
+def one_by_one(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001 (none is made for this attention)
+    *,
+    blocks: Blocks,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """For transformers' attention interface.
+
+    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d)
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    dropped = dropout if module.training else 0.0
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    rows = [x[0].transpose(0, 1).to(dtype) for x in (query, key, value)]
+    if kind == "cpu" and not dropped and value.shape[-1] == query.shape[-1]:
+        return OnCPU.apply(*rows, blocks, scale)[None], None
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        rows[1:] = (x.repeat_interleave(groups, dim=1) for x in rows[1:])
+    seen = []
+    for block, *parts in cut(blocks, *rows):
+        q, k, v = (part.unflatten(0, block).transpose(1, 2) for part in parts)  # (n, heads, L, d)
+        one = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropped)
+        seen.append(one.transpose(1, 2).flatten(0, 1))
+    return torch.cat(seen)[None], None
