@@ -1,8 +1,8 @@
 """The trunk of the Llama family (Llama, Mistral, Qwen2), written out for learning on a CPU.
 
-Against transformers' modules it computes query, key and value, and gate and up, in one product each; folds the norms'
-weights into the matrices behind them; keeps for the backward pass only what cannot be had again at the cost of an
-addition; and casts each number once. Matrix products are in the dtype of autocast, where that is on; the residual
+Against transformers' modules it folds the norms' weights into the matrices behind them, rotates queries and keys as
+complex numbers, in place, keeps for the backward pass only what cannot be had again for a few additions, and casts each
+number once. Matrix products are in the dtype of autocast, where that is on; the residual
 stream, norms and rotations are float32. T is the length of the packed row, H the width, d that of a head.
 """
 
@@ -33,11 +33,6 @@ class Shape(NamedTuple):
     scale: float
     dtype: torch.dtype  # of the matrix products
     blocks: Blocks
-
-    @property
-    def turned(self) -> int:
-        """Heads that are rotated: queries and keys."""
-        return self.heads + self.kv_heads
 
 
 def supports(model: PreTrainedModel) -> bool:
@@ -99,47 +94,54 @@ class Attention(Function):
         bq: Tensor | None, bk: Tensor | None, bv: Tensor | None, bo: Tensor | None,
     ) -> Tensor:  # fmt: skip
         d = 2 * rotation.shape[-1]
-        weight = in_pairs(torch.cat([wq, wk, wv]), shape.turned, d).mul_(norm).to(shape.dtype)
-        bias = None if bq is None or bk is None or bv is None else in_pairs(torch.cat([bq, bk, bv]), shape.turned, d)
+        turned = in_pairs(torch.cat([wq, wk]), d).mul_(norm).to(shape.dtype)
+        straight = (wv * norm).to(shape.dtype)
         inverse = inverse_rms(x, shape.eps)
         normed = (x * inverse).to(shape.dtype)
-        heads = linear(normed, weight, bias).view(len(x), -1, d)
-        rotate(heads[:, : shape.turned], rotation)
-        query, key, value = heads.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
+        heads = linear(normed, turned, None if bq is None else in_pairs(torch.cat([bq, bk]), d)).view(len(x), -1, d)
+        value = linear(normed, straight, bv).view(len(x), -1, d)
+        rotate(heads, rotation)
+        query, key = heads.split([shape.heads, shape.kv_heads], dim=1)
         seen, sums = attend(query, key, value, shape.blocks, shape.scale)
         out = plus(x, seen.flatten(1), wo.to(shape.dtype), bo)
         ctx.shape = shape
-        ctx.save_for_backward(x, rotation, norm, wq, wk, wv, wo, bq, bo, inverse, weight, heads, seen, *sums)
+        ctx.save_for_backward(
+            x, rotation, norm, wq, wk, wv, wo, bq, bo, inverse, turned, straight, heads, value, seen, *sums
+        )
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        x, rotation, norm, wq, wk, wv, wo, bq, bo, inverse, weight, heads, seen, *sums = ctx.saved_tensors
+        x, rotation, norm, wq, wk, wv, wo, bq, bo, inverse, turned, straight, heads, value, seen, *sums = (
+            ctx.saved_tensors
+        )
         shape: Shape = ctx.shape
-        sizes = [shape.heads, shape.kv_heads, shape.kv_heads]
-        d = heads.shape[-1]
+        sizes, d = [shape.heads, shape.kv_heads], heads.shape[-1]
         down = grad.to(shape.dtype)
-        d_heads = torch.empty_like(heads)
+        d_heads, d_value = torch.empty_like(heads), torch.empty_like(value)
         attend_backward(
-            torch.mm(down, wo.to(shape.dtype)).view_as(seen), (*heads.split(sizes, 1), seen, sums),
-            d_heads.split(sizes, 1), shape.blocks, shape.scale,
+            torch.mm(down, wo.to(shape.dtype)).view_as(seen), (*heads.split(sizes, 1), value, seen, sums),
+            (*d_heads.split(sizes, 1), d_value), shape.blocks, shape.scale,
         )  # fmt: skip
-        rotate(d_heads[:, : shape.turned], rotation.conj().resolve_conj())
-        flat = d_heads.flatten(1)
-        d_x = norm_backward(grad, torch.mm(flat, weight), x, inverse)
+        rotate(d_heads, rotation.conj().resolve_conj())
+        d_heads, d_value = d_heads.flatten(1), d_value.flatten(1)
+        d_normed = torch.addmm(torch.mm(d_heads, turned), d_value, straight)
+        d_x = norm_backward(grad, d_normed, x, inverse)
         if not ctx.needs_input_grad[4]:
             return d_x, *[None] * 11
-        joined = torch.cat([wq, wk, wv])
-        d_joined = as_halves(torch.mm(flat.t(), (x * inverse).to(shape.dtype)).float(), shape.turned, d)
-        d_norm = torch.linalg.vecdot(d_joined, joined, dim=0)
-        d_weights = d_joined.mul_(norm).split([len(wq), len(wk), len(wv)])
+        normed = (x * inverse).to(shape.dtype)
+        d_turned = as_halves(torch.mm(d_heads.t(), normed).float(), d)
+        d_straight = torch.mm(d_value.t(), normed).float()
+        d_norm = torch.linalg.vecdot(d_turned, torch.cat([wq, wk]), dim=0) + torch.linalg.vecdot(d_straight, wv, dim=0)
+        d_wq, d_wk = d_turned.mul_(norm).split([len(wq), len(wk)])
         d_wo = torch.mm(down.t(), seen.flatten(1)).float()
         d_biases: Gradients = (None, None, None)
         if bq is not None:
-            d_bias = as_halves(flat.float().sum(0), shape.turned, d)
-            d_biases = d_bias.split([len(wq), len(wk), len(wv)])
-        return d_x, None, None, d_norm, *d_weights, d_wo, *d_biases, None if bo is None else grad.sum(0)
+            d_bias = as_halves(d_heads.float().sum(0), d)
+            d_biases = (*d_bias.split([len(wq), len(wk)]), d_value.float().sum(0))
+        d_bo = None if bo is None else grad.sum(0)
+        return d_x, None, None, d_norm, d_wq, d_wk, d_straight.mul_(norm), d_wo, *d_biases, d_bo
 
 
 class MLP(Function):
@@ -149,33 +151,31 @@ class MLP(Function):
     def forward(
         ctx: Any, x: Tensor, eps: float, dtype: torch.dtype, norm: Tensor, wg: Tensor, wu: Tensor, wd: Tensor
     ) -> Tensor:
-        weight = torch.cat([wg, wu]).mul_(norm).to(dtype)
+        gates, ups = (wg * norm).to(dtype), (wu * norm).to(dtype)
         inverse = inverse_rms(x, eps)
-        joined = torch.mm((x * inverse).to(dtype), weight.t())
-        gate, up = joined.chunk(2, dim=1)
+        normed = (x * inverse).to(dtype)
+        gate, up = torch.mm(normed, gates.t()), torch.mm(normed, ups.t())
         out = plus(x, functional.silu(gate).mul_(up), wd.to(dtype), None)
-        ctx.save_for_backward(x, norm, wg, wu, wd, inverse, weight, joined)
+        ctx.save_for_backward(x, norm, wg, wu, wd, inverse, gates, ups, gate, up)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        x, norm, wg, wu, wd, inverse, weight, joined = ctx.saved_tensors
-        gate, up = joined.chunk(2, dim=1)
-        down = grad.to(joined.dtype)
-        d_acted = torch.mm(down, wd.to(joined.dtype))
+        x, norm, wg, wu, wd, inverse, gates, ups, gate, up = ctx.saved_tensors
+        down = grad.to(gate.dtype)
+        d_acted = torch.mm(down, wd.to(gate.dtype))
         acted = functional.silu(gate)
-        d_joined = torch.empty_like(joined)
-        d_gate, d_up = d_joined.chunk(2, dim=1)
-        torch.mul(d_acted, acted, out=d_up)
-        torch.ops.aten.silu_backward.grad_input(d_acted.mul_(up), gate, grad_input=d_gate)
-        d_x = norm_backward(grad, torch.mm(d_joined, weight), x, inverse)
+        d_up = d_acted * acted
+        d_gate = torch.ops.aten.silu_backward(d_acted.mul_(up), gate)
+        d_x = norm_backward(grad, torch.addmm(torch.mm(d_gate, gates), d_up, ups), x, inverse)
         if not ctx.needs_input_grad[3]:
             return d_x, *[None] * 6
         d_wd = torch.mm(down.t(), acted.mul_(up)).float()
-        d_weight = torch.mm(d_joined.t(), (x * inverse).to(joined.dtype)).float()
-        d_norm = torch.linalg.vecdot(d_weight, torch.cat([wg, wu]), dim=0)
-        return d_x, None, None, d_norm, *d_weight.mul_(norm).chunk(2), d_wd
+        normed = (x * inverse).to(gate.dtype)
+        d_gates, d_ups = torch.mm(d_gate.t(), normed).float(), torch.mm(d_up.t(), normed).float()
+        d_norm = torch.linalg.vecdot(d_gates, wg, dim=0) + torch.linalg.vecdot(d_ups, wu, dim=0)
+        return d_x, None, None, d_norm, d_gates.mul_(norm), d_ups.mul_(norm), d_wd
 
 
 def inverse_rms(x: Tensor, eps: float) -> Tensor:
@@ -212,13 +212,11 @@ def rotate(heads: Tensor, rotation: Tensor) -> None:
         heads.copy_(torch.view_as_real(pairs.mul_(rotation)).flatten(-2))
 
 
-def in_pairs(x: Tensor, turned: int, d: int) -> Tensor:
-    """Rows of the first `turned` heads (of d rows each) reordered so that the two of a rotation are neighbours."""
-    first, rest = x[: turned * d], x[turned * d :]
-    return torch.cat([first.unflatten(0, (-1, 2, d // 2)).transpose(1, 2).flatten(0, 2), rest])
+def in_pairs(x: Tensor, d: int) -> Tensor:
+    """Rows of heads (d rows each) reordered so that the two of a rotation are neighbours."""
+    return x.unflatten(0, (-1, 2, d // 2)).transpose(1, 2).flatten(0, 2)
 
 
-def as_halves(x: Tensor, turned: int, d: int) -> Tensor:
+def as_halves(x: Tensor, d: int) -> Tensor:
     """Undoes `in_pairs`."""
-    first, rest = x[: turned * d], x[turned * d :]
-    return torch.cat([first.unflatten(0, (-1, d // 2, 2)).transpose(1, 2).flatten(0, 2), rest])
+    return x.unflatten(0, (-1, d // 2, 2)).transpose(1, 2).flatten(0, 2)

@@ -7,6 +7,7 @@ arXiv:2411.09009, do on a GPU).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 CHUNK: Final = 1 << 24  # logits held at once: 64 MiB in float32
-ROWS: Final = 512  # positions worked on at once within a chunk, so that they stay in the processor's cache
+CACHED: Final = 1 << 19  # of these worked on in one go, so that they stay in the processor's cache
 
 
 class Read(NamedTuple):
@@ -35,6 +36,33 @@ def read(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, s
         return Read(*FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy))
 
 
+class Scratch:
+    """Space for the logits of some positions: those of CHUNK as products come, in turn a few positions in float32."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> None:
+        vocabulary = len(weight)
+        self.hidden, self.weight, self.bias, self.scale = hidden, weight, bias, scale
+        self.rows = max(1, CACHED // vocabulary)
+        self.at_once = min(len(hidden), max(self.rows, CHUNK // vocabulary // self.rows * self.rows))
+        self.products = hidden.new_empty(self.at_once, vocabulary)
+        self.space = torch.empty(min(self.rows, self.at_once), vocabulary, device=hidden.device)
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Which positions, and their products with the weight, to be written over."""
+        for first in range(0, len(self.hidden), self.at_once):
+            chunk = slice(first, min(first + self.at_once, len(self.hidden)))
+            products = self.products[: chunk.stop - first]
+            yield chunk, torch.mm(self.hidden[chunk], self.weight.t(), out=products)
+
+    def parts(self, chunk: slice, products: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Which positions, their products, and their logits in float32, to be written over."""
+        for a, some in zip(range(chunk.start, chunk.stop, self.rows), products.split(self.rows), strict=True):
+            x = self.space[: len(some)].copy_(some)
+            if self.bias is not None:
+                x += self.bias
+            yield slice(a, a + len(some)), some, x if self.scale == 1 else x.mul_(self.scale)
+
+
 class FromHidden(Function):
     @staticmethod
     def forward(
@@ -44,18 +72,17 @@ class FromHidden(Function):
         h, w = hidden.to(dtype), weight.to(dtype)
         log_sums = torch.empty(len(h), device=h.device)
         logprobs, entropies = torch.empty_like(log_sums), torch.zeros_like(log_sums)
-        for some, wanted, log_sum, logprob, spread in zip(
-            *(x.split(ROWS) for x in (h, targets, log_sums, logprobs, entropies)), strict=True
-        ):
-            x = logits(some, w, bias, scale)
-            most = x.amax(dim=1, keepdim=True)
-            chosen = x.gather(1, wanted[:, None])[:, 0]
-            weights = x.sub(most).exp_() if entropy else x.sub_(most).exp_()
-            total = weights.sum(dim=1)
-            torch.add(most[:, 0], total.log(), out=log_sum)
-            torch.sub(chosen, log_sum, out=logprob)
-            if entropy:
-                torch.sub(log_sum, torch.linalg.vecdot(weights, x).div_(total), out=spread)
+        scratch = Scratch(h, w, bias, scale)
+        for chunk, products in scratch.chunks():
+            for some, _, x in scratch.parts(chunk, products):
+                most = x.amax(dim=1, keepdim=True)
+                chosen = x.gather(1, targets[some, None])[:, 0]
+                weights = x.sub(most).exp_() if entropy else x.sub_(most).exp_()
+                total = weights.sum(dim=1)
+                log_sum = torch.add(most[:, 0], total.log(), out=log_sums[some])
+                torch.sub(chosen, log_sum, out=logprobs[some])
+                if entropy:
+                    torch.sub(log_sum, torch.linalg.vecdot(weights, x).div_(total), out=entropies[some])
         ctx.save_for_backward(h, w, bias, targets, log_sums, entropies if entropy else None)
         ctx.settings = scale, hidden.dtype
         ctx.set_materialize_grads(False)
@@ -68,34 +95,22 @@ class FromHidden(Function):
         scale, dtype = ctx.settings
         if d_logprobs is None:
             d_logprobs = torch.zeros_like(log_sums)
-        at_once = max(ROWS, CHUNK // len(w) // ROWS * ROWS)
         d_h = torch.empty_like(h)
         d_w = torch.zeros(w.shape, dtype=torch.float32, device=w.device) if ctx.needs_input_grad[1] else None
         d_b = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        held = torch.empty(min(at_once, len(h)), len(w), dtype=h.dtype, device=h.device)
-        for first in range(0, len(h), at_once):
-            chunk = slice(first, min(first + at_once, len(h)))
-            d_x = held[: chunk.stop - first]
-            for a in range(first, chunk.stop, ROWS):
-                some = slice(a, min(a + ROWS, chunk.stop))
-                spread = None if entropies is None or d_entropy is None else (entropies[some], d_entropy[some])
-                x = logits(h[some], w, bias, scale).sub_(log_sums[some, None])
-                change = gradient(x, targets[some], d_logprobs[some], spread).mul_(scale)
+        scratch = Scratch(h, w, bias, scale)
+        for chunk, products in scratch.chunks():
+            for some, there, x in scratch.parts(chunk, products):
+                spread = None if entropies is None or d_entropy is None else (entropies[some], scale * d_entropy[some])
+                log_p = x.sub_(log_sums[some, None])
+                change = gradient(log_p, targets[some], scale * d_logprobs[some], spread)
                 if d_b is not None:
                     d_b += change.sum(dim=0)
-                d_x[a - first : some.stop - first] = change
-            torch.mm(d_x, w, out=d_h[chunk])
+                there.copy_(change)
+            torch.mm(products, w, out=d_h[chunk])
             if d_w is not None:
-                d_w += torch.mm(d_x.t(), h[chunk])
+                d_w += torch.mm(products.t(), h[chunk])
         return d_h.to(dtype), d_w, d_b, None, None, None, None
-
-
-def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-    """(M, V) in float32, a tensor of its own."""
-    x = torch.mm(hidden, weight.t()).float()
-    if bias is not None:
-        x += bias
-    return x if scale == 1 else x.mul_(scale)
 
 
 def gradient(log_p: Tensor, targets: Tensor, grad: Tensor, spread: tuple[Tensor, Tensor] | None) -> Tensor:

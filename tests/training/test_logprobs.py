@@ -14,8 +14,8 @@ ROWS, WIDTH, VOCABULARY = 23, 16, 50
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "ROWS", 4)
-    monkeypatch.setattr(logprobs, "CHUNK", 8 * VOCABULARY)
+    monkeypatch.setattr(logprobs, "CACHED", 4 * VOCABULARY)
+    monkeypatch.setattr(logprobs, "CHUNK", 9 * VOCABULARY)
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
