@@ -7,6 +7,7 @@ so there these are written out. On other devices torch chooses, and differentiat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
 
@@ -57,10 +58,18 @@ def attend_backward(
         if width >= LONG.get(q.dtype, 0):
             _by_kernel((g, q, k, v, out), log_sum, (dq, dk, dv), scale)
             continue
-        some = max(1, SHARES // (q.shape[2] * width * width))
-        for a in range(0, n, some):
-            within = slice(a, a + some)
+        most = max(1, SHARES // (q.shape[2] * width * width))
+        for within in halves(n, most):
             _by_products(tuple(x[within] for x in (g, q, k, v)), tuple(x[within] for x in (dq, dk, dv)), scale)
+
+
+def halves(n: int, most: int) -> Iterator[slice]:
+    """0 to n in powers of two of at most `most`: few sizes, since oneDNN prepares and keeps a kernel for each."""
+    begin = 0
+    while begin < n:
+        size = 1 << min(n - begin, most).bit_length() - 1
+        yield slice(begin, begin + size)
+        begin += size
 
 
 def cut(blocks: Blocks, *tensors: Tensor) -> Any:

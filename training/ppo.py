@@ -46,7 +46,12 @@ def main(run: Run[PPOSettings]) -> None:
         run=run,
         prompts=prompts,
         heldout=heldout,
-        engine=Engine(model, tokenizer, slots=min(config.prompts_per_step * config.samples_per_prompt, MOST_SLOTS)),
+        engine=Engine(
+            model,
+            tokenizer,
+            slots=min(config.prompts_per_step * config.samples_per_prompt, MOST_SLOTS),
+            dtype=compute.dtype,
+        ),
         scorer=scorer,
         updater=Updater(config, policies, learner, compute, chat.pad_id),
         mix=PretrainingMix(config, chat, corpus, context_of(model), compute) if corpus and config.ptx_weight else None,

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training import attention
-from training.attention import OnCPU
+from training.attention import OnCPU, halves
 
 BLOCKS = [(3, 40), (1, 24), (5, 8)]
 ROW = sum(n * width for n, width in BLOCKS)
@@ -63,3 +63,8 @@ def test_what_is_passed_in_stays_as_it_is() -> None:
     OnCPU.apply(*ours, BLOCKS, SCALE).backward(grad)
     assert all(torch.equal(x.detach(), y) for x, y in zip(ours, before, strict=True))
     assert bool((grad == 1).all())
+
+
+def test_pieces_are_powers_of_two_and_leave_nothing_out() -> None:
+    assert [(s.start, s.stop) for s in halves(13, 4)] == [(0, 4), (4, 8), (8, 12), (12, 13)]
+    assert [(s.start, s.stop) for s in halves(7, 100)] == [(0, 4), (4, 6), (6, 7)]

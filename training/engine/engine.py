@@ -34,12 +34,20 @@ class Engine:
 
     model: a causal language model of transformers, PEFT-wrapped or not. live: its weights change between calls of
     `generate`, so they are read anew each time; otherwise they are read once. slots: replies generated at once.
-    prefill_tokens: most prompt tokens read between two decoding steps. context: prompt and reply fit in this many
-    tokens.
+    prefill_tokens: most prompt tokens read between two decoding steps. dtype: to compute in, where the model's
+    architecture is written out here; otherwise, and by default, that of its weights. context: prompt and reply fit in
+    this many tokens.
     """
 
     def __init__(
-        self, model: CausalModel, tokenizer: Any, *, slots: int = 32, live: bool = True, prefill_tokens: int = 2048
+        self,
+        model: CausalModel,
+        tokenizer: Any,
+        *,
+        slots: int = 32,
+        live: bool = True,
+        prefill_tokens: int = 2048,
+        dtype: torch.dtype | None = None,
     ) -> None:
         base: Any = unwrap(model)
         weight = base.get_input_embeddings().weight
@@ -48,9 +56,11 @@ class Engine:
         self.slots = slots
         self.tokenizer = tokenizer
         self._device = weight.device
-        self._cache = SlotCache(slots, min(self.context, 64), device=weight.device, dtype=weight.dtype)
+        written_out = supports(model)
+        dtype = dtype if dtype and written_out else weight.dtype
+        self._cache = SlotCache(slots, min(self.context, 64), device=weight.device, dtype=dtype)
         self._forward: Forward
-        if supports(model):
+        if written_out:
             self._forward = LlamaForward(model, self._cache, self.context)
             if not live:
                 self._forward.release()

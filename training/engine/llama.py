@@ -106,19 +106,18 @@ class LlamaForward:
         """
         n, groups = len(tokens), self.heads // self.kv_heads
         self.cache.advance(positions)
-        bias = self.cache.bias[:n, None, :length]
+        bias = self.cache.bias[:n, None, None, :length]
         rotation = self.rotation[positions][:, None]
         x = F.embedding(tokens, self.embedding)
         for i, layer in enumerate(self.layers):
             heads = self._project(layer, x, rotation)  # [n, heads, head_dim]
             query, key, value = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
             self.cache.append(i, positions, key, value)
-            keys = self.cache.keys[i].flatten(0, 1)[: n * self.kv_heads, :length]
-            values = self.cache.values[i].flatten(0, 1)[: n * self.kv_heads, :length]
-            query = query.reshape(n * self.kv_heads, groups, self.head_dim)
-            scores = torch.bmm(query, keys.transpose(1, 2)).view(n, self.heads, length)
-            shares = torch.softmax(scores.add_(bias), -1).view(n * self.kv_heads, groups, length)
-            seen = torch.bmm(shares, values).view(n, self.heads * self.head_dim)
+            # A query's heads that share a key are rows of one small product.
+            seen = F.scaled_dot_product_attention(
+                query.view(n, self.kv_heads, groups, self.head_dim),
+                self.cache.keys[i][:n, :, :length], self.cache.values[i][:n, :, :length], attn_mask=bias, scale=1.0,
+            ).view(n, -1)  # fmt: skip
             x = x + linear(seen, layer.out, layer.out_bias)
             x = x + self._mlp(layer, x)
         return self._logits(x)
