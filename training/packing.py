@@ -23,6 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 NAME: Final = "one_by_one"
 SEQUENCE: Final = 8
 ROW: Final = 64
+OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows
 SAME: Final = 1e-3  # of the largest hidden state: more than rounding is another computation
 Ids = Sequence[int] | NDArray[np.integer]
 
@@ -100,12 +101,15 @@ def attention(
     blocks: list[tuple[int, int]],
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **asked: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention of each sequence to itself, for transformers' attention interface.
 
-    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d)
+    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d). Raises ValueError for what would
+    make it another attention and a few tokens of a random model might not show.
     """
+    if unknown := [name for name in OTHERS if asked.get(name) is not None]:
+        raise ValueError(f"attention with {', '.join(unknown)} is not computed on packed sequences")
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -35,16 +35,23 @@ class Engine:
     model: a causal language model of transformers, PEFT-wrapped or not. live: its weights change between calls of
     `generate`, so they are read anew each time; otherwise they are read once. slots: replies generated at once.
     prefill_tokens: most prompt tokens read between two decoding steps. context: prompt and reply fit in this many
-    tokens.
+    tokens. stop_ids: tokens that end a reply besides those that model and tokenizer name.
     """
 
     def __init__(
-        self, model: CausalModel, tokenizer: Any, *, slots: int = 32, live: bool = True, prefill_tokens: int = 2048
+        self,
+        model: CausalModel,
+        tokenizer: Any,
+        *,
+        slots: int = 32,
+        live: bool = True,
+        prefill_tokens: int = 2048,
+        stop_ids: Iterable[int] = (),
     ) -> None:
         base: Any = unwrap(model)
         weight = base.get_input_embeddings().weight
         self.context = context_limit(base.config.get_text_config())
-        self.stop_ids = stop_ids_of(base, tokenizer)
+        self.stop_ids = stop_ids_of(base, tokenizer) | frozenset(stop_ids)
         self.slots = slots
         self.tokenizer = tokenizer
         self._device = weight.device
