@@ -159,6 +159,16 @@ def test_ppo_reads_the_right_end_token_and_padding_changes_nothing(padless: Path
     assert pieces == pytest.approx(whole, rel=1e-3, abs=1e-5)
 
 
+def test_dpo_learns_the_same_however_its_pairs_are_padded(padless: Path, tmp_path: Path) -> None:
+    rows = [ranking(i, ("yes of course" * (i + 1), "no")) for i in range(4)]
+    config = {"stage": "dpo", "policy": str(padless), "min_rows": 1, "max_steps": 1, "learning_rate": 1e-2}
+    for name, micro in (("whole", 4096), ("alone", 32)):
+        run_here(run_folder(tmp_path / name, config | {"micro_tokens": micro}, rankings=rows))
+    whole, alone = (weights(tmp_path / name / "model") for name in ("whole", "alone"))
+    assert all(torch.allclose(weight, alone[name], atol=1e-4) for name, weight in whole.items())
+    assert any(not torch.equal(weight, whole[name]) for name, weight in weights(padless).items())
+
+
 # -------------------------------------------------------------------------------------------------------- empty replies
 
 
