@@ -30,7 +30,7 @@ from training.engine import Request, SamplingParams
 from training.forward import Forward
 from training.loop import mean_figures
 from training.models import Compute, load_causal
-from training.packing import Trunk
+from training.packing import attention
 from training.policies import Policies
 from training.preference import preference_loss
 from training.pretrain import bits_per_byte, next_token_loss, stream_of
@@ -253,13 +253,13 @@ def test_evaluation_does_not_depend_on_how_it_is_batched(name: str, packs: bool,
     assert scores == pytest.approx(slow, rel=NATS, abs=NATS)
 
 
-def test_capped_attention_is_never_packed() -> None:
-    """Gemma 2's scores are capped; a few tokens of a random model would not show it."""
-    capped = tiny_model("gemma2", layer_types=["full_attention"] * 2, sliding_window=None)
-    for layer in capped.base_model.layers:
-        layer.self_attn.q_proj.weight.data.mul_(1e-3)
-    assert not Trunk(capped.base_model).packs
-    assert Trunk(tiny_model("gemma").base_model).packs
+@pytest.mark.parametrize("named", [{"softcap": 50.0}, {"s_aux": torch.zeros(2)}, {"sliding_window": 4}])
+def test_attention_of_another_kind_is_never_packed(named: dict[str, Any]) -> None:
+    """A few tokens of a random model might not show that scores are capped or seen through a window."""
+    query, key, value = (torch.randn(1, 2, 8, 4) for _ in range(3))
+    assert attention(nn.Module(), query, key, value, None, blocks=[(1, 8)], softcap=None)[0].shape == (1, 8, 2, 4)
+    with pytest.raises(ValueError, match=f"attention with {next(iter(named))} is not computed on packed sequences"):
+        attention(nn.Module(), query, key, value, None, blocks=[(1, 8)], **named)
 
 
 # ------------------------------------------------------------------------------------ saved, loaded, merged and served
