@@ -19,7 +19,7 @@ from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, Stage, TrainingEr
 from training.rundir import Stopped, open_run
 
 SPINS = "10000"  # about a tenth of a millisecond
-KERNELS = "128"  # that oneDNN and torch's caches of its operations keep, half a megabyte each; theirs is 1,024
+KERNELS = "256"  # that oneDNN and torch's caches of its operations keep, half a megabyte each; theirs is 1,024
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 

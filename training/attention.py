@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Blocks = list[tuple[int, int]]  # (n, L): n sequences of L tokens, one after another
+OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows
 SHARES: Final = 1 << 22  # attention weights held at once in the backward pass
 LONG: Final = {torch.bfloat16: 768}  # sequences from which torch's backward kernel is faster
 
@@ -154,12 +155,15 @@ def one_by_one(
     blocks: Blocks,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **asked: Any,
 ) -> tuple[Tensor, None]:
     """For transformers' attention interface.
 
-    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d)
+    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d). Raises ValueError for what would
+    make it another attention and a few tokens of a random model might not show.
     """
+    if unknown := [name for name in OTHERS if asked.get(name) is not None]:
+        raise ValueError(f"attention with {', '.join(unknown)} is not computed on packed sequences")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     dropped = dropout if module.training else 0.0
     kind = query.device.type

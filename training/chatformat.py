@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from tokenizers import Tokenizer
@@ -52,10 +53,6 @@ class Encoded:
     def targets(self) -> int:
         return sum(self.mask[1:])
 
-    def last(self, most: int) -> Encoded:
-        """The last `most` tokens."""
-        return Encoded(self.ids[-most:], self.mask[-most:])
-
 
 class ChatFormat:
     """Encodes conversations for one tokenizer. Raises InputError where the tokenizer has no chat template."""
@@ -80,8 +77,18 @@ class ChatFormat:
         self.end_id: int = tokenizer.convert_tokens_to_ids(END) if self._own else self._foreign_end(source)
         document = tokenizer.convert_tokens_to_ids(DOCUMENT) if self._own else tokenizer.eos_token_id
         self.stop_ids: list[int] = list(dict.fromkeys([self.end_id, self.end_id if document is None else document]))
+        if tokenizer.pad_token_id is None:  # one without an end-of-text token, too: see load_tokenizer
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.end_id)
         self.pad_id: int = tokenizer.pad_token_id
         self.document_id: int = self.stop_ids[-1] if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+
+    @cached_property
+    def reachable(self) -> set[int]:
+        """The tokens that text, a conversation or padding may hold: all but special tokens of no use here."""
+        turns = [Turn(role="user", content="a"), Turn(role="assistant", content="b")]
+        used = {*self.stop_ids, self.pad_id, self.document_id, *self.prompt(turns[:1]), *self.conversation(turns).ids}
+        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return used | (set(self.tokenizer.get_vocab().values()) - special)
 
     # ------------------------------------------------------------------------------------------------------- encoding
 
@@ -104,17 +111,29 @@ class ChatFormat:
         """Ids of the assistant's reply to `messages`, the stop token last: prompt(messages) + these is the exchange."""
         if self._own:
             return [*self.text(reply), self.end_id]
-        whole = self.conversation([*messages, Turn(role="assistant", content=reply)])
-        begin = len(self.prompt(messages))
-        return [token for token, spoken in zip(whole.ids[begin:], whole.mask[begin:], strict=True) if spoken]
+        whole = self._foreign_turns([*messages, Turn(role="assistant", content=reply)], last_only=True)
+        return [token for token, spoken in zip(whole.ids, whole.mask, strict=True) if spoken]
 
     def exchange(self, messages: list[Turn], reply: str, most: int) -> Encoded:
         """Prompt and reply; only this reply is in the mask. Cut to `most` tokens: the prompt from the left first,
         then, where the reply alone is longer, the reply from the right."""
         spoken = self.reply(reply, messages)[:most]
         room = most - len(spoken)
-        before = self.prompt(messages)[-room:] if room else []
+        before = self.end_of(self.prompt(messages), room)
         return Encoded([*before, *spoken], [False] * len(before) + [True] * len(spoken))
+
+    def last(self, encoded: Encoded, most: int) -> Encoded:
+        """The last `most` tokens; a token for the beginning of text stays before them."""
+        ids, mask = encoded.ids, encoded.mask
+        if len(ids) <= most:
+            return encoded
+        kept = int(most > 1 and ids[0] == self.tokenizer.bos_token_id)
+        cut = len(ids) - most + kept
+        return Encoded([*ids[:kept], *ids[cut:]], [*mask[:kept], *mask[cut:]])
+
+    def end_of(self, prompt: list[int], most: int) -> list[int]:
+        """The same of a prompt's tokens."""
+        return self.last(Encoded(prompt, [False] * len(prompt)), most).ids
 
     def conversation(self, messages: list[Turn]) -> Encoded:
         """All turns; every assistant turn with its stop token is in the mask."""
@@ -139,28 +158,33 @@ class ChatFormat:
 
     # ------------------------------------------------------------------------------------------------- foreign formats
 
-    def _foreign_turns(self, messages: list[Turn]) -> Encoded:
-        """The rendered text is tokenized once, and spans of characters say which tokens the assistant speaks."""
+    def _foreign_turns(self, messages: list[Turn], *, last_only: bool = False) -> Encoded:
+        """The rendered text is tokenized once, and spans of characters say which tokens the assistant speaks; a token
+        that reaches over an end of a span is the assistant's."""
         text = self._render(messages, open_turn=False)
-        spans = []
-        for i, turn in enumerate(messages):
-            if turn.role == "assistant":
-                before = self._render(messages[:i], open_turn=True)
-                through = self._render(messages[: i + 1], open_turn=False).rstrip()
-                if not text.startswith(through) or not through.startswith(before):
-                    raise InputError(
-                        "the model's chat template rewrites earlier turns, so what the assistant said cannot be told "
-                        "apart; take another base model, or conversations with one reply",
-                        code="no_chat_template",
-                    )
-                spans.append((len(before), len(through)))
+        first = len(messages) - 1 if last_only else 0
+        spans = [self._span(text, messages, i) for i in range(first, len(messages)) if messages[i].role == "assistant"]
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        mask = [any(start <= a and b <= end and a < b for start, end in spans) for a, b in encoded["offset_mapping"]]
-        ids = list(encoded["input_ids"])
-        last = len(mask) - 1 - mask[::-1].index(True) if True in mask else -1
-        if messages[-1].role == "assistant" and ids[last] != self.end_id:
-            return Encoded([*ids[: last + 1], self.end_id], [*mask[: last + 1], True])
+        ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+        mask = [any(a < end and start < b and a < b for start, end in spans) for a, b in offsets]
+        if messages[-1].role == "assistant":
+            through = sum(a < spans[-1][1] for a, _ in offsets)
+            if not (mask[through - 1] and ids[through - 1] == self.end_id):
+                return Encoded([*ids[:through], self.end_id], [*mask[:through], True])
         return Encoded(ids, mask)
+
+    def _span(self, text: str, messages: list[Turn], i: int) -> tuple[int, int]:
+        """Where in the rendered text the assistant's turn `i` begins and ends, its end of turn included."""
+        before = self._render(messages[:i], open_turn=True)
+        through = self._render(messages[: i + 1], open_turn=False)
+        ended = through.rstrip()
+        if not text.startswith(ended) or not through.startswith(before):
+            raise InputError(
+                "the model's chat template rewrites earlier turns, so what the assistant said cannot be told "
+                "apart; take another base model, or conversations with one reply",
+                code="no_chat_template",
+            )
+        return len(before), max(len(before), len(ended))
 
     def _render(self, messages: list[Turn], *, open_turn: bool) -> str:
         turns = [{"role": turn.role, "content": self._harmless(turn.content)} for turn in messages]

@@ -26,10 +26,11 @@ from training.contract import (
     ScoresRow,
     TextRow,
 )
-from training.engine import Completion, Engine
+from training.engine import Completion, Engine, context_limit
 from training.forward import Forward
 from training.loop import mean_figures
-from training.models import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare
+from training.model_checks import check_vocabulary
+from training.models import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare, unwrap
 from training.packing import text_batch
 from training.preference import comparisons_of
 from training.pretrain import bits_per_byte
@@ -54,8 +55,11 @@ class Speaker:
         return Forward(self.model)
 
     @classmethod
-    def load(cls, source: str, compute: Compute) -> Speaker:
-        return cls(load_causal(source, compute), ChatFormat(load_tokenizer(source), source))
+    def load(cls, source: str, run: Run[EvaluateSettings], compute: Compute) -> Speaker:
+        chat = ChatFormat(load_tokenizer(source, run), source)
+        model = load_causal(source, compute)
+        check_vocabulary(chat, model, source)
+        return cls(model, chat)
 
 
 @dataclass
@@ -80,7 +84,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     check_inputs(config, texts, demonstrations, rankings, prompts)
     compute = prepare(run)
     scorer = load_scorer(config.reward, compute)[0] if config.reward else None
-    policy = Speaker.load(config.policy, compute) if config.policy else None
+    policy = Speaker.load(config.policy, run, compute) if config.policy else None
     report = Report()
     if policy and texts:
         with run.timed("text"):
@@ -98,7 +102,7 @@ def main(run: Run[EvaluateSettings]) -> None:
             measure_rankings(report, scorer, rankings)
     run.stop_if_asked()
     if policy and prompts:
-        baseline = Speaker.load(config.baseline, compute) if config.baseline else None
+        baseline = Speaker.load(config.baseline, run, compute) if config.baseline else None
         compare_replies(run, report, policy, baseline, scorer, prompts, compute)
     run.metric(0, report.metrics)
     if report.output:
@@ -217,7 +221,8 @@ def fitting(
     """The prompts that leave every speaker room for a full reply. Raises InputError where there is none."""
     kept = list(rows)
     for speaker in speakers.values():
-        room = prompt_room(context_of(speaker.model), 1 << 30, run.config.sampling.max_new_tokens)
+        context = context_limit(unwrap(speaker.model).config.get_text_config())
+        room = prompt_room(context, 1 << 30, run.config.sampling.max_new_tokens)
         kept = [prompt.row for prompt in encode_prompts(kept, speaker.chat, room)[0]]
     report.counts |= {"prompts": len(kept), "prompts/left_out": len(rows) - len(kept)}
     if not kept:
@@ -235,7 +240,10 @@ def speak(
 ) -> tuple[list[Prompt], list[Completion]]:
     """The speaker's reply to each prompt."""
     prompts, _ = encode_prompts(rows, speaker.chat, context_of(speaker.model))
-    engine = Engine(speaker.model, speaker.chat.tokenizer, slots=min(run.config.slots, len(prompts)), live=False)
+    engine = Engine(
+        speaker.model, speaker.chat.tokenizer, slots=min(run.config.slots, len(prompts)), live=False,
+        stop_ids=speaker.chat.stop_ids,
+    )  # fmt: skip
     return prompts, sample_replies(engine, prompts, run.config.sampling, (run.config.seed, "evaluate"))
 
 

@@ -17,12 +17,14 @@ from trl import GRPOConfig, GRPOTrainer
 from training.chatformat import ChatFormat
 from training.contract import GRPOSettings, InputError, PromptRow
 from training.engine import Engine
-from training.models import about, context_of, load_causal, load_tokenizer, prepare
+from training.model_checks import check_vocabulary
+from training.models import about, load_causal, load_tokenizer, prepare
 from training.rollouts import (
     Prompt,
     Scorer,
     encode_prompts,
     load_scorer,
+    long_prompt_counts,
     prompt_room,
     prompts_of_step,
     sample_replies,
@@ -44,23 +46,24 @@ def main(run: Run[GRPOSettings]) -> None:
             code="config_invalid",
         )
     compute = prepare(run)
-    tokenizer = load_tokenizer(config.policy)
+    tokenizer = load_tokenizer(config.policy, run)
     chat = ChatFormat(tokenizer, config.policy)
     scorer, _ = load_scorer(config.reward, compute)
-    model = load_causal(config.policy, compute, lora=config.lora, trainable=True)
-    room = prompt_room(context_of(model), config.max_prompt_tokens, config.sampling.max_new_tokens)
-    prompts, too_long = encode_prompts(rows, chat, room)
-    heldout, _ = encode_prompts(heldout_rows, chat, room)
+    model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=int(config.beta > 0))
+    check_vocabulary(chat, model, config.policy)
+    replies = config.prompts_per_step * config.samples_per_prompt
+    engine = Engine(model, tokenizer, slots=min(replies, SLOTS), stop_ids=chat.stop_ids)
+    room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
+    prompts, too_long = encode_prompts(rows, chat, room, config.long_prompts)
+    heldout, _ = encode_prompts(heldout_rows, chat, room, config.long_prompts)
     if len(prompts) < config.min_rows:
         raise InputError(
             f"grpo: {too_long} of {len(rows)} prompts are longer than {room} tokens; raise max_prompt_tokens",
             code="too_few_rows",
         )
-    replies = config.prompts_per_step * config.samples_per_prompt
     longest = max(len(prompt.ids) for prompt in prompts) + config.sampling.max_new_tokens
     micro = largest_divisor(replies, config.micro_tokens // longest)
     steps = Steps(micro, replies // micro, config.steps)
-    engine = Engine(model, tokenizer, slots=min(replies, SLOTS))
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=[scores_of],
@@ -86,7 +89,7 @@ def main(run: Run[GRPOSettings]) -> None:
     save(run, model, chat)
     run.finish(
         figures | ({"heldout_reward_before": before, "heldout_reward": after} if heldout else {}),
-        counts={"prompts": len(prompts), "left_out/too_long": too_long, "heldout": len(heldout)},
+        counts={"prompts": len(prompts), "heldout": len(heldout)} | long_prompt_counts(too_long, config.long_prompts),
         model=about(model),
     )
 

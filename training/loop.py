@@ -124,12 +124,7 @@ class Learner:
     def _count_skip(self, finite: bool) -> None:
         self._skips_in_a_row = 0 if finite else self._skips_in_a_row + 1
         self.skipped += not finite
-        if self._skips_in_a_row >= MOST_SKIPS_IN_A_ROW:
-            raise TrainingError(
-                f"the loss was no finite number for {MOST_SKIPS_IN_A_ROW} steps in a row: lower the learning rate, "
-                "or set precision to fp32",
-                code="diverged",
-            )
+        raise_if_diverged(self._skips_in_a_row)
 
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs of the learner, random number generators included."""
@@ -158,6 +153,15 @@ class Learner:
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+def raise_if_diverged(skips_in_a_row: int) -> None:
+    if skips_in_a_row >= MOST_SKIPS_IN_A_ROW:
+        raise TrainingError(
+            f"the loss was no finite number for {MOST_SKIPS_IN_A_ROW} steps in a row: lower the learning rate, "
+            "or set precision to fp32",
+            code="diverged",
+        )
 
 
 def schedule(done: float, step_share: float, warmup: float, kind: str, final: float) -> float:

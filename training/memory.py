@@ -18,11 +18,20 @@ LEARNING: Final = 16  # bytes for each parameter that learns: fp32 weight and gr
 GB: Final = 1e9
 
 
-def check_fits(source: str, *, device: torch.device, learning: bool, dtype: torch.dtype, adapter: bool = False) -> None:
+def check_fits(
+    source: str,
+    *,
+    device: torch.device,
+    learning: bool,
+    dtype: torch.dtype,
+    adapter: bool = False,
+    beside: int = 0,
+) -> None:
     """Raises InputError, with both figures, where the model's weights, and where it learns its gradients and optimiser,
-    are more than the memory that is free. Activations are not counted: micro_tokens bounds them."""
+    are more than the memory that is free. `beside`: bytes for each parameter that frozen copies will take, too.
+    Activations are not counted: micro_tokens bounds them."""
     count = parameters_of(source)
-    size = LEARNING if learning and not adapter else dtype.itemsize
+    size = (LEARNING if learning and not adapter else dtype.itemsize) + beside
     free = free_bytes(device)
     if count * size <= free:
         return
@@ -47,7 +56,7 @@ def parameters_of(source: str) -> int:
             return sum(
                 p.numel() for p in AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source)).parameters()
             )
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return 0
 
 

@@ -10,7 +10,6 @@ from typing import Any, Final, TypeAlias
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,11 +22,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from training.contract import InputError, LoopSettings, LoraSettings, PretrainSettings, Settings
 from training.memory import check_fits
+from training.model_checks import DAMAGE, check_causal, check_source, check_weights, damaged
 from training.rundir import Run
 
 ADAPTER: Final = "adapter_config.json"
 NARROW: Final = 256  # hidden size; at 160, bf16 took 0.6 to 1.05 times fp32's speed on a CPU with AMX
-DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError)
 
 CausalModel: TypeAlias = PreTrainedModel | PeftModel
 
@@ -85,8 +84,9 @@ def width_of(settings: Settings) -> int:
 # ------------------------------------------------------------------------------------------------------------- loading
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder or hub name. Raises InputError."""
+def load_tokenizer(source: str, run: Run[Any] | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name; where it has no pad token its end-of-text token pads, which `run` is told.
+    Raises InputError."""
     check_source(source, "tokenizer")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
@@ -94,23 +94,37 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         raise damaged(source, "tokenizer", error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+        if run is not None:
+            run.warn(f"{source}: its tokenizer has no pad token; its end-of-text token {tokenizer.eos_token} pads")
     return tokenizer
 
 
 def load_causal(
-    source: str, compute: Compute, *, lora: LoraSettings | None = None, trainable: bool = False
+    source: str,
+    compute: Compute,
+    *,
+    lora: LoraSettings | None = None,
+    trainable: bool = False,
+    copies: int = 0,
 ) -> CausalModel:
     """The language model of a folder, adapter folder or hub name, on the device, in eval mode, dropout off.
 
     trainable: weights in fp32. With `lora.rank`, only a new adapter learns, over the frozen model; where `source` is
     itself an adapter, that adapter goes on learning. Without, an adapter is merged into its base and all weights learn.
-    Raises InputError where the folder is missing or damaged.
+    copies: frozen models of the same size that will be loaded beside one whose every weight learns, for which there
+    must be memory, too. Raises InputError where the folder is missing, damaged or no causal language model, or the
+    memory is not there.
     """
     adapter_only = trainable and lora is not None and lora.rank > 0
     dtype = torch.float32 if trainable and not adapter_only else compute.dtype
     base = adapter_base(source)
     check_source(base or source, "model")
-    check_fits(base or source, device=compute.device, learning=trainable, dtype=dtype, adapter=adapter_only)
+    check_weights(base or source, "model")
+    check_causal(base or source)
+    check_fits(
+        base or source, device=compute.device, learning=trainable, dtype=dtype, adapter=adapter_only,
+        beside=0 if adapter_only else copies * compute.dtype.itemsize,
+    )  # fmt: skip
     model: CausalModel = read_weights(base or source, dtype)
     if base:
         try:
@@ -118,7 +132,7 @@ def load_causal(
         except DAMAGE as error:
             raise damaged(source, "adapter", error) from error
         if not adapter_only:
-            model = model.merge_and_unload()
+            model = merged(model)
     elif adapter_only and lora is not None:
         model = add_adapter(model, lora)
     for parameter in model.parameters():
@@ -157,6 +171,14 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     targets: str | list[str] = lora.targets
     if targets != "all-linear":
         targets = [name.strip() for name in lora.targets.split(",") if name.strip()]
+    if tied := sorted(tied_modules(model)):
+        asked = [] if isinstance(targets, str) else [name for name in targets if name.split(".")[-1] in tied]
+        if asked:
+            raise InputError(
+                f"lora.targets: {' and '.join(tied)} share their weights in this model, so an adapter on "
+                f"{' or '.join(asked)} could not be merged into it; take other modules",
+                code="config_invalid",
+            )
     settings = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
@@ -166,21 +188,24 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
         raise InputError(f"lora.targets: {error}", code="config_invalid") from error
 
 
-def check_source(source: str, what: str) -> None:
-    if not source:
-        raise InputError(f"no {what} is named in the config", code="config_invalid")
-    if source.startswith(("/", ".")) and not Path(source).is_dir():
-        raise InputError(f"{source}: there is no such {what} folder", code="no_model")
+def tied_modules(model: PreTrainedModel) -> set[str]:
+    """The names of input and output embeddings where both are one matrix; nothing where they are two."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or getattr(head, "weight", None) is not getattr(embedding, "weight", embedding):
+        return set()
+    return {name.split(".")[-1] for name, module in model.named_modules() if module is embedding or module is head}
 
 
-def damaged(source: str, what: str, error: Exception) -> InputError:
-    reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
-    if Path(source).is_dir():
-        return InputError(
-            f"{source}: this {what} folder is damaged or incomplete ({reason}); take another, or make it anew",
-            code="model_damaged",
-        )
-    return InputError(f"{source}: cannot get this {what} from the hub ({reason})", code="no_model")
+def merged(model: PeftModel) -> PreTrainedModel:
+    """The model with its adapter's change added to its weights. Embeddings that the model shares between both its ends
+    part first where the adapter changes one of them."""
+    inner = model.get_base_model()
+    ends = [inner.get_input_embeddings(), inner.get_output_embeddings()]
+    embedding, head = (getattr(end, "base_layer", end) for end in ends)
+    if any(hasattr(end, "base_layer") for end in ends) and embedding.weight is head.weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    whole: PreTrainedModel = model.merge_and_unload()
+    return whole
 
 
 # ---------------------------------------------------------------------------------------------------- making and saving
@@ -241,6 +266,11 @@ def about(model: CausalModel, kind: str = "") -> dict[str, Any]:
 def context_of(model: CausalModel) -> int:
     """The most tokens the model was made for."""
     return int(getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+
+def state_width(model: CausalModel) -> int:
+    """H, the length of the last hidden states; OPT's may be another than its layers'."""
+    return int(unwrap(model).get_output_embeddings().weight.shape[1])
 
 
 def unwrap(model: CausalModel) -> PreTrainedModel:

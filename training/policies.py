@@ -13,7 +13,7 @@ from torch import nn
 
 from training.actor import Actor
 from training.contract import InputError, PPOSettings
-from training.models import CausalModel, Compute, adapter_base, load_causal, unwrap
+from training.models import CausalModel, Compute, adapter_base, load_causal, state_width
 from training.reward_model import RewardModel
 
 POLICY: Final = "default"
@@ -32,8 +32,8 @@ class Policies:
 def load_policies(config: PPOSettings, compute: Compute, reward_model: RewardModel | None) -> Policies:
     """Full fine-tuning: the policy and a frozen copy. With an adapter there is one copy of the base weights, and the
     reference is the base alone or, where the policy begins as an adapter, a frozen copy of that adapter."""
-    model = load_causal(config.policy, compute, lora=config.lora, trainable=True)
-    head = value_head(unwrap(model).config.get_text_config().hidden_size, reward_model).to(compute.device)
+    model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=1)
+    head = value_head(state_width(model), reward_model).to(compute.device)
     temperature = config.sampling.temperature
     actor = Actor(model, head, temperature, entropy_gradient=config.entropy_weight > 0)
     if not isinstance(model, PeftModel):

@@ -12,10 +12,11 @@ from training.chatformat import ChatFormat
 from training.contract import MODEL, InputError, PPOSettings, PromptRow, TextRow
 from training.engine import Engine
 from training.loop import Learner, load_state, save_state, share_done
+from training.model_checks import check_vocabulary
 from training.models import CausalModel, about, context_of, load_tokenizer, prepare, save_model
 from training.policies import check_sampling, drop_reference, load_policies
 from training.ptx import PretrainingMix
-from training.rollouts import Prompt, encode_prompts, load_scorer, prompt_room
+from training.rollouts import Prompt, encode_prompts, load_scorer, long_prompt_counts, prompt_room
 from training.rundir import Run, Stopped
 from training.trainer import Trainer
 from training.update import Updater
@@ -30,14 +31,17 @@ def main(run: Run[PPOSettings]) -> None:
     rows = run.rows("prompts", PromptRow, config.min_rows)
     heldout_rows, corpus = run.rows("heldout", PromptRow), run.rows("corpus", TextRow)
     compute = prepare(run)
-    tokenizer = load_tokenizer(config.policy)
+    tokenizer = load_tokenizer(config.policy, run)
     chat = ChatFormat(tokenizer, config.policy)
     scorer, reward_model = load_scorer(config.reward, compute)
     policies = load_policies(config, compute, reward_model)
     model = policies.actor.model
-    room = prompt_room(context_of(model), config.max_prompt_tokens, config.sampling.max_new_tokens)
+    check_vocabulary(chat, model, config.policy)
+    slots = min(config.prompts_per_step * config.samples_per_prompt, MOST_SLOTS)
+    engine = Engine(model, tokenizer, slots=slots, stop_ids=chat.stop_ids, dtype=compute.dtype)
+    room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
     prompts, too_long = usable_prompts(run, rows, chat, room)
-    heldout, heldout_too_long = encode_prompts(heldout_rows, chat, room)
+    heldout, heldout_too_long = encode_prompts(heldout_rows, chat, room, config.long_prompts)
     learner = Learner(
         {"policy": model, "value": policies.actor.value_head}, config, compute,
         rates={"value": config.value_learning_rate},
@@ -46,12 +50,7 @@ def main(run: Run[PPOSettings]) -> None:
         run=run,
         prompts=prompts,
         heldout=heldout,
-        engine=Engine(
-            model,
-            tokenizer,
-            slots=min(config.prompts_per_step * config.samples_per_prompt, MOST_SLOTS),
-            dtype=compute.dtype,
-        ),
+        engine=engine,
         scorer=scorer,
         updater=Updater(config, policies, learner, compute, chat.pad_id),
         mix=PretrainingMix(config, chat, corpus, context_of(model), compute) if corpus and config.ptx_weight else None,
@@ -79,9 +78,10 @@ def main(run: Run[PPOSettings]) -> None:
         if config.checkpoint_every and step % config.checkpoint_every == 0:
             save(step)
     trainer.evaluate(step)
+    heldout_counts = long_prompt_counts(heldout_too_long, config.long_prompts)
     finish(run, trainer, model, chat, step, {
-        "prompts": len(prompts), "left_out/too_long": too_long,
-        "heldout": len(heldout), "heldout/left_out/too_long": heldout_too_long,
+        "prompts": len(prompts), **long_prompt_counts(too_long, config.long_prompts),
+        "heldout": len(heldout), **{f"heldout/{name}": count for name, count in heldout_counts.items()},
     })  # fmt: skip
 
 
@@ -89,15 +89,17 @@ def usable_prompts(
     run: Run[PPOSettings], rows: Sequence[PromptRow], chat: ChatFormat, room: int
 ) -> tuple[list[Prompt], int]:
     """The prompts that leave room for a reply, and how many do not. Raises InputError where too few are left."""
-    prompts, too_long = encode_prompts(rows, chat, room)
+    prompts, too_long = encode_prompts(rows, chat, room, run.config.long_prompts)
     if len(prompts) < run.config.min_rows:
         raise InputError(
             f"ppo: {too_long} of {len(rows)} prompts are longer than {room} tokens, which leaves fewer than the "
-            f"{run.config.min_rows} that are needed; raise max_prompt_tokens or shorten max_new_tokens",
+            f"{run.config.min_rows} that are needed; raise max_prompt_tokens, shorten max_new_tokens, or set "
+            "long_prompts to cut_left",
             code="too_few_rows",
         )
     if too_long:
-        run.warn(f"{too_long} of {len(rows)} prompts are left out: they are longer than {room} tokens")
+        what = "are left out" if run.config.long_prompts == "drop" else "lose their beginning"
+        run.warn(f"{too_long} of {len(rows)} prompts {what}: they are longer than {room} tokens")
     return prompts, too_long
 
 

@@ -14,6 +14,7 @@ from training.chatformat import ChatFormat
 from training.contract import MODEL, InputError, PretrainSettings, TextRow
 from training.forward import Forward
 from training.loop import Examples, Learner, Sums, mean_figures, train
+from training.model_checks import check_vocabulary
 from training.models import (
     CausalModel,
     Compute,
@@ -39,7 +40,7 @@ def main(run: Run[PretrainSettings]) -> None:
     heldout = [row.text for row in run.rows("heldout", TextRow)]
     compute = prepare(run)
     source = settings.tokenizer or settings.base
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, run)
     chat = ChatFormat(tokenizer, source)
     model = begin(settings, chat, compute)
     forward = Forward(model)
@@ -84,13 +85,7 @@ def begin(settings: PretrainSettings, chat: ChatFormat, compute: Compute) -> Cau
     if not settings.base:
         return new_causal(settings, chat.tokenizer, compute)
     model = load_causal(settings.base, compute, trainable=True)
-    vocabulary = about(model)["vocabulary"]
-    if len(chat.tokenizer) > vocabulary:
-        raise InputError(
-            f"tokenizer: it has {len(chat.tokenizer)} tokens, {settings.base} knows {vocabulary} only; "
-            "leave it empty to take the model's own",
-            code="config_invalid",
-        )
+    check_vocabulary(chat, model, settings.base)
     if settings.context > context_of(model):
         raise InputError(
             f"context: {settings.base} was made for {context_of(model)} tokens, not {settings.context}",

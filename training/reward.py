@@ -18,7 +18,8 @@ from training.batching import Rows, Sizes
 from training.chatformat import ChatFormat
 from training.contract import MODEL, InputError, RankingRow, RewardSettings, Turn
 from training.loop import Examples, Learner, Sums, train
-from training.models import Compute, about, load_tokenizer, prepare
+from training.model_checks import check_vocabulary
+from training.models import Compute, about, load_tokenizer, merged, prepare
 from training.packing import Packed, moved, pack
 from training.preference import Comparisons, Ranked, collate_comparisons, comparisons_of, preference_loss
 from training.reward_model import RewardModel, encode, reward_from_language_model, save_reward, score_ids
@@ -47,9 +48,10 @@ def main(run: Run[RewardSettings]) -> None:
     compute = prepare(run)
     rows, left_out = usable(run.rows("rankings", RankingRow, config.min_rows), config)
     heldout, _ = usable(run.rows("heldout", RankingRow), config)
-    tokenizer = load_tokenizer(config.base)
+    tokenizer = load_tokenizer(config.base, run)
     chat = ChatFormat(tokenizer, config.base)
     language, model = reward_from_language_model(config.base, compute, config.lora)
+    check_vocabulary(chat, language, config.base)
     most = min(config.max_tokens, model.max_tokens)
     with run.timed("encoding"):
         examples = ranking_examples(rows, chat, config, most, compute)
@@ -79,7 +81,7 @@ def main(run: Run[RewardSettings]) -> None:
             epochs=config.epochs, max_steps=config.max_steps, evaluate=evaluate,
         )  # fmt: skip
     if config.lora.rank:
-        language.merge_and_unload()
+        merged(language)
     with run.timed("evaluation"):
         found = agree(model, chat, heldout, held, config.micro_tokens, compute) if heldout else None
     figures |= {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}

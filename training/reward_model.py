@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
@@ -21,7 +22,9 @@ from transformers import (
 from training.batching import Sizes, micro_batches
 from training.chatformat import ChatFormat
 from training.contract import InputError, LoraSettings, Turn
-from training.models import DAMAGE, CausalModel, Compute, check_source, damaged, load_causal, load_tokenizer, unwrap
+from training.memory import check_fits
+from training.model_checks import DAMAGE, check_source, check_vocabulary, check_weights, damaged
+from training.models import CausalModel, Compute, load_causal, load_tokenizer, state_width, unwrap
 from training.packing import Packed, moved, pack
 from training.trunk import Trunk
 
@@ -62,14 +65,26 @@ def reward_from_language_model(source: str, compute: Compute, lora: LoraSettings
     language = load_causal(source, compute, lora=lora, trainable=True)
     inner = unwrap(language)
     config = inner.config
-    head = nn.Linear(config.get_text_config().hidden_size, 1, bias=False)
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise InputError(
+            f"{source}: transformers has no sequence classification for models of type {config.model_type}, as which "
+            "reward models are saved; take another base model",
+            code="model_unsupported",
+        )
+    head = nn.Linear(state_width(language), 1, bias=False)
     # Scores of the new head begin with deviation about 1 on normalised states (Stiennon et al. 2020, appendix B.1).
     nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
     return language, RewardModel(inner.base_model, head.to(compute.device), config)
 
 
 def save_reward(model: RewardModel, tokenizer: PreTrainedTokenizerBase, folder: Any, about: dict[str, float]) -> None:
-    """The sequence-classification layout of transformers, in fp32; `about` becomes the config's `reward`."""
+    """The sequence-classification layout of transformers, in fp32; `about` becomes the config's `reward`.
+
+    Other tools read at the last token that is no padding, so where the end token pads another one takes its place."""
+    end = ChatFormat(tokenizer).end_id
+    if tokenizer.pad_token_id == end:
+        others = [tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids, 0, 1]
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(next(i for i in others if i not in (None, end)))
     config = model.config
     config.num_labels = 1
     config.pad_token_id = tokenizer.pad_token_id
@@ -85,6 +100,8 @@ def save_reward(model: RewardModel, tokenizer: PreTrainedTokenizerBase, folder: 
 def load_reward(source: str, compute: Compute) -> tuple[RewardModel, PreTrainedTokenizerBase]:
     """A saved reward model, frozen, in eval mode, on the device, and its tokenizer. Raises InputError."""
     check_source(source, "reward model")
+    check_weights(source, "reward model")
+    check_fits(source, device=compute.device, learning=False, dtype=compute.dtype)
     try:
         whole, report = AutoModelForSequenceClassification.from_pretrained(
             source, num_labels=1, dtype=compute.dtype, use_safetensors=True, output_loading_info=True
@@ -99,7 +116,9 @@ def load_reward(source: str, compute: Compute) -> tuple[RewardModel, PreTrainedT
     if missing:
         raise damaged(source, "reward model", ValueError(f"{len(missing)} weights are missing, as {missing[0]}"))
     model = RewardModel(getattr(whole, whole.base_model_prefix), whole.score.float(), whole.config)
-    return model.requires_grad_(False).to(compute.device).eval(), load_tokenizer(source)
+    tokenizer = load_tokenizer(source)
+    check_vocabulary(ChatFormat(tokenizer, source), model.trunk, source)
+    return model.requires_grad_(False).to(compute.device).eval(), tokenizer
 
 
 def encode(chat: ChatFormat, messages: Sequence[Turn], reply: str, most: int) -> list[int]:

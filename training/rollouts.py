@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.chatformat import ChatFormat
-from training.contract import InputError, PromptRow, SamplingSettings, TrainingError, Turn
+from training.contract import InputError, LongPrompts, PromptRow, SamplingSettings, TrainingError, Turn
 from training.engine import Completion, Engine, Request, SamplingParams, seed_of
 from training.models import Compute
 from training.reward_model import RewardModel, load_reward, score
@@ -43,11 +43,21 @@ class Sampled(NamedTuple):
         return torch.tensor([len(completion.tokens) for completion in self.completions])
 
 
-def encode_prompts(rows: Sequence[PromptRow], chat: ChatFormat, most: int) -> tuple[list[Prompt], int]:
-    """The prompts of at most `most` tokens, and how many were longer."""
+def encode_prompts(
+    rows: Sequence[PromptRow], chat: ChatFormat, most: int, long_prompts: LongPrompts = "drop"
+) -> tuple[list[Prompt], int]:
+    """The prompts in at most `most` tokens, and how many were longer: those are left out, or lose their beginning."""
     prompts = [Prompt(row, chat.prompt(row.messages)) for row in rows]
-    kept = [prompt for prompt in prompts if len(prompt.ids) <= most]
-    return kept, len(prompts) - len(kept)
+    too_long = sum(len(prompt.ids) > most for prompt in prompts)
+    if long_prompts == "cut_left":
+        return [Prompt(prompt.row, chat.end_of(prompt.ids, most)) for prompt in prompts], too_long
+    return [prompt for prompt in prompts if len(prompt.ids) <= most], too_long
+
+
+def long_prompt_counts(too_long: int, long_prompts: LongPrompts) -> dict[str, int]:
+    """How many prompts were left out and how many were cut, for result.json."""
+    cut = long_prompts == "cut_left"
+    return {"left_out/too_long": 0 if cut else too_long, "cut/too_long": too_long if cut else 0}
 
 
 def prompt_room(context: int, max_prompt_tokens: int, max_new_tokens: int) -> int:

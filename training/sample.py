@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from training.chatformat import ChatFormat
 from training.contract import DATA, OUTPUT, InputError, PromptRow, SampleRow, SampleSettings, Turn
 from training.engine import Completion, Engine, Request, SamplingParams, seed_of
+from training.model_checks import check_vocabulary
 from training.models import about, load_causal, load_tokenizer, prepare
-from training.rollouts import Prompt, Scorer, encode_prompts, load_scorer, prompt_room
+from training.rollouts import Prompt, Scorer, encode_prompts, load_scorer, long_prompt_counts, prompt_room
 from training.rundir import Run, Stopped
 
 PROGRESS: Final = "samples.jsonl"  # replies so far, in the run folder; a killed run goes on from here
@@ -31,19 +32,21 @@ def main(run: Run[SampleSettings]) -> None:
         raise InputError(f"prompts.jsonl: {len(rows) - len(ids)} ids occur more than once", code="data_invalid")
     compute = prepare(run)
     with run.timed("load"):
-        tokenizer = load_tokenizer(config.policy)
+        tokenizer = load_tokenizer(config.policy, run)
         chat = ChatFormat(tokenizer, config.policy)
         model = load_causal(config.policy, compute)
+        check_vocabulary(chat, model, config.policy)
         described = about(model)
         engine = Engine(model, tokenizer, slots=config.slots, live=False)
         del model
         scorer = load_scorer(config.reward, compute)[0] if config.reward else None
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
-    prompts, too_long = encode_prompts(rows, chat, room)
+    prompts, too_long = encode_prompts(rows, chat, room, config.long_prompts)
     if not prompts:
         raise InputError(f"all {too_long} prompts are longer than {room} tokens", code="prompts_too_long")
     if too_long:
-        run.warn(f"{too_long} prompts are longer than {room} tokens and are left out")
+        what = "are left out" if config.long_prompts == "drop" else "lose their beginning"
+        run.warn(f"{too_long} prompts are longer than {room} tokens and {what}")
 
     progress = Progress(run.folder / PROGRESS, fingerprint(run))
     waiting = [prompt for prompt in prompts if prompt.row.id not in progress.done]
@@ -65,7 +68,8 @@ def main(run: Run[SampleSettings]) -> None:
     found = [row for prompt in prompts for row in progress.done[prompt.row.id]]
     with run.writing(OUTPUT) as folder:
         (folder / "samples.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in found))
-    counts = {"prompts": len(rows), "too_long": too_long, "replies": len(found), "repeated": repeated(found)}
+    longer = long_prompt_counts(too_long, config.long_prompts)
+    counts = {"prompts": len(rows), **longer, "replies": len(found), "repeated": repeated(found)}
     run.finish(figures(found), counts=counts, model=described)
     progress.remove()
 

@@ -11,6 +11,7 @@ from training.chatformat import ChatFormat, Encoded
 from training.contract import MODEL, DemonstrationRow, InputError, SFTSettings
 from training.forward import Forward
 from training.loop import Examples, Learner, Sums, mean_figures, train
+from training.model_checks import check_vocabulary
 from training.models import (
     Compute,
     about,
@@ -33,25 +34,25 @@ def main(run: Run[SFTSettings]) -> None:
     rows = run.rows("demonstrations", DemonstrationRow, at_least=settings.min_rows)
     heldout = run.rows("heldout", DemonstrationRow)
     compute = prepare(run)
-    tokenizer = load_tokenizer(settings.base)
+    tokenizer = load_tokenizer(settings.base, run)
     chat = ChatFormat(tokenizer, settings.base)
     model = load_causal(settings.base, compute, lora=settings.lora, trainable=True)
+    check_vocabulary(chat, model, settings.base)
     forward = Forward(model)
     most = min(settings.max_tokens, context_of(model))
 
     with run.timed("tokenizing"):
         kept, learned = encode(chat, rows, most)
         _, measured = encode(chat, heldout, most)
-    left_out = len(rows) - len(kept)
-    if left_out:
-        run.warn(
-            f"{left_out} demonstrations are left out: their last reply alone is longer than {most} tokens, or empty"
-        )
+    why = left_out(chat, rows, most) if len(kept) < len(rows) else ""
     if len(kept) < settings.min_rows:
         raise InputError(
-            f"sft: {len(kept)} of {len(rows)} demonstrations can be used, at least {settings.min_rows} are needed",
+            f"sft: {len(kept)} of {len(rows)} demonstrations can be used, at least {settings.min_rows} are needed; "
+            f"{why}",
             code="too_few_rows",
         )
+    if why:
+        run.warn(f"{len(rows) - len(kept)} demonstrations are left out; {why}")
     shown = (heldout or rows)[:SAMPLES]
 
     def loss(batch: TextBatch) -> Sums:
@@ -92,23 +93,40 @@ Weighted = tuple[Encoded, float]
 
 
 def encode(chat: ChatFormat, rows: list[DemonstrationRow], most: int) -> tuple[list[DemonstrationRow], list[Weighted]]:
-    """The rows that can be learned from, and their tokens with their weights, cut from the left to `most` tokens.
-
-    A row is left out where the cut would take part of its last reply, and where its weight is zero.
-    """
+    """The rows that can be learned from, and their tokens with their weights, cut from the left to `most` tokens."""
     kept, encoded = [], []
     for row in rows:
         conversation = chat.conversation(row.messages)
-        reply = trailing(conversation.mask)
-        if 1 < reply < most and row.weight > 0:
+        if not unusable(row, conversation, most):
             kept.append(row)
-            encoded.append((conversation.last(most), row.weight))
+            encoded.append((chat.last(conversation, most), row.weight))
     return kept, encoded
 
 
-def trailing(mask: list[bool]) -> int:
-    """How many of the last entries are true."""
-    return next((i for i, spoken in enumerate(reversed(mask)) if not spoken), len(mask))
+def unusable(row: DemonstrationRow, conversation: Encoded, most: int) -> str:
+    """Why nothing can be learned from the row; empty where something can."""
+    if row.weight == 0:
+        return "its weight is 0"
+    if not row.messages[-1].content.strip() or not any(conversation.mask):
+        return "its last reply is empty"
+    if last_reply(conversation.mask) >= most:
+        return f"its last reply alone is longer than {most} tokens"
+    return ""
+
+
+def left_out(chat: ChatFormat, rows: list[DemonstrationRow], most: int) -> str:
+    """The first row that cannot be used, by its id, and why; empty where all can."""
+    for row in rows:
+        if why := unusable(row, chat.conversation(row.messages), most):
+            return f"the first is {row.id}: {why}"
+    return ""
+
+
+def last_reply(mask: list[bool]) -> int:
+    """From where the assistant speaks last, how many tokens there are to the end, what a template puts behind the
+    reply included."""
+    behind = mask[::-1].index(True)
+    return behind + next((i for i, spoken in enumerate(reversed(mask[: len(mask) - behind])) if not spoken), len(mask))
 
 
 def examples(rows: list[Weighted], chat: ChatFormat, compute: Compute) -> Examples[TextBatch]:

@@ -16,8 +16,17 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from training.chatformat import ChatFormat
 from training.contract import MODEL, LoopSettings
 from training.folder import PARTIAL
-from training.loop import Learner, schedule
-from training.models import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare, save_model
+from training.loop import Learner, raise_if_diverged, schedule
+from training.model_checks import check_vocabulary
+from training.models import (
+    CausalModel,
+    Compute,
+    context_of,
+    load_causal,
+    load_tokenizer,
+    prepare,
+    save_model,
+)
 from training.rundir import Run, Stopped
 
 WORK: Final = "trl" + PARTIAL  # where TRL writes; what is left there by a killed process goes at the next start
@@ -37,8 +46,9 @@ class Policy(NamedTuple):
 def load_policy(run: Run[Any]) -> Policy:
     config = run.config
     compute = prepare(run)
-    chat = ChatFormat(load_tokenizer(config.policy), config.policy)
-    model = load_causal(config.policy, compute, lora=config.lora, trainable=True)
+    chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
+    model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=1)
+    check_vocabulary(chat, model, config.policy)
     reference = None if isinstance(model, PeftModel) else load_causal(config.policy, compute)
     return Policy(compute, chat, model, reference, min(config.max_tokens, context_of(model)))
 
@@ -98,11 +108,32 @@ def optimizers(
     return optimizer, rate
 
 
+class Guard:
+    """Before each optimiser step: gradients that are no finite numbers are dropped, so that the step changes nothing,
+    and counted; many in a row end the run. As in training/loop.py."""
+
+    def __init__(self, run: Run[Any]) -> None:
+        self.run, self.skipped, self._in_a_row = run, 0, 0
+
+    def __call__(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if all(bool(p.grad.isfinite().all()) for p in parameters):
+            self._in_a_row = 0
+            return
+        for parameter in parameters:
+            parameter.grad = None
+        self.skipped += 1
+        self._in_a_row += 1
+        self.run.warn("the gradient was no finite number, the step is skipped")
+        raise_if_diverged(self._in_a_row)
+
+
 def train(run: Run[Any], trainer: Trainer, total: int, *, heldout: bool) -> dict[str, float]:
     """To the end, from the last checkpoint where there is one; the final figures. Raises Stopped after SIGTERM, with a
     checkpoint written."""
-    teller = Teller(run, total)
+    teller, guard = Teller(run, total), Guard(run)
     trainer.add_callback(teller)
+    trainer.optimizer.register_step_pre_hook(guard)
     found: list[Path] = []
     run.resume(found.append)
     with run.timed("training"):
@@ -114,7 +145,7 @@ def train(run: Run[Any], trainer: Trainer, total: int, *, heldout: bool) -> dict
         with run.timed("evaluation"):
             trainer.evaluate()
     shutil.rmtree(run.folder / WORK, ignore_errors=True)
-    return teller.figures | {"steps": float(trainer.state.global_step)}
+    return teller.figures | {"steps": float(trainer.state.global_step), "skipped": float(guard.skipped)}
 
 
 def save(run: Run[Any], model: CausalModel, chat: ChatFormat) -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from tests.training.toys import toy_tokenizer, turns
+from tests.training.toys import CHATML, NO_END, foreign_tokenizer, toy_tokenizer, turns
 from training.chatformat import DOCUMENT, END, PAD, SPECIAL, ChatFormat
 from training.contract import InputError, Turn
 
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-NO_END = (
-    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
-)
 FORGETFUL = "{{ messages[-1]['role'] + ': ' + messages[-1]['content'] }}{% if add_generation_prompt %}: {% endif %}"
 
 
@@ -28,15 +22,7 @@ def said(*contents: str) -> list[Turn]:
 
 
 def foreign(template: str | None) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer as another project might have made it."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", chat_template=template,
-        extra_special_tokens=["<|im_start|>", "<|im_end|>"],
-    )  # fmt: skip
+    return foreign_tokenizer(template, pad_token="<pad>")
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +159,75 @@ def test_a_template_that_refuses_a_conversation_says_so() -> None:
     picky = "{% if messages|length > 2 %}{{ raise_exception('one question only') }}{% endif %}" + CHATML
     with pytest.raises(InputError, match="refuses this conversation: one question only"):
         ChatFormat(foreign(picky)).conversation(said("a", "b", "c", "d"))
+
+
+# --------------------------------------------------------------------------------------------------- traps of theirs
+
+
+@pytest.mark.parametrize("template", [CHATML, NO_END])
+@pytest.mark.parametrize("reply", ["", " ", "tell\n"])
+def test_an_empty_or_ragged_reply_is_its_prompt_and_a_stop_token_at_least(template: str, reply: str) -> None:
+    chat = ChatFormat(foreign(template))
+    prompt = chat.prompt(said("ask"))
+    encoded = chat.exchange(said("ask"), reply, 100)
+    whole = chat.conversation([*said("ask"), Turn(role="assistant", content=reply)])
+    assert whole.ids[: len(prompt)] == encoded.ids[: len(prompt)] == prompt
+    assert encoded.ids[-1] == chat.end_id
+    assert encoded.mask == [False] * len(prompt) + [True] * (len(encoded.ids) - len(prompt))
+    assert chat.decode(encoded.ids[len(prompt) :]).strip() == reply.strip()
+
+
+def test_a_token_that_reaches_over_the_beginning_of_a_reply_is_the_assistants() -> None:
+    tokenizer = foreign(NO_END)
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend["model"]["vocab"]["\u0120t"] = 256  # a space and a t in one, as larger vocabularies have them
+    backend["model"]["merges"] = [["\u0120", "t"]]
+    backend["added_tokens"] = [one | {"id": one["id"] + 1} for one in backend["added_tokens"]]
+    backend["pre_tokenizer"]["use_regex"] = True
+    joined = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)), eos_token="</s>", chat_template=NO_END
+    )
+    chat = ChatFormat(joined)
+    assert spoken(chat, said("ask", "tell", "more", "told")).split() == ["tell", "told</s>"]
+    assert chat.decode(chat.reply("tell", said("ask"))).strip() == "tell"
+
+
+def test_the_beginning_of_text_is_written_once_whoever_else_writes_it() -> None:
+    chat = ChatFormat(foreign_tokenizer("{{ bos_token }}" + CHATML, adds_bos=True))
+    bos = chat.tokenizer.bos_token_id
+    assert chat.tokenizer.encode("a")[0] == bos
+    whole = chat.conversation(said("ask", "tell")).ids
+    for ids in (whole, chat.prompt(said("ask")), chat.exchange(said("ask"), "tell", 99).ids):
+        assert (ids[0], ids.count(bos)) == (bos, 1)
+    assert chat.text("a").count(bos) == 0
+
+
+def test_the_beginning_of_text_stays_where_the_rest_is_cut() -> None:
+    chat = ChatFormat(foreign_tokenizer("{{ bos_token }}" + CHATML, adds_bos=True))
+    prompt = chat.prompt(said("the cat sat on the mat"))
+    cut = chat.end_of(prompt, 12)
+    assert (len(cut), cut[0], cut[1:]) == (12, chat.tokenizer.bos_token_id, prompt[-11:])
+    exchange = chat.exchange(said("the cat sat on the mat"), "yes", 12)
+    assert (len(exchange.ids), exchange.ids[0]) == (12, chat.tokenizer.bos_token_id)
+    assert chat.end_of(prompt, len(prompt)) == prompt
+    assert chat.end_of(prompt, 0) == []
+
+
+def test_a_reply_to_a_long_talk_is_told_apart_even_where_the_template_rewrites_earlier_turns() -> None:
+    thinks = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' and loop.last %}"
+        "{{ '(thinks) ' }}{% endif %}{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    chat = ChatFormat(foreign(thinks))
+    assert chat.tokenizer.decode(chat.reply("told", said("ask", "tell", "more"))) == "(thinks) told<|im_end|>"
+    with pytest.raises(InputError, match="rewrites earlier turns"):
+        chat.conversation(said("ask", "tell", "more", "told"))
+
+
+def test_a_tokenizer_without_pad_and_end_of_text_pads_with_its_end_of_turn() -> None:
+    tokenizer = foreign_tokenizer(CHATML)
+    tokenizer.eos_token = None
+    chat = ChatFormat(tokenizer)
+    assert chat.pad_id == chat.end_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert chat.stop_ids == [chat.end_id]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import (
     GPT2Config,
@@ -41,6 +43,8 @@ MODELS = {
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=None)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=16)),
+    "llama, tied": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)),
+    "qwen2, tied": lambda: Qwen2ForCausalLM(Qwen2Config(**SHAPE, tie_word_embeddings=True)),
     "gpt2": lambda: GPT2LMHeadModel(
         GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, eos_token_id=7,
                    bos_token_id=None, initializer_range=0.4)
@@ -162,7 +166,7 @@ def test_weights_of_a_model_that_is_not_live_are_read_once_and_the_model_is_let_
     assert engine.generate([Request(prompts()[0], GREEDY)])[0].tokens == before
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "llama, tied", "mistral", "qwen2", "qwen3", "gpt2"])
 def test_an_adapter_under_training_is_folded_in_and_can_be_switched_off(name: str) -> None:
     base = build(name)
     requests = [Request(prompt, GREEDY) for prompt in prompts()]
@@ -175,8 +179,31 @@ def test_an_adapter_under_training_is_folded_in_and_can_be_switched_off(name: st
     engine = Engine(model.eval(), toy_tokenizer(), slots=4)
     assert [r.tokens for r in engine.generate(requests)] == [generated_alone(model, prompt) for prompt in prompts()]
     assert [r.tokens for r in engine.generate(requests)] != plain
+    for request, reply in zip(requests, engine.generate(requests), strict=True):
+        expected = plain_logprobs(model, request.prompt, reply.tokens)
+        torch.testing.assert_close(torch.tensor(reply.logprobs), expected, atol=2e-4, rtol=1e-4)
     with model.disable_adapter():
         assert [r.tokens for r in engine.generate(requests)] == plain
+
+
+@pytest.mark.parametrize("name", ["llama, tied", "mistral", "qwen2", "qwen3", "gpt2"])
+@settings(max_examples=4, deadline=None)
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=7), slots=st.integers(1, 8), seed=st.integers(0, 99))
+def test_any_mix_of_lengths_in_any_number_of_slots_gives_transformers_tokens(
+    name: str, lengths: list[int], slots: int, seed: int
+) -> None:
+    model = build(name)
+    draw = torch.Generator().manual_seed(seed)
+    asked = [torch.randint(8, VOCABULARY, (n,), generator=draw).tolist() for n in lengths]
+    most = [1 + (seed + i) % 12 for i in range(len(asked))]  # they end at different times
+    requests = [
+        Request(prompt, SamplingParams(temperature=0, max_new_tokens=n, stop_ids=END))
+        for prompt, n in zip(asked, most, strict=True)
+    ]
+    replies = Engine(model, toy_tokenizer(), slots=slots).generate(requests)
+    assert [reply.tokens for reply in replies] == [
+        generated_alone(model, prompt, n) for prompt, n in zip(asked, most, strict=True)
+    ]
 
 
 def test_a_model_in_bf16_generates_in_bf16_and_reports_float32_logprobs() -> None:

@@ -140,6 +140,27 @@ def test_the_rollout_and_the_first_pass_agree(finished):
     assert not events(folder, "warning")
 
 
+@pytest.mark.parametrize("lora", [{}, {"rank": 2}], ids=["full", "adapter"])
+def test_in_bf16_they_agree_to_its_rounding(policy, tmp_path, lora):
+    """Bf16 keeps eight bits: a logit of 4 is known to 1/64."""
+    folder = run_folder(tmp_path, settings(policy, precision="bf16", value_warmup=0, lora=lora), prompts=prompts())
+    run_here(folder)
+    curves = metrics(folder)
+    assert 0 < curves[1, "val/rollout_gap"] < 0.02
+    assert curves[1, "val/ratio"] == pytest.approx(1, abs=0.02)
+    assert curves[1, "objective/kl"] == pytest.approx(0, abs=0.05)
+    assert not [event for event in events(folder, "warning") if "differ by" in event["message"]]
+
+
+def test_the_first_pass_has_ratio_one_and_clips_nothing(policy, tmp_path):
+    folder = run_folder(tmp_path, settings(policy, epochs=1, value_warmup=0), prompts=prompts())
+    run_here(folder)
+    for step in (1, 2, 3):
+        assert metrics(folder)[step, "val/ratio"] == pytest.approx(1, abs=1e-5)
+        assert metrics(folder)[step, "val/ratio_var"] == pytest.approx(0, abs=1e-5)
+        assert metrics(folder)[step, "policy/clipfrac_avg"] == 0
+
+
 def test_the_first_steps_teach_only_the_value(policy, tmp_path):
     folder = run_folder(tmp_path, settings(policy, steps=2, value_warmup=2), prompts=prompts())
     run_here(folder)

@@ -190,7 +190,7 @@ def test_weights_that_would_have_to_be_unpickled_are_refused(tmp_path: Path) -> 
     (base / "model.safetensors").unlink()
     torch.save({}, base / "pytorch_model.bin")
     folder = run_folder(tmp_path / "run", SETTINGS | {"base": str(base)}, corpus=CORPUS)
-    assert "damaged or incomplete" in sentence(folder)
+    assert "has its weights as pytorch_model.bin only; convert them to safetensors" in sentence(folder)
 
 
 def test_a_context_longer_than_the_bases_is_refused(tmp_path: Path) -> None:

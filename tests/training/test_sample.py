@@ -44,7 +44,7 @@ def test_every_prompt_gets_its_replies_and_longer_prompts_are_left_out_and_count
     result = run_here(folder)
     rows = samples(folder)
     assert [row.id for row in rows] == [f"prompt:{i}#{k}" for i in range(10) for k in range(3)]
-    assert result["counts"] == {"prompts": 11, "too_long": 1, "replies": 30, "repeated": 0}
+    assert result["counts"] == {"prompts": 11, "left_out/too_long": 1, "cut/too_long": 0, "replies": 30, "repeated": 0}
     assert all(0 < row.tokens <= 8 and row.logprob < 0 and row.reward is None for row in rows)
     assert "1 prompts are longer" in events(folder, "warning")[0]["message"]
     assert not (folder / PROGRESS).exists()

@@ -160,7 +160,10 @@ def test_demonstrations_left_out_are_told(tmp_path: Path, base: Path) -> None:
 def test_too_few_usable_demonstrations_are_told_with_both_numbers(tmp_path: Path, base: Path) -> None:
     rows = [{"id": "long", "messages": turns("why", "the cat " * 60)}, DEMONSTRATIONS[0]]
     told = sentence(new_run(tmp_path, base, rows, min_rows=2))
-    assert told == "sft: 1 of 2 demonstrations can be used, at least 2 are needed"
+    assert told == (
+        "sft: 1 of 2 demonstrations can be used, at least 2 are needed; the first is long: its last reply alone is "
+        "longer than 64 tokens"
+    )
 
 
 def test_a_base_without_a_chat_template_is_refused(tmp_path: Path) -> None:

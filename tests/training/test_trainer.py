@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from tests.training.toys import events, run_folder, toy_policy, toy_tokenizer, turns
 from training.chatformat import ChatFormat
-from training.contract import PromptRow, Turn
+from training.contract import PromptRow, TrainingError, Turn
 from training.engine import Completion
 from training.loop import Learner
 from training.models import prepare
@@ -126,3 +127,51 @@ def test_every_prompt_comes_once_in_each_pass_and_in_another_order():
 
 def test_more_prompts_a_step_than_there_are_come_again():
     assert sorted(prompts_of_step(3, 0, 6, seed=0)) == [0, 0, 1, 1, 2, 2]
+
+
+def breaking(trainer: Trainer, *steps: int):
+    """Makes the loss of these optimiser steps, counted from 0, no number."""
+    update, taken = trainer.updater.learner.update, iter(range(1000))
+
+    def broken(micro, loss, *rest):
+        nan = float("nan") if next(taken) in steps else 1.0
+
+        def worse(one):
+            sums = dict(loss(one))
+            return sums | {"loss": (sums["loss"][0] * nan, sums["loss"][1])}
+
+        return update(micro, worse, *rest)
+
+    trainer.updater.learner.update = broken
+
+
+def test_an_update_whose_numbers_are_none_changes_nothing_and_is_counted(start):
+    trainer = start([[60, END], [61, END], [62, END], [END]], scores(0.0, 1.0, 2.0, 3.0))
+    breaking(trainer, 0, 1)  # both passes of the first rollout
+    before = [parameter.clone() for parameter in trainer.updater.learner.parameters]
+    trainer.step(0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.updater.learner.parameters, strict=True))
+    assert trainer.updater.learner.skipped == 2
+    assert "its update is skipped" in events(Path(trainer.run.folder), "warning")[0]["message"]
+    trainer.step(1, 0.05)
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.updater.learner.parameters, strict=True))
+    assert all(parameter.isfinite().all() for parameter in trainer.updater.learner.parameters)
+
+
+def test_the_other_updates_of_a_rollout_are_learned_from(start):
+    trainer = start([[60, END], [61, END], [62, END], [END]], scores(0.0, 1.0, 2.0, 3.0))
+    breaking(trainer, 0)
+    trainer.step(0, 0)
+    assert trainer.updater.learner.skipped == 1
+    assert {"skipped", "loss/policy_avg", "val/ratio"} <= set(trainer.figures)
+    assert all(math.isfinite(value) for value in trainer.figures.values())
+
+
+def test_twenty_updates_in_a_row_whose_numbers_are_none_end_the_run(start):
+    trainer = start([[60, END], [61, END], [62, END], [END]], scores(0.0, 1.0, 2.0, 3.0))
+    breaking(trainer, *range(100))
+    for step in range(9):
+        trainer.step(step, 0)
+    with pytest.raises(TrainingError, match="no finite number for 20 steps in a row: lower the learning rate"):
+        trainer.step(9, 0)
+    assert trainer.updater.learner.skipped == 20

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from training.__main__ import run_stage
 from training.chatformat import ChatFormat
@@ -76,3 +84,101 @@ def turns(*contents: str) -> list[dict[str, str]]:
 
 def prompts(n: int = 12) -> list[dict]:
     return [{"id": f"prompt:{i}", "messages": turns(f"the cat {i}")} for i in range(n)]
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+NO_END = (  # its turns end with no special token, so the end of text has to end them
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+def foreign_tokenizer(template: str | None, *, adds_bos: bool = False, **special: str) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer as another project might have made it. adds_bos: it puts <s> before every text that it is
+    not asked to leave alone."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if adds_bos:
+        tokenizer.add_special_tokens(["<s>"])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+        )
+        special["bos_token"] = "<s>"
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", chat_template=template,
+        extra_special_tokens=["<|im_start|>", "<|im_end|>"], **special,
+    )  # fmt: skip
+
+
+def foreign_policy(folder: Path, tokenizer: PreTrainedTokenizerFast, **changed: Any) -> Path:
+    """A random model with a tokenizer from elsewhere, saved as transformers saves them: nothing names the stop tokens
+    but the tokenizer's end of text."""
+    model = tiny_model("llama", **{"vocab_size": len(tokenizer), "max_position_embeddings": 128, **changed})
+    for settings in (model.config, model.generation_config):
+        settings.bos_token_id, settings.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
+        settings.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+WIDTH, CONTEXT = 32, 64
+LLAMA_LIKE = {
+    "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": CONTEXT,
+}  # fmt: skip
+GEMMA_LIKE = {**LLAMA_LIKE, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 40}
+ARCHITECTURES: dict[str, dict[str, Any]] = {  # by transformers' model type: a tiny one of each
+    "llama": LLAMA_LIKE,
+    "qwen2": LLAMA_LIKE,
+    "qwen3": {**LLAMA_LIKE, "head_dim": 16},
+    "mistral": {**LLAMA_LIKE, "sliding_window": 48},
+    "gemma": {**LLAMA_LIKE, "head_dim": 8},
+    "gemma2": GEMMA_LIKE,
+    "gemma3_text": GEMMA_LIKE,
+    "phi3": LLAMA_LIKE,
+    "olmo2": LLAMA_LIKE,
+    "smollm3": LLAMA_LIKE,
+    "stablelm": LLAMA_LIKE,
+    "granite": {**LLAMA_LIKE, "logits_scaling": 2.0, "embedding_multiplier": 3.0},
+    "cohere": {**LLAMA_LIKE, "logit_scale": 0.25},
+    "gpt2": {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT},
+    "gpt_neox": {**LLAMA_LIKE, "num_key_value_heads": None},
+    "opt": {
+        "hidden_size": WIDTH, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "word_embed_proj_dim": 16, "max_position_embeddings": CONTEXT,
+    },
+    "bloom": {"hidden_size": WIDTH, "n_layer": 2, "n_head": 4},
+    "falcon": {
+        "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": CONTEXT,
+    },
+}  # fmt: skip
+
+
+def tiny_model(kind: str, seed: int = 0, **changed: Any) -> PreTrainedModel:
+    """A random model of an architecture, as large as the toy tokenizer; its weights are drawn so widely that what an
+    architecture adds to the common sum can be seen."""
+    torch.manual_seed(seed)
+    tokenizer = toy_tokenizer()
+    shape = {name: value for name, value in ARCHITECTURES[kind].items() if value is not None}
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer), **special, **shape, **changed})
+    model = AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        with torch.no_grad():
+            if parameter.ndim >= 2:
+                parameter.normal_(std=0.15)
+            else:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def tiny_folder(folder: Path, kind: str, **changed: Any) -> Path:
+    """A chat model of an architecture, as a folder."""
+    save_model(tiny_model(kind, **changed), toy_tokenizer(), folder, ChatFormat(toy_tokenizer()).stop_ids)
+    return folder

@@ -68,6 +68,7 @@ from training.contract.rows import (
     row_type,
 )
 from training.contract.settings import (
+    LongPrompts,
     LoopSettings,
     LoraSettings,
     SamplingSettings,
@@ -139,6 +140,7 @@ __all__ = [
     "GRPOSettings",
     "InputError",
     "KTOSettings",
+    "LongPrompts",
     "LoopSettings",
     "LoraSettings",
     "Metric",

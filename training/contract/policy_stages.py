@@ -6,7 +6,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from training.contract.settings import LoopSettings, LoraSettings, SamplingSettings, setting, source
+from training.contract.settings import (
+    LongPrompts,
+    LoopSettings,
+    LoraSettings,
+    SamplingSettings,
+    on_long_prompts,
+    setting,
+    source,
+)
 
 
 class PPOSettings(LoopSettings):
@@ -21,9 +29,8 @@ class PPOSettings(LoopSettings):
     epochs: int = setting(4, "Passes over each rollout.", ge=1, le=32)
     minibatches: int = setting(1, "Optimiser steps in each pass.", ge=1, le=64, advanced=True)
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    max_prompt_tokens: int = setting(
-        256, "Longer prompts are left out, and counted.", unit="tokens", ge=8, advanced=True
-    )
+    max_prompt_tokens: int = setting(256, "Most tokens of a prompt.", unit="tokens", ge=8, advanced=True)
+    long_prompts: LongPrompts = on_long_prompts()
     learning_rate: float = setting(1e-4, "Peak learning rate of the policy.", gt=0, le=1)
     value_learning_rate: float = setting(
         0.0, "Peak learning rate of the value head; 0 as the policy's.", ge=0, le=1, advanced=True
@@ -120,9 +127,8 @@ class GRPOSettings(LoopSettings):
         8, "Replies drawn for each prompt, to be measured against each other.", ge=2, le=64
     )
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    max_prompt_tokens: int = setting(
-        256, "Longer prompts are left out, and counted.", unit="tokens", ge=8, advanced=True
-    )
+    max_prompt_tokens: int = setting(256, "Most tokens of a prompt.", unit="tokens", ge=8, advanced=True)
+    long_prompts: LongPrompts = on_long_prompts()
     beta: float = setting(0.04, "Weight of the KL divergence from the reference; 0 none.", ge=0)
     clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
     scale_rewards: bool = setting(True, "Divide a group's advantages by the deviation of its rewards.", advanced=True)

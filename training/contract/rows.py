@@ -10,7 +10,7 @@ from training.contract.stages import Stage
 
 
 class Row(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     id: str = Field(description="what the caller calls this row, e.g. ranking:12; comes back in results")
 

@@ -22,7 +22,7 @@ def source(default: Any, description: str, *, kind: str) -> Any:
 class Settings(BaseModel):
     """What every stage takes."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     seed: int = setting(
         0, "Seeds every random choice; the same seed and data give the same result.", ge=0, advanced=True
@@ -72,7 +72,7 @@ class LoopSettings(Settings):
 class LoraSettings(BaseModel):
     """A low-rank adapter in place of full fine-tuning (Hu et al. 2021, arXiv:2106.09685)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     rank: int = setting(0, "Rank of the adapter; 0 trains every weight.", ge=0, le=512)
     alpha: float = setting(16.0, "Scale of the adapter, divided by its rank.", gt=0, advanced=True)
@@ -80,10 +80,22 @@ class LoraSettings(BaseModel):
     targets: str = setting("all-linear", "Module names that get an adapter, separated by commas.", advanced=True)
 
 
+LongPrompts = Literal["drop", "cut_left"]
+
+
+def on_long_prompts() -> Any:
+    return setting(
+        "drop",
+        "What happens to prompts of more tokens, or without room for a full reply: they are left out, or lose their "
+        "beginning; counted either way.",
+        advanced=True,
+    )
+
+
 class SamplingSettings(BaseModel):
     """How a reply is drawn."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     temperature: float = setting(
         1.0, "0 always takes the likeliest token; 1 samples as the model believes.", ge=0, le=5

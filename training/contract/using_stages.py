@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from training.contract.settings import SamplingSettings, Settings, setting, source
+from training.contract.settings import LongPrompts, SamplingSettings, Settings, on_long_prompts, setting, source
 
 
 class SampleSettings(Settings):
@@ -16,9 +16,8 @@ class SampleSettings(Settings):
     replies: int = setting(4, "Replies to each prompt.", ge=1, le=64)
     distinct: bool = setting(True, "Draw again, a few times, where a reply repeats another one of its prompt.")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    max_prompt_tokens: int = setting(
-        512, "Longer prompts are left out, and counted.", unit="tokens", ge=8, advanced=True
-    )
+    max_prompt_tokens: int = setting(512, "Most tokens of a prompt.", unit="tokens", ge=8, advanced=True)
+    long_prompts: LongPrompts = on_long_prompts()
     slots: int = setting(32, "Replies generated at once.", ge=1, le=1024, advanced=True)
 
 

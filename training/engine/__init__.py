@@ -6,7 +6,7 @@
 engine.py schedules, cache.py holds keys and values, llama.py and general.py compute, text.py turns tokens into text.
 """
 
-from training.engine.engine import Engine
+from training.engine.engine import Engine, context_limit
 from training.engine.requests import Completion, Delta, PromptTooLong, Request, SamplingParams, seed_of
 
-__all__ = ["Completion", "Delta", "Engine", "PromptTooLong", "Request", "SamplingParams", "seed_of"]
+__all__ = ["Completion", "Delta", "Engine", "PromptTooLong", "Request", "SamplingParams", "context_limit", "seed_of"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ NOT_FINITE = "the model gives numbers that are not finite (NaN): its weights are
 
 class Forward(Protocol):
     def load(self) -> None: ...
+    def drop(self) -> None: ...
     def prefill(self, prompts: Tensor, lengths: Tensor, slots: Tensor, rows: Tensor) -> Tensor: ...
     def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor: ...
 
@@ -36,7 +37,7 @@ class Engine:
     `generate`, so they are read anew each time; otherwise they are read once. slots: replies generated at once.
     prefill_tokens: most prompt tokens read between two decoding steps. dtype: to compute in, where the model's
     architecture is written out here; otherwise, and by default, that of its weights. context: prompt and reply fit in
-    this many tokens.
+    this many tokens. stop_ids: tokens that end a reply besides those that model and tokenizer name.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class Engine:
         live: bool = True,
         prefill_tokens: int = 2048,
         dtype: torch.dtype | None = None,
+        stop_ids: Iterable[int] = (),
     ) -> None:
         base: Any = unwrap(model)
         weight = base.get_input_embeddings().weight
         self.context = context_limit(base.config.get_text_config())
-        self.stop_ids = stop_ids_of(base, tokenizer)
+        self.stop_ids = stop_ids_of(base, tokenizer) | frozenset(stop_ids)
         self.slots = slots
         self.tokenizer = tokenizer
         self._device = weight.device
@@ -67,6 +69,7 @@ class Engine:
         else:
             self._forward = GeneralForward(model, self._cache)
         self._live = live
+        self._dropped = False
         self._prefill_tokens = prefill_tokens
         self._decode_text = decoder(tokenizer)
         self._waiting: deque[Running] = deque()
@@ -90,7 +93,7 @@ class Engine:
         for request in copies:
             self._check(request)
         if self._live:
-            self._forward.load()
+            self._load()
         places = {id(request): i for i, request in enumerate(copies)}
         try:
             for request in sorted(copies, key=lambda request: (-len(request.prompt), request.prompt)):
@@ -100,6 +103,10 @@ class Engine:
                     yield places[id(request)], completion
         finally:
             self._forget()
+            if self._live:  # what comes between two calls, an update, needs the memory
+                self._forward.drop()
+                self._cache.clear()
+                self._dropped = True
 
     # ----------------------------------------------------------------------------------------------------- step by step
 
@@ -120,6 +127,8 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Queue a request. Raises PromptTooLong, or TrainingError for token ids that the model does not have."""
         self._check(request)
+        if self._dropped:
+            self._load()
         params = request.params
         room = min(params.max_new_tokens, self.context - len(request.prompt))
         watched = request.on_delta is not None or params.stop
@@ -156,6 +165,10 @@ class Engine:
             self._forget()
             raise
         return done
+
+    def _load(self) -> None:
+        self._forward.load()
+        self._dropped = False
 
     def _check(self, request: Request) -> None:
         if not request.prompt:

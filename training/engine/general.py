@@ -82,6 +82,9 @@ class GeneralForward:
     def load(self) -> None:
         """Nothing to do: the model is asked each time."""
 
+    def drop(self) -> None:
+        """Nothing to do, either."""
+
     def prefill(self, prompts: Tensor, lengths: Tensor, slots: Tensor, rows: Tensor) -> Tensor:
         """Prompts [n, T], padded on the right to T; see LlamaForward.prefill. Returns the last tokens' logits [n,
         V]."""

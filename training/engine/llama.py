@@ -74,6 +74,11 @@ class LlamaForward:
             self.norm = self._cast(self.base.model.norm.weight)
             self.layers = [self._layer(layer) for layer in self.base.model.layers]
 
+    def drop(self) -> None:
+        """Let the weights that were read go, until they are read again."""
+        self.layers = []
+        self.embedding = self.head = self.norm = torch.empty(0)
+
     def release(self) -> None:
         """Let the model go: these weights are final."""
         self.base = None

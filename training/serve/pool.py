@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from training.chatformat import ChatFormat
 from training.contract import InputError, TrainingError, Turn
 from training.engine import Engine, Request, SamplingParams
 from training.engine.text import decoder
+from training.model_checks import check_vocabulary
 from training.models import Compute, adapter_base, load_causal, load_tokenizer
 
 SMOKE_TOKENS = 4
@@ -102,27 +102,23 @@ class ModelPool:
     def _read(self, path: str) -> Served:
         tokenizer = load_tokenizer(path)
         chat = ChatFormat(tokenizer, path) if tokenizer.chat_template else None
-        engine = Engine(load_causal(path, self._compute), copy.deepcopy(tokenizer), slots=self._slots, live=False)
-        stop_ids = engine.stop_ids | frozenset(chat.stop_ids if chat else ())
-        return Served(path, engine, chat, tokenizer, stop_ids, decoder(copy.deepcopy(tokenizer)))
+        model = load_causal(path, self._compute)
+        if chat:
+            check_vocabulary(chat, model, path)
+        engine = Engine(
+            model, copy.deepcopy(tokenizer), slots=self._slots, live=False, stop_ids=chat.stop_ids if chat else ()
+        )
+        return Served(path, engine, chat, tokenizer, engine.stop_ids, decoder(copy.deepcopy(tokenizer)))
 
 
 def fingerprint(path: str) -> Any:
     """What tells one model on disk from another: each file's name, size and time, the base's too.
 
-    Raises InputError where this is no folder of a language model.
+    Raises InputError where there is no such folder.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{path}: there is no such model folder", code="no_model")
-    config = folder / "config.json"
-    if config.exists():
-        try:
-            architectures = json.loads(config.read_bytes()).get("architectures") or []
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{config}: this file is damaged ({error})", code="model_damaged") from error
-        if any("SequenceClassification" in str(name) for name in architectures):
-            raise InputError(f"{path}: this is a reward model; it gives scores, not replies", code="no_model")
     base = adapter_base(path)
     stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]
     return (str(folder.resolve()), tuple(stats), fingerprint(base) if base and Path(base).is_dir() else base)
