@@ -61,7 +61,7 @@ def main(run: Run[PPOSettings]) -> None:
 
     step = run.resume(load)
     if step == 0:
-        trainer.evaluate(step)
+        trainer.held.evaluate(step)
     while (done := share_done(run, step, config.steps)) < 1 and not trainer.stopped:
         if run.stopping:
             save(step)
@@ -70,10 +70,10 @@ def main(run: Run[PPOSettings]) -> None:
         step += 1
         run.progress(step, config.steps, "learning")
         if config.evaluate_every and step % config.evaluate_every == 0:
-            trainer.evaluate(step)
+            trainer.held.evaluate(step)
         if config.checkpoint_every and step % config.checkpoint_every == 0:
             save(step)
-    trainer.evaluate(step)
+    trainer.held.evaluate(step)
     finish(run, trainer, model, chat, step, {
         "prompts": len(prompts), "left_out/too_long": too_long,
         "heldout": len(heldout), "heldout/left_out/too_long": heldout_too_long,
@@ -105,13 +105,13 @@ def finish(
     counts: dict[str, int],
 ) -> None:
     """Save the policy that did best on held-out prompts, or the last one where there are none."""
-    kept = trainer.keep_best(step)
+    kept = trainer.held.keep_best(step)
     drop_reference(model)
     with run.writing(MODEL) as folder:
         save_model(model, chat.tokenizer, folder, chat.stop_ids)
     run.finish(
-        trainer.figures | {"steps": step, "saved_step": kept},
-        intervals=trainer.intervals,
+        trainer.figures | trainer.held.figures | {"steps": step, "saved_step": kept},
+        intervals=trainer.held.intervals,
         counts=counts | {"episodes": trainer.episodes},
         model=about(model),
     )

@@ -104,18 +104,18 @@ def test_the_policy_that_did_best_on_held_out_prompts_is_kept(start):
     for step in (0, 10, 20):
         with torch.no_grad():
             weight.fill_(step)
-        trainer.evaluate(step)
-    assert trainer.keep_best(20) == 10
+        trainer.held.evaluate(step)
+    assert trainer.held.keep_best(20) == 10
     assert weight.eq(10).all()
-    assert trainer.figures["heldout_reward"] == 9
-    assert trainer.figures["heldout_reward_before"] == 1
+    assert trainer.held.figures["heldout_reward"] == 9
+    assert trainer.held.figures["heldout_reward_before"] == 1
     assert "the policy of step 10 is kept" in events(Path(trainer.run.folder), "warning")[-1]["message"]
 
 
 def test_the_last_policy_is_kept_without_held_out_prompts(start):
     trainer = start([[60, END]] * 4, scores(1.0, 1.0, 1.0, 1.0))
-    trainer.evaluate(20)
-    assert trainer.keep_best(20) == 20
+    trainer.held.evaluate(20)
+    assert trainer.held.keep_best(20) == 20
 
 
 def test_every_prompt_comes_once_in_each_pass_and_in_another_order():

@@ -127,6 +127,9 @@ class GRPOSettings(LoopSettings):
     clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
     scale_rewards: bool = setting(True, "Divide a group's advantages by the deviation of its rewards.", advanced=True)
     learning_rate: float = setting(1e-5, "Peak learning rate.", gt=0, le=1)
+    evaluate_every: int = setting(
+        20, "Steps between held-out evaluations; 0 only at the end.", unit="steps", ge=0, advanced=True
+    )
     log_every: int = setting(1, "Steps between metric events.", unit="steps", ge=1, advanced=True)
     min_rows: int = setting(1, "Fewest prompts to start with.", ge=1, advanced=True)
     lora: LoraSettings = Field(default_factory=LoraSettings)
