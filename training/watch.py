@@ -1,4 +1,4 @@
-"""Notices when a policy's training has gone wrong, so that a run stops by itself with a sentence and not with a ruined policy."""
+"""Notices when a policy has gone wrong, so that a run stops by itself with a sentence and not with a ruined model."""
 
 from __future__ import annotations
 

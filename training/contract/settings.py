@@ -67,6 +67,9 @@ class LoopSettings(Settings):
         50, "Steps between checkpoints; 0 only when stopped.", unit="steps", ge=0, advanced=True
     )
     keep_checkpoints: int = setting(2, "Older checkpoints are deleted.", ge=1, advanced=True)
+    tensorboard: bool = setting(
+        False, "Write the metrics as TensorBoard event files, too, into tensorboard/ of the run folder.", advanced=True
+    )
 
 
 class LoraSettings(BaseModel):
