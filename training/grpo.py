@@ -62,7 +62,7 @@ def main(run: Run[GRPOSettings]) -> None:
     compute = prepare(run)
     tokenizer = load_tokenizer(config.policy)
     chat = ChatFormat(tokenizer, config.policy)
-    scorer, _ = load_scorer(config.reward, compute)
+    scorer, _ = load_scorer(config.reward, compute, config.pessimism)
     model = load_causal(config.policy, compute, lora=config.lora, trainable=True)
     room = prompt_room(context_of(model), config.max_prompt_tokens, config.sampling.max_new_tokens)
     prompts, too_long = encode_prompts(rows, chat, room)

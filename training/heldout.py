@@ -15,6 +15,7 @@ from torch import Tensor
 from training.actor import rollout_batches
 from training.contract import SamplingSettings
 from training.engine import Engine
+from training.ensemble import disagreement
 from training.forward import Forward
 from training.models import CausalModel, Compute
 from training.rollouts import Prompt, Sampled, Scorer, sample_replies, score_replies
@@ -108,6 +109,8 @@ class Heldout:
             "heldout_length": float(sampled.lengths.float().mean()),
             "heldout_ended": float(sampled.ended.float().mean()),
         }
+        if (spread := disagreement(self.scorer)) is not None:
+            figures["heldout_spread"] = spread
         self.run.metric(step, figures)
         self.figures |= figures
         if step == 0:

@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -241,6 +242,17 @@ def about(model: CausalModel, kind: str = "") -> dict[str, Any]:
 def context_of(model: CausalModel) -> int:
     """The most tokens the model was made for."""
     return int(getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+
+def context_named(source: str) -> int:
+    """The same of a folder or hub name, from its config alone. Raises InputError."""
+    base = adapter_base(source) or source
+    check_source(base, "model")
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except DAMAGE as error:
+        raise damaged(base, "model", error) from error
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 1 << 30))
 
 
 def unwrap(model: CausalModel) -> PreTrainedModel:

@@ -32,7 +32,7 @@ def main(run: Run[PPOSettings]) -> None:
     compute = prepare(run)
     tokenizer = load_tokenizer(config.policy)
     chat = ChatFormat(tokenizer, config.policy)
-    scorer, reward_model = load_scorer(config.reward, compute)
+    scorer, reward_model = load_scorer(config.reward, compute, config.pessimism)
     policies = load_policies(config, compute, reward_model)
     model = policies.actor.model
     room = prompt_room(context_of(model), config.max_prompt_tokens, config.sampling.max_new_tokens)

@@ -230,16 +230,21 @@ class Run(Generic[S]):
         for old in self._checkpoint_folders()[getattr(self.config, "keep_checkpoints", 1) :]:
             shutil.rmtree(old)
 
-    def resume(self, load: Callable[[Path], None]) -> int:
-        """Load the newest checkpoint that can be read and return its step; 0 where there is none.
+    def resume(self, load: Callable[[Path], None], first: int = 0) -> int:
+        """Load the newest checkpoint of step `first` or later that can be read and return its step; `first` where there
+        is none.
 
         `load` must read its file whole before it changes anything. Raises InputError where config.json or the data
         are not those the checkpoint was made with.
         """
+        if self._board is None:
+            self._first = first
         for folder in self._checkpoint_folders():
             try:
                 state = json.loads((folder / STATE).read_text())
                 self._hold_against_checkpoint(folder, state)
+                if step_of(folder) < first:
+                    break
                 load(folder)
             except (OSError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
                 self.warn(f"{folder.name} cannot be read and is passed over: {error}")
@@ -248,12 +253,12 @@ class Run(Generic[S]):
             self._before = state["elapsed"]
             self._first = state["step"] + 1
             return int(state["step"])
-        return 0
+        return first
 
     def _checkpoint_folders(self) -> list[Path]:
         """Newest first."""
         found = [path for path in self.folder.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
-        return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
+        return sorted(found, key=step_of, reverse=True)
 
     def _hold_against_checkpoint(self, folder: Path, state: dict[str, Any]) -> None:
         config = self._lasting_config()
@@ -346,6 +351,10 @@ def open_run(folder: Path, stage: Stage | None = None, clock: Callable[[], float
             raise failure from error
         finally:
             events.close()
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 @contextmanager

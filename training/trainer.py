@@ -12,6 +12,7 @@ from torch import Tensor
 
 from training.contract import PPOSettings
 from training.engine import Engine
+from training.ensemble import disagreement
 from training.heldout import Divergence, Heldout
 from training.ptx import PretrainingMix
 from training.rl import (
@@ -71,6 +72,7 @@ class Trainer:
         scored = time.perf_counter()
         with self.run.timed("score"):
             sampled = sampled._replace(scores=score_replies(self.scorer, sampled.prompts, sampled.completions))
+            spread = disagreement(self.scorer)
         observed = time.perf_counter()
         with self.run.timed("update"):
             rollout, passes = self.updater.observe(sampled, value_only=value_only)
@@ -90,6 +92,8 @@ class Trainer:
             "time/score": observed - scored,
             "time/update": ended - observed,
         }
+        if spread is not None:
+            figures["objective/spread"] = spread
         self.kl.update(figures["objective/kl"], len(sampled.prompts))
         self._tell(step + 1, figures, sampled, rollout)
         self._look_out(step + 1, figures, sampled)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from training.contract.settings import LoopSettings, LoraSettings, SamplingSettings, setting, source
+from training.contract.settings import PESSIMISM, LoopSettings, LoraSettings, SamplingSettings, setting, source
 
 
 class PPOSettings(LoopSettings):
@@ -14,7 +14,10 @@ class PPOSettings(LoopSettings):
 
     stage: Literal["ppo"] = "ppo"
     policy: str = source("", "model to improve; its copy is the reference", kind="policy")
-    reward: str = source("", "folder of the reward model, or function:<registered name>", kind="reward")
+    reward: str | list[str] = source(
+        "", "folder of the reward model, folders of several, or function:<registered name>", kind="reward"
+    )
+    pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
     steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
     prompts_per_step: int = setting(32, "Prompts in one rollout.", unit="prompts", ge=1)
     samples_per_prompt: int = setting(1, "Replies drawn for each prompt of a rollout.", ge=1, le=64, advanced=True)
@@ -113,7 +116,10 @@ class GRPOSettings(LoopSettings):
 
     stage: Literal["grpo"] = "grpo"
     policy: str = source("", "model to improve; its copy is the reference", kind="policy")
-    reward: str = source("", "folder of the reward model, or function:<registered name>", kind="reward")
+    reward: str | list[str] = source(
+        "", "folder of the reward model, folders of several, or function:<registered name>", kind="reward"
+    )
+    pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
     steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
     prompts_per_step: int = setting(8, "Prompts in one rollout.", unit="prompts", ge=1)
     samples_per_prompt: int = setting(

@@ -19,6 +19,9 @@ def source(default: Any, description: str, *, kind: str) -> Any:
     return Field(default, description=description, json_schema_extra={"source": kind})
 
 
+PESSIMISM = "How far an ensemble's score lies below its members' mean, in standard deviations of theirs; 0 at the mean."
+
+
 class Settings(BaseModel):
     """What every stage takes."""
 

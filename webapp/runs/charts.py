@@ -23,6 +23,7 @@ GROUPS = (
     Group("Bits per byte", "bits", r"(heldout_)?bits_per_byte"),
     Group("Accuracy on rankings", "share", r"(heldout_)?accuracy.*"),
     Group("Reward", "score", r"objective/(scores|rlhf_reward)|heldout_reward|reward"),
+    Group("Disagreement of reward models", "score", r"objective/spread|heldout_spread"),
     Group("KL from the reference", "nats a reply", r"objective/kl|heldout_kl|kl"),
     Group("Length of replies", "tokens", r"length/.*|heldout_length|length"),
     Group("Entropy", "nats", r"(objective/|policy/)?(entropy)(_avg)?"),
@@ -35,7 +36,7 @@ GROUPS = (
     Group("Right where it believes so much", "share", r"(heldout_)?reliability/.*"),
     Group("Time of a step", "seconds", r"time/.*"),
 )
-FIRST = 9  # charts of this many groups are open from the start, the others fold
+FIRST = 10  # charts of this many groups are open from the start, the others fold
 HIDDEN = re.compile(r"step|steps|episode|tokens|parameters|skipped|val/num_eos_tokens|val/ratio.*")
 
 
