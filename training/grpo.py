@@ -105,6 +105,7 @@ def main(run: Run[GRPOSettings]) -> None:
     last = int(figures["steps"])
     held.evaluate(last)
     kept = held.keep_best(last)
+    held.write_frontier()
     save(run, model, chat)
     run.finish(
         figures | held.figures | {"saved_step": kept},

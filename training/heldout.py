@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.actor import rollout_batches
-from training.contract import SamplingSettings
+from training.contract import OUTPUT, FrontierRow, SamplingSettings
 from training.engine import Engine
 from training.ensemble import disagreement
 from training.forward import Forward
@@ -23,6 +23,7 @@ from training.rundir import Run
 from training.statistics import clustered_mean
 from training.update import put
 
+FRONTIER: Final = "frontier.jsonl"
 MOST_HELDOUT: Final = 256  # prompts in one evaluation
 
 
@@ -83,16 +84,15 @@ class Heldout:
     divergence: Divergence
     best: Best = field(default_factory=Best)
     figures: dict[str, float] = field(default_factory=dict)  # the last evaluation's, and heldout_reward_before
-    evaluated: int = -1
+    history: list[dict[str, float]] = field(default_factory=list)  # of every evaluation
 
     def __post_init__(self) -> None:
         self.prompts = self.prompts[:MOST_HELDOUT]
 
     def evaluate(self, step: int) -> None:
         """Reward, KL and length after `step` steps, with the same random numbers each time; remembers the best."""
-        if not self.prompts or self.evaluated == step:
+        if not self.prompts or (self.history and self.history[-1]["step"] == step):
             return
-        self.evaluated = step
         sampling: SamplingSettings = self.run.config.sampling
         training = self.model.training
         self.model.eval()
@@ -111,6 +111,7 @@ class Heldout:
         }
         if (spread := disagreement(self.scorer)) is not None:
             figures["heldout_spread"] = spread
+        self.history.append({"step": step, **figures})
         self.run.metric(step, figures)
         self.figures |= figures
         if step == 0:
@@ -135,6 +136,26 @@ class Heldout:
         )
         return self.best.step
 
+    def write_frontier(self) -> None:
+        """output/frontier.jsonl: what each evaluation found, and which of them nothing beats."""
+        if not self.history:
+            return
+        best = frontier([(told["heldout_kl"], told["heldout_reward"]) for told in self.history])
+        rows = [
+            FrontierRow(
+                id=f"step:{told['step']}",
+                step=int(told["step"]),
+                kl=told["heldout_kl"],
+                reward=told["heldout_reward"],
+                length=told["heldout_length"],
+                ended=told["heldout_ended"],
+                on_frontier=unbeaten,
+            )
+            for told, unbeaten in zip(self.history, best, strict=True)
+        ]
+        with self.run.writing(OUTPUT) as folder:
+            (folder / FRONTIER).write_text("".join(row.model_dump_json() + "\n" for row in rows))
+
     @property
     def intervals(self) -> dict[str, tuple[float, float, int]]:
         return {"heldout_reward": self.best.interval} if self.best.interval else {}
@@ -147,8 +168,14 @@ class Heldout:
         }
 
     def state(self) -> dict[str, Any]:
-        return {"best": vars(self.best), "figures": self.figures, "evaluated": self.evaluated}
+        return {"best": vars(self.best), "figures": self.figures, "history": self.history}
 
     def load(self, state: dict[str, Any]) -> None:
         self.best = Best(**state["best"])
-        self.figures, self.evaluated = state["figures"], state["evaluated"]
+        self.figures, self.history = state["figures"], state["history"]
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """For each (kl, reward) whether no other has at least its reward at no more KL, and more or less of one: the
+    frontier of Gao et al. 2022, arXiv:2210.10760, on which a policy buys reward with distance."""
+    return [not any(k <= kl and r >= reward and (k, r) != (kl, reward) for k, r in points) for kl, reward in points]

@@ -107,6 +107,7 @@ def finish(
     """Save the policy that did best on held-out prompts, or the last one where there are none."""
     kept = trainer.held.keep_best(step)
     drop_reference(model)
+    trainer.held.write_frontier()
     with run.writing(MODEL) as folder:
         save_model(model, chat.tokenizer, folder, chat.stop_ids)
     run.finish(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -61,6 +62,8 @@ def test_it_is_evaluated_while_it_learns(policy, tmp_path):
     assert result["metrics"]["heldout_reward_before"] == rewards[0]
     assert result["metrics"]["heldout_reward"] == max(rewards[2], rewards[4])
     assert result["intervals"]["heldout_reward"][2] == 3
+    rows = [json.loads(line) for line in (tmp_path / "output" / "frontier.jsonl").read_text().splitlines()]
+    assert {row["step"]: row["kl"] for row in rows} == kl
 
 
 @pytest.mark.parametrize(("beta", "rank"), [(0.0, 0), (0.1, 2), (0.0, 2)])

@@ -219,10 +219,12 @@ def test_the_careless_are_found_out_and_followed_less(base, tmp_path):
         row["annotator"] = ("ada", "ben", "eve")[i % 3]
         if row["annotator"] == "eve":
             row["groups"] = [[place] for place in draw.sample(range(4), 4)]
+    rows[0] |= {"annotator": "new", "groups": rows[0]["groups"][::-1]}
     config = settings(base, epochs=6, annotator_reliability=True)
     result = run_here(run_folder(tmp_path, config, rankings=rows, heldout=rankings(20, 2)))
-    found = {name: result["metrics"][f"annotator_reliability/{name}"] for name in ("ada", "ben", "eve")}
+    found = {name: result["metrics"][f"annotator_reliability/{name}"] for name in ("ada", "ben", "eve", "new")}
     assert found["eve"] < 0.6 < 1 < min(found["ada"], found["ben"])
+    assert found["new"] > 0.6  # one ranking says little
     assert result["metrics"]["heldout_accuracy"] > 0.9
 
 
