@@ -33,8 +33,10 @@ from training.models import (
     prepare,
 )
 from training.policies import switched
+from training.rewards import find_shaping, shaping_of
 from training.rollouts import (
     Prompt,
+    Sampled,
     Scorer,
     encode_prompts,
     load_scorer,
@@ -124,6 +126,7 @@ class Rollouts:
 
     def __init__(self, engine: Engine, scorer: Scorer, prompts: list[Prompt], config: GRPOSettings) -> None:
         self.engine, self.scorer, self.prompts, self.config = engine, scorer, prompts, config
+        self.shaping = find_shaping(config.shaping)
         self.figures: dict[str, float] = {}  # of the last replies
 
     def __call__(self, _: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
@@ -132,11 +135,13 @@ class Rollouts:
         asked = [self.prompts[i] for i in chosen for _ in range(config.samples_per_prompt)]
         completions = sample_replies(self.engine, asked, config.sampling, (config.seed, "grpo", step))
         self.figures = reply_figures(completions)
+        sampled = Sampled(asked, completions, score_replies(self.scorer, asked, completions))
+        scores = sampled.scores + shaping_of(self.shaping, sampled.conversations, sampled.texts)
         return {
             "prompt_ids": [prompt.ids for prompt in asked],
             "completion_ids": [completion.tokens for completion in completions],
             "logprobs": [completion.logprobs for completion in completions],
-            "score": score_replies(self.scorer, asked, completions).tolist(),
+            "score": scores.tolist(),
         }
 
 

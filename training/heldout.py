@@ -18,6 +18,7 @@ from training.engine import Engine
 from training.ensemble import disagreement
 from training.forward import Forward
 from training.models import CausalModel, Compute
+from training.rewards import find_shaping, shaping_of
 from training.rollouts import Prompt, Sampled, Scorer, sample_replies, score_replies
 from training.rundir import Run
 from training.statistics import clustered_mean
@@ -111,6 +112,8 @@ class Heldout:
         }
         if (spread := disagreement(self.scorer)) is not None:
             figures["heldout_spread"] = spread
+        if shaping := find_shaping(self.run.config.shaping):
+            figures["heldout_shaping"] = float(shaping_of(shaping, sampled.conversations, sampled.texts).mean())
         self.history.append({"step": step, **figures})
         self.run.metric(step, figures)
         self.figures |= figures

@@ -36,6 +36,14 @@ class Sampled(NamedTuple):
     scores: Tensor  # (N,)
 
     @property
+    def conversations(self) -> list[Sequence[Turn]]:
+        return [prompt.row.messages for prompt in self.prompts]
+
+    @property
+    def texts(self) -> list[str]:
+        return [completion.text for completion in self.completions]
+
+    @property
     def ended(self) -> Tensor:
         return torch.tensor([completion.finish == "stop" for completion in self.completions])
 

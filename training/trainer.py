@@ -15,6 +15,7 @@ from training.engine import Engine
 from training.ensemble import disagreement
 from training.heldout import Divergence, Heldout
 from training.ptx import PretrainingMix
+from training.rewards import find_shaping, shaping_of
 from training.rl import (
     KLController,
     Rollout,
@@ -50,6 +51,7 @@ class Trainer:
         self.config = config
         self.kl = KLController(config.kl_coefficient, config.kl_target, config.kl_horizon)
         self.moments = RunningMoments()
+        self.shaping = find_shaping(config.shaping)
         self.watch = Watch(kl_matters=config.kl_coefficient > 0, cap=config.sampling.max_new_tokens)
         updater, policies = self.updater, self.updater.policies
         divergence = Divergence(
@@ -76,7 +78,8 @@ class Trainer:
         observed = time.perf_counter()
         with self.run.timed("update"):
             rollout, passes = self.updater.observe(sampled, value_only=value_only)
-            scores = self.shape(rollout, sampled.lengths)
+            shaping = shaping_of(self.shaping, sampled.conversations, sampled.texts)
+            scores = self.shape(rollout, sampled.lengths) + shaping
             learned = self.advantages(rollout, scores)
             means = self.updater.update(
                 sampled, rollout, learned, passes, self.mix, step=step, done=done, value_only=value_only
@@ -94,6 +97,8 @@ class Trainer:
         }
         if spread is not None:
             figures["objective/spread"] = spread
+        if self.shaping:
+            figures["objective/shaping"] = float(shaping.mean())
         self.kl.update(figures["objective/kl"], len(sampled.prompts))
         self._tell(step + 1, figures, sampled, rollout)
         self._look_out(step + 1, figures, sampled)

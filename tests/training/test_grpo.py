@@ -37,6 +37,19 @@ def test_replies_get_better(policy, tmp_path):
     assert {"reward", "entropy", "loss"} <= {name for event in events(folder, "metric") for name in event["values"]}
 
 
+def test_shaping_is_part_of_what_is_learned(policy, tmp_path):
+    config = settings(policy, reward="function:nothing-much", shaping="digits=1")
+    result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(8)))
+    shaped = heldout_curve(tmp_path, "heldout_shaping")
+    assert shaped[60] > shaped[0] + 0.3
+    assert result["metrics"]["heldout_reward"] == 0
+
+
+@reward_function("nothing-much")
+def nothing_much(messages, reply) -> float:
+    return 0.0
+
+
 def test_an_adapter_learns_alone(policy, tmp_path):
     folder = run_folder(tmp_path, settings(policy, lora={"rank": 2}, steps=2), prompts=prompts())
     assert run_here(folder)["model"]["kind"] == "adapter"

@@ -73,6 +73,7 @@ from training.contract.settings import (
     LoraSettings,
     SamplingSettings,
     Settings,
+    parts_of_shaping,
     setting,
     source,
 )
@@ -167,6 +168,7 @@ __all__ = [
     "Turn",
     "Warn",
     "describe",
+    "parts_of_shaping",
     "read_config",
     "row_type",
     "setting",

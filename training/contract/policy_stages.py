@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from training.contract.settings import PESSIMISM, LoopSettings, LoraSettings, SamplingSettings, setting, source
+from training.contract.settings import PESSIMISM, LoopSettings, LoraSettings, SamplingSettings, Shaping, setting, source
 
 
 class PPOSettings(LoopSettings):
@@ -62,6 +62,11 @@ class PPOSettings(LoopSettings):
     )
     normalise_rewards: bool = setting(True, "Centre scores and divide them by their running deviation.", advanced=True)
     reward_clip: float = setting(5.0, "Clip normalised scores to this range; 0 none.", ge=0, advanced=True)
+    shaping: Shaping = setting(
+        "",
+        "Registered functions that are added to the normalised score, NAME=WEIGHT separated by commas.",
+        advanced=True,
+    )
     no_end_penalty: float = setting(1.0, "Subtracted from the normalised score of a reply that did not end.", ge=0)
     length_penalty: float = setting(0.0, "Subtracted from the normalised score for each 100 tokens.", ge=0)
     ptx_weight: float = setting(
@@ -131,6 +136,11 @@ class GRPOSettings(LoopSettings):
     )
     beta: float = setting(0.04, "Weight of the KL divergence from the reference; 0 none.", ge=0)
     clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
+    shaping: Shaping = setting(
+        "",
+        "Registered functions that are added to the score, NAME=WEIGHT separated by commas.",
+        advanced=True,
+    )
     scale_rewards: bool = setting(True, "Divide a group's advantages by the deviation of its rewards.", advanced=True)
     learning_rate: float = setting(1e-5, "Peak learning rate.", gt=0, le=1)
     evaluate_every: int = setting(
