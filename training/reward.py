@@ -6,7 +6,6 @@ Every reply is encoded once, however many people ranked it, and all comparisons 
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from training.agreement import Agreement, agreement
+from training.annotators import Annotators, TieRate, annotators_of, weights_of
 from training.batching import Rows, Sizes
 from training.chatformat import ChatFormat
 from training.contract import MODEL, InputError, RankingRow, RewardSettings, Turn
@@ -37,7 +37,6 @@ from training.rundir import Run
 
 TIES_RATE = 1e-2  # of Davidson's one parameter, which begins near its place
 PEOPLE_RATE = 5e-2  # of the logarithms of reliabilities, which may have far to go
-PRIOR = 0.5  # the deviation of those logarithms
 MEAN_OVER = 65_536  # tokens
 FIGURES = "figures.json"  # of an ensemble's member, while the others are trained
 
@@ -46,47 +45,6 @@ class RankingBatch(NamedTuple):
     packed: Packed  # every reply with its prompt, to its end token
     comparisons: Comparisons
     weight: float  # the sum of the rankings' weights
-
-
-class TieRate(nn.Module):
-    """Davidson's tie parameter, from the share of comparisons that are ties: at equal scores nu / (2 + nu)."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        share = min(max(share, 0.01), 0.9)
-        self.log_nu = nn.Parameter(torch.tensor(math.log(2 * share / (1 - share))))
-
-
-class Annotators(nn.Module):
-    """How reliable each person is beside the others: what multiplies the differences that they see, learned with the
-    scores. A normal prior holds its logarithm near 0, so that whoever ranked little counts as the rest, and its mean
-    over the rankings is 0, so that the scores keep their scale.
-
-    Chen et al. 2013, "Pairwise ranking aggregation in a crowdsourced setting", learn a probability in its place; a
-    factor also fits people who are surer than most.
-    """
-
-    def __init__(self, weights: Sequence[float]) -> None:
-        """weights: of each person's rankings together, the first one nobody in particular."""
-        super().__init__()
-        own = torch.tensor([float(weight) for weight in weights[1:]])
-        self.free = nn.Parameter(torch.zeros(len(own)))
-        self.share: Tensor
-        self.prior: Tensor
-        self.register_buffer("share", own / own.sum(), persistent=False)
-        self.register_buffer("prior", torch.cat([torch.zeros(1), 1 / (2 * PRIOR**2 * own)]), persistent=False)
-
-    def logarithms(self) -> Tensor:
-        """(annotators,), nobody in particular first and always 0."""
-        return torch.cat([self.free.new_zeros(1), self.free - (self.free * self.share).sum()])
-
-    def forward(self) -> Tensor:
-        """(annotators,)"""
-        return self.logarithms().exp()
-
-    def penalty(self, comparisons: Comparisons) -> Tensor:
-        """The prior's share that falls to these comparisons; over all rankings it is one prior a person, () in nats."""
-        return (comparisons.weight * (self.prior * self.logarithms().square())[comparisons.annotator]).sum()
 
 
 class Lesson(NamedTuple):
@@ -245,16 +203,6 @@ def usable(rows: Sequence[RankingRow], config: RewardSettings) -> tuple[list[Ran
             "reward: no ranking puts one reply above another, so there is nothing to learn", code="no_data"
         )
     return kept, left_out
-
-
-def annotators_of(rows: Sequence[RankingRow]) -> list[str]:
-    """The names of the people who ranked; one's place, counted from 1, is the person's number."""
-    return sorted({row.annotator for row in rows} - {""})
-
-
-def weights_of(rows: Sequence[RankingRow]) -> list[float]:
-    """Of the rankings of nobody in particular, and of each person."""
-    return [sum(row.weight for row in rows if row.annotator == name) for name in ("", *annotators_of(rows))]
 
 
 def share_of_ties(rows: Sequence[RankingRow]) -> float:

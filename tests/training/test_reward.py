@@ -9,21 +9,12 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
+from training.annotators import PRIOR, Annotators, annotators_of, weights_of
 from training.chatformat import ChatFormat
 from training.contract import InputError, RankingRow, RewardSettings, Turn
 from training.models import Compute
 from training.preference import Ranked, collate_comparisons, preference_loss
-from training.reward import (
-    PRIOR,
-    Annotators,
-    accuracy,
-    annotators_of,
-    ranking_examples,
-    reply_sets,
-    share_of_ties,
-    usable,
-    weights_of,
-)
+from training.reward import accuracy, ranking_examples, reply_sets, share_of_ties, usable
 from training.reward_model import encode, load_reward, reward_from_language_model, score
 
 CPU = Compute(torch.device("cpu"), torch.float32)
