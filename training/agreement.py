@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import stdev
 
 import torch
 
@@ -32,6 +33,7 @@ class _Comparison:
     difference: float
     longer: float  # length of the better one less that of the other
     outcome: float
+    spread: float  # the members' deviation of the difference; 0 for one member
 
 
 def prompt_key(row: RankingRow) -> str:
@@ -40,17 +42,22 @@ def prompt_key(row: RankingRow) -> str:
 
 
 def agreement(
-    rows: Sequence[RankingRow], scores: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]]
+    rows: Sequence[RankingRow],
+    scores: Sequence[Sequence[float]],
+    lengths: Sequence[Sequence[int]],
+    members: Sequence[Sequence[Sequence[float]]] = (),
 ) -> Agreement | None:
     """How the scores of the rows' replies agree with the rows' orders; None where no reply is ranked above another.
 
     scores and lengths hold, for each row, one figure for each of its replies; lengths in one unit. Accuracy counts
     the comparisons that a person decided; two equal scores are half right. Ties are apart: `gap_tied` against
-    `gap_decided` says whether replies that people find equal also score alike.
+    `gap_decided` says whether replies that people find equal also score alike. Where several `members` score as one,
+    with scores laid out like `scores`, `spread_right` and `spread_wrong` are how far they disagree about a difference
+    where together they are right, and where not.
     """
     found = [
-        _Comparison(row, prompt_key(row), s[i] - s[j], n[i] - n[j], outcome)
-        for row, s, n in zip(rows, scores, lengths, strict=True)
+        _Comparison(row, prompt_key(row), s[i] - s[j], n[i] - n[j], outcome, spread_of(i, j, own))
+        for row, s, n, *own in zip(rows, scores, lengths, *members, strict=True)
         for i, j, outcome in comparisons_of(row.groups)
     ]
     decided = [c for c in found if c.outcome == 1]
@@ -74,10 +81,19 @@ def agreement(
         "gap_decided": sum(abs(c.difference) for c in decided) / len(decided),
     }
     metrics |= reliability([c.difference for c in decided])
+    if len(members) > 1:
+        for name, of in (("spread_right", 1.0), ("spread_wrong", 0.0)):
+            if spreads := [c.spread for c, value in zip(decided, right, strict=True) if value == of]:
+                metrics[name] = sum(spreads) / len(spreads)
     if tied:
         metrics["gap_tied"] = sum(abs(c.difference) for c in tied) / len(tied)
     counts = {"comparisons": len(decided), "ties": len(tied), **_by_origin(decided, right)}
     return Agreement(metrics, accuracy, counts, temperature)
+
+
+def spread_of(first: int, second: int, members: Sequence[Sequence[float]]) -> float:
+    """The standard deviation over the members of their scores' difference; 0 for fewer than two."""
+    return stdev(own[first] - own[second] for own in members) if len(members) > 1 else 0.0
 
 
 def reliability(differences: Sequence[float]) -> dict[str, float]:
@@ -110,11 +126,14 @@ def _length_correlation(
 
 
 def _by_origin(decided: Sequence[_Comparison], right: Sequence[float]) -> dict[str, int]:
-    """Comparisons, and those the scores got right, for each source and annotator that the rows name."""
+    """Comparisons, and those the scores got right, for each source, annotator and strength that the rows name."""
     counts: Counter[str] = Counter()
     for comparison, value in zip(decided, right, strict=True):
         for kind in ("source", "annotator"):
             if name := getattr(comparison.row, kind):
                 counts[f"{kind}/{name}/comparisons"] += 1
                 counts[f"{kind}/{name}/right"] += value == 1
+        if (strength := comparison.row.strength) is not None:
+            counts[f"strength/{strength:g}/comparisons"] += 1
+            counts[f"strength/{strength:g}/right"] += value == 1
     return dict(sorted(counts.items()))

@@ -27,6 +27,7 @@ from training.contract import (
     TextRow,
 )
 from training.engine import Completion, Engine, context_limit
+from training.ensemble import Ensemble, Scores
 from training.forward import Forward
 from training.loop import mean_figures
 from training.model_checks import check_vocabulary
@@ -83,7 +84,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     rankings, prompts = run.rows("rankings", RankingRow), run.rows("prompts", PromptRow)
     check_inputs(config, texts, demonstrations, rankings, prompts)
     compute = prepare(run)
-    scorer = load_scorer(config.reward, compute)[0] if config.reward else None
+    scorer = load_scorer(config.reward, compute, config.pessimism)[0] if config.reward else None
     policy = Speaker.load(config.policy, run, compute) if config.policy else None
     report = Report()
     if policy and texts:
@@ -153,10 +154,10 @@ def measure_demonstrations(
 def measure_rankings(report: Report, scorer: Scorer, rows: Sequence[RankingRow]) -> None:
     """How well the reward agrees with people, and its scores of every reply."""
     flat = scorer([row.messages for row in rows for _ in row.replies], [r for row in rows for r in row.replies])
-    rest = iter(flat)
-    scores = [[next(rest) for _ in row.replies] for row in rows]
+    (scores,) = split([flat], rows)
     report.counts["rankings"] = len(rows)
-    found = agreement(rows, scores, [[len(reply) for reply in row.replies] for row in rows])
+    members = split(scorer.last, rows) if isinstance(scorer, Ensemble) else []
+    found = agreement(rows, scores, [[len(reply) for reply in row.replies] for row in rows], members)
     if found:
         report.metrics |= {f"reward_{name}": value for name, value in found.metrics.items()}
         report.take("reward_accuracy", found.accuracy)
@@ -164,6 +165,15 @@ def measure_rankings(report: Report, scorer: Scorer, rows: Sequence[RankingRow])
     report.output["rankings"] = [
         ScoresRow(id=row.id, scores=own, agrees=agrees(row, own)) for row, own in zip(rows, scores, strict=True)
     ]
+
+
+def split(scores: Sequence[Sequence[float]] | Scores, rows: Sequence[RankingRow]) -> list[list[list[float]]]:
+    """Scores of all replies, for each of several scorers, by row."""
+    found = []
+    for own in scores:
+        rest = iter(own)
+        found.append([[float(next(rest)) for _ in row.replies] for row in rows])
+    return found
 
 
 def agrees(row: RankingRow, scores: Sequence[float]) -> float:

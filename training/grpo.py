@@ -8,19 +8,27 @@ checkpoints, stopping and the result are those of every other stage.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-import torch
 from datasets import Dataset
+from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
 from training.chatformat import ChatFormat
 from training.contract import GRPOSettings, InputError, PromptRow
-from training.engine import Engine
+from training.engine import Completion, Engine
+from training.forward import Forward
+from training.heldout import Divergence, Heldout
+from training.loop import due
 from training.model_checks import check_vocabulary
-from training.models import about, load_causal, load_tokenizer, prepare
+from training.models import CausalModel, Compute, about, adapter_base, load_causal, load_tokenizer, prepare
+from training.policies import switched
+from training.rewards import find_shaping, shaping_of
 from training.rollouts import (
     Prompt,
+    Sampled,
     Scorer,
     encode_prompts,
     load_scorer,
@@ -31,7 +39,8 @@ from training.rollouts import (
     score_replies,
 )
 from training.rundir import Run
-from training.trl_stage import Steps, arguments, optimizers, save, train
+from training.trl_stage import TRL_REFERENCE, Steps, arguments, optimizers, save, train
+from training.watch import Watch
 
 SLOTS = 128
 
@@ -48,14 +57,14 @@ def main(run: Run[GRPOSettings]) -> None:
     compute = prepare(run)
     tokenizer = load_tokenizer(config.policy, run)
     chat = ChatFormat(tokenizer, config.policy)
-    scorer, _ = load_scorer(config.reward, compute)
+    scorer, _ = load_scorer(config.reward, compute, config.pessimism)
     model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=int(config.beta > 0))
     check_vocabulary(chat, model, config.policy)
     replies = config.prompts_per_step * config.samples_per_prompt
-    engine = Engine(model, tokenizer, slots=min(replies, SLOTS), stop_ids=chat.stop_ids)
+    engine = Engine(model, tokenizer, slots=min(replies, SLOTS), stop_ids=chat.stop_ids, dtype=compute.dtype)
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
     prompts, too_long = encode_prompts(rows, chat, room, config.long_prompts)
-    heldout, _ = encode_prompts(heldout_rows, chat, room, config.long_prompts)
+    heldout, heldout_too_long = encode_prompts(heldout_rows, chat, room, config.long_prompts)
     if len(prompts) < config.min_rows:
         raise InputError(
             f"grpo: {too_long} of {len(rows)} prompts are longer than {room} tokens; raise max_prompt_tokens",
@@ -64,6 +73,7 @@ def main(run: Run[GRPOSettings]) -> None:
     longest = max(len(prompt.ids) for prompt in prompts) + config.sampling.max_new_tokens
     micro = largest_divisor(replies, config.micro_tokens // longest)
     steps = Steps(micro, replies // micro, config.steps)
+    rollouts = Rollouts(engine, scorer, prompts, config)
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=[scores_of],
@@ -79,19 +89,30 @@ def main(run: Run[GRPOSettings]) -> None:
         train_dataset=Dataset.from_list([{"prompt": prompt.row.id} for prompt in prompts]),
         processing_class=tokenizer,
         optimizers=optimizers(model, config, compute, steps.total),
-        rollout_func=Rollouts(engine, scorer, prompts, config),
+        rollout_func=rollouts,
     )
+    if trainer.ref_model is not None:  # TRL takes the base where the policy is an adapter merged into it
+        trainer.ref_model.load_state_dict(model.state_dict())
     model.eval()
-    before = heldout_reward(engine, scorer, heldout, config)
-    figures = train(run, trainer, steps.total, heldout=False)
-    model.eval()
-    after = heldout_reward(engine, scorer, heldout, config)
+    divergence = divergence_of(trainer, model, config, compute, chat.pad_id)
+    held = Heldout(run, heldout, engine, scorer, model, divergence)
+    held.evaluate(0)
+    figures = train(run, trainer, steps.total, heldout=False, beside=Lookout(config, rollouts, held))
+    last = int(figures["steps"])
+    held.evaluate(last)
+    kept = held.keep_best(last)
+    held.write_frontier()
     save(run, model, chat)
+    heldout_counts = long_prompt_counts(heldout_too_long, config.long_prompts)
     run.finish(
-        figures | ({"heldout_reward_before": before, "heldout_reward": after} if heldout else {}),
-        counts={"prompts": len(prompts), "heldout": len(heldout)} | long_prompt_counts(too_long, config.long_prompts),
+        figures | held.figures | {"saved_step": kept},
+        intervals=held.intervals,
+        counts={
+            "prompts": len(prompts), **long_prompt_counts(too_long, config.long_prompts),
+            "heldout": len(heldout), **{f"heldout/{name}": count for name, count in heldout_counts.items()},
+        },
         model=about(model),
-    )
+    )  # fmt: skip
 
 
 class Rollouts:
@@ -100,18 +121,33 @@ class Rollouts:
 
     def __init__(self, engine: Engine, scorer: Scorer, prompts: list[Prompt], config: GRPOSettings) -> None:
         self.engine, self.scorer, self.prompts, self.config = engine, scorer, prompts, config
+        self.shaping = find_shaping(config.shaping)
+        self.figures: dict[str, float] = {}  # of the last replies
 
     def __call__(self, _: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         config, step = self.config, trainer.state.global_step
         chosen = prompts_of_step(len(self.prompts), step, config.prompts_per_step, config.seed)
         asked = [self.prompts[i] for i in chosen for _ in range(config.samples_per_prompt)]
         completions = sample_replies(self.engine, asked, config.sampling, (config.seed, "grpo", step))
+        self.figures = reply_figures(completions)
+        sampled = Sampled(asked, completions, score_replies(self.scorer, asked, completions))
+        scores = sampled.scores + shaping_of(self.shaping, sampled.conversations, sampled.texts)
         return {
             "prompt_ids": [prompt.ids for prompt in asked],
             "completion_ids": [completion.tokens for completion in completions],
             "logprobs": [completion.logprobs for completion in completions],
-            "score": score_replies(self.scorer, asked, completions).tolist(),
+            "score": scores.tolist(),
         }
+
+
+def reply_figures(completions: Sequence[Completion]) -> dict[str, float]:
+    """Entropy in nats a token, as the replies estimate it; their mean length in tokens; the share that ended."""
+    tokens = sum(len(completion.tokens) for completion in completions)
+    return {
+        "entropy": -sum(sum(completion.logprobs) for completion in completions) / tokens,
+        "length": tokens / len(completions),
+        "ended": sum(completion.finish == "stop" for completion in completions) / len(completions),
+    }
 
 
 def scores_of(score: list[float], **_: Any) -> list[float]:
@@ -119,13 +155,39 @@ def scores_of(score: list[float], **_: Any) -> list[float]:
     return score
 
 
-@torch.no_grad()
-def heldout_reward(engine: Engine, scorer: Scorer, prompts: list[Prompt], config: GRPOSettings) -> float:
-    """The mean reward of a reply to each held-out prompt, drawn with the same random numbers every time."""
-    if not prompts:
-        return 0.0
-    completions = sample_replies(engine, prompts, config.sampling, (config.seed, "heldout"))
-    return float(score_replies(scorer, prompts, completions).mean())
+def divergence_of(
+    trainer: GRPOTrainer, model: CausalModel, config: GRPOSettings, compute: Compute, pad_id: int
+) -> Divergence:
+    """From the policy that training begins with: TRL's copy of it where there is one, else the base below a new
+    adapter, else a copy of our own."""
+    policy = Forward(model)
+    if trainer.ref_model is not None:
+        return Divergence(policy, Forward(trainer.ref_model), compute, pad_id, config.micro_tokens)
+    if isinstance(model, PeftModel) and TRL_REFERENCE in model.peft_config:
+        return Divergence(policy, policy, compute, pad_id, config.micro_tokens, lambda: switched(model, TRL_REFERENCE))
+    if isinstance(model, PeftModel) and not adapter_base(config.policy):
+        return Divergence(policy, policy, compute, pad_id, config.micro_tokens, model.disable_adapter)
+    return Divergence(policy, Forward(load_causal(config.policy, compute)), compute, pad_id, config.micro_tokens)
+
+
+class Lookout:
+    """After each step: the evaluation that is due, and whether the policy has run away."""
+
+    def __init__(self, config: GRPOSettings, rollouts: Rollouts, held: Heldout) -> None:
+        self.config, self.rollouts, self.held = config, rollouts, held
+        self.watch = Watch(kl_matters=config.beta > 0, cap=config.sampling.max_new_tokens)
+
+    def after(self, step: int, figures: Mapping[str, float]) -> str:
+        if due(step, self.config.evaluate_every):
+            self.held.evaluate(step)
+        return self.watch.see(self.rollouts.figures | {"token_kl": figures.get("kl", 0.0)})
+
+    def state(self) -> dict[str, Any]:
+        return {"watch": asdict(self.watch), "heldout": self.held.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.watch = Watch(**state["watch"])
+        self.held.load(state["heldout"])
 
 
 def largest_divisor(of: int, most: int) -> int:

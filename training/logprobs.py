@@ -43,7 +43,8 @@ class Scratch:
         vocabulary = len(weight)
         self.hidden, self.weight, self.bias, self.scale = hidden, weight, bias, scale
         self.rows = max(1, CACHED // vocabulary)
-        self.at_once = min(len(hidden), max(self.rows, CHUNK // vocabulary // self.rows * self.rows))
+        most = max(self.rows, CHUNK // vocabulary // self.rows * self.rows)
+        self.at_once = max(1, min(len(hidden), most))
         self.products = hidden.new_empty(self.at_once, vocabulary)
         self.space = torch.empty(min(self.rows, self.at_once), vocabulary, device=hidden.device)
 

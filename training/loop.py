@@ -212,9 +212,14 @@ def train(
     *,
     epochs: float,
     max_steps: int = 0,
+    turn: int = 0,
+    turns: int = 1,
     evaluate: Callable[[int, bool], dict[str, float]] = lambda _step, _final: {},
 ) -> dict[str, float]:
     """Train to the end, from the last checkpoint where there is one; returns the final figures.
+
+    A run that trains several models one after the other says which `turn` of how many `turns` this is: the steps count
+    on from turn to turn, each sees the rows in an order of its own, and `minutes` is shared.
 
     evaluate(step, final) returns held-out figures; it is called every `evaluate_every` steps and at the end.
     The mode (train or eval) of the modules is the caller's and is left alone. Raises Stopped after SIGTERM, with a
@@ -225,12 +230,13 @@ def train(
     per_epoch = steps_per_epoch(sizes, settings.batch_tokens)
     total = max(1, math.ceil(per_epoch * epochs))
     total = min(total, max_steps) if max_steps else total
-    batches = lru_cache(1)(lambda epoch: epoch_batches(sizes, settings.batch_tokens, run.config.seed, epoch))
+    batches = lru_cache(1)(lambda epoch: epoch_batches(sizes, settings.batch_tokens, run.config.seed + turn, epoch))
+    first = turn * total
     meter = Meter()
     figures: dict[str, float] = {}
 
     def save(step: int) -> None:
-        with run.checkpoint(step) as folder:
+        with run.checkpoint(first + step) as folder:
             save_state(folder, learner.state() | {"meter": asdict(meter.means), "figures": figures})
 
     def load(folder: Path) -> None:
@@ -241,10 +247,10 @@ def train(
 
     def tell(step: int, values: dict[str, float]) -> None:
         figures.update(values)
-        run.metric(step, values)
+        run.metric(first + step, values)
 
-    step = run.resume(load)
-    while (done := share_done(run, step, total)) < 1:
+    step = run.resume(load, first) - first
+    while (done := share_done(run, step, total, turn, turns)) < 1:
         if run.stopping:
             save(step)
             raise Stopped
@@ -253,12 +259,13 @@ def train(
         micro = (examples.batch(piece) for piece in micro_batches(rows, sizes, settings.micro_tokens))
         told = learner.update(micro, loss, float(sizes.weights[rows].sum()), done, 1 / total)
         if "skipped" in told:
-            run.warn(f"step {step}: the gradient was no finite number, the step is skipped", step)
+            run.warn(f"step {first + step}: the gradient was no finite number, the step is skipped", first + step)
         meter.means.add(told)
         meter.tokens += int(sizes.tokens[rows].sum())
         meter.seconds += time.perf_counter() - began
         step += 1
-        run.progress(step, expected_steps(run, step, total), "training")
+        expected = expected_steps(run, step, total, turn, turns)
+        run.progress(first + step, first + expected + (turns - turn - 1) * total, "training")
         if step % settings.log_every == 0:
             tell(step, meter.told())
         if step == total:
@@ -280,15 +287,15 @@ def due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
 
 
-def expected_steps(run: Run[Any], step: int, total: int) -> int:
+def expected_steps(run: Run[Any], step: int, total: int, turn: int = 0, turns: int = 1) -> int:
     """How many steps the run will have taken at its end, as far as can be told after `step` of them."""
-    return max(step, min(total, round(step / share_done(run, step, total))))
+    return max(step, min(total, round(step / share_done(run, step, total, turn, turns))))
 
 
-def share_done(run: Run[Any], step: int, total: int) -> float:
+def share_done(run: Run[Any], step: int, total: int, turn: int = 0, turns: int = 1) -> float:
     """How much of the training is done, in [0, 1]: by steps or, where `minutes` is set, by time if that is further."""
     minutes: float = run.config.minutes
-    by_time = run.elapsed() / (60 * minutes) if minutes and step else 0.0
+    by_time = run.elapsed() / (60 * minutes) * turns - turn if minutes and step else 0.0
     return min(1.0, max(step / total, by_time))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -271,6 +272,17 @@ def context_of(model: CausalModel) -> int:
 def state_width(model: CausalModel) -> int:
     """H, the length of the last hidden states; OPT's may be another than its layers'."""
     return int(unwrap(model).get_output_embeddings().weight.shape[1])
+
+
+def context_named(source: str) -> int:
+    """The same of a folder or hub name, from its config alone. Raises InputError."""
+    base = adapter_base(source) or source
+    check_source(base, "model")
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except DAMAGE as error:
+        raise damaged(base, "model", error) from error
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 1 << 30))
 
 
 def unwrap(model: CausalModel) -> PreTrainedModel:

@@ -33,7 +33,7 @@ def main(run: Run[PPOSettings]) -> None:
     compute = prepare(run)
     tokenizer = load_tokenizer(config.policy, run)
     chat = ChatFormat(tokenizer, config.policy)
-    scorer, reward_model = load_scorer(config.reward, compute)
+    scorer, reward_model = load_scorer(config.reward, compute, config.pessimism)
     policies = load_policies(config, compute, reward_model)
     model = policies.actor.model
     check_vocabulary(chat, model, config.policy)
@@ -65,7 +65,7 @@ def main(run: Run[PPOSettings]) -> None:
 
     step = run.resume(load)
     if step == 0:
-        trainer.evaluate(step)
+        trainer.held.evaluate(step)
     while (done := share_done(run, step, config.steps)) < 1 and not trainer.stopped:
         if run.stopping:
             save(step)
@@ -74,10 +74,10 @@ def main(run: Run[PPOSettings]) -> None:
         step += 1
         run.progress(step, config.steps, "learning")
         if config.evaluate_every and step % config.evaluate_every == 0:
-            trainer.evaluate(step)
+            trainer.held.evaluate(step)
         if config.checkpoint_every and step % config.checkpoint_every == 0:
             save(step)
-    trainer.evaluate(step)
+    trainer.held.evaluate(step)
     heldout_counts = long_prompt_counts(heldout_too_long, config.long_prompts)
     finish(run, trainer, model, chat, step, {
         "prompts": len(prompts), **long_prompt_counts(too_long, config.long_prompts),
@@ -112,13 +112,14 @@ def finish(
     counts: dict[str, int],
 ) -> None:
     """Save the policy that did best on held-out prompts, or the last one where there are none."""
-    kept = trainer.keep_best(step)
+    kept = trainer.held.keep_best(step)
     drop_reference(model)
+    trainer.held.write_frontier()
     with run.writing(MODEL) as folder:
         save_model(model, chat.tokenizer, folder, chat.stop_ids)
     run.finish(
-        trainer.figures | {"steps": step, "saved_step": kept},
-        intervals=trainer.intervals,
+        trainer.figures | trainer.held.figures | {"steps": step, "saved_step": kept},
+        intervals=trainer.held.intervals,
         counts=counts | {"episodes": trainer.episodes},
         model=about(model),
     )

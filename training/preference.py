@@ -26,6 +26,7 @@ class Comparisons(NamedTuple):
     outcome: Tensor  # 1 where the first is better, 0.5 for a tie
     weight: Tensor  # the ranking's weight shared among its comparisons
     strength: Tensor  # how much better, in the person's own units; 0 where not said, and for ties
+    annotator: Tensor  # number of the person who said so; 0: nobody in particular
 
 
 def comparisons_of(groups: Sequence[Sequence[int]], ties: Ties = "half") -> list[tuple[int, int, float]]:
@@ -44,6 +45,7 @@ class Ranked(NamedTuple):
     groups: Sequence[Sequence[int]]  # best first; indices into the set
     weight: float = 1.0
     strength: float | None = None
+    annotator: int = 0
 
 
 def collate_comparisons(sets: Sequence[Sequence[Ranked]], ties: Ties = "half") -> Comparisons:
@@ -52,19 +54,19 @@ def collate_comparisons(sets: Sequence[Sequence[Ranked]], ties: Ties = "half") -
     A ranking's weight is shared evenly among its comparisons (InstructGPT, equation 1), so that K replies do not count
     K(K - 1)/2 times.
     """
-    rows: list[tuple[int, int, float, float, float]] = []
+    rows: list[tuple[int, int, float, float, float, int]] = []
     start = 0
     for rankings in sets:
-        for groups, own_weight, own_strength in rankings:
+        for groups, own_weight, own_strength, person in rankings:
             found = comparisons_of(groups, ties)
             for i, j, better in found:
                 said = own_strength if own_strength is not None and better == 1.0 else 0.0
-                rows.append((start + i, start + j, better, own_weight / len(found), said))
+                rows.append((start + i, start + j, better, own_weight / len(found), said, person))
         start += sum(len(group) for group in rankings[0].groups)
-    columns = list(zip(*rows, strict=True)) or [()] * 5
-    first, second = (torch.tensor(column, dtype=torch.long) for column in columns[:2])
-    outcome, weight, strength = (torch.tensor(column, dtype=torch.float32) for column in columns[2:])
-    return Comparisons(first, second, outcome, weight, strength)
+    columns = list(zip(*rows, strict=True)) or [()] * 6
+    first, second, annotator = (torch.tensor(columns[i], dtype=torch.long) for i in (0, 1, 5))
+    outcome, weight, strength = (torch.tensor(column, dtype=torch.float32) for column in columns[2:5])
+    return Comparisons(first, second, outcome, weight, strength, annotator)
 
 
 def bradley_terry_nll(difference: Tensor, outcome: Tensor, margin: Tensor | float = 0.0) -> Tensor:
@@ -94,19 +96,22 @@ def preference_loss(
     log_nu: Tensor | None = None,
     margin: float = 0.0,
     centring: float = 0.0,
+    reliability: Tensor | None = None,
 ) -> Tensor:
     """The weighted sum of the comparisons' losses, to be divided by the sum of the rankings' weights.
 
     scores: (S,) -> (). `log_nu` given: Davidson's model of ties, else half a win each way. `margin` multiplies the
     stated strength. `centring` weighs (first + second)^2, which fixes the free constant of the scores at zero
-    (Eisenstein et al. 2023, arXiv:2312.09244, section 2.1).
+    (Eisenstein et al. 2023, arXiv:2312.09244, section 2.1). `reliability` (annotators,) multiplies the difference that
+    each person sees: at 0 they choose at random, and teach nothing.
     """
     first, second = scores[comparisons.first].float(), scores[comparisons.second].float()
     gap = margin * comparisons.strength
+    seen = first - second if reliability is None else (first - second) * reliability[comparisons.annotator]
     if log_nu is None:
-        loss = bradley_terry_nll(first - second, comparisons.outcome, gap)
+        loss = bradley_terry_nll(seen, comparisons.outcome, gap)
     else:
-        loss = davidson_nll(first - second, comparisons.outcome, log_nu, gap)
+        loss = davidson_nll(seen, comparisons.outcome, log_nu, gap)
     return ((loss + centring * (first + second).square()) * comparisons.weight).sum()
 
 

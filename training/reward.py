@@ -5,7 +5,8 @@ Every reply is encoded once, however many people ranked it, and all comparisons 
 
 from __future__ import annotations
 
-import math
+import json
+import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,18 +15,31 @@ import torch
 from torch import Tensor, nn
 
 from training.agreement import Agreement, agreement
+from training.annotators import Annotators, TieRate, annotators_of, weights_of
 from training.batching import Rows, Sizes
 from training.chatformat import ChatFormat
 from training.contract import MODEL, InputError, RankingRow, RewardSettings, Turn
-from training.loop import Examples, Learner, Sums, train
+from training.ensemble import centred, combined
+from training.loop import Examples, Learner, Sums, mean_figures, train
 from training.model_checks import check_vocabulary
-from training.models import Compute, about, load_tokenizer, merged, prepare
+from training.models import Compute, about, context_named, load_tokenizer, merged, prepare
 from training.packing import Packed, moved, pack
 from training.preference import Comparisons, Ranked, collate_comparisons, comparisons_of, preference_loss
-from training.reward_model import RewardModel, encode, reward_from_language_model, save_reward, score_ids
+from training.reward_model import (
+    RewardModel,
+    encode,
+    load_members,
+    member_name,
+    reward_from_language_model,
+    save_reward,
+    score_ids,
+)
 from training.rundir import Run
 
 TIES_RATE = 1e-2  # of Davidson's one parameter, which begins near its place
+PEOPLE_RATE = 5e-2  # of the logarithms of reliabilities, which may have far to go
+MEAN_OVER = 65_536  # tokens
+FIGURES = "figures.json"  # of an ensemble's member, while the others are trained
 
 
 class RankingBatch(NamedTuple):
@@ -34,13 +48,24 @@ class RankingBatch(NamedTuple):
     weight: float  # the sum of the rankings' weights
 
 
-class TieRate(nn.Module):
-    """Davidson's tie parameter, from the share of comparisons that are ties: at equal scores nu / (2 + nu)."""
+class Lesson(NamedTuple):
+    """What every member of an ensemble learns from and is measured on."""
 
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        share = min(max(share, 0.01), 0.9)
-        self.log_nu = nn.Parameter(torch.tensor(math.log(2 * share / (1 - share))))
+    chat: ChatFormat
+    compute: Compute
+    most: int  # tokens of prompt and reply
+    rows: list[RankingRow]
+    examples: Examples[RankingBatch]
+    heldout: list[RankingRow]
+    encoded: list[list[list[int]]]  # the held-out rows' replies
+
+
+class Learned(NamedTuple):
+    model: RewardModel
+    figures: dict[str, float]
+    found: Agreement | None  # on held-out rankings
+    kept: dict[str, float]  # what the model's config says of its training
+    described: dict[str, Any]  # for result.json
 
 
 def main(run: Run[RewardSettings]) -> None:
@@ -48,17 +73,49 @@ def main(run: Run[RewardSettings]) -> None:
     compute = prepare(run)
     rows, left_out = usable(run.rows("rankings", RankingRow, config.min_rows), config)
     heldout, _ = usable(run.rows("heldout", RankingRow), config)
-    tokenizer = load_tokenizer(config.base, run)
-    chat = ChatFormat(tokenizer, config.base)
-    language, model = reward_from_language_model(config.base, compute, config.lora)
-    check_vocabulary(chat, language, config.base)
-    most = min(config.max_tokens, model.max_tokens)
+    chat = ChatFormat(load_tokenizer(config.base, run), config.base)
+    most = min(config.max_tokens, context_named(config.base))
     with run.timed("encoding"):
         examples = ranking_examples(rows, chat, config, most, compute)
         held = [[encode(chat, row.messages, reply, most) for reply in row.replies] for row in heldout]
+    lesson = Lesson(chat, compute, most, rows, examples, heldout, held)
+    if config.ensemble == 1:
+        one = learn(run, lesson)
+        figures, found, described = one.figures, one.found, one.described
+        with run.writing(MODEL) as folder:
+            save_reward(one.model, chat.tokenizer, folder, one.kept)
+    else:
+        figures, described = learn_ensemble(run, lesson)
+        members = [model for model, _ in load_members(str(run.folder / MODEL), compute)]
+        with run.timed("evaluation"):
+            found = agree(members, lesson, config.micro_tokens)
+    intervals = {}
+    if found:
+        figures |= {f"heldout_{name}": value for name, value in found.metrics.items()}
+        if found.accuracy.low is not None and found.accuracy.high is not None:
+            intervals["heldout_accuracy"] = (found.accuracy.low, found.accuracy.high, found.accuracy.n)
+    run.finish(
+        figures,
+        intervals=intervals,
+        counts={"rankings": len(rows), "heldout": len(heldout), **left_out}
+        | ({f"heldout/{name}": count for name, count in found.counts.items()} if found else {}),
+        model=described,
+    )
+    for member in range(config.ensemble):
+        shutil.rmtree(run.folder / member_name(member), ignore_errors=True)
+
+
+def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
+    """Train one model. Members of an ensemble differ in where their heads begin and in the order of the rows."""
+    config, compute, rows = run.config, lesson.compute, lesson.rows
+    torch.manual_seed(config.seed + member)
+    language, model = reward_from_language_model(config.base, compute, config.lora)
+    check_vocabulary(lesson.chat, language, config.base)
     ties = TieRate(share_of_ties(rows)).to(compute.device) if config.ties == "davidson" else None
-    modules: dict[str, nn.Module] = {"model": model} | ({"ties": ties} if ties else {})
-    learner = Learner(modules, config, compute, rates={"ties": TIES_RATE})
+    people = Annotators(weights_of(rows)).to(compute.device) if config.annotator_reliability else None
+    others = {"ties": ties, "people": people}
+    modules: dict[str, nn.Module] = {"model": model} | {name: one for name, one in others.items() if one is not None}
+    learner = Learner(modules, config, compute, rates={"ties": TIES_RATE, "people": PEOPLE_RATE})
 
     def loss(batch: RankingBatch) -> Sums:
         scores = model(batch.packed)
@@ -68,38 +125,71 @@ def main(run: Run[RewardSettings]) -> None:
             log_nu=ties.log_nu if ties else None,
             margin=config.margin,
             centring=config.centring,
+            reliability=people() if people else None,
         )
+        if people:
+            total = total + people.penalty(batch.comparisons)
         return {"loss": (total, batch.weight), **accuracy(scores.detach(), batch.comparisons)}
 
     def evaluate(step: int, final: bool) -> dict[str, float]:  # noqa: ARG001 - every evaluation looks at all rows
-        found = agree(model, chat, heldout, held, config.micro_tokens, compute) if heldout else None
+        found = agree([model], lesson, config.micro_tokens)
         return {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}
 
     with run.timed("training"):
         figures = train(
-            run, learner, examples, loss,
-            epochs=config.epochs, max_steps=config.max_steps, evaluate=evaluate,
+            run, learner, lesson.examples, loss,
+            epochs=config.epochs, max_steps=config.max_steps, turn=member, turns=config.ensemble, evaluate=evaluate,
         )  # fmt: skip
     if config.lora.rank:
         merged(language)
     with run.timed("evaluation"):
-        found = agree(model, chat, heldout, held, config.micro_tokens, compute) if heldout else None
-    figures |= {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}
-    kept = {"max_tokens": most, "temperature": found.temperature if found else 1.0}
+        found = agree([model], lesson, config.micro_tokens)
+        mean = mean_score(model, lesson, config.micro_tokens)
+    kept = {"max_tokens": lesson.most, "temperature": found.temperature if found else 1.0, "mean": mean}
     if ties:
         figures["log_nu"] = kept["log_nu"] = ties.log_nu.item()
+    if people:
+        figures |= {
+            f"annotator_reliability/{name}": value
+            for name, value in zip(annotators_of(rows), people()[1:].tolist(), strict=True)
+        }
+    return Learned(model, figures, found, kept, about(language, "reward"))
+
+
+def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, float], dict[str, Any]]:
+    """Train the members one after the other into folders of their own, of which those that an earlier process has left
+    stay, and gather them in model/. Returns their mean figures, and what result.json says of the model."""
+    config = run.config
+    places = [run.folder / member_name(member) for member in range(config.ensemble)]
+    for member, place in enumerate(places):
+        if place.exists():
+            continue
+        one = learn(run, lesson, member)
+        if one.found:
+            one.figures["heldout_member_accuracy"] = one.found.metrics["accuracy"]
+        known = {"members": config.ensemble} if member == 0 else {}  # its folder becomes the top of model/
+        with run.writing(place.name) as folder:
+            save_reward(one.model, lesson.chat.tokenizer, folder, one.kept | known)
+            (folder / FIGURES).write_text(json.dumps([one.figures, one.described]))
+    told = [json.loads((place / FIGURES).read_text()) for place in places]
     with run.writing(MODEL) as folder:
-        save_reward(model, tokenizer, folder, kept)
-    intervals = {}
-    if found and found.accuracy.low is not None and found.accuracy.high is not None:
-        intervals["heldout_accuracy"] = (found.accuracy.low, found.accuracy.high, found.accuracy.n)
-    run.finish(
-        figures,
-        intervals=intervals,
-        counts={"rankings": len(rows), "heldout": len(heldout), **left_out}
-        | ({f"heldout/{name}": count for name, count in found.counts.items()} if found else {}),
-        model=about(language, "reward"),
-    )
+        for member, place in enumerate(places):
+            into = folder / member_name(member) if member else folder
+            shutil.copytree(place, into, ignore=shutil.ignore_patterns(FIGURES), dirs_exist_ok=True)
+    means = {name: sum(figures[name] for figures, _ in told) / len(told) for name in told[0][0]}
+    means |= {name: sum(figures[name] for figures, _ in told) for name in ("steps", "skipped")}
+    return means, told[0][1] | {"members": config.ensemble}
+
+
+@torch.no_grad()
+def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int) -> float:
+    """Over replies of the training set, of which a fixed part is enough."""
+
+    def total(batch: RankingBatch) -> Sums:
+        scores = model(batch.packed)
+        return {"score": (scores.sum(), len(scores))}
+
+    return mean_figures(lesson.examples, total, lesson.compute, micro_tokens, MEAN_OVER)["score"]
 
 
 def usable(rows: Sequence[RankingRow], config: RewardSettings) -> tuple[list[RankingRow], dict[str, int]]:
@@ -136,6 +226,7 @@ class ReplySet(NamedTuple):
 
 def reply_sets(rows: Sequence[RankingRow]) -> list[ReplySet]:
     """The rows by what was ranked, in the order of their first ones: people see the replies in different orders."""
+    numbers = {name: number for number, name in enumerate(annotators_of(rows), 1)}
     found: dict[tuple[Any, ...], ReplySet] = {}
     for row in rows:
         order = sorted(range(len(row.replies)), key=row.replies.__getitem__)
@@ -144,7 +235,7 @@ def reply_sets(rows: Sequence[RankingRow]) -> list[ReplySet]:
         key = (*((turn.role, turn.content) for turn in row.messages), *replies)
         groups = [[place[i] for i in group] for group in row.groups]
         one = found.setdefault(key, ReplySet(row.messages, replies, []))
-        one.rankings.append(Ranked(groups, row.weight, row.strength))
+        one.rankings.append(Ranked(groups, row.weight, row.strength, numbers.get(row.annotator, 0)))
     return list(found.values())
 
 
@@ -178,18 +269,16 @@ def accuracy(scores: Tensor, comparisons: Comparisons) -> dict[str, tuple[float,
     return {"accuracy": (float(right), len(difference))}
 
 
-def agree(
-    model: RewardModel,
-    chat: ChatFormat,
-    rows: Sequence[RankingRow],
-    encoded: Sequence[Sequence[Sequence[int]]],
-    micro_tokens: int,
-    compute: Compute,
-) -> Agreement | None:
-    """How the model's scores agree with held-out rankings; `encoded` holds each row's replies."""
-    with torch.no_grad(), compute.autocast():
-        flat = score_ids(model, [ids for row in encoded for ids in row], chat.pad_id, micro_tokens)
+def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int) -> Agreement | None:
+    """How the models' mean scores agree with held-out rankings; None where there are none."""
+    if not lesson.heldout:
+        return None
+    chat, rows, encoded = lesson.chat, lesson.heldout, lesson.encoded
+    flat = [ids for row in encoded for ids in row]
+    with torch.no_grad(), lesson.compute.autocast():
+        scores = np.array([score_ids(model, flat, chat.pad_id, micro_tokens) for model in models])
+    scores = centred(scores, [model.mean for model in models])
     cuts = np.cumsum([len(row) for row in encoded])[:-1]
-    scores = [part.tolist() for part in np.split(np.array(flat), cuts)]
+    mean, *members = ([part.tolist() for part in np.split(one, cuts)] for one in (combined(scores, 0), *scores))
     lengths = [[len(chat.text(reply)) for reply in row.replies] for row in rows]
-    return agreement(rows, scores, lengths)
+    return agreement(rows, mean, lengths, members)

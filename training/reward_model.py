@@ -6,6 +6,7 @@ On disk it is a transformers sequence-classification model with one label, so ot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ MICRO_TOKENS = 8192
 
 class RewardModel(nn.Module):
     """trunk: hidden states of token ids; head: H -> 1. `config` is the trunk's, with what `reward` says of the
-    training: max_tokens, and the temperature by which to divide a difference of scores before a sigmoid."""
+    training: max_tokens, the temperature by which to divide a difference of scores before a sigmoid, and the mean score
+    of replies that it learned from."""
 
     def __init__(self, trunk: PreTrainedModel, head: nn.Linear, config: PretrainedConfig) -> None:
         super().__init__()
@@ -51,6 +53,11 @@ class RewardModel(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.head.weight.device
+
+    @property
+    def mean(self) -> float:
+        """The mean score of replies that it learned from; 0 where that was not noted."""
+        return float(getattr(self.config, "reward", {}).get("mean", 0.0))
 
     @property
     def max_tokens(self) -> int:
@@ -119,6 +126,22 @@ def load_reward(source: str, compute: Compute) -> tuple[RewardModel, PreTrainedT
     tokenizer = load_tokenizer(source)
     check_vocabulary(ChatFormat(tokenizer, source), model.trunk, source)
     return model.requires_grad_(False).to(compute.device).eval(), tokenizer
+
+
+def load_members(source: str | Sequence[str], compute: Compute) -> list[tuple[RewardModel, PreTrainedTokenizerBase]]:
+    """The reward models of a folder, which an ensemble's holds several of, or of several folders. Raises InputError."""
+    found = []
+    for folder in [source] if isinstance(source, str) else source:
+        found.append(load_reward(folder, compute))
+        more = int(getattr(found[-1][0].config, "reward", {}).get("members", 1))
+        found += [load_reward(str(Path(folder) / member_name(i)), compute) for i in range(1, more)]
+    return found
+
+
+def member_name(member: int) -> str:
+    """The folder of an ensemble's member, counted from 0. In a model's folder the first one has none: there it lies on
+    top, where tools that know of no ensembles find it."""
+    return f"member-{member + 1}"
 
 
 def encode(chat: ChatFormat, messages: Sequence[Turn], reply: str, most: int) -> list[int]:

@@ -8,10 +8,14 @@ never decides what code runs.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from collections.abc import Callable, Sequence
 
-from training.contract import InputError, Turn
+import torch
+from torch import Tensor
+
+from training.contract import InputError, TrainingError, Turn, parts_of_shaping
 
 RewardFunction = Callable[[Sequence[Turn], str], float]
 PREFIX = "function:"
@@ -49,6 +53,25 @@ def register_own() -> None:
             raise InputError(
                 f"{OWN}: {module} cannot be imported ({type(error).__name__}: {error})", code="reward_missing"
             ) from error
+
+
+def find_shaping(text: str) -> list[tuple[float, RewardFunction]]:
+    """The functions of a `shaping` setting with their weights. Raises InputError where one is not registered."""
+    return [(weight, find_reward_function(PREFIX + name)) for name, weight in parts_of_shaping(text)]
+
+
+def shaping_of(
+    shaping: Sequence[tuple[float, RewardFunction]], asked: Sequence[Sequence[Turn]], replies: Sequence[str]
+) -> Tensor:
+    """For each of N replies the functions' weighted sum (N,), zeros where there is none. Raises TrainingError where it
+    is no finite number."""
+    found = [sum(w * function(a, r) for w, function in shaping) for a, r in zip(asked, replies, strict=True)]
+    if not all(map(math.isfinite, found)):
+        raise TrainingError(
+            "shaping: a function gave what is no finite number to a reply; look whether it divides by zero",
+            code="reward_not_finite",
+        )
+    return torch.tensor(found, dtype=torch.float32)
 
 
 @reward_function("brevity")

@@ -14,8 +14,9 @@ from torch import Tensor
 from training.chatformat import ChatFormat
 from training.contract import InputError, LongPrompts, PromptRow, SamplingSettings, TrainingError, Turn
 from training.engine import Completion, Engine, Request, SamplingParams, seed_of
+from training.ensemble import Ensemble
 from training.models import Compute
-from training.reward_model import RewardModel, load_reward, score
+from training.reward_model import RewardModel, load_members
 from training.rewards import PREFIX, find_reward_function
 
 Scorer = Callable[[Sequence[Sequence[Turn]], Sequence[str]], list[float]]
@@ -33,6 +34,14 @@ class Sampled(NamedTuple):
     prompts: list[Prompt]
     completions: list[Completion]
     scores: Tensor  # (N,)
+
+    @property
+    def conversations(self) -> list[Sequence[Turn]]:
+        return [prompt.row.messages for prompt in self.prompts]
+
+    @property
+    def texts(self) -> list[str]:
+        return [completion.text for completion in self.completions]
 
     @property
     def ended(self) -> Tensor:
@@ -98,22 +107,24 @@ def sample_replies(
     )
 
 
-def load_scorer(source: str, compute: Compute) -> tuple[Scorer, RewardModel | None]:
-    """The scorer that `source` names: a reward model's folder, or function:<name>; and the reward model, if it is one.
+def load_scorer(
+    source: str | Sequence[str], compute: Compute, pessimism: float = 0.0
+) -> tuple[Scorer, RewardModel | None]:
+    """The scorer that `source` names: a reward model's folder, several of them, or function:<name>; and the reward
+    model, of several the first, if it is one. Raises InputError.
 
     A reward model reads the text in its own tokens, so policy and reward model may have different tokenizers.
     """
-    if source.startswith(PREFIX):
+    if isinstance(source, str) and source.startswith(PREFIX):
         function = find_reward_function(source)
         return lambda asked, replies: [function(a, r) for a, r in zip(asked, replies, strict=True)], None
-    model, tokenizer = load_reward(source, compute)
-
-    def by_model(asked: Sequence[Sequence[Turn]], replies: Sequence[str]) -> list[float]:
-        answered = [[*a, Turn(role="assistant", content=r)] for a, r in zip(asked, replies, strict=True)]
-        with compute.autocast():
-            return score(model, tokenizer, answered)
-
-    return by_model, model
+    if any(one.startswith(PREFIX) for one in source):
+        raise InputError(
+            "reward: several rewards are reward models that score as one; a function stands alone",
+            code="config_invalid",
+        )
+    ensemble = Ensemble(load_members(source or "", compute), compute, pessimism)
+    return ensemble, ensemble.members[0][0]
 
 
 def score_replies(scorer: Scorer, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:

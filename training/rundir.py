@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import pickle
@@ -24,10 +25,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from training.contract import (
     CONFIG,
@@ -57,12 +58,15 @@ from training.failures import explain
 from training.folder import aside, file_sha256, locked, sweep, write_aside
 from training.rows import read_rows
 
+if TYPE_CHECKING:
+    from training.tensorboard import Board
+
 R = TypeVar("R", bound=Row)
 S = TypeVar("S", bound=Settings)
 
 STATE: Final = "run.json"
 # A change of these does not change what is learned, so a run may go on from its checkpoint with another value.
-HARMLESS: Final = {"minutes", "log_every", "checkpoint_every", "keep_checkpoints"}
+HARMLESS: Final = {"minutes", "log_every", "checkpoint_every", "keep_checkpoints", "tensorboard"}
 LIBRARIES: Final = ("torch", "transformers", "tokenizers", "peft", "trl", "safetensors", "numpy")
 
 
@@ -86,6 +90,8 @@ class Run(Generic[S]):
         self._before = 0.0  # seconds that earlier processes worked on this run
         self._phase = ("", 0, 0.0, 0.0)  # name, first step, when it began, when it was last told
         self._fingerprint = ""
+        self._first = 0  # the first step that this process tells of
+        self._board: Board | None = None
 
     def finished(self) -> bool:
         """Whether an earlier process brought this run to its end; sees to it that the events say so too."""
@@ -141,7 +147,33 @@ class Run(Generic[S]):
         if len(finite) < len(values):
             self.warn(f"step {step}: {', '.join(sorted(values.keys() - finite.keys()))} is not a finite number", step)
         if finite:
-            self._emit(Metric(time=self._clock(), step=step, values=finite))
+            now = self._clock()
+            self._emit(Metric(time=now, step=step, values=finite))
+            if self._wants_board:
+                self._open_board().add(step, finite, now)
+
+    @property
+    def _wants_board(self) -> bool:
+        return bool(getattr(self.config, "tensorboard", False))
+
+    def check_board(self) -> None:
+        """Raises InputError where TensorBoard files are asked for and cannot be written."""
+        if self._wants_board and importlib.util.find_spec("tensorboard") is None:
+            raise InputError(
+                "tensorboard: the package tensorboard is not installed; install it, or leave the setting off",
+                code="config_invalid",
+            )
+
+    def _open_board(self) -> Board:
+        if self._board is None:
+            from training.tensorboard import Board  # noqa: PLC0415 - it imports torch
+
+            self._board = Board(self.folder, self._first)
+        return self._board
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
 
     def sample(
         self, step: int, prompt: str, reply: str, reward: float | None = None, detail: dict[str, float] | None = None
@@ -198,29 +230,35 @@ class Run(Generic[S]):
         for old in self._checkpoint_folders()[getattr(self.config, "keep_checkpoints", 1) :]:
             shutil.rmtree(old)
 
-    def resume(self, load: Callable[[Path], None]) -> int:
-        """Load the newest checkpoint that can be read and return its step; 0 where there is none.
+    def resume(self, load: Callable[[Path], None], first: int = 0) -> int:
+        """Load the newest checkpoint of step `first` or later that can be read and return its step; `first` where there
+        is none.
 
         `load` must read its file whole before it changes anything. Raises InputError where config.json or the data
         are not those the checkpoint was made with.
         """
+        if self._board is None:
+            self._first = first
         for folder in self._checkpoint_folders():
             try:
                 state = json.loads((folder / STATE).read_text())
                 self._hold_against_checkpoint(folder, state)
+                if step_of(folder) < first:
+                    break
                 load(folder)
             except (OSError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
                 self.warn(f"{folder.name} cannot be read and is passed over: {error}")
                 continue
             self.seconds = dict(state["seconds"])
             self._before = state["elapsed"]
+            self._first = state["step"] + 1
             return int(state["step"])
-        return 0
+        return first
 
     def _checkpoint_folders(self) -> list[Path]:
         """Newest first."""
         found = [path for path in self.folder.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
-        return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
+        return sorted(found, key=step_of, reverse=True)
 
     def _hold_against_checkpoint(self, folder: Path, state: dict[str, Any]) -> None:
         config = self._lasting_config()
@@ -299,7 +337,8 @@ def open_run(folder: Path, stage: Stage | None = None, clock: Callable[[], float
                 raise InputError(f"{folder / CONFIG}: this is a {config.stage} run, not {stage}", code="config_invalid")
             sweep(folder)
             run = Run(folder, config, events, clock)
-            with stop_signals(run):
+            run.check_board()
+            with stop_signals(run), closing(run):
                 yield run
         except Stopped:
             raise
@@ -312,6 +351,10 @@ def open_run(folder: Path, stage: Stage | None = None, clock: Callable[[], float
             raise failure from error
         finally:
             events.close()
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 @contextmanager

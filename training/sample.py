@@ -39,7 +39,7 @@ def main(run: Run[SampleSettings]) -> None:
         described = about(model)
         engine = Engine(model, tokenizer, slots=config.slots, live=False)
         del model
-        scorer = load_scorer(config.reward, compute)[0] if config.reward else None
+        scorer = load_scorer(config.reward, compute, config.pessimism)[0] if config.reward else None
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
     prompts, too_long = encode_prompts(rows, chat, room, config.long_prompts)
     if not prompts:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import torch
@@ -13,7 +12,10 @@ from torch import Tensor
 
 from training.contract import PPOSettings
 from training.engine import Engine
+from training.ensemble import disagreement
+from training.heldout import Divergence, Heldout
 from training.ptx import PretrainingMix
+from training.rewards import find_shaping, shaping_of
 from training.rl import (
     KLController,
     Rollout,
@@ -26,24 +28,11 @@ from training.rl import (
 )
 from training.rollouts import Prompt, Sampled, Scorer, prompts_of_step, sample_replies, score_replies
 from training.rundir import Run
-from training.statistics import clustered_mean
 from training.update import Updater
 from training.watch import Watch
 
-MOST_HELDOUT: Final = 256  # prompts in one evaluation
 SHOWN: Final = 50  # samples told over a run, about
 MOST_GAP: Final = {torch.float32: 0.01, torch.bfloat16: 0.1}  # nats a token between rollout and update
-
-
-@dataclass
-class Best:
-    """The policy's weights when it did best on held-out prompts."""
-
-    step: int = -1
-    reward: float = -math.inf
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
-    interval: tuple[float, float, int] | None = None
 
 
 @dataclass
@@ -62,9 +51,14 @@ class Trainer:
         self.config = config
         self.kl = KLController(config.kl_coefficient, config.kl_target, config.kl_horizon)
         self.moments = RunningMoments()
-        self.watch = Watch(kl_matters=config.kl_coefficient > 0)
-        self.best = Best()
-        self.evaluated = -1
+        self.shaping = find_shaping(config.shaping)
+        self.watch = Watch(kl_matters=config.kl_coefficient > 0, cap=config.sampling.max_new_tokens)
+        updater, policies = self.updater, self.updater.policies
+        divergence = Divergence(
+            policies.actor.forward, policies.reference.forward, updater.compute, updater.pad_id, config.micro_tokens,
+            policies.as_reference,
+        )  # fmt: skip
+        self.held = Heldout(self.run, self.heldout, self.engine, self.scorer, policies.actor.model, divergence)
         self.episodes = 0
         self.figures: dict[str, float] = {}
         self._warned: set[str] = set()
@@ -80,10 +74,12 @@ class Trainer:
         scored = time.perf_counter()
         with self.run.timed("score"):
             sampled = sampled._replace(scores=score_replies(self.scorer, sampled.prompts, sampled.completions))
+            spread = disagreement(self.scorer)
         observed = time.perf_counter()
         with self.run.timed("update"):
             rollout, passes = self.updater.observe(sampled, value_only=value_only)
-            scores = self.shape(rollout, sampled.lengths)
+            shaping = shaping_of(self.shaping, sampled.conversations, sampled.texts)
+            scores = self.shape(rollout, sampled.lengths) + shaping
             learned = self.advantages(rollout, scores)
             means = self.updater.update(
                 sampled, rollout, learned, passes, self.mix, step=step, done=done, value_only=value_only
@@ -99,6 +95,10 @@ class Trainer:
             "time/score": observed - scored,
             "time/update": ended - observed,
         }
+        if spread is not None:
+            figures["objective/spread"] = spread
+        if self.shaping:
+            figures["objective/shaping"] = float(shaping.mean())
         self.kl.update(figures["objective/kl"], len(sampled.prompts))
         self._tell(step + 1, figures, sampled, rollout)
         self._look_out(step + 1, figures, sampled)
@@ -171,6 +171,7 @@ class Trainer:
             "token_kl": figures["objective/kl"] / max(figures["length/mean"], 1),
             "entropy": figures["objective/entropy"] / max(figures["length/mean"], 1),
             "ended": figures["val/num_eos_tokens"] / len(sampled.prompts),
+            "length": figures["length/mean"],
         }
         if verdict := self.watch.see(seen):
             self.stopped = verdict
@@ -181,61 +182,6 @@ class Trainer:
             self._warned.add(what)
             self.run.warn(message, step)
 
-    # ------------------------------------------------------------------------------------------------------ evaluation
-
-    def evaluate(self, step: int) -> None:
-        """Reward, KL and length on held-out prompts, with the same random numbers each time; remembers the best."""
-        prompts = self.heldout[:MOST_HELDOUT]
-        if not prompts or self.evaluated == step:
-            return
-        self.evaluated = step
-        with self.run.timed("evaluation"):
-            completions = sample_replies(self.engine, prompts, self.config.sampling, (self.config.seed, "heldout"))
-            scores = score_replies(self.scorer, prompts, completions)
-            sampled = Sampled(list(prompts), completions, scores)
-            rollout, _ = self.updater.observe(sampled, value_only=True)
-            kl = (rollout.logprobs - rollout.reference).sum(dim=1).tolist()
-        mean = clustered_mean(scores.tolist(), [prompt.row.id for prompt in prompts])
-        figures = {
-            "heldout_reward": mean.value,
-            "heldout_kl": sum(kl) / len(kl),
-            "heldout_length": float(sampled.lengths.float().mean()),
-            "heldout_ended": float(sampled.ended.float().mean()),
-        }
-        self.run.metric(step, figures)
-        if step == 0:
-            self.figures["heldout_reward_before"] = mean.value
-        elif mean.value > self.best.reward:
-            interval = None if mean.low is None or mean.high is None else (mean.low, mean.high, mean.n)
-            self.best = Best(step, mean.value, self._weights(copy=True), figures, interval)
-        self.figures |= figures
-
-    def keep_best(self, step: int) -> int:
-        """Give the policy the weights that did best; the step they are of."""
-        if self.best.step in (-1, step):
-            return step
-        last = self.figures["heldout_reward"]
-        with torch.no_grad():
-            for name, weight in self._weights().items():
-                weight.copy_(self.best.weights[name])
-        self.figures |= self.best.figures
-        self.run.warn(
-            f"the policy of step {self.best.step} is kept: its held-out reward, {self.best.reward:.3f}, is above the "
-            f"last one's, {last:.3f}",
-            step,
-        )
-        return self.best.step
-
-    @property
-    def intervals(self) -> dict[str, tuple[float, float, int]]:
-        return {"heldout_reward": self.best.interval} if self.best.interval else {}
-
-    def _weights(self, *, copy: bool = False) -> dict[str, Tensor]:
-        model = self.updater.policies.actor.model
-        return {
-            name: p.detach().cpu().clone() if copy else p for name, p in model.named_parameters() if p.requires_grad
-        }
-
     # ------------------------------------------------------------------------------------------------------- resuming
 
     def state(self) -> dict[str, Any]:
@@ -244,8 +190,7 @@ class Trainer:
             "kl": asdict(self.kl),
             "moments": asdict(self.moments),
             "watch": asdict(self.watch),
-            "best": vars(self.best),
-            "evaluated": self.evaluated,
+            "heldout": self.held.state(),
             "episodes": self.episodes,
             "mixed": self.mix.position if self.mix else 0,
             "figures": self.figures,
@@ -256,8 +201,7 @@ class Trainer:
         self.kl = KLController(**state["kl"])
         self.moments = RunningMoments(**state["moments"])
         self.watch = Watch(**state["watch"])
-        self.best = Best(**state["best"])
-        self.evaluated = state["evaluated"]
+        self.held.load(state["heldout"])
         self.episodes = state["episodes"]
         if self.mix:
             self.mix.position = state["mixed"]

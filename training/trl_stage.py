@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 from peft import PeftModel
@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from training.chatformat import ChatFormat
 from training.contract import MODEL, LoopSettings
 from training.folder import PARTIAL
-from training.loop import Learner, raise_if_diverged, schedule
+from training.loop import Learner, load_state, raise_if_diverged, save_state, schedule
 from training.model_checks import check_vocabulary
 from training.models import (
     CausalModel,
@@ -128,14 +128,32 @@ class Guard:
         raise_if_diverged(self._in_a_row)
 
 
-def train(run: Run[Any], trainer: Trainer, total: int, *, heldout: bool) -> dict[str, float]:
+class Beside(Protocol):
+    """What a stage does after each of TRL's steps, and what of it a resumed run needs."""
+
+    def after(self, step: int, figures: Mapping[str, float]) -> str:
+        """Why training should stop now, or nothing; `figures` are TRL's last ones."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+
+def train(
+    run: Run[Any], trainer: Trainer, total: int, *, heldout: bool, beside: Beside | None = None
+) -> dict[str, float]:
     """To the end, from the last checkpoint where there is one; the final figures. Raises Stopped after SIGTERM, with a
     checkpoint written."""
-    teller, guard = Teller(run, total), Guard(run)
+    teller, guard = Teller(run, total, beside), Guard(run)
     trainer.add_callback(teller)
     trainer.optimizer.register_step_pre_hook(guard)
     found: list[Path] = []
-    run.resume(found.append)
+
+    def load(folder: Path) -> None:
+        teller.load(load_state(folder))
+        found.append(folder)
+
+    run.resume(load)
     with run.timed("training"):
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if teller.stopped:
@@ -158,18 +176,31 @@ def save(run: Run[Any], model: CausalModel, chat: ChatFormat) -> None:
 class Teller(TrainerCallback):
     """Turns what TRL logs and saves into events and checkpoints of the run folder, and stops TRL when asked."""
 
-    def __init__(self, run: Run[Any], total: int) -> None:
+    def __init__(self, run: Run[Any], total: int, beside: Beside | None = None) -> None:
         self.run = run
         self.total = total
+        self.beside = beside
         self.stopped = False
         self.figures: dict[str, float] = {}
+
+    def state(self) -> dict[str, Any]:
+        return {"figures": self.figures, "beside": self.beside.state() if self.beside else {}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.figures = state["figures"]
+        if self.beside:
+            self.beside.load(state["beside"])
 
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step, minutes = state.global_step, self.run.config.minutes
         self.run.progress(step, self.total, "learning")
+        verdict = self.beside.after(step, self.figures) if self.beside else ""
         if step >= self.total:
             return
-        if self.run.stopping:
+        if verdict:
+            self.run.warn(f"stopped at step {step}: {verdict}", step)
+            control.should_training_stop = True
+        elif self.run.stopping:
             self.stopped = control.should_save = control.should_training_stop = True
         elif minutes and self.run.elapsed() > 60 * minutes:
             control.should_training_stop = True
@@ -197,4 +228,5 @@ class Teller(TrainerCallback):
         with self.run.checkpoint(state.global_step) as folder:
             for path in written.iterdir():
                 shutil.move(path, folder / path.name)
+            save_state(folder, self.state())
         written.rmdir()

@@ -92,10 +92,12 @@ class Charts {
   points(chart, series) {
     const drawn = this.drawn.get(chart.title) ?? this.draw(chart);
     const source = drawn.sources.get(series.label) ?? this.line(drawn, series);
-    const known = new Map(source.data.step.map((step, place) => [step, source.data.value[place]]));
-    series.step.forEach((step, place) => known.set(step, series.value[place] ?? NaN));
+    const { data } = source;
+    const known = new Map(data.step.map((step, place) => [step, [data.x[place], data.value[place]]]));
+    const across = series.x ?? series.step; // most points lie at their steps
+    series.step.forEach((step, place) => known.set(step, [across[place] ?? NaN, series.value[place] ?? NaN]));
     const steps = [...known.keys()].sort((a, b) => a - b);
-    source.data = { step: steps, value: steps.map((step) => known.get(step)) };
+    source.data = { step: steps, x: steps.map((step) => known.get(step)[0]), value: steps.map((step) => known.get(step)[1]) };
     drawn.table.textContent = this.inWords(chart.title, drawn);
   }
 
@@ -126,7 +128,7 @@ class Charts {
     if (!chart.open) more.hidden = false;
     const figure = Bokeh.Plotting.figure({
       height: 230, sizing_mode: "stretch_width", tools: "pan,xwheel_zoom,box_zoom,reset,save",
-      toolbar_location: null, x_axis_label: "step", output_backend: "canvas", min_border: 4,
+      toolbar_location: null, x_axis_label: chart.across ?? "step", output_backend: "canvas", min_border: 4,
     });
     const drawn = { figure, sources: new Map(), table, keys, names: [] };
     this.drawn.set(chart.title, drawn);
@@ -139,15 +141,15 @@ class Charts {
 
   // Runs differ by colour where there are several, else metrics do; then metrics differ by dashes.
   line(drawn, series) {
-    const source = new Bokeh.ColumnDataSource({ data: { step: [], value: [] } });
+    const source = new Bokeh.ColumnDataSource({ data: { step: [], x: [], value: [] } });
     const names = [...new Set([...drawn.names, series.name])];
     drawn.names = names;
     const metric = names.indexOf(series.name);
     const color = COLOURS[(this.several ? series.run : metric) % COLOURS.length];
     const common = { source, color, name: series.label };
     const dash = this.several ? DASHES[metric % DASHES.length] : "solid";
-    const curve = drawn.figure.line({ field: "step" }, { field: "value" }, { ...common, line_width: 2, line_dash: dash });
-    const dots = drawn.figure.scatter({ field: "step" }, { field: "value" }, { ...common, size: 4 });
+    const curve = drawn.figure.line({ field: "x" }, { field: "value" }, { ...common, line_width: 2, line_dash: dash });
+    const dots = drawn.figure.scatter({ field: "x" }, { field: "value" }, { ...common, size: 4 });
     drawn.sources.set(series.label, source);
     this.key(drawn, series.label, color, dash, [curve, dots]);
     return source;

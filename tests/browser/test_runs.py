@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests import factories
 from webapp.accounts.models import Project, User
@@ -30,6 +30,7 @@ def add_points(run: Run, first: int, last: int) -> None:
     curves = {
         "objective/scores": lambda s: -0.5 + 1.8 * (1 - math.exp(-s / 30)) + 0.15 * math.sin(s),
         "heldout_reward": lambda s: -0.4 + 1.5 * (1 - math.exp(-s / 30)),
+        "heldout_kl": lambda s: 0.05 * s,
         "objective/kl": lambda s: 0.06 * s,
         "length/mean": lambda s: 24 - 4 * (1 - math.exp(-s / 20)) + math.cos(s),
         "objective/entropy": lambda s: 30 - 0.1 * s,
@@ -118,6 +119,10 @@ def history(transactional_db: None, project: Project) -> dict[str, Run]:
     return runs | {"again": again}
 
 
+def chart_of(page: Page, title: str) -> Locator:
+    return page.locator(f"figure.chart:has([aria-label='Chart of {title}'])")
+
+
 def lit_pixels(page: Page, chart: str) -> int:
     """How many pixels of a chart's canvases have ink: whether anything was drawn at all."""
     return page.evaluate(
@@ -141,10 +146,12 @@ def lit_pixels(page: Page, chart: str) -> int:
 def test_charts_are_drawn_and_follow_the_run(open_page, history, ada: User):
     run = history["again"]
     page = open_page(f"/runs/{run.pk}/", ada)
-    chart = page.locator("figure.chart", has_text="Reward")
+    chart = chart_of(page, "Reward")
     expect(chart).to_contain_text("at step 40")
     page.wait_for_function("document.querySelectorAll('figure.chart .bk-Figure, figure.chart [class*=bk]').length > 3")
     assert lit_pixels(page, "Reward") > 2000
+    expect(chart_of(page, "Reward against KL")).to_contain_text("Held-out reward 0.7046")
+    assert lit_pixels(page, "Reward against KL") > 1000
     shot(page, "run-desktop")
     add_points(run, 41, 60)
     expect(chart).to_contain_text("at step 60")
@@ -175,7 +182,8 @@ def test_two_runs_are_laid_over_each_other(open_page, history, ada: User, projec
     page.get_by_label(f"Compare {history['again'].name}").check()
     page.get_by_label(f"Compare {history['ppo'].name}").check()
     page.get_by_role("button", name="Compare the ticked runs").click()
-    expect(page.locator("figure.chart", has_text="Reward")).to_contain_text(history["ppo"].name)
+    for title in ("Reward", "Reward against KL"):
+        expect(chart_of(page, title)).to_contain_text(history["ppo"].name)
     expect(page.get_by_role("row", name="Learning rate")).to_contain_text("0.0002")
     shot(page, "compare-desktop")
 

@@ -110,6 +110,28 @@ def test_points_of_charts_come_from_the_asked_step_on(client: Client, ada: User,
     }
 
 
+def test_reward_is_drawn_against_kl(client: Client, ada: User, finished: Run):
+    points = {0: (0.0, -1.0), 20: (1.5, 0.25), 40: (3.0, None)}  # a step of which half is read so far is left out
+    for step, (kl, reward) in points.items():
+        for name, value in (("heldout_kl", kl), ("heldout_reward", reward)):
+            if value is not None:
+                Metric.objects.create(run=finished, name=name, step=step, value=value, time=NOW)
+    client.force_login(ada)
+    body = client.get(reverse("run_metrics", args=[finished.project.slug]), {"run": finished.pk}).json()
+    (chart,) = (chart for chart in body["charts"] if chart["title"] == "Reward against KL")
+    assert chart["across"] == "held-out KL, nats a reply"
+    assert chart["series"] == [
+        {
+            "label": "Held-out reward",
+            "name": "heldout_reward",
+            "run": 0,
+            "step": [0, 20],
+            "x": [0.0, 1.5],
+            "value": [-1.0, 0.25],
+        }
+    ]
+
+
 def test_runs_are_compared_by_what_differs(client: Client, ada: User, project: Project, finished: Run):
     other = factories.run(project, config={"stage": "sft", "learning_rate": 0.5}, result={"metrics": {"loss": 1.25}})
     client.force_login(ada)

@@ -86,3 +86,22 @@ def test_equal_scores_are_believed_and_right_by_half():
 def test_the_error_weighs_the_bins_by_their_comparisons():
     sure = 1 / (1 + math.exp(-10))
     assert reliability([10.0, 10.0, -10.0, 0.0])["ece"] == pytest.approx(0.75 * (sure - 2 / 3))
+
+
+def test_strengths_are_counted_apart():
+    rows = [ranking([[0], [1]], strength=strength) for strength in (1, 2, 2.5)]
+    counts = agreement(rows, [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [[1, 1]] * 3).counts
+    assert {name: count for name, count in counts.items() if name.startswith("strength/")} == {
+        "strength/1/comparisons": 1, "strength/1/right": 1, "strength/2/comparisons": 1, "strength/2/right": 0,
+        "strength/2.5/comparisons": 1, "strength/2.5/right": 1,
+    }  # fmt: skip
+
+
+def test_the_members_disagreement_is_apart_where_they_are_wrong():
+    rows = [ranking([[0], [1]], "a"), ranking([[0], [1]], "b")]
+    members = [[[1.0, 0.0], [0.0, 0.0]], [[3.0, 0.0], [0.0, 4.0]]]
+    mean = [[2.0, 0.0], [0.0, 2.0]]
+    found = agreement(rows, mean, [[1, 1]] * 2, members).metrics
+    assert found["spread_right"] == pytest.approx(2**0.5)
+    assert found["spread_wrong"] == pytest.approx(4 / 2**0.5)
+    assert "spread_right" not in agreement(rows, mean, [[1, 1]] * 2, [mean]).metrics

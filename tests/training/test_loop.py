@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +246,27 @@ def test_a_checkpoint_of_another_model_is_not_loaded() -> None:
     other = Learner({"net": nn.Linear(1, 1)}, SFTSettings(), CPU)
     with pytest.raises(ValueError, match="not those of the model"):
         other.load(Learner({"net": model()}, SFTSettings(), CPU).state())
+
+
+def test_turns_see_the_rows_in_orders_of_their_own_and_count_their_steps_on(tmp_path: Path) -> None:
+    run_folder(tmp_path, SETTINGS | {"log_every": 1})
+    x, y = line()
+    seen: list[list[list[int]]] = []
+
+    def batch(rows: Rows) -> tuple[Tensor, Tensor]:
+        seen[-1].append(sorted(rows.tolist()))
+        return x[rows], y[rows]
+
+    with open_run(tmp_path) as run:
+        for turn in range(2):
+            seen.append([])
+            net = model()
+            learner = Learner({"net": net}, run.config, CPU)
+            examples = Examples(Sizes.of([8] * len(x)), batch)
+            train(run, learner, examples, squared_error(net), epochs=1, turn=turn, turns=2)
+    orders = [list(chain.from_iterable(steps)) for steps in seen]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(64))
+    told = [event["step"] for event in events(tmp_path, "metric") if "loss" in event["values"]]
+    assert told == list(range(1, 2 * len(seen[0]) + 1))
+    assert events(tmp_path, "progress")[-1]["total"] == 2 * len(seen[0])

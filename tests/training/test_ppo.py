@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy, toy_tokenizer, turns
 from training.chatformat import ChatFormat
-from training.contract import InputError, TrainingError, Turn
+from training.contract import FrontierRow, InputError, TrainingError, Turn
 from training.rewards import digits, reward_function
 
 CLOCKS = {"tokens_per_second", "time/rollout", "time/score", "time/update"}
@@ -130,6 +130,25 @@ def test_every_figure_is_told_at_every_step(finished):
         "heldout_reward", "heldout_kl", "heldout_length",
     }  # fmt: skip
     assert events(folder, "sample")[0]["reward"] is not None
+
+
+def test_the_frontier_of_reward_and_kl_is_written(policy, tmp_path):
+    folder = run_folder(tmp_path, settings(policy, evaluate_every=1), prompts=prompts(), heldout=prompts(3))
+    result = run_here(folder)
+    rows = [FrontierRow(**json.loads(line)) for line in (folder / "output" / "frontier.jsonl").read_text().splitlines()]
+    assert [row.step for row in rows] == [0, 1, 2, 3]
+    curves = metrics(folder)
+    for row in rows:
+        assert (row.kl, row.reward) == (curves[row.step, "heldout_kl"], curves[row.step, "heldout_reward"])
+    best = max(rows, key=lambda row: row.reward)
+    assert best.reward == max(result["metrics"]["heldout_reward"], result["metrics"]["heldout_reward_before"])
+    assert any(row.on_frontier for row in rows if row.reward == best.reward)
+    assert "output/frontier.jsonl" in result["files"]
+
+
+def test_without_held_out_prompts_there_is_no_frontier(policy, tmp_path):
+    run_here(run_folder(tmp_path, settings(policy, steps=1), prompts=prompts()))
+    assert not (tmp_path / "output").exists()
 
 
 def test_the_rollout_and_the_first_pass_agree(finished):
@@ -300,6 +319,8 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(policy, uninterru
     assert child.wait() == status
     run_here(folder)
     assert metrics(folder) == metrics(uninterrupted)
+    frontiers = [(one / "output" / "frontier.jsonl").read_text() for one in (folder, uninterrupted)]
+    assert frontiers[0] == frontiers[1]
     whole, resumed = weights(uninterrupted / "model"), weights(folder / "model")
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
     assert len(events(folder, "done")) == 1
@@ -354,6 +375,9 @@ def test_nothing_but_long_prompts_is_a_sentence(policy, tmp_path):
         ({"sampling": {"max_new_tokens": 64}}, "no room for a prompt"),
         ({"reward": "function:nothing"}, "no reward function is named function:nothing"),
         ({"reward": "/nowhere"}, "there is no such reward model folder"),
+        ({"shaping": "nothing=1"}, "no reward function is named function:nothing"),
+        ({"shaping": "brevity"}, "shaping: “brevity” is not a registered function's name, = and a weight"),
+        ({"shaping": "not-a-number=1"}, "shaping: a function gave what is no finite number"),
         ({"policy": "/nowhere"}, "there is no such"),
         ({"min_rows": 50}, "ppo: 12 prompts in the snapshot, at least 50 are needed"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 
 import pytest
@@ -8,10 +9,11 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
+from training.annotators import PRIOR, Annotators, annotators_of, weights_of
 from training.chatformat import ChatFormat
 from training.contract import InputError, RankingRow, RewardSettings, Turn
 from training.models import Compute
-from training.preference import Ranked, collate_comparisons
+from training.preference import Ranked, collate_comparisons, preference_loss
 from training.reward import accuracy, ranking_examples, reply_sets, share_of_ties, usable
 from training.reward_model import encode, load_reward, reward_from_language_model, score
 
@@ -200,6 +202,57 @@ def test_training_accuracy_leaves_ties_out():
     batch = collate_comparisons([[Ranked([[0], [1, 2]])]])
     assert accuracy(torch.tensor([1.0, 2.0, 0.0]), batch) == {"accuracy": (1.0, 2)}
     assert accuracy(torch.tensor([1.0, 1.0, 0.0]), batch) == {"accuracy": (1.5, 2)}
+
+
+def test_the_careless_are_found_out_and_followed_less(base, tmp_path):
+    draw, rows = random.Random(3), rankings(90, 1)
+    for i, row in enumerate(rows):
+        row["annotator"] = ("ada", "ben", "eve")[i % 3]
+        if row["annotator"] == "eve":
+            row["groups"] = [[place] for place in draw.sample(range(4), 4)]
+    rows[0] |= {"annotator": "new", "groups": rows[0]["groups"][::-1]}
+    config = settings(base, epochs=6, annotator_reliability=True)
+    result = run_here(run_folder(tmp_path, config, rankings=rows, heldout=rankings(20, 2)))
+    found = {name: result["metrics"][f"annotator_reliability/{name}"] for name in ("ada", "ben", "eve", "new")}
+    assert found["eve"] < 0.6 < 1 < min(found["ada"], found["ben"])
+    assert found["new"] > 0.6  # one ranking says little
+    assert result["metrics"]["heldout_accuracy"] > 0.9
+
+
+def test_reliabilities_are_the_best_under_the_prior():
+    """Two people of four comparisons each of replies that lie 2 apart, one always right and one in 3 of 4. Their
+    logarithms are x and -x, and the whole loss over a grid of x has its minimum where the gradient vanishes."""
+    people = Annotators([0.0, 4.0, 4.0])
+    right, wrong = [[0], [1]], [[1], [0]]
+    said = [(right, 1)] * 4 + [(right, 2)] * 3 + [(wrong, 2)]
+    batch = collate_comparisons([[Ranked(groups, annotator=person)] for groups, person in said])
+    scores = torch.tensor([2.0, 0.0] * 8)
+    optimizer = torch.optim.LBFGS(people.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        total = preference_loss(scores, batch, reliability=people()) + people.penalty(batch)
+        total.backward()
+        return total
+
+    def worth(x: float) -> float:
+        surely, mostly = 2 * math.exp(x), 2 * math.exp(-x)
+        nats = 4 * math.log1p(math.exp(-surely)) + 3 * math.log1p(math.exp(-mostly)) + math.log1p(math.exp(mostly))
+        return nats + 2 * x**2 / (2 * PRIOR**2)
+
+    optimizer.step(loss)
+    best = min((i / 1000 for i in range(-2000, 2000)), key=worth)
+    assert best > 0.1
+    assert people().tolist() == pytest.approx([1, math.exp(best), math.exp(-best)], abs=2e-3)
+
+
+def test_people_have_numbers_from_one_on_and_nobody_has_none():
+    rows = [
+        RankingRow(**{**row, "annotator": name}) for row, name in zip(rankings(3, 1), ("eve", "", "ada"), strict=True)
+    ]
+    assert annotators_of(rows) == ["ada", "eve"]
+    assert weights_of(rows) == [1, 1, 1]
+    assert [ranked.annotator for one in reply_sets(rows) for ranked in one.rankings] == [2, 0, 1]
 
 
 def test_a_language_model_is_no_reward_model(base):

@@ -5,7 +5,7 @@ import torch
 
 from tests.training.toys import TEXTS, toy_policy, toy_tokenizer, turns
 from training.chatformat import ChatFormat
-from training.contract import InputError, LoraSettings, PromptRow, Turn
+from training.contract import InputError, LoraSettings, PromptRow, Turn, parts_of_shaping
 from training.models import Compute
 from training.policies import value_head
 from training.reward_model import encode, load_reward, reward_from_language_model, save_reward
@@ -98,3 +98,11 @@ def test_a_module_that_cannot_be_imported_is_named(monkeypatch):
     monkeypatch.setenv("TUTELAGE_REWARDS", "no_such_module")
     with pytest.raises(InputError, match="TUTELAGE_REWARDS: no_such_module cannot be imported"):
         find_reward_function("function:brevity")
+
+
+def test_shaping_is_read_as_names_and_weights():
+    assert parts_of_shaping("") == []
+    assert parts_of_shaping("short=0.5, no-lists = -2,") == [("short", 0.5), ("no-lists", -2.0)]
+    for wrong in ("short", "=1", "short=much", "short=nan", "short=1;long=2"):
+        with pytest.raises(ValueError, match="is not a registered function's name, = and a weight"):
+            parts_of_shaping(wrong)

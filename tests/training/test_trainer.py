@@ -14,6 +14,7 @@ from training.engine import Completion
 from training.loop import Learner
 from training.models import prepare
 from training.policies import load_policies
+from training.rewards import find_shaping, reward_function
 from training.rollouts import encode_prompts, prompts_of_step
 from training.rundir import open_run
 from training.trainer import Trainer
@@ -25,11 +26,12 @@ class ScriptedEngine:
 
     def __init__(self, replies: list[list[int]], logprob: float = -1.0) -> None:
         self.replies, self.logprob, self.stop_ids = replies, logprob, frozenset({ChatFormat(toy_tokenizer()).end_id})
+        self.texts = [""] * len(replies)
 
     def generate(self, requests) -> list[Completion]:
         return [
-            Completion(tokens, [self.logprob] * len(tokens), "", "stop" if tokens[-1] in self.stop_ids else "length")
-            for _, tokens in zip(requests, self.replies, strict=False)
+            Completion(tokens, [self.logprob] * len(tokens), text, "stop" if tokens[-1] in self.stop_ids else "length")
+            for _, tokens, text in zip(requests, self.replies, self.texts, strict=False)
         ]
 
 
@@ -90,6 +92,25 @@ def test_a_reply_without_an_end_costs_the_penalty(start):
     )
 
 
+@reward_function("test-twos")
+def twos(messages, reply) -> float:
+    return float(reply.count("2"))
+
+
+def test_shaping_is_added_to_the_normalised_score(start):
+    trainer = start([[60, END], [61, END], [62, END], [63, END]], scores(1.0, 2.0, 3.0, 4.0))
+    trainer.shaping = find_shaping("brevity = 0.5, test-twos=-2")
+    texts = ["2", "", "x" * 100, "22"]
+    trainer.engine.texts = texts
+    trainer.step(0, 0)
+    added = [0.5 * -len(text) / 100 - 2 * text.count("2") for text in texts]
+    assert trainer.figures["objective/shaping"] == pytest.approx(sum(added) / 4)
+    # normalised scores have mean 0, so the mean of what was learned from is that of the shaping
+    assert trainer.figures["objective/rlhf_reward"] - trainer.figures["objective/non_score_reward"] == pytest.approx(
+        sum(added) / 4, abs=1e-6
+    )
+
+
 def test_a_rollout_that_the_update_does_not_recognise_is_warned_of_once(start):
     trainer = start([[60, END]] * 4, scores(0.0, 1.0, 2.0, 3.0), logprob=-0.1)
     trainer.step(0, 0)
@@ -105,18 +126,18 @@ def test_the_policy_that_did_best_on_held_out_prompts_is_kept(start):
     for step in (0, 10, 20):
         with torch.no_grad():
             weight.fill_(step)
-        trainer.evaluate(step)
-    assert trainer.keep_best(20) == 10
+        trainer.held.evaluate(step)
+    assert trainer.held.keep_best(20) == 10
     assert weight.eq(10).all()
-    assert trainer.figures["heldout_reward"] == 9
-    assert trainer.figures["heldout_reward_before"] == 1
+    assert trainer.held.figures["heldout_reward"] == 9
+    assert trainer.held.figures["heldout_reward_before"] == 1
     assert "the policy of step 10 is kept" in events(Path(trainer.run.folder), "warning")[-1]["message"]
 
 
 def test_the_last_policy_is_kept_without_held_out_prompts(start):
     trainer = start([[60, END]] * 4, scores(1.0, 1.0, 1.0, 1.0))
-    trainer.evaluate(20)
-    assert trainer.keep_best(20) == 20
+    trainer.held.evaluate(20)
+    assert trainer.held.keep_best(20) == 20
 
 
 def test_every_prompt_comes_once_in_each_pass_and_in_another_order():

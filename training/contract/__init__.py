@@ -11,9 +11,9 @@ unknown keys are errors on the way in. This module imports neither torch nor Dja
     pretrain   corpus.jsonl, heldout.jsonl?                    model/
     sft        demonstrations.jsonl, heldout.jsonl?            model/
     reward     rankings.jsonl, heldout.jsonl?                  model/ (one scalar head)
-    ppo        prompts.jsonl, heldout.jsonl?, corpus.jsonl?    model/ (the policy)
+    ppo        prompts.jsonl, heldout.jsonl?, corpus.jsonl?    model/ (the policy), output/frontier.jsonl?
     dpo, kto   rankings.jsonl, heldout.jsonl?                  model/
-    grpo       prompts.jsonl, heldout.jsonl?                   model/
+    grpo       prompts.jsonl, heldout.jsonl?                   model/, output/frontier.jsonl?
     sample     prompts.jsonl                                   output/samples.jsonl
     evaluate   text.jsonl? demonstrations.jsonl?               output/rankings.jsonl?, output/samples.jsonl?,
                rankings.jsonl? prompts.jsonl? (at least one)    output/baseline.jsonl?
@@ -58,6 +58,7 @@ from training.contract.rows import (
     ROWS,
     DemonstrationRow,
     DroppedRow,
+    FrontierRow,
     PromptRow,
     RankingRow,
     Row,
@@ -73,6 +74,7 @@ from training.contract.settings import (
     LoraSettings,
     SamplingSettings,
     Settings,
+    parts_of_shaping,
     setting,
     source,
 )
@@ -137,6 +139,7 @@ __all__ = [
     "Event",
     "EventBase",
     "Failed",
+    "FrontierRow",
     "GRPOSettings",
     "InputError",
     "KTOSettings",
@@ -167,6 +170,7 @@ __all__ = [
     "Turn",
     "Warn",
     "describe",
+    "parts_of_shaping",
     "read_config",
     "row_type",
     "setting",

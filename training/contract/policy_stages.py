@@ -7,10 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from training.contract.settings import (
+    PESSIMISM,
     LongPrompts,
     LoopSettings,
     LoraSettings,
     SamplingSettings,
+    Shaping,
     on_long_prompts,
     setting,
     source,
@@ -22,7 +24,10 @@ class PPOSettings(LoopSettings):
 
     stage: Literal["ppo"] = "ppo"
     policy: str = source("", "model to improve; its copy is the reference", kind="policy")
-    reward: str = source("", "folder of the reward model, or function:<registered name>", kind="reward")
+    reward: str | list[str] = source(
+        "", "folder of the reward model, folders of several, or function:<registered name>", kind="reward"
+    )
+    pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
     steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
     prompts_per_step: int = setting(32, "Prompts in one rollout.", unit="prompts", ge=1)
     samples_per_prompt: int = setting(1, "Replies drawn for each prompt of a rollout.", ge=1, le=64, advanced=True)
@@ -66,6 +71,11 @@ class PPOSettings(LoopSettings):
     )
     normalise_rewards: bool = setting(True, "Centre scores and divide them by their running deviation.", advanced=True)
     reward_clip: float = setting(5.0, "Clip normalised scores to this range; 0 none.", ge=0, advanced=True)
+    shaping: Shaping = setting(
+        "",
+        "Registered functions that are added to the normalised score, NAME=WEIGHT separated by commas.",
+        advanced=True,
+    )
     no_end_penalty: float = setting(1.0, "Subtracted from the normalised score of a reply that did not end.", ge=0)
     length_penalty: float = setting(0.0, "Subtracted from the normalised score for each 100 tokens.", ge=0)
     ptx_weight: float = setting(
@@ -120,7 +130,10 @@ class GRPOSettings(LoopSettings):
 
     stage: Literal["grpo"] = "grpo"
     policy: str = source("", "model to improve; its copy is the reference", kind="policy")
-    reward: str = source("", "folder of the reward model, or function:<registered name>", kind="reward")
+    reward: str | list[str] = source(
+        "", "folder of the reward model, folders of several, or function:<registered name>", kind="reward"
+    )
+    pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
     steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
     prompts_per_step: int = setting(8, "Prompts in one rollout.", unit="prompts", ge=1)
     samples_per_prompt: int = setting(
@@ -131,8 +144,16 @@ class GRPOSettings(LoopSettings):
     long_prompts: LongPrompts = on_long_prompts()
     beta: float = setting(0.04, "Weight of the KL divergence from the reference; 0 none.", ge=0)
     clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
+    shaping: Shaping = setting(
+        "",
+        "Registered functions that are added to the score, NAME=WEIGHT separated by commas.",
+        advanced=True,
+    )
     scale_rewards: bool = setting(True, "Divide a group's advantages by the deviation of its rewards.", advanced=True)
     learning_rate: float = setting(1e-5, "Peak learning rate.", gt=0, le=1)
+    evaluate_every: int = setting(
+        20, "Steps between held-out evaluations; 0 only at the end.", unit="steps", ge=0, advanced=True
+    )
     log_every: int = setting(1, "Steps between metric events.", unit="steps", ge=1, advanced=True)
     min_rows: int = setting(1, "Fewest prompts to start with.", ge=1, advanced=True)
     lora: LoraSettings = Field(default_factory=LoraSettings)

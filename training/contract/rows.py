@@ -89,6 +89,18 @@ class SampleRow(Row):
     reward: float | None = None
 
 
+class FrontierRow(Row):
+    """A policy of a PPO or GRPO run, measured on held-out prompts: a line of output/frontier.jsonl. `id` is
+    `step:<step>`."""
+
+    step: int = Field(ge=0)
+    kl: float = Field(description="from the policy that training began with, nats a reply")
+    reward: float
+    length: float = Field(description="tokens a reply")
+    ended: float = Field(ge=0, le=1, description="share of replies that ended by themselves")
+    on_frontier: bool = Field(description="no other step has as much reward for less KL, or more for as much")
+
+
 class ScoresRow(Row):
     """What a reward says of a ranking's replies, in their order: a line of output/rankings.jsonl, under the ranking's
     id."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def setting(default: Any, description: str, *, unit: str = "", advanced: bool = False, **constraints: Any) -> Any:
@@ -17,6 +18,32 @@ def setting(default: Any, description: str, *, unit: str = "", advanced: bool = 
 def source(default: Any, description: str, *, kind: str) -> Any:
     """A field the caller fills with a path or name: `kind` is tokenizer, base, policy or reward. Never on the form."""
     return Field(default, description=description, json_schema_extra={"source": kind})
+
+
+PESSIMISM = "How far an ensemble's score lies below its members' mean, in standard deviations of theirs; 0 at the mean."
+
+
+def parts_of_shaping(text: str) -> list[tuple[str, float]]:
+    """The (name, weight) pairs of NAME=WEIGHT, NAME=WEIGHT. Raises ValueError."""
+    found = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, weight = map(str.strip, part.partition("="))
+        try:
+            value = float(weight)
+        except ValueError:
+            value = math.nan
+        if not name or not math.isfinite(value):
+            raise ValueError(f"“{part}” is not a registered function's name, = and a weight, as short=0.5")
+        found.append((name, value))
+    return found
+
+
+def _checked_shaping(text: str) -> str:
+    parts_of_shaping(text)
+    return text
+
+
+Shaping = Annotated[str, AfterValidator(_checked_shaping)]
 
 
 class Settings(BaseModel):
@@ -67,6 +94,9 @@ class LoopSettings(Settings):
         50, "Steps between checkpoints; 0 only when stopped.", unit="steps", ge=0, advanced=True
     )
     keep_checkpoints: int = setting(2, "Older checkpoints are deleted.", ge=1, advanced=True)
+    tensorboard: bool = setting(
+        False, "Write the metrics as TensorBoard event files, too, into tensorboard/ of the run folder.", advanced=True
+    )
 
 
 class LoraSettings(BaseModel):

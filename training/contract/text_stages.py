@@ -88,6 +88,18 @@ class RewardSettings(LoopSettings):
     ties: Literal["half", "davidson", "drop"] = setting(
         "half", "What a tie teaches: half a win each way, Davidson's tie model, or nothing."
     )
+    ensemble: int = setting(
+        1,
+        "Reward models that are trained one after the other and score as one; where they disagree, replies are doubtful.",
+        unit="models",
+        ge=1,
+        le=16,
+    )
+    annotator_reliability: bool = setting(
+        False,
+        "Learn from the rankings how reliable each annotator is, and follow the reliable ones more.",
+        advanced=True,
+    )
     margin: float = setting(0.0, "Margin in the loss for each unit of stated strength.", ge=0, advanced=True)
     centring: float = setting(
         0.01, "Weight of the penalty that keeps rewards centred at zero (Eisenstein et al. 2023).", ge=0, advanced=True

@@ -6,13 +6,24 @@ from typing import Literal
 
 from pydantic import Field
 
-from training.contract.settings import LongPrompts, SamplingSettings, Settings, on_long_prompts, setting, source
+from training.contract.settings import (
+    PESSIMISM,
+    LongPrompts,
+    SamplingSettings,
+    Settings,
+    on_long_prompts,
+    setting,
+    source,
+)
 
 
 class SampleSettings(Settings):
     stage: Literal["sample"] = "sample"
     policy: str = source("", "model that replies", kind="policy")
-    reward: str = source("", "reward model that scores the replies; empty leaves them unscored", kind="reward")
+    reward: str | list[str] = source(
+        "", "reward model, or several, that scores the replies; empty leaves them unscored", kind="reward"
+    )
+    pessimism: float = setting(0.0, PESSIMISM, unit="deviations", ge=0, advanced=True)
     replies: int = setting(4, "Replies to each prompt.", ge=1, le=64)
     distinct: bool = setting(True, "Draw again, a few times, where a reply repeats another one of its prompt.")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
@@ -24,7 +35,10 @@ class SampleSettings(Settings):
 class EvaluateSettings(Settings):
     stage: Literal["evaluate"] = "evaluate"
     policy: str = source("", "model under test: bits per byte, loss on demonstrations, replies", kind="policy")
-    reward: str = source("", "reward model: accuracy on rankings, scores of replies", kind="reward")
+    reward: str | list[str] = source(
+        "", "reward model, or several: accuracy on rankings, scores of replies", kind="reward"
+    )
+    pessimism: float = setting(0.0, PESSIMISM, unit="deviations", ge=0, advanced=True)
     baseline: str = source("", "model whose replies are compared with the policy's", kind="policy")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     max_tokens: int = setting(512, "Longest text in one forward pass.", unit="tokens", ge=16, advanced=True)

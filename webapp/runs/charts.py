@@ -23,6 +23,7 @@ GROUPS = (
     Group("Bits per byte", "bits", r"(heldout_)?bits_per_byte"),
     Group("Accuracy on rankings", "share", r"(heldout_)?accuracy.*"),
     Group("Reward", "score", r"objective/(scores|rlhf_reward)|heldout_reward|reward"),
+    Group("Disagreement of reward models", "score", r"objective/spread|heldout_spread"),
     Group("KL from the reference", "nats a reply", r"objective/kl|heldout_kl|kl"),
     Group("Length of replies", "tokens", r"length/.*|heldout_length|length"),
     Group("Entropy", "nats", r"(objective/|policy/)?(entropy)(_avg)?"),
@@ -35,7 +36,7 @@ GROUPS = (
     Group("Right where it believes so much", "share", r"(heldout_)?reliability/.*"),
     Group("Time of a step", "seconds", r"time/.*"),
 )
-FIRST = 9  # charts of this many groups are open from the start, the others fold
+FIRST = 10  # charts of this many groups are open from the start, the others fold
 HIDDEN = re.compile(r"step|steps|episode|tokens|parameters|skipped|val/num_eos_tokens|val/ratio.*")
 
 
@@ -44,11 +45,25 @@ def group_of(name: str) -> int:
     return next((place for place, group in enumerate(GROUPS) if re.fullmatch(group.names, name)), len(GROUPS))
 
 
+TRADE = ("heldout_kl", "heldout_reward")  # what a policy pays and what it gets
+
+
 def charts(runs: list[Run], since: int = 0) -> list[dict[str, Any]]:
-    """[{title, unit, series: [{label, run, name, step, value}]}], most telling first, thinned to what is seen."""
+    """[{title, unit, series: [{label, run, name, step, value}]}], most telling first, thinned to what is seen.
+
+    A chart whose points do not lie at their steps has `across`, the words for what they lie at, and its series have x.
+    """
     found: dict[tuple[int, str], dict[str, Any]] = {}
     for place, run in enumerate(runs):
-        for name, series in metrics_since(run, since).items():
+        told = metrics_since(run, since)
+        if traded := trade(told):
+            chart = found.setdefault((group_of(TRADE[1]), "Reward against KL"), {
+                "title": "Reward against KL", "unit": "held-out score", "open": True,
+                "across": "held-out KL, nats a reply", "series": [],
+            })  # fmt: skip
+            label = "Held-out reward" if len(runs) == 1 else run.name
+            chart["series"].append({"label": label, "name": TRADE[1], "run": place} | thinned(traded))
+        for name, series in told.items():
             if HIDDEN.fullmatch(name):
                 continue
             order = group_of(name)
@@ -59,6 +74,17 @@ def charts(runs: list[Run], since: int = 0) -> list[dict[str, Any]]:
             label = words(name) if len(runs) == 1 else f"{run.name}: {words(name)}"
             chart["series"].append({"label": label, "name": name, "run": place} | thinned(series))
     return [found[key] for key in sorted(found)]
+
+
+def trade(told: dict[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
+    """The steps with both held-out figures; x is the KL, value the reward. Nothing where there are none."""
+    kl, reward = (
+        dict(zip(told[name]["step"], told[name]["value"], strict=True)) if name in told else {} for name in TRADE
+    )
+    steps = [step for step in kl if step in reward]
+    if not steps:
+        return {}
+    return {"step": steps, "x": [kl[step] for step in steps], "value": [reward[step] for step in steps]}
 
 
 def thinned(series: dict[str, list[Any]]) -> dict[str, list[Any]]:

@@ -77,7 +77,7 @@ def work_of(
     tokens = characters / CHARACTERS_A_TOKEN * float(config.get("epochs", 1))
     if most := config.get("max_steps"):
         tokens = min(tokens, float(most) * config["batch_tokens"])
-    return 6 * parameters * tokens
+    return 6 * parameters * tokens * float(config.get("ensemble", 1))
 
 
 def generated(stage: Stage, config: dict[str, Any], snapshots: list[Snapshot]) -> float:

@@ -1,0 +1,22 @@
+"""How long a run is said to take."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import factories
+from webapp.accounts.models import Project
+from webapp.runs.estimates import work_of
+from webapp.runs.stages import settings_of
+
+pytestmark = pytest.mark.django_db
+
+
+def test_an_ensemble_is_the_work_of_its_members(project: Project):
+    rankings = factories.snapshot(project, "rankings", counts={"train": 900, "heldout": 100, "characters": 80_000})
+    base = factories.model_version(project, parameters=1_000_000)
+    one, three = (
+        work_of("reward", settings_of("reward", {"ensemble": members}), [rankings], None, base) for members in (1, 3)
+    )
+    assert one == 6 * 1_000_000 * 80_000 / 4
+    assert three == 3 * one
