@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training.contract import InputError
+from training.launch import on_this_machine
 
 LEARNING: Final = 16  # bytes for each parameter that learns: fp32 weight and gradient, and AdamW's two moments
 GB: Final = 1e9
@@ -60,7 +61,8 @@ def elements(path: Path) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a process may still take: of the GPU, or of the machine within the limit of its control group."""
+    """What a process may still take: of the GPU, or of the machine within the limit of its control group, which it
+    shares with the run's other processes here."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -73,4 +75,4 @@ def free_bytes(device: torch.device) -> int:
             free = min(free, int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
     except (OSError, ValueError):
         pass  # no Linux, or no control group: what the system says stands
-    return free
+    return free // on_this_machine()

@@ -21,6 +21,7 @@ from training.loop import Examples, Learner, Sums, train
 from training.models import Compute, about, load_tokenizer, prepare
 from training.packing import Packed, moved, pack
 from training.preference import Comparisons, Ranked, collate_comparisons, comparisons_of, preference_loss
+from training.processes import spread
 from training.reward_model import RewardModel, encode, reward_from_language_model, save_reward, score_ids
 from training.rundir import Run
 
@@ -86,8 +87,9 @@ def main(run: Run[RewardSettings]) -> None:
     kept = {"max_tokens": most, "temperature": found.temperature if found else 1.0}
     if ties:
         figures["log_nu"] = kept["log_nu"] = ties.log_nu.item()
-    with run.writing(MODEL) as folder:
-        save_reward(model, tokenizer, folder, kept)
+    if run.main:
+        with run.writing(MODEL) as folder:
+            save_reward(model, tokenizer, folder, kept)
     intervals = {}
     if found and found.accuracy.low is not None and found.accuracy.high is not None:
         intervals["heldout_accuracy"] = (found.accuracy.low, found.accuracy.high, found.accuracy.n)
@@ -186,7 +188,9 @@ def agree(
 ) -> Agreement | None:
     """How the model's scores agree with held-out rankings; `encoded` holds each row's replies."""
     with torch.no_grad(), compute.autocast():
-        flat = score_ids(model, [ids for row in encoded for ids in row], chat.pad_id, micro_tokens)
+        flat = spread(
+            [ids for row in encoded for ids in row], lambda part: score_ids(model, part, chat.pad_id, micro_tokens)
+        )
     cuts = np.cumsum([len(row) for row in encoded])[:-1]
     scores = [part.tolist() for part in np.split(np.array(flat), cuts)]
     lengths = [[len(chat.text(reply)) for reply in row.replies] for row in rows]

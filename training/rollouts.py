@@ -15,6 +15,7 @@ from training.chatformat import ChatFormat
 from training.contract import InputError, PromptRow, SamplingSettings, TrainingError, Turn
 from training.engine import Completion, Engine, Request, SamplingParams, seed_of
 from training.models import Compute
+from training.processes import spread
 from training.reward_model import RewardModel, load_reward, score
 from training.rewards import PREFIX, find_reward_function
 
@@ -80,12 +81,11 @@ def sample_replies(
 ) -> list[Completion]:
     """One reply to each prompt, in their order; the i-th draws from the stream of (seed, i)."""
     stop_ids = engine.stop_ids
-    return engine.generate(
-        [
-            Request(prompt.ids, SamplingParams.of(sampling, seed=seed_of(*seed, i), stop_ids=stop_ids))
-            for i, prompt in enumerate(prompts)
-        ]
-    )
+    requests = [
+        Request(prompt.ids, SamplingParams.of(sampling, seed=seed_of(*seed, i), stop_ids=stop_ids))
+        for i, prompt in enumerate(prompts)
+    ]
+    return spread(requests, engine.generate)
 
 
 def load_scorer(source: str, compute: Compute) -> tuple[Scorer, RewardModel | None]:
@@ -108,7 +108,10 @@ def load_scorer(source: str, compute: Compute) -> tuple[Scorer, RewardModel | No
 
 def score_replies(scorer: Scorer, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
     """The scores of the replies (N,). Raises TrainingError where one is no finite number."""
-    scores = scorer([prompt.row.messages for prompt in prompts], [completion.text for completion in completions])
+    scores = spread(
+        [(prompt.row.messages, completion.text) for prompt, completion in zip(prompts, completions, strict=True)],
+        lambda part: scorer([messages for messages, _ in part], [reply for _, reply in part]),
+    )
     for prompt, value in zip(prompts, scores, strict=True):
         if not math.isfinite(value):
             raise TrainingError(

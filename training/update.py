@@ -16,6 +16,7 @@ from training.loop import Learner, Means, Sums
 from training.models import Compute
 from training.packing import TextBatch
 from training.policies import Policies
+from training.processes import add
 from training.ptx import PretrainingMix
 from training.rl import Rollout, Trajectory, clipped_policy_loss, clipped_value_loss
 from training.rollouts import Sampled, padded
@@ -49,7 +50,8 @@ class Updater:
         )
 
     def observe(self, sampled: Sampled, *, value_only: bool) -> tuple[Rollout, list[Pass]]:
-        """The rollout with values and reference log-probabilities, and the passes that computed them.
+        """The rollout with values and reference log-probabilities, and this process's share of the passes that computed
+        them.
 
         Their hidden states are kept for the first pass of the update where that is no more than one micro-batch's
         worth of memory: with their graph, or without it where only the value is to learn.
@@ -58,6 +60,9 @@ class Updater:
         keep = self.config.minibatches == 1 and sum(batch.tokens for batch in batches) <= self.config.micro_tokens
         tokens = padded([completion.tokens for completion in sampled.completions], torch.long)
         logprobs = padded([completion.logprobs for completion in sampled.completions])
+        tempered = self.config.sampling.temperature != 1
+        if tempered:
+            logprobs.zero_()
         reference, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         passes = []
         for batch in batches:
@@ -65,10 +70,11 @@ class Updater:
                 hidden = self.policies.actor.hidden(batch)
             with torch.no_grad(), self.compute.autocast():
                 put(values, batch, self.policies.actor.values(hidden))
-                if self.config.sampling.temperature != 1:
+                if tempered:
                     put(logprobs, batch, self.policies.actor.read(hidden, batch.targets)[0])
             put(reference, batch, self.reference_logprobs(batch))
             passes.append(Pass(batch, hidden if keep else None))
+        add([reference, values, *([logprobs] if tempered else [])])
         mask = torch.arange(tokens.shape[1]) < sampled.lengths[:, None]
         return Rollout(tokens, mask, logprobs, reference, values, sampled.scores, sampled.ended), passes
 
@@ -101,9 +107,9 @@ class Updater:
                 micro = first
             else:
                 micro = [Pass(one.batch) for one in first]
-            scale = float(sum(len(one.batch.targets) for one in micro))
-            texts = [] if mix is None or value_only else mix.take()
-            weight = config.ptx_weight * scale / max(1, sum(len(text.targets) for text in texts))
+            scale = float(sampled.lengths[rows].sum())
+            texts, text_tokens = ([], 0) if mix is None or value_only else mix.take()
+            weight = config.ptx_weight * scale / max(1, text_tokens)
 
             def loss(one: Pass | TextBatch, weight: float = weight, unmoved: bool = turn == 0) -> Sums:
                 if isinstance(one, TextBatch):
