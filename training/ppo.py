@@ -104,6 +104,7 @@ def finish(
     counts: dict[str, int],
 ) -> None:
     """Save the policy that did best on held-out prompts, or the last one where there are none."""
+    trainer.updater.learner.end()
     kept = trainer.keep_best(step)
     drop_reference(model)
     if run.main:

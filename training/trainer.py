@@ -26,6 +26,7 @@ from training.rl import (
 )
 from training.rollouts import Prompt, Sampled, Scorer, prompts_of_step, sample_replies, score_replies
 from training.rundir import Run
+from training.sharding import whole
 from training.statistics import clustered_mean
 from training.update import Updater
 from training.watch import Watch
@@ -75,14 +76,15 @@ class Trainer:
         """Sample, score, learn, tell."""
         config, began = self.config, time.perf_counter()
         value_only = step < config.value_warmup
-        with self.run.timed("rollout"):
+        with self.run.timed("rollout"), self.updater.learner.whole():
             sampled = self.sample(step)
         scored = time.perf_counter()
         with self.run.timed("score"):
             sampled = sampled._replace(scores=score_replies(self.scorer, sampled.prompts, sampled.completions))
         observed = time.perf_counter()
         with self.run.timed("update"):
-            rollout, passes = self.updater.observe(sampled, value_only=value_only)
+            with self.updater.learner.whole():
+                rollout, passes = self.updater.observe(sampled, value_only=value_only)
             scores = self.shape(rollout, sampled.lengths)
             learned = self.advantages(rollout, scores)
             means = self.updater.update(
@@ -189,7 +191,7 @@ class Trainer:
         if not prompts or self.evaluated == step:
             return
         self.evaluated = step
-        with self.run.timed("evaluation"):
+        with self.run.timed("evaluation"), self.updater.learner.whole():
             completions = sample_replies(self.engine, prompts, self.config.sampling, (self.config.seed, "heldout"))
             scores = score_replies(self.scorer, prompts, completions)
             sampled = Sampled(list(prompts), completions, scores)
@@ -233,7 +235,9 @@ class Trainer:
     def _weights(self, *, copy: bool = False) -> dict[str, Tensor]:
         model = self.updater.policies.actor.model
         return {
-            name: p.detach().cpu().clone() if copy else p for name, p in model.named_parameters() if p.requires_grad
+            name: whole(p.detach()).cpu().clone() if copy else p
+            for name, p in model.named_parameters()
+            if p.requires_grad
         }
 
     # ------------------------------------------------------------------------------------------------------- resuming

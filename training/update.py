@@ -39,7 +39,7 @@ class Updater:
     compute: Compute
     pad_id: int
 
-    def batches(self, sampled: Sampled, rows: Sequence[int]) -> list[MicroBatch]:
+    def batches(self, sampled: Sampled, rows: Sequence[int], *, divided: bool = True) -> list[MicroBatch]:
         return rollout_batches(
             [prompt.ids for prompt in sampled.prompts],
             [completion.tokens for completion in sampled.completions],
@@ -47,6 +47,7 @@ class Updater:
             budget=self.config.micro_tokens,
             pad=self.pad_id,
             device=self.compute.device,
+            divided=divided,
         )
 
     def observe(self, sampled: Sampled, *, value_only: bool) -> tuple[Rollout, list[Pass]]:
@@ -54,10 +55,12 @@ class Updater:
         them.
 
         Their hidden states are kept for the first pass of the update where that is no more than one micro-batch's
-        worth of memory: with their graph, or without it where only the value is to learn.
+        worth of memory: with their graph, or without it where only the value is to learn. Where the model lies in
+        parts a graph ends with the weights that were gathered for it, and nothing is kept.
         """
         batches = self.batches(sampled, range(len(sampled.prompts)))
-        keep = self.config.minibatches == 1 and sum(batch.tokens for batch in batches) <= self.config.micro_tokens
+        fits = sum(batch.tokens for batch in batches) <= self.config.micro_tokens
+        keep = self.config.minibatches == 1 and fits and self.learner.root is None
         tokens = padded([completion.tokens for completion in sampled.completions], torch.long)
         logprobs = padded([completion.logprobs for completion in sampled.completions])
         tempered = self.config.sampling.temperature != 1
@@ -117,7 +120,11 @@ class Updater:
                 return self._value_loss(one, old) if value_only else self._loss(one, old, unmoved)
 
             mixed: list[Pass | TextBatch] = [*micro, *texts]
-            told = self.learner.update(mixed, loss, scale, done, 1 / config.steps)
+
+            def spare(row: int = rows[0]) -> Pass:
+                return Pass(self.batches(sampled, [row], divided=False)[0])
+
+            told = self.learner.update(mixed, loss, scale, done, 1 / config.steps, spare)
             figures.add(told)
             if "policy/approxkl_avg" in told and config.update_kl_stop:
                 moved, tokens = told["policy/approxkl_avg"]
