@@ -7,7 +7,14 @@ from typing import Final
 
 from training.contract import InputError, Stage
 
-SEVERAL: Final = ("pretrain", "sft", "reward", "ppo", "dpo", "kto")  # stages that several processes can compute together
+SEVERAL: Final = (
+    "pretrain",
+    "sft",
+    "reward",
+    "ppo",
+    "dpo",
+    "kto",
+)  # stages that several processes can compute together
 SHARDED: Final = ("pretrain", "sft", "reward", "ppo")  # those of them whose model can lie in parts
 
 

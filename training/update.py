@@ -189,7 +189,10 @@ class Updater:
     def _text_loss(self, batch: TextBatch, weight: float) -> Sums:
         """The language-model loss that keeps what pretraining taught (Ouyang et al. 2022, equation 2)."""
         losses = self.policies.actor.forward.losses(batch)
-        return {"loss": (weight * losses.sum(), len(losses)), "loss/ptx": (losses.sum(), len(losses))}
+        # Nothing of the value head, but a gradient for it, as in the passes over replies that other processes compute
+        # meanwhile: parts of a model are added up together, by all that have gradients.
+        nothing = sum(0.0 * p.sum() for p in self.policies.actor.value_head.parameters())
+        return {"loss": (weight * losses.sum() + nothing, len(losses)), "loss/ptx": (losses.sum(), len(losses))}
 
 
 def put(table: Tensor, batch: MicroBatch, flat: Tensor) -> None:
