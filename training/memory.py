@@ -13,17 +13,19 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training.contract import InputError
-from training.launch import on_this_machine
+from training.launch import on_this_machine, sharded, world
 
+WHOLE: Final = 4  # bytes of a weight
 LEARNING: Final = 16  # bytes for each parameter that learns: fp32 weight and gradient, and AdamW's two moments
 GB: Final = 1e9
 
 
 def check_fits(source: str, *, device: torch.device, learning: bool, dtype: torch.dtype, adapter: bool = False) -> None:
     """Raises InputError, with both figures, where the model's weights, and where it learns its gradients and optimiser,
-    are more than the memory that is free. Activations are not counted: micro_tokens bounds them."""
+    are more than the memory that is free. With FSDP a process holds its part of these, and the weights whole while it
+    evaluates and saves. Activations are not counted: micro_tokens bounds them."""
     count = parameters_of(source)
-    size = LEARNING if learning and not adapter else dtype.itemsize
+    size = (WHOLE + LEARNING / world() if sharded() else LEARNING) if learning and not adapter else dtype.itemsize
     free = free_bytes(device)
     if count * size <= free:
         return
