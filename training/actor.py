@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from training.batching import Sizes, micro_batches
 from training.forward import Forward, Read
+from training.launch import world
 from training.models import CausalModel
 from training.packing import Packed, moved, pack
+from training.processes import mine
 
 
 class MicroBatch(NamedTuple):
@@ -47,12 +49,15 @@ def rollout_batches(
     budget: int,
     pad: int,
     device: torch.device,
+    divided: bool = True,
 ) -> list[MicroBatch]:
-    """The given rows of a rollout in forward passes of at most `budget` tokens."""
+    """The given rows of a rollout in forward passes of at most `budget` tokens; unless they are not to be divided, this
+    process's share of them."""
     sizes = Sizes.of([len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)])
     longest = max(map(len, replies))
     found = []
-    for piece in micro_batches(np.asarray(rows), sizes, budget):
+    pieces = micro_batches(np.asarray(rows), sizes, budget, world() if divided else 1)
+    for piece in mine(pieces) if divided else pieces:
         packed = pack([[*prompts[row], *replies[row]] for row in piece], pad)
         states, targets, places = [], [], []
         for row, start in zip(piece.tolist(), packed.starts.tolist(), strict=True):

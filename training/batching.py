@@ -51,13 +51,13 @@ def epoch_batches(sizes: Sizes, batch_tokens: int, seed: int, epoch: int) -> lis
     return np.split(order, cuts)
 
 
-def micro_batches(rows: Rows, sizes: Sizes, micro_tokens: int) -> list[Rows]:
+def micro_batches(rows: Rows, sizes: Sizes, micro_tokens: int, parts: int = 1) -> list[Rows]:
     """`rows` sorted by size and cut into the fewest pieces of nearly equal tokens, none above `micro_tokens` but a
-    longer row on its own."""
+    longer row on its own; about a multiple of `parts` pieces, so that as many processes have as much to do."""
     ordered = rows[np.argsort(-sizes.tokens[rows], kind="stable")]
     tokens = sizes.tokens[ordered]
     total = int(tokens.sum())
-    share = math.ceil(total / max(1, math.ceil(total / micro_tokens)))
+    share = math.ceil(total / (parts * max(1, math.ceil(total / (parts * micro_tokens)))))
     pieces: list[list[int]] = []
     held = micro_tokens
     for row, size in zip(ordered.tolist(), tokens.tolist(), strict=True):

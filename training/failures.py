@@ -7,8 +7,12 @@ import shutil
 from pathlib import Path
 
 from training.contract import TrainingError
+from training.launch import world
 
 NEARLY_FULL = 1 << 20
+LOST = "process_lost"
+# as gloo and NCCL say it, and the store at which processes meet
+BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Socket Timeout", "TCPStore")
 
 
 def explain(error: Exception, folder: Path) -> TrainingError:
@@ -29,6 +33,11 @@ def explain(error: Exception, folder: Path) -> TrainingError:
             "out of memory: lower micro_tokens (or slots, where replies are generated), or take a smaller model",
             code="out_of_memory",
         )
+    if world() > 1 and any(is_process_lost(link) for link in chain):
+        return TrainingError(
+            "another process of this run ended, and with it the run; start it again to go on from its last checkpoint",
+            code=LOST,
+        )
     if isinstance(error, PermissionError):
         return TrainingError(f"{error.filename}: no permission to read or write it", code="permission")
     return TrainingError(f"internal error, please report it: {type(error).__name__}: {error}", code="internal")
@@ -41,6 +50,10 @@ def is_disk_full(error: BaseException, folder: Path) -> bool:
         return True
     # torch says only that a write failed, not why
     return "file write failed" in str(error) and shutil.disk_usage(folder).free < NEARLY_FULL
+
+
+def is_process_lost(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in BROKEN)
 
 
 def is_memory_full(error: BaseException) -> bool:

@@ -18,9 +18,11 @@ from training.engine import Engine
 from training.ensemble import disagreement
 from training.forward import Forward
 from training.models import CausalModel, Compute
+from training.processes import add
 from training.rewards import find_shaping, shaping_of
 from training.rollouts import Prompt, Sampled, Scorer, sample_replies, score_replies
 from training.rundir import Run
+from training.sharding import whole
 from training.statistics import clustered_mean
 from training.update import put
 
@@ -59,6 +61,7 @@ class Divergence:
                         self.reference.hidden(batch.packed)[batch.states], batch.targets, temperature=temperature
                     )
             put(ratios, batch, p.logprobs - q.logprobs)
+        add([ratios])
         return ratios.sum(dim=1).tolist()
 
 
@@ -83,6 +86,7 @@ class Heldout:
     scorer: Scorer
     model: CausalModel
     divergence: Divergence
+    gathered: Callable[[], AbstractContextManager[None]] = nullcontext  # within it the model's weights are there whole
     best: Best = field(default_factory=Best)
     figures: dict[str, float] = field(default_factory=dict)  # the last evaluation's, and heldout_reward_before
     history: list[dict[str, float]] = field(default_factory=list)  # of every evaluation
@@ -97,7 +101,7 @@ class Heldout:
         sampling: SamplingSettings = self.run.config.sampling
         training = self.model.training
         self.model.eval()
-        with self.run.timed("evaluation"):
+        with self.run.timed("evaluation"), self.gathered():
             completions = sample_replies(self.engine, self.prompts, sampling, (self.run.config.seed, "heldout"))
             scores = score_replies(self.scorer, self.prompts, completions)
             sampled = Sampled(list(self.prompts), completions, scores)
@@ -165,7 +169,7 @@ class Heldout:
 
     def _weights(self, *, copy: bool = False) -> dict[str, Tensor]:
         return {
-            name: p.detach().cpu().clone() if copy else p
+            name: whole(p.detach()).cpu().clone() if copy else p
             for name, p in self.model.named_parameters()
             if p.requires_grad
         }

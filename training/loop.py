@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +24,11 @@ from torch import Tensor, nn
 
 from training.batching import Rows, Sizes, epoch_batches, micro_batches, steps_per_epoch
 from training.contract import LoopSettings, TrainingError
+from training.launch import rank, sharded, world
 from training.models import Compute
+from training.processes import add_gradients, gathered, make_same, mine, most, wait
 from training.rundir import Run, Stopped
+from training.sharding import clip_in_parts, dissolve, gathered_weights, in_parts, like, shard, whole_all
 
 B = TypeVar("B")
 Sums = Mapping[str, tuple[Tensor | float, float]]
@@ -52,6 +56,13 @@ class Means:
             self.sums[name] = self.sums.get(name, 0.0) + float(total)
             self.counts[name] = self.counts.get(name, 0.0) + count
 
+    def of_all(self) -> Means:
+        """Those of all processes together."""
+        found = Means()
+        for one in gathered(self):
+            found.add({name: (total, one.counts[name]) for name, total in one.sums.items()})
+        return found
+
     def values(self) -> dict[str, float]:
         return {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
 
@@ -75,6 +86,8 @@ class Learner:
         self.compute = compute
         self.skipped = 0
         self._skips_in_a_row = 0
+        make_same([p for module in modules.values() for p in module.parameters() if p.requires_grad])
+        self.root = shard(modules, compute.device) if sharded() else None
         self.parameters: list[nn.Parameter] = []
         groups = []
         for name, module in modules.items():
@@ -90,11 +103,20 @@ class Learner:
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
 
     def update(
-        self, micro: Iterable[B], loss: Callable[[B], Sums], scale: float, done: float, step_share: float = 0.0
+        self,
+        micro: Iterable[B],
+        loss: Callable[[B], Sums],
+        scale: float,
+        done: float,
+        step_share: float = 0.0,
+        spare: Callable[[], B] | None = None,
     ) -> dict[str, tuple[float, float]]:
         """One optimiser step on the gradient of (sum of the micro-batches' loss sums) / scale.
 
-        done: share of the schedule before this step, and step_share: that of the step itself, both in [0, 1].
+        Each process comes with micro-batches of its own, or none, and the same scale, that of all of them; gradients
+        and figures are added up over the processes. done: share of the schedule before this step, and step_share: that
+        of the step itself, both in [0, 1]. spare: makes a micro-batch that a process whose model lies in parts computes
+        without learning from it, where the others have more of them.
         Returns the sums and counts of `loss` and, each with count 1, grad_norm and learning_rate. A gradient that is
         not finite changes nothing: `skipped` counts it and the figures say skipped. Raises TrainingError after many.
         """
@@ -102,15 +124,17 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         figures = Means()
+        behind = 0
+        if self.root is not None:
+            micro = list(micro)
+            behind = int(most(len(micro))[0]) - len(micro)
         for batch in micro:
-            with self.compute.autocast():
-                sums = loss(batch)
-            torch.autograd.backward(torch.as_tensor(sums["loss"][0]) / scale)
-            figures.add(
-                {name: (float(torch.as_tensor(value).detach()), count) for name, (value, count) in sums.items()}
-            )
-        clip = self.settings.grad_clip or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, clip))
+            figures.add(self._learn_from(batch, loss, scale))
+        for _ in range(behind if spare else 0):
+            self._learn_from(spare(), loss, math.inf)
+        add_gradients([p for p in self.parameters if not in_parts(p)])
+        figures = figures.of_all()
+        norm = self._clip()
         finite = math.isfinite(norm)
         if finite:
             self.optimizer.step()
@@ -121,23 +145,47 @@ class Learner:
         figures.add({"grad_norm": (norm, 1), "learning_rate": (self.optimizer.param_groups[0]["lr"], 1)})
         return {name: (figures.sums[name], figures.counts[name]) for name in figures.sums}
 
+    def _learn_from(self, batch: B, loss: Callable[[B], Sums], scale: float) -> Sums:
+        """Add to the gradients those of the batch's loss sum over the scale."""
+        with self.compute.autocast():
+            sums = loss(batch) if self.root is None else self.root(lambda: loss(batch))
+        torch.autograd.backward(torch.as_tensor(sums["loss"][0]) / scale)
+        return {name: (float(torch.as_tensor(value).detach()), count) for name, (value, count) in sums.items()}
+
+    def _clip(self) -> float:
+        """The gradients' norm, to which they are then bounded."""
+        clip = self.settings.grad_clip or math.inf
+        if self.root is None:
+            return float(nn.utils.clip_grad_norm_(self.parameters, clip))
+        return clip_in_parts(self.parameters, clip)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """For whatever needs the modules' weights outside of `update`."""
+        return nullcontext() if self.root is None else gathered_weights(self.root)
+
+    def end(self) -> None:
+        """Nothing is learned any more: every process gets the whole modules."""
+        if self.root is not None:
+            dissolve(self.root)
+            self.root = None
+
     def _count_skip(self, finite: bool) -> None:
         self._skips_in_a_row = 0 if finite else self._skips_in_a_row + 1
         self.skipped += not finite
         raise_if_diverged(self._skips_in_a_row)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a resumed run needs of the learner, random number generators included."""
+        """Everything that a resumed run needs of the learner, random number generators of all processes included."""
         weights = {
             key: {name: p for name, p in module.named_parameters() if p.requires_grad}
             for key, module in self.modules.items()
         }
         return {
-            "weights": weights,
-            "optimizer": self.optimizer.state_dict(),
+            "weights": whole_all(weights),
+            "optimizer": whole_all(self.optimizer.state_dict()),
             "skipped": self.skipped,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.compute.device.type == "cuda" else [],
+            "rng": gathered(torch.get_rng_state()),
+            "cuda_rng": gathered(torch.cuda.get_rng_state()) if self.compute.device.type == "cuda" else [],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -147,12 +195,17 @@ class Learner:
                 raise ValueError(f"the weights of {key} in the checkpoint are not those of the model")
             with torch.no_grad():
                 for name, parameter in own.items():
-                    parameter.copy_(state["weights"][key][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+                    parameter.copy_(like(state["weights"][key][name], parameter))
+        order = [p for group in self.optimizer.param_groups for p in group["params"]]
+        moments = {
+            i: {name: like(value, order[i]) if isinstance(value, Tensor) else value for name, value in one.items()}
+            for i, one in state["optimizer"]["state"].items()
+        }
+        self.optimizer.load_state_dict(state["optimizer"] | {"state": moments})
         self.skipped = state["skipped"]
-        torch.set_rng_state(state["rng"])
+        torch.set_rng_state(state["rng"][min(rank(), len(state["rng"]) - 1)])
         if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+            torch.cuda.set_rng_state(state["cuda_rng"][min(rank(), len(state["cuda_rng"]) - 1)])
 
 
 def raise_if_diverged(skips_in_a_row: int) -> None:
@@ -180,6 +233,14 @@ def schedule(done: float, step_share: float, warmup: float, kind: str, final: fl
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     torch.save(state, folder / STATE)
+
+
+def save_checkpoint(run: Run[Any], step: int, state: dict[str, Any]) -> None:
+    """The main process writes, the others wait until it has."""
+    if run.main:
+        with run.checkpoint(step) as folder:
+            save_state(folder, state)
+    wait()
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -236,8 +297,7 @@ def train(
     figures: dict[str, float] = {}
 
     def save(step: int) -> None:
-        with run.checkpoint(first + step) as folder:
-            save_state(folder, learner.state() | {"meter": asdict(meter.means), "figures": figures})
+        save_checkpoint(run, first + step, learner.state() | {"meter": asdict(meter.means), "figures": figures})
 
     def load(folder: Path) -> None:
         state = load_state(folder)
@@ -250,14 +310,17 @@ def train(
         run.metric(first + step, values)
 
     step = run.resume(load, first) - first
-    while (done := share_done(run, step, total, turn, turns)) < 1:
-        if run.stopping:
+    while (now := agreed(run, step, total, turn, turns)).done < 1:
+        if now.stop:
             save(step)
             raise Stopped
         rows = batches(step // per_epoch)[step % per_epoch]
         began = time.perf_counter()
-        micro = (examples.batch(piece) for piece in micro_batches(rows, sizes, settings.micro_tokens))
-        told = learner.update(micro, loss, float(sizes.weights[rows].sum()), done, 1 / total)
+        micro = (examples.batch(piece) for piece in mine(micro_batches(rows, sizes, settings.micro_tokens, world())))
+        told = learner.update(
+            micro, loss, float(sizes.weights[rows].sum()), now.done, 1 / total,
+            spare=lambda rows=rows: examples.batch(rows[:1]),
+        )  # fmt: skip
         if "skipped" in told:
             run.warn(f"step {first + step}: the gradient was no finite number, the step is skipped", first + step)
         meter.means.add(told)
@@ -271,16 +334,29 @@ def train(
         if step == total:
             break
         if due(step, settings.evaluate_every):
-            with run.timed("evaluation"):
+            with run.timed("evaluation"), learner.whole():
                 tell(step, evaluate(step, False))
         if due(step, settings.checkpoint_every):
             save(step)
     if meter.means.sums:
         tell(step, meter.told())
+    learner.end()
     with run.timed("evaluation"):
         tell(step, evaluate(step, True))
     overall = {"tokens_per_second": meter.tokens / meter.seconds} if meter.seconds else {}
     return figures | overall | {"steps": float(step), "skipped": float(learner.skipped)}
+
+
+class Now(NamedTuple):
+    """What all processes see alike before a step."""
+
+    done: float  # share of the training that is behind, in [0, 1]
+    stop: bool  # whether any of them was asked to stop
+
+
+def agreed(run: Run[Any], step: int, total: int, turn: int = 0, turns: int = 1) -> Now:
+    done, stop = most(share_done(run, step, total, turn, turns), run.stopping)
+    return Now(done, bool(stop))
 
 
 def due(step: int, every: int) -> bool:
@@ -308,7 +384,7 @@ def mean_figures(
     if most_tokens:
         rows = rows[: max(1, int((np.cumsum(examples.sizes.tokens[rows]) <= most_tokens).sum()))]
     means = Means()
-    for piece in micro_batches(rows, examples.sizes, micro_tokens):
+    for piece in mine(micro_batches(rows, examples.sizes, micro_tokens, world())):
         with compute.autocast():
             means.add(loss(examples.batch(piece)))
-    return means.values()
+    return means.of_all().values()

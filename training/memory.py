@@ -13,7 +13,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training.contract import InputError
+from training.launch import on_this_machine, sharded, world
 
+WHOLE: Final = 4  # bytes of a weight
 LEARNING: Final = 16  # bytes for each parameter that learns: fp32 weight and gradient, and AdamW's two moments
 GB: Final = 1e9
 
@@ -28,10 +30,12 @@ def check_fits(
     beside: int = 0,
 ) -> None:
     """Raises InputError, with both figures, where the model's weights, and where it learns its gradients and optimiser,
-    are more than the memory that is free. `beside`: bytes for each parameter that frozen copies will take, too.
-    Activations are not counted: micro_tokens bounds them."""
+    are more than the memory that is free. `beside`: bytes for each parameter that frozen copies will take, too. With
+    FSDP a process holds its part of these, and the weights whole while it evaluates and saves. Activations are not
+    counted: micro_tokens bounds them."""
     count = parameters_of(source)
-    size = (LEARNING if learning and not adapter else dtype.itemsize) + beside
+    learns = WHOLE + LEARNING / world() if sharded() else LEARNING
+    size = (learns if learning and not adapter else dtype.itemsize) + beside
     free = free_bytes(device)
     if count * size <= free:
         return
@@ -69,7 +73,8 @@ def elements(path: Path) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a process may still take: of the GPU, or of the machine within the limit of its control group."""
+    """What a process may still take: of the GPU, or of the machine within the limit of its control group, which it
+    shares with the run's other processes here."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -82,4 +87,4 @@ def free_bytes(device: torch.device) -> int:
             free = min(free, int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
     except (OSError, ValueError):
         pass  # no Linux, or no control group: what the system says stands
-    return free
+    return free // on_this_machine()

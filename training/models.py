@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from training.contract import InputError, LoopSettings, LoraSettings, PretrainSettings, Settings
+from training.launch import local_rank, world
 from training.memory import check_fits
 from training.model_checks import DAMAGE, check_causal, check_source, check_weights, damaged
 from training.rundir import Run
@@ -53,11 +54,22 @@ def prepare(run: Run[Any]) -> Compute:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda is asked for, but torch sees no GPU on this machine", code="no_device")
     cuda = settings.device != "cpu" and torch.cuda.is_available()
+    if cuda and world() > 1:
+        take_gpu(local_rank())
     device = torch.device("cuda" if cuda else "cpu")
     run.device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
+    if world() > 1:
+        run.device += f", {world()} processes"
     precision = settings.precision if isinstance(settings, LoopSettings) else "auto"
     bf16 = bf16_is_faster(device, width_of(settings)) if precision == "auto" else precision == "bf16"
     return Compute(device, torch.bfloat16 if bf16 else torch.float32)
+
+
+def take_gpu(number: int) -> None:
+    """What this process means by "cuda" from now on. Raises InputError where the machine has no such GPU."""
+    if number >= (there := torch.cuda.device_count()):
+        raise InputError(f"more processes were launched than there are GPUs here, {there}", code="no_device")
+    torch.cuda.set_device(number)
 
 
 def bf16_is_faster(device: torch.device, width: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 from training.chatformat import ChatFormat
 from training.contract import MODEL, InputError, PPOSettings, PromptRow, TextRow
 from training.engine import Engine
-from training.loop import Learner, load_state, save_state, share_done
+from training.loop import Learner, agreed, load_state, save_checkpoint
 from training.model_checks import check_vocabulary
 from training.models import CausalModel, about, context_of, load_tokenizer, prepare, save_model
 from training.policies import check_sampling, drop_reference, load_policies
@@ -60,17 +60,16 @@ def main(run: Run[PPOSettings]) -> None:
         trainer.load(load_state(folder))
 
     def save(step: int) -> None:
-        with run.checkpoint(step) as folder:
-            save_state(folder, trainer.state())
+        save_checkpoint(run, step, trainer.state())
 
     step = run.resume(load)
     if step == 0:
         trainer.held.evaluate(step)
-    while (done := share_done(run, step, config.steps)) < 1 and not trainer.stopped:
-        if run.stopping:
+    while (now := agreed(run, step, config.steps)).done < 1 and not trainer.stopped:
+        if now.stop:
             save(step)
             raise Stopped
-        trainer.step(step, done)
+        trainer.step(step, now.done)
         step += 1
         run.progress(step, config.steps, "learning")
         if config.evaluate_every and step % config.evaluate_every == 0:
@@ -112,11 +111,13 @@ def finish(
     counts: dict[str, int],
 ) -> None:
     """Save the policy that did best on held-out prompts, or the last one where there are none."""
+    trainer.updater.learner.end()
     kept = trainer.held.keep_best(step)
     drop_reference(model)
-    trainer.held.write_frontier()
-    with run.writing(MODEL) as folder:
-        save_model(model, chat.tokenizer, folder, chat.stop_ids)
+    if run.main:
+        trainer.held.write_frontier()
+        with run.writing(MODEL) as folder:
+            save_model(model, chat.tokenizer, folder, chat.stop_ids)
     run.finish(
         trainer.figures | trainer.held.figures | {"steps": step, "saved_step": kept},
         intervals=trainer.held.intervals,

@@ -74,8 +74,9 @@ def main(run: Run[PretrainSettings]) -> None:
             evaluate=evaluate,
         )
     model.eval()
-    with run.writing(MODEL) as folder:
-        save_model(model, tokenizer, folder, chat.stop_ids)
+    if run.main:
+        with run.writing(MODEL) as folder:
+            save_model(model, tokenizer, folder, chat.stop_ids)
     counts = {"documents": len(corpus), "tokens": len(stream.tokens), "heldout_documents": len(heldout)}
     run.finish(figures, counts=counts, model=about(model))
 

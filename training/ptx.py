@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from training.batching import epoch_batches, micro_batches, steps_per_epoch
 from training.chatformat import ChatFormat
 from training.contract import PPOSettings, TextRow
+from training.launch import world
 from training.models import Compute
 from training.packing import TextBatch
 from training.pretrain import examples, stream_of
+from training.processes import mine
 
 
 class PretrainingMix:
@@ -23,10 +25,12 @@ class PretrainingMix:
         self.texts = examples(stream_of(chat, [row.text for row in corpus], context), compute)
         self.position = 0
 
-    def take(self) -> list[TextBatch]:
-        """The next step's text, in micro-batches."""
+    def take(self) -> tuple[list[TextBatch], int]:
+        """This process's share of the next step's text, in micro-batches, and how many tokens of it all of them learn
+        from."""
         sizes, config = self.texts.sizes, self.config
         epoch, within = divmod(self.position, steps_per_epoch(sizes, config.batch_tokens))
         rows = epoch_batches(sizes, config.batch_tokens, config.seed, epoch)[within]
         self.position += 1
-        return [self.texts.batch(piece) for piece in micro_batches(rows, sizes, config.micro_tokens)]
+        pieces = mine(micro_batches(rows, sizes, config.micro_tokens, world()))
+        return [self.texts.batch(piece) for piece in pieces], int(sizes.weights[rows].sum())

@@ -25,6 +25,7 @@ from training.model_checks import check_vocabulary
 from training.models import Compute, about, context_named, load_tokenizer, merged, prepare
 from training.packing import Packed, moved, pack
 from training.preference import Comparisons, Ranked, collate_comparisons, comparisons_of, preference_loss
+from training.processes import gathered, spread, wait
 from training.reward_model import (
     RewardModel,
     encode,
@@ -82,8 +83,9 @@ def main(run: Run[RewardSettings]) -> None:
     if config.ensemble == 1:
         one = learn(run, lesson)
         figures, found, described = one.figures, one.found, one.described
-        with run.writing(MODEL) as folder:
-            save_reward(one.model, chat.tokenizer, folder, one.kept)
+        if run.main:
+            with run.writing(MODEL) as folder:
+                save_reward(one.model, chat.tokenizer, folder, one.kept)
     else:
         figures, described = learn_ensemble(run, lesson)
         members = [model for model, _ in load_members(str(run.folder / MODEL), compute)]
@@ -101,7 +103,7 @@ def main(run: Run[RewardSettings]) -> None:
         | ({f"heldout/{name}": count for name, count in found.counts.items()} if found else {}),
         model=described,
     )
-    for member in range(config.ensemble):
+    for member in range(config.ensemble if run.main else 0):
         shutil.rmtree(run.folder / member_name(member), ignore_errors=True)
 
 
@@ -162,20 +164,24 @@ def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, 
     config = run.config
     places = [run.folder / member_name(member) for member in range(config.ensemble)]
     for member, place in enumerate(places):
-        if place.exists():
+        if gathered(place.exists())[0]:
             continue
         one = learn(run, lesson, member)
         if one.found:
             one.figures["heldout_member_accuracy"] = one.found.metrics["accuracy"]
         known = {"members": config.ensemble} if member == 0 else {}  # its folder becomes the top of model/
-        with run.writing(place.name) as folder:
-            save_reward(one.model, lesson.chat.tokenizer, folder, one.kept | known)
-            (folder / FIGURES).write_text(json.dumps([one.figures, one.described]))
+        if run.main:
+            with run.writing(place.name) as folder:
+                save_reward(one.model, lesson.chat.tokenizer, folder, one.kept | known)
+                (folder / FIGURES).write_text(json.dumps([one.figures, one.described]))
+        wait()
     told = [json.loads((place / FIGURES).read_text()) for place in places]
-    with run.writing(MODEL) as folder:
-        for member, place in enumerate(places):
-            into = folder / member_name(member) if member else folder
-            shutil.copytree(place, into, ignore=shutil.ignore_patterns(FIGURES), dirs_exist_ok=True)
+    if run.main:
+        with run.writing(MODEL) as folder:
+            for member, place in enumerate(places):
+                into = folder / member_name(member) if member else folder
+                shutil.copytree(place, into, ignore=shutil.ignore_patterns(FIGURES), dirs_exist_ok=True)
+    wait()
     means = {name: sum(figures[name] for figures, _ in told) / len(told) for name in told[0][0]}
     means |= {name: sum(figures[name] for figures, _ in told) for name in ("steps", "skipped")}
     return means, told[0][1] | {"members": config.ensemble}
@@ -275,8 +281,12 @@ def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int) -> A
         return None
     chat, rows, encoded = lesson.chat, lesson.heldout, lesson.encoded
     flat = [ids for row in encoded for ids in row]
+
+    def scored(model: RewardModel) -> list[float]:
+        return spread(flat, lambda part: score_ids(model, part, chat.pad_id, micro_tokens))
+
     with torch.no_grad(), lesson.compute.autocast():
-        scores = np.array([score_ids(model, flat, chat.pad_id, micro_tokens) for model in models])
+        scores = np.array([scored(model) for model in models])
     scores = centred(scores, [model.mean for model in models])
     cuts = np.cumsum([len(row) for row in encoded])[:-1]
     mean, *members = ([part.tolist() for part in np.split(one, cuts)] for one in (combined(scores, 0), *scores))

@@ -16,6 +16,7 @@ from training.contract import InputError, LongPrompts, PromptRow, SamplingSettin
 from training.engine import Completion, Engine, Request, SamplingParams, seed_of
 from training.ensemble import Ensemble
 from training.models import Compute
+from training.processes import spread
 from training.reward_model import RewardModel, load_members
 from training.rewards import PREFIX, find_reward_function
 
@@ -99,12 +100,11 @@ def sample_replies(
 ) -> list[Completion]:
     """One reply to each prompt, in their order; the i-th draws from the stream of (seed, i)."""
     stop_ids = engine.stop_ids
-    return engine.generate(
-        [
-            Request(prompt.ids, SamplingParams.of(sampling, seed=seed_of(*seed, i), stop_ids=stop_ids))
-            for i, prompt in enumerate(prompts)
-        ]
-    )
+    requests = [
+        Request(prompt.ids, SamplingParams.of(sampling, seed=seed_of(*seed, i), stop_ids=stop_ids))
+        for i, prompt in enumerate(prompts)
+    ]
+    return spread(requests, engine.generate)
 
 
 def load_scorer(
@@ -129,7 +129,10 @@ def load_scorer(
 
 def score_replies(scorer: Scorer, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
     """The scores of the replies (N,). Raises TrainingError where one is no finite number."""
-    scores = scorer([prompt.row.messages for prompt in prompts], [completion.text for completion in completions])
+    scores = spread(
+        [(prompt.row.messages, completion.text) for prompt, completion in zip(prompts, completions, strict=True)],
+        lambda part: scorer([messages for messages, _ in part], [reply for _, reply in part]),
+    )
     for prompt, value in zip(prompts, scores, strict=True):
         if not math.isfinite(value):
             raise TrainingError(

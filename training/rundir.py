@@ -7,16 +7,20 @@
             save(folder)
         run.finish({"loss": 1.2}, model={"kind": "full"})
 
-Folders are written aside and renamed, so a folder that bears its final name is whole. Nothing here imports torch.
+Where several processes compute one run, the main one owns the folder. The others read config, rows and checkpoints, and
+what they tell goes nowhere, except the error that ends the run. Folders are written aside and renamed, so a folder that
+bears its final name is whole. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import json
 import math
+import os
 import pickle
 import platform
 import shutil
@@ -25,7 +29,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
@@ -54,8 +58,9 @@ from training.contract import (
     read_config,
 )
 from training.events import EventLog, sentence
-from training.failures import explain
+from training.failures import LOST, explain
 from training.folder import aside, file_sha256, locked, sweep, write_aside
+from training.launch import check_stage, is_main, world
 from training.rows import read_rows
 
 if TYPE_CHECKING:
@@ -82,6 +87,7 @@ class Run(Generic[S]):
         self.config = config
         self.stage: Stage = cast("Stage", config.stage)  # type: ignore[attr-defined]
         self.device = "cpu"
+        self.main = is_main()
         self.stopping = False
         self.seconds: dict[str, float] = {}
         self._events = events
@@ -187,7 +193,7 @@ class Run(Generic[S]):
 
     def _emit(self, event: Event) -> None:
         self._events.append(event)
-        if sys.stdout.isatty() and (line := sentence(event)):
+        if self.main and sys.stdout.isatty() and (line := sentence(event)):
             print(line, flush=True)
 
     # ---------------------------------------------------------------------------------------------------------- time
@@ -303,8 +309,10 @@ class Run(Generic[S]):
         intervals: dict[str, tuple[float, float, int]] | None = None,
         model: dict[str, Any] | None = None,
     ) -> Result:
-        """Write result.json and the `done` event. Call it last, after model/ or output/ is written."""
-        files = sorted(p for top in (MODEL, OUTPUT) for p in (self.folder / top).rglob("*") if p.is_file())
+        """Write result.json and the `done` event. Call it last, after model/ or output/ is written. Processes
+        other than the main one write nothing, and list no files."""
+        tops = (MODEL, OUTPUT) if self.main else ()
+        files = sorted(p for top in tops for p in (self.folder / top).rglob("*") if p.is_file())
         result = Result(
             stage=self.stage,
             metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
@@ -317,7 +325,8 @@ class Run(Generic[S]):
             versions={"python": platform.python_version()} | installed(),
             files={path.relative_to(self.folder).as_posix(): file_sha256(path) for path in files},
         )
-        write_aside(self.folder / RESULT, result.model_dump_json(indent=1))
+        if self.main:
+            write_aside(self.folder / RESULT, result.model_dump_json(indent=1))
         self._emit(Done(time=self._clock(), metrics=result.metrics))
         return result
 
@@ -329,25 +338,31 @@ def open_run(folder: Path, stage: Stage | None = None, clock: Callable[[], float
     Whatever goes wrong inside becomes a `failed` event and a TrainingError with the sentence a person needs.
     Raises InputError without touching the folder where it is missing or another process works in it.
     """
-    with locked(folder):
-        events = EventLog(folder / EVENTS)
+    with locked(folder) if is_main() else nullcontext():
+        events = EventLog(folder / EVENTS if is_main() else Path(os.devnull))
+        run: Run[Any] | None = None
         try:
+            if world() > 1:
+                importlib.import_module("training.processes").join()
             config = read_config(folder)
             if stage is not None and config.stage != stage:
                 raise InputError(f"{folder / CONFIG}: this is a {config.stage} run, not {stage}", code="config_invalid")
-            sweep(folder)
+            check_stage(config.stage)
+            if is_main():
+                sweep(folder)
             run = Run(folder, config, events, clock)
             run.check_board()
             with stop_signals(run), closing(run):
                 yield run
+            if world() > 1:
+                importlib.import_module("training.processes").leave()
         except Stopped:
             raise
         except Exception as error:
             failure = explain(error, folder)
-            try:
-                events.append(Failed(time=clock(), message=failure.message, code=failure.code))
-            except OSError as full:
-                print(f"{folder / EVENTS}: {full.strerror}", file=sys.stderr)
+            if failure.code == LOST and run is not None and run.stopping:
+                raise Stopped from error  # all were asked to stop, and another left sooner
+            tell_failure(folder, events, Failed(time=clock(), message=failure.message, code=failure.code))
             raise failure from error
         finally:
             events.close()
@@ -355,6 +370,17 @@ def open_run(folder: Path, stage: Stage | None = None, clock: Callable[[], float
 
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
+
+
+def tell_failure(folder: Path, events: EventLog, failed: Failed) -> None:
+    """Say why the run ends. An error in one process ends all, by lost connections: the first one's is the reason."""
+    if world() > 1 and not importlib.import_module("training.processes").first("failed"):
+        return
+    try:
+        log = events if is_main() else EventLog(folder / EVENTS)
+        log.append(failed)
+    except OSError as full:
+        print(f"{folder / EVENTS}: {full.strerror}", file=sys.stderr)
 
 
 @contextmanager

@@ -84,8 +84,9 @@ def main(run: Run[SFTSettings]) -> None:
             evaluate=evaluate,
         )
     model.eval()
-    with run.writing(MODEL) as folder:
-        save_model(model, tokenizer, folder, chat.stop_ids)
+    if run.main:
+        with run.writing(MODEL) as folder:
+            save_model(model, tokenizer, folder, chat.stop_ids)
     run.finish(figures, counts=count(rows, heldout, kept, learned), model=about(model))
 
 

@@ -58,7 +58,15 @@ class Trainer:
             policies.actor.forward, policies.reference.forward, updater.compute, updater.pad_id, config.micro_tokens,
             policies.as_reference,
         )  # fmt: skip
-        self.held = Heldout(self.run, self.heldout, self.engine, self.scorer, policies.actor.model, divergence)
+        self.held = Heldout(
+            self.run,
+            self.heldout,
+            self.engine,
+            self.scorer,
+            policies.actor.model,
+            divergence,
+            self.updater.learner.whole,
+        )
         self.episodes = 0
         self.figures: dict[str, float] = {}
         self._warned: set[str] = set()
@@ -69,7 +77,7 @@ class Trainer:
         """Sample, score, learn, tell."""
         config, began = self.config, time.perf_counter()
         value_only = step < config.value_warmup
-        with self.run.timed("rollout"):
+        with self.run.timed("rollout"), self.updater.learner.whole():
             sampled = self.sample(step)
         scored = time.perf_counter()
         with self.run.timed("score"):
@@ -77,7 +85,8 @@ class Trainer:
             spread = disagreement(self.scorer)
         observed = time.perf_counter()
         with self.run.timed("update"):
-            rollout, passes = self.updater.observe(sampled, value_only=value_only)
+            with self.updater.learner.whole():
+                rollout, passes = self.updater.observe(sampled, value_only=value_only)
             shaping = shaping_of(self.shaping, sampled.conversations, sampled.texts)
             scores = self.shape(rollout, sampled.lengths) + shaping
             learned = self.advantages(rollout, scores)

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from training.chatformat import ChatFormat
 from training.contract import MODEL, LoopSettings
 from training.folder import PARTIAL
+from training.launch import world
 from training.loop import Learner, load_state, raise_if_diverged, save_state, schedule
 from training.model_checks import check_vocabulary
 from training.models import (
@@ -27,6 +28,7 @@ from training.models import (
     prepare,
     save_model,
 )
+from training.processes import most, wait
 from training.rundir import Run, Stopped
 
 WORK: Final = "trl" + PARTIAL  # where TRL writes; what is left there by a killed process goes at the next start
@@ -55,7 +57,7 @@ def load_policy(run: Run[Any]) -> Policy:
 
 class Steps(NamedTuple):
     micro: int  # rows in one pass
-    passes: int  # of one optimiser step
+    passes: int  # of one optimiser step, in each process
     total: int  # optimiser steps
 
 
@@ -64,9 +66,9 @@ def steps_of(lengths: Sequence[int], config: Any) -> Steps:
     step gathers passes up to batch_tokens."""
     micro = max(1, min(config.micro_tokens // max(lengths), len(lengths)))
     in_step = max(1, min(round(config.batch_tokens / (sum(lengths) / len(lengths))), len(lengths)))
-    micro = min(micro, in_step)
-    passes = max(1, round(in_step / micro))
-    total = max(1, math.ceil(len(lengths) * config.epochs / (micro * passes)))
+    micro = min(micro, math.ceil(in_step / world()))
+    passes = max(1, round(in_step / (micro * world())))
+    total = max(1, math.ceil(len(lengths) * config.epochs / (micro * passes * world())))
     return Steps(micro, passes, min(total, config.max_steps) if config.max_steps else total)
 
 
@@ -157,20 +159,23 @@ def train(
     with run.timed("training"):
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if teller.stopped:
-        shutil.rmtree(run.folder / WORK)
+        if run.main:
+            shutil.rmtree(run.folder / WORK)
         raise Stopped
     if heldout:
         with run.timed("evaluation"):
             trainer.evaluate()
-    shutil.rmtree(run.folder / WORK, ignore_errors=True)
+    if run.main:
+        shutil.rmtree(run.folder / WORK, ignore_errors=True)
     return teller.figures | {"steps": float(trainer.state.global_step), "skipped": float(guard.skipped)}
 
 
 def save(run: Run[Any], model: CausalModel, chat: ChatFormat) -> None:
     if isinstance(model, PeftModel) and TRL_REFERENCE in model.peft_config:
         model.delete_adapter(TRL_REFERENCE)
-    with run.writing(MODEL) as folder:
-        save_model(model, chat.tokenizer, folder, chat.stop_ids)
+    if run.main:
+        with run.writing(MODEL) as folder:
+            save_model(model, chat.tokenizer, folder, chat.stop_ids)
 
 
 class Teller(TrainerCallback):
@@ -197,12 +202,13 @@ class Teller(TrainerCallback):
         verdict = self.beside.after(step, self.figures) if self.beside else ""
         if step >= self.total:
             return
+        stop, late = most(self.run.stopping, bool(minutes) and self.run.elapsed() > 60 * minutes)
         if verdict:
             self.run.warn(f"stopped at step {step}: {verdict}", step)
             control.should_training_stop = True
-        elif self.run.stopping:
+        elif stop:
             self.stopped = control.should_save = control.should_training_stop = True
-        elif minutes and self.run.elapsed() > 60 * minutes:
+        elif late:
             control.should_training_stop = True
 
     def on_log(
@@ -222,11 +228,12 @@ class Teller(TrainerCallback):
     def on_save(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Move what TRL has written into a checkpoint of the run folder, which is there whole or not at all."""
         written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if state.global_step >= self.total:
+        wait()  # every process has written its random number generators
+        if self.run.main:
+            if state.global_step < self.total:
+                with self.run.checkpoint(state.global_step) as folder:
+                    for path in written.iterdir():
+                        shutil.move(path, folder / path.name)
+                    save_state(folder, self.state())
             shutil.rmtree(written)
-            return
-        with self.run.checkpoint(state.global_step) as folder:
-            for path in written.iterdir():
-                shutil.move(path, folder / path.name)
-            save_state(folder, self.state())
-        written.rmdir()
+        wait()

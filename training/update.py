@@ -16,6 +16,7 @@ from training.loop import Learner, Means, Sums
 from training.models import Compute
 from training.packing import TextBatch
 from training.policies import Policies
+from training.processes import add
 from training.ptx import PretrainingMix
 from training.rl import Rollout, Trajectory, clipped_policy_loss, clipped_value_loss
 from training.rollouts import Sampled, padded
@@ -38,7 +39,7 @@ class Updater:
     compute: Compute
     pad_id: int
 
-    def batches(self, sampled: Sampled, rows: Sequence[int]) -> list[MicroBatch]:
+    def batches(self, sampled: Sampled, rows: Sequence[int], *, divided: bool = True) -> list[MicroBatch]:
         return rollout_batches(
             [prompt.ids for prompt in sampled.prompts],
             [completion.tokens for completion in sampled.completions],
@@ -46,18 +47,25 @@ class Updater:
             budget=self.config.micro_tokens,
             pad=self.pad_id,
             device=self.compute.device,
+            divided=divided,
         )
 
     def observe(self, sampled: Sampled, *, value_only: bool) -> tuple[Rollout, list[Pass]]:
-        """The rollout with values and reference log-probabilities, and the passes that computed them.
+        """The rollout with values and reference log-probabilities, and this process's share of the passes that computed
+        them.
 
         Their hidden states are kept for the first pass of the update where that is no more than one micro-batch's
-        worth of memory: with their graph, or without it where only the value is to learn.
+        worth of memory: with their graph, or without it where only the value is to learn. Where the model lies in
+        parts a graph ends with the weights that were gathered for it, and nothing is kept.
         """
         batches = self.batches(sampled, range(len(sampled.prompts)))
-        keep = self.config.minibatches == 1 and sum(batch.tokens for batch in batches) <= self.config.micro_tokens
+        fits = sum(batch.tokens for batch in batches) <= self.config.micro_tokens
+        keep = self.config.minibatches == 1 and fits and self.learner.root is None
         tokens = padded([completion.tokens for completion in sampled.completions], torch.long)
         logprobs = padded([completion.logprobs for completion in sampled.completions])
+        tempered = self.config.sampling.temperature != 1
+        if tempered:
+            logprobs.zero_()
         reference, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
         passes = []
         for batch in batches:
@@ -65,10 +73,11 @@ class Updater:
                 hidden = self.policies.actor.hidden(batch)
             with torch.no_grad(), self.compute.autocast():
                 put(values, batch, self.policies.actor.values(hidden))
-                if self.config.sampling.temperature != 1:
+                if tempered:
                     put(logprobs, batch, self.policies.actor.read(hidden, batch.targets)[0])
             put(reference, batch, self.reference_logprobs(batch))
             passes.append(Pass(batch, hidden if keep else None))
+        add([reference, values, *([logprobs] if tempered else [])])
         mask = torch.arange(tokens.shape[1]) < sampled.lengths[:, None]
         return Rollout(tokens, mask, logprobs, reference, values, sampled.scores, sampled.ended), passes
 
@@ -101,9 +110,9 @@ class Updater:
                 micro = first
             else:
                 micro = [Pass(one.batch) for one in first]
-            scale = float(sum(len(one.batch.targets) for one in micro))
-            texts = [] if mix is None or value_only else mix.take()
-            weight = config.ptx_weight * scale / max(1, sum(len(text.targets) for text in texts))
+            scale = float(sampled.lengths[rows].sum())
+            texts, text_tokens = ([], 0) if mix is None or value_only else mix.take()
+            weight = config.ptx_weight * scale / max(1, text_tokens)
 
             def loss(one: Pass | TextBatch, weight: float = weight, unmoved: bool = turn == 0) -> Sums:
                 if isinstance(one, TextBatch):
@@ -111,7 +120,11 @@ class Updater:
                 return self._value_loss(one, old) if value_only else self._loss(one, old, unmoved)
 
             mixed: list[Pass | TextBatch] = [*micro, *texts]
-            told = self.learner.update(mixed, loss, scale, done, 1 / config.steps)
+
+            def spare(row: int = rows[0]) -> Pass:
+                return Pass(self.batches(sampled, [row], divided=False)[0])
+
+            told = self.learner.update(mixed, loss, scale, done, 1 / config.steps, spare)
             figures.add(told)
             if "policy/approxkl_avg" in told and config.update_kl_stop:
                 moved, tokens = told["policy/approxkl_avg"]
@@ -176,7 +189,10 @@ class Updater:
     def _text_loss(self, batch: TextBatch, weight: float) -> Sums:
         """The language-model loss that keeps what pretraining taught (Ouyang et al. 2022, equation 2)."""
         losses = self.policies.actor.forward.losses(batch)
-        return {"loss": (weight * losses.sum(), len(losses)), "loss/ptx": (losses.sum(), len(losses))}
+        # Nothing of the value head, but a gradient for it, as in the passes over replies that other processes compute
+        # meanwhile: parts of a model are added up together, by all that have gradients.
+        nothing = sum(0.0 * p.sum() for p in self.policies.actor.value_head.parameters())
+        return {"loss": (weight * losses.sum() + nothing, len(losses)), "loss/ptx": (losses.sum(), len(losses))}
 
 
 def put(table: Tensor, batch: MicroBatch, flat: Tensor) -> None:

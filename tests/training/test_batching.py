@@ -47,10 +47,10 @@ def test_the_order_follows_from_seed_and_epoch_alone() -> None:
 
 
 @settings(deadline=None)
-@given(LENGTHS, st.integers(1, 600))
-def test_a_piece_never_exceeds_the_budget_unless_it_is_one_row(lengths: list[int], budget: int) -> None:
+@given(LENGTHS, st.integers(1, 600), st.integers(1, 4))
+def test_a_piece_never_exceeds_the_budget_unless_it_is_one_row(lengths: list[int], budget: int, parts: int) -> None:
     sizes = Sizes.of(lengths)
-    pieces = micro_batches(np.arange(len(lengths)), sizes, budget)
+    pieces = micro_batches(np.arange(len(lengths)), sizes, budget, parts)
     assert sorted(np.concatenate(pieces).tolist()) == list(range(len(lengths)))
     assert all(len(piece) == 1 or sizes.tokens[piece].sum() <= budget for piece in pieces)
 
@@ -63,3 +63,10 @@ def test_rows_of_like_length_share_a_piece() -> None:
 def test_pieces_are_of_nearly_equal_size() -> None:
     sizes = Sizes.of([10] * 12)
     assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 100)] == [6, 6]
+
+
+def test_there_is_a_piece_for_each_process_where_there_are_rows_enough() -> None:
+    sizes = Sizes.of([10] * 12)
+    assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 1000, parts=3)] == [4, 4, 4]
+    assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 50, parts=2)] == [3, 3, 3, 3]
+    assert len(micro_batches(np.arange(2), sizes, 1000, parts=3)) == 2

@@ -40,3 +40,15 @@ def test_a_model_that_does_not_fit_is_refused_with_both_figures(folder, monkeypa
     monkeypatch.setattr(memory, "free_bytes", lambda _: 1000)
     with pytest.raises(InputError, match="needed to hold it"):
         load_causal(folder, CPU)
+
+
+def test_processes_of_one_machine_share_its_memory_and_fsdp_divides_what_is_needed(folder, monkeypatch):
+    alone = free_bytes(torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert free_bytes(torch.device("cpu")) < alone / 2
+    monkeypatch.setattr(memory, "free_bytes", lambda _: parameters_of(folder) * 10)
+    with pytest.raises(InputError, match="needed to train every weight"):
+        load_causal(folder, CPU, trainable=True)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    load_causal(folder, CPU, trainable=True)

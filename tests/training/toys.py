@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -69,6 +70,22 @@ def start_child(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "training", stage, str(folder)],
         cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def start_together(
+    folder: Path, processes: int = 2, config: str = "parallel", **environment: str
+) -> subprocess.Popen[str]:
+    """Runs the folder's stage in several processes, as a person does who has several GPUs."""
+    stage = json.loads((folder / "config.json").read_text())["stage"]
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "accelerate.commands.launch",
+            "--config_file", f"training/accelerate/{config}.yaml", "--num_processes", str(processes),
+            "-m", "training", stage, str(folder),
+        ],
+        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
 
 

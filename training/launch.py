@@ -1,0 +1,58 @@
+"""Which of a run's processes this one is: `accelerate launch` and torchrun say so in the environment. No torch here."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from training.contract import InputError, Stage
+
+SEVERAL: Final = (
+    "pretrain",
+    "sft",
+    "reward",
+    "ppo",
+    "dpo",
+    "kto",
+)  # stages that several processes can compute together
+SHARDED: Final = ("pretrain", "sft", "reward", "ppo")  # those of them whose model can lie in parts
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Which of this machine's processes: its GPU has this number."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def world() -> int:
+    """How many processes compute this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def on_this_machine() -> int:
+    """How many of them share this machine's memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world() > 1 else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that owns the run folder: it alone writes there."""
+    return rank() == 0
+
+
+def sharded() -> bool:
+    """Whether accelerate's configuration asks for FSDP."""
+    return world() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def check_stage(stage: Stage) -> None:
+    """Raises InputError where the stage cannot be computed as it was launched."""
+    if world() > 1 and stage not in SEVERAL:
+        raise InputError(
+            f"{stage} computes in one process; start it with `python -m training {stage}`, without accelerate launch",
+            code="one_process",
+        )
+    if sharded() and stage not in SHARDED:
+        raise InputError(f"{stage} does not compute with FSDP; take a configuration without it", code="one_process")
