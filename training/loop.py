@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from training.batching import Rows, Sizes, epoch_batches, micro_batches, steps_per_epoch
 from training.contract import LoopSettings, TrainingError
 from training.models import Compute
-from training.rundir import Run, Stopped
+from training.rundir import Run
 
 B = TypeVar("B")
 Sums = Mapping[str, tuple[Tensor | float, float]]
@@ -141,6 +141,7 @@ class Learner:
             "weights": weights,
             "optimizer": self.optimizer.state_dict(),
             "skipped": self.skipped,
+            "skips_in_a_row": self._skips_in_a_row,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.compute.device.type == "cuda" else [],
         }
@@ -154,7 +155,7 @@ class Learner:
                 for name, parameter in own.items():
                     parameter.copy_(state["weights"][key][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.skipped = state["skipped"]
+        self.skipped, self._skips_in_a_row = state["skipped"], state["skips_in_a_row"]
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
@@ -175,7 +176,8 @@ def schedule(done: float, step_share: float, warmup: float, kind: str, final: fl
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    torch.save(state, folder / STATE)
+    with (folder / STATE).open("wb") as file:  # torch's own writer does not say why a write failed
+        torch.save(state, file)
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -241,9 +243,7 @@ def train(
 
     step = run.resume(load)
     while (done := share_done(run, step, total)) < 1:
-        if run.stopping:
-            save(step)
-            raise Stopped
+        run.stop_if_asked(step, save)
         rows = batches(step // per_epoch)[step % per_epoch]
         began = time.perf_counter()
         micro = (examples.batch(piece) for piece in micro_batches(rows, sizes, settings.micro_tokens))

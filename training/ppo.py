@@ -16,7 +16,7 @@ from training.models import CausalModel, about, context_of, load_tokenizer, prep
 from training.policies import check_sampling, drop_reference, load_policies
 from training.ptx import PretrainingMix
 from training.rollouts import Prompt, encode_prompts, load_scorer, prompt_room
-from training.rundir import Run, Stopped
+from training.rundir import Run
 from training.trainer import Trainer
 from training.update import Updater
 
@@ -63,9 +63,7 @@ def main(run: Run[PPOSettings]) -> None:
     if step == 0:
         trainer.evaluate(step)
     while (done := share_done(run, step, config.steps)) < 1 and not trainer.stopped:
-        if run.stopping:
-            save(step)
-            raise Stopped
+        run.stop_if_asked(step, save)
         trainer.step(step, done)
         step += 1
         run.progress(step, config.steps, "learning")

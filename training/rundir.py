@@ -18,7 +18,6 @@ import json
 import math
 import pickle
 import platform
-import shutil
 import signal
 import sys
 import threading
@@ -54,7 +53,7 @@ from training.contract import (
 )
 from training.events import EventLog, sentence
 from training.failures import explain
-from training.folder import aside, file_sha256, locked, sweep, write_aside
+from training.folder import aside, file_sha256, locked, remove, sweep, write_aside
 from training.rows import read_rows
 
 R = TypeVar("R", bound=Row)
@@ -79,6 +78,7 @@ class Run(Generic[S]):
         self.stage: Stage = cast("Stage", config.stage)  # type: ignore[attr-defined]
         self.device = "cpu"
         self.stopping = False
+        self.saved = -1  # step of the newest checkpoint
         self.seconds: dict[str, float] = {}
         self._events = events
         self._clock = clock
@@ -175,10 +175,13 @@ class Run(Generic[S]):
 
     # ------------------------------------------------------------------------------------------ stopping and resuming
 
-    def stop_if_asked(self) -> None:
-        """For stages that begin anew when started again: leave at once after SIGTERM."""
-        if self.stopping:
-            raise Stopped
+    def stop_if_asked(self, step: int = 0, save: Callable[[int], None] | None = None) -> None:
+        """After SIGTERM leave: with a checkpoint of `step`, where the stage can `save` one, else to begin anew."""
+        if not self.stopping:
+            return
+        if save is not None and self.saved != step:
+            save(step)
+        raise Stopped
 
     @contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:
@@ -192,11 +195,15 @@ class Run(Generic[S]):
                 "data": self._data_fingerprint(),
                 "seconds": self.seconds,
                 "elapsed": self.elapsed(),
+                "files": sizes(folder),
             }
             (folder / STATE).write_text(json.dumps(state))
+        self.saved = step
         self._emit(Checkpoint(time=self._clock(), step=step, folder=name))
-        for old in self._checkpoint_folders()[getattr(self.config, "keep_checkpoints", 1) :]:
-            shutil.rmtree(old)
+        # Later ones than this are those that could not be read: they must not count as kept.
+        readable = [path for path in self._checkpoint_folders() if step_of(path) <= step]
+        for old in {*self._checkpoint_folders()} - {*readable[: getattr(self.config, "keep_checkpoints", 1)]}:
+            remove(old)
 
     def resume(self, load: Callable[[Path], None]) -> int:
         """Load the newest checkpoint that can be read and return its step; 0 where there is none.
@@ -208,19 +215,22 @@ class Run(Generic[S]):
             try:
                 state = json.loads((folder / STATE).read_text())
                 self._hold_against_checkpoint(folder, state)
+                if sizes(folder) != state["files"] | {STATE: (folder / STATE).stat().st_size}:
+                    raise OSError("a file is missing or cut short")
                 load(folder)
             except (OSError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
                 self.warn(f"{folder.name} cannot be read and is passed over: {error}")
                 continue
             self.seconds = dict(state["seconds"])
             self._before = state["elapsed"]
-            return int(state["step"])
+            self.saved = int(state["step"])
+            return self.saved
         return 0
 
     def _checkpoint_folders(self) -> list[Path]:
         """Newest first."""
         found = [path for path in self.folder.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
-        return sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True)
+        return sorted(found, key=step_of, reverse=True)
 
     def _hold_against_checkpoint(self, folder: Path, state: dict[str, Any]) -> None:
         config = self._lasting_config()
@@ -332,6 +342,16 @@ def stop_signals(run: Run[Any]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file in the folder, by its path there."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def installed() -> dict[str, str]:
