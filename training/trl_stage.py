@@ -3,24 +3,29 @@ events, checkpoints and result of every other stage."""
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
 from peft import PeftModel
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from training.chatformat import ChatFormat
 from training.contract import MODEL, LoopSettings
 from training.folder import PARTIAL
-from training.loop import Learner, schedule
+from training.loop import Learner, Means, schedule
 from training.models import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare, save_model
 from training.rundir import Run, Stopped
 
 WORK: Final = "trl" + PARTIAL  # where TRL writes; what is left there by a killed process goes at the next start
+TOLD: Final = "told.json"
+# Of the run as a whole, or, the number of tokens, forgotten by TRL where it goes on from a checkpoint
+NOT_TOLD: Final = {"epoch", "total_flos", "num_tokens", "eval_num_tokens"}
 TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
 
 
@@ -72,7 +77,7 @@ def arguments(run: Run[Any], compute: Compute, steps: Steps, *, heldout: bool) -
         "max_steps": steps.total,
         "max_grad_norm": config.grad_clip,
         "seed": config.seed,
-        "logging_steps": config.log_every,
+        "logging_steps": 1,  # Teller takes the means over log_every steps, which survive a stop
         "eval_strategy": "steps" if heldout and config.evaluate_every else "no",
         "eval_steps": config.evaluate_every or None,
         "save_strategy": "steps" if config.checkpoint_every else "no",
@@ -103,17 +108,25 @@ def train(run: Run[Any], trainer: Trainer, total: int, *, heldout: bool) -> dict
     checkpoint written."""
     teller = Teller(run, total)
     trainer.add_callback(teller)
+    trainer.remove_callback(PrinterCallback)
     found: list[Path] = []
-    run.resume(found.append)
-    with run.timed("training"):
-        trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    if teller.stopped:
-        shutil.rmtree(run.folder / WORK)
-        raise Stopped
-    if heldout:
-        with run.timed("evaluation"):
-            trainer.evaluate()
-    shutil.rmtree(run.folder / WORK, ignore_errors=True)
+
+    def load(folder: Path) -> None:
+        teller.load(json.loads((folder / TOLD).read_text()))
+        found.append(folder)
+
+    run.resume(load)
+    try:
+        with run.timed("training"):
+            trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+        if teller.stopped:
+            raise Stopped
+        teller.tell_means(trainer.state.global_step)
+        if heldout:
+            with run.timed("evaluation"):
+                trainer.evaluate()
+    finally:
+        shutil.rmtree(run.folder / WORK, ignore_errors=True)
     return teller.figures | {"steps": float(trainer.state.global_step)}
 
 
@@ -131,7 +144,14 @@ class Teller(TrainerCallback):
         self.run = run
         self.total = total
         self.stopped = False
+        self.means = Means()
         self.figures: dict[str, float] = {}
+
+    def state(self) -> dict[str, Any]:
+        return {"means": asdict(self.means), "figures": self.figures}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.means, self.figures = Means(**state["means"]), dict(state["figures"])
 
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step, minutes = state.global_step, self.run.config.minutes
@@ -146,16 +166,28 @@ class Teller(TrainerCallback):
     def on_log(
         self, _args: Any, state: TrainerState, _control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
-        figures = {}
-        for name, value in (logs or {}).items():
-            if not isinstance(value, int | float) or "runtime" in name or "per_second" in name:
-                continue
-            if name.startswith("train_") or name in {"epoch", "total_flos"}:
-                continue
-            figures[name.replace("eval_", "heldout_", 1)] = float(value)
+        """Held-out figures are told as they come, the others as means since they were last told."""
+        figures = {
+            name: float(value)
+            for name, value in (logs or {}).items()
+            if isinstance(value, int | float) and "runtime" not in name and "per_second" not in name
+            if not name.startswith("train_") and name not in NOT_TOLD
+        }
+        if heldout := {f"heldout_{name[5:]}": value for name, value in figures.items() if name.startswith("eval_")}:
+            self._tell(state.global_step, heldout)
+        elif figures:
+            self.means.add({name: (value, 1) for name, value in figures.items()})
+            if state.global_step % self.run.config.log_every == 0:
+                self.tell_means(state.global_step)
+
+    def tell_means(self, step: int) -> None:
+        if self.means.sums:
+            self._tell(step, self.means.values())
+            self.means = Means()
+
+    def _tell(self, step: int, figures: dict[str, float]) -> None:
         self.figures |= figures
-        if figures:
-            self.run.metric(state.global_step, figures)
+        self.run.metric(step, figures)
 
     def on_save(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Move what TRL has written into a checkpoint of the run folder, which is there whole or not at all."""
@@ -166,4 +198,5 @@ class Teller(TrainerCallback):
         with self.run.checkpoint(state.global_step) as folder:
             for path in written.iterdir():
                 shutil.move(path, folder / path.name)
+            (folder / TOLD).write_text(json.dumps(self.state()))
         written.rmdir()
