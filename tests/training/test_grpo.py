@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-import signal
-import time
-
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy
+from tests.training.toys import events, prompts, run_folder, run_here, toy_policy
 from training.contract import InputError
 from training.grpo import largest_divisor
 
@@ -41,22 +36,6 @@ def test_greedy_replies_have_nothing_to_compare(policy, tmp_path):
     changed = settings(policy, sampling={"temperature": 0})
     with pytest.raises(InputError, match=r"sampling\.temperature"):
         run_here(run_folder(tmp_path, changed, prompts=prompts()))
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(policy, tmp_path):
-    config = settings(policy, steps=12, checkpoint_every=3)
-    folders = [run_folder(tmp_path / name, config, prompts=prompts()) for name in ("whole", "interrupted")]
-    run_here(folders[0])
-    child = start_child(folders[1])
-    told = folders[1] / "events.jsonl"
-    while child.poll() is None and not (told.exists() and '"step":5,' in told.read_text()):
-        time.sleep(0.02)
-    child.send_signal(signal.SIGTERM)
-    assert child.wait() == 143, child.stdout.read()
-    run_here(folders[1])
-    whole, resumed = (load_file(folder / "model" / "model.safetensors") for folder in folders)
-    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
 
 
 def test_passes_hold_a_whole_share_of_the_replies():
