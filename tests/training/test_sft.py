@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def test_an_adapter_learns_while_its_base_stays_as_it_is(tmp_path: Path, base: P
     assert file_sha256(base / "model.safetensors") == before
     assert not (tmp_path / "model" / "model.safetensors").exists()
     assert adapter_base(str(tmp_path / "model")) == str(base)
+    targets = json.loads((tmp_path / "model" / "adapter_config.json").read_text())["target_modules"]
+    assert targets == sorted(targets)
     losses = [event["values"]["loss"] for event in events(tmp_path, "metric") if "loss" in event["values"]]
     assert losses[-1] < losses[0] - 0.2
     whole = AutoModelForCausalLM.from_pretrained(base)
