@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from pathlib import Path
+from typing import Final
 
 from training.contract import TrainingError
 from training.launch import world
 
-NEARLY_FULL = 1 << 20
 LOST = "process_lost"
 # as gloo and NCCL say it, and the store at which processes meet
 BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Socket Timeout", "TCPStore")
+# What torch and safetensors say of a write that the system refused, without the reason
+WRITE_FAILED: Final = ("file write failed", "iostream error", "unexpected pos", "File too large")
 
 
 def explain(error: Exception, folder: Path) -> TrainingError:
@@ -22,10 +23,16 @@ def explain(error: Exception, folder: Path) -> TrainingError:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
-    if any(is_disk_full(link, folder) for link in chain):
+    if any(is_disk_full(link) for link in chain):
         return TrainingError(
             f"the disk that holds {folder} is full: free some space and start the run again; "
             "it goes on from its last checkpoint",
+            code="disk_full",
+        )
+    if any(is_write_refused(link) for link in chain):
+        return TrainingError(
+            f"a file could not be written to {folder}: its disk is full, or a quota or a limit on the size of files is "
+            "reached; make room and start the run again; it goes on from its last checkpoint",
             code="disk_full",
         )
     if any(is_memory_full(link) for link in chain):
@@ -43,13 +50,16 @@ def explain(error: Exception, folder: Path) -> TrainingError:
     return TrainingError(f"internal error, please report it: {type(error).__name__}: {error}", code="internal")
 
 
-def is_disk_full(error: BaseException, folder: Path) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+    return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)
+
+
+def is_write_refused(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return True
-    # torch says only that a write failed, not why
-    return "file write failed" in str(error) and shutil.disk_usage(folder).free < NEARLY_FULL
+    return isinstance(error, Exception) and any(text in str(error) for text in WRITE_FAILED)
 
 
 def is_process_lost(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 from training.contract import LOCK, InputError
 
 PARTIAL: Final = ".partial"
+REPLACED: Final = ".replaced" + PARTIAL  # what bore a name until the new folder has it
 
 
 @contextmanager
@@ -42,9 +43,18 @@ def aside(parent: Path, name: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    shutil.rmtree(final, ignore_errors=True)
+    if final.is_dir():
+        final.rename(parent / (name + REPLACED))
     partial.rename(final)
     sync(parent)
+    shutil.rmtree(parent / (name + REPLACED), ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder so that a kill half-way leaves nothing that bears its name."""
+    leaving = folder.with_name(folder.name + PARTIAL)
+    folder.rename(leaving)
+    shutil.rmtree(leaving)
 
 
 def write_aside(path: Path, text: str) -> None:
@@ -57,7 +67,10 @@ def write_aside(path: Path, text: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process was writing."""
+    """Remove what a killed process was writing; what it had moved away to replace it comes back."""
+    for old in folder.glob("*" + REPLACED):
+        if not (final := folder / old.name.removesuffix(REPLACED)).exists():
+            old.rename(final)
     for leftover in folder.glob("*" + PARTIAL):
         if leftover.is_dir():
             shutil.rmtree(leftover)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -27,7 +27,7 @@ from training.contract import LoopSettings, TrainingError
 from training.launch import rank, sharded, world
 from training.models import Compute
 from training.processes import add_gradients, gathered, make_same, mine, most, wait
-from training.rundir import Run, Stopped
+from training.rundir import Run
 from training.sharding import clip_in_parts, dissolve, gathered_weights, in_parts, like, shard, whole_all
 
 B = TypeVar("B")
@@ -130,8 +130,9 @@ class Learner:
             behind = int(most(len(micro))[0]) - len(micro)
         for batch in micro:
             figures.add(self._learn_from(batch, loss, scale))
-        for _ in range(behind if spare else 0):
-            self._learn_from(spare(), loss, math.inf)
+        if spare is not None:
+            for _ in range(behind):
+                self._learn_from(spare(), loss, math.inf)
         add_gradients([p for p in self.parameters if not in_parts(p)])
         figures = figures.of_all()
         norm = self._clip()
@@ -184,6 +185,7 @@ class Learner:
             "weights": whole_all(weights),
             "optimizer": whole_all(self.optimizer.state_dict()),
             "skipped": self.skipped,
+            "skips_in_a_row": self._skips_in_a_row,
             "rng": gathered(torch.get_rng_state()),
             "cuda_rng": gathered(torch.cuda.get_rng_state()) if self.compute.device.type == "cuda" else [],
         }
@@ -202,7 +204,7 @@ class Learner:
             for i, one in state["optimizer"]["state"].items()
         }
         self.optimizer.load_state_dict(state["optimizer"] | {"state": moments})
-        self.skipped = state["skipped"]
+        self.skipped, self._skips_in_a_row = state["skipped"], state["skips_in_a_row"]
         torch.set_rng_state(state["rng"][min(rank(), len(state["rng"]) - 1)])
         if state["cuda_rng"]:
             torch.cuda.set_rng_state(state["cuda_rng"][min(rank(), len(state["cuda_rng"]) - 1)])
@@ -232,7 +234,8 @@ def schedule(done: float, step_share: float, warmup: float, kind: str, final: fl
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    torch.save(state, folder / STATE)
+    with (folder / STATE).open("wb") as file:  # torch's own writer does not say why a write failed
+        torch.save(state, file)
 
 
 def save_checkpoint(run: Run[Any], step: int, state: dict[str, Any]) -> None:
@@ -241,6 +244,7 @@ def save_checkpoint(run: Run[Any], step: int, state: dict[str, Any]) -> None:
         with run.checkpoint(step) as folder:
             save_state(folder, state)
     wait()
+    run.saved = step
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -312,14 +316,13 @@ def train(
     step = run.resume(load, first) - first
     while (now := agreed(run, step, total, turn, turns)).done < 1:
         if now.stop:
-            save(step)
-            raise Stopped
+            run.stop(first + step, lambda reached: save(reached - first))
         rows = batches(step // per_epoch)[step % per_epoch]
         began = time.perf_counter()
         micro = (examples.batch(piece) for piece in mine(micro_batches(rows, sizes, settings.micro_tokens, world())))
         told = learner.update(
             micro, loss, float(sizes.weights[rows].sum()), now.done, 1 / total,
-            spare=lambda rows=rows: examples.batch(rows[:1]),
+            spare=partial(examples.batch, rows[:1]),
         )  # fmt: skip
         if "skipped" in told:
             run.warn(f"step {first + step}: the gradient was no finite number, the step is skipped", first + step)

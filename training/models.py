@@ -252,6 +252,9 @@ def save_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: P
     generation.pad_token_id = tokenizer.pad_token_id
     generation.bos_token_id = tokenizer.bos_token_id
     if isinstance(model, PeftModel):
+        for config in model.peft_config.values():
+            if isinstance(config.target_modules, set):  # whose order is another in every process
+                config.target_modules = sorted(config.target_modules)
         # embeddings do not change with an adapter, and "auto" would ask the hub whether they did
         model.save_pretrained(str(folder), save_embedding_layers=False)
         generation.save_pretrained(folder)

@@ -17,7 +17,7 @@ from training.models import CausalModel, about, context_of, load_tokenizer, prep
 from training.policies import check_sampling, drop_reference, load_policies
 from training.ptx import PretrainingMix
 from training.rollouts import Prompt, encode_prompts, load_scorer, long_prompt_counts, prompt_room
-from training.rundir import Run, Stopped
+from training.rundir import Run
 from training.trainer import Trainer
 from training.update import Updater
 
@@ -67,8 +67,7 @@ def main(run: Run[PPOSettings]) -> None:
         trainer.held.evaluate(step)
     while (now := agreed(run, step, config.steps)).done < 1 and not trainer.stopped:
         if now.stop:
-            save(step)
-            raise Stopped
+            run.stop(step, save)
         trainer.step(step, now.done)
         step += 1
         run.progress(step, config.steps, "learning")

@@ -23,7 +23,6 @@ import math
 import os
 import pickle
 import platform
-import shutil
 import signal
 import sys
 import threading
@@ -59,7 +58,7 @@ from training.contract import (
 )
 from training.events import EventLog, sentence
 from training.failures import LOST, explain
-from training.folder import aside, file_sha256, locked, sweep, write_aside
+from training.folder import aside, file_sha256, locked, remove, sweep, write_aside
 from training.launch import check_stage, is_main, world
 from training.rows import read_rows
 
@@ -89,6 +88,7 @@ class Run(Generic[S]):
         self.device = "cpu"
         self.main = is_main()
         self.stopping = False
+        self.saved = -1  # step of the newest checkpoint
         self.seconds: dict[str, float] = {}
         self._events = events
         self._clock = clock
@@ -213,10 +213,16 @@ class Run(Generic[S]):
 
     # ------------------------------------------------------------------------------------------ stopping and resuming
 
-    def stop_if_asked(self) -> None:
-        """For stages that begin anew when started again: leave at once after SIGTERM."""
+    def stop_if_asked(self, step: int = 0, save: Callable[[int], None] | None = None) -> None:
+        """After SIGTERM leave: with a checkpoint of `step`, where the stage can `save` one, else to begin anew."""
         if self.stopping:
-            raise Stopped
+            self.stop(step, save)
+
+    def stop(self, step: int = 0, save: Callable[[int], None] | None = None) -> None:
+        """Leave as `stop_if_asked` does. Raises Stopped."""
+        if save is not None and self.saved != step:
+            save(step)
+        raise Stopped
 
     @contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:
@@ -230,11 +236,15 @@ class Run(Generic[S]):
                 "data": self._data_fingerprint(),
                 "seconds": self.seconds,
                 "elapsed": self.elapsed(),
+                "files": sizes(folder),
             }
             (folder / STATE).write_text(json.dumps(state))
+        self.saved = step
         self._emit(Checkpoint(time=self._clock(), step=step, folder=name))
-        for old in self._checkpoint_folders()[getattr(self.config, "keep_checkpoints", 1) :]:
-            shutil.rmtree(old)
+        # Later ones than this are those that could not be read: they must not count as kept.
+        readable = [path for path in self._checkpoint_folders() if step_of(path) <= step]
+        for old in {*self._checkpoint_folders()} - {*readable[: getattr(self.config, "keep_checkpoints", 1)]}:
+            remove(old)
 
     def resume(self, load: Callable[[Path], None], first: int = 0) -> int:
         """Load the newest checkpoint of step `first` or later that can be read and return its step; `first` where there
@@ -251,6 +261,8 @@ class Run(Generic[S]):
                 self._hold_against_checkpoint(folder, state)
                 if step_of(folder) < first:
                     break
+                if sizes(folder) != state["files"] | {STATE: (folder / STATE).stat().st_size}:
+                    raise OSError("a file is missing or cut short")
                 load(folder)
             except (OSError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
                 self.warn(f"{folder.name} cannot be read and is passed over: {error}")
@@ -258,7 +270,8 @@ class Run(Generic[S]):
             self.seconds = dict(state["seconds"])
             self._before = state["elapsed"]
             self._first = state["step"] + 1
-            return int(state["step"])
+            self.saved = int(state["step"])
+            return self.saved
         return first
 
     def _checkpoint_folders(self) -> list[Path]:
@@ -401,6 +414,12 @@ def stop_signals(run: Run[Any]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file in the folder, by its path there."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def installed() -> dict[str, str]:

@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from training.chatformat import ChatFormat
 from training.contract import DATA, OUTPUT, InputError, PromptRow, SampleRow, SampleSettings, Turn
 from training.engine import Completion, Engine, Request, SamplingParams, seed_of
+from training.folder import write_aside
 from training.model_checks import check_vocabulary
 from training.models import about, load_causal, load_tokenizer, prepare
 from training.rollouts import Prompt, Scorer, encode_prompts, load_scorer, long_prompt_counts, prompt_room
-from training.rundir import Run, Stopped
+from training.rundir import Run
 
 PROGRESS: Final = "samples.jsonl"  # replies so far, in the run folder; a killed run goes on from here
 REDRAWS: Final = 4
@@ -49,21 +50,21 @@ def main(run: Run[SampleSettings]) -> None:
         run.warn(f"{too_long} prompts are longer than {room} tokens and {what}")
 
     progress = Progress(run.folder / PROGRESS, fingerprint(run))
-    waiting = [prompt for prompt in prompts if prompt.row.id not in progress.done]
     size = max(1, AT_ONCE * config.slots // config.replies)
     run.progress(len(progress.done), len(prompts), "sampling")
-    for first in range(0, len(waiting), size):
-        if run.stopping:
-            raise Stopped
-        part = waiting[first : first + size]
+    for first in range(0, len(prompts), size):  # the same parts whatever is done: how replies are batched rounds them
+        part = prompts[first : first + size]
+        if all(prompt.row.id in progress.done for prompt in part):
+            continue
+        run.stop_if_asked()
         with run.timed("generate"):
             replies = draw_replies(engine, part, config, frozenset(chat.stop_ids) | engine.stop_ids)
         with run.timed("score"):
             samples = [row for group in sample_rows(part, replies, scorer) for row in group]
+        shown = samples[0]
+        run.sample(first + len(part), shown.messages[-1].content, shown.reply, shown.reward)
         progress.add(samples)
         run.progress(len(progress.done), len(prompts), "sampling")
-        shown = samples[0]
-        run.sample(len(progress.done), shown.messages[-1].content, shown.reply, shown.reward)
 
     found = [row for prompt in prompts for row in progress.done[prompt.row.id]]
     with run.writing(OUTPUT) as folder:
@@ -162,13 +163,16 @@ class Progress:
                 except (ValueError, ValidationError):
                     break
                 self.done[rows[0].prompt_id] = rows
-        self._write("w", fingerprint + "\n" + "".join(map(self._line, self.done.values())))
+        write_aside(path, fingerprint + "\n" + "".join(map(self._line, self.done.values())))
 
     def add(self, rows: Sequence[SampleRow]) -> None:
         groups: dict[str, list[SampleRow]] = {}
         for row in rows:
             groups.setdefault(row.prompt_id, []).append(row)
-        self._write("a", "".join(map(self._line, groups.values())))
+        with self.path.open("a") as file:
+            file.write("".join(map(self._line, groups.values())))
+            file.flush()
+            os.fsync(file.fileno())
         self.done |= groups
 
     def remove(self) -> None:
@@ -176,9 +180,3 @@ class Progress:
 
     def _line(self, rows: Sequence[SampleRow]) -> str:
         return json.dumps([row.model_dump() for row in rows]) + "\n"
-
-    def _write(self, mode: str, text: str) -> None:
-        with self.path.open(mode) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())

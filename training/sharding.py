@@ -90,11 +90,11 @@ def dissolve(root: Root) -> None:
                 module._state_dict_pre_hooks.clear()
                 module._load_state_dict_pre_hooks.clear()
                 module._load_state_dict_post_hooks.clear()
-    for module in parts_of(root):
-        module._forward_pre_hooks.clear()
-        module._forward_pre_hooks_with_kwargs.clear()
-        module._forward_hooks.clear()
-        module.__class__ = type(module).__mro__[FSDPModule._orig_cls_mro_index]
+    for part in parts_of(root):
+        part._forward_pre_hooks.clear()
+        part._forward_pre_hooks_with_kwargs.clear()
+        part._forward_hooks.clear()
+        part.__class__ = type(part).__mro__[FSDPModule._orig_cls_mro_index]
 
 
 def in_parts(tensor: Tensor) -> bool:

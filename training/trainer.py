@@ -204,6 +204,7 @@ class Trainer:
             "mixed": self.mix.position if self.mix else 0,
             "figures": self.figures,
             "warned": sorted(self._warned),
+            "stopped": self.stopped,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -216,6 +217,7 @@ class Trainer:
             self.mix.position = state["mixed"]
         self.figures = state["figures"]
         self._warned = set(state["warned"])
+        self.stopped = state["stopped"]
         self.updater.learner.load(state["learner"])
 
 

@@ -6,18 +6,19 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 from peft import PeftModel
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from training.chatformat import ChatFormat
 from training.contract import MODEL, LoopSettings
 from training.folder import PARTIAL
 from training.launch import world
-from training.loop import Learner, load_state, raise_if_diverged, save_state, schedule
+from training.loop import Learner, Means, load_state, raise_if_diverged, save_state, schedule
 from training.model_checks import check_vocabulary
 from training.models import (
     CausalModel,
@@ -32,6 +33,8 @@ from training.processes import most, wait
 from training.rundir import Run, Stopped
 
 WORK: Final = "trl" + PARTIAL  # where TRL writes; what is left there by a killed process goes at the next start
+# Of the run as a whole, or, the number of tokens, forgotten by TRL where it goes on from a checkpoint
+NOT_TOLD: Final = {"epoch", "total_flos", "num_tokens", "eval_num_tokens"}
 TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
 
 
@@ -84,7 +87,7 @@ def arguments(run: Run[Any], compute: Compute, steps: Steps, *, heldout: bool) -
         "max_steps": steps.total,
         "max_grad_norm": config.grad_clip,
         "seed": config.seed,
-        "logging_steps": config.log_every,
+        "logging_steps": 1,  # Teller takes the means over log_every steps, which survive a stop
         "eval_strategy": "steps" if heldout and config.evaluate_every else "no",
         "eval_steps": config.evaluate_every or None,
         "save_strategy": "steps" if config.checkpoint_every else "no",
@@ -129,6 +132,12 @@ class Guard:
         self.run.warn("the gradient was no finite number, the step is skipped")
         raise_if_diverged(self._in_a_row)
 
+    def state(self) -> list[int]:
+        return [self.skipped, self._in_a_row]
+
+    def load(self, state: list[int]) -> None:
+        self.skipped, self._in_a_row = state
+
 
 class Beside(Protocol):
     """What a stage does after each of TRL's steps, and what of it a resumed run needs."""
@@ -146,8 +155,10 @@ def train(
 ) -> dict[str, float]:
     """To the end, from the last checkpoint where there is one; the final figures. Raises Stopped after SIGTERM, with a
     checkpoint written."""
-    teller, guard = Teller(run, total, beside), Guard(run)
+    guard = Guard(run)
+    teller = Teller(run, total, guard, beside)
     trainer.add_callback(teller)
+    trainer.remove_callback(PrinterCallback)
     trainer.optimizer.register_step_pre_hook(guard)
     found: list[Path] = []
 
@@ -156,17 +167,18 @@ def train(
         found.append(folder)
 
     run.resume(load)
-    with run.timed("training"):
-        trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    if teller.stopped:
+    try:
+        with run.timed("training"):
+            trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+        if teller.stopped:
+            raise Stopped
+        teller.tell_means(trainer.state.global_step)
+        if heldout:
+            with run.timed("evaluation"):
+                trainer.evaluate()
+    finally:
         if run.main:
-            shutil.rmtree(run.folder / WORK)
-        raise Stopped
-    if heldout:
-        with run.timed("evaluation"):
-            trainer.evaluate()
-    if run.main:
-        shutil.rmtree(run.folder / WORK, ignore_errors=True)
+            shutil.rmtree(run.folder / WORK, ignore_errors=True)
     return teller.figures | {"steps": float(trainer.state.global_step), "skipped": float(guard.skipped)}
 
 
@@ -181,18 +193,26 @@ def save(run: Run[Any], model: CausalModel, chat: ChatFormat) -> None:
 class Teller(TrainerCallback):
     """Turns what TRL logs and saves into events and checkpoints of the run folder, and stops TRL when asked."""
 
-    def __init__(self, run: Run[Any], total: int, beside: Beside | None = None) -> None:
+    def __init__(self, run: Run[Any], total: int, guard: Guard, beside: Beside | None = None) -> None:
         self.run = run
+        self.guard = guard
         self.total = total
         self.beside = beside
         self.stopped = False
+        self.means = Means()
         self.figures: dict[str, float] = {}
 
     def state(self) -> dict[str, Any]:
-        return {"figures": self.figures, "beside": self.beside.state() if self.beside else {}}
+        return {
+            "means": asdict(self.means),
+            "figures": self.figures,
+            "guard": self.guard.state(),
+            "beside": self.beside.state() if self.beside else {},
+        }
 
     def load(self, state: dict[str, Any]) -> None:
-        self.figures = state["figures"]
+        self.means, self.figures = Means(**state["means"]), state["figures"]
+        self.guard.load(state["guard"])
         if self.beside:
             self.beside.load(state["beside"])
 
@@ -214,16 +234,28 @@ class Teller(TrainerCallback):
     def on_log(
         self, _args: Any, state: TrainerState, _control: TrainerControl, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
-        figures = {}
-        for name, value in (logs or {}).items():
-            if not isinstance(value, int | float) or "runtime" in name or "per_second" in name:
-                continue
-            if name.startswith("train_") or name in {"epoch", "total_flos"}:
-                continue
-            figures[name.replace("eval_", "heldout_", 1)] = float(value)
+        """Held-out figures are told as they come, the others as means since they were last told."""
+        figures = {
+            name: float(value)
+            for name, value in (logs or {}).items()
+            if isinstance(value, int | float) and "runtime" not in name and "per_second" not in name
+            if not name.startswith("train_") and name not in NOT_TOLD
+        }
+        if heldout := {f"heldout_{name[5:]}": value for name, value in figures.items() if name.startswith("eval_")}:
+            self._tell(state.global_step, heldout)
+        elif figures:
+            self.means.add({name: (value, 1) for name, value in figures.items()})
+            if state.global_step % self.run.config.log_every == 0:
+                self.tell_means(state.global_step)
+
+    def tell_means(self, step: int) -> None:
+        if self.means.sums:
+            self._tell(step, self.means.values())
+            self.means = Means()
+
+    def _tell(self, step: int, figures: dict[str, float]) -> None:
         self.figures |= figures
-        if figures:
-            self.run.metric(state.global_step, figures)
+        self.run.metric(step, figures)
 
     def on_save(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Move what TRL has written into a checkpoint of the run folder, which is there whole or not at all."""

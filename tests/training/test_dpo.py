@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import signal
-import time
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.training.test_reward import BAD, GOOD, rankings
-from tests.training.toys import events, run_folder, run_here, start_child, toy_policy, toy_tokenizer, turns
+from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
 from training.chatformat import ChatFormat
 from training.contract import InputError, RankingRow, Turn
 from training.dpo import pairs_of
@@ -60,26 +57,6 @@ def test_an_adapter_learns_alone(policy, tmp_path):
     assert sorted(path.name for path in (folder / "model").iterdir() if path.is_dir()) == []
     saved = load_file(folder / "model" / "adapter_model.safetensors")
     assert any(weight.abs().max() > 0 for name, weight in saved.items() if "lora_B" in name)
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(policy, tmp_path):
-    config = settings(policy, batch_tokens=150, checkpoint_every=4, log_every=1, epochs=1)
-    folders = [run_folder(tmp_path / name, config, rankings=rankings(30, 1)) for name in ("whole", "interrupted")]
-    run_here(folders[0])
-    child = start_child(folders[1])
-    while child.poll() is None and '"step":6,' not in (events_text(folders[1])):
-        time.sleep(0.02)
-    child.send_signal(signal.SIGTERM)
-    assert child.wait() == 143, child.stdout.read()
-    run_here(folders[1])
-    whole, resumed = (load_file(folder / "model" / "model.safetensors") for folder in folders)
-    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
-
-
-def events_text(folder) -> str:
-    path = folder / "events.jsonl"
-    return path.read_text() if path.exists() else ""
 
 
 def test_pairs_hold_no_ties_and_keep_the_end_of_the_prompt():

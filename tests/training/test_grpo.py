@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy
+from tests.training.toys import events, prompts, run_folder, run_here, toy_policy
 from training.contract import InputError
 from training.engine import Completion
 from training.grpo import largest_divisor, reply_figures
@@ -146,29 +144,6 @@ def test_a_policy_that_runs_away_is_stopped(policy, tmp_path):
 def test_the_figures_of_replies_are_over_their_tokens():
     replies = [Completion([5, 6, 7], [-1.0, -2.0, -3.0], "", "length"), Completion([9], [-2.0], "", "stop")]
     assert reply_figures(replies) == {"entropy": 2.0, "length": 2.0, "ended": 0.5}
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(policy, tmp_path):
-    config = settings(policy, steps=12, checkpoint_every=3, evaluate_every=2, beta=0.05)
-    folders = [
-        run_folder(tmp_path / name, config, prompts=prompts(), heldout=prompts(3)) for name in ("whole", "interrupted")
-    ]
-    whole = run_here(folders[0])
-    child = start_child(folders[1])
-    told = folders[1] / "events.jsonl"
-    while child.poll() is None and not (told.exists() and '"step":5,' in told.read_text()):
-        time.sleep(0.02)
-    child.send_signal(signal.SIGTERM)
-    assert child.wait() == 143, child.stdout.read()
-    resumed = run_here(folders[1])
-    weights = [load_file(folder / "model" / "model.safetensors") for folder in folders]
-    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
-    assert heldout_curve(folders[0], "heldout_reward") == heldout_curve(folders[1], "heldout_reward")
-    clocks = {"step_time"}
-    assert {k: v for k, v in whole["metrics"].items() if k not in clocks} == {
-        k: v for k, v in resumed["metrics"].items() if k not in clocks
-    }
 
 
 def test_passes_hold_a_whole_share_of_the_replies():

@@ -151,6 +151,21 @@ def test_many_such_steps_in_a_row_end_the_run_with_advice() -> None:
         diverge()
 
 
+def test_such_steps_are_counted_on_after_a_resume() -> None:
+    net = model()
+    first, second = (Learner({"net": net}, SFTSettings(), CPU) for _ in range(2))
+
+    def diverge(learner: Learner) -> None:
+        learner.update([math.inf], lambda x: {"loss": (net(torch.ones(1, 1)).sum() * x, 1)}, 1, 0.5)
+
+    for _ in range(19):
+        diverge(first)
+    second.load(first.state())
+    assert second.skipped == 19
+    with pytest.raises(TrainingError, match="20 steps in a row"):
+        diverge(second)
+
+
 # ---------------------------------------------------------------------------------------------------------- training
 
 

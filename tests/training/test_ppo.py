@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy, toy_tokenizer, turns
+from tests.training.toys import events, prompts, run_folder, run_here, toy_policy, toy_tokenizer, turns
 from training.chatformat import ChatFormat
 from training.contract import FrontierRow, InputError, TrainingError, Turn
 from training.rewards import digits, reward_function
@@ -272,58 +270,6 @@ def test_an_adapter_that_goes_on_learning_is_held_to_where_it_began(policy, tmp_
     before, after = (load_file(f / "model" / "adapter_model.safetensors") for f in (first, second))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-
-
-# --------------------------------------------------------------------------------------------------- being interrupted
-
-
-def wait_for(folder: Path, step: int, child) -> None:
-    """Until the child has told the metrics of `step`."""
-    while child.poll() is None:
-        if (folder / "events.jsonl").exists() and f'"step":{step},' in (folder / "events.jsonl").read_text():
-            return
-        time.sleep(0.02)
-    raise AssertionError(child.stdout.read())
-
-
-INTERRUPTED = {
-    "steps": 24, "checkpoint_every": 3, "evaluate_every": 4, "kl_target": 1.0, "prompts_per_step": 16,
-    "ptx_weight": 0.1, "batch_tokens": 64,
-}  # fmt: skip
-
-
-def long_run(folder: Path, policy: Path) -> Path:
-    corpus = [{"id": f"text:{i}", "text": f"the sea {i} is blue"} for i in range(9)]
-    return run_folder(folder, settings(policy, **INTERRUPTED), prompts=prompts(), heldout=prompts(3), corpus=corpus)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(policy, tmp_path_factory):
-    folder = long_run(tmp_path_factory.mktemp("uninterrupted"), policy)
-    run_here(folder)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [
-        pytest.param(signal.SIGTERM, 143, id="SIGTERM"),
-        pytest.param(signal.SIGKILL, -9, id="SIGKILL", marks=pytest.mark.slow),
-    ],
-)
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(policy, uninterrupted, tmp_path, number, status):
-    folder = long_run(tmp_path, policy)
-    child = start_child(folder)
-    wait_for(folder, 7, child)
-    child.send_signal(number)
-    assert child.wait() == status
-    run_here(folder)
-    assert metrics(folder) == metrics(uninterrupted)
-    frontiers = [(one / "output" / "frontier.jsonl").read_text() for one in (folder, uninterrupted)]
-    assert frontiers[0] == frontiers[1]
-    whole, resumed = weights(uninterrupted / "model"), weights(folder / "model")
-    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
-    assert len(events(folder, "done")) == 1
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -158,6 +159,19 @@ def test_a_full_disk_is_seen_behind_the_errors_of_libraries(folder: Path) -> Non
     assert explain(error, folder).code == "disk_full"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EFBIG, "File too large"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    ],
+)
+def test_a_write_that_was_refused_without_a_reason_gets_a_sentence(folder: Path, error: Exception) -> None:
+    told = explain(error, folder)
+    assert told.message.startswith(f"a file could not be written to {folder}: its disk is full, or a quota or a limit")
+    assert told.code == "disk_full"
+
+
 def test_memory_that_runs_out_gets_a_sentence(folder: Path) -> None:
     error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
     assert "lower micro_tokens" in explain(error, folder).message
@@ -238,6 +252,23 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(folder: Path) -> Non
     (folder / "checkpoint-2" / "state").unlink()
     assert resume(folder) == 1
     assert "checkpoint-2 cannot be read" in events(folder, "warning")[0]["message"]
+
+
+def test_a_checkpoint_that_is_cut_short_is_passed_over_though_its_stage_would_not_notice(folder: Path) -> None:
+    write_checkpoints(folder, 1, 2)
+    (folder / "checkpoint-2" / "state").write_text("")
+    with open_run(folder) as run:
+        assert run.resume(lambda _folder: None) == 1
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_one_that_is_kept(folder: Path) -> None:
+    write_checkpoints(folder, 6, 9)
+    (folder / "checkpoint-9" / "state").unlink()
+    run_folder(folder, {"stage": "pretrain", "tokenizer": "t", "keep_checkpoints": 1})
+    assert resume(folder) == 6
+    write_checkpoints(folder, 7)
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-7"]
+    assert resume(folder) == 7
 
 
 def test_a_checkpoint_that_fails_half_way_leaves_the_older_one(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.toys import events, run_folder, run_here, start_child, toy_policy, turns
+from tests.training.toys import events, run_folder, run_here, toy_policy, turns
 from training.__main__ import main
 from training.contract import SampleRow
 from training.engine import Engine
@@ -128,15 +128,3 @@ def test_prompts_that_are_all_too_long_are_an_error_that_says_so(
     )
     assert main(["sample", str(folder)]) == 2
     assert "all 1 prompts are longer than 8 tokens" in capsys.readouterr().err
-
-
-def test_sigterm_stops_between_two_parts_and_leaves_what_is_done(tmp_path: Path, policy: Path) -> None:
-    sampling = {"max_new_tokens": 40, "temperature": 1.0}
-    rows = [{"id": f"prompt:{i}", "messages": turns("cat")} for i in range(3000)]
-    folder = run_folder(tmp_path / "run", config(policy, slots=2, sampling=sampling), prompts=rows)
-    child = start_child(folder)
-    while not (folder / PROGRESS).exists() or len((folder / PROGRESS).read_text().splitlines()) < 3:
-        assert child.poll() is None
-    child.terminate()
-    assert child.wait(60) == 143
-    assert len((folder / PROGRESS).read_text().splitlines()) < 3000

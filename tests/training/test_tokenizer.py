@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
-from tests.training.toys import events, run_folder, run_here, start_child, toy_tokenizer
+from tests.training.toys import events, run_folder, run_here, toy_tokenizer
 from training.chatformat import DOCUMENT, END, PAD, SPECIAL, TEMPLATE
-from training.rundir import Stopped, open_run
-from training.tokenizer import learn, main, measure
+from training.tokenizer import learn, measure
 
 STORY = "the old cat sat on the warm mat. the young dog sat by the old log and saw 12 birds, 7 of them blue.\n"
 ROWS = [{"id": str(i), "text": STORY * 3} for i in range(8)]
@@ -56,25 +54,3 @@ def test_every_digit_is_a_token_of_its_own_and_words_bring_their_space() -> None
 
 def test_bytes_per_token_counts_bytes_and_not_characters() -> None:
     assert measure(toy_tokenizer().backend_tokenizer, ["é"]) == {"bytes_per_token": 1.0}
-
-
-def test_a_stopped_run_begins_anew(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path, {"stage": "tokenizer", "vocabulary": 300}, corpus=ROWS)
-    with open_run(folder) as run:
-        run.stopping = True
-        with pytest.raises(Stopped):
-            main(run)
-    assert not (folder / "model").exists()
-    assert run_here(folder)["metrics"]["vocabulary"] == 300
-
-
-def test_a_killed_run_begins_anew_and_ends_with_the_same_tokenizer(tmp_path: Path) -> None:
-    settings = {"stage": "tokenizer", "vocabulary": 300}
-    whole = run_here(run_folder(tmp_path / "whole", settings, corpus=ROWS))
-    folder = run_folder(tmp_path / "killed", settings, corpus=ROWS)
-    with start_child(folder) as child:
-        while not (folder / "events.jsonl").exists():
-            assert child.poll() is None
-        child.send_signal(signal.SIGKILL)
-    (folder / "result.json").unlink(missing_ok=True)  # where the child was faster than the signal
-    assert run_here(folder)["files"] == whole["files"]

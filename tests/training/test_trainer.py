@@ -140,6 +140,15 @@ def test_the_last_policy_is_kept_without_held_out_prompts(start):
     assert trainer.held.keep_best(20) == 20
 
 
+def test_a_run_that_has_gone_wrong_does_not_go_on_in_another_process(start):
+    trainer = start([[60, END]] * 4, scores(1.0, 1.0, 1.0, 1.0))
+    trainer.stopped = "the policy ran away"
+    state = trainer.state()
+    trainer.stopped = ""
+    trainer.load(state)
+    assert trainer.stopped == "the policy ran away"
+
+
 def test_every_prompt_comes_once_in_each_pass_and_in_another_order():
     taken = [i for step in range(5) for i in prompts_of_step(10, step, 4, seed=3)]
     assert sorted(taken[:10]) == sorted(taken[10:]) == list(range(10))
