@@ -45,11 +45,17 @@ class AtItsLength(StoppingCriteria):
 
 
 def generate(folder: str) -> None:
-    """transformers' generate in batches of 32 of like length, padded on the left."""
+    """transformers' generate in batches of 32 of like length, padded on the left, in both precisions."""
     from benchmarks.generate import work  # noqa: PLC0415 (it imports this package's engine)
 
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    rows = sorted(work(), key=lambda row: row[1])
+    for dtype in (torch.float32, torch.bfloat16):
+        print(f"transformers-generate {dtype} tok/s={generated(folder, dtype, work()):.1f}")
+
+
+def generated(folder: str, dtype: torch.dtype, work: list[tuple[list[int], int]]) -> float:
+    """Tokens a second."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    rows = sorted(work, key=lambda row: row[1])
     began, tokens = time.perf_counter(), 0
     for first in range(0, len(rows), 32):
         batch = rows[first : first + 32]
@@ -63,7 +69,7 @@ def generate(folder: str) -> None:
             pad_token_id=0, stopping_criteria=[AtItsLength(width, lengths)],
         )  # fmt: skip
         tokens += sum(lengths)
-    print(f"transformers-generate tok/s={tokens / (time.perf_counter() - began):.1f}")
+    return tokens / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ def dissolve(root: Root) -> None:
                 module._state_dict_pre_hooks.clear()
                 module._load_state_dict_pre_hooks.clear()
                 module._load_state_dict_post_hooks.clear()
-    for part in parts_of(root):
+    for part in cast("list[Any]", parts_of(root)):
         part._forward_pre_hooks.clear()
         part._forward_pre_hooks_with_kwargs.clear()
         part._forward_hooks.clear()
