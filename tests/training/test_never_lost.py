@@ -36,6 +36,7 @@ from training.contract import SETTINGS, STAGES, LoopSettings, Stage
 from training.models import Compute, save_model
 from training.reward_model import reward_from_language_model, save_reward
 from training.rundir import Run, Stopped, open_run
+from training.sample import PROGRESS
 
 KILLED, STOPPED, FAILED, REFUSED = -signal.SIGKILL, 143, 1, 2
 LARGE = (
@@ -463,7 +464,7 @@ def assert_told_that_the_disk_is_full(folder: Path) -> None:
     assert "Traceback" not in log(folder)
 
 
-@pytest.mark.parametrize("name", some(LEARNING, "ppo-lora kto"))
+@pytest.mark.parametrize("name", some(LEARNING, "ppo-lora"))
 def test_without_room_for_a_checkpoint_it_keeps_the_one_before_and_goes_on_when_there_is_some(
     name: str, models: dict[str, str], alone: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -497,6 +498,16 @@ def test_where_a_file_may_not_grow_further_nothing_torn_is_read_again(
     assert_told_that_the_disk_is_full(folder)
     assert in_fork(folder) == 0, log(folder)
     assert_the_same(folder, alone(name))
+
+
+def test_replies_that_are_there_outlast_a_start_on_a_full_disk(models: dict[str, str], tmp_path: Path) -> None:
+    folder = new_run(tmp_path / "run", "sample", models)
+    assert in_fork(folder, at_work(5, signal.SIGTERM)) == STOPPED, log(folder)
+    before = (folder / PROGRESS).read_text()
+    assert len(before.splitlines()) > 1
+    assert in_fork(folder, without_large_files(len(before) // 2)) == FAILED
+    assert_told_that_the_disk_is_full(folder)
+    assert (folder / PROGRESS).read_text() == before
 
 
 # ----------------------------------------------------------------------------------------------------- at every moment
@@ -533,6 +544,9 @@ def count_up(folder: Path) -> int:
     return 0
 
 
+OLD = "of a process that was killed before its result"
+
+
 def test_killed_before_any_write_to_its_folder_it_loses_no_step_that_was_saved(tmp_path: Path) -> None:
     config = {"stage": "sft", "base": "none", "keep_checkpoints": 1}
     whole = run_folder(tmp_path / "whole", config)
@@ -540,11 +554,13 @@ def test_killed_before_any_write_to_its_folder_it_loses_no_step_that_was_saved(t
     for number in count(1):
         folder = run_folder(tmp_path / str(number) / "run", config)
         (folder / "model").mkdir()
-        (folder / "model" / "sum").write_text("of a process that was killed before its result")
+        (folder / "model" / "sum").write_text(OLD)
         if in_fork(folder, at_write(number, signal.SIGKILL), run=count_up) == 0:
             break
         told = events(folder) if (folder / "events.jsonl").exists() else []
         saved = max((event["step"] for event in told if event["type"] == "checkpoint"), default=0)
+        with open_run(folder):  # whatever moment it was, the old model is there or the new one
+            assert (folder / "model" / "sum").read_text() in {OLD, "10"}
         assert in_fork(folder, run=count_up) == 0, log(folder)
         again = steps_told(events(folder)[len(told) :])
         assert not again or again[0] > saved
