@@ -319,3 +319,38 @@ def test_what_may_be_the_beginning_of_a_stop_string_is_held_back_until_it_is_kno
     assert StopStrings(("###",)).push("a###b") == "a"
     ended = StopStrings(("###",))
     assert (ended.push("a##"), ended.flush()) == ("a", "##")
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_an_engine_over_weights_that_change_keeps_nothing_between_two_calls(name: str) -> None:
+    model = build(name)
+    engine = Engine(model, toy_tokenizer(), slots=3)
+    requests = [Request(prompt, GREEDY) for prompt in prompts()]
+    first = [completion.tokens for completion in engine.generate(requests)]
+    assert engine._cache.keys == []
+    assert [completion.tokens for completion in engine.generate(requests)] == first
+    one = Request(prompts()[0], GREEDY)
+    engine.submit(one)
+    found = [completion for _ in range(GREEDY.max_new_tokens) for _, completion in engine.step()]
+    assert [completion.tokens for completion in found] == first[:1]
+
+
+def test_memory_that_grew_may_be_let_go() -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE | {"max_position_embeddings": 256})).eval()
+    engine = Engine(model, toy_tokenizer(), slots=2)
+    requests = [Request(list(range(8, 8 + n)), GREEDY) for n in (5, 150)]
+    first = [completion.tokens for completion in engine.generate(requests)]
+    assert [completion.tokens for completion in engine.generate(requests)] == first
+
+
+def test_replies_may_be_drawn_in_another_precision_than_the_weights_are_kept_in() -> None:
+    model = build("qwen2")
+    engine = Engine(model, toy_tokenizer(), slots=4, dtype=torch.bfloat16)
+    assert model.dtype == torch.float32
+    for request in (Request(prompt, GREEDY) for prompt in prompts()[:6]):
+        (completion,) = engine.generate([request])
+        ids = torch.tensor([request.prompt + completion.tokens])
+        logprobs = model(ids).logits[0, len(request.prompt) - 1 : -1].log_softmax(-1)
+        chosen = logprobs.gather(-1, torch.tensor(completion.tokens)[:, None])[:, 0]
+        assert torch.allclose(chosen, torch.tensor(completion.logprobs), atol=0.25)

@@ -40,7 +40,7 @@ class SlotCache:
         """Forget everything, NaN included."""
         self.keys.clear()
         self.values.clear()
-        self.bias.fill_(float("-inf"))
+        self.bias = torch.full(self.bias.shape, float("-inf"), device=self.bias.device, dtype=self.dtype)
 
     def begin(self, slots: Tensor, lengths: Tensor) -> None:
         """Slots [m] now hold prompts of `lengths` [m] tokens."""
