@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -130,8 +130,9 @@ class Learner:
             behind = int(most(len(micro))[0]) - len(micro)
         for batch in micro:
             figures.add(self._learn_from(batch, loss, scale))
-        for _ in range(behind if spare else 0):
-            self._learn_from(spare(), loss, math.inf)
+        if spare is not None:
+            for _ in range(behind):
+                self._learn_from(spare(), loss, math.inf)
         add_gradients([p for p in self.parameters if not in_parts(p)])
         figures = figures.of_all()
         norm = self._clip()
@@ -305,7 +306,7 @@ def train(
         micro = (examples.batch(piece) for piece in mine(micro_batches(rows, sizes, settings.micro_tokens, world())))
         told = learner.update(
             micro, loss, float(sizes.weights[rows].sum()), now.done, 1 / total,
-            spare=lambda rows=rows: examples.batch(rows[:1]),
+            spare=partial(examples.batch, rows[:1]),
         )  # fmt: skip
         if "skipped" in told:
             run.warn(f"step {step}: the gradient was no finite number, the step is skipped", step)

@@ -19,13 +19,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.toys import PROJECT, events, prompts, run_folder, run_here, start_together, toy_policy, turns
+from tests.training.toys import PROJECT, events, prompts, run_folder, run_here, started_together, toy_policy, turns
 from training.contract import InputError, Stage
 from training.launch import check_stage
 from training.processes import buckets, spread
 
 WEIGHTS = 5e-5
 FIGURES = 2e-4
+PATIENCE = 120  # seconds; processes that do not agree wait for each other
 CLOCKS = {"tokens_per_second", "time/rollout", "time/score", "time/update"}
 DEMONSTRATIONS = [
     {"id": f"demonstration:{i}", "messages": turns(f"is the sky {i}", "yes " * (i % 5 + 1))} for i in range(12)
@@ -69,8 +70,8 @@ def new_run(folder: Path, stage: str, base: Path, **changes: Any) -> Path:
 
 
 def run_together(folder: Path, **how: Any) -> None:
-    with start_together(folder, **how) as child:
-        told, _ = child.communicate()
+    with started_together(folder, **how) as child:
+        told, _ = child.communicate(timeout=PATIENCE)
         assert child.returncode == 0, told
 
 
@@ -191,7 +192,7 @@ def test_weights_lie_in_parts_and_are_whole_when_they_are_wanted(tmp_path: Path,
 def workers(launcher: subprocess.Popen[str]) -> dict[int, psutil.Process]:
     """The processes of a run by their rank, as soon as all are there."""
     while True:
-        assert launcher.poll() is None, launcher.communicate()[0]
+        assert launcher.poll() is None, launcher.communicate(timeout=PATIENCE)[0]
         found = {}
         for process in psutil.Process(launcher.pid).children(recursive=True):
             try:
@@ -207,7 +208,7 @@ def workers(launcher: subprocess.Popen[str]) -> dict[int, psutil.Process]:
 
 def when_it_learns(launcher: subprocess.Popen[str], folder: Path) -> None:
     while not list(folder.glob("checkpoint-*[0-9]")):
-        assert launcher.poll() is None, launcher.communicate()[0]
+        assert launcher.poll() is None, launcher.communicate(timeout=PATIENCE)[0]
         time.sleep(0.01)
 
 
@@ -226,11 +227,11 @@ def test_sigterm_stops_all_at_one_step_and_the_run_goes_on_from_there(
 ) -> None:
     changes = {"checkpoint_every": 3, "evaluate_every": 0, "log_every": 20, "learning_rate": 1e-3, **changes}
     one, two = new_run(tmp_path / "one", stage, base, **changes), new_run(tmp_path / "two", stage, base, **changes)
-    with start_together(two, config=config) as child:
+    with started_together(two, config=config) as child:
         process = workers(child)[1]
         when_it_learns(child, two)
         (child if asked == "launcher" else process).send_signal(signal.SIGTERM)
-        assert child.wait() != 0
+        assert child.wait(timeout=PATIENCE) != 0
     assert not (two / "result.json").exists()
     assert events(two)[-1]["type"] == "checkpoint"
     assert not list(two.glob("*.partial"))
@@ -258,8 +259,8 @@ def fails_in_one(messages, reply):
 def test_an_error_in_one_process_ends_all_and_is_told(tmp_path: Path, base: Path) -> None:
     folder = new_run(tmp_path / "run", "ppo", base, reward="function:fails-in-one")
     (tmp_path / "failing.py").write_text(FAILING)
-    with start_together(folder, TUTELAGE_REWARDS="failing", PYTHONPATH=str(tmp_path)) as child:
-        told, _ = child.communicate()
+    with started_together(folder, TUTELAGE_REWARDS="failing", PYTHONPATH=str(tmp_path)) as child:
+        told, _ = child.communicate(timeout=PATIENCE)
         assert child.returncode != 0
     assert [event["message"] for event in events(folder, "failed")] == [
         "internal error, please report it: RuntimeError: the judge has gone home"
@@ -270,8 +271,8 @@ def test_an_error_in_one_process_ends_all_and_is_told(tmp_path: Path, base: Path
 @pytest.mark.slow
 def test_an_error_that_all_find_is_told_once(tmp_path: Path, base: Path) -> None:
     folder = new_run(tmp_path, "sft", base, min_rows=1000)
-    with start_together(folder) as child:
-        child.communicate()
+    with started_together(folder) as child:
+        child.communicate(timeout=PATIENCE)
         assert child.returncode != 0
     (failed,) = events(folder, "failed")
     assert failed["message"] == "sft: 12 demonstrations in the snapshot, at least 1000 are needed"
@@ -280,11 +281,11 @@ def test_an_error_that_all_find_is_told_once(tmp_path: Path, base: Path) -> None
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run_with_a_sentence(tmp_path: Path, base: Path) -> None:
     folder = new_run(tmp_path, "sft", base, epochs=1000, checkpoint_every=3, evaluate_every=0)
-    with start_together(folder) as child:
+    with started_together(folder) as child:
         process = workers(child)[1]
         when_it_learns(child, folder)
         process.kill()
-        child.communicate()
+        child.communicate(timeout=PATIENCE)
         assert child.returncode != 0
     (failed,) = events(folder, "failed")
     assert failed["code"] == "process_lost"

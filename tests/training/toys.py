@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -65,12 +67,13 @@ def start_child(folder: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def start_together(
+@contextmanager
+def started_together(
     folder: Path, processes: int = 2, config: str = "parallel", **environment: str
-) -> subprocess.Popen[str]:
-    """Runs the folder's stage in several processes, as a person does who has several GPUs."""
+) -> Iterator[subprocess.Popen[str]]:
+    """Runs the folder's stage in several processes, as a person does who has several GPUs; none outlives the block."""
     stage = json.loads((folder / "config.json").read_text())["stage"]
-    return subprocess.Popen(
+    launcher = subprocess.Popen(
         [
             sys.executable, "-m", "accelerate.commands.launch",
             "--config_file", f"training/accelerate/{config}.yaml", "--num_processes", str(processes),
@@ -79,6 +82,16 @@ def start_together(
         cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
     )  # fmt: skip
+    workers: list[psutil.Process] = []
+    try:
+        yield launcher
+    finally:
+        if launcher.poll() is None:
+            workers = psutil.Process(launcher.pid).children(recursive=True)
+        for process in [launcher, *workers]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        launcher.communicate()
 
 
 def events(folder: Path, kind: str = "") -> list[dict[str, Any]]:
