@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,13 @@ T = TypeVar("T")
 
 
 class Root(nn.Module):
-    """The modules that learn under one roof; its forward pass is whatever is to be computed with them."""
+    """The modules that learn under one roof; its forward pass is whatever is to be computed with them. frees: whether a
+    layer's weights are let go between its forward and its backward pass."""
 
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], *, frees: bool) -> None:
         super().__init__()
         self.parts = nn.ModuleDict(modules)
+        self.frees = frees
 
     def forward(self, compute: Callable[[], T]) -> T:
         return compute()
@@ -39,12 +41,11 @@ class Root(nn.Module):
 def shard(modules: Mapping[str, nn.Module], device: torch.device) -> Root:
     """Cut the modules' parameters among the processes, layer by layer. Gradients are summed, not averaged. Parameters
     that are one number are left whole."""
-    root = Root(modules)
+    root = Root(modules, frees=os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "").lower() != "false")
     mesh = init_device_mesh(device.type, (world(),))
-    frees = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "").lower() != "false"
     kinds = {name for module in root.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     for layer in [module for module in root.modules() if type(module).__name__ in kinds]:
-        fully_shard(layer, mesh=mesh, reshard_after_forward=frees)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=root.frees)
     fully_shard(root, mesh=mesh, ignored_params={p for p in root.parameters() if p.ndim == 0})
     for module in parts_of(root):
         module.set_gradient_divide_factor(1.0)
@@ -61,8 +62,8 @@ def gathered_weights(root: Root) -> Iterator[None]:
     """All weights whole on every process, for what is no forward pass: generating, evaluating."""
     root(lambda: None)  # tells FSDP which module is the root, where nothing has been computed yet
     parts = parts_of(root)
-    frees = [part for part in parts if part is not root]
-    for part in frees:
+    layers = [part for part in parts if part is not root]
+    for part in layers:
         part.set_reshard_after_forward(False, recurse=False)
     for part in parts:
         part.unshard()
@@ -71,8 +72,8 @@ def gathered_weights(root: Root) -> Iterator[None]:
     finally:
         for part in parts:
             part.reshard()
-        for part in frees:
-            part.set_reshard_after_forward(True, recurse=False)
+        for part in layers:
+            part.set_reshard_after_forward(root.frees, recurse=False)
 
 
 @torch.no_grad()
@@ -80,21 +81,21 @@ def dissolve(root: Root) -> None:
     """Make the modules what they were before `shard`, with whole weights in every process."""
     for part in parts_of(root):
         part.reshard()
-    plain: dict[int, nn.Parameter] = {}
+    plain: dict[nn.Parameter, nn.Parameter] = {}
     for module in root.modules():
         for name, parameter in list(module._parameters.items()):
             if isinstance(parameter, DTensor):
-                if id(parameter) not in plain:
-                    plain[id(parameter)] = nn.Parameter(parameter.full_tensor(), parameter.requires_grad)
-                module._parameters[name] = plain[id(parameter)]
+                if parameter not in plain:
+                    plain[parameter] = nn.Parameter(parameter.full_tensor(), parameter.requires_grad)
+                module._parameters[name] = plain[parameter]
                 module._state_dict_pre_hooks.clear()
                 module._load_state_dict_pre_hooks.clear()
                 module._load_state_dict_post_hooks.clear()
-    for part in cast("list[Any]", parts_of(root)):
-        part._forward_pre_hooks.clear()
-        part._forward_pre_hooks_with_kwargs.clear()
-        part._forward_hooks.clear()
-        part.__class__ = type(part).__mro__[FSDPModule._orig_cls_mro_index]
+    for module in [module for module in root.modules() if isinstance(module, FSDPModule)]:
+        module._forward_pre_hooks.clear()
+        module._forward_pre_hooks_with_kwargs.clear()
+        module._forward_hooks.clear()
+        module.__class__ = type(module).__mro__[FSDPModule._orig_cls_mro_index]
 
 
 def in_parts(tensor: Tensor) -> bool:
