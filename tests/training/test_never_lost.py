@@ -471,6 +471,8 @@ def test_without_room_for_a_checkpoint_it_keeps_the_one_before_and_goes_on_when_
     folder = new_run(tmp_path / "run", name, models)
     assert in_fork(folder, without_room(SECOND, f"{SECOND}.partial")) == FAILED
     assert_told_that_the_disk_is_full(folder)
+    if CASES[name].stage not in {"dpo", "kto", "grpo"}:  # theirs is written by torch, which does not say why it failed
+        assert "the disk that holds" in log(folder)
     assert checkpoints(folder) == [EVERY]
     assert not list(folder.glob("*.partial"))
     assert in_fork(folder) == 0, log(folder)
