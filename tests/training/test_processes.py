@@ -180,8 +180,9 @@ def test_weights_lie_in_parts_and_are_whole_when_they_are_wanted(tmp_path: Path,
     script = tmp_path / "in_parts.py"
     script.write_text(IN_PARTS)
     child = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", script, base],
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script, base],
         cwd=PROJECT, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False,
+        timeout=PATIENCE,
     )  # fmt: skip
     assert child.returncode == 0, child.stderr
 
