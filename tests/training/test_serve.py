@@ -425,3 +425,13 @@ def test_a_folder_is_never_looked_for_on_the_hub(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such model folder"):
         pool.load("x", "gpt2")
     assert os.environ.get("HF_HUB_OFFLINE") is None or pool.names() == {}
+
+
+def test_the_thread_that_loads_a_model_ends_so_that_openmp_has_one_team(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[threading.Thread] = []
+    monkeypatch.setattr("training.serve.pool.smoke_test", lambda _: computed.append(threading.current_thread()))
+    ModelPool(COMPUTE, slots=1, most=1).load("model", str(folders["toy"]))
+    assert computed[0] is not threading.current_thread()
+    assert not computed[0].is_alive()

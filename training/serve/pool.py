@@ -6,6 +6,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,7 @@ class ModelPool:
             with self._lock:
                 served = self._models.get(key)
             if served is None:
-                served = self._read(path)
-                smoke_test(served)
+                served = apart(lambda: self._read(path))
             with self._lock:
                 if key not in self._models:
                     self._make_room()
@@ -108,7 +108,20 @@ class ModelPool:
         engine = Engine(
             model, copy.deepcopy(tokenizer), slots=self._slots, live=False, stop_ids=chat.stop_ids if chat else ()
         )
-        return Served(path, engine, chat, tokenizer, engine.stop_ids, decoder(copy.deepcopy(tokenizer)))
+        served = Served(path, engine, chat, tokenizer, engine.stop_ids, decoder(copy.deepcopy(tokenizer)))
+        smoke_test(served)
+        return served
+
+
+def apart(work: Callable[[], Served]) -> Served:
+    """What `work` gives, from a thread that ends with it.
+
+    OpenMP keeps a team of threads for every thread that ever computed, and as soon as all teams together outnumber the
+    cores, their members sleep between two pieces of work in place of spinning: beside a second team, a decoding step of
+    the scheduler's thread takes twice as long.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="loader") as one:
+        return one.submit(work).result()
 
 
 def fingerprint(path: str) -> Any:
