@@ -8,7 +8,6 @@ so there these are written out. On other devices torch chooses, and differentiat
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -17,9 +16,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from training import kernels
+
 Blocks = list[tuple[int, int]]  # (n, L): n sequences of L tokens, one after another
 OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows
-SHARES: Final = 1 << 22  # attention weights held at once in the backward pass
+WEIGHTS: Final = 1 << 20  # attention weights held at once in the backward pass, which the cache has room for
 LONG: Final = {torch.bfloat16: 768}  # sequences from which torch's backward kernel is faster
 
 
@@ -55,13 +56,10 @@ def attend_backward(
     parts = cut(blocks, grad, query, key, value, seen, *into)
     for (block, *tensors), log_sum in zip(parts, sums, strict=True):
         g, q, k, v, out, dq, dk, dv = (tensor.unflatten(0, block) for tensor in tensors)
-        n, width = block
-        if width >= LONG.get(q.dtype, 0):
+        if block[1] >= LONG.get(q.dtype, 0):
             _by_kernel((g, q, k, v, out), log_sum, (dq, dk, dv), scale)
             continue
-        most = max(1, SHARES // (q.shape[2] * width * width))
-        for within in halves(n, most):
-            _by_products(tuple(x[within] for x in (g, q, k, v)), tuple(x[within] for x in (dq, dk, dv)), scale)
+        _by_products((g, q, k, v), log_sum, (dq, dk, dv), scale)
 
 
 def halves(n: int, most: int) -> Iterator[slice]:
@@ -94,35 +92,32 @@ def _by_kernel(saved: tuple[Tensor, ...], log_sum: Tensor, into: tuple[Tensor, .
         target.copy_(here)
 
 
-def _by_products(saved: tuple[Tensor, ...], into: tuple[Tensor, ...], scale: float) -> None:
-    """All (n, L, heads or kv_heads, d). The heads that share a key are rows of one product; the attention weights are
-    computed anew."""
+def _by_products(saved: tuple[Tensor, ...], log_sums: Tensor, into: tuple[Tensor, ...], scale: float) -> None:
+    """The heads that share a key are rows of one product; the attention weights are computed anew, some at a time."""
     g, q, k, v = saved
     n, width, heads, d = q.shape
     shared = k.shape[2]
     groups = heads // shared
 
     def rows(x: Tensor) -> Tensor:  # (n, L, heads, d) -> (n * kv_heads, groups * L, d)
-        return x.reshape(n, width, shared, groups, -1).permute(0, 2, 3, 1, 4).reshape(n * shared, groups * width, -1)
+        return x.unflatten(2, (shared, groups)).permute(0, 2, 3, 1, 4).reshape(n * shared, groups * width, d)
 
     def columns(x: Tensor) -> Tensor:  # (n, L, kv_heads, d) -> (n * kv_heads, L, d)
         return x.transpose(1, 2).reshape(n * shared, width, d)
 
-    gr, kc, vc = rows(g), columns(k), columns(v)
-    qr = rows(q).mul(scale)
-    mask = later(width, g.dtype).repeat(groups, 1)
-    shares = torch.baddbmm(mask, qr, kc.transpose(1, 2)).softmax(-1)
-    into[2].copy_(torch.bmm(shares.transpose(1, 2), gr).view(n, shared, width, d).transpose(1, 2))
-    change = torch._softmax_backward_data(torch.bmm(gr, vc.transpose(1, 2)), shares, -1, g.dtype)
-    dq = torch.bmm(change, kc * scale).view(n, shared, groups, width, d)
-    into[0].unflatten(2, (shared, groups)).copy_(dq.permute(0, 3, 1, 2, 4))
-    into[1].copy_(torch.bmm(change.transpose(1, 2), qr).view(n, shared, width, d).transpose(1, 2))
-
-
-@lru_cache(32)
-def later(width: int, dtype: torch.dtype) -> Tensor:
-    """(L, L): minus infinity where the column is a later token than the row's."""
-    return torch.full((width, width), float("-inf"), dtype=dtype).triu_(1)
+    gr, qr, kc, vc = (x.contiguous() for x in (rows(g), rows(q), columns(k), columns(v)))
+    sums = log_sums.contiguous().view(n * shared, -1)
+    dq, dk, dv = (torch.empty_like(x) for x in (qr, kc, vc))
+    for some in halves(n * shared, max(1, WEIGHTS // (groups * width * width))):
+        weights = torch.bmm(qr[some], kc[some].transpose(1, 2))
+        change = torch.bmm(gr[some], vc[some].transpose(1, 2))
+        kernels.attention_backward(weights, change, sums[some], width, scale)
+        torch.bmm(weights.transpose(1, 2), gr[some], out=dv[some])
+        torch.bmm(change, kc[some], out=dq[some])
+        torch.bmm(change.transpose(1, 2), qr[some], out=dk[some])
+    into[0].unflatten(2, (shared, groups)).copy_(dq.view(n, shared, groups, width, d).permute(0, 3, 1, 2, 4))
+    into[1].copy_(dk.view(n, shared, width, d).transpose(1, 2))
+    into[2].copy_(dv.view(n, shared, width, d).transpose(1, 2))
 
 
 class OnCPU(Function):

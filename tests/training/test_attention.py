@@ -37,12 +37,12 @@ def slowly(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("written_out", [True, False])
-@pytest.mark.parametrize("shares", [1 << 22, 1])
+@pytest.mark.parametrize("weights", [1 << 20, 1])
 def test_it_is_torchs_attention_of_each_sequence_with_its_gradients(
-    monkeypatch: pytest.MonkeyPatch, kv_heads: int, dtype: torch.dtype, written_out: bool, shares: int
+    monkeypatch: pytest.MonkeyPatch, kv_heads: int, dtype: torch.dtype, written_out: bool, weights: int
 ) -> None:
     monkeypatch.setattr(attention, "LONG", {dtype: 1 << 20 if written_out else 0})
-    monkeypatch.setattr(attention, "SHARES", shares)
+    monkeypatch.setattr(attention, "WEIGHTS", weights)
     ours, theirs = tensors(kv_heads, dtype), tensors(kv_heads, dtype)
     grad = torch.randn(ROW, 4, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
     found, wanted = OnCPU.apply(*ours, BLOCKS, SCALE), slowly(*theirs)

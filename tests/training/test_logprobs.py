@@ -14,7 +14,6 @@ ROWS, WIDTH, VOCABULARY = 23, 16, 50
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "CACHED", 4 * VOCABULARY)
     monkeypatch.setattr(logprobs, "CHUNK", 9 * VOCABULARY)
 
 

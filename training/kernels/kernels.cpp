@@ -1,0 +1,371 @@
+// Work on rows of numbers, each done in one pass over memory where a chain of tensor operations takes several.
+//
+// This is compiled once for float and once for bfloat16: NUMBER is what activations are stored as; arithmetic is in
+// float. Arrays are dense unless a stride is passed; strides count numbers. Rows are divided among threads in a fixed way, and sums over rows are added up in
+// the order of threads, so that results depend on the number of threads and on nothing else.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+using Int = int64_t;
+using bf16 = uint16_t;
+using T = NUMBER;  // float or bf16, by the compiler's command line
+
+static inline float get(float x) { return x; }
+static inline float get(bf16 x) { return __builtin_bit_cast(float, uint32_t(x) << 16); }
+
+static inline void put(float &to, float x) { to = x; }
+static inline void put(bf16 &to, float x) {  // to the nearest, ties to even; the NaNs of arithmetic stay NaN
+    uint32_t bits = __builtin_bit_cast(uint32_t, x);
+    to = bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// e to the x within two units in the last place, as Cephes computes it; 0 below -87.
+static inline float exponential(float x) {
+    const float magic = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded to a whole number
+    float bounded = 88.0f < x ? 88.0f : x;  // in this order NaN stays NaN
+    bounded = -87.0f > bounded ? -87.0f : bounded;
+    float shifted = bounded * 1.44269504088896341f + magic;
+    float whole = shifted - magic;
+    float r = bounded - whole * 0.693359375f + whole * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t exponent = __builtin_bit_cast(int32_t, shifted) - __builtin_bit_cast(int32_t, magic);
+    float power = __builtin_bit_cast(float, uint32_t(exponent + 127) << 23);
+    return x < -87.0f ? 0.0f : p * power;
+}
+
+template <class N>
+static inline float largest(const N *x, Int n) {
+    float most = -INFINITY;
+#pragma omp simd reduction(max : most)
+    for (Int i = 0; i < n; i++) most = get(x[i]) > most ? get(x[i]) : most;
+    return most;
+}
+
+// ------------------------------------------------------------------------------------------------------------- norms
+
+static inline void normalise(const float *x, const float *weight, float eps, Int width, T *out, float *inverse) {
+    float squares = 0;
+#pragma omp simd reduction(+ : squares)
+    for (Int i = 0; i < width; i++) squares += x[i] * x[i];
+    float scale = 1.0f / std::sqrt(squares / float(width) + eps);
+    *inverse = scale;
+#pragma omp simd
+    for (Int i = 0; i < width; i++) put(out[i], x[i] * scale * weight[i]);
+}
+
+extern "C" void norm(const float *x, const float *weight, float eps, Int rows, Int width, T *out, float *inverse, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < rows; r++) normalise(x + r * width, weight, eps, width, out + r * width, inverse + r);
+}
+
+static inline void sum_row(const float *x, const T *more, const float *bias, Int width, float *total) {
+    if (bias) {
+#pragma omp simd
+        for (Int i = 0; i < width; i++) total[i] = x[i] + get(more[i]) + bias[i];
+    } else {
+#pragma omp simd
+        for (Int i = 0; i < width; i++) total[i] = x[i] + get(more[i]);
+    }
+}
+
+// total = x + more (+ bias); where out is given, also its norm.
+extern "C" void add_norm(const float *x, const T *more, const float *bias, const float *weight, float eps, Int rows, Int width,
+              float *total, T *out, float *inverse, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < rows; r++) {
+        Int at = r * width;
+        sum_row(x + at, more + at, bias, width, total + at);
+        if (out) normalise(total + at, weight, eps, width, out + at, inverse + r);
+    }
+}
+
+// Through out = x * inverse * weight. `change`, the gradient of x, is `past` (that which goes past the norm, or null) plus
+// what comes through it. Where given: `cast` is change in T, `normed` is out again, and d_weight the weight's gradient.
+extern "C" void norm_backward(const float *past, const T *grad, const float *x, const float *inverse, const float *weight,
+                   Int rows, Int width, float *change, T *cast, T *normed, float *d_weight, int threads) {
+    std::vector<float> parts(d_weight ? threads * width : 0, 0.0f);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++) {
+        float *part = d_weight ? parts.data() + thread * width : nullptr;
+        for (Int r = rows * thread / threads; r < rows * (thread + 1) / threads; r++) {
+            Int at = r * width;
+            const float *row = x + at;
+            const T *g = grad + at;
+            float scale = inverse[r], along = 0;
+#pragma omp simd reduction(+ : along)
+            for (Int i = 0; i < width; i++) along += get(g[i]) * weight[i] * row[i];
+            float back = along * scale * scale * scale / float(width);
+#pragma omp simd
+            for (Int i = 0; i < width; i++)
+                change[at + i] = (past ? past[at + i] : 0.0f) + get(g[i]) * weight[i] * scale - row[i] * back;
+            if (cast) {
+#pragma omp simd
+                for (Int i = 0; i < width; i++) put(cast[at + i], change[at + i]);
+            }
+            if (normed) {
+#pragma omp simd
+                for (Int i = 0; i < width; i++) put(normed[at + i], row[i] * scale * weight[i]);
+            }
+            if (part) {
+#pragma omp simd
+                for (Int i = 0; i < width; i++) part[i] += get(g[i]) * row[i] * scale;
+            }
+        }
+    }
+    if (!d_weight) return;
+    std::memset(d_weight, 0, width * sizeof(float));
+    for (int thread = 0; thread < threads; thread++)
+        for (Int i = 0; i < width; i++) d_weight[i] += parts[thread * width + i];
+}
+
+// ------------------------------------------------------------------------------------------------------------ SwiGLU
+
+static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+// out = silu(gate) * up of rows that hold gate and then up, width numbers each.
+extern "C" void swiglu(const T *joined, Int rows, Int width, T *out, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < rows; r++) {
+        const T *gate = joined + 2 * r * width, *up = gate + width;
+        T *to = out + r * width;
+#pragma omp simd
+        for (Int i = 0; i < width; i++) {
+            float g = get(gate[i]);
+            put(to[i], g * sigmoid(g) * get(up[i]));
+        }
+    }
+}
+
+// `grad` is that of out on entry and out itself on return; `change` is the gradient of `joined`.
+extern "C" void swiglu_backward(T *grad, const T *joined, Int rows, Int width, T *change, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < rows; r++) {
+        const T *gate = joined + 2 * r * width, *up = gate + width;
+        T *d_gate = change + 2 * r * width, *d_up = d_gate + width, *d = grad + r * width;
+#pragma omp simd
+        for (Int i = 0; i < width; i++) {
+            float g = get(gate[i]), u = get(up[i]), go = get(d[i]), s = sigmoid(g);
+            put(d_gate[i], go * u * s * (1.0f + g * (1.0f - s)));
+            put(d_up[i], go * g * s);
+            put(d[i], g * s * u);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- rotation
+
+// The pair (i, i + half) of a head, turned by an angle.
+static inline void turn(T *head, const float *cosine, const float *sine, Int half, float sign) {
+#pragma omp simd
+    for (Int i = 0; i < half; i++) {
+        float a = get(head[i]), b = get(head[half + i]), c = cosine[i], s = sign * sine[i];
+        put(head[i], a * c - b * s);
+        put(head[half + i], b * c + a * s);
+    }
+}
+
+// The first `heads` of the 2 * half numbers each in rows that are `stride` apart; cosine and sine (rows, half).
+extern "C" void rotate(T *x, const float *cosine, const float *sine, Int rows, Int heads, Int half, Int stride, float sign,
+            int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < rows; r++)
+        for (Int h = 0; h < heads; h++)
+            turn(x + r * stride + h * 2 * half, cosine + r * half, sine + r * half, half, sign);
+}
+
+// --------------------------------------------------------------------------------------------------- causal attention
+
+// Rows of scores, `width` numbers each, of sequences of `length` tokens: row r belongs to token `first` + r % queries.
+// `scores` (queries with keys, unscaled) become attention weights, and `grads` (those of the weights) become the scores'.
+// Later tokens get zeros.
+extern "C" void attention_backward(T *scores, T *grads, const float *log_sums, Int rows, Int queries, Int first, Int width,
+                        float scale, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < rows; r++) {
+        T *s = scores + r * width, *g = grads + r * width;
+        Int seen = first + r % queries + 1, end = (seen + 31) / 32 * 32;  // whole vectors; what is too much is masked
+        if (end > width) end = width;
+        float log_sum = log_sums[r], along = 0;
+#pragma omp simd reduction(+ : along)
+        for (Int i = 0; i < end; i++) {
+            float weight = i < seen ? exponential(get(s[i]) * scale - log_sum) : 0.0f;
+            along += weight * get(g[i]);
+            put(s[i], weight);
+        }
+#pragma omp simd
+        for (Int i = 0; i < end; i++) put(g[i], get(s[i]) * (get(g[i]) - along) * scale);
+        std::memset(s + end, 0, (width - end) * sizeof(T));
+        std::memset(g + end, 0, (width - end) * sizeof(T));
+    }
+}
+
+// ----------------------------------------------------------------------------------------------------- output layer
+
+// Of softmax(scale * x): log p(target), log-sum-exp and, where given, the entropy, for each row.
+extern "C" void read_logits(const T *x, const Int *targets, float scale, Int rows, Int width, float *logprobs,
+                 float *log_sums, float *entropies, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < rows; r++) {
+        const T *row = x + r * width;
+        float most = largest(row, width), sum = 0, mean = 0;
+        if (entropies) {
+#pragma omp simd reduction(+ : sum, mean)
+            for (Int i = 0; i < width; i++) {
+                float away = (get(row[i]) - most) * scale, e = exponential(away);
+                sum += e;
+                mean += e * away;
+            }
+            entropies[r] = std::log(sum) - mean / sum;
+        } else {
+#pragma omp simd reduction(+ : sum)
+            for (Int i = 0; i < width; i++) sum += exponential((get(row[i]) - most) * scale);
+        }
+        log_sums[r] = most * scale + std::log(sum);
+        logprobs[r] = (get(row[targets[r]]) - most) * scale - std::log(sum);
+    }
+}
+
+// x becomes its gradient, for those of log p(target) and, where given, of the entropies.
+extern "C" void read_logits_backward(T *x, const Int *targets, const float *log_sums, const float *entropies,
+                          const float *d_logprobs, const float *d_entropies, float scale, Int rows, Int width,
+                          int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < rows; r++) {
+        T *row = x + r * width;
+        float d = d_logprobs[r] * scale, log_sum = log_sums[r];
+        float chosen = exponential(get(row[targets[r]]) * scale - log_sum), more = 0;
+        if (d_entropies) {
+            float d_e = d_entropies[r] * scale, entropy = entropies[r];
+            more = -chosen * d_e * (get(row[targets[r]]) * scale - log_sum + entropy);
+#pragma omp simd
+            for (Int i = 0; i < width; i++) {
+                float log_p = get(row[i]) * scale - log_sum;
+                put(row[i], -exponential(log_p) * (d + d_e * (log_p + entropy)));
+            }
+        } else {
+#pragma omp simd
+            for (Int i = 0; i < width; i++) put(row[i], -d * exponential(get(row[i]) * scale - log_sum));
+        }
+        put(row[targets[r]], d - d * chosen + more);
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------- generation
+
+// One new token for each of n sequences: `joined` holds its queries, keys and values (heads, kv_heads, kv_heads; d
+// numbers each). Queries and keys are normalised where `weights` (heads + kv_heads, d) are given, and turned; keys and
+// values go to `positions` of the caches (slots, kv_heads, capacity, d).
+extern "C" void take(T *joined, const float *weights, float eps, const float *cosine, const float *sine, const Int *positions,
+          Int n, Int heads, Int kv_heads, Int d, Int capacity, T *keys, T *values, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < n; r++) {
+        T *row = joined + r * (heads + 2 * kv_heads) * d;
+        Int at = positions[r];
+        for (Int h = 0; h < heads + kv_heads; h++) {
+            T *head = row + h * d;
+            if (weights) {
+                float squares = 0;
+#pragma omp simd reduction(+ : squares)
+                for (Int i = 0; i < d; i++) squares += get(head[i]) * get(head[i]);
+                float scale = 1.0f / std::sqrt(squares / float(d) + eps);
+#pragma omp simd
+                for (Int i = 0; i < d; i++) put(head[i], get(head[i]) * scale * weights[h * d + i]);
+            }
+            turn(head, cosine + at * (d / 2), sine + at * (d / 2), d / 2, 1.0f);
+        }
+        const T *key = row + heads * d, *value = key + kv_heads * d;
+        for (Int h = 0; h < kv_heads; h++) {
+            Int to = ((r * kv_heads + h) * capacity + at) * d;
+            std::memcpy(keys + to, key + h * d, d * sizeof(T));
+            std::memcpy(values + to, value + h * d, d * sizeof(T));
+        }
+    }
+}
+
+// What the queries in `joined` see of the first positions + 1 tokens of their sequences; out (n, heads, d).
+extern "C" void look(const T *joined, const T *keys, const T *values, const Int *positions, float scale, Int n, Int heads,
+          Int kv_heads, Int d, Int capacity, T *out, int threads) {
+    Int groups = heads / kv_heads;
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<float> space(capacity + 2 * d);
+        float *shares = space.data(), *query = shares + capacity, *seen = query + d;
+#pragma omp for schedule(dynamic)
+        for (Int job = 0; job < n * heads; job++) {
+            Int r = job / heads, h = job % heads, length = positions[r] + 1;
+            const T *q = joined + (r * (heads + 2 * kv_heads) + h) * d;
+            const T *k = keys + (r * kv_heads + h / groups) * capacity * d;
+            const T *v = values + (r * kv_heads + h / groups) * capacity * d;
+            for (Int i = 0; i < d; i++) query[i] = get(q[i]) * scale, seen[i] = 0;
+            for (Int t = 0; t < length; t++) {
+                float dot = 0;
+#pragma omp simd reduction(+ : dot)
+                for (Int i = 0; i < d; i++) dot += query[i] * get(k[t * d + i]);
+                shares[t] = dot;
+            }
+            float most = largest(shares, length), sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (Int t = 0; t < length; t++) sum += shares[t] = exponential(shares[t] - most);
+            for (Int t = 0; t < length; t++) {
+                float share = shares[t];
+#pragma omp simd
+                for (Int i = 0; i < d; i++) seen[i] += share * get(v[t * d + i]);
+            }
+            T *to = out + job * d;
+            for (Int i = 0; i < d; i++) put(to[i], seen[i] / sum);
+        }
+    }
+}
+
+// Draws a token from softmax(x / temperature) by inverting the cumulative sum at `uniform`, the likeliest one where the
+// temperature is 0; log_sums are those of the whole x, logprobs the tokens' under it.
+extern "C" void draw(const T *x, const float *temperatures, const float *uniforms, Int rows, Int width, Int *tokens,
+          float *logprobs, float *log_sums, int threads) {
+    const Int block = 256;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int r = 0; r < rows; r++) {
+        const T *row = x + r * width;
+        float most = largest(row, width), sum = 0, temperature = temperatures[r];
+#pragma omp simd reduction(+ : sum)
+        for (Int i = 0; i < width; i++) sum += exponential(get(row[i]) - most);
+        Int chosen = 0;
+        if (temperature == 0) {
+            while (chosen < width - 1 && get(row[chosen]) != most) chosen++;
+        } else {
+            std::vector<float> ends((width + block - 1) / block);
+            float total = 0, inverse = 1.0f / temperature;
+            for (size_t b = 0; b < ends.size(); b++) {
+                Int end = (Int(b) + 1) * block < width ? (Int(b) + 1) * block : width;
+                float part = 0;
+#pragma omp simd reduction(+ : part)
+                for (Int i = Int(b) * block; i < end; i++) part += exponential((get(row[i]) - most) * inverse);
+                ends[b] = total += part;
+            }
+            float aim = uniforms[r] * total;
+            size_t b = 0;
+            while (b + 1 < ends.size() && ends[b] <= aim) b++;
+            float reached = b ? ends[b - 1] : 0;
+            chosen = Int(b) * block;
+            Int end = chosen + block < width ? chosen + block : width, last = chosen;
+            for (; chosen < end; chosen++) {
+                float weight = exponential((get(row[chosen]) - most) * inverse);
+                reached += weight;
+                if (weight > 0) last = chosen;
+                if (reached > aim) break;
+            }
+            if (chosen == end) chosen = last;  // rounding: the sum by ones ends below the sum by blocks
+        }
+        tokens[r] = chosen;
+        log_sums[r] = most + std::log(sum);
+        logprobs[r] = get(row[chosen]) - log_sums[r];
+    }
+}
