@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from training import kernels
+
 
 def pick(weights: Tensor, uniform: Tensor) -> Tensor:
     """[n, V] weights >= 0 that need not sum to one, [n] numbers in [0, 1) -> [n] indices drawn in proportion.
@@ -65,6 +67,19 @@ def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, unif
         rows = cut.nonzero().squeeze(-1)
         tokens[rows] = _pick_truncated(weights[rows], top_k[rows], top_p[rows], uniform[rows])
     return torch.where(greedy, logits.argmax(-1), tokens) if bool(greedy.any()) else tokens
+
+
+def drawn(
+    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor, cut: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`draw` of logits of any dtype, with the tokens' log-probabilities under softmax(logits), float32, and each row's
+    log-sum-exp: [n] each. cut: whether any row has a top_k or top_p."""
+    if not cut and (found := kernels.draw(logits, temperature, uniform)):
+        return found
+    logits = logits.float()
+    normaliser = logits.logsumexp(-1)
+    tokens = draw(logits, temperature, top_k, top_p, uniform)
+    return tokens, logits.gather(-1, tokens[:, None]).squeeze(-1) - normaliser, normaliser
 
 
 def _pick_truncated(weights: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from training.engine.requests import Completion, PromptTooLong, Request, uniform
 from training.engine.running import GREEDY_BELOW, Rows, Running, alike
 from training.engine.text import Detokenizer, StopStrings, decoder
 from training.models import CausalModel, unwrap
-from training.sampling import draw
+from training.sampling import drawn
 
 NOT_FINITE = "the model gives numbers that are not finite (NaN): its weights are damaged or its training diverged"
 
@@ -227,15 +227,14 @@ class Engine:
 
     def _accept(self, running: list[Running], logits: Tensor, rows: Rows) -> None:
         """Draw the next token of each row of logits [n, V]."""
-        normaliser = logits.logsumexp(-1)
+        numbers = [float(row.numbers[len(row.tokens)]) if len(row.numbers) else 0.0 for row in running]
+        uniform = torch.tensor(numbers, device=self._device)
+        tokens, logprobs, normaliser = drawn(logits, rows.temperature, rows.top_k, rows.top_p, uniform, rows.cut)
         if not bool(normaliser.isfinite().all()):
             self._cache.clear()
             raise TrainingError(NOT_FINITE, code="not_finite")
-        uniform = [float(row.numbers[len(row.tokens)]) if len(row.numbers) else 0.0 for row in running]
-        tokens = draw(logits, rows.temperature, rows.top_k, rows.top_p, torch.tensor(uniform, device=self._device))
-        logprobs = logits.gather(-1, tokens[:, None]).squeeze(-1) - normaliser
         if rows.alternatives:
-            values, ids = (logits - normaliser[:, None]).topk(min(rows.alternatives, logits.shape[-1]))
+            values, ids = (logits.float() - normaliser[:, None]).topk(min(rows.alternatives, logits.shape[-1]))
             for row, best, names in zip(running, values.tolist(), ids.tolist(), strict=True):
                 row.top.append(dict(list(zip(names, best, strict=True))[: row.request.params.top_logprobs]))
         for row, token, logprob in zip(running, tokens.tolist(), logprobs.tolist(), strict=True):

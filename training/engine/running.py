@@ -69,6 +69,7 @@ class Rows:
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
+    cut: bool  # whether any row has a top_k or top_p
     alternatives: int
 
     @classmethod
@@ -78,6 +79,7 @@ class Rows:
             torch.tensor([p.temperature if p.temperature >= GREEDY_BELOW else 0.0 for p in params], device=device),
             torch.tensor([p.top_k for p in params], device=device),
             torch.tensor([p.top_p for p in params], device=device),
+            any(p.top_k > 0 or p.top_p < 1 for p in params),
             max(p.top_logprobs for p in params),
         )
 

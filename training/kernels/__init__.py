@@ -249,3 +249,16 @@ def look(
     return functional.scaled_dot_product_attention(
         queries, keys[:n, :, :longest], values[:n, :, :longest], attn_mask=seen[:, None, None], scale=scale
     ).reshape(n, -1)
+
+
+def draw(x: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """A token of softmax(x / temperature) for each row, the likeliest where the temperature is 0, by inverting the
+    cumulative sum at `uniform`; its log-probability under softmax(x); and the row's log-sum-exp. (n,) each.
+
+    Activations x (n, V); temperature and uniform (n,) float32; all dense. None where only torch can compute.
+    """
+    if compiled := compiled_for(x):
+        tokens, found = torch.empty(len(x), dtype=torch.long), torch.empty(2, len(x))
+        compiled.call("draw", x, temperature, uniform, *x.shape, tokens, *found.unbind())
+        return tokens, found[0], found[1]
+    return None
