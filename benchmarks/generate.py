@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from benchmarks._training import VOCABULARY, Row, Shape, compare, own_peer, policy_folder
-from training.__main__ import keep_memory
 from training.chatformat import SPECIAL
 from training.engine import Engine, Request, SamplingParams
+from training.heap import keep_memory
 from training.models import Compute, bf16_is_faster, load_causal, load_tokenizer
 from webapp.home_folder import ROOT
 

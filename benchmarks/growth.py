@@ -17,8 +17,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks._training import MIDDLE, VOCABULARY, Shape
-from training.__main__ import keep_memory
 from training.forward import Forward
+from training.heap import keep_memory
 from training.models import bf16_is_faster
 from training.packing import TextBatch, text_batch
 

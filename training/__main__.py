@@ -7,7 +7,6 @@ files of a run folder and the exit statuses.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib
 import os
 import sys
@@ -16,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, Stage, TrainingError
+from training.heap import keep_memory
 from training.rundir import Stopped, open_run
 
 SPINS = "10000"  # about a tenth of a millisecond
 KERNELS = "256"  # that oneDNN and torch's caches of its operations keep, half a megabyte each; theirs is 1,024
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,15 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error.__cause__)
         print(error.message, file=sys.stderr)
         return error.exit_status
-
-
-def keep_memory() -> None:
-    """Have the C library use freed memory again in place of giving it back to the system. Every large tensor would
-    otherwise be fresh pages, which the kernel clears one by one: a third of a training step's time on a CPU."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
-    if mallopt:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def run_stage(stage: Stage, folder: Path) -> int:

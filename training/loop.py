@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from training.batching import Rows, Sizes, epoch_batches, micro_batches, steps_per_epoch
 from training.contract import LoopSettings, TrainingError
+from training.heap import Heap
 from training.launch import rank, sharded, world
 from training.models import Compute
 from training.processes import add_gradients, gathered, make_same, mine, most, wait
@@ -101,6 +102,7 @@ class Learner:
                 if chosen:
                     groups.append({"params": chosen, "weight_decay": decay, "lr": peak, "peak": peak})
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
+        self.heap = Heap()
 
     def update(
         self,
@@ -151,6 +153,7 @@ class Learner:
         with self.compute.autocast():
             sums = loss(batch) if self.root is None else self.root(lambda: loss(batch))
         torch.autograd.backward(torch.as_tensor(sums["loss"][0]) / scale)
+        self.heap.look_after()
         return {name: (float(torch.as_tensor(value).detach()), count) for name, (value, count) in sums.items()}
 
     def _clip(self) -> float:

@@ -20,6 +20,7 @@ from training.engine.text import Detokenizer, StopStrings, decoder
 from training.models import CausalModel, unwrap
 from training.sampling import drawn
 
+FEW = 8  # idle slots are moved on as well, up to a multiple of this: fewer shapes, of which each wants its own kernels
 NOT_FINITE = "the model gives numbers that are not finite (NaN): its weights are damaged or its training diverged"
 
 
@@ -221,9 +222,11 @@ class Engine:
         if self._rows is None:
             self._rows = Rows.of(running, self._device)
         lengths = [row.length for row in running]
-        tokens = torch.tensor([row.tokens[-1] for row in running], device=self._device)
-        positions = torch.tensor(lengths, device=self._device) - 1
-        self._accept(running, self._forward.decode(tokens, positions, max(lengths)), self._rows)
+        idle = min(-len(running) % FEW, self.slots - len(running))
+        tokens = torch.tensor([*(row.tokens[-1] for row in running), *[0] * idle], device=self._device)
+        positions = torch.tensor([*(length - 1 for length in lengths), *[0] * idle], device=self._device)
+        logits = self._forward.decode(tokens, positions, max(lengths))[: len(running)]
+        self._accept(running, logits, self._rows)
 
     def _accept(self, running: list[Running], logits: Tensor, rows: Rows) -> None:
         """Draw the next token of each row of logits [n, V]."""
