@@ -4,7 +4,7 @@
 FROM python:3.11-slim-bookworm
 
 ARG PIP_EXTRA_INDEX_URL=
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 tutelage && install -d -o tutelage /data
 WORKDIR /app
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-GROWTH: Final = 1.3  # by which a process may outgrow what it had when its heap was last tidy
+GROWTH: Final = 1.1  # by which a process may outgrow what a pass on a tidy heap needs
+PASSES: Final = 8  # at least, between two times that memory is given back
 
 
 @lru_cache(1)
@@ -31,17 +32,21 @@ def keep_memory() -> None:
 
 
 class Heap:
-    """Gives free memory back to the system when a process has grown by much since that was last done."""
+    """Gives idle memory back to the system when a process takes much more of it than its passes need."""
 
     def __init__(self) -> None:
-        self.tidy = resident()
+        self.needed = 0  # resident after the first pass on a tidy heap, its activations' memory still kept
+        self.passes = 0  # since then
 
     def look_after(self) -> None:
-        """For between two passes, when no activations are in use: what is touched again after it costs time."""
-        library = glibc()
-        if library is not None and resident() > GROWTH * self.tidy:
+        """For between two passes, when no activations are in use. What was given back and is touched again costs time:
+        so only now and then."""
+        library, now = glibc(), resident()
+        self.needed = self.needed or now
+        self.passes += 1
+        if library is not None and self.passes >= PASSES and now > GROWTH * self.needed:
             library.malloc_trim(0)
-            self.tidy = resident()
+            self.needed = self.passes = 0
 
 
 def resident() -> int:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -263,33 +261,3 @@ def test_source_that_does_not_compile_leaves_nothing_behind(
     monkeypatch.setattr(native, "SOURCE", broken)
     assert native.library(torch.float32) is None
     assert list(fresh.iterdir()) == []
-
-
-HEAP = """
-import torch
-from training.heap import Heap, keep_memory, resident
-keep_memory()
-heap = Heap()
-kept = [torch.ones(1 << 18) for _ in range(200)]
-last = torch.ones(1 << 10)
-kept.clear()
-full = resident()
-heap.look_after()
-tidied = resident()
-heap.tidy = full
-again = [torch.ones(1 << 18) for _ in range(20)]
-again.clear()
-before = resident()
-heap.look_after()
-print(full - tidied, before - resident())
-"""
-
-
-def test_memory_that_lies_idle_is_given_back_only_when_a_process_has_outgrown_itself() -> None:
-    told = subprocess.run(
-        [sys.executable, "-c", HEAP], cwd=PROJECT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True,
-        text=True, check=True,
-    ).stdout  # fmt: skip
-    given_back, kept = map(int, told.split())
-    assert given_back > 40_000  # of 51,200 pages of 4 KiB
-    assert kept <= 0
