@@ -44,7 +44,7 @@ def measure(scratch: Path) -> tuple[float, float, Row]:
         "stage": "ppo", "policy": str(policy_folder(scratch / "policy", MIDDLE)),
         "reward": str(reward_folder(scratch / "reward", MIDDLE)), "steps": STEPS, "prompts_per_step": AT_ONCE,
         "epochs": EPOCHS, "update_kl_stop": 0, "value_warmup": 0, "sampling": {"max_new_tokens": NEW_TOKENS},
-        "learning_rate": 1e-6, "evaluate_every": 0, "checkpoint_every": 0, "micro_tokens": 2048,
+        "learning_rate": 1e-6, "evaluate_every": 0, "checkpoint_every": 0, "micro_tokens": 1536,
     }  # fmt: skip
     outcome = run_stage("ppo", run_folder(scratch / "run", config, prompts=rows))
     phases = {

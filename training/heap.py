@@ -14,7 +14,7 @@ from typing import Any, Final
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 GROWTH: Final = 1.1  # by which a process may outgrow what a pass on a tidy heap needs
-PASSES: Final = 8  # at least, between two times that memory is given back
+PASSES: Final = 3  # at least, between two times that memory is given back
 
 
 @lru_cache(1)

@@ -85,21 +85,22 @@ class Layer(Function):
     @staticmethod
     def forward(
         ctx: Any, shape: Shape, x: Tensor, cosine: Tensor, sine: Tensor, norm: Tensor, mlp_norm: Tensor,
-        *weights: Tensor | None,
+        wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, wg: Tensor, wu: Tensor, wd: Tensor, *biases: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        (wq, wk, wv, wo, wg, wu, wd), (bq, bk, bv, bo, bg, bu, bd) = weights[:7], weights[7:]
+        bq, bk, bv, bo, bg, bu, bd = biases
         dtype, length = shape.dtype, len(x)
         x = x.contiguous()
         wo, wd = wo.to(dtype), wd.to(dtype)
-        wqkv, wgu = joined((wq, wk, wv), dtype), joined((wg, wu), dtype)
+        wqkv, wgu = joined([wq, wk, wv], dtype), joined([wg, wu], dtype)
         normed, inverse = kernels.norm(x, norm, shape.eps, dtype)
-        qkv = functional.linear(normed, wqkv, joined((bq, bk, bv), dtype)).view(length, -1, 2 * cosine.shape[1])
+        qkv = functional.linear(normed, wqkv, bias_of([bq, bk, bv], dtype)).view(length, -1, 2 * cosine.shape[1])
         kernels.rotate(qkv, cosine, sine, shape.heads + shape.kv_heads)
-        seen, sums = attend(*qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], 1), shape.blocks, shape.scale)
+        query, key, value = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], 1)
+        seen, sums = attend(query, key, value, shape.blocks, shape.scale)
         middle, (normed, mlp_inverse) = kernels.add_norm(x, torch.mm(seen.flatten(1), wo.t()), bo, mlp_norm, shape.eps)
-        gate_up = functional.linear(normed, wgu, joined((bg, bu), dtype))
+        gate_up = functional.linear(normed, wgu, bias_of([bg, bu], dtype))
         out = kernels.add(middle, torch.mm(kernels.swiglu(gate_up), wd.t()), bd)
-        ctx.shape, ctx.biases = shape, [one is not None for one in weights[7:]]
+        ctx.shape, ctx.biases = shape, [one is not None for one in biases]
         ctx.sizes = [len(wq), len(wk), len(wv)]
         ctx.save_for_backward(
             x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd, inverse, qkv, seen, middle, mlp_inverse, gate_up, *sums
@@ -126,7 +127,7 @@ class Layer(Function):
         kernels.rotate(d_qkv, cosine, sine, shape.heads + shape.kv_heads, back=True)
         d_qkv = d_qkv.flatten(1)
         attention = kernels.norm_backward(mlp.x, torch.mm(d_qkv, wqkv), x, inverse, norm, learns)
-        if not learns:
+        if attention.out is None or mlp.out is None:  # frozen
             return None, attention.x, *[None] * 18
         changes = (
             *weight_gradient(d_qkv, attention.out).split(ctx.sizes), weight_gradient(mlp.cast, seen.flatten(1)),
@@ -152,20 +153,23 @@ class Norm(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        found = kernels.norm_backward(None, grad.contiguous(), *ctx.saved_tensors, ctx.needs_input_grad[1])
+        x, inverse, weight = ctx.saved_tensors
+        found = kernels.norm_backward(None, grad.contiguous(), x, inverse, weight, ctx.needs_input_grad[1])
         return found.x, found.weight, None
 
 
-def joined(parts: tuple[Tensor | None, ...], dtype: torch.dtype) -> Tensor | None:
-    """Matrices or biases that read the same numbers, one below the other; None where they are not there."""
-    there = [part for part in parts if part is not None]
-    if not there:
-        return None
-    sizes = [len(part) for part in there]
-    out = torch.empty(sum(sizes), *there[0].shape[1:], dtype=dtype)
-    for part, place in zip(there, out.split(sizes), strict=True):
+def joined(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Matrices or biases that read the same numbers, one below the other."""
+    sizes = [len(part) for part in parts]
+    out = torch.empty(sum(sizes), *parts[0].shape[1:], dtype=dtype)
+    for part, place in zip(parts, out.split(sizes), strict=True):
         place.copy_(part)
     return out
+
+
+def bias_of(parts: list[Tensor | None], dtype: torch.dtype) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return joined(there, dtype) if there else None
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
