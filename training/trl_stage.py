@@ -30,7 +30,7 @@ from training.models import (
     save_model,
 )
 from training.processes import most, wait
-from training.rundir import Run, Stopped
+from training.rundir import Run
 
 WORK: Final = "trl" + PARTIAL  # where TRL writes; what is left there by a killed process goes at the next start
 # Of the run as a whole, or, the number of tokens, forgotten by TRL where it goes on from a checkpoint
@@ -156,7 +156,7 @@ def train(
     """To the end, from the last checkpoint where there is one; the final figures. Raises Stopped after SIGTERM, with a
     checkpoint written."""
     guard = Guard(run)
-    teller = Teller(run, total, guard, beside)
+    teller = Teller(run, trainer, total, guard, beside)
     trainer.add_callback(teller)
     trainer.remove_callback(PrinterCallback)
     trainer.optimizer.register_step_pre_hook(guard)
@@ -170,8 +170,6 @@ def train(
     try:
         with run.timed("training"):
             trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-        if teller.stopped:
-            raise Stopped
         teller.tell_means(trainer.state.global_step)
         if heldout:
             with run.timed("evaluation"):
@@ -193,14 +191,15 @@ def save(run: Run[Any], model: CausalModel, chat: ChatFormat) -> None:
 class Teller(TrainerCallback):
     """Turns what TRL logs and saves into events and checkpoints of the run folder, and stops TRL when asked."""
 
-    def __init__(self, run: Run[Any], total: int, guard: Guard, beside: Beside | None = None) -> None:
+    def __init__(self, run: Run[Any], trainer: Trainer, total: int, guard: Guard, beside: Beside | None = None) -> None:
         self.run = run
+        self.trainer = trainer
         self.guard = guard
         self.total = total
         self.beside = beside
-        self.stopped = False
         self.means = Means()
         self.figures: dict[str, float] = {}
+        self._epoch_began = -1
 
     def state(self) -> dict[str, Any]:
         return {
@@ -216,19 +215,37 @@ class Teller(TrainerCallback):
         if self.beside:
             self.beside.load(state["beside"])
 
+    def on_epoch_begin(self, _args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Before the epoch draws its order. The step that comes next need not be asked: a checkpoint there would
+        hold random numbers of after the draw."""
+        self._stop_if_asked(state.global_step)
+        self._epoch_began = state.global_step
+
+    def on_step_begin(self, _args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
+        if state.global_step != self._epoch_began:
+            self._stop_if_asked(state.global_step)
+
+    def _stop_if_asked(self, step: int) -> None:
+        """Before a step, so that a signal while the last one was told, evaluated or saved costs none. Raises
+        Stopped."""
+        if most(self.run.stopping)[0]:
+            self.run.stop(step, self._save if step else None)
+
+    def _save(self, _: int) -> None:
+        trainer = self.trainer
+        trainer._save_checkpoint(trainer.model, trial=None)
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step, minutes = state.global_step, self.run.config.minutes
         self.run.progress(step, self.total, "learning")
         verdict = self.beside.after(step, self.figures) if self.beside else ""
         if step >= self.total:
             return
-        stop, late = most(self.run.stopping, bool(minutes) and self.run.elapsed() > 60 * minutes)
         if verdict:
             self.run.warn(f"stopped at step {step}: {verdict}", step)
-            control.should_training_stop = True
-        elif stop:
-            self.stopped = control.should_save = control.should_training_stop = True
-        elif late:
+        late = most(bool(minutes) and self.run.elapsed() > 60 * minutes)[0]
+        if verdict or late:
             control.should_training_stop = True
 
     def on_log(
@@ -269,3 +286,4 @@ class Teller(TrainerCallback):
                     save_state(folder, self.state())
             shutil.rmtree(written)
         wait()
+        self.run.saved = state.global_step

@@ -74,6 +74,7 @@ class Case:
         return "output" if self.stage in {"corpus", "sample", "evaluate"} else "model"
 
 
+HEARD: Data = {"demonstrations": DEMONSTRATIONS, "heldout": DEMONSTRATIONS[:2]}
 RANKED: Data = {"rankings": rankings(24, 1), "heldout": rankings(4, 2)}
 ASKED: Data = {"prompts": prompts(10), "heldout": prompts(3)}
 SFT = {"epochs": 3, "batch_tokens": 64, "micro_tokens": 64, "learning_rate": 0.01, "max_tokens": 64, **RARELY}
@@ -108,8 +109,8 @@ CASES: dict[str, Case] = {
         },
         {"corpus": CORPUS, "heldout": CORPUS[:3]},
     ),
-    "sft": Case("sft", {"base": "GPT2", **SFT}, {"demonstrations": DEMONSTRATIONS, "heldout": DEMONSTRATIONS[:2]}),
-    "sft-lora": Case("sft", {"base": "POLICY", **SFT, **LORA}, {"demonstrations": DEMONSTRATIONS}),
+    "sft": Case("sft", {"base": "GPT2", **SFT}, HEARD),
+    "sft-lora": Case("sft", {"base": "POLICY", **SFT, **LORA}, HEARD),
     "reward": Case("reward", {**REWARD, "ties": "davidson"}, RANKED),
     "reward-lora": Case("reward", {**REWARD, **LORA}, RANKED),
     "ppo": Case("ppo", {"policy": "POLICY", **PPO, "ptx_weight": 0.1, "batch_tokens": 64}, {**ASKED, "corpus": CORPUS}),
@@ -218,6 +219,22 @@ def at_work(number: int, how: signal.Signals) -> Callable[[], None]:
                 os.kill(os.getpid(), how)
 
         Run.progress = tell  # type: ignore[method-assign]
+
+    return arm
+
+
+def at_telling(step: int, how: signal.Signals) -> Callable[[], None]:
+    """Sends this process a signal as it tells a step's figures: the step is over, the next one has not begun."""
+
+    def arm() -> None:
+        metric = Run.metric
+
+        def tell(run: Run[Any], at: int, values: dict[str, float]) -> None:
+            metric(run, at, values)
+            if at == step:
+                os.kill(os.getpid(), how)
+
+        Run.metric = tell  # type: ignore[method-assign]
 
     return arm
 
@@ -372,12 +389,25 @@ def test_asked_to_stop_it_goes_on_from_where_it_was(
     assert_the_same(folder, alone(name))
 
 
+@pytest.mark.parametrize("step", [RARELY["log_every"] * 2, RARELY["evaluate_every"]])
+@pytest.mark.parametrize("name", some(LEARNING, "dpo"))
+def test_asked_to_stop_between_two_steps_it_takes_no_other(
+    name: str, step: int, models: dict[str, str], alone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = new_run(tmp_path / "run", name, models)
+    assert in_fork(folder, at_telling(step, signal.SIGTERM)) == STOPPED, log(folder)
+    assert checkpoints(folder)[-1] == step
+    assert in_fork(folder) == 0, log(folder)
+    assert_the_same(folder, alone(name))
+
+
 @pytest.mark.parametrize("name", some(CASES, "reward pretrain"))
 def test_asked_to_stop_before_its_first_step_it_begins_when_started_again(
     name: str, models: dict[str, str], alone: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = new_run(tmp_path / "run", name, models)
     assert in_fork(folder, at_write(1, signal.SIGTERM, "/data/")) == STOPPED, log(folder)
+    assert not any(steps_told(events(folder)))
     assert in_fork(folder) == 0, log(folder)
     assert_the_same(folder, alone(name))
 
@@ -418,7 +448,7 @@ def test_asked_to_stop_while_a_checkpoint_is_written_it_is_written_whole(
 ) -> None:
     folder = new_run(tmp_path / "run", name, models)
     assert in_fork(folder, at_write(3, signal.SIGTERM, SECOND)) == STOPPED, log(folder)
-    assert 2 * EVERY in checkpoints(folder)
+    assert checkpoints(folder)[-1] == 2 * EVERY
     assert len(events(folder, "checkpoint")) == len({event["folder"] for event in events(folder, "checkpoint")})
     assert in_fork(folder) == 0, log(folder)
     assert_the_same(folder, alone(name))
