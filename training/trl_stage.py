@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.chatformat import ChatFormat
-from training.contract import MODEL, LoopSettings
+from training.contract import MODEL, InputError, LoopSettings, RankingRow
 from training.folder import PARTIAL
 from training.launch import world
 from training.loop import Learner, Means, load_state, raise_if_diverged, save_state, schedule
@@ -23,6 +24,7 @@ from training.model_checks import check_vocabulary
 from training.models import (
     CausalModel,
     Compute,
+    about,
     context_of,
     load_causal,
     load_tokenizer,
@@ -38,24 +40,60 @@ NOT_TOLD: Final = {"epoch", "total_flos", "num_tokens", "eval_num_tokens"}
 TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
 
 
-class Policy(NamedTuple):
-    """What learns, and what it is held to: a frozen copy, or none where only an adapter learns over the base."""
-
-    compute: Compute
-    chat: ChatFormat
-    model: CausalModel
-    reference: CausalModel | None
-    most: int  # tokens of prompt and reply
+Example = dict[str, Any]
 
 
-def load_policy(run: Run[Any]) -> Policy:
+def learn_from_rankings(
+    run: Run[Any],
+    encode: Callable[[Sequence[RankingRow], ChatFormat, int], list[Example]],
+    trainer_of: Callable[..., Trainer],
+    arguments_of: Callable[..., TrainingArguments],
+    *,
+    count: Callable[[Sequence[Example]], dict[str, int]],
+    least: int = 1,
+    **settings: float,
+) -> None:
+    """The whole of a stage that learns a policy from rankings: encode(rows, chat, tokens) makes the examples, as token
+    ids, `count` says how many of each kind there are, `least` go into a pass, and `settings` are TRL's own."""
     config = run.config
+    rows = run.rows("rankings", RankingRow, config.min_rows)
+    heldout_rows = run.rows("heldout", RankingRow)
     compute = prepare(run)
     chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
     model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=1)
     check_vocabulary(chat, model, config.policy)
-    reference = None if isinstance(model, PeftModel) else load_causal(config.policy, compute)
-    return Policy(compute, chat, model, reference, min(config.max_tokens, context_of(model)))
+    room = min(config.max_tokens, context_of(model))
+    learned, heldout = encode(rows, chat, room), encode(heldout_rows, chat, room)
+    counts, heldout_counts = count(learned), count(heldout)
+    if not all(counts.values()):
+        raise InputError(
+            f"{run.stage}: no ranking puts one reply above another, so there is nothing to learn", code="no_data"
+        )
+    steps = steps_of([length_of(one) for one in learned], config)
+    steps = steps._replace(micro=max(least, steps.micro))
+    trainer = trainer_of(
+        model=model,
+        ref_model=None if isinstance(model, PeftModel) else load_causal(config.policy, compute),
+        args=arguments_of(**arguments(run, compute, steps, heldout=bool(heldout)), **settings, max_length=None),
+        train_dataset=Dataset.from_list(learned),
+        eval_dataset=Dataset.from_list(heldout) if heldout else None,
+        processing_class=chat.tokenizer,
+        optimizers=optimizers(model, config, compute, steps.total),
+    )
+    figures = train(run, trainer, steps.total, heldout=bool(heldout))
+    save(run, model, chat)
+    run.finish(
+        figures,
+        counts={"rankings": len(rows), **counts, "heldout": len(heldout_rows)}
+        | {f"heldout_{name}": n for name, n in heldout_counts.items()},
+        model=about(model),
+    )
+
+
+def length_of(example: Example) -> int:
+    """Tokens of the two sequences of an example, the prompt with one reply and another, padded to the longer one."""
+    replies = [len(ids) for name, ids in example.items() if name.endswith("_ids") and name != "prompt_ids"]
+    return 2 * (len(example["prompt_ids"]) + max(replies))
 
 
 class Steps(NamedTuple):
