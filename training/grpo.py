@@ -37,6 +37,7 @@ from training.rollouts import (
     prompts_of_step,
     sample_replies,
     score_replies,
+    warn_of_long_prompts,
 )
 from training.rundir import Run
 from training.trl_stage import TRL_REFERENCE, Steps, arguments, optimizers, save, train
@@ -70,6 +71,7 @@ def main(run: Run[GRPOSettings]) -> None:
             f"grpo: {too_long} of {len(rows)} prompts are longer than {room} tokens; raise max_prompt_tokens",
             code="too_few_rows",
         )
+    warn_of_long_prompts(run, too_long, len(rows), room)
     longest = max(len(prompt.ids) for prompt in prompts) + config.sampling.max_new_tokens
     micro = largest_divisor(replies, config.micro_tokens // longest)
     steps = Steps(micro, replies // micro, config.steps)
