@@ -149,7 +149,7 @@ def measure_demonstrations(
 ) -> None:
     """The loss on what the assistant says, nats a token."""
     most = min(config.max_tokens, context_of(policy.model))
-    kept, encoded = encode(policy.chat, rows, most)
+    kept, encoded, _ = encode(policy.chat, rows, most)
     report.counts |= {"demonstrations": len(kept), "demonstrations/left_out": len(rows) - len(kept)}
     if encoded:
         found = mean_figures(
