@@ -200,7 +200,7 @@ def tiny_model(kind: str, seed: int = 0, **changed: Any) -> PreTrainedModel:
     architecture adds to the common sum can be seen."""
     torch.manual_seed(seed)
     tokenizer = toy_tokenizer()
-    shape = {name: value for name, value in ARCHITECTURES[kind].items() if value is not None}
+    shape = {name: value for name, value in ARCHITECTURES.get(kind, {}).items() if value is not None}
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer), **special, **shape, **changed})
     model = AutoModelForCausalLM.from_config(config)
