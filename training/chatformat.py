@@ -42,6 +42,10 @@ def plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return copy
 
 
+class Rewritten(InputError):
+    """The chat template renders earlier turns otherwise once later ones follow them."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Token ids of a conversation; `mask` is true on what the assistant says, its stop token included."""
@@ -136,8 +140,18 @@ class ChatFormat:
         return self.last(Encoded(prompt, [False] * len(prompt)), most).ids
 
     def conversation(self, messages: list[Turn]) -> Encoded:
-        """All turns; every assistant turn with its stop token is in the mask."""
+        """All turns; every assistant turn with its stop token is in the mask. Raises Rewritten where they cannot be
+        rendered together as each was rendered when it was said."""
         return self._turns(messages) if self._own else self._foreign_turns(messages)
+
+    def lessons(self, messages: list[Turn]) -> list[Encoded]:
+        """What the assistant learns from a conversation: all its turns in one or, where the template rewrites earlier
+        turns, each in one that ends with it, alone in the mask and after what is rendered when it is to be said."""
+        try:
+            return [self.conversation(messages)]
+        except Rewritten:
+            ends = [i + 1 for i, turn in enumerate(messages) if turn.role == "assistant"]
+            return [self._foreign_turns(messages[:end], last_only=True) for end in ends]
 
     def decode(self, ids: list[int]) -> str:
         """The text of a reply, up to and without its stop token."""
@@ -178,10 +192,12 @@ class ChatFormat:
         before = self._render(messages[:i], open_turn=True)
         through = self._render(messages[: i + 1], open_turn=False)
         ended = through.rstrip()
-        if not text.startswith(ended) or not through.startswith(before):
+        if not text.startswith(ended):
+            raise Rewritten("the model's chat template rewrites earlier turns", code="no_chat_template")
+        if not through.startswith(before):
             raise InputError(
-                "the model's chat template rewrites earlier turns, so what the assistant said cannot be told "
-                "apart; take another base model, or conversations with one reply",
+                "the model's chat template does not put a reply behind the prompt that asks for it, so what the "
+                "assistant said cannot be told apart; take another base model",
                 code="no_chat_template",
             )
         return len(before), max(len(before), len(ended))

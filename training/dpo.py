@@ -12,13 +12,10 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from training.chatformat import ChatFormat
-from training.contract import DPOSettings, InputError, RankingRow
-from training.models import about
+from training.contract import DPOSettings, RankingRow
 from training.preference import comparisons_of
 from training.rundir import Run
-from training.trl_stage import arguments, load_policy, optimizers, save, steps_of, train
-
-Pair = dict[str, list[int]]
+from training.trl_stage import Example, learn_from_rankings
 
 
 class PairTrainer(DPOTrainer):
@@ -29,38 +26,12 @@ class PairTrainer(DPOTrainer):
 
 
 def main(run: Run[DPOSettings]) -> None:
-    config = run.config
-    rows = run.rows("rankings", RankingRow, config.min_rows)
-    heldout_rows = run.rows("heldout", RankingRow)
-    compute, chat, model, reference, most = load_policy(run)
-    pairs, heldout = pairs_of(rows, chat, most), pairs_of(heldout_rows, chat, most)
-    if not pairs:
-        raise InputError("dpo: no ranking puts one reply above another, so there is nothing to learn", code="no_data")
-    steps = steps_of([length_of(pair) for pair in pairs], config)
-    trainer = PairTrainer(
-        model=model,
-        ref_model=reference,
-        args=DPOConfig(**arguments(run, compute, steps, heldout=bool(heldout)), beta=config.beta, max_length=None),
-        train_dataset=Dataset.from_list(pairs),
-        eval_dataset=Dataset.from_list(heldout) if heldout else None,
-        processing_class=chat.tokenizer,
-        optimizers=optimizers(model, config, compute, steps.total),
-    )
-    figures = train(run, trainer, steps.total, heldout=bool(heldout))
-    save(run, model, chat)
-    run.finish(
-        figures,
-        counts={
-            "rankings": len(rows),
-            "pairs": len(pairs),
-            "heldout": len(heldout_rows),
-            "heldout_pairs": len(heldout),
-        },
-        model=about(model),
+    learn_from_rankings(
+        run, pairs_of, PairTrainer, DPOConfig, count=lambda pairs: {"pairs": len(pairs)}, beta=run.config.beta
     )
 
 
-def pairs_of(rows: Sequence[RankingRow], chat: ChatFormat, most: int) -> list[Pair]:
+def pairs_of(rows: Sequence[RankingRow], chat: ChatFormat, most: int) -> list[Example]:
     """Every comparison that a person decided, as tokens; ties and rankings without weight say nothing to DPO."""
     pairs = []
     for row in rows:
@@ -73,8 +44,3 @@ def pairs_of(rows: Sequence[RankingRow], chat: ChatFormat, most: int) -> list[Pa
             room = most - max(len(chosen), len(rejected))
             pairs.append({"prompt_ids": prompt[-room:] if room else [], "chosen_ids": chosen, "rejected_ids": rejected})
     return [pair for pair in pairs if pair["prompt_ids"]]
-
-
-def length_of(pair: Pair) -> int:
-    """Tokens of both sequences, padded to the longer one."""
-    return 2 * (len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"])))

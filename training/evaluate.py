@@ -35,7 +35,17 @@ from training.models import CausalModel, Compute, context_of, load_causal, load_
 from training.packing import text_batch
 from training.preference import comparisons_of
 from training.pretrain import bits_per_byte
-from training.rollouts import Prompt, Scorer, encode_prompts, load_scorer, prompt_room, sample_replies, score_replies
+from training.rollouts import (
+    Prompt,
+    Scorer,
+    encode_prompts,
+    load_scorer,
+    long_prompt_counts,
+    prompt_room,
+    sample_replies,
+    score_replies,
+    warn_of_long_prompts,
+)
 from training.rundir import Run
 from training.sft import encode, examples, weighted_loss
 from training.statistics import Interval, clustered_mean, clustered_share, wins
@@ -139,7 +149,7 @@ def measure_demonstrations(
 ) -> None:
     """The loss on what the assistant says, nats a token."""
     most = min(config.max_tokens, context_of(policy.model))
-    kept, encoded = encode(policy.chat, rows, most)
+    kept, encoded, _ = encode(policy.chat, rows, most)
     report.counts |= {"demonstrations": len(kept), "demonstrations/left_out": len(rows) - len(kept)}
     if encoded:
         found = mean_figures(
@@ -195,16 +205,17 @@ def compare_replies(
 ) -> None:
     """Replies of the policy and, on the same random numbers, of the baseline: scores, wins, lengths, KL."""
     speakers = {"policy": policy} | ({"baseline": baseline} if baseline else {})
-    kept = fitting(run, report, speakers, rows)
+    kept, room = fitting(run, report, speakers, rows)
     ids = [row.id for row in kept]
     scores: dict[str, list[float]] = {}
+    prompts: dict[str, list[Prompt]] = {}
     replies: dict[str, list[Completion]] = {}
     for name, speaker in speakers.items():
         run.progress(len(replies), len(speakers), f"{name} replies")
         with run.timed(f"{name} replies"):
-            prompts, replies[name] = speak(run, speaker, kept)
+            prompts[name], replies[name] = speak(run, speaker, kept, room)
             if scorer:
-                scores[name] = score_replies(scorer, prompts, replies[name]).tolist()
+                scores[name] = score_replies(scorer, prompts[name], replies[name]).tolist()
                 report.take(f"{name}_reward", clustered_mean(scores[name], ids))
         report.metrics[f"{name}_length"] = sum(len(c.tokens) for c in replies[name]) / len(kept)
         report.metrics[f"{name}_ended"] = sum(c.finish == "stop" for c in replies[name]) / len(kept)
@@ -216,7 +227,7 @@ def compare_replies(
             report.take("win_rate", clustered_share(wins(scores["policy"], scores["baseline"]), ids))
         if policy.chat.tokenizer.get_vocab() == baseline.chat.tokenizer.get_vocab():
             with run.timed("kl"):
-                kl = kl_to(baseline, encode_prompts(kept, policy.chat, 1 << 30)[0], replies["policy"], compute)
+                kl = kl_to(baseline, prompts["policy"], replies["policy"], compute)
             report.take("kl", clustered_mean(kl, ids))
         else:
             run.warn("policy and baseline have different tokenizers, so there is no KL between them")
@@ -227,29 +238,32 @@ def compare_replies(
 
 def fitting(
     run: Run[EvaluateSettings], report: Report, speakers: dict[str, Speaker], rows: Sequence[PromptRow]
-) -> list[PromptRow]:
-    """The prompts that leave every speaker room for a full reply. Raises InputError where there is none."""
-    kept = list(rows)
-    for speaker in speakers.values():
-        context = context_limit(unwrap(speaker.model).config.get_text_config())
-        room = prompt_room(context, 1 << 30, run.config.sampling.max_new_tokens)
-        kept = [prompt.row for prompt in encode_prompts(kept, speaker.chat, room)[0]]
-    report.counts |= {"prompts": len(kept), "prompts/left_out": len(rows) - len(kept)}
+) -> tuple[list[PromptRow], int]:
+    """The prompts to answer, and the most tokens of one that leave every speaker room for a full reply. Raises
+    InputError where there is none."""
+    config = run.config
+    contexts = [context_limit(unwrap(speaker.model).config.get_text_config()) for speaker in speakers.values()]
+    room = prompt_room(min(contexts), 1 << 30, config.sampling.max_new_tokens)
+    fit = [row for row in rows if all(len(speaker.chat.prompt(row.messages)) <= room for speaker in speakers.values())]
+    too_long = len(rows) - len(fit)
+    warn_of_long_prompts(run, too_long, len(rows), room)
+    kept = list(rows) if config.long_prompts == "cut_left" else fit
+    counts = long_prompt_counts(too_long, config.long_prompts)
+    report.counts |= {"prompts": len(kept)} | {f"prompts/{name}": count for name, count in counts.items()}
     if not kept:
         raise InputError(
-            f"evaluate: all {len(rows)} prompts are too long for the model's context; shorten max_new_tokens",
+            f"evaluate: all {len(rows)} prompts are too long for the model's context; shorten max_new_tokens, or set "
+            "long_prompts to cut_left",
             code="no_data",
         )
-    if len(kept) < len(rows):
-        run.warn(f"{len(rows) - len(kept)} of {len(rows)} prompts are left out: they are too long for the context")
-    return kept
+    return kept, room
 
 
 def speak(
-    run: Run[EvaluateSettings], speaker: Speaker, rows: Sequence[PromptRow]
+    run: Run[EvaluateSettings], speaker: Speaker, rows: Sequence[PromptRow], room: int
 ) -> tuple[list[Prompt], list[Completion]]:
-    """The speaker's reply to each prompt."""
-    prompts, _ = encode_prompts(rows, speaker.chat, context_of(speaker.model))
+    """The speaker's reply to each prompt, in at most `room` tokens."""
+    prompts, _ = encode_prompts(rows, speaker.chat, room, run.config.long_prompts)
     engine = Engine(
         speaker.model, speaker.chat.tokenizer, slots=min(run.config.slots, len(prompts)), live=False,
         stop_ids=speaker.chat.stop_ids,

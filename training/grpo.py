@@ -21,6 +21,7 @@ from training.contract import GRPOSettings, InputError, PromptRow
 from training.engine import Completion, Engine
 from training.forward import Forward
 from training.heldout import Divergence, Heldout
+from training.launch import rank, world
 from training.loop import due
 from training.model_checks import check_vocabulary
 from training.models import CausalModel, Compute, about, adapter_base, load_causal, load_tokenizer, prepare
@@ -37,6 +38,7 @@ from training.rollouts import (
     prompts_of_step,
     sample_replies,
     score_replies,
+    warn_of_long_prompts,
 )
 from training.rundir import Run
 from training.trl_stage import TRL_REFERENCE, Steps, arguments, optimizers, save, train
@@ -54,13 +56,19 @@ def main(run: Run[GRPOSettings]) -> None:
             "sampling.temperature: 0 gives the same reply every time, so there is nothing to compare; take 1",
             code="config_invalid",
         )
+    replies = config.prompts_per_step * config.samples_per_prompt
+    if replies % world():
+        raise InputError(
+            f"prompts_per_step: a step's {replies} replies cannot be shared evenly by {world()} processes; take a "
+            "multiple",
+            code="config_invalid",
+        )
     compute = prepare(run)
     tokenizer = load_tokenizer(config.policy, run)
     chat = ChatFormat(tokenizer, config.policy)
     scorer, _ = load_scorer(config.reward, compute, config.pessimism)
     model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=int(config.beta > 0))
     check_vocabulary(chat, model, config.policy)
-    replies = config.prompts_per_step * config.samples_per_prompt
     engine = Engine(model, tokenizer, slots=min(replies, SLOTS), stop_ids=chat.stop_ids, dtype=compute.dtype)
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
     prompts, too_long = encode_prompts(rows, chat, room, config.long_prompts)
@@ -70,9 +78,10 @@ def main(run: Run[GRPOSettings]) -> None:
             f"grpo: {too_long} of {len(rows)} prompts are longer than {room} tokens; raise max_prompt_tokens",
             code="too_few_rows",
         )
+    warn_of_long_prompts(run, too_long, len(rows), room)
     longest = max(len(prompt.ids) for prompt in prompts) + config.sampling.max_new_tokens
-    micro = largest_divisor(replies, config.micro_tokens // longest)
-    steps = Steps(micro, replies // micro, config.steps)
+    micro = largest_divisor(replies // world(), config.micro_tokens // longest)
+    steps = Steps(micro, replies // world() // micro, config.steps)
     rollouts = Rollouts(engine, scorer, prompts, config)
     trainer = GRPOTrainer(
         model=model,
@@ -101,7 +110,8 @@ def main(run: Run[GRPOSettings]) -> None:
     last = int(figures["steps"])
     held.evaluate(last)
     kept = held.keep_best(last)
-    held.write_frontier()
+    if run.main:
+        held.write_frontier()
     save(run, model, chat)
     heldout_counts = long_prompt_counts(heldout_too_long, config.long_prompts)
     run.finish(
@@ -116,8 +126,9 @@ def main(run: Run[GRPOSettings]) -> None:
 
 
 class Rollouts:
-    """Gives TRL replies, with the log-probabilities and scores that it computes with. Which prompts a step takes we say
-    ourselves, as in PPO, so that a resumed run sees what it would have seen; TRL's own choice is passed over."""
+    """Gives TRL replies, with the log-probabilities and scores that it computes with; of several processes each gets
+    its share, in the order in which TRL puts the shares together. Which prompts a step takes we say ourselves, as in
+    PPO, so that a resumed run sees what it would have seen; TRL's own choice is passed over."""
 
     def __init__(self, engine: Engine, scorer: Scorer, prompts: list[Prompt], config: GRPOSettings) -> None:
         self.engine, self.scorer, self.prompts, self.config = engine, scorer, prompts, config
@@ -132,11 +143,13 @@ class Rollouts:
         self.figures = reply_figures(completions)
         sampled = Sampled(asked, completions, score_replies(self.scorer, asked, completions))
         scores = sampled.scores + shaping_of(self.shaping, sampled.conversations, sampled.texts)
+        share = len(asked) // world()
+        own = slice(rank() * share, (rank() + 1) * share)
         return {
-            "prompt_ids": [prompt.ids for prompt in asked],
-            "completion_ids": [completion.tokens for completion in completions],
-            "logprobs": [completion.logprobs for completion in completions],
-            "score": scores.tolist(),
+            "prompt_ids": [prompt.ids for prompt in asked[own]],
+            "completion_ids": [completion.tokens for completion in completions[own]],
+            "logprobs": [completion.logprobs for completion in completions[own]],
+            "score": scores[own].tolist(),
         }
 
 

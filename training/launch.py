@@ -14,6 +14,7 @@ SEVERAL: Final = (
     "ppo",
     "dpo",
     "kto",
+    "grpo",
 )  # stages that several processes can compute together
 SHARDED: Final = ("pretrain", "sft", "reward", "ppo")  # those of them whose model can lie in parts
 

@@ -16,7 +16,14 @@ from training.model_checks import check_vocabulary
 from training.models import CausalModel, about, context_of, load_tokenizer, prepare, save_model
 from training.policies import check_sampling, drop_reference, load_policies
 from training.ptx import PretrainingMix
-from training.rollouts import Prompt, encode_prompts, load_scorer, long_prompt_counts, prompt_room
+from training.rollouts import (
+    Prompt,
+    encode_prompts,
+    load_scorer,
+    long_prompt_counts,
+    prompt_room,
+    warn_of_long_prompts,
+)
 from training.rundir import Run
 from training.trainer import Trainer
 from training.update import Updater
@@ -95,9 +102,7 @@ def usable_prompts(
             "long_prompts to cut_left",
             code="too_few_rows",
         )
-    if too_long:
-        what = "are left out" if run.config.long_prompts == "drop" else "lose their beginning"
-        run.warn(f"{too_long} of {len(rows)} prompts {what}: they are longer than {room} tokens")
+    warn_of_long_prompts(run, too_long, len(rows), room)
     return prompts, too_long
 
 

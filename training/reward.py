@@ -40,7 +40,7 @@ from training.rundir import Run
 TIES_RATE = 1e-2  # of Davidson's one parameter, which begins near its place
 PEOPLE_RATE = 5e-2  # of the logarithms of reliabilities, which may have far to go
 MEAN_OVER = 65_536  # tokens
-FIGURES = "figures.json"  # of an ensemble's member, while the others are trained
+FIGURES = "figures.json"  # of an ensemble's member and the clock after it, while the others are trained
 
 
 class RankingBatch(NamedTuple):
@@ -165,6 +165,7 @@ def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, 
     places = [run.folder / member_name(member) for member in range(config.ensemble)]
     for member, place in enumerate(places):
         if gathered(place.exists())[0]:
+            run.go_on_after(json.loads((place / FIGURES).read_text())[2])
             continue
         one = learn(run, lesson, member)
         if one.found:
@@ -173,7 +174,7 @@ def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, 
         if run.main:
             with run.writing(place.name) as folder:
                 save_reward(one.model, lesson.chat.tokenizer, folder, one.kept | known)
-                (folder / FIGURES).write_text(json.dumps([one.figures, one.described]))
+                (folder / FIGURES).write_text(json.dumps([one.figures, one.described, run.spent()]))
         wait()
     told = [json.loads((place / FIGURES).read_text()) for place in places]
     if run.main:
@@ -182,8 +183,8 @@ def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, 
                 into = folder / member_name(member) if member else folder
                 shutil.copytree(place, into, ignore=shutil.ignore_patterns(FIGURES), dirs_exist_ok=True)
     wait()
-    means = {name: sum(figures[name] for figures, _ in told) / len(told) for name in told[0][0]}
-    means |= {name: sum(figures[name] for figures, _ in told) for name in ("steps", "skipped")}
+    means = {name: sum(figures[name] for figures, *_ in told) / len(told) for name in told[0][0]}
+    means |= {name: sum(figures[name] for figures, *_ in told) for name in ("steps", "skipped")}
     return means, told[0][1] | {"members": config.ensemble}
 
 

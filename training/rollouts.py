@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from training.models import Compute
 from training.processes import spread
 from training.reward_model import RewardModel, load_members
 from training.rewards import PREFIX, find_reward_function
+from training.rundir import Run
 
 Scorer = Callable[[Sequence[Sequence[Turn]], Sequence[str]], list[float]]
 
@@ -68,6 +69,13 @@ def long_prompt_counts(too_long: int, long_prompts: LongPrompts) -> dict[str, in
     """How many prompts were left out and how many were cut, for result.json."""
     cut = long_prompts == "cut_left"
     return {"left_out/too_long": 0 if cut else too_long, "cut/too_long": too_long if cut else 0}
+
+
+def warn_of_long_prompts(run: Run[Any], too_long: int, count: int, most: int) -> None:
+    """Tell what happens to the prompts, of `count`, that are longer than `most` tokens, where there are any."""
+    if too_long:
+        what = "are left out" if run.config.long_prompts == "drop" else "lose their beginning"
+        run.warn(f"{too_long} of {count} prompts {what}: they are longer than {most} tokens")
 
 
 def prompt_room(context: int, max_prompt_tokens: int, max_new_tokens: int) -> int:

@@ -211,6 +211,14 @@ class Run(Generic[S]):
         """Seconds of work on this run, those before a resume included."""
         return self._before + self._clock() - self._opened
 
+    def spent(self) -> dict[str, Any]:
+        """The time of work on this run, for whoever goes on with it."""
+        return {"seconds": self.seconds, "elapsed": self.elapsed()}
+
+    def go_on_after(self, spent: dict[str, Any]) -> None:
+        """Count what an earlier process has `spent`, too."""
+        self.seconds, self._before = dict(spent["seconds"]), spent["elapsed"]
+
     # ------------------------------------------------------------------------------------------ stopping and resuming
 
     def stop_if_asked(self, step: int = 0, save: Callable[[int], None] | None = None) -> None:
@@ -234,8 +242,7 @@ class Run(Generic[S]):
                 "step": step,
                 "config": self._lasting_config(),
                 "data": self._data_fingerprint(),
-                "seconds": self.seconds,
-                "elapsed": self.elapsed(),
+                **self.spent(),
                 "files": sizes(folder),
             }
             (folder / STATE).write_text(json.dumps(state))
@@ -267,8 +274,7 @@ class Run(Generic[S]):
             except (OSError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
                 self.warn(f"{folder.name} cannot be read and is passed over: {error}")
                 continue
-            self.seconds = dict(state["seconds"])
-            self._before = state["elapsed"]
+            self.go_on_after(state)
             self._first = state["step"] + 1
             self.saved = int(state["step"])
             return self.saved

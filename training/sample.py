@@ -17,7 +17,15 @@ from training.engine import Completion, Engine, Request, SamplingParams, seed_of
 from training.folder import write_aside
 from training.model_checks import check_vocabulary
 from training.models import about, load_causal, load_tokenizer, prepare
-from training.rollouts import Prompt, Scorer, encode_prompts, load_scorer, long_prompt_counts, prompt_room
+from training.rollouts import (
+    Prompt,
+    Scorer,
+    encode_prompts,
+    load_scorer,
+    long_prompt_counts,
+    prompt_room,
+    warn_of_long_prompts,
+)
 from training.rundir import Run
 
 PROGRESS: Final = "samples.jsonl"  # replies so far, in the run folder; a killed run goes on from here
@@ -45,9 +53,7 @@ def main(run: Run[SampleSettings]) -> None:
     prompts, too_long = encode_prompts(rows, chat, room, config.long_prompts)
     if not prompts:
         raise InputError(f"all {too_long} prompts are longer than {room} tokens", code="prompts_too_long")
-    if too_long:
-        what = "are left out" if config.long_prompts == "drop" else "lose their beginning"
-        run.warn(f"{too_long} prompts are longer than {room} tokens and {what}")
+    warn_of_long_prompts(run, too_long, len(rows), room)
 
     progress = Progress(run.folder / PROGRESS, fingerprint(run))
     size = max(1, AT_ONCE * config.slots // config.replies)

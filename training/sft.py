@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
@@ -42,8 +42,8 @@ def main(run: Run[SFTSettings]) -> None:
     most = min(settings.max_tokens, context_of(model))
 
     with run.timed("tokenizing"):
-        kept, learned = encode(chat, rows, most)
-        _, measured = encode(chat, heldout, most)
+        kept, learned, by_turn = encode(chat, rows, most)
+        measured = encode(chat, heldout, most).examples
     why = left_out(chat, rows, most) if len(kept) < len(rows) else ""
     if len(kept) < settings.min_rows:
         raise InputError(
@@ -53,6 +53,11 @@ def main(run: Run[SFTSettings]) -> None:
         )
     if why:
         run.warn(f"{len(rows) - len(kept)} demonstrations are left out; {why}")
+    if by_turn:
+        run.warn(
+            f"the model's chat template rewrites earlier turns: {by_turn} demonstrations are learned turn by turn, "
+            "each turn after what the template makes of those before it"
+        )
     shown = (heldout or rows)[:SAMPLES]
 
     def loss(batch: TextBatch) -> Sums:
@@ -87,30 +92,40 @@ def main(run: Run[SFTSettings]) -> None:
     if run.main:
         with run.writing(MODEL) as folder:
             save_model(model, tokenizer, folder, chat.stop_ids)
-    run.finish(figures, counts=count(rows, heldout, kept, learned), model=about(model))
+    run.finish(figures, counts=count(rows, heldout, kept, learned) | {"turn_by_turn": by_turn}, model=about(model))
 
 
 Weighted = tuple[Encoded, float]
 
 
-def encode(chat: ChatFormat, rows: list[DemonstrationRow], most: int) -> tuple[list[DemonstrationRow], list[Weighted]]:
-    """The rows that can be learned from, and their tokens with their weights, cut from the left to `most` tokens."""
-    kept, encoded = [], []
+class Lessons(NamedTuple):
+    rows: list[DemonstrationRow]  # that can be learned from
+    examples: list[Weighted]  # their tokens with their weights
+    by_turn: int  # rows of several examples, one for each turn of the assistant
+
+
+def encode(chat: ChatFormat, rows: list[DemonstrationRow], most: int) -> Lessons:
+    """The examples are cut from the left to `most` tokens. A token weighs as much as its row whether the row is one
+    example or several."""
+    kept: list[DemonstrationRow] = []
+    encoded: list[Weighted] = []
+    by_turn = 0
     for row in rows:
-        conversation = chat.conversation(row.messages)
-        if not unusable(row, conversation, most):
+        lessons = chat.lessons(row.messages)
+        if not unusable(row, lessons[-1], most):
             kept.append(row)
-            encoded.append((chat.last(conversation, most), row.weight))
-    return kept, encoded
+            by_turn += len(lessons) > 1
+            encoded += [(chat.last(one, most), row.weight) for one in lessons if last_reply(one.mask) < most]
+    return Lessons(kept, encoded, by_turn)
 
 
-def unusable(row: DemonstrationRow, conversation: Encoded, most: int) -> str:
-    """Why nothing can be learned from the row; empty where something can."""
+def unusable(row: DemonstrationRow, lesson: Encoded, most: int) -> str:
+    """Why nothing can be learned from the row, of which this is the last or only lesson; empty where something can."""
     if row.weight == 0:
         return "its weight is 0"
-    if not row.messages[-1].content.strip() or not any(conversation.mask):
+    if not row.messages[-1].content.strip() or not any(lesson.mask):
         return "its last reply is empty"
-    if last_reply(conversation.mask) >= most:
+    if last_reply(lesson.mask) >= most:
         return f"its last reply alone is longer than {most} tokens"
     return ""
 
@@ -118,7 +133,7 @@ def unusable(row: DemonstrationRow, conversation: Encoded, most: int) -> str:
 def left_out(chat: ChatFormat, rows: list[DemonstrationRow], most: int) -> str:
     """The first row that cannot be used, by its id, and why; empty where all can."""
     for row in rows:
-        if why := unusable(row, chat.conversation(row.messages), most):
+        if why := unusable(row, chat.lessons(row.messages)[-1], most):
             return f"the first is {row.id}: {why}"
     return ""
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.chatformat import ChatFormat
-from training.contract import MODEL, LoopSettings
+from training.contract import MODEL, InputError, LoopSettings, RankingRow
 from training.folder import PARTIAL
 from training.launch import world
 from training.loop import Learner, Means, load_state, raise_if_diverged, save_state, schedule
@@ -23,6 +24,7 @@ from training.model_checks import check_vocabulary
 from training.models import (
     CausalModel,
     Compute,
+    about,
     context_of,
     load_causal,
     load_tokenizer,
@@ -30,7 +32,7 @@ from training.models import (
     save_model,
 )
 from training.processes import most, wait
-from training.rundir import Run, Stopped
+from training.rundir import Run
 
 WORK: Final = "trl" + PARTIAL  # where TRL writes; what is left there by a killed process goes at the next start
 # Of the run as a whole, or, the number of tokens, forgotten by TRL where it goes on from a checkpoint
@@ -38,24 +40,60 @@ NOT_TOLD: Final = {"epoch", "total_flos", "num_tokens", "eval_num_tokens"}
 TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
 
 
-class Policy(NamedTuple):
-    """What learns, and what it is held to: a frozen copy, or none where only an adapter learns over the base."""
-
-    compute: Compute
-    chat: ChatFormat
-    model: CausalModel
-    reference: CausalModel | None
-    most: int  # tokens of prompt and reply
+Example = dict[str, Any]
 
 
-def load_policy(run: Run[Any]) -> Policy:
+def learn_from_rankings(
+    run: Run[Any],
+    encode: Callable[[Sequence[RankingRow], ChatFormat, int], list[Example]],
+    trainer_of: Callable[..., Trainer],
+    arguments_of: Callable[..., TrainingArguments],
+    *,
+    count: Callable[[Sequence[Example]], dict[str, int]],
+    least: int = 1,
+    **settings: float,
+) -> None:
+    """The whole of a stage that learns a policy from rankings: encode(rows, chat, tokens) makes the examples, as token
+    ids, `count` says how many of each kind there are, `least` go into a pass, and `settings` are TRL's own."""
     config = run.config
+    rows = run.rows("rankings", RankingRow, config.min_rows)
+    heldout_rows = run.rows("heldout", RankingRow)
     compute = prepare(run)
     chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
     model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=1)
     check_vocabulary(chat, model, config.policy)
-    reference = None if isinstance(model, PeftModel) else load_causal(config.policy, compute)
-    return Policy(compute, chat, model, reference, min(config.max_tokens, context_of(model)))
+    room = min(config.max_tokens, context_of(model))
+    learned, heldout = encode(rows, chat, room), encode(heldout_rows, chat, room)
+    counts, heldout_counts = count(learned), count(heldout)
+    if not all(counts.values()):
+        raise InputError(
+            f"{run.stage}: no ranking puts one reply above another, so there is nothing to learn", code="no_data"
+        )
+    steps = steps_of([length_of(one) for one in learned], config)
+    steps = steps._replace(micro=max(least, steps.micro))
+    trainer = trainer_of(
+        model=model,
+        ref_model=None if isinstance(model, PeftModel) else load_causal(config.policy, compute),
+        args=arguments_of(**arguments(run, compute, steps, heldout=bool(heldout)), **settings, max_length=None),
+        train_dataset=Dataset.from_list(learned),
+        eval_dataset=Dataset.from_list(heldout) if heldout else None,
+        processing_class=chat.tokenizer,
+        optimizers=optimizers(model, config, compute, steps.total),
+    )
+    figures = train(run, trainer, steps.total, heldout=bool(heldout))
+    save(run, model, chat)
+    run.finish(
+        figures,
+        counts={"rankings": len(rows), **counts, "heldout": len(heldout_rows)}
+        | {f"heldout_{name}": n for name, n in heldout_counts.items()},
+        model=about(model),
+    )
+
+
+def length_of(example: Example) -> int:
+    """Tokens of the two sequences of an example, the prompt with one reply and another, padded to the longer one."""
+    replies = [len(ids) for name, ids in example.items() if name.endswith("_ids") and name != "prompt_ids"]
+    return 2 * (len(example["prompt_ids"]) + max(replies))
 
 
 class Steps(NamedTuple):
@@ -156,7 +194,7 @@ def train(
     """To the end, from the last checkpoint where there is one; the final figures. Raises Stopped after SIGTERM, with a
     checkpoint written."""
     guard = Guard(run)
-    teller = Teller(run, total, guard, beside)
+    teller = Teller(run, trainer, total, guard, beside)
     trainer.add_callback(teller)
     trainer.remove_callback(PrinterCallback)
     trainer.optimizer.register_step_pre_hook(guard)
@@ -170,8 +208,6 @@ def train(
     try:
         with run.timed("training"):
             trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-        if teller.stopped:
-            raise Stopped
         teller.tell_means(trainer.state.global_step)
         if heldout:
             with run.timed("evaluation"):
@@ -193,14 +229,15 @@ def save(run: Run[Any], model: CausalModel, chat: ChatFormat) -> None:
 class Teller(TrainerCallback):
     """Turns what TRL logs and saves into events and checkpoints of the run folder, and stops TRL when asked."""
 
-    def __init__(self, run: Run[Any], total: int, guard: Guard, beside: Beside | None = None) -> None:
+    def __init__(self, run: Run[Any], trainer: Trainer, total: int, guard: Guard, beside: Beside | None = None) -> None:
         self.run = run
+        self.trainer = trainer
         self.guard = guard
         self.total = total
         self.beside = beside
-        self.stopped = False
         self.means = Means()
         self.figures: dict[str, float] = {}
+        self._epoch_began = -1
 
     def state(self) -> dict[str, Any]:
         return {
@@ -216,19 +253,37 @@ class Teller(TrainerCallback):
         if self.beside:
             self.beside.load(state["beside"])
 
+    def on_epoch_begin(self, _args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Before the epoch draws its order. The step that comes next need not be asked: a checkpoint there would
+        hold random numbers of after the draw."""
+        self._stop_if_asked(state.global_step)
+        self._epoch_began = state.global_step
+
+    def on_step_begin(self, _args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
+        if state.global_step != self._epoch_began:
+            self._stop_if_asked(state.global_step)
+
+    def _stop_if_asked(self, step: int) -> None:
+        """Before a step, so that a signal while the last one was told, evaluated or saved costs none. Raises
+        Stopped."""
+        if most(self.run.stopping)[0]:
+            self.run.stop(step, self._save if step else None)
+
+    def _save(self, _: int) -> None:
+        trainer = self.trainer
+        trainer._save_checkpoint(trainer.model, trial=None)
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         step, minutes = state.global_step, self.run.config.minutes
         self.run.progress(step, self.total, "learning")
         verdict = self.beside.after(step, self.figures) if self.beside else ""
         if step >= self.total:
             return
-        stop, late = most(self.run.stopping, bool(minutes) and self.run.elapsed() > 60 * minutes)
         if verdict:
             self.run.warn(f"stopped at step {step}: {verdict}", step)
-            control.should_training_stop = True
-        elif stop:
-            self.stopped = control.should_save = control.should_training_stop = True
-        elif late:
+        late = most(bool(minutes) and self.run.elapsed() > 60 * minutes)[0]
+        if verdict or late:
             control.should_training_stop = True
 
     def on_log(
@@ -269,3 +324,4 @@ class Teller(TrainerCallback):
                     save_state(folder, self.state())
             shutil.rmtree(written)
         wait()
+        self.run.saved = state.global_step

@@ -10,11 +10,16 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from tests.training.toys import CHATML, NO_END, foreign_tokenizer, toy_tokenizer, turns
-from training.chatformat import DOCUMENT, END, PAD, SPECIAL, ChatFormat
+from tests.training.toys import CHATML, FORGETS_THOUGHTS, NO_END, foreign_tokenizer, toy_tokenizer, turns
+from training.chatformat import DOCUMENT, END, PAD, SPECIAL, ChatFormat, Rewritten
 from training.contract import InputError, Turn
 
 FORGETFUL = "{{ messages[-1]['role'] + ': ' + messages[-1]['content'] }}{% if add_generation_prompt %}: {% endif %}"
+THINKS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' and loop.last %}"
+    "{{ '(thinks) ' }}{% endif %}{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def said(*contents: str) -> list[Turn]:
@@ -149,10 +154,10 @@ def test_a_tokenizer_without_a_template_is_refused_with_a_sentence() -> None:
         ChatFormat(foreign(None), "hub/base")
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused_where_it_matters() -> None:
+def test_a_template_that_forgets_what_was_asked_is_refused_where_it_matters() -> None:
     chat = ChatFormat(foreign(FORGETFUL))
-    with pytest.raises(InputError, match="rewrites earlier turns"):
-        chat.conversation(said("ask", "tell", "more", "told"))
+    with pytest.raises(InputError, match="does not put a reply behind the prompt that asks for it"):
+        chat.lessons(said("ask", "tell", "more", "told"))
 
 
 def test_a_template_that_refuses_a_conversation_says_so() -> None:
@@ -214,15 +219,35 @@ def test_the_beginning_of_text_stays_where_the_rest_is_cut() -> None:
 
 
 def test_a_reply_to_a_long_talk_is_told_apart_even_where_the_template_rewrites_earlier_turns() -> None:
-    thinks = (
-        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' and loop.last %}"
-        "{{ '(thinks) ' }}{% endif %}{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    )
-    chat = ChatFormat(foreign(thinks))
+    chat = ChatFormat(foreign(THINKS))
     assert chat.tokenizer.decode(chat.reply("told", said("ask", "tell", "more"))) == "(thinks) told<|im_end|>"
-    with pytest.raises(InputError, match="rewrites earlier turns"):
+    with pytest.raises(Rewritten):
         chat.conversation(said("ask", "tell", "more", "told"))
+
+
+@pytest.mark.parametrize("template", [THINKS, FORGETS_THOUGHTS])
+def test_where_a_template_rewrites_earlier_turns_each_is_a_lesson_as_it_was_said(template: str) -> None:
+    chat = ChatFormat(foreign(template))
+    talk = said("ask", "[hm] tell", "more", "[oh] told", "again", "[ah] said")
+    lessons = chat.lessons(talk)
+    assert len(lessons) == 3
+    for end, lesson in zip((2, 4, 6), lessons, strict=True):
+        asked, reply = talk[: end - 1], talk[end - 1].content
+        prompt, spoken = chat.prompt(asked), chat.reply(reply, asked)
+        assert lesson.ids == [*prompt, *spoken, *chat.text("\n")]
+        assert lesson.mask == [False] * len(prompt) + [True] * len(spoken) + [False]
+        assert chat.tokenizer.decode(spoken).removeprefix("(thinks) ") == f"{reply}<|im_end|>"
+    if template == FORGETS_THOUGHTS:
+        said_before = chat.tokenizer.decode(lessons[-1].ids)
+        assert "[hm]" not in said_before
+        assert "tell" in said_before
+
+
+@pytest.mark.parametrize("template", [None, CHATML, NO_END])
+def test_where_a_template_leaves_earlier_turns_alone_they_are_one_lesson(template: str | None) -> None:
+    chat = ChatFormat(foreign(template) if template else toy_tokenizer())
+    talk = said("ask", "tell", "more", "told")
+    assert chat.lessons(talk) == [chat.conversation(talk)]
 
 
 def test_a_tokenizer_without_pad_and_end_of_text_pads_with_its_end_of_turn() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import signal
 import time
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -12,11 +14,14 @@ from transformers import AutoModelForSequenceClassification
 
 from tests.training.test_reward import rankings
 from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy, turns
+from training import reward
 from training.contract import InputError, LoraSettings, Turn
 from training.ensemble import Ensemble, centred, combined, disagreement
 from training.models import Compute, load_tokenizer
+from training.reward import learn
 from training.reward_model import load_members, load_reward, reward_from_language_model, save_reward
 from training.rollouts import load_scorer
+from training.rundir import open_run
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 ASKED = [[Turn(**turn) for turn in turns("is the cat 3?")]]
@@ -135,6 +140,28 @@ def test_minutes_are_shared_among_the_members(base, tmp_path):
     (of_the_first,) = (i for i, (one, next_) in enumerate(pairwise(told), 1) if next_ > 1 + one)
     assert 0.3 < of_the_first / len(told) < 0.7
     assert len(load_members(str(folder / "model"), CPU)) == 2
+
+
+def test_minutes_count_what_was_spent_on_members_before_the_run_was_killed(base, tmp_path, monkeypatch):
+    config = settings(base, minutes=1, epochs=1000, evaluate_every=0, checkpoint_every=0, ensemble=2)
+    folder = run_folder(tmp_path, config, rankings=rankings(40, 1))
+
+    def killed(run, lesson, member=0):
+        if member == 1:
+            raise KeyboardInterrupt
+        return learn(run, lesson, member)
+
+    monkeypatch.setattr(reward, "learn", killed)
+    with pytest.raises(KeyboardInterrupt), open_run(folder, clock=partial(next, count(0, 0.5))) as run:
+        reward.main(run)
+    monkeypatch.undo()
+    of_the_first = len(events(folder, "metric"))
+    with open_run(folder, clock=partial(next, count(10_000, 0.5))) as run:
+        reward.main(run)
+    seconds = json.loads((folder / "result.json").read_text())["seconds"]
+    assert 0.7 < (len(events(folder, "metric")) - of_the_first) / of_the_first < 1.3
+    assert 60 <= seconds["total"] < 75
+    assert 55 < seconds["training"] < seconds["total"]
 
 
 # -------------------------------------------------------------------------------------------------------------- its use

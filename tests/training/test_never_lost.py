@@ -7,6 +7,7 @@ started as a caller starts them.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -54,7 +55,8 @@ WORKING = {
     "baseline replies",
 }  # phases that count as work
 DIES_AT, EVERY = 8, 5  # the step in which a run is ended, and how often it writes checkpoints
-RARELY = {"log_every": 3, "evaluate_every": 4, "checkpoint_every": EVERY}
+TOLD, EVALUATED = 6, 4  # steps that tell of learning, and of held-out rows
+RARELY = {"log_every": TOLD // 2, "evaluate_every": EVALUATED, "checkpoint_every": EVERY}
 TEXTS = ["the cat sat on the mat", "yes of course the sky is blue", "no never the sea is 1234567890"]
 CORPUS = [{"id": f"text:{i}", "text": f"{TEXTS[i % 3]} and {i}"} for i in range(24)]
 DEMONSTRATIONS = [{"id": f"demonstration:{i}", "messages": turns(f"is it {i}?", TEXTS[i % 3])} for i in range(12)]
@@ -74,6 +76,7 @@ class Case:
         return "output" if self.stage in {"corpus", "sample", "evaluate"} else "model"
 
 
+HEARD: Data = {"demonstrations": DEMONSTRATIONS, "heldout": DEMONSTRATIONS[:1]}
 RANKED: Data = {"rankings": rankings(24, 1), "heldout": rankings(4, 2)}
 ASKED: Data = {"prompts": prompts(10), "heldout": prompts(3)}
 SFT = {"epochs": 3, "batch_tokens": 64, "micro_tokens": 64, "learning_rate": 0.01, "max_tokens": 64, **RARELY}
@@ -108,8 +111,8 @@ CASES: dict[str, Case] = {
         },
         {"corpus": CORPUS, "heldout": CORPUS[:3]},
     ),
-    "sft": Case("sft", {"base": "GPT2", **SFT}, {"demonstrations": DEMONSTRATIONS, "heldout": DEMONSTRATIONS[:2]}),
-    "sft-lora": Case("sft", {"base": "POLICY", **SFT, **LORA}, {"demonstrations": DEMONSTRATIONS}),
+    "sft": Case("sft", {"base": "GPT2", **SFT}, HEARD),
+    "sft-lora": Case("sft", {"base": "POLICY", **SFT, **LORA}, HEARD),
     "reward": Case("reward", {**REWARD, "ties": "davidson"}, RANKED),
     "reward-lora": Case("reward", {**REWARD, **LORA}, RANKED),
     "ppo": Case("ppo", {"policy": "POLICY", **PPO, "ptx_weight": 0.1, "batch_tokens": 64}, {**ASKED, "corpus": CORPUS}),
@@ -185,12 +188,21 @@ def in_fork(
     folder: Path, sabotage: Callable[[], object] = lambda: None, run: Callable[[Path], int] | None = None
 ) -> int:
     """Runs the folder's stage in a process of its own, after `sabotage`; its exit status, or minus its signal."""
+    return status_of(fork(folder, sabotage, run))
+
+
+def status_of(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork(folder: Path, sabotage: Callable[[], object] = lambda: None, run: Callable[[Path], int] | None = None) -> int:
     stage = json.loads((folder / "config.json").read_text())["stage"]
     import_module(f"training.{stage}")
     child = os.fork()
     if child == 0:
         status = 70
         try:
+            gc.freeze()  # what was inherited need not be looked through for garbage again and again
             signal.alarm(120)
             sys.stdout = sys.stderr = (folder / "log.txt").open("a", buffering=1)
             sabotage()
@@ -199,7 +211,16 @@ def in_fork(
             traceback.print_exc()
         finally:
             os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
+
+
+def as_a_command(folder: Path) -> int:
+    """Makes this process one that a caller has started."""
+    stage = json.loads((folder / "config.json").read_text())["stage"]
+    for stream in (1, 2):
+        os.dup2(sys.stdout.fileno(), stream)
+    os.chdir(PROJECT)
+    os.execv(sys.executable, [sys.executable, "-m", "training", stage, str(folder)])  # noqa: S606 - a list, no shell
 
 
 def log(folder: Path) -> str:
@@ -218,6 +239,22 @@ def at_work(number: int, how: signal.Signals) -> Callable[[], None]:
                 os.kill(os.getpid(), how)
 
         Run.progress = tell  # type: ignore[method-assign]
+
+    return arm
+
+
+def at_telling(step: int, how: signal.Signals) -> Callable[[], None]:
+    """Sends this process a signal as it tells a step's figures: the step is over, the next one has not begun."""
+
+    def arm() -> None:
+        metric = Run.metric
+
+        def tell(run: Run[Any], at: int, values: dict[str, float]) -> None:
+            metric(run, at, values)
+            if at == step:
+                os.kill(os.getpid(), how)
+
+        Run.metric = tell  # type: ignore[method-assign]
 
     return arm
 
@@ -372,12 +409,25 @@ def test_asked_to_stop_it_goes_on_from_where_it_was(
     assert_the_same(folder, alone(name))
 
 
+@pytest.mark.parametrize("step", [EVALUATED, pytest.param(TOLD, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", some(LEARNING, "dpo"))
+def test_asked_to_stop_between_two_steps_it_takes_no_other(
+    name: str, step: int, models: dict[str, str], alone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = new_run(tmp_path / "run", name, models)
+    assert in_fork(folder, at_telling(step, signal.SIGTERM)) == STOPPED, log(folder)
+    assert checkpoints(folder)[-1] == step
+    assert in_fork(folder) == 0, log(folder)
+    assert_the_same(folder, alone(name))
+
+
 @pytest.mark.parametrize("name", some(CASES, "reward pretrain"))
 def test_asked_to_stop_before_its_first_step_it_begins_when_started_again(
     name: str, models: dict[str, str], alone: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = new_run(tmp_path / "run", name, models)
     assert in_fork(folder, at_write(1, signal.SIGTERM, "/data/")) == STOPPED, log(folder)
+    assert not any(steps_told(events(folder)))
     assert in_fork(folder) == 0, log(folder)
     assert_the_same(folder, alone(name))
 
@@ -418,7 +468,7 @@ def test_asked_to_stop_while_a_checkpoint_is_written_it_is_written_whole(
 ) -> None:
     folder = new_run(tmp_path / "run", name, models)
     assert in_fork(folder, at_write(3, signal.SIGTERM, SECOND)) == STOPPED, log(folder)
-    assert 2 * EVERY in checkpoints(folder)
+    assert checkpoints(folder)[-1] == 2 * EVERY
     assert len(events(folder, "checkpoint")) == len({event["folder"] for event in events(folder, "checkpoint")})
     assert in_fork(folder) == 0, log(folder)
     assert_the_same(folder, alone(name))
@@ -563,7 +613,7 @@ def test_killed_before_any_write_to_its_folder_it_loses_no_step_that_was_saved(t
         saved = max((event["step"] for event in told if event["type"] == "checkpoint"), default=0)
         with open_run(folder):  # whatever moment it was, the old model is there or the new one
             assert (folder / "model" / "sum").read_text() in {OLD, "10"}
-        assert in_fork(folder, run=count_up) == 0, log(folder)
+        assert count_up(folder) == 0
         again = steps_told(events(folder)[len(told) :])
         assert not again or again[0] > saved
         assert_the_same(folder, whole)
@@ -599,16 +649,16 @@ def test_a_second_process_is_refused_at_the_command_line_and_touches_nothing(tmp
 def test_a_process_that_is_ended_at_some_moment_goes_on_in_another(
     name: str, how: signal.Signals, models: dict[str, str], tmp_path: Path
 ) -> None:
-    end_at_some_moment(name, how, models, tmp_path, lambda folder: in_process(folder)[0])
+    end_at_some_moment(name, how, models, tmp_path, as_a_command)
 
 
 def test_a_process_that_is_asked_to_stop_goes_on_in_another(models: dict[str, str], tmp_path: Path) -> None:
-    end_at_some_moment("sft", signal.SIGTERM, models, tmp_path, in_fork)
+    end_at_some_moment("sft", signal.SIGTERM, models, tmp_path)
 
 
 @pytest.mark.slow
 def test_with_two_threads_it_goes_on_bit_for_bit_too(models: dict[str, str], tmp_path: Path) -> None:
-    end_at_some_moment("ppo", signal.SIGKILL, models, tmp_path, lambda folder: in_process(folder)[0], threads=2)
+    end_at_some_moment("ppo", signal.SIGKILL, models, tmp_path, as_a_command, threads=2)
 
 
 def end_at_some_moment(
@@ -616,21 +666,20 @@ def end_at_some_moment(
     how: signal.Signals,
     models: dict[str, str],
     tmp_path: Path,
-    run: Callable[[Path], int],
+    run: Callable[[Path], int] | None = None,
     **changes: Any,
 ) -> None:
     """Two runs of sixty steps, one of them ended from outside once it has told of a step past a checkpoint."""
     longer = {"steps": 60} if "steps" in CASES[name].settings else {"epochs": 100, "max_steps": 60}
     whole, ended = (new_run(tmp_path / part / "run", name, models, **longer, **changes) for part in ("a", "b"))
-    with start_child(ended) as child:
-        while not any(step > EVERY for step in steps_told(told_so_far(ended))):
-            assert child.poll() is None, child.communicate()[0]
-            time.sleep(0.002)
-        child.send_signal(how)
-        told, _ = child.communicate()
-    assert child.returncode == (STOPPED if how == signal.SIGTERM else KILLED), told
-    assert run(ended) == 0
-    assert run(whole) == 0
+    child = fork(ended, run=run)
+    while not any(step > EVERY for step in steps_told(told_so_far(ended))):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), log(ended)
+        time.sleep(0.002)
+    os.kill(child, how)
+    assert status_of(child) == (STOPPED if how == signal.SIGTERM else KILLED), log(ended)
+    assert in_fork(ended, run=run) == 0, log(ended)
+    assert in_fork(whole, run=run) == 0, log(whole)
     assert_the_same(ended, whole)
 
 

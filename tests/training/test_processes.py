@@ -20,14 +20,16 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.toys import PROJECT, events, prompts, run_folder, run_here, started_together, toy_policy, turns
-from training.contract import InputError, Stage
+from training.contract import SETTINGS, InputError, Stage
+from training.grpo import main as improve_by_comparing
 from training.launch import check_stage
 from training.processes import buckets, spread
+from training.rundir import open_run
 
 WEIGHTS = 5e-5
 FIGURES = 2e-4
 PATIENCE = 120  # seconds; processes that do not agree wait for each other
-CLOCKS = {"tokens_per_second", "time/rollout", "time/score", "time/update"}
+CLOCKS = {"tokens_per_second", "step_time", "time/rollout", "time/score", "time/update"}
 DEMONSTRATIONS = [
     {"id": f"demonstration:{i}", "messages": turns(f"is the sky {i}", "yes " * (i % 5 + 1))} for i in range(12)
 ]
@@ -55,8 +57,15 @@ STAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "dpo": ({"min_rows": 5, "learning_rate": 1e-3}, {"rankings": RANKINGS, "heldout": RANKINGS[:5]}),
     "kto": ({"min_rows": 5, "learning_rate": 1e-3}, {"rankings": RANKINGS, "heldout": RANKINGS[:5]}),
+    "grpo": (
+        {
+            "reward": "function:digits", "steps": 4, "prompts_per_step": 3, "samples_per_prompt": 4,
+            "evaluate_every": 2, "micro_tokens": 32, "sampling": {"max_new_tokens": 8},
+        },
+        {"prompts": prompts(), "heldout": prompts(5)},
+    ),
 }  # fmt: skip
-SOURCE = {"sft": "base", "reward": "base", "pretrain": "tokenizer", "ppo": "policy", "dpo": "policy", "kto": "policy"}
+SOURCE = {"sft": "base", "reward": "base", "pretrain": "tokenizer"}  # of the others it is the policy
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +73,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_policy(tmp_path_factory.mktemp("models") / "base")
 
 
-def new_run(folder: Path, stage: str, base: Path, **changes: Any) -> Path:
+def new_run(folder: Path, stage: Stage, base: Path, **changes: Any) -> Path:
     settings, data = STAGES[stage]
-    return run_folder(folder, {"stage": stage, SOURCE[stage]: str(base)} | LOOP | settings | changes, **data)
+    loop = {name: value for name, value in LOOP.items() if name in SETTINGS[stage].model_fields}
+    source = SOURCE.get(stage, "policy")
+    return run_folder(folder, {"stage": stage, source: str(base)} | loop | settings | changes, **data)
 
 
 def run_together(folder: Path, **how: Any) -> None:
@@ -127,7 +138,7 @@ def test_two_processes_fine_tune_as_one_does(tmp_path: Path, base: Path) -> None
     ],
 )
 def test_two_processes_learn_what_one_does(
-    tmp_path: Path, base: Path, stage: str, changes: dict[str, Any], config: str
+    tmp_path: Path, base: Path, stage: Stage, changes: dict[str, Any], config: str
 ) -> None:
     one, two = new_run(tmp_path / "one", stage, base, **changes), new_run(tmp_path / "two", stage, base, **changes)
     run_together(two, config=config)
@@ -136,8 +147,20 @@ def test_two_processes_learn_what_one_does(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"lora": {"rank": 4}}, {"beta": 0, "shaping": "brevity=0.1"}])
+def test_two_processes_improve_a_policy_by_comparing_replies_as_one_does(
+    tmp_path: Path, base: Path, changes: dict[str, Any]
+) -> None:
+    one, two = new_run(tmp_path / "one", "grpo", base, **changes), new_run(tmp_path / "two", "grpo", base, **changes)
+    run_together(two)
+    run_here(one)
+    assert_same(one, two)
+    assert len((two / "output" / "frontier.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["dpo", "kto"])
-def test_what_trl_computes_runs_in_two_processes(tmp_path: Path, base: Path, stage: str) -> None:
+def test_what_trl_computes_runs_in_two_processes(tmp_path: Path, base: Path, stage: Stage) -> None:
     folder = new_run(tmp_path, stage, base, checkpoint_every=2)
     run_together(folder)
     losses = [value for (_, name), value in curves(folder).items() if name == "loss"]
@@ -221,10 +244,12 @@ def when_it_learns(launcher: subprocess.Popen[str], folder: Path) -> None:
         ("sft", {"epochs": 100}, "parallel", "one process", 1),
         ("sft", {"epochs": 100}, "fsdp", "one process", 2),
         ("ppo", {"steps": 60, "learning_rate": 1e-4}, "parallel", "one process", 2),
+        ("grpo", {"steps": 60, "learning_rate": 1e-4}, "parallel", "one process", 2),
+        ("grpo", {"steps": 60, "learning_rate": 1e-4}, "parallel", "launcher", 1),
     ],
 )
 def test_sigterm_stops_all_at_one_step_and_the_run_goes_on_from_there(
-    tmp_path: Path, base: Path, stage: str, changes: dict[str, Any], config: str, asked: str, then: int
+    tmp_path: Path, base: Path, stage: Stage, changes: dict[str, Any], config: str, asked: str, then: int
 ) -> None:
     changes = {"checkpoint_every": 3, "evaluate_every": 0, "log_every": 20, "learning_rate": 1e-3, **changes}
     one, two = new_run(tmp_path / "one", stage, base, **changes), new_run(tmp_path / "two", stage, base, **changes)
@@ -294,7 +319,8 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence(tmp_path: Path, b
 
 
 @pytest.mark.parametrize(
-    ("stage", "sharded"), [("grpo", "false"), ("sample", "false"), ("corpus", "false"), ("dpo", "true")]
+    ("stage", "sharded"),
+    [("evaluate", "false"), ("sample", "false"), ("corpus", "false"), ("dpo", "true"), ("grpo", "true")],
 )
 def test_what_several_processes_cannot_compute_is_refused(
     monkeypatch: pytest.MonkeyPatch, stage: Stage, sharded: str
@@ -304,6 +330,15 @@ def test_what_several_processes_cannot_compute_is_refused(
     monkeypatch.setenv("ACCELERATE_USE_FSDP", sharded)
     with pytest.raises(InputError, match=stage):
         check_stage(stage)
+
+
+def test_replies_that_cannot_be_shared_evenly_are_refused(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_run(new_run(tmp_path, "grpo", base)) as run, monkeypatch.context() as five:
+        five.setenv("WORLD_SIZE", "5")
+        with pytest.raises(InputError, match="a step's 12 replies cannot be shared evenly by 5 processes"):
+            improve_by_comparing(run)
 
 
 # ---------------------------------------------------------------------------------------------------------- small parts

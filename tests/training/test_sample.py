@@ -46,7 +46,7 @@ def test_every_prompt_gets_its_replies_and_longer_prompts_are_left_out_and_count
     assert [row.id for row in rows] == [f"prompt:{i}#{k}" for i in range(10) for k in range(3)]
     assert result["counts"] == {"prompts": 11, "left_out/too_long": 1, "cut/too_long": 0, "replies": 30, "repeated": 0}
     assert all(0 < row.tokens <= 8 and row.logprob < 0 and row.reward is None for row in rows)
-    assert "1 prompts are longer" in events(folder, "warning")[0]["message"]
+    assert "1 of 11 prompts are left out" in events(folder, "warning")[0]["message"]
     assert not (folder / PROGRESS).exists()
 
 

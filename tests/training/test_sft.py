@@ -13,7 +13,18 @@ from peft import PeftModel
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
+from tests.training.toys import (
+    FORGETS_THOUGHTS,
+    events,
+    foreign_policy,
+    foreign_tokenizer,
+    run_folder,
+    run_here,
+    tiny_model,
+    toy_policy,
+    toy_tokenizer,
+    turns,
+)
 from training.chatformat import ChatFormat
 from training.contract import DemonstrationRow, TrainingError
 from training.folder import file_sha256
@@ -60,7 +71,8 @@ def test_the_model_learns_to_answer_and_to_stop(tmp_path: Path, base: Path) -> N
     assert result["metrics"]["loss"] < 0.2
     assert result["metrics"]["heldout_loss"] < 0.2
     assert result["counts"] | {"tokens": 0, "target_tokens": 0} == {
-        "demonstrations": 12, "used": 12, "left_out": 0, "heldout": 2, "tokens": 0, "target_tokens": 0
+        "demonstrations": 12, "used": 12, "left_out": 0, "heldout": 2, "tokens": 0, "target_tokens": 0,
+        "turn_by_turn": 0,
     }  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -124,10 +136,58 @@ def test_the_loss_is_on_the_assistants_words_alone_and_weighs_the_rows(base: Pat
     assert data.sizes.weights.sum() == pytest.approx(total)
 
 
+TALK = turns("ask", "[hm] tell", "more", "[oh] told", "again", "[ah] said")
+
+
+def test_a_row_learned_turn_by_turn_counts_as_if_its_turns_were_together() -> None:
+    """Losses are those of each turn after what the template makes of the talk before it, written out by hand."""
+    tokenizer = foreign_tokenizer(FORGETS_THOUGHTS)
+    model, chat = tiny_model("llama", vocab_size=len(tokenizer), max_position_embeddings=128), ChatFormat(tokenizer)
+    rows = [demonstration(*(turn["content"] for turn in TALK), weight=0.5), demonstration("ask", "tell", weight=2)]
+    lessons = encode(chat, rows, 128)
+    assert (lessons.rows, lessons.by_turn, len(lessons.examples)) == (rows, 1, 4)
+    expected = total = 0.0
+    for asked, reply, weight in (
+        (["ask"], "[hm] tell", 0.5), (["ask", "tell", "more"], "[oh] told", 0.5),
+        (["ask", "tell", "more", "told", "again"], "[ah] said", 0.5), (["ask"], "tell", 2),
+    ):  # fmt: skip
+        prompt = "".join(f"<|im_start|>{turn['role']}\n{turn['content']}<|im_end|>\n" for turn in turns(*asked))
+        ids = tokenizer(f"{prompt}<|im_start|>assistant\n{reply}<|im_end|>")["input_ids"]
+        spoken = len(reply) + 1
+        logprobs = functional.log_softmax(model(torch.tensor([ids])).logits[0].detach().double(), dim=-1)
+        expected -= weight * sum(float(logprobs[i - 1, ids[i]]) for i in range(len(ids) - spoken, len(ids)))
+        total += weight * spoken
+    data = examples(lessons.examples, chat, CPU)
+    sums = weighted_loss(Forward(model), data.batch(np.arange(4)))
+    assert float(sums["loss"][0]) == pytest.approx(expected, rel=1e-4)
+    assert sums["loss"][1] == pytest.approx(total)
+    assert data.sizes.weights.sum() == pytest.approx(total)
+
+
+def test_a_turn_too_long_to_learn_leaves_the_others_of_its_row() -> None:
+    chat = ChatFormat(foreign_tokenizer(FORGETS_THOUGHTS))
+    row = demonstration("ask", "[hm] " + "tell " * 20, "more", "[oh] told", "again", "[ah] said")
+    spoken = [
+        chat.decode([token for token, own in zip(one.ids, one.mask, strict=True) if own])
+        for one, _ in encode(chat, [row], 60).examples
+    ]
+    assert spoken == ["[oh] told", "[ah] said"]
+
+
+def test_rows_that_are_learned_turn_by_turn_are_counted_and_told(tmp_path: Path) -> None:
+    base = foreign_policy(tmp_path / "base", foreign_tokenizer(FORGETS_THOUGHTS))
+    rows = [{"id": "talk", "messages": TALK}, {"id": "one", "messages": turns("ask", "tell")}]
+    folder = new_run(tmp_path / "run", base, rows, max_steps=2, max_tokens=128)
+    result = run_here(folder)
+    assert (result["counts"]["used"], result["counts"]["turn_by_turn"]) == (2, 1)
+    (told,) = (event["message"] for event in events(folder, "warning") if "rewrites" in event["message"])
+    assert "1 demonstrations are learned turn by turn" in told
+
+
 def test_long_conversations_are_cut_from_the_left_and_long_replies_left_out() -> None:
     chat = ChatFormat(toy_tokenizer())
     long_prompt, long_reply = demonstration("the cat " * 30, "yes"), demonstration("why", "the cat " * 30)
-    kept, encoded = encode(chat, [long_prompt, long_reply, demonstration("a", "b", weight=0)], 20)
+    kept, encoded, _ = encode(chat, [long_prompt, long_reply, demonstration("a", "b", weight=0)], 20)
     assert kept == [long_prompt]
     assert encoded[0][0].ids == chat.conversation(long_prompt.messages).ids[-20:]
     assert chat.tokenizer.decode(encoded[0][0].ids).endswith("<|assistant|>yes<|end|>")

@@ -120,6 +120,11 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+FORGETS_THOUGHTS = (  # what the assistant thought, up to the bracket, is gone once the talk goes on
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{{ m['content'] if loop.last else m['content'].split('] ')[-1] }}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 NO_END = (  # its turns end with no special token, so the end of text has to end them
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
@@ -195,7 +200,7 @@ def tiny_model(kind: str, seed: int = 0, **changed: Any) -> PreTrainedModel:
     architecture adds to the common sum can be seen."""
     torch.manual_seed(seed)
     tokenizer = toy_tokenizer()
-    shape = {name: value for name, value in ARCHITECTURES[kind].items() if value is not None}
+    shape = {name: value for name, value in ARCHITECTURES.get(kind, {}).items() if value is not None}
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = AutoConfig.for_model(kind, **{"vocab_size": len(tokenizer), **special, **shape, **changed})
     model = AutoModelForCausalLM.from_config(config)

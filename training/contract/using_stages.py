@@ -42,6 +42,7 @@ class EvaluateSettings(Settings):
     baseline: str = source("", "model whose replies are compared with the policy's", kind="policy")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     max_tokens: int = setting(512, "Longest text in one forward pass.", unit="tokens", ge=16, advanced=True)
+    long_prompts: LongPrompts = on_long_prompts()
     slots: int = setting(32, "Replies generated at once.", ge=1, le=1024, advanced=True)
 
 

@@ -34,6 +34,11 @@ class _Prefill(Cache):
     def get_seq_length(self, *_: Any) -> int:
         return 0
 
+    get_query_offset = get_seq_length
+
+    def get_mask_sizes(self, query_length: int, *_: Any) -> tuple[int, int]:
+        return query_length, 0
+
 
 class _Decode(Cache):
     """Stands in for transformers' cache in a decoding step: one new token a slot, attention sees the slot so far."""
@@ -51,10 +56,16 @@ class _Decode(Cache):
     def get_seq_length(self, *_: Any) -> int:
         return self._place[2] - 1
 
+    get_query_offset = get_seq_length
+
+    def get_mask_sizes(self, *_: Any) -> tuple[int, int]:
+        return self._place[2], 0
+
 
 class GeneralForward:
-    """Calls the model itself, so it works for every architecture that takes position ids and a 4-D mask, and for any
-    PEFT adapter; the weights are the model's own, whatever they are at the time."""
+    """Calls the model itself, so it works for every architecture that takes position ids and a 4-D mask, or finds
+    positions in a 2-D mask as ALiBi does (Press et al. 2022, arXiv:2108.12409), and for any PEFT adapter; the weights
+    are the model's own, whatever they are at the time."""
 
     def __init__(self, model: CausalModel, cache: SlotCache) -> None:
         self.model = model
@@ -65,7 +76,8 @@ class GeneralForward:
             "full_attention",
             "sliding_attention",
         }
-        if "position_ids" not in accepted or "past_key_values" not in accepted or kinds:
+        self._biased = base.config.model_type == "bloom" or bool(getattr(base.config, "alibi", False))
+        if not ("position_ids" in accepted or self._biased) or "past_key_values" not in accepted or kinds:
             what = f"layers of kind {', '.join(sorted(kinds))}" if kinds else "no position ids or key-value cache"
             raise TrainingError(
                 f"models of type {base.config.model_type} cannot be generated from here: {what}",
@@ -89,15 +101,22 @@ class GeneralForward:
         """Prompts [n, T], padded on the right to T; see LlamaForward.prefill. Returns the last tokens' logits [n,
         V]."""
         n, longest = prompts.shape
-        causal = torch.full((longest, longest), float("-inf"), device=prompts.device, dtype=self.cache.dtype).triu_(1)
         where, last = torch.unique(lengths - 1, return_inverse=True)
+        places = torch.arange(longest, device=prompts.device)
+        if self._biased:
+            positions = {"attention_mask": (places < lengths[:, None]).long()}
+        else:
+            causal = torch.full((longest, longest), float("-inf"), device=prompts.device, dtype=self.cache.dtype)
+            positions = {
+                "attention_mask": causal.triu_(1).expand(n, 1, longest, longest),
+                "position_ids": places.expand(n, longest),
+            }
         with self._quiet():
             logits = self.model(
                 input_ids=prompts,
-                attention_mask=causal.expand(n, 1, longest, longest),
-                position_ids=torch.arange(longest, device=prompts.device).expand(n, longest),
                 past_key_values=_Prefill(self.cache, slots, rows),
                 use_cache=True,
+                **positions,
                 **({"logits_to_keep": where} if self._keep else {}),
             ).logits
         picked = last if self._keep else lengths - 1
@@ -107,14 +126,18 @@ class GeneralForward:
         """The next tokens' logits [n, V] of the first n slots; see LlamaForward.decode."""
         n = len(tokens)
         self.cache.advance(positions)
+        seen = self.cache.bias[:n, :length]
+        if self._biased:
+            where = {"attention_mask": seen.isfinite().long()}
+        else:
+            where = {"attention_mask": seen[:, None, None], "position_ids": positions[:, None]}
         with self._quiet():
             return (
                 self.model(
                     input_ids=tokens[:, None],
-                    attention_mask=self.cache.bias[:n, None, None, :length],
-                    position_ids=positions[:, None],
                     past_key_values=_Decode(self.cache, positions, length),
                     use_cache=True,
+                    **where,
                 )
                 .logits[:, -1]
                 .float()
