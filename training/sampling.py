@@ -18,7 +18,8 @@ def pick(weights: Tensor, uniform: Tensor) -> Tensor:
     total = edges[:, -1:]
     below = torch.nextafter(total, torch.zeros_like(total))
     target = torch.minimum(uniform[:, None] * total, below)
-    return torch.searchsorted(edges, target, right=True).squeeze(-1)
+    # Where weights are NaN the search ends behind the row: whoever drew sees it by the log-sum, and no index may break.
+    return torch.searchsorted(edges, target, right=True).squeeze(-1).clamp_(max=weights.shape[-1] - 1)
 
 
 def truncate(weights: Tensor, top_k: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from training import sampling
 from training.contract import TrainingError
 from training.engine import SamplingParams, seed_of
 from training.engine.requests import uniforms
@@ -123,3 +124,18 @@ def test_seeds_depend_on_every_part_and_on_where_it_stands() -> None:
 def test_settings_that_cannot_be_are_refused_by_name(settings: dict, sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
         SamplingParams(**settings)
+
+
+@pytest.mark.parametrize("top_k", [0, 2])
+def test_a_row_that_is_not_finite_is_told_by_its_log_sum_and_breaks_nothing(
+    monkeypatch: pytest.MonkeyPatch, top_k: int
+) -> None:
+    monkeypatch.setattr(sampling.kernels, "draw", lambda *_: None)
+    logits = torch.zeros(2, 9)
+    logits[1] = float("nan")
+    half = torch.tensor([0.5, 0.5])
+    tokens, _, log_sums = sampling.drawn(
+        logits, torch.ones(2), torch.tensor([top_k, top_k]), torch.ones(2), half, top_k > 0
+    )
+    assert log_sums.isfinite().tolist() == [True, False]
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < 9
