@@ -161,7 +161,7 @@ class Norm(Function):
 def joined(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
     """Matrices or biases that read the same numbers, one below the other."""
     sizes = [len(part) for part in parts]
-    out = torch.empty(sum(sizes), *parts[0].shape[1:], dtype=dtype)
+    out = parts[0].new_empty(sum(sizes), *parts[0].shape[1:], dtype=dtype)
     for part, place in zip(parts, out.split(sizes), strict=True):
         place.copy_(part)
     return out

@@ -214,7 +214,6 @@ class Engine:
         prompts = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in rows], device=self._device)
         lengths = torch.tensor([len(prompt) for prompt in rows], device=self._device)
         at, which = torch.tensor(slots, device=self._device), torch.tensor(row, device=self._device)
-        self._cache.begin(at, lengths[which])
         return self._forward.prefill(prompts, lengths, at, which)[which]
 
     def _decode(self) -> None:

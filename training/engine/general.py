@@ -101,6 +101,7 @@ class GeneralForward:
         """Prompts [n, T], padded on the right to T; see LlamaForward.prefill. Returns the last tokens' logits [n,
         V]."""
         n, longest = prompts.shape
+        self.cache.begin(slots, lengths[rows])
         where, last = torch.unique(lengths - 1, return_inverse=True)
         places = torch.arange(longest, device=prompts.device)
         if self._biased:

@@ -18,6 +18,7 @@ from torch import Tensor
 from training import kernels
 from training.engine.cache import SlotCache
 from training.engine.weights import plain_linears, weight_of
+from training.llama import bias_of, joined
 from training.models import CausalModel, unwrap
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
@@ -96,12 +97,11 @@ class LlamaForward:
         x = F.embedding(prompts.flatten(), self.embedding).float()
         for i, layer in enumerate(self.layers):
             normed, _ = kernels.norm(x, layer.attention_norm, self.eps, dtype)
-            joined = linear(normed, layer.qkv, layer.qkv_bias).view(n * longest, -1, self.head_dim)
+            qkv = linear(normed, layer.qkv, layer.qkv_bias).view(n * longest, -1, self.head_dim)
             if layer.head_norm is not None:
-                turned = joined[:, : queries + keys]
-                turned.copy_(F.rms_norm(turned.float(), turned.shape[-1:], None, self.eps) * layer.head_norm)
-            kernels.rotate(joined, cosine, sine, queries + keys)
-            heads = joined.view(n, longest, -1, self.head_dim).transpose(1, 2)  # [n, heads, T, head_dim]
+                kernels.norm_heads(qkv[:, : queries + keys], layer.head_norm, self.eps)
+            kernels.rotate(qkv, cosine, sine, queries + keys)
+            heads = qkv.view(n, longest, -1, self.head_dim).transpose(1, 2)  # [n, heads, T, head_dim]
             query, key, value = heads.split([queries, keys, keys], dim=1)
             self.cache.fill(i, slots, rows, key, value)
             seen = F.scaled_dot_product_attention(
@@ -125,9 +125,9 @@ class LlamaForward:
         normed, _ = kernels.norm(x, self.layers[0].attention_norm, self.eps, cache.dtype)
         after = [*(layer.attention_norm for layer in self.layers[1:]), self.norm]
         for layer, keys, values, norm in zip(self.layers, cache.keys, cache.values, after, strict=True):
-            joined = linear(normed, layer.qkv, layer.qkv_bias).view(n, -1, self.head_dim)
-            kernels.take(joined, self.heads, layer.head_norm, self.cosine, self.sine, positions, keys, values)
-            seen = kernels.look(joined, self.heads, keys, values, positions, length, layer.scale)
+            qkv = linear(normed, layer.qkv, layer.qkv_bias).view(n, -1, self.head_dim)
+            kernels.take(qkv, self.heads, layer.head_norm, self.cosine, self.sine, positions, keys, values)
+            seen = kernels.look(qkv, self.heads, keys, values, positions, length, layer.scale)
             x, (normed, _) = kernels.add_norm(
                 x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
             )
@@ -151,22 +151,20 @@ class LlamaForward:
         query, query_bias = weight_of(attention.q_proj)
         key, key_bias = weight_of(attention.k_proj)
         value, value_bias = weight_of(attention.v_proj)
-        head_norm, bias = None, None
+        head_norm = None
         if hasattr(attention, "q_norm"):
             norms = [attention.q_norm.weight] * self.heads.queries + [attention.k_norm.weight] * self.heads.keys
             head_norm = torch.stack(norms).float()
-        if query_bias is not None and key_bias is not None and value_bias is not None:
-            bias = self._cast(torch.cat([query_bias, key_bias, value_bias]))
         gate, gate_bias = weight_of(mlp.gate_proj)
         up, up_bias = weight_of(mlp.up_proj)
         out, out_bias = weight_of(attention.o_proj)
         down, down_bias = weight_of(mlp.down_proj)
-        joined_bias = torch.cat([gate_bias, up_bias]) if gate_bias is not None and up_bias is not None else None
+        dtype = self.cache.dtype
         return Layer(
-            layer.input_layernorm.weight.detach().float(), self._cast(torch.cat([query, key, value])), bias, head_norm,
-            attention.scaling, self._cast(out), self._cast(out_bias),
-            layer.post_attention_layernorm.weight.detach().float(),
-            self._cast(torch.cat([gate, up])), self._cast(joined_bias), self._cast(down), self._cast(down_bias),
+            layer.input_layernorm.weight.detach().float(), joined([query, key, value], dtype),
+            bias_of([query_bias, key_bias, value_bias], dtype), head_norm, attention.scaling,
+            self._cast(out), self._cast(out_bias), layer.post_attention_layernorm.weight.detach().float(),
+            joined([gate, up], dtype), bias_of([gate_bias, up_bias], dtype), self._cast(down), self._cast(down_bias),
         )  # fmt: skip
 
     def _cast(self, x: Any) -> Any:

@@ -1,9 +1,10 @@
 """The work between a language model's matrix products, each in one pass over memory on a CPU.
 
-Every function has two forms that agree to rounding: kernels.cpp, where it could be compiled and the tensors are on a
-CPU, and torch, on other devices and machines. They record no gradients. T is the number of rows, H the width, M that of
-the feed-forward layer, d that of a head, V the vocabulary. Norms' inputs, sums, weights and statistics are float32;
-"activations" are float32 or bfloat16, all of one call alike; what a comment calls dense is taken as it is.
+Every function but `draw`, whose other form is in sampling.py, has two that agree to rounding: kernels.cpp, where it
+could be compiled and the tensors are on a CPU, and torch, on other devices and machines. They record no gradients. T is
+the number of rows, H the width, M that of the feed-forward layer, d that of a head, V the vocabulary. Norms' inputs,
+sums, weights and statistics are float32; "activations" are float32 or bfloat16, all of one call alike; what a comment
+calls dense is taken as it is.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def attention_backward(scores: Tensor, grads: Tensor, log_sums: Tensor, queries:
     """
     rows, width = scores.shape[0] * scores.shape[1], scores.shape[2]
     if compiled := compiled_for(scores):
-        compiled.call("attention_backward", scores, grads, log_sums, rows, queries, 0, width, scale)
+        compiled.call("attention_backward", scores, grads, log_sums, rows, queries, width, scale)
         return
     places = torch.arange(width, device=scores.device)
     later = places > places[:queries, None]
@@ -206,6 +207,11 @@ class Heads(NamedTuple):
     eps: float  # of the norm of each head, where there is one
 
 
+def norm_heads(x: Tensor, norms: Tensor, eps: float) -> None:
+    """RMSNorm of each head of activations (n, heads, d), in place, weighted by `norms` (heads, d); by torch."""
+    x.copy_(functional.rms_norm(x.float(), x.shape[-1:], None, eps) * norms)
+
+
 def take(
     joined: Tensor, heads: Heads, norms: Tensor | None, cosine: Tensor, sine: Tensor, positions: Tensor,
     keys: Tensor, values: Tensor,
@@ -225,7 +231,7 @@ def take(
         return
     turned = heads.queries + heads.keys
     if norms is not None:
-        joined[:, :turned] = functional.rms_norm(joined[:, :turned].float(), (d,), None, heads.eps) * norms
+        norm_heads(joined[:, :turned], norms, heads.eps)
     rotate(joined, cosine[positions], sine[positions], turned)
     rows = torch.arange(n, device=joined.device)
     keys[rows, :, positions], values[rows, :, positions] = joined[:, heads.queries :].split(heads.keys, dim=1)

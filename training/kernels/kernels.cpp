@@ -184,15 +184,15 @@ extern "C" void rotate(T *x, const float *cosine, const float *sine, Int rows, I
 
 // --------------------------------------------------------------------------------------------------- causal attention
 
-// Rows of scores, `width` numbers each, of sequences of `length` tokens: row r belongs to token `first` + r % queries.
+// Rows of scores, `width` numbers each, of sequences of `length` tokens: row r belongs to token r % queries.
 // `scores` (queries with keys, unscaled) become attention weights, and `grads` (those of the weights) become the scores'.
 // Later tokens get zeros.
-extern "C" void attention_backward(T *scores, T *grads, const float *log_sums, Int rows, Int queries, Int first, Int width,
+extern "C" void attention_backward(T *scores, T *grads, const float *log_sums, Int rows, Int queries, Int width,
                         float scale, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++) {
         T *s = scores + r * width, *g = grads + r * width;
-        Int seen = first + r % queries + 1, end = (seen + 31) / 32 * 32;  // whole vectors; what is too much is masked
+        Int seen = r % queries + 1, end = (seen + 31) / 32 * 32;  // whole vectors; what is too much is masked
         if (end > width) end = width;
         float log_sum = log_sums[r], along = 0;
 #pragma omp simd reduction(+ : along)

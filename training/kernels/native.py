@@ -38,7 +38,7 @@ PARAMETERS: Final = {
     "swiglu": "pnnp",
     "swiglu_backward": "ppnnp",
     "rotate": "pppnnnnf",
-    "attention_backward": "pppnnnnf",
+    "attention_backward": "pppnnnf",
     "read_logits": "ppfnnppp",
     "read_logits_backward": "ppppppfnn",
     "take": "ppfpppnnnnnpp",
