@@ -1,8 +1,9 @@
 """Causal attention of packed sequences, each to itself, with its gradient.
 
-T is the length of the packed row, d the width of a head. On a CPU the forward pass is torch's flash kernel. Its
-backward kernel takes two to four times as long in bf16 as the matrix products it is made of while sequences are short,
-so there these are written out. On other devices torch chooses, and differentiates.
+T is the length of the packed row, d the width of a head. On a CPU with AMX both passes are kernels of ours in bf16
+(kernels/attention.cpp). On others, and in float32, the forward pass is torch's flash kernel. Its backward kernel takes
+two to four times as long in bf16 as the matrix products it is made of while sequences are short, so there these are
+written out. On other devices torch chooses, and differentiates.
 """
 
 from __future__ import annotations
@@ -17,33 +18,35 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from training import kernels
+from training.kernels import Blocks
 
-Blocks = list[tuple[int, int]]  # (n, L): n sequences of L tokens, one after another
 OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows
 WEIGHTS: Final = 1 << 20  # attention weights held at once in the backward pass, which the cache has room for
 LONG: Final = {torch.bfloat16: 768}  # sequences from which torch's backward kernel is faster
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> tuple[Tensor, list[Tensor]]:
-    """What each token sees, (T, heads, d), and the blocks' log-sums (n, heads, L), on a CPU; no gradient is recorded.
+def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> tuple[Tensor, Tensor]:
+    """What each token sees, (T, heads, d), and the log-sums (heads, T), on a CPU; no gradient is recorded.
 
     query (T, heads, d), key and value (T, kv_heads, d)
     """
+    if compiled := kernels.tiled(query):
+        return kernels.attend(compiled, query, key, value, blocks, scale)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    seen, sums = torch.empty_like(query, memory_format=torch.contiguous_format), []
-    for block, *parts in cut(blocks, seen, query, key, value):
-        out, q, k, v = (part.unflatten(0, block).transpose(1, 2) for part in parts)
-        one, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+    seen, log_sums = query.new_empty(query.shape), torch.empty(query.shape[:2])
+    for block, *parts in cut(blocks, seen, log_sums, query, key, value):
+        out, sums, q, k, v = (part.unflatten(0, block).transpose(1, 2) for part in parts)
+        one, of_one = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
         out.copy_(one)
-        sums.append(log_sum)
-    return seen, sums
+        sums.copy_(of_one)
+    return seen, log_sums.t()
 
 
 def attend_backward(
     grad: Tensor,
-    saved: tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]],
+    saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
     into: tuple[Tensor, Tensor, Tensor],
     blocks: Blocks,
     scale: float,
@@ -52,14 +55,17 @@ def attend_backward(
 
     saved: query, key, value, and the two results of `attend`.
     """
-    query, key, value, seen, sums = saved
-    parts = cut(blocks, grad, query, key, value, seen, *into)
-    for (block, *tensors), log_sum in zip(parts, sums, strict=True):
-        g, q, k, v, out, dq, dk, dv = (tensor.unflatten(0, block) for tensor in tensors)
+    query, key, value, seen, log_sums = saved
+    if compiled := kernels.tiled(query):
+        kernels.attend_backward(compiled, saved, grad, into, blocks, scale)
+        return
+    for block, *tensors in cut(blocks, grad, query, key, value, seen, log_sums.t(), *into):
+        g, q, k, v, out, sums, dq, dk, dv = (tensor.unflatten(0, block) for tensor in tensors)
+        sums = sums.transpose(1, 2)
         if block[1] >= LONG.get(q.dtype, 0):
-            _by_kernel((g, q, k, v, out), log_sum, (dq, dk, dv), scale)
-            continue
-        _by_products((g, q, k, v), log_sum, (dq, dk, dv), scale)
+            _by_kernel((g, q, k, v, out), sums, (dq, dk, dv), scale)
+        else:
+            _by_products((g, q, k, v), sums, (dq, dk, dv), scale)
 
 
 def halves(n: int, most: int) -> Iterator[slice]:
@@ -125,18 +131,19 @@ class OnCPU(Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> Tensor:
-        seen, sums = attend(query, key, value, blocks, scale)
-        ctx.save_for_backward(query, key, value, seen, *sums)
+        query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
+        seen, log_sums = attend(query, key, value, blocks, scale)
+        ctx.save_for_backward(query, key, value, seen, log_sums)
         ctx.settings = blocks, scale
         return seen
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, seen, *sums = ctx.saved_tensors
+        query, key, value = ctx.saved_tensors[:3]
         blocks, scale = ctx.settings
-        into = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
-        attend_backward(grad, (query, key, value, seen, sums), into, blocks, scale)
+        into = (query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape))
+        attend_backward(grad.contiguous(), ctx.saved_tensors, into, blocks, scale)
         return *into, None, None
 
 

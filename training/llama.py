@@ -18,7 +18,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from training import kernels
-from training.attention import Blocks, attend, attend_backward
+from training.attention import attend, attend_backward
+from training.kernels import Blocks
 from training.packing import Packed
 
 FAMILY = ("llama", "mistral", "qwen2")
@@ -96,22 +97,24 @@ class Layer(Function):
         qkv = functional.linear(normed, wqkv, bias_of([bq, bk, bv], dtype)).view(length, -1, 2 * cosine.shape[1])
         kernels.rotate(qkv, cosine, sine, shape.heads + shape.kv_heads)
         query, key, value = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], 1)
-        seen, sums = attend(query, key, value, shape.blocks, shape.scale)
+        seen, log_sums = attend(query, key, value, shape.blocks, shape.scale)
         middle, (normed, mlp_inverse) = kernels.add_norm(x, torch.mm(seen.flatten(1), wo.t()), bo, mlp_norm, shape.eps)
         gate_up = functional.linear(normed, wgu, bias_of([bg, bu], dtype))
         out = kernels.add(middle, torch.mm(kernels.swiglu(gate_up), wd.t()), bd)
         ctx.shape, ctx.biases = shape, [one is not None for one in biases]
         ctx.sizes = [len(wq), len(wk), len(wv)]
         ctx.save_for_backward(
-            x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd, inverse, qkv, seen, middle, mlp_inverse, gate_up, *sums
-        )
+            x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd,
+            inverse, qkv, seen, log_sums, middle, mlp_inverse, gate_up,
+        )  # fmt: skip
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         (
-            x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd, inverse, qkv, seen, middle, mlp_inverse, gate_up, *sums
+            x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd,
+            inverse, qkv, seen, log_sums, middle, mlp_inverse, gate_up,
         ) = ctx.saved_tensors  # fmt: skip
         shape: Shape = ctx.shape
         learns, heads = ctx.needs_input_grad[4], [shape.heads, shape.kv_heads, shape.kv_heads]
@@ -121,7 +124,7 @@ class Layer(Function):
         mlp = kernels.norm_backward(grad, torch.mm(d_gate_up, wgu), middle, mlp_inverse, mlp_norm, learns)
         d_qkv = torch.empty_like(qkv)
         attend_backward(
-            torch.mm(mlp.cast, wo).view_as(seen), (*qkv.split(heads, 1), seen, sums), d_qkv.split(heads, 1),
+            torch.mm(mlp.cast, wo).view_as(seen), (*qkv.split(heads, 1), seen, log_sums), d_qkv.split(heads, 1),
             shape.blocks, shape.scale,
         )  # fmt: skip
         kernels.rotate(d_qkv, cosine, sine, shape.heads + shape.kv_heads, back=True)

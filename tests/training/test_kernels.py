@@ -258,6 +258,6 @@ def test_source_that_does_not_compile_leaves_nothing_behind(
 ) -> None:
     broken = tmp_path / "kernels.cpp"
     broken.write_text("this is not C++")
-    monkeypatch.setattr(native, "SOURCE", broken)
+    monkeypatch.setattr(native, "SOURCES", (broken,))
     assert native.library(torch.float32) is None
     assert list(fresh.iterdir()) == []

@@ -1,14 +1,16 @@
 """The work between a language model's matrix products, each in one pass over memory on a CPU.
 
-Every function but `draw`, whose other form is in sampling.py, has two that agree to rounding: kernels.cpp, where it
-could be compiled and the tensors are on a CPU, and torch, on other devices and machines. They record no gradients. T is
-the number of rows, H the width, M that of the feed-forward layer, d that of a head, V the vocabulary. Norms' inputs,
-sums, weights and statistics are float32; "activations" are float32 or bfloat16, all of one call alike; what a comment
-calls dense is taken as it is.
+Every function has two forms that agree to rounding: C++, where it could be compiled and the tensors are on a CPU, and
+torch, on other devices and machines; for `draw` that is in sampling.py, for `attend` in attention.py. They record no
+gradients. T is the number of rows, H the width, M that of the feed-forward layer, d that of a head, V the vocabulary.
+Norms' inputs, sums, weights and statistics are float32; "activations" are float32 or bfloat16, all of one call alike;
+what a comment calls dense is taken as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from ctypes import c_int64
 from typing import NamedTuple
 
 import torch
@@ -16,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.kernels.native import Library, library
+
+Blocks = list[tuple[int, int]]  # (n, L): n sequences of L tokens, one after another, which make up T
 
 
 def compiled_for(x: Tensor, dtype: torch.dtype | None = None) -> Library | None:
@@ -129,6 +133,46 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor, heads: int, *, back: bool = 
     first, second = x[:, :heads].float().split(half, dim=-1)
     c, s = cosine[:, None], sign * sine[:, None]
     x[:, :heads] = torch.cat([first * c - second * s, second * c + first * s], dim=-1).to(x.dtype)
+
+
+def tiled(x: Tensor) -> Library | None:
+    """What computes `attend` for activations like x; where there is none, attention.py computes by torch."""
+    compiled = compiled_for(x) if x.dtype == torch.bfloat16 else None
+    return compiled if compiled is not None and compiled.tiles else None
+
+
+def attend(
+    compiled: Library, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Causal attention of each of the packed sequences to itself: (T, heads, d), dense, and the log-sums (heads, T).
+
+    query (T, heads, d), key and value (T, kv_heads, d)
+    """
+    seen = query.new_empty(query.shape)
+    log_sums = torch.empty(query.shape[1], len(query))
+    _tiled(compiled, "attend", [query, key, value, seen], blocks, scale, log_sums)
+    return seen, log_sums
+
+
+def attend_backward(
+    compiled: Library, saved: Sequence[Tensor], grad: Tensor, into: Sequence[Tensor], blocks: Blocks, scale: float
+) -> None:
+    """Through `attend`, as Dao 2023 (arXiv:2307.08691) does it: `grad` (T, heads, d) is that of what it gave, `saved`
+    are query, key, value, and its two results; the gradients of the first three are written to `into`."""
+    *views, log_sums = saved
+    _tiled(compiled, "attend_backward", [*views, grad, *into], blocks, scale, log_sums)
+
+
+def _tiled(compiled: Library, name: str, views: list[Tensor], blocks: Blocks, scale: float, log_sums: Tensor) -> None:
+    query, key = views[:2]
+    if any(x.stride(-1) != 1 for x in views):
+        raise ValueError("a head's numbers do not lie side by side")
+    places = [number for x in views for number in (x.data_ptr(), x.stride(0), x.stride(1))]
+    cut = [number for block in blocks for number in block]
+    compiled.call(
+        name, (c_int64 * len(places))(*places), (c_int64 * len(cut))(*cut), len(blocks), *query.shape[:2],
+        *key.shape[1:], scale, log_sums,
+    )  # fmt: skip
 
 
 def attention_backward(scores: Tensor, grads: Tensor, log_sums: Tensor, queries: int, scale: float) -> None:

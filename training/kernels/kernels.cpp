@@ -1,26 +1,17 @@
 // Work on rows of numbers, each done in one pass over memory where a chain of tensor operations takes several.
 //
 // This is compiled once for float and once for bfloat16: NUMBER is what activations are stored as; arithmetic is in
-// float. Arrays are dense unless a stride is passed; strides count numbers. Rows are divided among threads in a fixed way, and sums over rows are added up in
-// the order of threads, so that results depend on the number of threads and on nothing else.
+// float. Arrays are dense unless a stride is passed; strides count numbers. Rows are divided among threads in a fixed
+// way, and sums over rows are added up in the order of threads, so that results depend on the number of threads and on
+// nothing else.
 
 #include <cmath>
-#include <cstdint>
 #include <cstring>
 #include <vector>
 
-using Int = int64_t;
-using bf16 = uint16_t;
+#include "numbers.h"
+
 using T = NUMBER;  // float or bf16, by the compiler's command line
-
-static inline float get(float x) { return x; }
-static inline float get(bf16 x) { return __builtin_bit_cast(float, uint32_t(x) << 16); }
-
-static inline void put(float &to, float x) { to = x; }
-static inline void put(bf16 &to, float x) {  // to the nearest, ties to even; the NaNs of arithmetic stay NaN
-    uint32_t bits = __builtin_bit_cast(uint32_t, x);
-    to = bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
 
 // e to the x within two units in the last place, as Cephes computes it; 0 below -87.
 static inline float exponential(float x) {

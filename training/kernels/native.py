@@ -1,4 +1,4 @@
-"""kernels.cpp as functions of tensors: compiled for this machine's processor when first wanted, and kept.
+"""The C++ beside this as functions of tensors: compiled for this machine's processor when first wanted, and kept.
 
 A machine without a C++ compiler, or without OpenMP, has no such functions: `library` is then None, and callers compute
 with torch.
@@ -21,7 +21,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-SOURCE: Final = Path(__file__).with_name("kernels.cpp")
+HERE: Final = Path(__file__).parent
+SOURCES: Final = (HERE / "kernels.cpp", HERE / "attention.cpp")
+READ: Final = (*SOURCES, HERE / "numbers.h")
 FLAGS: Final = (
     "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared",
     *(["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []),  # a quarter faster
@@ -30,7 +32,7 @@ NUMBERS: Final = {torch.float32: "float", torch.bfloat16: "uint16_t"}
 SECONDS: Final = 120.0  # that a compiler may take
 OFF: Final = "TUTELAGE_KERNELS"  # 0 in the environment: compute with torch
 
-# Of each function: p a tensor or None, f a number, n a whole number. The number of threads comes last.
+# Of each function: p a tensor, an array or None, f a number, n a whole number. The number of threads comes last.
 PARAMETERS: Final = {
     "norm": "ppfnnpp",
     "add_norm": "ppppfnnppp",
@@ -45,6 +47,7 @@ PARAMETERS: Final = {
     "look": "ppppfnnnnnp",
     "draw": "pppnnppp",
 }
+TILED: Final = {"attend": "ppnnnnnfp", "attend_backward": "ppnnnnnfp"}  # where the processor has AMX, in bfloat16
 TYPES: Final = {"p": ctypes.c_void_p, "f": ctypes.c_float, "n": ctypes.c_int64}
 
 log = logging.getLogger(__name__)
@@ -56,7 +59,8 @@ class Library:
     def __init__(self, path: Path) -> None:
         loaded = ctypes.CDLL(str(path))
         self.functions: dict[str, Any] = {}
-        for name, parameters in PARAMETERS.items():
+        self.tiles = bool(loaded.has_tiles())  # which Linux may refuse
+        for name, parameters in (PARAMETERS | TILED if self.tiles else PARAMETERS).items():
             function = getattr(loaded, name)
             function.restype = None
             function.argtypes = [*(TYPES[kind] for kind in parameters), ctypes.c_int]
@@ -87,8 +91,8 @@ def built(number: str) -> Path:
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         raise OSError("there is no C++ compiler (c++)")
-    command = [compiler, *FLAGS, f"-DNUMBER={number}", str(SOURCE)]
-    made_of = "\0".join([*command, SOURCE.read_text(encoding="utf-8"), processor()])
+    command = [compiler, *FLAGS, f"-DNUMBER={number}", *map(str, SOURCES)]
+    made_of = "\0".join([*command, *(path.read_text(encoding="utf-8") for path in READ), processor()])
     path = folder() / f"kernels-{number}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
