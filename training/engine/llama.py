@@ -104,10 +104,14 @@ class LlamaForward:
             heads = qkv.view(n, longest, -1, self.head_dim).transpose(1, 2)  # [n, heads, T, head_dim]
             query, key, value = heads.split([queries, keys, keys], dim=1)
             self.cache.fill(i, slots, rows, key, value)
-            seen = F.scaled_dot_product_attention(
-                query, key, value, is_causal=True, scale=layer.scale, enable_gqa=queries != keys
-            )
-            seen = seen.transpose(1, 2).reshape(n * longest, -1)
+            if tiles := kernels.tiled(qkv):
+                parts = qkv.split([queries, keys, keys], dim=1)
+                seen = kernels.attend(tiles, *parts, [(n, longest)], layer.scale)[0].flatten(1)
+            else:
+                seen = F.scaled_dot_product_attention(
+                    query, key, value, is_causal=True, scale=layer.scale, enable_gqa=queries != keys
+                )
+                seen = seen.transpose(1, 2).reshape(n * longest, -1)
             x, (normed, _) = kernels.add_norm(
                 x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
             )
