@@ -105,8 +105,8 @@ class LlamaForward:
             query, key, value = heads.split([queries, keys, keys], dim=1)
             self.cache.fill(i, slots, rows, key, value)
             if tiles := kernels.tiled(qkv):
-                parts = qkv.split([queries, keys, keys], dim=1)
-                seen = kernels.attend(tiles, *parts, [(n, longest)], layer.scale)[0].flatten(1)
+                q, k, v = qkv.split([queries, keys, keys], dim=1)
+                seen = kernels.attend(tiles, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
             else:
                 seen = F.scaled_dot_product_attention(
                     query, key, value, is_causal=True, scale=layer.scale, enable_gqa=queries != keys
