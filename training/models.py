@@ -73,9 +73,9 @@ def take_gpu(number: int) -> None:
 
 
 def bf16_is_faster(device: torch.device, width: int) -> bool:
-    """Whether a model of this width is to learn in bf16. A CPU without bf16 instructions is slower with it than with fp32
-    (measured on AVX2, a ninth). One with AMX gains below NARROW, too, but the sample project's model, of width 160, was
-    tuned and measured in fp32, and so small a model may want the digits."""
+    """Whether a model of this width is to learn in bf16. A CPU without bf16 instructions is slower with it than with
+    fp32 (measured on AVX2, a ninth). One with AMX gains below NARROW, too, but the sample project's model, of width
+    160, was tuned and measured in fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
