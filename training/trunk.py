@@ -81,9 +81,11 @@ class Trunk:
         training = self.model.training
         self.model.eval()
         try:
-            one, other = self._packed(packed), self._padded(packed)
-        except (TypeError, ValueError, RuntimeError):
-            return False
+            other = self._padded(packed)
+            try:
+                one = self._packed(packed)
+            except (AttributeError, TypeError, ValueError, RuntimeError):  # as MPT's, which reads the mask there is not
+                return False
         finally:
             self.model.train(training)
         starts, lengths = packed.starts.tolist(), packed.lengths.tolist()

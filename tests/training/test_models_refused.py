@@ -28,7 +28,7 @@ from tests.training.toys import (
     turns,
 )
 from training.chatformat import ChatFormat
-from training.contract import InputError, LoraSettings, PPOSettings
+from training.contract import InputError, LoraSettings, PPOSettings, TrainingError
 from training.memory import LEARNING, parameters_of
 from training.model_checks import check_vocabulary
 from training.models import Compute, load_causal
@@ -196,9 +196,16 @@ def test_an_architecture_that_cannot_be_saved_as_a_reward_model_is_refused_at_th
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_an_architecture_that_the_engine_cannot_run_is_told(tmp_path: Path) -> None:
-    model = tiny_folder(tmp_path / "model", "mamba", hidden_size=32, num_hidden_layers=1, state_size=4)
-    with pytest.raises(Exception, match="models of type mamba cannot be generated from here"):
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("mamba", {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}),
+        ("mpt", {"d_model": 32, "n_layers": 1, "n_heads": 4, "max_seq_len": 64}),
+    ],
+)
+def test_an_architecture_that_the_engine_cannot_run_is_told(tmp_path: Path, kind: str, sizes: dict[str, int]) -> None:
+    model = tiny_folder(tmp_path / "model", kind, **sizes)
+    with pytest.raises(TrainingError, match=f"models of type {kind} cannot be generated from here"):
         use("ppo", model, tmp_path / "run")
 
 
