@@ -141,17 +141,36 @@ def with_rounds(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argpars
     return parser.parse_args(argv)
 
 
-def script(options: argparse.Namespace, pattern: str, best: Best = max) -> Callable[[Path], float]:
-    """Runs the peer's script: what it reached at its best setting, in the benchmark's unit, as `pattern` finds it."""
+@dataclass(frozen=True)
+class Peer:
+    """What a peer reached, in the benchmark's unit."""
 
-    def run(_: Path) -> float:
-        told = subprocess.run([options.peer_python, options.peer], capture_output=True, text=True, check=False)
-        found = [float(number) for number in re.findall(pattern, told.stdout)]
+    figure: float
+    peak_gb: float | None = None  # most resident memory of the process, 10^9 bytes, where it is ours to ask
+
+
+def script(options: argparse.Namespace, pattern: str, best: Best = max) -> Callable[[Path], Peer]:
+    """Runs the peer's script: what it reached at its best setting, as `pattern` finds it."""
+    return lambda _: told_by([options.peer_python, str(options.peer)], pattern, best)
+
+
+def own(name: str, *more: str, pattern: str) -> Peer:
+    """Runs a peer that lives in this environment."""
+    return told_by([sys.executable, "-m", "benchmarks._peers", name, *more], pattern, cwd=ROOT)
+
+
+def told_by(command: Sequence[str], pattern: str, best: Best = max, cwd: Path | None = None) -> Peer:
+    """The best of the figures that `pattern` finds in what a command prints."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
+        child = subprocess.Popen(command, cwd=cwd, stdout=out, stderr=log, text=True)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        for file in (out, log):
+            file.seek(0)
+        found = [float(number) for number in re.findall(pattern, out.read())]
         if not found:
-            raise SystemExit(f"{options.peer}: no figure in its output. {told.stderr[-500:]}")
-        return best(found)
-
-    return run
+            raise SystemExit(f"{' '.join(command)}: no figure in its output. {log.read()[-500:]}")
+    return Peer(best(found), usage.ru_maxrss * 1024 / 1e9)
 
 
 def compare(
@@ -159,12 +178,12 @@ def compare(
     options: argparse.Namespace,
     ours: Callable[[Path], tuple[float, float, Row]],
     *,
-    peer: Callable[[Path], float],
+    peer: Callable[[Path], Peer],
     best: Best = max,
 ) -> None:
     """Measure ours and, with --peer, the peer in turn, and print the line. Both get an empty folder; `ours` gives the
     figure, the peak memory in GB and what else is to be told; `best` is max where more is better, min where less is."""
-    figures, peaks, peers, more = [], [], [], {}
+    figures, peaks, peers, more = [], [], list[Peer](), {}
     for _ in range(options.rounds if options.peer else 1):
         with tempfile.TemporaryDirectory() as scratch:
             figure, peak, more = ours(Path(scratch))
@@ -175,7 +194,9 @@ def compare(
                 peers.append(peer(Path(scratch)))
     told: Row = {"ours": f"{statistics.median(figures):.4g}", "peak_GB": f"{max(peaks):.2f}", **more}
     if peers:
-        ours_median, peer_median = statistics.median(figures), statistics.median(peers)
+        ours_median, peer_median = statistics.median(figures), statistics.median(one.figure for one in peers)
         ratio = ours_median / peer_median if best is max else peer_median / ours_median
         told |= {"peer": f"{peer_median:.4g}", "ratio": f"{ratio:.2f}", "rounds": len(peers)}
+        if any(one.peak_gb for one in peers):
+            told |= {"peer_peak_GB": f"{max(one.peak_gb or 0 for one in peers):.2f}"}
     print(name, " ".join(f"{key}={value}" for key, value in told.items()), flush=True)

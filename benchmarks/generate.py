@@ -6,10 +6,7 @@ same for all. Both in bf16 where that is faster. With --peer, transformers' gene
 
 from __future__ import annotations
 
-import re
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks._training import VOCABULARY, Row, Shape, compare, own_peer, policy_folder
+from benchmarks._training import VOCABULARY, Peer, Row, Shape, compare, own, own_peer, policy_folder
 from training.chatformat import SPECIAL
 from training.engine import Engine, Request, SamplingParams
 from training.heap import keep_memory
 from training.models import Compute, bf16_is_faster, load_causal, load_tokenizer
-from webapp.home_folder import ROOT
 
 SHAPE = Shape(hidden=256, mlp=704, layers=5, heads=4)  # 8.2 million parameters
 PROMPTS, SLOTS = 256, 64
@@ -65,8 +61,6 @@ def measure(scratch: Path) -> tuple[float, float, Row]:
     return tokens / seconds, peak, {"tokens": tokens, "slots": SLOTS, "dtype": str(dtype).removeprefix("torch.")}
 
 
-def transformers(scratch: Path) -> float:
+def transformers(scratch: Path) -> Peer:
     folder = policy_folder(scratch / "model", SHAPE)
-    command = [sys.executable, "-m", "benchmarks._peers", "generate", str(folder)]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return max(map(float, re.findall(r"tok/s=([\d.]+)", told)))
+    return own("generate", str(folder), pattern=r"tok/s=([\d.]+)")

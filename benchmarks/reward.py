@@ -4,9 +4,6 @@ prompt of 20 to 200. With --peer, TRL's RewardTrainer learns from the six pairs 
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -15,8 +12,10 @@ import numpy as np
 
 from benchmarks._training import (
     SMALL,
+    Peer,
     Row,
     compare,
+    own,
     own_peer,
     policy_folder,
     reward_folder,
@@ -25,7 +24,6 @@ from benchmarks._training import (
     text,
     turns,
 )
-from webapp.home_folder import ROOT
 
 RANKINGS, STEPS, BATCH_TOKENS = 400, 20, 8192
 REPLIES = 4
@@ -62,7 +60,7 @@ def measure(scratch: Path) -> tuple[float, float, Row]:
     return rate * len(rows) / tokens, outcome.peak_gb, {"tokens_per_second": round(rate)}
 
 
-def trl(scratch: Path) -> float:
+def trl(scratch: Path) -> Peer:
     """TRL's trainer at its usual batch of eight pairs, in this environment."""
     pairs = [
         {
@@ -76,6 +74,5 @@ def trl(scratch: Path) -> float:
     file = scratch / "pairs.json"
     file.write_text(json.dumps(pairs))
     model = reward_folder(scratch / "model", SMALL)
-    command = [sys.executable, "-m", "benchmarks._peers", "reward", str(model), str(file)]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return float(re.findall(r"pairs/s=([\d.]+)", told)[0]) / 6
+    pairs_a_second = own("reward", str(model), str(file), pattern=r"pairs/s=([\d.]+)")
+    return Peer(pairs_a_second.figure / 6, pairs_a_second.peak_gb)

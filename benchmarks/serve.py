@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks._training import MIDDLE, Row, compare, policy_folder, run_folder, with_rounds
+from benchmarks._training import MIDDLE, Peer, Row, compare, policy_folder, run_folder, with_rounds
 from webapp.home_folder import ROOT
 
 AT_ONCE, REQUESTS, TOKENS = 16, 64, 64
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--peer", metavar="URL", help="measure this server in turn with ours")
     parser.add_argument("--peer-model", default="", help="what the peer calls its model")
     options = with_rounds(parser, argv)
-    compare("serve", options, measure, peer=lambda _: load(options.peer, options.peer_model))
+    compare("serve", options, measure, peer=lambda _: Peer(load(options.peer, options.peer_model)))
 
 
 def load(url: str, model: str) -> float:
