@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -146,7 +147,7 @@ class Peer:
     """What a peer reached, in the benchmark's unit."""
 
     figure: float
-    peak_gb: float | None = None  # most resident memory of the process, 10^9 bytes, where it is ours to ask
+    peak_gb: float | None = None  # most resident memory of the process, 10^9 bytes, where it can be seen
 
 
 def script(options: argparse.Namespace, pattern: str, best: Best = max) -> Callable[[Path], Peer]:
@@ -170,7 +171,9 @@ def told_by(command: Sequence[str], pattern: str, best: Best = max, cwd: Path | 
         found = [float(number) for number in re.findall(pattern, out.read())]
         if not found:
             raise SystemExit(f"{' '.join(command)}: no figure in its output. {log.read()[-500:]}")
-    return Peer(best(found), usage.ru_maxrss * 1024 / 1e9)
+    # Linux counts a child's memory from its parent's on: less than this process ever had cannot be seen.
+    seen = usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Peer(best(found), usage.ru_maxrss * 1024 / 1e9 if seen else None)
 
 
 def compare(
