@@ -103,6 +103,13 @@ def test_on_tiles_the_number_of_threads_changes_nothing() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
+def test_on_tiles_blocks_that_do_not_make_up_the_row_are_refused() -> None:
+    wants_tiles()
+    ours = tensors(2, torch.bfloat16)
+    with pytest.raises(ValueError, match="do not make up the row"):
+        OnCPU.apply(*ours, [*BLOCKS, (1, 8)], SCALE)
+
+
 def test_on_tiles_what_is_not_a_number_stays_in_its_sequence() -> None:
     wants_tiles()
     ours = tensors(2, torch.bfloat16)

@@ -167,6 +167,8 @@ def _tiled(compiled: Library, name: str, views: list[Tensor], blocks: Blocks, sc
     query, key = views[:2]
     if any(x.stride(-1) != 1 for x in views):
         raise ValueError("a head's numbers do not lie side by side")
+    if sum(n * length for n, length in blocks) != len(query):
+        raise ValueError("the blocks do not make up the row")
     places = [number for x in views for number in (x.data_ptr(), x.stride(0), x.stride(1))]
     cut = [number for block in blocks for number in block]
     compiled.call(
