@@ -113,11 +113,13 @@ CASES: dict[str, Case] = {
     ),
     "sft": Case("sft", {"base": "GPT2", **SFT}, HEARD),
     "sft-lora": Case("sft", {"base": "POLICY", **SFT, **LORA}, HEARD),
+    "sft-bf16": Case("sft", {"base": "POLICY", **SFT, "precision": "bf16"}, HEARD),
     "reward": Case("reward", {**REWARD, "ties": "davidson"}, RANKED),
     "reward-lora": Case("reward", {**REWARD, **LORA}, RANKED),
     "ppo": Case("ppo", {"policy": "POLICY", **PPO, "ptx_weight": 0.1, "batch_tokens": 64}, {**ASKED, "corpus": CORPUS}),
     "ppo-reward": Case("ppo", {"policy": "POLICY", **PPO, "reward": "REWARD", "minibatches": 2}, ASKED),
     "ppo-lora": Case("ppo", {"policy": "POLICY", **PPO, **LORA}, ASKED),
+    "ppo-bf16": Case("ppo", {"policy": "POLICY", **PPO, "precision": "bf16"}, ASKED),
     "ppo-adapter": Case("ppo", {"policy": "ADAPTER", **PPO, **LORA}, ASKED),
     "dpo": Case("dpo", PAIRS, RANKED),
     "dpo-lora": Case("dpo", {**PAIRS, **LORA}, RANKED),
@@ -376,7 +378,7 @@ def alone(models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> C
 # ------------------------------------------------------------------------------------------------------ in mid-work
 
 
-@pytest.mark.parametrize("name", some(CASES, "corpus tokenizer pretrain sft reward ppo evaluate"))
+@pytest.mark.parametrize("name", some(CASES, "corpus tokenizer pretrain sft sft-bf16 reward ppo evaluate"))
 def test_killed_between_two_checkpoints_it_goes_on_from_the_first(
     name: str, models: dict[str, str], alone: Callable[[str], Path], tmp_path: Path
 ) -> None:
