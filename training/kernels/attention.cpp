@@ -22,6 +22,7 @@
 #include <initializer_list>
 #include <new>
 #include <utility>
+#include <vector>
 
 namespace {
 
@@ -160,9 +161,10 @@ void pack_rows(View x, const Sizes &n, bf16 *to) {
         }
 }
 
-// From a left matrix (tokens, d) the right matrix (d, tokens): pairs lie along d, as they do there.
-void pack_across(const bf16 *left, const Sizes &n, bf16 *to) {
-    for (Int tile = 0; tile < n.blocks * 2 * n.chunks; tile++) transpose(left + tile * TILE, to + tile * TILE);
+// Every tile turned: from a left matrix (tokens, d) the right matrix (d, tokens), since pairs lie along d in both, and from
+// a right matrix (tokens, d) the left matrix (d, tokens).
+void turn_tiles(const bf16 *tiles, const Sizes &n, bf16 *to) {
+    for (Int tile = 0; tile < n.blocks * 2 * n.chunks; tile++) transpose(tiles + tile * TILE, to + tile * TILE);
 }
 
 // From a left matrix (tokens, d) the right matrix (tokens, d): pairs of tokens.
@@ -273,17 +275,16 @@ struct Backward {
     void take_keys(View key, View value) {
         pack_rows(value, n, values);
         pack_rows(key, n, keys);
-        pack_pairs(keys, n, left);  // a tile of pairs of tokens, turned, is one of the left matrix (d, tokens)
-        for (Int tile = 0; tile < n.blocks * 2 * n.chunks; tile++)
-            transpose(left + tile * TILE, keys_turned + tile * TILE);
+        pack_pairs(keys, n, left);
+        turn_tiles(left, n, keys_turned);
     }
 
     void take_queries(View query, View grad, View out, const float *sums) {
         pack_rows(query, n, left);
-        pack_across(left, n, queries_across);
+        turn_tiles(left, n, queries_across);
         pack_pairs(left, n, queries);
         pack_rows(grad, n, left);
-        pack_across(left, n, grads_across);
+        turn_tiles(left, n, grads_across);
         pack_pairs(left, n, grads);
         for (Int t = 0; t < n.blocks * BLOCK; t++) {
             log_sums[t] = t < n.length ? sums[t] : 0.0f, along[t] = 0;
@@ -378,19 +379,17 @@ struct Backward {
 
 // Sequences, one after another, from the numbers and lengths of blocks of them: where each begins and its length.
 struct Sequences {
-    Int *starts, *lengths, count = 0, longest = 0;
+    std::vector<Int> starts, lengths;
+    Int longest = 0;
     Sequences(const Int *blocks, Int n) {
-        for (Int i = 0; i < n; i++) count += blocks[2 * i];
-        starts = new Int[2 * count], lengths = starts + count;
-        Int at = 0, s = 0;
-        for (Int i = 0; i < n; i++)
-            for (Int j = 0; j < blocks[2 * i]; j++, s++) {
-                starts[s] = at, lengths[s] = blocks[2 * i + 1];
-                at += lengths[s];
-                longest = lengths[s] > longest ? lengths[s] : longest;
-            }
+        Int at = 0;
+        for (Int i = 0; i < n; i++) {
+            Int length = blocks[2 * i + 1];
+            longest = length > longest ? length : longest;
+            for (Int j = 0; j < blocks[2 * i]; j++, at += length) starts.push_back(at), lengths.push_back(length);
+        }
     }
-    ~Sequences() { delete[] starts; }
+    Int count() const { return Int(starts.size()); }
 };
 
 }  // namespace
@@ -417,11 +416,11 @@ extern "C" void attend(const Tensor3 *views, const Int *blocks, Int n_blocks, In
         float *scores = space.floats(most.blocks * 1024);
         begin_tiles();
 #pragma omp for schedule(dynamic)
-        for (Int job = 0; job < sequences.count * kv_heads; job++) {
+        for (Int job = 0; job < sequences.count() * kv_heads; job++) {
             Int s = job / kv_heads, shared = job % kv_heads, at = sequences.starts[s];
             Sizes n(sequences.lengths[s], d);
             pack_rows(key.of(at, shared), n, left);
-            pack_across(left, n, keys);
+            turn_tiles(left, n, keys);
             pack_rows(value.of(at, shared), n, left);
             pack_pairs(left, n, values);
             for (Int h = shared * groups; h < (shared + 1) * groups; h++)
@@ -444,7 +443,7 @@ extern "C" void attend_backward(const Tensor3 *views, const Int *blocks, Int n_b
         Space space(bytes);
         begin_tiles();
 #pragma omp for schedule(dynamic)
-        for (Int job = 0; job < sequences.count * kv_heads; job++) {
+        for (Int job = 0; job < sequences.count() * kv_heads; job++) {
             Int s = job / kv_heads, shared = job % kv_heads, at = sequences.starts[s];
             space.free = space.begin;
             Backward pass(space, Sizes(sequences.lengths[s], d), scale);
