@@ -171,6 +171,10 @@ class Label(models.Model):
     token = models.UUIDField(help_text="the submission's idempotency token")
     guidelines = models.ForeignKey(Guidelines, models.PROTECT, null=True, blank=True, related_name="+")
     source_ref = models.CharField(max_length=300, blank=True, help_text="file:line, or chat message, that it came from")
+    annotator = models.CharField(
+        max_length=200, blank=True, help_text="who gave an imported label, as its file names them; empty: the author"
+    )
+    weight = models.FloatField(default=1.0, help_text="how much training counts this label; 0 and above")
     active_seconds = models.FloatField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
     retracted_at = models.DateTimeField(null=True, blank=True, help_text="undone by its author, or withdrawn")
@@ -200,6 +204,11 @@ class Demonstration(Label):
 
     response = models.OneToOneField(Response, models.PROTECT, related_name="demonstration")
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    masked_turns = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="indices of the prompt's assistant turns that are context only, never learned",
+    )
 
     class Meta:
         constraints = label_constraints("demonstration")
@@ -231,6 +240,17 @@ class Ranking(Label):
 
     class Meta:
         constraints = label_constraints("ranking")
+        indexes = [models.Index(fields=["author", "-created_at"])]
+
+
+class Judgment(Label):
+    """A person's verdict on a single reply, good or bad, without another reply to compare it with."""
+
+    response = models.ForeignKey(Response, models.PROTECT, related_name="judgments")
+    good = models.BooleanField()
+
+    class Meta:
+        constraints = label_constraints("judgment")
         indexes = [models.Index(fields=["author", "-created_at"])]
 
 

@@ -48,6 +48,9 @@ class DemonstrationRow(Row):
     """A conversation that ends with the assistant's turn to learn; earlier assistant turns are learned too."""
 
     messages: list[Turn] = Field(min_length=2)
+    masked_turns: list[int] = Field(
+        default_factory=list, description="indices of assistant messages that are context only and are not learned"
+    )
     weight: float = Field(1.0, ge=0)
     source: str = ""
 
@@ -55,6 +58,10 @@ class DemonstrationRow(Row):
     def _ends_with_the_assistant(self) -> DemonstrationRow:
         if self.messages[-1].role != "assistant":
             raise ValueError("the last message must be the assistant's")
+        if any(not 0 <= i < len(self.messages) or self.messages[i].role != "assistant" for i in self.masked_turns):
+            raise ValueError("masked_turns must be indices of assistant messages")
+        if len(self.messages) - 1 in self.masked_turns:
+            raise ValueError("the last message cannot be masked: nothing would be learned at the end")
         return self
 
 
@@ -75,6 +82,17 @@ class RankingRow(Row):
         if sorted(i for group in self.groups for i in group) != list(range(len(self.replies))):
             raise ValueError("groups must name each reply exactly once")
         return self
+
+
+class JudgmentRow(Row):
+    """One reply to a prompt that a person called good or bad, without another to compare it with."""
+
+    messages: list[Turn] = Field(min_length=1)
+    reply: str
+    good: bool
+    weight: float = Field(1.0, ge=0)
+    annotator: str = ""
+    source: str = ""
 
 
 class SampleRow(Row):
