@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -65,6 +65,34 @@ def labels_wanted(project: Project) -> dict[str, int]:
     return {kind: places.get(kind, 0) - filled.get(kind, 0) for kind in Task.Kind.values}
 
 
+def tasks_open_to(person: User, project: Project, now: datetime | None = None) -> QuerySet[Task]:
+    """The open tasks that the person can do: those in their hands and those that `lease_next` can hand to them.
+
+    A task is left out when they answered or skipped it, when it shows what they wrote themselves, or when submissions
+    and other people's live leases hold all its places. An archived project hands out nothing new.
+    """
+    now = now or timezone.now()
+    own = Q(leases__person=person)
+    taken = Q(leases__seat__isnull=False) & (Q(leases__outcome=Lease.Outcome.SUBMITTED) | Q(leases__until__gte=now))
+    done = own & Q(leases__outcome__in=[Lease.Outcome.SUBMITTED, Lease.Outcome.SKIPPED])
+    shown = Task.responses.through.objects.filter(task=OuterRef("pk"), response__author=person)
+    tasks = Task.objects.filter(project=project, state=Task.State.OPEN).annotate(
+        taken=Count("leases", filter=taken),
+        done=Count("leases", filter=done),
+        in_hand=Count("leases", filter=own & Q(leases__outcome=Lease.Outcome.HELD)),
+    )
+    new = Q(done=0, taken__lt=F("overlap")) & ~Exists(shown) & ~Q(demonstration__author=person)
+    in_hand = Q(in_hand__gt=0)
+    return tasks.filter(in_hand | new if project.archived_at is None else in_hand)
+
+
+def labels_open_to(person: User, project: Project, now: datetime | None = None) -> dict[str, int]:
+    """The labels that the person can give now, by kind: one for each task of `tasks_open_to`."""
+    tasks = Task.objects.filter(pk__in=tasks_open_to(person, project, now).values("pk"))
+    rows = tasks.order_by().values_list("kind").annotate(n=Count("id"))
+    return dict.fromkeys(Task.Kind.values, 0) | dict(rows)
+
+
 def label_counts(project: Project) -> dict[str, int]:
     """Labels that were not taken back, by kind."""
     return {
@@ -77,6 +105,12 @@ def today_count(person: User, project: Project | None = None, now: datetime | No
     """The tasks the person has answered since midnight; what they took back does not count."""
     mine = Lease.objects.filter(person=person, outcome=Lease.Outcome.SUBMITTED, ended_at__gte=_midnight(now))
     return (mine if project is None else mine.filter(task__project=project)).count()
+
+
+def labels_given(person: User, project: Project) -> int:
+    """The tasks of the project that the person has answered, ever; what they took back does not count. `today_count`
+    counts some of these."""
+    return Lease.objects.filter(person=person, outcome=Lease.Outcome.SUBMITTED, task__project=project).count()
 
 
 def _midnight(now: datetime | None) -> datetime:

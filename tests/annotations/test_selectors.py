@@ -13,6 +13,8 @@ from annotations.selectors import (
     history,
     label_counts,
     label_ids,
+    labels_given,
+    labels_open_to,
     labels_wanted,
     open_task_counts,
     people_progress,
@@ -63,6 +65,59 @@ def test_today_counts_since_midnight_and_not_what_was_taken_back(project: Projec
     assert today_count(ann, project) == 2
     undo(label=labels[2], by=ann)
     assert (today_count(ann, project), today_count(ann), today_count(ann, factories.project())) == (1, 1, 0)
+
+
+def everything_handed_to(person: User, project: Project) -> dict[str, int]:
+    """How many tasks of each kind `lease_next` hands to the person, one after the other."""
+    handed = dict.fromkeys(Task.Kind.values, 0)
+    while lease := lease_next(person=person, project=project):
+        handed[lease.task.kind] += 1
+        lease.outcome, lease.seat = Lease.Outcome.SKIPPED, None
+        lease.save()
+    return handed
+
+
+def test_the_labels_open_to_a_person_are_those_they_are_handed(project: Project, ann: User, ben: User, mo: User):
+    by_ann = factories.demonstration(project, ann)
+    factories.task(project, Task.Kind.REVIEW, prompt=by_ann.prompt, demonstration=by_ann)
+    own_reply = factories.prompt(project)
+    replies = [factories.response(own_reply, author=ann), factories.response(own_reply)]
+    factories.task(project, Task.Kind.RANK, prompt=own_reply, responses=replies)
+    for _ in range(4):
+        factories.task(project, Task.Kind.RANK, overlap=2)
+    factories.task(project, state=Task.State.WITHDRAWN)
+    factories.task(project, overlap=1)
+    lease = lease_next(person=ann, project=project, kinds=[Task.Kind.RANK])
+    submit_ranking(lease=lease, token=uuid.uuid4(), groups=[lease.order_shown])
+    skip(lease=lease_next(person=ann, project=project, kinds=[Task.Kind.RANK]))
+    lease_next(person=ann, project=project, kinds=[Task.Kind.RANK])  # stays in hand
+    lease_next(person=ben, project=project, kinds=[Task.Kind.WRITE])
+    lapsed = lease_next(person=mo, project=project, kinds=[Task.Kind.REVIEW])
+    Lease.objects.filter(pk=lapsed.pk).update(until=timezone.now() - timedelta(minutes=1))
+    for person, expected in [
+        (ann, {"write": 0, "rank": 2, "review": 0}),  # ben writes; the rest is answered, skipped or her own
+        (ben, {"write": 1, "rank": 5, "review": 1}),  # what lapsed for mo is free again
+    ]:
+        assert labels_open_to(person, project) == expected
+        assert everything_handed_to(person, project) == expected
+        assert not any(labels_open_to(person, project).values())
+
+
+def test_an_archived_project_opens_only_what_is_in_hand(project: Project, ann: User):
+    factories.task(project)
+    factories.task(project)
+    lease_next(person=ann, project=project)
+    project.archived_at = timezone.now()
+    assert labels_open_to(ann, project)["write"] == 1
+
+
+def test_labels_given_include_those_of_today_and_not_what_was_taken_back(project: Project, ann: User):
+    for _ in range(2):
+        factories.task(project)
+        made = submit_demonstration(lease=lease_next(person=ann, project=project), token=uuid.uuid4(), text="So.")
+    assert labels_given(ann, project) == today_count(ann, project) == 2
+    undo(label=made, by=ann)
+    assert labels_given(ann, project) == 1
 
 
 def test_label_ids_are_those_that_snapshots_use(project: Project, ann: User):

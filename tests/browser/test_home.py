@@ -140,7 +140,7 @@ def test_the_loop_is_drawn_counted_and_walked(open_page: Open, busy: Project, ad
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_home_on_a_phone(open_page: Open, busy: Project, ann: User, no_violations: Check, scheme: str) -> None:
     page = open_page("/", ann, viewport=PHONE, color_scheme=scheme)
-    expect(page.get_by_role("link", name="Start labelling")).to_be_visible()
+    expect(page.get_by_role("link", name="Start labeling")).to_be_visible()
     shot(page, f"phone-home-{scheme}")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     no_violations(page)

@@ -1,4 +1,8 @@
+import uuid
+
 from annotations.models import Task
+from annotations.services.labels import submit_demonstration
+from annotations.services.leases import lease_next
 from tests import factories
 
 
@@ -65,7 +69,29 @@ def test_an_annotator_is_sent_to_the_labels_first(client, project, ann):
 
     titles = [step.title for step in client.get("/").context["steps"]]
 
-    assert titles == ["1 label wanted", "Chat with Kite"]
+    assert titles == ["1 label wanted from you", "Chat with Kite"]
+
+
+def test_labels_that_only_others_can_give_are_not_offered(client, project, ann, ben):
+    demonstration = factories.demonstration(project, ann)
+    factories.task(project, Task.Kind.REVIEW, prompt=demonstration.prompt, demonstration=demonstration)
+    client.force_login(ann)
+    (step,) = client.get("/").context["steps"]
+    assert (step.title, "1 more label is wanted, from other people" in step.why) == ("All done", True)
+
+    client.force_login(ben)
+    assert client.get("/").context["steps"][0].title == "1 label wanted from you"
+
+
+def test_the_labels_of_today_are_among_those_given(client, project, ann):
+    for _ in range(2):
+        factories.task(project)
+        submit_demonstration(lease=lease_next(person=ann, project=project), token=uuid.uuid4(), text="Because.")
+    client.force_login(ann)
+
+    own = client.get("/").context["own"]
+
+    assert (own["labels"], own["today"], own["open"]) == (2, 2, 0)  # though none is accepted yet
 
 
 def test_a_tester_is_sent_to_the_chat(client, project, tess):

@@ -8,7 +8,7 @@ from django.db.models import Count, Q
 from django.urls import reverse
 
 from annotations.models import Demonstration, Prompt, Ranking
-from annotations.selectors import label_ids, labels_wanted, today_count
+from annotations.selectors import label_ids, labels_given, labels_open_to, labels_wanted, today_count
 from webapp.accounts.models import Project, User
 from webapp.chat.models import Conversation, Feedback
 from webapp.links import address_of
@@ -80,7 +80,8 @@ def stations(project: Project, figures: dict[str, int], *, manages: bool) -> lis
 
 
 def own_figures(user: User, project: Project) -> dict[str, int]:
-    """What the person's own labels came to: how many today, and how many models have learned from them."""
+    """The person's own labels: how many they gave, how many of those today, how many they can give now (`open`), and
+    how many models have learned from theirs."""
     ids = label_ids(user, project)
     numbers = {kind: [int(label.partition(":")[2]) for label in labels] for kind, labels in ids.items()}
     learned = Snapshot.objects.filter(
@@ -89,4 +90,9 @@ def own_figures(user: User, project: Project) -> dict[str, int]:
         project=project,
     )
     models = ModelVersion.objects.filter(run__snapshots__in=learned.values("pk")).distinct().count()
-    return {"today": today_count(user, project), "labels": sum(map(len, numbers.values())), "models": models}
+    return {
+        "labels": labels_given(user, project),
+        "today": today_count(user, project),
+        "open": sum(labels_open_to(user, project).values()),
+        "models": models,
+    }

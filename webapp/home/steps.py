@@ -26,20 +26,25 @@ class Step(NamedTuple):
     label: str
 
 
-def next_steps(*, user: User, project: Project, figures: dict[str, int]) -> list[Step]:
-    """At most three things that bring the loop on, the most pressing first. `figures`: of `home.selectors.counts`."""
+def next_steps(*, user: User, project: Project, figures: dict[str, int], labels: int) -> list[Step]:
+    """At most three things that bring the loop on, the most pressing first.
+
+    Args:
+        figures: of `home.selectors.counts`.
+        labels: how many the person can give now.
+    """
     role = role_of(user, project)
     steps = steps_of_managers(project, figures) if role in MANAGERS else []
-    if role != Role.TESTER and figures["tasks"]:
-        steps.insert(0 if role == Role.ANNOTATOR else len(steps), labelling(project, figures["tasks"]))
+    if role != Role.TESTER and labels:
+        steps.insert(0 if role == Role.ANNOTATOR else len(steps), labeling(project, labels))
     if figures["deployed"]:
         steps.append(chatting(project))
-    return steps[:MOST] or [all_done(project)]
+    return steps[:MOST] or [all_done(project, 0 if role == Role.TESTER else figures["tasks"])]
 
 
-def labelling(project: Project, wanted: int) -> Step:
-    title = f"{wanted:,} label{'' if wanted == 1 else 's'} wanted"
-    return Step(title, "Each is a minute or two.", f"{address_of('label')}?project={project.slug}", "Start labelling")
+def labeling(project: Project, wanted: int) -> Step:
+    title = f"{wanted:,} label{'' if wanted == 1 else 's'} wanted from you"
+    return Step(title, "Each takes a minute or two.", f"{address_of('label')}?project={project.slug}", "Start labeling")
 
 
 def chatting(project: Project) -> Step:
@@ -47,8 +52,11 @@ def chatting(project: Project) -> Step:
     return Step(f"Chat with {project.name}", why, f"{reverse('chat')}?project={project.slug}", "Open the chat")
 
 
-def all_done(project: Project) -> Step:
-    why = "Nothing waits for you. When there are replies to judge or a model to talk to, you find them here."
+def all_done(project: Project, wanted_of_others: int) -> Step:
+    why = "When there are replies to judge or a model to talk to, you find them here."
+    if wanted_of_others:
+        verb = "label is" if wanted_of_others == 1 else "labels are"
+        why = f"You have done everything you can. {wanted_of_others:,} more {verb} wanted, from other people."
     return Step("All done", why, address_of("project_detail", project.slug), "About the project")
 
 

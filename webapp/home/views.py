@@ -25,11 +25,11 @@ def home(request: Request) -> HttpResponse:
     project = next((p for p in mine if p.slug == request.session.get("project")), mine[0] if mine else None)
     if project is None:
         return render(request, "home/empty.html", {"demo_url": address_of("demo_start")})
-    figures = counts(project)
+    figures, own = counts(project), own_figures(user, project)
     context = {
         "project": project,
-        "steps": next_steps(user=user, project=project, figures=figures),
-        "own": own_figures(user, project),
+        "steps": next_steps(user=user, project=project, figures=figures, labels=own["open"]),
+        "own": own,
         **loop(request, project, figures),
     }
     return render(request, "home/home.html", context)
