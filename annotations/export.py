@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
-from typing import Final
 
 from annotations.models import Demonstration, Prompt, Ranking, Response
 from annotations.selectors import accepted_demonstrations, live_prompts, usable_rankings
 from training.contract import DemonstrationRow, PromptRow, RankingRow, Turn
 from webapp.accounts.models import Project
-
-CHUNK: Final = 1000
+from webapp.batches import batches_of, rows_in_batches
 
 
 def demonstration_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[DemonstrationRow]:
-    for demonstration in accepted_demonstrations(project, split).iterator(CHUNK):
+    for demonstration in rows_in_batches(accepted_demonstrations(project, split)):
         yield demonstration_row(demonstration, system)
 
 
 def ranking_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[RankingRow]:
-    rankings = usable_rankings(project, split).iterator(CHUNK)
-    while chunk := list(islice(rankings, CHUNK)):
-        shown = {pk for ranking in chunk for pk in ranking.order_shown}
+    for rankings in batches_of(usable_rankings(project, split)):
+        shown = {pk for ranking in rankings for pk in ranking.order_shown}
         texts = dict(Response.objects.filter(pk__in=shown).values_list("pk", "text"))
-        for ranking in chunk:
+        for ranking in rankings:
             yield ranking_row(ranking, texts, system)
 
 
 def prompt_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[PromptRow]:
-    for prompt in live_prompts(project, split).iterator(CHUNK):
+    for prompt in rows_in_batches(live_prompts(project, split)):
         yield prompt_row(prompt, system)
 
 

@@ -113,6 +113,9 @@ DATABASE.setdefault("OPTIONS", {})["pool"] = {
     "timeout": 10,
 }
 DATABASE["CONN_HEALTH_CHECKS"] = True  # a connection that a restarted server forgot is replaced before it is used
+# A generator over a server-side cursor that the garbage collector closes in the middle of a query hangs its process;
+# webapp.batches reads what is too much for memory. See docs/decisions/reading-in-batches.md.
+DATABASE["DISABLE_SERVER_SIDE_CURSORS"] = True
 DATABASES = {"default": DATABASE}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from django.db import transaction
 
 from webapp.accounts.models import Project, User
+from webapp.batches import rows_in_batches
 from webapp.errors import BadInput
 from webapp.runs.models import Corpus, Document
 from webapp.text import clean_text
@@ -76,4 +77,4 @@ def documents_of(corpora: Iterable[int], project: Project) -> Iterator[Document]
     chosen = Document.objects.filter(corpus__project=project)
     if ids := list(corpora):
         chosen = chosen.filter(corpus_id__in=ids)
-    return chosen.select_related("corpus").order_by("id").iterator(BATCH)
+    return rows_in_batches(chosen.select_related("corpus"), BATCH)
