@@ -42,6 +42,27 @@ def plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return copy
 
 
+def fold_system(messages: list[Turn]) -> list[Turn]:
+    """The same conversation without system turns, for chat templates that refuse them: their text goes in front of the
+    user turn that follows, after an empty line of the one before where none follows."""
+    folded: list[Turn] = []
+    held: list[str] = []
+    for turn in messages:
+        if turn.role == "system":
+            held.append(turn.content)
+        elif turn.role == "user" and held:
+            folded.append(turn.model_copy(update={"content": "\n\n".join([*held, turn.content])}))
+            held = []
+        else:
+            folded.append(turn)
+    if held and folded and folded[-1].role == "user":
+        last = folded.pop()
+        folded.append(last.model_copy(update={"content": "\n\n".join([last.content, *held])}))
+    elif held:
+        folded.append(Turn(role="user", content="\n\n".join(held)))
+    return folded
+
+
 class Rewritten(InputError):
     """The chat template renders earlier turns otherwise once later ones follow them."""
 
@@ -85,6 +106,15 @@ class ChatFormat:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.end_id)
         self.pad_id: int = tokenizer.pad_token_id
         self.document_id: int = self.stop_ids[-1] if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the chat template takes a system turn; the text of one is folded by `fold_system` where not."""
+        turns = [Turn(role="system", content="a"), Turn(role="user", content="b")]
+        try:
+            return self._own or bool(self._render(turns, open_turn=True))
+        except InputError:
+            return False
 
     @cached_property
     def reachable(self) -> set[int]:

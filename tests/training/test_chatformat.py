@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from tests.training.toys import CHATML, FORGETS_THOUGHTS, NO_END, foreign_tokenizer, toy_tokenizer, turns
-from training.chatformat import DOCUMENT, END, PAD, SPECIAL, ChatFormat, Rewritten
+from tests.training.toys import ALTERNATES, CHATML, FORGETS_THOUGHTS, NO_END, foreign_tokenizer, toy_tokenizer, turns
+from training.chatformat import DOCUMENT, END, PAD, SPECIAL, ChatFormat, Rewritten, fold_system
 from training.contract import InputError, Turn
 
 FORGETFUL = "{{ messages[-1]['role'] + ': ' + messages[-1]['content'] }}{% if add_generation_prompt %}: {% endif %}"
@@ -256,3 +256,41 @@ def test_a_tokenizer_without_pad_and_end_of_text_pads_with_its_end_of_turn() -> 
     chat = ChatFormat(tokenizer)
     assert chat.pad_id == chat.end_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert chat.stop_ids == [chat.end_id]
+
+
+# ------------------------------------------------------------------------------------- templates without a system turn
+
+
+def said_by(*turns: tuple[str, str]) -> list[Turn]:
+    return [Turn.model_validate({"role": role, "content": content}) for role, content in turns]
+
+
+def test_a_template_that_refuses_a_system_turn_is_known_by_it() -> None:
+    assert not ChatFormat(foreign(ALTERNATES)).takes_system
+    assert ChatFormat(foreign(CHATML)).takes_system
+    assert ChatFormat(toy_tokenizer()).takes_system
+
+
+@pytest.mark.parametrize(
+    ("messages", "folded"),
+    [
+        ([("system", "Be brief."), ("user", "Hi")], [("user", "Be brief.\n\nHi")]),
+        ([("user", "Hi"), ("assistant", "Yes?")], [("user", "Hi"), ("assistant", "Yes?")]),
+        (
+            [("user", "Hi"), ("assistant", "Yes?"), ("system", "Be kind."), ("user", "Go on")],
+            [("user", "Hi"), ("assistant", "Yes?"), ("user", "Be kind.\n\nGo on")],
+        ),
+        ([("user", "Hi"), ("system", "Be brief.")], [("user", "Hi\n\nBe brief.")]),
+        ([("system", "Greet the person.")], [("user", "Greet the person.")]),
+    ],
+)
+def test_the_text_of_a_system_turn_is_folded_into_the_user_turn_it_belongs_to(messages, folded) -> None:
+    assert fold_system(said_by(*messages)) == said_by(*folded)
+
+
+def test_a_folded_conversation_is_rendered_by_the_template_that_refused_it() -> None:
+    chat = ChatFormat(foreign(ALTERNATES))
+    messages = said_by(("system", "Be brief."), ("user", "Hi"))
+    with pytest.raises(InputError, match="System role not supported"):
+        chat.prompt(messages)
+    assert "Be brief.\n\nHi" in chat.tokenizer.decode(chat.prompt(fold_system(messages)))

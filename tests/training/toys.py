@@ -120,6 +120,13 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+ALTERNATES = (  # as Gemma's: no system turn, and the sides take turns
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 FORGETS_THOUGHTS = (  # what the assistant thought, up to the bracket, is gone once the talk goes on
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
     "{{ m['content'] if loop.last else m['content'].split('] ')[-1] }}{{ '<|im_end|>\n' }}{% endfor %}"
