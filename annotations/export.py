@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from annotations.models import Demonstration, Prompt, Ranking, Response
-from annotations.selectors import accepted_demonstrations, live_prompts, usable_rankings
-from training.contract import DemonstrationRow, PromptRow, RankingRow, Turn
+from annotations.models import Demonstration, Judgment, Label, Prompt, Ranking, Response
+from annotations.selectors import accepted_demonstrations, live_prompts, usable_judgments, usable_rankings
+from training.contract import DemonstrationRow, JudgmentRow, PromptRow, RankingRow, Turn
 from webapp.accounts.models import Project
 from webapp.batches import batches_of, rows_in_batches
 
@@ -29,12 +29,20 @@ def prompt_rows(project: Project, split: str | None = None, system: str = "") ->
         yield prompt_row(prompt, system)
 
 
+def judgment_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[JudgmentRow]:
+    for judgment in rows_in_batches(usable_judgments(project, split)):
+        yield judgment_row(judgment, system)
+
+
 def demonstration_row(demonstration: Demonstration, system: str = "") -> DemonstrationRow:
     reply = Turn(role="assistant", content=demonstration.response.text)
+    messages = turns(demonstration.prompt, system)
+    moved = len(messages) - len(demonstration.prompt.messages)  # 1 where the system prompt went in front
     return DemonstrationRow(
         id=f"demonstration:{demonstration.pk}",
-        messages=[*turns(demonstration.prompt, system), reply],
-        weight=1.0,
+        messages=[*messages, reply],
+        masked_turns=[turn + moved for turn in demonstration.masked_turns],
+        weight=demonstration.weight,
         source=demonstration.source_ref or demonstration.prompt.source,
     )
 
@@ -48,10 +56,27 @@ def ranking_row(ranking: Ranking, texts: Mapping[int, str], system: str = "") ->
         replies=[texts[pk] for pk in ranking.order_shown],
         groups=[[index[pk] for pk in group] for group in ranking.groups],
         strength=ranking.strength,
-        weight=1.0,
-        annotator=f"person:{ranking.author_id}",
+        weight=ranking.weight,
+        annotator=annotator_of(ranking),
         source=ranking.source_ref or ranking.prompt.source,
     )
+
+
+def judgment_row(judgment: Judgment, system: str = "") -> JudgmentRow:
+    return JudgmentRow(
+        id=f"judgment:{judgment.pk}",
+        messages=turns(judgment.prompt, system),
+        reply=judgment.response.text,
+        good=judgment.good,
+        weight=judgment.weight,
+        annotator=annotator_of(judgment),
+        source=judgment.source_ref or judgment.prompt.source,
+    )
+
+
+def annotator_of(label: Label) -> str:
+    """Who gave the label: the name in the imported file, else a number that stays the same."""
+    return label.annotator or f"person:{label.author_id}"
 
 
 def prompt_row(prompt: Prompt, system: str = "") -> PromptRow:

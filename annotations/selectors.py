@@ -11,7 +11,7 @@ from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery, 
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from annotations.models import Demonstration, Draft, Label, Lease, Prompt, Ranking, Response, Review, Task
+from annotations.models import Demonstration, Draft, Judgment, Label, Lease, Prompt, Ranking, Response, Review, Task
 from webapp.accounts.models import Project, User
 
 AnyLabel = Demonstration | Ranking | Review
@@ -38,6 +38,11 @@ def accepted_demonstrations(project: Project, split: str | None = None) -> Query
 def usable_rankings(project: Project, split: str | None = None) -> QuerySet[Ranking]:
     """What a reward model may learn from; `split` is train, heldout or None for both."""
     return _for_training(Ranking.objects.all(), project, split)
+
+
+def usable_judgments(project: Project, split: str | None = None) -> QuerySet[Judgment]:
+    """Replies that people called good or bad; `split` is train, heldout or None for both."""
+    return _for_training(Judgment.objects.select_related("response"), project, split)
 
 
 def live_prompts(project: Project, split: str | None = None) -> QuerySet[Prompt]:
@@ -175,9 +180,11 @@ def label_ids(person: User, project: Project) -> dict[str, list[str]]:
     mine = {"author": person}
     demonstrations = accepted_demonstrations(project).filter(**mine).values_list("id", flat=True)
     rankings = usable_rankings(project).filter(**mine).values_list("id", flat=True)
+    judgments = usable_judgments(project).filter(**mine).values_list("id", flat=True)
     return {
         "demonstrations": [f"demonstration:{pk}" for pk in demonstrations],
         "rankings": [f"ranking:{pk}" for pk in rankings],
+        "judgments": [f"judgment:{pk}" for pk in judgments],
     }
 
 

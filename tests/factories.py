@@ -10,7 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from annotations.models import Demonstration, Prompt, Ranking, Response, Task
+from annotations.models import Demonstration, Judgment, Prompt, Ranking, Response, Task
 from webapp.accounts.models import Consent, Guidelines, Membership, Project, Role, User
 from webapp.chat.models import Conversation, Message
 from webapp.registry.models import Deployment, ModelVersion
@@ -80,6 +80,12 @@ def ranking(project: Project, author: User, replies: int = 3, **fields: Any) -> 
     fields.setdefault("groups", [[i] for i in ids])
     fields.setdefault("token", uuid.uuid4())
     return Ranking.objects.create(task=made, prompt=made.prompt, author=author, order_shown=ids, **fields)
+
+
+def judgment(project: Project, author: User, text: str = "", good: bool = True, **fields: Any) -> Judgment:
+    about = fields.pop("prompt", None) or prompt(project)
+    fields.setdefault("token", uuid.uuid4())
+    return Judgment.objects.create(prompt=about, author=author, response=response(about, text), good=good, **fields)
 
 
 def model_version(project: Project, kind: ModelVersion.Kind = ModelVersion.Kind.FULL, **fields: Any) -> ModelVersion:

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from annotations.models import Demonstration, Draft, Flag, Label, Lease, Ranking, Response, Review, Task
+from annotations.models import Demonstration, Draft, Flag, Judgment, Label, Lease, Ranking, Response, Review, Task
 from annotations.selectors import history
 from annotations.services.leases import lease_end
 from annotations.services.places import fill_places, free_place, lock_task, settle_state
@@ -231,7 +231,7 @@ def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
 
 
 @transaction.atomic
-def withdraw_label(*, label: AnyLabel, now: datetime | None = None) -> None:
+def withdraw_label(*, label: AnyLabel | Judgment, now: datetime | None = None) -> None:
     """Take a label out of the counts and out of future training; its place opens again, to someone else."""
     task = lock_task(label.task) if label.task is not None else None
     _retract(label, now or timezone.now())
@@ -240,7 +240,7 @@ def withdraw_label(*, label: AnyLabel, now: datetime | None = None) -> None:
         fill_places(task)
 
 
-def _retract(label: AnyLabel, now: datetime) -> None:
+def _retract(label: AnyLabel | Judgment, now: datetime) -> None:
     """Mark the label as taken back, and undo what followed from it."""
     label.refresh_from_db(fields=["retracted_at"])
     if label.retracted_at is not None:

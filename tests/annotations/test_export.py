@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from annotations.export import demonstration_rows, prompt_rows, ranking_rows
+from annotations.export import demonstration_rows, judgment_rows, prompt_rows, ranking_rows
 from annotations.models import Demonstration, Prompt, Task
 from annotations.services.prompts import withdraw_prompts
 from tests import factories
@@ -45,6 +45,34 @@ def test_a_system_turn_goes_in_front_where_there_is_none(project: Project):
     plain, own = prompt_rows(project, system="Be brief.")
     assert [turn.content for turn in plain.messages] == ["Be brief.", "Hi."]
     assert [turn.content for turn in own.messages] == ["Own.", "Hi."]
+
+
+def test_a_judgment_row_has_the_reply_and_its_verdict(project: Project, ann: User):
+    label = factories.judgment(project, ann, "A toy.", good=False, weight=0.5)
+    (row,) = judgment_rows(project)
+    assert (row.id, row.reply, row.good, row.weight) == (f"judgment:{label.pk}", "A toy.", False, 0.5)
+    assert row.annotator == f"person:{ann.pk}"
+
+
+def test_an_imported_label_keeps_its_weight_and_its_annotator(project: Project, ann: User):
+    factories.ranking(project, ann, annotator="rater-7", weight=0.25)
+    factories.demonstration(project, ann, state=ACCEPTED, weight=2.0)
+    (ranking,), (demonstration,) = ranking_rows(project), demonstration_rows(project)
+    assert (ranking.annotator, ranking.weight, demonstration.weight) == ("rater-7", 0.25, 2.0)
+
+
+def test_masked_turns_stay_masked_when_the_system_prompt_goes_in_front(project: Project, ann: User):
+    turns = [
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Go away."},
+        {"role": "user", "content": "Please?"},
+    ]
+    factories.demonstration(
+        project, ann, "Hello!", prompt=factories.prompt(project, messages=turns), state=ACCEPTED, masked_turns=[1]
+    )
+    (plain,), (led,) = demonstration_rows(project), demonstration_rows(project, system="Be kind.")
+    assert (plain.masked_turns, led.masked_turns) == ([1], [2])
+    assert led.messages[2].content == "Go away."
 
 
 def test_the_sides_of_the_split_are_apart(project: Project, ann: User):

@@ -124,9 +124,11 @@ def test_label_ids_are_those_that_snapshots_use(project: Project, ann: User):
     demonstration = factories.demonstration(project, ann, state=Demonstration.State.ACCEPTED)
     factories.demonstration(project, ann)
     ranking = factories.ranking(project, ann)
+    judgment = factories.judgment(project, ann)
     assert label_ids(ann, project) == {
         "demonstrations": [f"demonstration:{demonstration.pk}"],
         "rankings": [f"ranking:{ranking.pk}"],
+        "judgments": [f"judgment:{judgment.pk}"],
     }
 
 

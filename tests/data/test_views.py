@@ -68,6 +68,34 @@ def test_labels_stand_with_their_author(mos, project, ann):
     assert "Because of scattering." in page(mos, "data_prompt", "kite", Demonstration.objects.get().prompt_id)
 
 
+def test_judgments_are_listed_with_their_verdict_and_can_be_withdrawn(mos, project, ann):
+    label = factories.judgment(project, ann, "It is a toy.", good=False, annotator="rater-7")
+    factories.judgment(project, ann, "It is a bird.", good=True)
+    bad = page(mos, "data_judgments", "kite", verdict="bad")
+    assert "It is a toy." in bad
+    assert "rater-7" in bad
+    assert "It is a bird." not in bad
+    assert "It is a toy." in page(mos, "data_prompt", "kite", label.prompt_id)
+    mos.post(reverse("data_label_withdraw", args=["kite", "judgment", label.pk]))
+    label.refresh_from_db()
+    assert label.retracted_at is not None
+
+
+def test_what_people_said_of_replies_stands_with_their_ranking(mos, project, ann):
+    task = factories.task(project, factories.Task.Kind.RANK, replies=2)
+    first, second = task.responses.order_by("pk")
+    factories.ranking(
+        project, ann, task=task, strength=2, reason="It rambles.",
+        ratings={str(first.pk): 6}, flags={str(second.pk): ["long"]},
+    )  # fmt: skip
+    shown = page(mos, "data_prompt", "kite", task.prompt_id)
+    for words in ("Rated 6 of 7", "Too long", "strength 2 of 3", "It rambles."):
+        assert words in shown
+    listed = page(mos, "data_rankings", "kite")
+    for words in ("Too long", "strength 2", "It rambles."):
+        assert words in listed
+
+
 def test_prompts_are_written_one_a_line(mos, project):
     mos.post(reverse("data_prompt_add", args=["kite"]), {"text": "Sing\r\n\r\nDance\r\nSing", "open_tasks": "on"})
     assert sorted(prompt.text for prompt in Prompt.objects.all()) == ["Dance", "Sing"]

@@ -43,6 +43,24 @@ def test_a_run_takes_the_contract_s_defaults_and_the_next_number(
     assert first.state == Run.State.QUEUED
 
 
+@pytest.mark.parametrize("kinds", [["rankings"], ["judgments"], ["rankings", "judgments"]])
+def test_kto_learns_from_rankings_from_judgments_or_from_both(project: Project, base: ModelVersion, kinds: list[str]):
+    snapshots = [factories.snapshot(project, kind, counts={"train": 20, "heldout": 0}) for kind in kinds]
+    assert launch(project, "kto", snapshots=snapshots, base=base).snapshots.count() == len(kinds)
+
+
+def test_kto_counts_rankings_and_judgments_together(project: Project, base: ModelVersion):
+    some = [factories.snapshot(project, kind, counts={"train": 12, "heldout": 0}) for kind in ("rankings", "judgments")]
+    launch(project, "kto", snapshots=some, base=base)
+    with pytest.raises(BadInput, match="12 judgments in the snapshot, at least 20 are needed"):
+        launch(project, "kto", snapshots=some[1:], base=base)
+
+
+def test_kto_without_any_label_says_what_it_learns_from(project: Project, base: ModelVersion):
+    with pytest.raises(BadInput, match="kto learns from rankings and judgments"):
+        launch(project, "kto", base=base)
+
+
 def test_an_unknown_setting_is_named(project: Project, rankings: Snapshot, base: ModelVersion):
     with pytest.raises(BadInput, match="learning_rat: is not a known setting"):
         launch(project, "reward", snapshots=[rankings], base=base, config={"learning_rat": 1e-3})

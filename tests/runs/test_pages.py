@@ -181,6 +181,35 @@ def test_a_form_that_fits_launches_a_run_with_a_snapshot_made_for_it(
     assert run.config["strip_personal_data"] is True
 
 
+@pytest.mark.parametrize(("rankings", "kinds"), [("", {"rankings", "judgments"}), ("none", {"judgments"})])
+def test_kto_takes_a_new_snapshot_of_each_kind_of_labels_that_is_not_left_out(
+    client: Client, ada: User, project: Project, rankings: str, kinds: set[str]
+):
+    factories.judgment(project, ada)
+    factories.ranking(project, ada)
+    base = factories.model_version(project)
+    client.force_login(ada)
+    address = reverse("run_launch", args=[project.slug, "kto"])
+    form = client.get(address).context["form"]
+    choices = {"rankings": rankings, "judgments": "", "min_rows": "1", "base": str(base.pk), "base_name": ""}
+    reply = client.post(address, filled(form) | choices)
+    assert reply.status_code == 302, reply.context["form"].errors
+    run = Run.objects.get()
+    assert set(run.snapshots.values_list("kind", flat=True)) == kinds
+    again = client.get(f"{address}?like={run.pk}").context["form"]
+    assert (again["rankings"].initial == "none") == (rankings == "none")
+
+
+def test_kto_without_labels_says_at_the_field_what_it_learns_from(client: Client, ada: User, project: Project):
+    base = factories.model_version(project)
+    client.force_login(ada)
+    address = reverse("run_launch", args=[project.slug, "kto"])
+    form = client.get(address).context["form"]
+    reply = client.post(address, filled(form) | {"base": str(base.pk), "base_name": ""})
+    assert reply.status_code == 400
+    assert "kto learns from rankings and judgments" in reply.content.decode()
+
+
 def test_an_annotator_may_not_look_at_runs(client: Client, ann: User, finished: Run):
     client.force_login(ann)
     assert client.get(reverse("run_detail", args=[finished.pk])).status_code == 403

@@ -44,6 +44,19 @@ def test_rows_are_frozen_by_split_with_their_ids(project: Project, labelled: lis
     assert set(snapshot.items.filter(heldout=False).values_list("row", flat=True)) == {d.pk for d in labelled[:2]}
 
 
+def test_judgments_are_frozen_in_the_rows_that_training_reads(project: Project, ann: User):
+    label = factories.judgment(project, ann, "A toy.", good=False)
+    snapshot = freeze(project, "judgments")
+    (row,) = rows(snapshot, "train")
+    assert (row["id"], row["good"], row["reply"]) == (f"judgment:{label.pk}", False, "A toy.")
+    assert snapshot.name == "Judgments 1"
+
+
+def test_a_snapshot_without_judgments_says_where_they_come_from(project: Project):
+    with pytest.raises(Conflict, match="labeled good or bad"):
+        freeze(project, "judgments")
+
+
 def test_a_later_label_does_not_change_a_snapshot(project: Project, ann: User, labelled: list[Demonstration]):
     before = freeze(project, "demonstrations")
     kept = rows(before, "train")

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from django.db.models import Count, Model, Q, QuerySet
 
 from annotations import selectors as labels
-from annotations.models import Demonstration, Prompt, Ranking, Task
+from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, Response, Task
 from webapp.accounts.models import Project, User
 from webapp.runs.models import Corpus, Document, Snapshot
 
 PAGE = 50
+FLAG_LABELS: Final[dict[str, str]] = {value: str(label) for value, label in Flag.choices}
+
+
+@dataclass(frozen=True)
+class RankedReply:
+    """A reply as somebody ranked it. `rating` is 1 to 7, or 0 where none was given."""
+
+    text: str
+    rating: int
+    flags: list[str]
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,37 @@ def rankings(project: Project, filters: Mapping[str, str]) -> QuerySet[Ranking]:
     return of_author(rows, filters)
 
 
+def ranked_replies(rankings: Sequence[Ranking]) -> dict[int, list[list[RankedReply]]]:
+    """By ranking, its groups of replies, the best first, each with what was said of it."""
+    wanted = {pk for ranking in rankings for group in ranking.groups for pk in group}
+    texts = dict(Response.objects.filter(pk__in=wanted).values_list("pk", "text"))
+    return {
+        ranking.pk: [
+            [
+                RankedReply(
+                    texts.get(pk, ""),
+                    ranking.ratings.get(str(pk), 0),
+                    [FLAG_LABELS.get(flag, flag) for flag in ranking.flags.get(str(pk), [])],
+                )
+                for pk in group
+            ]
+            for group in ranking.groups
+        ]
+        for ranking in rankings
+    }
+
+
+def judgments(project: Project, filters: Mapping[str, str]) -> QuerySet[Judgment]:
+    rows = Judgment.objects.filter(prompt__project=project).select_related("prompt", "author", "response")
+    if text := filters.get("q"):
+        rows = rows.filter(Q(response__text__icontains=text) | Q(prompt__messages__icontains=text))
+    if state := filters.get("state"):
+        rows = rows.filter(retracted_at__isnull=state != "retracted")
+    if verdict := filters.get("verdict"):
+        rows = rows.filter(good=verdict == "good")
+    return of_author(rows, filters)
+
+
 def of_author(rows: QuerySet[Any], filters: Mapping[str, str]) -> QuerySet[Any]:
     author = filters.get("author", "")
     return rows.filter(author_id=int(author)) if author.isdecimal() else rows
@@ -110,6 +151,7 @@ def counts(project: Project) -> dict[str, int]:
         "prompts": labels.live_prompts(project).count(),
         "demonstrations": found.get("write", 0),
         "rankings": found.get("rank", 0),
+        "judgments": Judgment.objects.filter(prompt__project=project, retracted_at=None).count(),
         "tasks": sum(labels.open_task_counts(project).values()),
         "documents": Document.objects.filter(corpus__project=project).count(),
         "snapshots": Snapshot.objects.filter(project=project).count(),

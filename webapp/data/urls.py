@@ -12,6 +12,7 @@ urlpatterns = [
     path("projects/<slug:slug>/data/prompts/<int:pk>/withdraw/", views.prompt_withdraw, name="data_prompt_withdraw"),
     path("projects/<slug:slug>/data/demonstrations/", views.demonstration_list, name="data_demonstrations"),
     path("projects/<slug:slug>/data/rankings/", views.ranking_list, name="data_rankings"),
+    path("projects/<slug:slug>/data/judgments/", views.judgment_list, name="data_judgments"),
     path("projects/<slug:slug>/data/tasks/", views.task_list, name="data_tasks"),
     path("projects/<slug:slug>/data/<str:kind>/<int:pk>/withdraw/", views.label_withdraw, name="data_label_withdraw"),
     path("projects/<slug:slug>/data/corpora/<int:pk>/", views.corpus_detail, name="data_corpus"),

@@ -12,7 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotations import export
-from annotations.models import Demonstration, Prompt, Ranking, Response, Task
+from annotations.models import Demonstration, Judgment, Prompt, Ranking, Task
 from annotations.services import labels as label_services
 from annotations.services import prompts as prompt_services
 from annotations.services import tasks as task_services
@@ -67,11 +67,10 @@ def listing(request: Request, project: Project, tab: str, choices: dict[str, lis
 
 
 def attach_replies(rankings: list[Ranking]) -> None:
-    """Give each ranking `ordered`: its groups with the replies' texts."""
-    wanted = {pk for ranking in rankings for group in ranking.groups for pk in group}
-    texts = dict(Response.objects.filter(pk__in=wanted).values_list("pk", "text"))
+    """Give each ranking `ordered`: its groups of replies, best first, with their ratings and flags."""
+    ordered = selectors.ranked_replies(rankings)
     for ranking in rankings:
-        ranking.ordered = [[texts.get(pk, "") for pk in group] for group in ranking.groups]  # type: ignore[attr-defined]
+        ranking.ordered = ordered[ranking.pk]  # type: ignore[attr-defined]
 
 
 @require_GET
@@ -94,6 +93,17 @@ def demonstration_list(request: Request, project: Project) -> HttpResponse:
 def ranking_list(request: Request, project: Project) -> HttpResponse:
     states = [("live", "in use"), ("retracted", "withdrawn")]
     return listing(request, project, "rankings", {"state": states, "author": selectors.authors(project)})
+
+
+@require_GET
+@requires("data.view")
+def judgment_list(request: Request, project: Project) -> HttpResponse:
+    choices = {
+        "verdict": [("good", "good"), ("bad", "bad")],
+        "state": [("live", "in use"), ("retracted", "withdrawn")],
+        "author": selectors.authors(project),
+    }
+    return listing(request, project, "judgments", choices)
 
 
 @require_GET
@@ -125,6 +135,7 @@ def prompt_detail(request: Request, project: Project, pk: int) -> HttpResponse:
         "responses": prompt.responses.select_related("author", "model").order_by("pk"),
         "demonstrations": prompt.demonstrations.select_related("author", "response").order_by("pk"),
         "rankings": rankings,
+        "judgments": prompt.judgments.select_related("author", "response").order_by("pk"),
         "tasks": prompt.tasks.order_by("pk"),
         "models": models_that_learned_from("prompt", prompt.pk),
     }
@@ -163,7 +174,7 @@ def prompt_withdraw(request: Request, project: Project, pk: int) -> HttpResponse
 @require_POST
 @requires("data.manage")
 def label_withdraw(request: Request, project: Project, kind: str, pk: int) -> HttpResponseRedirect:
-    model: Any = {"demonstration": Demonstration, "ranking": Ranking}.get(kind)
+    model: Any = {"demonstration": Demonstration, "ranking": Ranking, "judgment": Judgment}.get(kind)
     if model is None:
         raise NotFound("There is no such kind of label.")
     label = get_object_or_404(model, prompt__project=project, pk=pk)

@@ -86,7 +86,8 @@ def own_figures(user: User, project: Project) -> dict[str, int]:
     numbers = {kind: [int(label.partition(":")[2]) for label in labels] for kind, labels in ids.items()}
     learned = Snapshot.objects.filter(
         Q(kind="demonstrations", items__row__in=numbers.get("demonstrations", []))
-        | Q(kind="rankings", items__row__in=numbers.get("rankings", [])),
+        | Q(kind="rankings", items__row__in=numbers.get("rankings", []))
+        | Q(kind="judgments", items__row__in=numbers.get("judgments", [])),
         project=project,
     )
     models = ModelVersion.objects.filter(run__snapshots__in=learned.values("pk")).distinct().count()

@@ -55,8 +55,10 @@ def prepare_data(run: Run, folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     for snapshot in run.snapshots.all():
-        for name, part in DATA_FILES.get(run.stage, {}).items():  # type: ignore[call-overload]
-            if name not in (snapshot.kind, "heldout"):
+        files: dict[str, str] = DATA_FILES.get(run.stage, {})  # type: ignore[call-overload]  # the contract's stages
+        wanted = {snapshot.kind, "heldout"} if snapshot.kind == next(iter(files), "") else {snapshot.kind}
+        for name, part in files.items():
+            if name not in wanted:
                 continue
             splits = ("train", "heldout") if part == "all" else (part,)
             if name != "heldout" or snapshot.counts.get("heldout"):

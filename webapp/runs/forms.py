@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from django import forms
 from django.db.models import QuerySet
+from django.forms.models import ModelChoiceIterator
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -29,6 +30,7 @@ WORDS = {
     "beta2": "β₂",
 }
 NEW_SNAPSHOT = "A new snapshot of all there is now"
+LEAVE_OUT = "none"  # what a person chooses to learn from one kind of labels and not from the other
 START_WITH: dict[Stage, tuple[str, ...]] = {  # which stages' models come to mind first, as the base
     "sft": ("pretrain",),
     "reward": ("sft",),
@@ -103,10 +105,12 @@ class LaunchForm(forms.Form):
 
     def add_snapshot(self, kind: str, required: bool) -> None:
         snapshots = snapshots_of(self.project, kind=kind)
-        field = SnapshotField(snapshots, required=False, label=Snapshot.Kind(kind).label)
-        field.empty_label = NEW_SNAPSHOT if required else "None"
-        field.help_text = "" if required else "Measured on the rows that were held out."
-        if not required:
+        learned = required or self.needs.learns_from_any
+        field_type = SnapshotField if required or not learned else OptionalSnapshotField
+        field = field_type(snapshots, required=False, label=Snapshot.Kind(kind).label)
+        field.empty_label = NEW_SNAPSHOT if learned else "None"
+        field.help_text = "" if learned else "Measured on the rows that were held out."
+        if not learned:
             field.initial = snapshots.first()
         self.add_input(kind, field)
 
@@ -170,6 +174,9 @@ class LaunchForm(forms.Form):
         field.initial = field.queryset.filter(pk=model_id).first() or field.initial  # type: ignore[attr-defined]
 
     def suggest_like(self, like: Run) -> None:
+        if self.needs.learns_from_any:
+            for kind in self.needs.snapshots:
+                self.fields[kind].initial = LEAVE_OUT
         for snapshot in like.snapshots.all():
             if snapshot.kind in self.fields:
                 self.fields[snapshot.kind].initial = snapshot
@@ -224,6 +231,21 @@ class SnapshotField(forms.ModelChoiceField):
     def label_from_instance(self, obj: Snapshot) -> str:
         counts = f"{obj.counts.get('train', 0):,} to learn from, {obj.counts.get('heldout', 0):,} held out"
         return f"{obj.name} ({counts}, {obj.created_at:%-d %b %Y})"
+
+
+class WithLeaveOut(ModelChoiceIterator):
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+        yield LEAVE_OUT, "None"
+
+
+class OptionalSnapshotField(SnapshotField):
+    """A snapshot, none for a new one of all there is, or LEAVE_OUT."""
+
+    iterator = WithLeaveOut
+
+    def to_python(self, value: Any) -> Any:
+        return LEAVE_OUT if value == LEAVE_OUT else super().to_python(value)
 
 
 class ModelField(forms.ModelChoiceField):

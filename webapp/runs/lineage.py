@@ -15,6 +15,7 @@ ROW_KINDS = {
     "document": Snapshot.Kind.DOCUMENTS,
     "demonstration": Snapshot.Kind.DEMONSTRATIONS,
     "ranking": Snapshot.Kind.RANKINGS,
+    "judgment": Snapshot.Kind.JUDGMENTS,
     "prompt": Snapshot.Kind.PROMPTS,
 }
 
@@ -142,7 +143,7 @@ def run_node(run: Run, row: int) -> Node:
 def models_that_learned_from(kind: str, row_id: int) -> QuerySet[ModelVersion]:
     """Every model with this row among what it, or a model it was made from, was trained on.
 
-    Rows held out taught nothing. `kind`: document, demonstration, ranking or prompt.
+    Rows held out taught nothing. `kind`: document, demonstration, ranking, judgment or prompt.
     """
     if kind not in ROW_KINDS and kind not in Snapshot.Kind.values:
         raise BadInput(f"There is no kind of row “{kind}”. Choose one of {', '.join(ROW_KINDS)}.")

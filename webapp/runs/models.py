@@ -49,6 +49,7 @@ class Snapshot(models.Model):
         DOCUMENTS = "documents", "Text"
         DEMONSTRATIONS = "demonstrations", "Demonstrations"
         RANKINGS = "rankings", "Rankings"
+        JUDGMENTS = "judgments", "Judgments"
         PROMPTS = "prompts", "Prompts"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="snapshots")
@@ -72,7 +73,7 @@ class SnapshotItem(models.Model):
     """One row of a snapshot; what table it is in follows from the snapshot's kind."""
 
     snapshot = models.ForeignKey(Snapshot, models.CASCADE, related_name="items")
-    row = models.BigIntegerField(help_text="id of the document, demonstration, ranking or prompt")
+    row = models.BigIntegerField(help_text="id of the document, demonstration, ranking, judgment or prompt")
     heldout = models.BooleanField(default=False)
 
     class Meta:

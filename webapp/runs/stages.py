@@ -15,10 +15,12 @@ LAUNCHED: Final[tuple[Stage, ...]] = tuple(stage for stage in STAGES if stage !=
 
 
 class Needs(NamedTuple):
-    """True: cannot start without it; False: may have it; None: does not take it. `snapshots` is by kind."""
+    """True: cannot start without it; False: may have it; None: does not take it. `snapshots` is by kind; a stage that
+    learns from any of several kinds, `learns_from_any`, needs at least one of them."""
 
     about: str
     snapshots: dict[str, bool] = {}
+    learns_from_any: bool = False
     base: bool | None = None
     tokenizer: bool | None = None
     reward: bool | None = None
@@ -36,7 +38,12 @@ NEEDS: Final[dict[Stage, Needs]] = {
         "Improve a model by what its reward model prefers.", {"prompts": True}, base=True, reward=True, corpus_run=False
     ),
     "dpo": Needs("Improve a model from rankings, without a reward model.", {"rankings": True}, base=True),
-    "kto": Needs("Improve a model from what people found good and bad.", {"rankings": True}, base=True),
+    "kto": Needs(
+        "Improve a model from what people found good and bad.",
+        {"rankings": False, "judgments": False},
+        learns_from_any=True,
+        base=True,
+    ),
     "grpo": Needs(
         "Improve a model by comparing its replies to one prompt, scored by a reward model.",
         {"prompts": True},
@@ -56,13 +63,14 @@ NEEDS: Final[dict[Stage, Needs]] = {
     ),
 }
 
-# data/<file> from a snapshot's part (train, heldout, all), by stage; evaluation only ever sees what was held out
+# data/<file> from a snapshot's part (train, heldout, all), by stage; evaluation only ever sees what was held out.
+# heldout has the rows of the stage's first kind.
 DATA_FILES: Final[dict[Stage, dict[str, str]]] = {
     "corpus": {"documents": "train"},
     "sft": {"demonstrations": "train", "heldout": "heldout"},
     "reward": {"rankings": "train", "heldout": "heldout"},
     "dpo": {"rankings": "train", "heldout": "heldout"},
-    "kto": {"rankings": "train", "heldout": "heldout"},
+    "kto": {"rankings": "train", "judgments": "train", "heldout": "heldout"},
     "grpo": {"prompts": "train", "heldout": "heldout"},
     "ppo": {"prompts": "train", "heldout": "heldout"},
     "sample": {"prompts": "all"},

@@ -117,6 +117,7 @@ HOW_TO_GET = {
     "corpus_run": "A corpus run cleans the collected text first.",
     "demonstrations": "Make a snapshot of demonstrations first.",
     "rankings": "Make a snapshot of rankings first.",
+    "judgments": "Make a snapshot of judgments first.",
     "prompts": "Make a snapshot of prompts first.",
     "documents": "Make a snapshot of text first.",
 }
@@ -160,6 +161,12 @@ def check_together(
     base = models["base"] or base_name.strip()
     if stage == "pretrain" and not base and not models["tokenizer"]:
         raise BadInput("tokenizer: choose a tokenizer, or a model to go on from.", field="tokenizer")
+    if NEEDS[stage].learns_from_any and not snapshots:
+        kinds = list(NEEDS[stage].snapshots)
+        raise BadInput(
+            f"{kinds[0]}: {stage} learns from {' and '.join(kinds)}. Choose a snapshot of at least one of them.",
+            field=kinds[0],
+        )
     if stage == "evaluate" and not base and not models["reward"]:
         raise BadInput("base: choose a model to measure, a reward model, or both.", field="base")
     if stage == "evaluate" and not snapshots and not corpus_run:
@@ -169,9 +176,10 @@ def check_together(
 def check_rows(stage: Stage, settings: Settings, snapshots: list[Snapshot]) -> None:
     """Say at once what the stage itself would say after it has started."""
     least = max(1, getattr(settings, "min_rows", 1))
-    for snapshot in snapshots:
+    counts = [rows_given(stage, snapshot) for snapshot in snapshots]
+    for snapshot, own in zip(snapshots, counts, strict=True):
         part = DATA_FILES[stage][snapshot.kind]
-        count = sum(snapshot.counts.get(split, 0) for split in ("train", "heldout") if part in (split, "all"))
+        count = sum(counts) if NEEDS[stage].learns_from_any else own
         if count < least:
             have = f"{count} {snapshot.kind}" if count else f"no {snapshot.kind}"
             held = " held out" if part == "heldout" else ""
@@ -180,6 +188,12 @@ def check_rows(stage: Stage, settings: Settings, snapshots: list[Snapshot]) -> N
                 code="too_few_rows",
                 field=snapshot.kind,
             )
+
+
+def rows_given(stage: Stage, snapshot: Snapshot) -> int:
+    """How many rows of the snapshot the stage reads."""
+    part = DATA_FILES[stage][snapshot.kind]
+    return sum(snapshot.counts.get(split, 0) for split in ("train", "heldout") if part in (split, "all"))
 
 
 @transaction.atomic

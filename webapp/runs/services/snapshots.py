@@ -23,12 +23,14 @@ BATCH = 5000
 EXPORTS = {
     Snapshot.Kind.DEMONSTRATIONS: export.demonstration_rows,
     Snapshot.Kind.RANKINGS: export.ranking_rows,
+    Snapshot.Kind.JUDGMENTS: export.judgment_rows,
     Snapshot.Kind.PROMPTS: export.prompt_rows,
 }
 WHAT_TO_DO = {
     Snapshot.Kind.DOCUMENTS: "There is no text yet. Add documents to a corpus first.",
     Snapshot.Kind.DEMONSTRATIONS: "There are no accepted demonstrations yet. Write or import some first.",
     Snapshot.Kind.RANKINGS: "There are no rankings yet. Let people rank replies, or import rankings first.",
+    Snapshot.Kind.JUDGMENTS: "There are no judgments yet. Import replies that are labeled good or bad first.",
     Snapshot.Kind.PROMPTS: "There are no prompts yet. Write or import some first.",
 }
 

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from training.contract import Stage
 from webapp.accounts.access import requires
 from webapp.accounts.models import Project
-from webapp.errors import TutelageError
+from webapp.errors import Conflict, TutelageError
 from webapp.registry.models import ModelVersion
 from webapp.registry.views import person
 from webapp.runs import services
@@ -55,13 +55,7 @@ def run_launch(request: HttpRequest, project: Project, stage: str) -> HttpRespon
 
 def launch(request: HttpRequest, project: Project, stage: Stage, form: LaunchForm) -> Run:
     values = form.cleaned_data
-    snapshots = []
-    for kind, required in NEEDS[stage].snapshots.items():
-        snapshot = values[kind]
-        if snapshot is None and required:
-            snapshot = services.create_snapshot(project=project, kind=kind, by=person(request))
-        if snapshot is not None:
-            snapshots.append(snapshot)
+    snapshots = chosen_snapshots(request, project, stage, form)
     return services.launch_run(
         project=project,
         stage=stage,
@@ -74,6 +68,24 @@ def launch(request: HttpRequest, project: Project, stage: Stage, form: LaunchFor
         rank_replies=values.get("rank_replies", False),
         **{name: values.get(name) for name in MODELS},
     )
+
+
+def chosen_snapshots(request: HttpRequest, project: Project, stage: Stage, form: LaunchForm) -> list[Snapshot]:
+    """Those that were chosen, and new ones where a kind that is learned from was left open. Where any of several kinds
+    will do, one without rows is passed over."""
+    snapshots = []
+    needs = NEEDS[stage]
+    for kind, required in needs.snapshots.items():
+        snapshot = form.cleaned_data[kind]
+        if snapshot is None and (required or needs.learns_from_any):
+            try:
+                snapshot = services.create_snapshot(project=project, kind=kind, by=person(request))
+            except Conflict as error:
+                if required or error.error_code != "no_rows":
+                    raise
+        if isinstance(snapshot, Snapshot):
+            snapshots.append(snapshot)
+    return snapshots
 
 
 @require_POST
@@ -98,7 +110,8 @@ def estimate_of(project: Project, stage: Stage, form: LaunchForm) -> Estimate | 
         config = settings_of(stage, {})
     snapshots: list[Snapshot] = []
     for kind, required in NEEDS[stage].snapshots.items():
-        snapshot = values.get(kind) or (snapshots_of(project, kind=kind).first() if required else None)
+        learned = required or NEEDS[stage].learns_from_any
+        snapshot = values.get(kind) or (snapshots_of(project, kind=kind).first() if learned else None)
         if isinstance(snapshot, Snapshot):
             snapshots.append(snapshot)
     base, corpus_run = values.get("base"), values.get("corpus_run")
