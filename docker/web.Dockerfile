@@ -16,7 +16,7 @@ COPY static static
 COPY training/__init__.py training/
 COPY training/contract training/contract
 
-ENV PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 TUTELAGE_HOME=/data DJANGO_SETTINGS_MODULE=webapp.settings
+ENV PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 TUTELAGE_HOME=/data DJANGO_SETTINGS_MODULE=webapp.settings LISTEN=0.0.0.0
 USER tutelage
 VOLUME /data
 EXPOSE 8000

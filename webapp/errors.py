@@ -64,6 +64,25 @@ def wants_json(request: HttpRequest) -> bool:
     )
 
 
+def answer(request: HttpRequest, error: TutelageError, template: str = "errors/page.html") -> HttpResponse:
+    """The error as JSON, as an htmx message or as a page."""
+    if wants_json(request):
+        return JsonResponse({"code": error.error_code, "message": error.message}, status=error.status)
+    if getattr(request, "htmx", False):
+        template = "errors/fragment.html"
+    return render(request, template, {"error": error}, status=error.status)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """What a form gets whose page is older than the session, or that another site sent."""
+    log.info("CSRF check failed: %s", reason)
+    message = (
+        "You have signed in or out since it was opened, or the browser keeps no cookies. Go back, reload the page and "
+        "send it again; what you typed is still there."
+    )
+    return answer(request, NotAllowed(message, code="csrf_failed"), "403_csrf.html")
+
+
 class ErrorMiddleware:
     """Turns a TutelageError into a page, an htmx message or JSON."""
 
@@ -84,8 +103,4 @@ class ErrorMiddleware:
         if not isinstance(exception, TutelageError):
             return None
         log.info("%s %s: %s %s", request.method, request.path, exception.error_code, exception.data)
-        if wants_json(request):
-            body = {"code": exception.error_code, "message": exception.message}
-            return JsonResponse(body, status=exception.status)
-        template = "errors/fragment.html" if getattr(request, "htmx", False) else "errors/page.html"
-        return render(request, template, {"error": exception}, status=exception.status)
+        return answer(request, exception)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from webapp.setup_code import setup_code
 from webapp.supervisor import apps, site
 from webapp.supervisor.folder import CannotStart
 
@@ -40,8 +41,18 @@ def test_the_address_is_one_that_a_browser_here_can_open(host: str, shown: str):
 
 
 def test_the_first_person_is_sent_to_sign_up_and_the_next_to_log_in():
-    assert "/accounts/signup/ : the first to sign up administers" in site.welcome("http://x", has_admin=False)
+    assert "Make the first account, which runs it: http://x/" in site.welcome(
+        "http://x", has_admin=False, entrance="http://x/"
+    )
     assert "Log in at http://x/accounts/login/" in site.welcome("http://x", has_admin=True)
+
+
+def test_only_a_terminal_sees_the_setup_code_and_only_where_one_is_needed():
+    here, elsewhere = "http://127.0.0.1:8000", "https://tutelage.example.org"
+    assert site.entrance(here, listen="127.0.0.1", terminal=True) == f"{here}/accounts/signup/"
+    assert site.entrance(here, listen="0.0.0.0", terminal=True).endswith(f"?code={setup_code()}")
+    assert site.entrance(elsewhere, listen="127.0.0.1", terminal=True).endswith(f"?code={setup_code()}")
+    assert setup_code() not in site.entrance(here, listen="0.0.0.0", terminal=False)
 
 
 def test_a_database_that_cannot_be_prepared_is_told_with_the_reason(home: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,14 +9,15 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 
 from webapp.accounts.models import Invitation, User
-from webapp.accounts.selectors import has_superuser
+from webapp.accounts.selectors import has_superuser, why_closed
 from webapp.accounts.services import settle_new_person
 
 
 def pending_invitation(request: HttpRequest) -> Invitation | None:
     """The invitation whose link this browser has opened, while it can be taken up."""
-    found = Invitation.objects.select_related("project").filter(pk=request.session.get("invitation") or 0).first()
-    return found if found is not None and found.is_open else None
+    rows = Invitation.objects.select_related("project", "created_by")
+    found = rows.filter(pk=request.session.get("invitation") or 0).first()
+    return None if found is None or why_closed(found) else found
 
 
 class AccountAdapter(DefaultAccountAdapter):

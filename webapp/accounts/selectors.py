@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 from knox.models import AuthToken
 
-from webapp.accounts.models import Consent, Guidelines, Invitation, Membership, Project, User
+from webapp.accounts.access import may
+from webapp.accounts.models import Consent, Guidelines, Invitation, Membership, Project, Role, User
 from webapp.errors import NotFound
 
 
@@ -46,11 +47,29 @@ def memberships(project: Project) -> QuerySet[Membership]:
     return project.memberships.select_related("user").order_by("created_at", "id")
 
 
-def open_invitations(project: Project) -> QuerySet[Invitation]:
-    now = timezone.now()
-    return project.invitations.filter(
-        Q(accepted_at=None), Q(revoked_at=None), Q(expires_at__gt=now)
-    ).select_related("created_by").order_by("-created_at")  # fmt: skip
+def may_invite(user: User, project: Project, role: str) -> bool:
+    """Owners invite to every role, managers to every role but owner."""
+    return may(user, "project.own" if role == Role.OWNER else "project.manage", project)
+
+
+def why_closed(invitation: Invitation) -> str:
+    """A sentence that says why nobody can take the invitation up; empty while it is open."""
+    if invitation.accepted_at is not None:
+        return "This invitation has already been taken up."
+    if invitation.revoked_at is not None or not may_invite(invitation.created_by, invitation.project, invitation.role):
+        return "This invitation has been withdrawn."
+    if invitation.expires_at <= timezone.now():
+        return "This invitation has expired."
+    if invitation.project.archived_at is not None:
+        return f"{invitation.project.name} is archived and takes no new members."
+    return ""
+
+
+def open_invitations(project: Project) -> list[Invitation]:
+    """Those that can be taken up, newest first."""
+    waiting = project.invitations.filter(accepted_at=None, revoked_at=None, expires_at__gt=timezone.now())
+    rows = waiting.select_related("project", "created_by").order_by("-created_at")
+    return [invitation for invitation in rows if not why_closed(invitation)]
 
 
 def hash_secret(secret: str) -> str:

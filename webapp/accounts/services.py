@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from django.utils import timezone
 from django.utils.text import slugify
 from knox.models import AuthToken
 
+from webapp.accounts.memberships import accept_invitation
 from webapp.accounts.models import Consent, Guidelines, Invitation, Membership, Project, Role, User
-from webapp.accounts.selectors import has_superuser, hash_secret
-from webapp.errors import BadInput, Conflict, NotAllowed, NotFound
+from webapp.accounts.selectors import has_superuser
+from webapp.accounts.validation import save_valid
+from webapp.errors import BadInput, NotAllowed, NotFound
 from webapp.text import clean_text
 
 RESERVED_SLUGS: Final = {"new"}
@@ -37,17 +37,6 @@ SETTINGS: Final = frozenset(
 FIRST_PERSON_LOCK: Final = 7_113_001  # an arbitrary number that no other lock of the site uses
 
 
-def save_valid(instance: Any) -> None:
-    """Save what `full_clean` accepts; else say which field is wrong and why."""
-    try:
-        instance.full_clean()
-    except ValidationError as error:
-        field, messages = next(iter(error.message_dict.items()))
-        prefix = "" if field == "__all__" else f"{field.replace('_', ' ')}: "
-        raise BadInput(prefix + " ".join(messages)) from None
-    instance.save()
-
-
 # ------------------------------------------------------------------------------------------------------------- people
 
 
@@ -55,11 +44,12 @@ def save_valid(instance: Any) -> None:
 def settle_new_person(*, user: User, invitation: Invitation | None) -> User:
     """Save a person who has just signed up: by invitation, or as the first one, who then runs the installation.
 
-    However many sign up at once in a new installation, one is the first; the others are turned away.
+    However many sign up at once in a new installation, one is the first; the others are turned away. Nobody comes to
+    run it by an invitation, not even where nobody does yet.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [FIRST_PERSON_LOCK])
-    first = not has_superuser()
+    first = invitation is None and not has_superuser()
     if not first and invitation is None:
         raise NotAllowed("Somebody else has just set this installation up. Ask them for an invitation link.")
     user.is_superuser = user.is_staff = first
@@ -148,112 +138,6 @@ def restore_project(*, project: Project) -> Project:
     project.archived_at = None
     project.save(update_fields=["archived_at"])
     return project
-
-
-# ------------------------------------------------------------------------------------------------ members, invitations
-
-
-def role_held(project: Project, user: User) -> str:
-    if user.is_superuser:
-        return Role.OWNER
-    found = Membership.objects.filter(project=project, user=user).values_list("role", flat=True).first()
-    return found or ""
-
-
-def check_owner_matters(project: Project, by: User, *roles: str) -> None:
-    if Role.OWNER in roles and role_held(project, by) != Role.OWNER:
-        raise NotAllowed("Only an owner can make somebody an owner, or change what an owner may do.")
-
-
-def locked_membership(project: Project, user_id: int) -> Membership:
-    """The person's membership. All of the project's are locked, so that two owners cannot leave at the same moment."""
-    rows = list(Membership.objects.select_for_update().select_related("user").filter(project=project).order_by("id"))
-    found = next((row for row in rows if row.user_id == user_id), None)
-    if found is None:
-        raise NotFound(f"This person is not a member of {project.name} any more.")
-    return found
-
-
-def check_an_owner_stays(project: Project, leaving: Membership) -> None:
-    owners = Membership.objects.filter(project=project, role=Role.OWNER)
-    if leaving.role == Role.OWNER and not owners.exclude(pk=leaving.pk).exists():
-        raise Conflict(f"{leaving.user} is the only owner of {project.name}. Make somebody else an owner first.")
-
-
-@transaction.atomic
-def change_role(*, project: Project, user_id: int, role: Role, by: User) -> Membership:
-    membership = locked_membership(project, user_id)
-    check_owner_matters(project, by, membership.role, role)
-    if role != Role.OWNER:
-        check_an_owner_stays(project, membership)
-    membership.role = role
-    membership.save(update_fields=["role"])
-    return membership
-
-
-@transaction.atomic
-def remove_member(*, project: Project, user_id: int, by: User) -> User:
-    """Take a person out of the project. What they labelled stays."""
-    membership = locked_membership(project, user_id)
-    if user_id != by.pk:
-        check_owner_matters(project, by, membership.role)
-    check_an_owner_stays(project, membership)
-    membership.delete()
-    return membership.user
-
-
-@transaction.atomic
-def invite(
-    *, project: Project, role: Role, by: User, email: str = "", lifetime: timedelta = timedelta(days=14)
-) -> tuple[Invitation, str]:
-    """An invitation and the secret of its link, of which only the hash is kept."""
-    check_owner_matters(project, by, role)
-    secret = secrets.token_urlsafe(32)
-    invitation = Invitation(
-        project=project,
-        role=role,
-        email=email.strip().lower(),
-        created_by=by,
-        secret_hash=hash_secret(secret),
-        expires_at=timezone.now() + lifetime,
-    )
-    save_valid(invitation)
-    return invitation, secret
-
-
-@transaction.atomic
-def revoke_invitation(*, project: Project, invitation_id: int) -> Invitation:
-    invitation = Invitation.objects.select_for_update().filter(project=project, pk=invitation_id).first()
-    if invitation is None:
-        raise NotFound("This invitation is not there any more.")
-    if invitation.accepted_at is not None:
-        raise Conflict("This invitation has been taken up. Remove the member instead.")
-    invitation.revoked_at = invitation.revoked_at or timezone.now()
-    invitation.save(update_fields=["revoked_at"])
-    return invitation
-
-
-@transaction.atomic
-def accept_invitation(*, user: User, invitation: Invitation) -> Membership:
-    """Make the person a member. Accepting one's own again changes nothing; a member's role is never lowered."""
-    invitation = Invitation.objects.select_for_update(of=("self",)).select_related("project").get(pk=invitation.pk)
-    project = invitation.project
-    already = Membership.objects.filter(project=project, user=user).first()
-    if invitation.accepted_by_id == user.pk and already:
-        return already
-    if invitation.accepted_at is not None:
-        raise Conflict("This invitation has already been taken up. Ask for a new one.")
-    if invitation.revoked_at is not None:
-        raise Conflict("This invitation has been withdrawn. Ask for a new one.")
-    if invitation.expires_at <= timezone.now():
-        raise Conflict("This invitation has expired. Ask for a new one.")
-    if invitation.email and invitation.email != user.email.lower():
-        raise NotAllowed(f"This invitation is for {invitation.email}; you are signed in as {user.email}.")
-    if already:
-        return already
-    invitation.accepted_by, invitation.accepted_at = user, timezone.now()
-    invitation.save(update_fields=["accepted_by", "accepted_at"])
-    return Membership.objects.create(project=project, user=user, role=invitation.role)
 
 
 # ------------------------------------------------------------------------------------------------------------ consent

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
+from webapp.accounts.memberships import accept_invitation, invite
 from webapp.accounts.models import Project, Role, User
-from webapp.accounts.services import accept_invitation, invite
 from webapp.demo.annotators import ANNOTATORS
 from webapp.errors import Conflict
 

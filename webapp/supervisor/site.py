@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from webapp.home_folder import ROOT, endpoints_file, home
+from webapp.setup_code import first_account_address, is_reachable
 from webapp.supervisor import apps, postgres, redis
 from webapp.supervisor.folder import (
     CannotStart,
@@ -71,7 +73,7 @@ def start(supervisor: Supervisor, options: Options, listening: socket.socket, sa
     else:
         addresses["MODEL_SERVER_URL"] = f"http://127.0.0.1:{free_port('MODEL_SERVER_PORT')}"
         addresses["MODEL_SERVER_TOKEN"] = os.environ.get("MODEL_SERVER_TOKEN") or secrets.token_urlsafe(24)
-    environment |= addresses
+    environment |= {**addresses, "LISTEN": options.host}
     facts = prepare_database(environment)
     webs = [supervisor.start(apps.web(n + 1, environment, listening.fileno())) for n in range(options.web_processes)]
     supervisor.wait_until_ready(webs, START_SECONDS)
@@ -80,7 +82,9 @@ def start(supervisor: Supervisor, options: Options, listening: socket.socket, sa
     if embedded_model_server:
         others.append(apps.model_server(environment, addresses["MODEL_SERVER_URL"], addresses["MODEL_SERVER_TOKEN"]))
     supervisor.wait_for_first_word([supervisor.start(spec) for spec in others], START_SECONDS)
-    say(welcome(addresses["SITE_URL"], has_admin=facts["has_admin"]))
+    site = addresses["SITE_URL"]
+    way_in = entrance(site, listen=options.host, terminal=sys.stdout.isatty())
+    say(welcome(site, has_admin=facts["has_admin"], entrance=way_in))
 
 
 def start_servers(supervisor: Supervisor, environment: dict[str, str]) -> dict[str, str]:
@@ -122,12 +126,19 @@ def prepare_database(environment: dict[str, str]) -> dict[str, bool]:
     return apps.prepared(output)
 
 
-def welcome(address: str, *, has_admin: bool) -> str:
-    if has_admin:
-        entry = f"Log in at {address}/accounts/login/"
-    else:
-        entry = f"Open {address}/accounts/signup/ : the first to sign up administers this installation"
+def welcome(address: str, *, has_admin: bool, entrance: str = "") -> str:
+    """`entrance`: where the first account is made, as this terminal may show it."""
+    entry = (
+        f"Log in at {address}/accounts/login/" if has_admin else f"Make the first account, which runs it: {entrance}"
+    )
     return f"\nTutelage answers at {address}\n{entry}\nCtrl-C stops everything\n"
+
+
+def entrance(address: str, *, listen: str, terminal: bool) -> str:
+    """Where the first account is made. The code that it needs where others reach the site goes to no file."""
+    if is_reachable(listen=listen, site=address) and not terminal:
+        return "run `manage.py setup_code` for its link"
+    return first_account_address(listen=listen, site=address)
 
 
 # ------------------------------------------------------------------------------------------------------------ addresses

@@ -1,0 +1,74 @@
+"""The first account of an installation that others can reach."""
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from tests import factories
+from webapp.accounts.models import User
+from webapp.setup_code import is_reachable, setup_code
+
+SIGN_UP = {"name": "Nia", "email": "nia@example.org", "password1": factories.PASSWORD}
+
+
+@pytest.fixture
+def public(settings, db):
+    settings.LISTEN = "0.0.0.0"
+
+
+def test_the_first_account_needs_the_code_where_others_reach_the_site(client, public):
+    assert b"Setup code" in client.get("/accounts/signup/").content
+    for code in ("", "0000-0000-0000-0000"):
+        client.post("/accounts/signup/", {**SIGN_UP, "setup_code": code})
+        assert not User.objects.exists()
+
+    page = client.get(f"/accounts/signup/?code={setup_code()}")
+    client.post("/accounts/signup/", {**SIGN_UP, "setup_code": page.context["form"]["setup_code"].value()})
+    assert User.objects.get().is_superuser
+
+
+def test_on_this_machine_alone_no_code_is_asked_for(client, db):
+    assert b"Setup code" not in client.get("/accounts/signup/").content
+
+
+def test_a_proxy_on_the_same_machine_counts_as_others(db):
+    client = Client(headers={"x-forwarded-for": "203.0.113.7"})
+    client.post("/accounts/signup/", SIGN_UP)
+
+    assert not User.objects.exists()
+
+
+def test_the_code_opens_nothing_once_somebody_runs_the_installation(client, public, root):
+    client.post("/accounts/signup/", {**SIGN_UP, "setup_code": setup_code()})
+
+    assert User.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("LISTEN", "::"), ("LISTEN", "192.0.2.1"), ("SITE_URL", "https://tutelage.example.org"), ("BEHIND_PROXY", True),
+     ("ALLOWED_HOSTS", ["localhost", "tutelage.example.org"])],
+)  # fmt: skip
+def test_what_makes_a_site_reachable_by_others(settings, name, value):
+    assert not is_reachable()
+    setattr(settings, name, value)
+    assert is_reachable()
+
+
+def test_the_command_prints_the_link_until_somebody_runs_the_installation(capsys, public, settings):
+    settings.SITE_URL = "https://tutelage.example.org"
+    call_command("setup_code")
+    assert capsys.readouterr().out == f"https://tutelage.example.org/accounts/signup/?code={setup_code()}\n"
+
+    factories.person("Root", is_superuser=True)
+    with pytest.raises(CommandError, match="already"):
+        call_command("setup_code")
+
+
+def test_a_stale_form_gets_a_whole_page_that_says_so(project):
+    client = Client(enforce_csrf_checks=True)
+    page = client.post("/accounts/login/", {"login": "ada@example.org", "password": factories.PASSWORD})
+
+    assert page.status_code == 403
+    assert b"house.css" in page.content
+    assert b"This page is out of date" in page.content

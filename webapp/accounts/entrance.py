@@ -1,0 +1,46 @@
+"""The forms by which people come in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allauth.account.forms import SignupForm
+from allauth.core import context
+from django import forms
+from django.utils.crypto import constant_time_compare
+
+from webapp.accounts.adapter import pending_invitation
+from webapp.setup_code import is_reachable, setup_code
+
+FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO", "HTTP_FORWARDED", "HTTP_VIA")
+
+
+def needs_setup_code() -> bool:
+    """Whether the first account needs the code: unless the request comes from this very machine, without a proxy."""
+    return is_reachable() or any(name in context.request.META for name in FORWARDED)
+
+
+class SignUpForm(SignupForm):  # type: ignore[misc]  # allauth has no types
+    """With the address that the invitation names; the first account of an installation with the setup code."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        invitation = pending_invitation(context.request)
+        if invitation is not None and invitation.email:
+            self.initial["email"] = invitation.email
+            self.fields["email"].widget.attrs["readonly"] = True
+        if invitation is None and needs_setup_code():
+            self.fields["setup_code"] = forms.CharField(
+                label="Setup code",
+                max_length=50,
+                initial=context.request.GET.get("code", "")[:50],
+                help_text="Where the site was started it printed a link with this code. "
+                "`manage.py setup_code` prints it again.",
+                widget=forms.TextInput(attrs={"autocomplete": "off"}),
+            )
+
+    def clean_setup_code(self) -> str:
+        given = str(self.cleaned_data["setup_code"]).strip().lower()
+        if not constant_time_compare(given, setup_code()):
+            raise forms.ValidationError("This is not the code. Copy the whole link that `manage.py setup_code` prints.")
+        return given

@@ -1,0 +1,19 @@
+"""manage.py setup_code: the link by which the first account is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from webapp.accounts.selectors import has_superuser
+from webapp.setup_code import first_account_address
+
+
+class Command(BaseCommand):
+    help = "Print the link by which the first account, which runs the installation, is made."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if has_superuser():
+            raise CommandError("Somebody runs this installation already. Ask them for an invitation.")
+        self.stdout.write(first_account_address())
