@@ -7,8 +7,9 @@ from django.db import connection
 from django.test import Client
 
 from tests import factories
-from webapp.accounts import services
+from webapp.accounts import memberships, services
 from webapp.accounts.models import Invitation, Membership, Role, User
+from webapp.accounts.selectors import open_invitations, why_closed
 from webapp.errors import Conflict, NotAllowed
 
 SIGN_UP = {"name": "Nia", "email": "nia@example.org", "password1": factories.PASSWORD}
@@ -16,57 +17,57 @@ SIGN_UP = {"name": "Nia", "email": "nia@example.org", "password1": factories.PAS
 
 @pytest.fixture
 def secret(project, ada):
-    return services.invite(project=project, role=Role.ANNOTATOR, by=ada)[1]
+    return memberships.invite(project=project, role=Role.ANNOTATOR, by=ada)[1]
 
 
 def test_the_database_holds_only_the_hash_of_a_links_secret(project, ada):
-    invitation, secret = services.invite(project=project, role=Role.TESTER, by=ada)
+    invitation, secret = memberships.invite(project=project, role=Role.TESTER, by=ada)
 
     assert len(secret) >= 40
     assert secret not in str(Invitation.objects.filter(pk=invitation.pk).values())
 
 
 def test_accepting_makes_a_member_once(project, ada, stranger):
-    invitation, _ = services.invite(project=project, role=Role.TESTER, by=ada)
-    services.accept_invitation(user=stranger, invitation=invitation)
-    services.accept_invitation(user=stranger, invitation=invitation)
+    invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
+    memberships.accept_invitation(user=stranger, invitation=invitation)
+    memberships.accept_invitation(user=stranger, invitation=invitation)
 
     assert Membership.objects.get(project=project, user=stranger).role == Role.TESTER
 
 
 def test_a_link_works_for_one_person(project, ada, stranger):
-    invitation, _ = services.invite(project=project, role=Role.TESTER, by=ada)
-    services.accept_invitation(user=stranger, invitation=invitation)
+    invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
+    memberships.accept_invitation(user=stranger, invitation=invitation)
 
     with pytest.raises(Conflict, match="already been taken up"):
-        services.accept_invitation(user=factories.person("Zoe"), invitation=invitation)
+        memberships.accept_invitation(user=factories.person("Zoe"), invitation=invitation)
 
 
 def test_a_withdrawn_or_expired_link_does_not_work(project, ada, stranger):
-    withdrawn, _ = services.invite(project=project, role=Role.TESTER, by=ada)
-    services.revoke_invitation(project=project, invitation_id=withdrawn.pk)
-    expired, _ = services.invite(project=project, role=Role.TESTER, by=ada, lifetime=timedelta(seconds=-1))
+    withdrawn, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
+    memberships.revoke_invitation(project=project, invitation_id=withdrawn.pk)
+    expired, _ = memberships.invite(project=project, role=Role.TESTER, by=ada, lifetime=timedelta(seconds=-1))
 
     with pytest.raises(Conflict, match="withdrawn"):
-        services.accept_invitation(user=stranger, invitation=withdrawn)
+        memberships.accept_invitation(user=stranger, invitation=withdrawn)
     with pytest.raises(Conflict, match="expired"):
-        services.accept_invitation(user=stranger, invitation=expired)
+        memberships.accept_invitation(user=stranger, invitation=expired)
 
 
 def test_a_link_for_one_address_is_for_that_person_only(project, ada, stranger):
-    invitation, _ = services.invite(project=project, role=Role.TESTER, by=ada, email="Zoe@Example.org")
+    invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada, email="Zoe@Example.org")
 
     with pytest.raises(NotAllowed, match=r"zoe@example\.org"):
-        services.accept_invitation(user=stranger, invitation=invitation)
-    services.accept_invitation(user=factories.person("Zoe"), invitation=invitation)
+        memberships.accept_invitation(user=stranger, invitation=invitation)
+    memberships.accept_invitation(user=factories.person("Zoe"), invitation=invitation)
 
 
 def test_a_members_role_is_not_lowered_by_a_link(project, ada, mo):
-    invitation, _ = services.invite(project=project, role=Role.TESTER, by=ada)
+    invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
 
-    assert services.accept_invitation(user=mo, invitation=invitation).role == Role.MANAGER
+    assert memberships.accept_invitation(user=mo, invitation=invitation).role == Role.MANAGER
     invitation.refresh_from_db()
-    assert invitation.is_open
+    assert not why_closed(invitation)
 
 
 def test_the_first_to_sign_up_runs_the_installation(client, db):
@@ -104,7 +105,7 @@ def test_a_link_leads_through_sign_up_into_the_project(root, project, secret):
 
 
 def test_sign_up_by_a_bound_link_takes_only_its_address(client, root, project, ada):
-    _, secret = services.invite(project=project, role=Role.TESTER, by=ada, email="zoe@example.org")
+    _, secret = memberships.invite(project=project, role=Role.TESTER, by=ada, email="zoe@example.org")
     client.get(f"/invitations/{secret}/")
 
     page = client.post("/accounts/signup/", SIGN_UP)
@@ -117,7 +118,120 @@ def test_somebody_with_an_account_joins_with_one_click(client, project, secret, 
     client.post(f"/invitations/{secret}/accept/")
 
     assert project.memberships.filter(user=stranger).exists()
+    assert client.get(f"/invitations/{secret}/").url == "/"  # the link leads the person in again
+
+    client.force_login(factories.person("Zoe"))
     assert b"already been taken up" in client.get(f"/invitations/{secret}/").content
+
+
+def test_a_person_may_belong_to_two_projects(client, project, secret, stranger):
+    other = factories.project(name="Boat", slug="boat")
+    factories.member(other, stranger)
+    client.force_login(stranger)
+    client.post(f"/invitations/{secret}/accept/")
+
+    assert set(stranger.memberships.values_list("project__slug", flat=True)) == {"boat", "kite"}
+
+
+def test_a_member_who_opens_a_link_is_told_so_and_leaves_it_open(client, project, secret, ann):
+    client.force_login(ann)
+
+    assert b"You are already a member of Kite" in client.get(f"/invitations/{secret}/").content
+    assert len(open_invitations(project)) == 1
+
+
+def test_a_link_for_another_address_says_which_and_offers_to_sign_out(client, project, ada, stranger):
+    _, secret = memberships.invite(project=project, role=Role.TESTER, by=ada, email="zoe@example.org")
+    client.force_login(stranger)
+    page = client.get(f"/invitations/{secret}/").content.decode()
+
+    assert "This invitation is for zoe@example.org" in page
+    assert "Sign out" in page
+    assert "Join as" not in page
+
+
+@pytest.mark.parametrize("loss", ["demoted", "removed", "left", "deactivated"])
+def test_a_link_ends_with_its_makers_right_to_invite(project, ada, mo, stranger, loss):
+    invitation, _ = memberships.invite(project=project, role=Role.ANNOTATOR, by=mo)
+    if loss == "demoted":
+        memberships.change_role(project=project, user_id=mo.pk, role=Role.TESTER, by=ada)
+    elif loss == "deactivated":
+        User.objects.filter(pk=mo.pk).update(is_active=False)
+    else:
+        memberships.remove_member(project=project, user_id=mo.pk, by=ada if loss == "removed" else mo)
+
+    assert open_invitations(project) == []
+    with pytest.raises(Conflict, match="withdrawn"):
+        memberships.accept_invitation(user=stranger, invitation=invitation)
+    with pytest.raises(Conflict, match="withdrawn"):
+        memberships.accept_invitation(user=mo, invitation=invitation)
+
+
+def test_a_makers_later_promotion_does_not_bring_a_link_back(project, ada, mo, stranger):
+    invitation, _ = memberships.invite(project=project, role=Role.ANNOTATOR, by=mo)
+    memberships.change_role(project=project, user_id=mo.pk, role=Role.TESTER, by=ada)
+    memberships.change_role(project=project, user_id=mo.pk, role=Role.MANAGER, by=ada)
+
+    with pytest.raises(Conflict, match="withdrawn"):
+        memberships.accept_invitation(user=stranger, invitation=invitation)
+
+
+def test_an_owner_who_becomes_a_manager_keeps_only_the_links_that_managers_make(project, ada, mo):
+    memberships.change_role(project=project, user_id=mo.pk, role=Role.OWNER, by=ada)
+    memberships.invite(project=project, role=Role.OWNER, by=mo)
+    kept, _ = memberships.invite(project=project, role=Role.TESTER, by=mo)
+    memberships.change_role(project=project, user_id=mo.pk, role=Role.MANAGER, by=ada)
+
+    assert open_invitations(project) == [kept]
+
+
+def test_removing_a_member_withdraws_the_links_to_their_addresses_and_a_new_one_works(project, ada, ann):
+    old, _ = memberships.invite(project=project, role=Role.MANAGER, by=ada, email="ann@example.org")
+    memberships.remove_member(project=project, user_id=ann.pk, by=ada)
+    with pytest.raises(Conflict, match="withdrawn"):
+        memberships.accept_invitation(user=ann, invitation=old)
+
+    again, _ = memberships.invite(project=project, role=Role.TESTER, by=ada, email="ann@example.org")
+    assert memberships.accept_invitation(user=ann, invitation=again).role == Role.TESTER
+
+
+def test_an_archived_project_takes_no_new_members(project, ada, stranger):
+    invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
+    services.archive_project(project=project)
+
+    with pytest.raises(Conflict, match="archived"):
+        memberships.accept_invitation(user=stranger, invitation=invitation)
+
+
+def test_only_managers_invite(project, ann):
+    with pytest.raises(NotAllowed):
+        memberships.invite(project=project, role=Role.TESTER, by=ann)
+
+
+def test_reloading_the_page_with_a_link_shows_the_same_link_again(client, project, mo):
+    client.force_login(mo)
+    form = {"role": "tester", "email": "", "form_token": client.get("/projects/kite/members/").context["form_token"]}
+    first, again = (client.post("/projects/kite/invitations/", form).context["link"] for _ in range(2))
+    other = client.post("/projects/kite/invitations/", {**form, "role": "annotator"}).context["link"]
+
+    assert first == again != other
+    assert Invitation.objects.count() == 2
+
+
+def test_a_personal_links_address_is_filled_in_at_sign_up(client, root, project, ada):
+    _, secret = memberships.invite(project=project, role=Role.TESTER, by=ada, email="zoe@example.org")
+    client.get(f"/invitations/{secret}/")
+
+    assert client.get("/accounts/signup/").context["form"]["email"].value() == "zoe@example.org"
+
+
+def test_an_invitation_never_makes_the_person_who_runs_the_installation(client, project, secret):
+    client.get(f"/invitations/{secret}/")
+    client.post("/accounts/signup/", SIGN_UP)
+
+    nia = User.objects.get(email="nia@example.org")
+    assert not nia.is_superuser
+    assert project.memberships.filter(user=nia).exists()
 
 
 def test_an_unknown_link_says_so(client, root):

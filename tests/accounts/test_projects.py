@@ -1,6 +1,6 @@
 import pytest
 
-from webapp.accounts import services
+from webapp.accounts import memberships, services
 from webapp.accounts.models import Role
 from webapp.errors import BadInput, Conflict, NotAllowed, NotFound
 
@@ -51,30 +51,30 @@ def test_empty_guidelines_are_refused(project, mo):
 
 def test_a_manager_cannot_make_or_unmake_owners(project, ada, mo, ann):
     with pytest.raises(NotAllowed):
-        services.change_role(project=project, user_id=ann.pk, role=Role.OWNER, by=mo)
+        memberships.change_role(project=project, user_id=ann.pk, role=Role.OWNER, by=mo)
     with pytest.raises(NotAllowed):
-        services.remove_member(project=project, user_id=ada.pk, by=mo)
+        memberships.remove_member(project=project, user_id=ada.pk, by=mo)
     with pytest.raises(NotAllowed):
-        services.invite(project=project, role=Role.OWNER, by=mo)
+        memberships.invite(project=project, role=Role.OWNER, by=mo)
 
 
 def test_the_last_owner_stays(project, ada):
     with pytest.raises(Conflict, match="only owner"):
-        services.remove_member(project=project, user_id=ada.pk, by=ada)
+        memberships.remove_member(project=project, user_id=ada.pk, by=ada)
     with pytest.raises(Conflict, match="only owner"):
-        services.change_role(project=project, user_id=ada.pk, role=Role.ANNOTATOR, by=ada)
+        memberships.change_role(project=project, user_id=ada.pk, role=Role.ANNOTATOR, by=ada)
 
 
 def test_an_owner_may_go_once_there_is_another(project, ada, mo):
-    services.change_role(project=project, user_id=mo.pk, role=Role.OWNER, by=ada)
-    services.remove_member(project=project, user_id=ada.pk, by=ada)
+    memberships.change_role(project=project, user_id=mo.pk, role=Role.OWNER, by=ada)
+    memberships.remove_member(project=project, user_id=ada.pk, by=ada)
 
     assert not project.memberships.filter(user=ada).exists()
 
 
 def test_somebody_who_is_no_member_cannot_be_removed(project, ada, stranger):
     with pytest.raises(NotFound):
-        services.remove_member(project=project, user_id=stranger.pk, by=ada)
+        memberships.remove_member(project=project, user_id=stranger.pk, by=ada)
 
 
 def test_an_archived_project_leaves_the_lists_and_comes_back(client, project, ada):

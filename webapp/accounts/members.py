@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from uuid import uuid4
+
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.crypto import salted_hmac
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts import selectors, services
+from webapp.accounts import memberships, selectors
 from webapp.accounts.access import may, public, requires, role_of, signed_in
 from webapp.accounts.forms import InviteForm, RoleForm
 from webapp.accounts.models import Project, Role
@@ -19,6 +23,7 @@ from webapp.errors import BadInput
 
 def member_page(request: Request, project: Project, form: InviteForm, link: str = "") -> HttpResponse:
     context = {
+        "form_token": uuid4(),
         "project": project,
         "memberships": selectors.memberships(project),
         "invitations": selectors.open_invitations(project),
@@ -41,12 +46,20 @@ def member_list(request: Request, project: Project) -> HttpResponse:
 @require_POST
 @sensitive_variables("secret", "link")
 def invitation_new(request: Request, project: Project) -> HttpResponse:
-    """Answers with the page itself, not with a redirect: the link is shown this once and kept nowhere."""
+    """Answers with the page itself, not with a redirect: the link is shown this once and kept nowhere.
+
+    The secret is made from the form's token and the installation's key, so that a reload, which sends the form again,
+    shows the same link and makes no second invitation.
+    """
     form = InviteForm(request.POST)
     if not form.is_valid():
         return member_page(request, project, form)
     role, email = Role(form.cleaned_data["role"]), form.cleaned_data["email"]
-    _, secret = services.invite(project=project, role=role, email=email, by=request.user)
+    secret = ""
+    if token := request.POST.get("form_token"):
+        about = json.dumps([token, request.user.pk, project.pk, role, email])
+        secret = salted_hmac("webapp.accounts.invitation", about, algorithm="sha256").hexdigest()
+    _, secret = memberships.invite(project=project, role=role, email=email, by=request.user, secret=secret)
     link = request.build_absolute_uri(reverse("invitation", args=[secret]))
     response = member_page(request, project, InviteForm(), link)
     response["Cache-Control"] = "no-store"
@@ -56,7 +69,7 @@ def invitation_new(request: Request, project: Project) -> HttpResponse:
 @requires("project.manage")
 @require_POST
 def invitation_revoke(request: Request, project: Project, invitation_id: int) -> HttpResponse:
-    services.revoke_invitation(project=project, invitation_id=invitation_id)
+    memberships.revoke_invitation(project=project, invitation_id=invitation_id)
     messages.success(request, "The link does not work any more.")
     return redirect("member_list", project.slug)
 
@@ -68,7 +81,7 @@ def member_role(request: Request, project: Project, user_id: int) -> HttpRespons
     if not form.is_valid():
         raise BadInput("There is no such role. Choose one of the list.")
     role = Role(form.cleaned_data["role"])
-    changed = services.change_role(project=project, user_id=user_id, role=role, by=request.user)
+    changed = memberships.change_role(project=project, user_id=user_id, role=role, by=request.user)
     messages.success(request, f"{changed.user} is {role.label.lower()} now.")
     return redirect("member_list" if may(request.user, "project.manage", project) else "project_detail", project.slug)
 
@@ -76,7 +89,7 @@ def member_role(request: Request, project: Project, user_id: int) -> HttpRespons
 @requires("project.manage")
 @require_POST
 def member_remove(request: Request, project: Project, user_id: int) -> HttpResponse:
-    gone = services.remove_member(project=project, user_id=user_id, by=request.user)
+    gone = memberships.remove_member(project=project, user_id=user_id, by=request.user)
     messages.success(request, f"{gone} is not a member any more. What they labelled stays.")
     if may(request.user, "project.manage", project):
         return redirect("member_list", project.slug)
@@ -86,7 +99,7 @@ def member_remove(request: Request, project: Project, user_id: int) -> HttpRespo
 @requires("project.view")
 @require_POST
 def member_leave(request: Request, project: Project) -> HttpResponse:
-    services.remove_member(project=project, user_id=request.user.pk, by=request.user)
+    memberships.remove_member(project=project, user_id=request.user.pk, by=request.user)
     request.session.pop("project", None)
     messages.success(request, f"You are not a member of {project.name} any more.")
     return redirect("project_list")
@@ -95,14 +108,28 @@ def member_leave(request: Request, project: Project) -> HttpResponse:
 @public
 @require_GET
 def invitation(request: Request, secret: str) -> HttpResponse:
-    """What the link opens: sign up, sign in, or join."""
+    """What the link opens: sign up, sign in, or join. A link is secret, so the page is not stored."""
     found = selectors.invitation_by_secret(secret)
-    if found.is_open and not request.user.is_authenticated:
+    role = role_of(request.user, found.project)
+    if role and found.accepted_by_id == request.user.pk:  # they have just signed up, or open the link again
+        request.session["project"] = found.project.slug
+        return redirect("home")
+    closed = selectors.why_closed(found)
+    if not closed and not request.user.is_authenticated:
         request.session["invitation"] = found.pk
-    address = reverse("invitation", args=[secret])
-    context = {"invitation": found, "secret": secret, "address": address, "role": Role(found.role)}
+    context = {
+        "invitation": found,
+        "secret": secret,
+        "address": reverse("invitation", args=[secret]),
+        "role": Role(found.role),
+        "held": role,
+        "closed": closed,
+        "other_address": bool(found.email) and request.user.is_authenticated and found.email != request.user.email,
+    }
     response = render(request, "accounts/invitation.html", context)
-    response["Referrer-Policy"] = "no-referrer"
+    # Not no-referrer: with that, browsers send the form with `Origin: null`, which the CSRF check has to refuse.
+    response["Referrer-Policy"] = "same-origin"
+    response["Cache-Control"] = "no-store"
     return response
 
 
@@ -110,8 +137,9 @@ def invitation(request: Request, secret: str) -> HttpResponse:
 @require_POST
 def invitation_accept(request: Request, secret: str) -> HttpResponse:
     found = selectors.invitation_by_secret(secret)
-    membership = services.accept_invitation(user=request.user, invitation=found)
+    membership = memberships.accept_invitation(user=request.user, invitation=found)
     request.session.pop("invitation", None)
     request.session["project"] = found.project.slug
-    messages.success(request, f"Welcome to {found.project.name}. You are {membership.get_role_display().lower()} here.")
+    role = membership.get_role_display().lower()
+    messages.success(request, f"Welcome to {found.project.name}. Your role here is {role}.")
     return redirect("home")

@@ -1,0 +1,94 @@
+"""Coming in: by invitation, with an account or without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests import factories
+from webapp.accounts import memberships
+from webapp.accounts.models import Project, Role, User
+
+Open = Callable[..., Page]
+Check = Callable[[Page], None]
+
+
+def link_to(project: Project, by: User, email: str = "", role: Role = Role.ANNOTATOR) -> str:
+    return f"/invitations/{memberships.invite(project=project, role=role, by=by, email=email)[1]}/"
+
+
+def sign_in(page: Page, user: User) -> None:
+    page.get_by_label("Email").fill(user.email)
+    page.get_by_label("Password").fill(factories.PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def test_somebody_signed_in_joins_a_second_project(
+    open_page: Open, project: Project, ada: User, stranger: User, no_violations: Check
+) -> None:
+    factories.member(factories.project(name="Boat", slug="boat"), stranger)
+    page = open_page(link_to(project, ada), stranger)
+    no_violations(page)
+    page.get_by_role("button", name="Join as Stranger").click()
+    expect(page.get_by_text("Welcome to Kite. Your role here is annotator.")).to_be_visible()
+    page.get_by_label("Projects and account").click()
+    expect(page.get_by_role("link", name="Boat")).to_be_visible()
+
+
+def test_somebody_with_an_account_signs_in_on_the_way_and_joins(
+    open_page: Open, root: User, project: Project, ada: User, stranger: User
+) -> None:
+    page = open_page(link_to(project, ada))
+    page.get_by_role("link", name="Sign in to an account you have").click()
+    sign_in(page, stranger)
+    page.get_by_role("button", name="Join as Stranger").click()
+    expect(page.get_by_role("heading", name="Kite")).to_be_visible()
+    assert project.memberships.filter(user=stranger).exists()
+
+
+def test_a_person_without_an_account_signs_up_with_the_address_of_the_link(
+    open_page: Open, root: User, project: Project, ada: User, no_violations: Check
+) -> None:
+    page = open_page(link_to(project, ada, email="nia@example.org"))
+    page.get_by_role("link", name="Create an account").click()
+    expect(page.get_by_label("Email")).to_have_value("nia@example.org")
+    no_violations(page)
+    page.get_by_label("Your name").fill("Nia")
+    page.get_by_label("Password").fill(factories.PASSWORD)
+    page.get_by_role("button", name="Create account and join").click()
+    expect(page.get_by_role("heading", name="Kite")).to_be_visible()
+    assert project.memberships.filter(user__email="nia@example.org").exists()
+
+
+def test_somebody_who_forgot_that_they_have_an_account_turns_from_sign_up_to_sign_in_and_joins(
+    open_page: Open, root: User, project: Project, ada: User, stranger: User
+) -> None:
+    page = open_page(link_to(project, ada))
+    page.get_by_role("link", name="Create an account").click()
+    page.get_by_label("Email").fill(stranger.email)
+    page.get_by_label("Password").fill(factories.PASSWORD)
+    page.get_by_role("button", name="Create account and join").click()
+    expect(page.get_by_text("already registered")).to_be_visible()
+    page.locator("main").get_by_role("link", name="Sign in").click()
+    sign_in(page, stranger)
+    page.get_by_role("button", name="Join as Stranger").click()
+    expect(page.get_by_role("heading", name="Kite")).to_be_visible()
+
+
+def test_a_removed_member_is_invited_again(open_page: Open, project: Project, ada: User, ann: User) -> None:
+    memberships.remove_member(project=project, user_id=ann.pk, by=ada)
+    page = open_page(link_to(project, ada, role=Role.TESTER), ann)
+    page.get_by_role("button", name="Join as Ann").click()
+    expect(page.get_by_text("Your role here is tester.")).to_be_visible()
+
+
+def test_a_stale_page_is_told_apart_in_the_sites_own_style(
+    open_page: Open, project: Project, ada: User, no_violations: Check
+) -> None:
+    page = open_page("/profile/", ada)
+    page.context.clear_cookies(name="csrftoken")
+    page.get_by_role("button", name="Save").first.click()
+    expect(page.get_by_role("heading", name="This page is out of date")).to_be_visible()
+    expect(page.get_by_role("link", name="Data")).to_be_visible()
+    no_violations(page)
