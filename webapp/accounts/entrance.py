@@ -20,7 +20,7 @@ def needs_setup_code() -> bool:
     return is_reachable() or any(name in context.request.META for name in FORWARDED)
 
 
-class SignUpForm(SignupForm):  # type: ignore[misc]  # allauth has no types
+class SignUpForm(SignupForm):
     """With the address that the invitation names; the first account of an installation with the setup code."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
