@@ -80,8 +80,8 @@ def submit_ranking(
         groups=whole_ranking(groups, lease.order_shown),
         order_shown=lease.order_shown,
         strength=valid_strength(strength),
-        ratings=_valid_ratings(ratings or {}, lease.order_shown),
-        flags=_valid_flags(flags or {}, lease.order_shown),
+        ratings=valid_ratings(ratings or {}, lease.order_shown),
+        flags=valid_flags(flags or {}, lease.order_shown),
         reason=clean_text(reason).strip(),
         **_what_every_label_carries(lease, token, active_seconds, now),
     )
@@ -142,13 +142,13 @@ def valid_strength(strength: float | None) -> float | None:
     return strength
 
 
-def _valid_ratings(ratings: dict[int, int], shown: Sequence[int]) -> dict[str, int]:
+def valid_ratings(ratings: dict[int, int], shown: Sequence[int]) -> dict[str, int]:
     if not ratings.keys() <= set(shown) or any(value not in RATINGS for value in ratings.values()):
         raise BadInput("Ratings are whole numbers from 1 to 7, for the replies shown.")
     return {str(response): value for response, value in ratings.items()}
 
 
-def _valid_flags(flags: dict[int, list[str]], shown: Sequence[int]) -> dict[str, list[str]]:
+def valid_flags(flags: dict[int, list[str]], shown: Sequence[int]) -> dict[str, list[str]]:
     if not flags.keys() <= set(shown) or any(flag not in Flag.values for fs in flags.values() for flag in fs):
         raise BadInput(f"Flags are {', '.join(Flag.values)}, for the replies shown.")
     return {str(response): sorted(set(fs)) for response, fs in flags.items() if fs}

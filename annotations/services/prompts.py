@@ -68,17 +68,25 @@ def add_prompts(
     source: Prompt.Source,
     by: User | None = None,
     source_refs: Sequence[str] = (),
+    splits: Sequence[str] = (),
 ) -> list[Prompt]:
-    """A prompt for each conversation, in the order given; equal conversations share one."""
+    """A prompt for each conversation, in the order given; equal conversations share one.
+
+    Where `splits` says "heldout" the prompt is held out, one that was there before too; else a hash decides.
+    """
     wanted: dict[str, Prompt] = {}
     digests: list[str] = []
-    for number, (messages, ref) in enumerate(zip_longest(conversations, source_refs, fillvalue=""), 1):
+    heldout: set[str] = set()
+    given = zip_longest(conversations, source_refs, splits, fillvalue="")
+    for number, (messages, ref, split) in enumerate(given, 1):
         try:
             cleaned = clean_messages(messages)  # type: ignore[arg-type]  # zip_longest widens; conversations are as long
         except BadInput as error:
             raise BadInput(f"{ref or f'Prompt {number}'}: {error.message}") from error
         digest = digest_of(cleaned)
         digests.append(digest)
+        if split == Prompt.Split.HELDOUT:
+            heldout.add(digest)
         if digest not in wanted:
             wanted[digest] = Prompt(
                 project=project,
@@ -89,12 +97,23 @@ def add_prompts(
                 source_ref=str(ref)[:300],
                 created_by=by,
             )
+    for digest in heldout:
+        wanted[digest].split = Prompt.Split.HELDOUT
     found = _by_digest(project, list(wanted))
+    _hold_out([found[digest] for digest in heldout & found.keys()])
     missing = [prompt for digest, prompt in wanted.items() if digest not in found]
     Prompt.objects.bulk_create(missing, batch_size=BATCH, ignore_conflicts=True)
     if missing:
         found |= _by_digest(project, [prompt.digest for prompt in missing])
     return [found[digest] for digest in digests]
+
+
+def _hold_out(prompts: Sequence[Prompt]) -> None:
+    """Keep prompts away from training that were open to it so far."""
+    moved = [prompt for prompt in prompts if prompt.split != Prompt.Split.HELDOUT]
+    for prompt in moved:
+        prompt.split = Prompt.Split.HELDOUT
+    Prompt.objects.bulk_update(moved, ["split"], batch_size=BATCH)
 
 
 def _by_digest(project: Project, digests: Sequence[str]) -> dict[str, Prompt]:

@@ -12,48 +12,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from webapp.data.files import Record
+from webapp.data.shapes.model import (
+    DemonstrationItem,
+    Document,
+    Item,
+    JudgmentItem,
+    Kind,
+    LeftOut,
+    Messages,
+    PromptItem,
+    RankingItem,
+    UnknownShape,
+)
 
-Messages = list[dict[str, str]]
-Kind = Literal["text", "prompts", "demonstrations", "rankings"]
+__all__ = [
+    "DemonstrationItem", "Document", "Item", "JudgmentItem", "Kind", "LeftOut", "Messages", "PromptItem", "RankingItem",
+    "UnknownShape", "items",
+]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Document:
-    text: str
-    format: str = "text"
-
-
-@dataclass(frozen=True)
-class PromptItem:
-    messages: Messages
-
-
-@dataclass(frozen=True)
-class DemonstrationItem:
-    messages: Messages
-    reply: str
-
-
-@dataclass(frozen=True)
-class RankingItem:
-    messages: Messages
-    replies: list[str]
-    groups: list[list[int]]
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A record, or part of one, that is not taken, and why."""
-
-    reason: str
-
-
-Item = Document | PromptItem | DemonstrationItem | RankingItem | LeftOut
 ROLES: Final = {
     "human": "user", "user": "user", "prompter": "user", "system": "system",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant",
@@ -64,10 +44,6 @@ PAIRS: Final = (
     ("prompt", "response"),
 )  # fmt: skip
 CONTEXTS: Final = ("context", "input")
-
-
-class UnknownShape(ValueError):
-    """The record is of none of the shapes."""
 
 
 def items(record: Record) -> Iterator[Item]:

@@ -1,0 +1,124 @@
+"""Items into the tables, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from annotations.models import Prompt
+from annotations.services import prompts as prompt_services
+from annotations.services import records as label_services
+from annotations.services import tasks as task_services
+from webapp.accounts.models import Project, User
+from webapp.data.files import Place
+from webapp.data.reports import kind_of
+from webapp.data.shapes.model import Item, Kind
+from webapp.runs import services as run_services
+from webapp.runs.models import Corpus
+
+Found = tuple[Place, Item]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where items go: the project, on whose behalf, and for documents the corpus."""
+
+    project: Project
+    by: User
+    corpus: str
+    licence: str
+    open_tasks: bool
+
+
+def store(batch: Iterable[Found], target: Target) -> dict[Kind, int]:
+    """Add a batch; how many of each kind were new. Items of one kind go in together, in the order they stand in."""
+    added: dict[Kind, int] = {}
+    ordered = sorted(batch, key=lambda found: kind_of(found[1]))
+    for kind, group in groupby(ordered, key=lambda found: kind_of(found[1])):
+        added[kind] = STORES[kind](list(group), target)
+    return added
+
+
+def store_documents(found: list[tuple[Place, Any]], target: Target) -> int:
+    corpus = Corpus.objects.filter(project=target.project, name=target.corpus).first()
+    if corpus is None:
+        corpus = run_services.create_corpus(
+            project=target.project,
+            name=target.corpus,
+            by=target.by,
+            licence=target.licence,
+            origin=found[0][0].file,
+        )
+    documents = [run_services.NewDocument(item.text, item.format, str(place)) for place, item in found]
+    return run_services.add_documents(corpus=corpus, documents=documents).added
+
+
+def store_prompts(found: list[tuple[Place, Any]], target: Target) -> int:
+    newest = Prompt.objects.filter(project=target.project).order_by("-id").values_list("id", flat=True).first() or 0
+    prompts = prompt_services.add_prompts(
+        project=target.project,
+        conversations=[item.messages for _, item in found],
+        source=Prompt.Source.IMPORT,
+        by=target.by,
+        source_refs=[str(place) for place, _ in found],
+        splits=[item.split for _, item in found],
+    )
+    new = list({prompt.pk: prompt for prompt in prompts if prompt.pk > newest}.values())
+    if target.open_tasks and new:
+        task_services.open_write_tasks(prompts=new, source_ref="import")
+    return len(new)
+
+
+def store_demonstrations(found: list[tuple[Place, Any]], target: Target) -> int:
+    rows = [
+        label_services.ImportedDemonstration(
+            item.messages, item.reply, masked_turns=item.masked_turns, **label_fields(item, place)
+        )
+        for place, item in found
+    ]
+    return label_services.import_demonstrations(project=target.project, author=target.by, rows=rows)
+
+
+def store_rankings(found: list[tuple[Place, Any]], target: Target) -> int:
+    rows = [
+        label_services.ImportedRanking(
+            item.messages,
+            item.replies,
+            item.groups,
+            item.strength,
+            ratings=item.ratings,
+            flags=item.flags,
+            reason=item.reason,
+            **label_fields(item, place),
+        )
+        for place, item in found
+    ]
+    return label_services.import_rankings(project=target.project, author=target.by, rows=rows)
+
+
+def store_judgments(found: list[tuple[Place, Any]], target: Target) -> int:
+    rows = [
+        label_services.ImportedJudgment(item.messages, item.reply, item.good, **label_fields(item, place))
+        for place, item in found
+    ]
+    return label_services.import_judgments(project=target.project, author=target.by, rows=rows)
+
+
+def label_fields(item: Any, place: Place) -> dict[str, Any]:
+    return {
+        "source_ref": str(place),
+        "annotator": item.annotator,
+        "weight": item.weight,
+        "split": item.split,
+    }
+
+
+STORES: Final[dict[Kind, Callable[[list[tuple[Place, Any]], Target], int]]] = {
+    "text": store_documents,
+    "prompts": store_prompts,
+    "demonstrations": store_demonstrations,
+    "rankings": store_rankings,
+    "judgments": store_judgments,
+}
