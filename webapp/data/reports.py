@@ -113,7 +113,7 @@ def count_reason(reasons: dict[str, Reason], reason: str, place: Place) -> None:
 
 def sample(item: Item, place: Place) -> dict[str, Any]:
     """The item as it will be read, as JSON, with long texts cut; fields that say nothing are left away."""
-    fields = {name: value for name, value in asdict(item).items() if value not in (None, "", [], {})}  # type: ignore[arg-type]
+    fields = {name: value for name, value in asdict(item).items() if value not in (None, "", [], {})}
     return {**shortened(fields), "place": str(place)}
 
 
