@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
 
-import krippendorff
 import numpy as np
 from django.db.models import Count
 
+from annotations.alpha import krippendorff_alpha
 from annotations.models import Ranking
 from annotations.selectors import COUNTED
 from webapp.accounts.models import Project, User
@@ -68,17 +68,11 @@ def clustered_interval(sums: Sequence[float], counts: Sequence[int]) -> tuple[fl
     return share, max(0.0, share - Z95 * error), min(1.0, share + Z95 * error)
 
 
-def krippendorff_alpha(judgements: Iterable[dict[int, int]]) -> float | None:
-    """`judgements`: for each unit (two replies), the word of each annotator by their id."""
-    units = [words for words in judgements if len(words) > 1]
-    people = {person: row for row, person in enumerate(sorted({p for words in units for p in words}))}
-    values = np.full((len(people), len(units)), np.nan)
-    for column, words in enumerate(units):
-        for person, word in words.items():
-            values[people[person], column] = word
-    if len({word for words in units for word in words.values()}) < 2:
-        return None  # no variation: alpha is not defined
-    return float(krippendorff.alpha(reliability_data=values, level_of_measurement="ordinal"))
+def ordinal_alpha(judgments: Iterable[dict[int, int]]) -> float | None:
+    """Krippendorff's alpha of `judgments`: for each unit (two replies), the word of each annotator by their id."""
+    labels = [(unit, word) for unit, words in enumerate(judgments) for word in words.values()]
+    units, values = np.array(labels, dtype=np.int64).reshape(-1, 2).T
+    return krippendorff_alpha(units, values, "ordinal")
 
 
 def ranking_agreement(project: Project) -> Agreement:
@@ -111,4 +105,4 @@ def ranking_agreement(project: Project) -> Agreement:
         PairAgreement(people[a], people[b], pair_sum[a, b] / pair_count[a, b], pair_count[a, b])
         for a, b in sorted(pair_count, key=lambda pair: -pair_count[pair])
     ]
-    return Agreement(pairs, value, low, high, sum(counts), len(by_task), krippendorff_alpha(units))
+    return Agreement(pairs, value, low, high, sum(counts), len(by_task), ordinal_alpha(units))

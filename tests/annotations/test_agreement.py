@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from annotations.agreement import agreed, clustered_interval, comparisons, krippendorff_alpha, ranking_agreement
+from annotations.agreement import agreed, clustered_interval, comparisons, ordinal_alpha, ranking_agreement
 from annotations.models import Task
 from tests import factories
 from webapp.accounts.models import Project, User
@@ -28,9 +28,9 @@ def test_the_interval_counts_tasks_not_comparisons():
 
 
 def test_alpha_is_one_when_all_agree_and_undefined_when_nothing_varies():
-    assert krippendorff_alpha([{1: 1, 2: 1}, {1: -1, 2: -1}]) == pytest.approx(1.0)
-    assert krippendorff_alpha([{1: 1, 2: 1}, {1: 1, 2: 1}]) is None
-    assert krippendorff_alpha([{1: 1}]) is None
+    assert ordinal_alpha([{1: 1, 2: 1}, {1: -1, 2: -1}]) == pytest.approx(1.0)
+    assert ordinal_alpha([{1: 1, 2: 1}, {1: 1, 2: 1}]) is None
+    assert ordinal_alpha([{1: 1}]) is None
 
 
 @pytest.mark.django_db
