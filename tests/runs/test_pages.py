@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +14,7 @@ from django.urls import reverse
 
 from tests import factories
 from webapp.accounts.models import Project, User
+from webapp.home_folder import ROOT
 from webapp.registry.models import ModelVersion
 from webapp.runs.forms import LaunchForm
 from webapp.runs.models import Metric, Run, RunEvent
@@ -146,6 +150,24 @@ def test_activity_that_has_not_changed_is_not_sent_again(client: Client, ada: Us
     first = client.get(reverse("run_activity", args=[run.pk]))
     again = client.get(reverse("run_activity", args=[run.pk]), {"at": first.context["at"]})
     assert (first.status_code, again.status_code) == (200, 204)
+
+
+def test_every_web_process_knows_activity_that_has_not_changed():
+    """Strings hash differently in every process, so nothing that goes over the wire may depend on that."""
+    script = (
+        "import django; django.setup(); from webapp.runs.models import Run; "
+        "from webapp.runs.views.runs import activity_mark; print(activity_mark(Run(events_read=7), 'step 1\\nstep 2'))"
+    )
+    marks = {
+        subprocess.check_output(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            text=True,
+            env=os.environ | {"PYTHONHASHSEED": seed, "DJANGO_SETTINGS_MODULE": "webapp.settings"},
+        )
+        for seed in ("1", "2")
+    }
+    assert len(marks) == 1, marks
 
 
 @pytest.mark.parametrize("stage", LAUNCHED)
