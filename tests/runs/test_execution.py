@@ -151,12 +151,25 @@ def killer(snapshot: Snapshot) -> dict[str, str]:
 
 
 def test_a_training_process_gets_no_credentials(monkeypatch):
-    for name in ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "MODEL_SERVER_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+    names = (
+        "DATABASE_URL", "REDIS_URL", "SECRET_KEY", "MODEL_SERVER_TOKEN", "EMAIL_URL",
+        "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "GITHUB_TOKEN", "WANDB_API_KEY",
+    )  # fmt: skip
+    for name in names:
         monkeypatch.setenv(name, "secret")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert "secret" not in execution.environment().values()
+
+
+def test_a_training_process_learns_how_to_use_the_machine(monkeypatch):
+    """The switch of our kernels, their compiler and cache, and what torch and the hub's client go by."""
+    names = (
+        "TUTELAGE_KERNELS", "CXX", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "HTTPS_PROXY",
+    )  # fmt: skip
+    for name in names:
+        monkeypatch.setenv(name, f"value of {name}")
     passed = execution.environment()
-    assert "secret" not in passed.values()
-    assert passed["CUDA_VISIBLE_DEVICES"] == "1"
+    assert {name: passed.get(name) for name in names} == {name: f"value of {name}" for name in names}
 
 
 @pytest.mark.slow

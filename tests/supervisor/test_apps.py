@@ -37,12 +37,21 @@ def test_the_model_server_gets_a_config_that_it_accepts_and_a_clean_folder(home:
     assert (config.host, config.port, config.token) == ("127.0.0.1", 8301, "token")
 
 
-def test_numerics_get_one_thread_except_where_models_are_computed(home: Path):
+def test_numerics_get_one_thread_except_where_models_are_computed(home: Path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environment = apps.base_environment()
     default, train, scheduler = apps.workers(environment, apps.Settings())
     threads = {spec.name: spec.environment["OMP_NUM_THREADS"] for spec in (default, train, scheduler)}
     assert threads == {"worker-default": "1", "worker-train": str(apps.CORES), "scheduler": "1"}
     assert train.nice > default.nice
+
+
+def test_the_operator_s_number_of_threads_counts_where_models_are_computed(home: Path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    default, train, _ = apps.workers(apps.base_environment(), apps.Settings())
+    server = apps.model_server(apps.base_environment(), "http://127.0.0.1:8301", "token")
+    threads = [spec.environment["OMP_NUM_THREADS"] for spec in (default, train, server)]
+    assert threads == ["1", "3", "3"]
 
 
 def test_every_queue_that_tasks_go_to_has_a_worker(home: Path):

@@ -33,34 +33,19 @@ LOOK = 0.3  # seconds between looks at events.jsonl
 GRACE = 300.0  # seconds that a stage has to write a checkpoint when asked to stop
 ORPHAN_GRACE = 30.0
 
-# What a training process may know of its surroundings; credentials of the database and the broker are not among it.
-PASSED_ON = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "TZ",
-    "TMPDIR",
-    "TEMP",
-    "LD_LIBRARY_PATH",
-    "VIRTUAL_ENV",
-    "SSL_CERT_FILE",
-    "TUTELAGE_REWARDS",
-)
+# What a training process may know of its surroundings. Credentials of the database, the broker and the store are not
+# among it. HF_TOKEN is, for bases that the hub gives to its owner only; so are proxies, which reach the hub.
+PASSED_ON = {
+    "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "TEMP", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV",
+    "CC", "CXX", "XDG_CACHE_HOME", "TUTELAGE_KERNELS", "TUTELAGE_REWARDS",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+}  # fmt: skip
 PASSED_ON_PREFIXES = (
-    "CUDA_",
-    "NVIDIA_",
-    "NCCL_",
-    "OMP_",
-    "GOMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "TORCH",
-    "PYTORCH_",
-    "HF_",
-    "LC_",
-    "ACCELERATE_",
-)
+    "LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "VECLIB_", "NUMEXPR_", "MALLOC_",
+    "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "HIP_", "HSA_", "ROCR_", "MIOPEN_", "GLOO_",
+    "TORCH", "PYTORCH_", "TRITON_", "TRANSFORMERS_", "HF_", "ACCELERATE_",
+)  # fmt: skip
 
 shutting_down = threading.Event()  # set when the worker is asked to go: checkpoint, and back in the queue
 

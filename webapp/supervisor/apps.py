@@ -46,6 +46,12 @@ def base_environment() -> dict[str, str]:
     }
 
 
+def numerics_threads() -> dict[str, str]:
+    """For processes that compute models: as many threads as there are cores, or as the operator says."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {name: os.environ.get(name) or str(CORES) for name in names}
+
+
 def announced(spec: Spec) -> Spec:
     """The same, ready when it says so itself (webapp/supervisor/ready.py)."""
     path = home() / "run" / f"{spec.name}.ready"
@@ -87,7 +93,7 @@ def workers(environment: dict[str, str], settings: Settings) -> list[Spec]:
             "--queues", "train", "--hostname", "train@%h", "--concurrency", str(settings.train_concurrency),
         ],
         # Training takes the cores there are, and gives way to people who wait for a page.
-        environment={**environment, "OMP_NUM_THREADS": str(CORES), "OPENBLAS_NUM_THREADS": str(CORES)},
+        environment=environment | numerics_threads(),
         nice=5,
         stop_seconds=TRAIN_STOP_SECONDS,
     )  # fmt: skip
@@ -116,7 +122,7 @@ def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
     return Spec(
         name="model-server",
         command=[sys.executable, "-m", "training", "serve", folder],
-        environment={**kept, "OMP_NUM_THREADS": str(CORES)},
+        environment=kept | numerics_threads(),
         before=write_config,
         is_ready=lambda: answers(address, "/health"),
         note=f"at {address}",
