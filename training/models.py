@@ -25,6 +25,7 @@ from training.contract import InputError, LoopSettings, LoraSettings, PretrainSe
 from training.launch import local_rank, world
 from training.memory import check_fits
 from training.model_checks import DAMAGE, check_causal, check_source, check_weights, damaged
+from training.placement import place_base
 from training.rundir import Run
 
 ADAPTER: Final = "adapter_config.json"
@@ -168,14 +169,14 @@ def read_weights(source: str, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def adapter_base(source: str) -> str:
-    """The base that an adapter folder names; empty where `source` is a whole model."""
+    """The base of an adapter folder, also after both moved; empty where `source` is a whole model."""
     path = Path(source) / ADAPTER
     if not source or not path.exists():
         return ""
     if not (Path(source) / "adapter_model.safetensors").exists():
         raise damaged(source, "adapter", OSError("adapter_model.safetensors is missing"))
     try:
-        return str(json.loads(path.read_text())["base_model_name_or_path"])
+        return place_base(str(json.loads(path.read_text())["base_model_name_or_path"]), source)
     except (ValueError, KeyError) as error:
         raise damaged(source, "adapter", error) from error
 

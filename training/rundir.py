@@ -60,6 +60,7 @@ from training.events import EventLog, sentence
 from training.failures import LOST, explain
 from training.folder import aside, file_sha256, locked, remove, sweep, write_aside
 from training.launch import check_stage, is_main, world
+from training.placement import without_root
 from training.rows import read_rows
 
 if TYPE_CHECKING:
@@ -286,10 +287,9 @@ class Run(Generic[S]):
         return sorted(found, key=step_of, reverse=True)
 
     def _hold_against_checkpoint(self, folder: Path, state: dict[str, Any]) -> None:
-        config = self._lasting_config()
-        changed = sorted(
-            key for key in config.keys() | state["config"].keys() if config.get(key) != state["config"].get(key)
-        )
+        config, written = self._lasting_config(), state["config"]
+        keys = config.keys() | written.keys()
+        changed = sorted(key for key in keys if without_root(config.get(key)) != without_root(written.get(key)))
         if changed:
             what = f"{', '.join(changed)} in {CONFIG} changed"
         elif state["data"] != self._data_fingerprint():

@@ -21,9 +21,14 @@ def endpoints_file() -> Path:
 
 def endpoint(name: str, default: str = "") -> str:
     """DATABASE_URL, REDIS_URL, MODEL_SERVER_URL or SITE_URL: from the environment, else from a running supervisor."""
-    if value := os.environ.get(name):
-        return value
+    return os.environ.get(name) or read_endpoints().get(name, default)
+
+
+def read_endpoints() -> dict[str, str]:
+    """The addresses of the servers that run over this folder. A copied folder has a copy of the file, which names the
+    servers of the original and counts for nothing here."""
     try:
-        return str(json.loads(endpoints_file().read_text()).get(name, default))
+        addresses = dict(json.loads(endpoints_file().read_text()))
     except (FileNotFoundError, json.JSONDecodeError):
-        return default
+        return {}
+    return addresses if addresses.pop("TUTELAGE_HOME", "") == str(home()) else {}

@@ -1,6 +1,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.supervisor.conftest import until
+from webapp.home_folder import endpoint, read_endpoints
 from webapp.supervisor import folder
 from webapp.supervisor.folder import AlreadyRunning, CannotStart, hold_lock, is_locked, prepare_home
 
@@ -84,8 +86,18 @@ def test_others_cannot_enter_a_home_that_nobody_else_needs(home: Path):
 
 def test_endpoints_are_for_the_owner_alone(home: Path):
     folder.write_endpoints({"SITE_URL": "http://127.0.0.1:8000"})
-    assert folder.read_endpoints() == {"SITE_URL": "http://127.0.0.1:8000"}
+    assert read_endpoints() == {"SITE_URL": "http://127.0.0.1:8000"}
     assert folder.endpoints_file().stat().st_mode & 0o077 == 0
+
+
+def test_a_copied_home_does_not_speak_with_the_servers_of_its_original(home: Path, monkeypatch: pytest.MonkeyPatch):
+    folder.write_endpoints({"DATABASE_URL": "postgres://the-original"})
+    copy = home.with_name("copy")
+    shutil.copytree(home, copy)
+    monkeypatch.setenv("TUTELAGE_HOME", str(copy))
+    assert endpoint("DATABASE_URL", "none") == "none"
+    monkeypatch.setenv("TUTELAGE_HOME", str(home))
+    assert endpoint("DATABASE_URL") == "postgres://the-original"
 
 
 def test_endpoints_are_never_seen_half_written(home: Path):

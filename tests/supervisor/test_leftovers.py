@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from webapp import home_folder
 from webapp.supervisor.folder import processes_file, write_json
 from webapp.supervisor.leftovers import MARK, end_leftovers
 
@@ -21,8 +22,9 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
     started.wait()
 
 
-def write_down(pid: int, started: float) -> None:
-    write_json(processes_file(), {"worker": {"pid": pid, "started": started, "state": "ready"}})
+def write_down(pid: int, started: float, of: Path | None = None) -> None:
+    child = {"pid": pid, "started": started, "state": "ready", "home": str(of or home_folder.home())}
+    write_json(processes_file(), {"worker": child})
 
 
 def test_a_child_of_a_killed_supervisor_is_ended(home: Path, process: subprocess.Popen[bytes]):
@@ -30,6 +32,12 @@ def test_a_child_of_a_killed_supervisor_is_ended(home: Path, process: subprocess
     assert end_leftovers() == [str(process.pid)]
     assert process.wait(10) is not None
     assert not processes_file().exists()
+
+
+def test_a_copy_of_a_running_site_s_folder_leaves_the_site_alone(home: Path, process: subprocess.Popen[bytes]):
+    write_down(process.pid, psutil.Process(process.pid).create_time(), of=home.with_name("original"))
+    assert end_leftovers() == []
+    assert process.poll() is None
 
 
 def test_one_that_has_its_number_by_chance_is_spared(home: Path, process: subprocess.Popen[bytes]):

@@ -286,6 +286,17 @@ def test_a_config_changed_since_the_checkpoint_is_refused_by_name(folder: Path) 
         resume(folder)
 
 
+def test_a_model_that_moved_with_its_store_is_the_same_model(folder: Path) -> None:
+    config = {"stage": "pretrain", "tokenizer": f"/old/artefacts/models/{'a1' * 16}"}
+    run_folder(folder, config)
+    write_checkpoints(folder, 1)
+    run_folder(folder, config | {"tokenizer": f"/a/new/place/artefacts/models/{'a1' * 16}"})
+    assert resume(folder) == 1
+    run_folder(folder, config | {"tokenizer": f"/a/new/place/artefacts/models/{'b2' * 16}"})
+    with pytest.raises(InputError, match=r"tokenizer in config\.json changed"):
+        resume(folder)
+
+
 def test_a_longer_time_budget_does_not_stand_in_the_way_of_going_on(folder: Path) -> None:
     write_checkpoints(folder, 1)
     run_folder(folder, {"stage": "pretrain", "tokenizer": "t", "minutes": 3, "log_every": 1})

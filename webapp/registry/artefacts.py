@@ -15,6 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from webapp.errors import Conflict, Unavailable
+from webapp.registry.addresses import resolved, stored
 from webapp.registry.models import ModelVersion
 
 PIECE = 1 << 20
@@ -38,7 +39,7 @@ def hashes_of(folder: Path) -> dict[str, str]:
 
 
 def publish(folder: Path, *, place: str, files: dict[str, str]) -> str:
-    """Copy `files` (sha256 by path) of a local folder to <store>/<place>/<digest>/ and return that address.
+    """Copy `files` (sha256 by path) of a local folder to <store>/<place>/<digest>/; its name for the database.
 
     Twice the same content is stored once. Raises Conflict where a file is not what its hash says, and Unavailable where
     the store cannot be written to.
@@ -47,7 +48,7 @@ def publish(folder: Path, *, place: str, files: dict[str, str]) -> str:
     try:
         fs, target = open_store(address)
         if fs.exists(f"{target}/{MANIFEST}"):
-            return address
+            return stored(address, settings.HOME)
         local = isinstance(fs, LocalFileSystem)
         aside = f"{target}.{uuid.uuid4().hex[:8]}" if local else target
         for path, sha256 in files.items():
@@ -59,7 +60,7 @@ def publish(folder: Path, *, place: str, files: dict[str, str]) -> str:
             Path(aside).rename(target)
     except OSError as error:
         raise store_error(error, address) from error
-    return address
+    return stored(address, settings.HOME)
 
 
 MANIFEST = "sha256sums.txt"
@@ -77,7 +78,8 @@ def copy_file(source: Path, fs: AbstractFileSystem, target: str, sha256: str) ->
 
 
 def open_store(address: str) -> tuple[AbstractFileSystem, str]:
-    fs, path = url_to_fs(address)
+    """The file system and the path in it of a name of the database, or of an fsspec address."""
+    fs, path = url_to_fs(resolved(address, settings.HOME))
     return fs, path
 
 
@@ -111,6 +113,8 @@ def local_folder(model: ModelVersion) -> Path:
 
     Raises Conflict (code `damaged`) that names the file, Unavailable where the store does not answer.
     """
+    if (base := base_of(model)) is not None:
+        fetch_base(base)
     fs, path = open_store(model.artefact)
     if isinstance(fs, LocalFileSystem):
         verify(model, Path(path))
@@ -128,6 +132,27 @@ def local_folder(model: ModelVersion) -> Path:
     return cached
 
 
+def base_of(model: ModelVersion) -> ModelVersion | None:
+    """The whole model under an adapter: the nearest forebear that is no adapter. None where that is not one of ours."""
+    found: ModelVersion | None = model
+    while found is not None and found.kind == ModelVersion.Kind.ADAPTER:
+        found = found.parent
+    return None if found is model else found
+
+
+def fetch_base(base: ModelVersion) -> None:
+    """Make sure that a base stands beside its adapters, where training looks for it (training/placement.py).
+
+    Raises Conflict (code `damaged`). Hashes are compared when it is fetched; a local one may be large and only
+    has to be there.
+    """
+    fs, path = open_store(base.artefact)
+    if not isinstance(fs, LocalFileSystem):
+        local_folder(base)
+    elif missing := [name for name in base.files if not Path(path, name).exists()]:
+        raise damaged(base, f"{Path(path, missing[0])} is missing")
+
+
 def verify(model: ModelVersion, folder: Path) -> None:
     """Hold the folder against the hashes that the model was registered with."""
     for name, sha256 in ({".": ""} | model.files).items():
@@ -138,9 +163,13 @@ def verify(model: ModelVersion, folder: Path) -> None:
             what = f"{path} is not the file that was registered"
         else:
             continue
-        raise Conflict(
-            f"Model {model.number} ({model.name}) is damaged: {what}. Put the folder back from a backup, "
-            "or make the model again by retrying its run.",
-            code="damaged",
-            model=model.pk,
-        )
+        raise damaged(model, what)
+
+
+def damaged(model: ModelVersion, what: str) -> Conflict:
+    return Conflict(
+        f"Model {model.number} ({model.name}) is damaged: {what}. Put the folder back from a backup, "
+        "or make the model again by retrying its run.",
+        code="damaged",
+        model=model.pk,
+    )

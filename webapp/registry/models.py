@@ -9,7 +9,10 @@ from webapp.accounts.models import Project, User
 
 
 class ModelVersion(models.Model):
-    """One immutable model: weights and tokenizer in Hugging Face layout. The run that made it has it as its output."""
+    """One immutable model: weights and tokenizer in Hugging Face layout. The run that made it has it as its output.
+
+    `artefact` is a name that webapp.registry.addresses resolves: from the data folder, or an fsspec address outside.
+    """
 
     class Kind(models.TextChoices):
         TOKENIZER = "tokenizer", "Tokenizer"

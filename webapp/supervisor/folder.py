@@ -99,11 +99,8 @@ def read_json(path: Path) -> Any:
 
 
 def write_endpoints(addresses: dict[str, str]) -> None:
-    write_json(endpoints_file(), addresses)
-
-
-def read_endpoints() -> dict[str, str]:
-    return dict(read_json(endpoints_file()))
+    """For webapp.home_folder.read_endpoints."""
+    write_json(endpoints_file(), addresses | {"TUTELAGE_HOME": str(home())})
 
 
 def processes_file() -> Path:

@@ -37,7 +37,12 @@ def end_leftovers() -> list[str]:
 
 
 def leftovers(children: dict[str, Any]) -> list[psutil.Process]:
-    sessions = {int(child["pid"]): float(child["started"]) for name, child in children.items() if name != "postgres"}
+    sessions = {
+        int(child["pid"]): float(child["started"])
+        for name, child in children.items()
+        # A copy of a running site's folder has a copy of this list, whose processes are not its own.
+        if name != "postgres" and child.get("home") == str(home())
+    }
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
     for process in psutil.process_iter():

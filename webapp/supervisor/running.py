@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from webapp.home_folder import ROOT, endpoints_file, home
-from webapp.supervisor.folder import CannotStart, is_locked, prepare_home, read_endpoints
+from webapp.home_folder import ROOT, endpoints_file, home, read_endpoints
+from webapp.supervisor.folder import CannotStart, is_locked, prepare_home
 from webapp.supervisor.launch import tied
 
 START_SECONDS = 120.0

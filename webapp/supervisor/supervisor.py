@@ -94,7 +94,12 @@ class Supervisor:
             write_json(
                 processes_file(),
                 {
-                    child.spec.name: {"pid": child.pid, "started": started_at(child.pid), "state": child.state}
+                    child.spec.name: {
+                        "pid": child.pid,
+                        "started": started_at(child.pid),
+                        "state": child.state,
+                        "home": str(home()),
+                    }
                     for child in self.children
                 },
             )

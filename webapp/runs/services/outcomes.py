@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -14,6 +16,7 @@ from annotations.services.prompts import add_responses
 from annotations.services.tasks import open_rank_tasks
 from training.contract import MODEL, OUTPUT, RESULT, Result, SampleRow
 from webapp.errors import Conflict, TutelageError
+from webapp.registry.addresses import stored
 from webapp.registry.artefacts import publish
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import register_model
@@ -39,7 +42,7 @@ def succeed(run: Run, folder: Path) -> None:
             raise ClaimLost
         if models:
             locked.output = register(locked, folder, result, models)
-        locked.result = result.model_dump(mode="json")
+        locked.result = portable(result)
         locked.outputs = {name: f"{address}/{name}" for name in outputs}
         locked.state, locked.finished_at, locked.eta = Run.State.SUCCEEDED, timezone.now(), 0.0
         locked.save(update_fields=["output", "result", "outputs", "state", "finished_at", "eta"])
@@ -47,6 +50,14 @@ def succeed(run: Run, folder: Path) -> None:
         if locked.rank_replies:
             transaction.on_commit(lambda: send(IMPORT, run.pk))
     log.info("run %s succeeded", run.pk)
+
+
+def portable(result: Result) -> dict[str, Any]:
+    """What the database keeps of a result: the base by a name that outlives a move of the data folder."""
+    found: dict[str, Any] = result.model_dump(mode="json")
+    if base := found["model"].get("base"):
+        found["model"]["base"] = stored(base, settings.HOME)
+    return found
 
 
 def read_result(folder: Path) -> Result:
