@@ -51,6 +51,32 @@ def live_prompts(project: Project, split: str | None = None) -> QuerySet[Prompt]
     return prompts if split is None else prompts.filter(split=split)
 
 
+def restorable(prompts: QuerySet[Prompt]) -> QuerySet[Prompt]:
+    """The withdrawn prompts that a project may bring back: all but those from chats, whose writers may have taken back
+    their consent."""
+    return prompts.exclude(withdrawn_at=None).exclude(source=Prompt.Source.CHAT)
+
+
+def tasks_to_restore(prompts: QuerySet[Prompt]) -> QuerySet[Task]:
+    """The tasks that were withdrawn with these prompts, not for a reason of their own."""
+    tasks = Task.objects.filter(prompt__in=prompts, state=Task.State.WITHDRAWN)
+    return tasks.exclude(source_ref__startswith="chat").filter(
+        Q(demonstration=None) | Q(demonstration__retracted_at=None)
+    )
+
+
+def counted_labels(prompt: Prompt) -> int:
+    """The labels on the prompt that count while it is in use."""
+    models: list[type[Label]] = [*KINDS.values(), Judgment]
+    return sum(model._default_manager.filter(COUNTED, prompt=prompt).count() for model in models)
+
+
+def unasked_prompts(prompts: QuerySet[Prompt]) -> QuerySet[Prompt]:
+    """Prompts in use that nobody has been asked to reply to."""
+    asked = Task.objects.filter(prompt=OuterRef("pk"), kind=Task.Kind.WRITE).exclude(state=Task.State.WITHDRAWN)
+    return prompts.filter(~Exists(asked), withdrawn_at=None)
+
+
 def open_task_counts(project: Project) -> dict[str, int]:
     """Open tasks by kind."""
     rows = Task.objects.filter(project=project, state=Task.State.OPEN).values_list("kind").annotate(n=Count("id"))

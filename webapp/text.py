@@ -25,3 +25,8 @@ def render_markdown(text: str) -> SafeString:
 def clean_text(text: str) -> str:
     """Text without NUL bytes, which PostgreSQL cannot hold, and without lone surrogates, which UTF-8 cannot."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def counted(number: int, noun: str) -> str:
+    """1 prompt, 1,200 prompts."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
 from typing import Final
@@ -14,9 +15,11 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from annotations.models import Prompt, Response, Task
-from annotations.services.tasks import withdraw_tasks
+from annotations.selectors import restorable, tasks_to_restore
+from annotations.services.places import fill_places, lock_task
+from annotations.services.tasks import open_missing_write_tasks, withdraw_tasks
 from webapp.accounts.models import Project, User
-from webapp.errors import BadInput
+from webapp.errors import BadInput, Conflict
 from webapp.text import clean_text
 
 HELDOUT_SHARE: Final = 0.1
@@ -135,3 +138,87 @@ def withdraw_prompts(*, prompts: QuerySet[Prompt], now: datetime | None = None) 
     ids = list(prompts.filter(withdrawn_at=None).values_list("id", flat=True))
     withdraw_tasks(tasks=Task.objects.filter(prompt_id__in=ids), now=now)
     return Prompt.objects.filter(id__in=ids).update(withdrawn_at=now)
+
+
+@transaction.atomic
+def restore_prompts(*, prompts: QuerySet[Prompt]) -> int:
+    """Bring withdrawn prompts back with their tasks; their labels count again. Returns how many.
+
+    Those from chats stay withdrawn: their writers may have taken back their consent. So do tasks that were withdrawn
+    for another reason: those that feedback asked for, and reviews of withdrawn demonstrations.
+    """
+    ids = list(restorable(prompts).select_for_update(of=("self",)).values_list("id", flat=True))
+    tasks = list(tasks_to_restore(Prompt.objects.filter(pk__in=ids)).order_by("id"))
+    Prompt.objects.filter(pk__in=ids).update(withdrawn_at=None)
+    for task in tasks:
+        lock_task(task)
+        task.state = Task.State.OPEN
+        task.save(update_fields=["state"])
+        fill_places(task)
+    return len(ids)
+
+
+# ----------------------------------------------------------------------------------------------------- added by people
+
+
+class WithdrawnPrompts(Conflict):
+    """Some of the conversations are withdrawn prompts of the project; nothing was added.
+
+    Attributes:
+        numbers: which, counted from 1.
+        restorable: whether all of them can be restored.
+    """
+
+    code = "withdrawn_prompts"
+
+    def __init__(self, numbers: Sequence[int], *, restorable: bool) -> None:
+        names = ", ".join(map(str, numbers[:20])) + (" and more" if len(numbers) > 20 else "")
+        one = len(numbers) == 1
+        what = f"{'Prompt' if one else 'Prompts'} {names} {'was' if one else 'were'} withdrawn from this project."
+        how = "Restore them or leave them out." if restorable else "They came from chats and cannot be restored."
+        super().__init__(f"{what} Nothing was added. {how}")
+        self.numbers = list(numbers)
+        self.restorable = restorable
+
+
+@dataclass(frozen=True)
+class AddedPrompts:
+    """What became of conversations that somebody added. `prompts` are in the order given; the rest are counts."""
+
+    prompts: list[Prompt]
+    new: int
+    known: int
+    restored: int
+    tasks: int
+
+
+@transaction.atomic
+def add_and_ask(
+    *,
+    project: Project,
+    conversations: Sequence[Messages],
+    source: Prompt.Source,
+    by: User,
+    open_tasks: bool,
+    restore: bool = False,
+    source_ref: str = "",
+) -> AddedPrompts:
+    """Add prompts and, where wanted, ask annotators to reply to those that nobody has been asked about; all or nothing.
+
+    Raises WithdrawnPrompts where some are withdrawn and `restore` is not set or does not help.
+    """
+    newest = Prompt.objects.filter(project=project).order_by("-id").values_list("id", flat=True).first() or 0
+    prompts = add_prompts(project=project, conversations=conversations, source=source, by=by)
+    withdrawn = [prompt for prompt in prompts if prompt.withdrawn_at is not None]
+    can_restore = all(prompt.source != Prompt.Source.CHAT for prompt in withdrawn)
+    if withdrawn and not (restore and can_restore):
+        numbers = [number for number, prompt in enumerate(prompts, 1) if prompt.withdrawn_at is not None]
+        raise WithdrawnPrompts(numbers, restorable=can_restore)
+    ids = {prompt.pk for prompt in prompts}
+    restored = restore_prompts(prompts=Prompt.objects.filter(pk__in=ids))
+    asked = Prompt.objects.filter(pk__in=ids if open_tasks else ())
+    tasks = open_missing_write_tasks(prompts=asked, source_ref=source_ref)
+    new = sum(pk > newest for pk in ids)
+    for prompt in withdrawn:
+        prompt.withdrawn_at = None
+    return AddedPrompts(prompts, new, len(ids) - new - restored, restored, len(tasks))

@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from annotations.models import Demonstration, Lease, Prompt, Response, Task
+from annotations.selectors import unasked_prompts
 from webapp.accounts.models import Project
 from webapp.errors import BadInput
 
@@ -43,6 +44,17 @@ def open_write_tasks(
             for prompt in prompts
         )
     ]
+
+
+@transaction.atomic
+def open_missing_write_tasks(*, prompts: QuerySet[Prompt], priority: int = 0, source_ref: str = "") -> list[Task]:
+    """A task for each of these prompts that is in use and has none: nobody has been asked to reply to it.
+
+    The prompts are locked meanwhile, so that two requests at once do not ask twice.
+    """
+    ids = list(prompts.order_by("id").select_for_update(of=("self",)).values_list("id", flat=True))
+    missing = unasked_prompts(Prompt.objects.filter(pk__in=ids)).select_related("project").order_by("id")
+    return open_write_tasks(prompts=list(missing), priority=priority, source_ref=source_ref)
 
 
 def open_rank_task(

@@ -5,6 +5,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from annotations.models import Prompt, Task
+from annotations.services.prompts import withdraw_prompts
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -29,6 +30,28 @@ def test_a_manager_adds_prompts_once(client_of, mo, project):
     assert answer.status_code == 201, answer.content
     assert Prompt.objects.get().source == Prompt.Source.API
     assert Task.objects.filter(kind=Task.Kind.WRITE).count() == 1
+
+
+def test_prompts_added_again_are_not_asked_about_twice(client_of, mo, project):
+    body = {"conversations": [CONVERSATION], "open_tasks": True}
+    for _ in range(2):
+        client_of(mo).post("/api/v1/projects/kite/prompts/", body, format="json")
+    assert Task.objects.count() == 1
+
+
+def test_a_withdrawn_prompt_is_refused_with_all_others_unless_it_is_to_be_restored(client_of, mo, project):
+    other = [{"role": "user", "content": "Something else?"}]
+    client_of(mo).post("/api/v1/projects/kite/prompts/", {"conversations": [CONVERSATION]}, format="json")
+    withdraw_prompts(prompts=Prompt.objects.all())
+    body = {"conversations": [other, CONVERSATION], "open_tasks": True}
+    answer = client_of(mo).post("/api/v1/projects/kite/prompts/", body, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (409, "withdrawn_prompts")
+    assert "Prompt 2 was withdrawn" in answer.json()["message"]
+    assert Prompt.objects.count() == 1
+
+    answer = client_of(mo).post("/api/v1/projects/kite/prompts/", {**body, "restore": True}, format="json")
+    assert [row["withdrawn_at"] for row in answer.json()] == [None, None]
+    assert Task.objects.count() == 2
 
 
 def test_an_annotator_may_not_add_prompts(client_of, ann, project):

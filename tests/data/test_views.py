@@ -5,8 +5,11 @@ import json
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
+from django.utils import timezone
 
-from annotations.models import Demonstration, Prompt
+from annotations.models import Demonstration, Prompt, Task
+from annotations.selectors import accepted_demonstrations
+from annotations.services.prompts import digest_of, withdraw_prompts
 from tests import factories
 from webapp.data import services, tasks
 from webapp.data.models import Import
@@ -32,6 +35,10 @@ def hand_in(mos, django_capture_on_commit_callbacks, monkeypatch):
         return Import.objects.latest("pk")
 
     return send
+
+
+def ask(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
 
 
 def page(client, name, *args, **query):
@@ -102,9 +109,79 @@ def test_prompts_are_written_one_a_line(mos, project):
     assert project.tasks.count() == 2
 
 
-def test_prompts_of_several_lines_are_parted_by_dashes(mos):
-    mos.post(reverse("data_prompt_add", args=["kite"]), {"text": "Sing\na song\n---\nDance"})
-    assert sorted(prompt.text for prompt in Prompt.objects.all()) == ["Dance", "Sing\na song"]
+def test_prompts_of_several_lines_are_parted_by_dashes_and_keep_their_indentation(mos):
+    mos.post(reverse("data_prompt_add", args=["kite"]), {"text": "\n    Sing\n  a song\n--- \nDance\n"})
+    assert sorted(prompt.text for prompt in Prompt.objects.all()) == ["    Sing\n  a song", "Dance"]
+
+
+def add_prompts(client, text, **fields):
+    data = {"text": text, "open_tasks": "on", **fields}
+    return client.post(reverse("data_prompt_add", args=["kite"]), data, follow=True).content.decode()
+
+
+def test_adding_a_prompt_again_does_not_ask_twice(mos, project):
+    assert "Added 1 prompt. Annotators are asked to reply to 1 prompt." in add_prompts(mos, "Sing")
+    assert "1 prompt was in the project already." in add_prompts(mos, "Sing")
+    project.tasks.update(state=Task.State.FULL)
+    add_prompts(mos, "Sing")
+    assert project.tasks.count() == 1
+
+
+def test_withdrawn_prompts_among_those_added_are_named_by_line_and_nothing_is_added(mos, project):
+    gone = [factories.prompt(project, text, digest=digest_of(ask(text))) for text in ("Sing", "Hum")]
+    withdraw_prompts(prompts=project.prompts.all())
+    shown = add_prompts(mos, "Dance\n\nSing\nHum")
+    assert "The prompts on lines 3, 4 were withdrawn from this project. Nothing has been added." in shown
+    assert "Dance\n\nSing\nHum" in shown
+    assert set(project.prompts.all()) == set(gone)
+    assert not project.tasks.exists()
+
+    assert "Added 1 prompt. Restored 2 prompts." in add_prompts(mos, "Dance\n\nSing\nHum", restore="on")
+    assert project.prompts.filter(withdrawn_at=None).count() == project.tasks.count() == 3
+
+
+def test_a_restored_prompt_comes_back_with_its_labels_and_tasks(mos, project, ann):
+    asked = factories.task(project, overlap=2)
+    factories.demonstration(project, ann, prompt=asked.prompt, state="accepted")
+    mos.post(reverse("data_prompt_withdraw", args=["kite", asked.prompt.pk]))
+    assert "1 label and 1 task" in " ".join(page(mos, "data_prompt", "kite", asked.prompt.pk).split())
+
+    mos.post(reverse("data_prompt_restore", args=["kite", asked.prompt.pk]))
+    asked.refresh_from_db()
+    assert asked.state == Task.State.OPEN
+    assert accepted_demonstrations(project).count() == 1
+    assert "Restore" not in page(mos, "data_prompt", "kite", asked.prompt.pk)
+
+
+def test_a_prompt_from_a_chat_stays_withdrawn(mos, project):
+    gone = factories.prompt(project, source=Prompt.Source.CHAT)
+    withdraw_prompts(prompts=project.prompts.all())
+    assert "stays withdrawn" in page(mos, "data_prompt", "kite", gone.pk)
+    assert mos.post(reverse("data_prompt_restore", args=["kite", gone.pk])).status_code == 409
+
+
+def test_annotators_are_asked_about_one_prompt_or_about_a_filtered_list(mos, project):
+    prompts = [factories.prompt(project, text) for text in ("Sing high", "Sing low", "Dance", "Hum")]
+    factories.prompt(project, "Sing never", withdrawn_at=timezone.now())
+    assert "Ask annotators to reply" in page(mos, "data_prompt", "kite", prompts[0].pk)
+    for _ in range(2):
+        mos.post(reverse("data_prompt_ask", args=["kite", prompts[0].pk]))
+    assert project.tasks.count() == 1
+    assert "Ask annotators to reply" not in page(mos, "data_prompt", "kite", prompts[0].pk)
+
+    assert "1 of these prompts has no writing task yet." in " ".join(
+        page(mos, "data_prompts", "kite", q="Sing").split()
+    )
+    answer = mos.post(reverse("data_prompts_ask", args=["kite"]), {"query": "q=Sing"})
+    assert answer.url.endswith("?q=Sing")
+    assert {task.prompt.text for task in project.tasks.all()} == {"Sing high", "Sing low"}
+
+
+def test_a_file_read_again_asks_about_prompts_that_nobody_was_asked_about(hand_in, project):
+    hand_in('{"prompt": "Sing"}\n', "songs.jsonl")
+    for _ in range(2):
+        hand_in('{"prompt": "Sing"}\n{"prompt": "Dance"}\n', "songs.jsonl", open_tasks="on")
+    assert sorted(task.prompt.text for task in project.tasks.all()) == ["Dance", "Sing"]
 
 
 def test_a_file_that_is_handed_in_is_loaded(mos, hand_in):

@@ -134,10 +134,12 @@ class TurnSerializer(serializers.Serializer[Any]):
 
 
 class NewPrompts(serializers.Serializer[Any]):
-    """Conversations that end with the user's turn. `open_tasks` asks annotators to reply to them."""
+    """Conversations that end with the user's turn. `open_tasks` asks annotators to reply to them; `restore` brings back
+    those that were withdrawn."""
 
     conversations = serializers.ListField(child=TurnSerializer(many=True), min_length=1, max_length=10_000)
     open_tasks = serializers.BooleanField(default=False)
+    restore = serializers.BooleanField(default=False)
 
 
 class NextTask(serializers.Serializer[Any]):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from django import forms
 
+from annotations.services.prompts import WithdrawnPrompts
 from webapp.accounts.models import Project
 from webapp.data.files import FORMATS
 from webapp.data.loading import KINDS
@@ -24,20 +27,71 @@ class ImportForm(forms.Form):
     open_tasks = forms.BooleanField(label="Ask annotators to reply to the prompts", required=False)
 
 
+MAX_LINES_NAMED = 10
+
+
+class WrittenPrompt(NamedTuple):
+    """A prompt of the form, and the line of the text that it begins on, counted from 1."""
+
+    line: int
+    text: str
+
+
 class PromptForm(forms.Form):
-    """Prompts by hand: one a paragraph."""
+    """Prompts by hand: one a line, or parted by lines of dashes."""
 
     text = forms.CharField(
         label="Prompts",
+        strip=False,
         widget=forms.Textarea(attrs={"rows": 8}),
-        help_text="One prompt a line. A prompt of several lines: put --- on lines of their own between prompts.",
+        help_text="One prompt per line. For prompts of several lines, put --- on a line of its own between prompts.",
     )
     open_tasks = forms.BooleanField(label="Ask annotators to reply to them", required=False, initial=True)
+    restore = forms.BooleanField(label="Restore the withdrawn prompts", required=False)
 
-    def prompts(self) -> list[str]:
+    def clean_text(self) -> str:
         text: str = self.cleaned_data["text"].replace("\r\n", "\n")
-        parts = text.split("\n---\n") if "\n---\n" in text else text.split("\n")
-        return [part.strip() for part in parts if part.strip()]
+        if not split_prompts(text):
+            raise forms.ValidationError("Write at least one prompt.")
+        return text
+
+    def prompts(self) -> list[WrittenPrompt]:
+        return split_prompts(self.cleaned_data["text"])
+
+    def refuse_withdrawn(self, error: WithdrawnPrompts) -> None:
+        """Say beside the text which of its lines are withdrawn prompts."""
+        written = self.prompts()
+        lines = [str(written[number - 1].line) for number in error.numbers]
+        named = ", ".join(lines[:MAX_LINES_NAMED])
+        more = f" and {len(lines) - MAX_LINES_NAMED} more" if len(lines) > MAX_LINES_NAMED else ""
+        where = f"line {named}" if len(lines) == 1 else f"lines {named}{more}"
+        what = f"The prompt on {where} was" if len(lines) == 1 else f"The prompts on {where} were"
+        how = (
+            "Tick “Restore the withdrawn prompts” below, or remove these lines."
+            if error.restorable
+            else "Their words came from chats, so they cannot be restored: remove these lines."
+        )
+        self.add_error("text", f"{what} withdrawn from this project. Nothing has been added. {how}")
+        self.offers_restore = error.restorable
+
+    offers_restore = False
+
+
+def split_prompts(text: str) -> list[WrittenPrompt]:
+    lines = text.split("\n")
+    if "---" not in (line.strip() for line in lines):
+        return [WrittenPrompt(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    prompts = []
+    part: list[str] = []
+    for number, line in enumerate([*lines, "---"], 1):
+        if line.strip() != "---":
+            part.append(line)
+            continue
+        blank = next((place for place, words in enumerate(part) if words.strip()), len(part))
+        if written := "\n".join(part[blank:]).rstrip():
+            prompts.append(WrittenPrompt(number - len(part) + blank, written))
+        part = []
+    return prompts
 
 
 class FilterForm(forms.Form):

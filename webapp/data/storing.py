@@ -66,8 +66,9 @@ def store_prompts(found: list[tuple[Place, Any]], target: Target) -> int:
         splits=[item.split for _, item in found],
     )
     new = list({prompt.pk: prompt for prompt in prompts if prompt.pk > newest}.values())
-    if target.open_tasks and new:
-        task_services.open_write_tasks(prompts=new, source_ref="import")
+    if target.open_tasks:
+        known = Prompt.objects.filter(pk__in={prompt.pk for prompt in prompts})
+        task_services.open_missing_write_tasks(prompts=known, source_ref="import")
     return len(new)
 
 

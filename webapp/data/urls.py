@@ -2,14 +2,22 @@ from __future__ import annotations
 
 from django.urls import path
 
+from webapp.data import prompt_views as prompts
 from webapp.data import views
 
 urlpatterns = [
     path("projects/<slug:slug>/data/", views.overview, name="data"),
     path("projects/<slug:slug>/data/prompts/", views.prompt_list, name="data_prompts"),
-    path("projects/<slug:slug>/data/prompts/add/", views.prompt_add, name="data_prompt_add"),
-    path("projects/<slug:slug>/data/prompts/<int:pk>/", views.prompt_detail, name="data_prompt"),
-    path("projects/<slug:slug>/data/prompts/<int:pk>/withdraw/", views.prompt_withdraw, name="data_prompt_withdraw"),
+    path("projects/<slug:slug>/data/prompts/add/", prompts.prompt_add, name="data_prompt_add"),
+    path("projects/<slug:slug>/data/prompts/<int:pk>/", prompts.prompt_detail, name="data_prompt"),
+    path(
+        "projects/<slug:slug>/data/prompts/<int:pk>/withdraw/",
+        prompts.prompt_withdraw,
+        name="data_prompt_withdraw",
+    ),
+    path("projects/<slug:slug>/data/prompts/<int:pk>/restore/", prompts.prompt_restore, name="data_prompt_restore"),
+    path("projects/<slug:slug>/data/prompts/<int:pk>/ask/", prompts.prompt_ask, name="data_prompt_ask"),
+    path("projects/<slug:slug>/data/prompts/ask/", prompts.prompts_ask, name="data_prompts_ask"),
     path("projects/<slug:slug>/data/demonstrations/", views.demonstration_list, name="data_demonstrations"),
     path("projects/<slug:slug>/data/rankings/", views.ranking_list, name="data_rankings"),
     path("projects/<slug:slug>/data/judgments/", views.judgment_list, name="data_judgments"),

@@ -13,19 +13,23 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotations import export
 from annotations.models import Demonstration, Judgment, Prompt, Ranking, Task
+from annotations.selectors import unasked_prompts
 from annotations.services import labels as label_services
-from annotations.services import prompts as prompt_services
-from annotations.services import tasks as task_services
-from webapp.accounts.access import requires
+from webapp.accounts.access import may, requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.data import selectors, services
-from webapp.data.forms import FilterForm, ImportForm, PromptForm
+from webapp.data.forms import FilterForm, ImportForm
 from webapp.data.models import Import
 from webapp.errors import NotFound
-from webapp.runs.lineage import models_that_learned_from
 from webapp.runs.models import Corpus
 
+PROMPT_FILTERS: dict[str, list[tuple[str, str]]] = {
+    "split": list(Prompt.Split.choices),
+    "source": list(Prompt.Source.choices),
+    "state": [("live", "in use"), ("withdrawn", "withdrawn")],
+}
+MAX_ASKED = 10_000  # prompts that one click asks annotators about
 EXPORTS = {
     "prompts": export.prompt_rows,
     "demonstrations": export.demonstration_rows,
@@ -62,6 +66,8 @@ def listing(request: Request, project: Project, tab: str, choices: dict[str, lis
         "query": query.urlencode(),
         "filtered": bool(query),
     }
+    if tab == "prompts" and may(request.user, "data.manage", project) and not request.htmx:
+        context["unasked"] = unasked_prompts(rows).order_by()[:MAX_ASKED].count()
     template = "data/rows.html" if request.htmx and "before" in request.GET else "data/list.html"
     return render(request, template, context)
 
@@ -76,9 +82,7 @@ def attach_replies(rankings: list[Ranking]) -> None:
 @require_GET
 @requires("data.view")
 def prompt_list(request: Request, project: Project) -> HttpResponse:
-    states = [("live", "in use"), ("withdrawn", "withdrawn")]
-    choices = {"split": Prompt.Split.choices, "source": Prompt.Source.choices, "state": states}
-    return listing(request, project, "prompts", choices)
+    return listing(request, project, "prompts", PROMPT_FILTERS)
 
 
 @require_GET
@@ -120,55 +124,6 @@ def corpus_detail(request: Request, project: Project, pk: int) -> HttpResponse:
     found = selectors.page(selectors.documents(corpus, form.values()), request.GET.get("before"), size=20)
     context = {"project": project, "corpus": corpus, "form": form, "page": found, "total": corpus.documents.count()}
     return render(request, "data/corpus.html", context)
-
-
-@require_GET
-@requires("data.view")
-def prompt_detail(request: Request, project: Project, pk: int) -> HttpResponse:
-    """Everything that hangs on a prompt: replies, tasks, labels, and the models that learned from them."""
-    prompt = get_object_or_404(Prompt, project=project, pk=pk)
-    rankings = list(prompt.rankings.select_related("author").order_by("pk"))
-    attach_replies(rankings)
-    context = {
-        "project": project,
-        "prompt": prompt,
-        "responses": prompt.responses.select_related("author", "model").order_by("pk"),
-        "demonstrations": prompt.demonstrations.select_related("author", "response").order_by("pk"),
-        "rankings": rankings,
-        "judgments": prompt.judgments.select_related("author", "response").order_by("pk"),
-        "tasks": prompt.tasks.order_by("pk"),
-        "models": models_that_learned_from("prompt", prompt.pk),
-    }
-    return render(request, "data/prompt.html", context)
-
-
-@require_http_methods(["GET", "POST"])
-@requires("data.manage")
-def prompt_add(request: Request, project: Project) -> HttpResponse:
-    form = PromptForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        conversations = [[{"role": "user", "content": text}] for text in form.prompts()]
-        source = Prompt.Source.WRITTEN
-        found = prompt_services.add_prompts(
-            project=project, conversations=conversations, source=source, by=request.user
-        )
-        added = list(dict.fromkeys(found))
-        if form.cleaned_data["open_tasks"]:
-            task_services.open_write_tasks(prompts=added)
-        messages.success(request, f"{len(added)} prompts are in the project now.")
-        return redirect("data_prompts", project.slug)
-    return render(request, "data/prompt_add.html", {"project": project, "form": form})
-
-
-@require_POST
-@requires("data.manage")
-def prompt_withdraw(request: Request, project: Project, pk: int) -> HttpResponseRedirect:
-    get_object_or_404(Prompt, project=project, pk=pk)
-    prompt_services.withdraw_prompts(prompts=Prompt.objects.filter(project=project, pk=pk))
-    messages.success(
-        request, "The prompt is withdrawn: nobody is asked about it any more, and no new snapshot holds it."
-    )
-    return redirect("data_prompt", project.slug, pk)
 
 
 @require_POST

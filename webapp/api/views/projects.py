@@ -9,7 +9,6 @@ from rest_framework.response import Response
 
 from annotations.models import Prompt
 from annotations.services import prompts as prompt_services
-from annotations.services import tasks as task_services
 from webapp.accounts.models import Project
 from webapp.accounts.selectors import projects_of
 from webapp.api.base import Endpoint, ProjectEndpoint, paged
@@ -52,15 +51,20 @@ class Prompts(ProjectEndpoint):
 
     @extend_schema(request=NewPrompts, responses={201: PromptSerializer(many=True)})
     def post(self, request: Request, slug: str) -> Response:
-        """Add prompts. A conversation that is there already is answered with the prompt there is."""
+        """Add prompts, all or none. A conversation that is there already is answered with the prompt there is; one that
+        was withdrawn is refused (409) unless `restore` is set. Nobody is asked twice to reply to the same prompt."""
         asked = self.body(NewPrompts)
         conversations = [[dict(turn) for turn in turns] for turns in asked["conversations"]]
-        prompts = prompt_services.add_prompts(
-            project=self.project, conversations=conversations, source=Prompt.Source.API, by=self.person
+        added = prompt_services.add_and_ask(
+            project=self.project,
+            conversations=conversations,
+            source=Prompt.Source.API,
+            by=self.person,
+            open_tasks=asked["open_tasks"],
+            restore=asked["restore"],
+            source_ref="api",
         )
-        if asked["open_tasks"]:
-            task_services.open_write_tasks(prompts=list(dict.fromkeys(prompts)), source_ref="api")
-        return Response(PromptSerializer(prompts, many=True).data, status=201)
+        return Response(PromptSerializer(added.prompts, many=True).data, status=201)
 
 
 class Demonstrations(ProjectEndpoint):
