@@ -32,6 +32,7 @@ class Prompt(models.Model):
     created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     withdrawn_at = models.DateTimeField(null=True, blank=True, help_text="not for training any more")
+    erased_at = models.DateTimeField(null=True, blank=True, help_text="its text was removed for good by its author")
 
     class Meta:
         ordering = ("-id",)
@@ -178,6 +179,7 @@ class Label(models.Model):
     active_seconds = models.FloatField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
     retracted_at = models.DateTimeField(null=True, blank=True, help_text="undone by its author, or withdrawn")
+    erased_at = models.DateTimeField(null=True, blank=True, help_text="its text was removed for good")
 
     class Meta:
         abstract = True

@@ -145,6 +145,7 @@ CELERY_BEAT_SCHEDULE = {
     "imports": {"task": "webapp.data.tasks.reconcile", "schedule": 60.0},
     "demos": {"task": "webapp.demo.tasks.reconcile", "schedule": 15.0},
     "replies": {"task": "webapp.chat.tasks.reconcile", "schedule": 10.0},
+    "redactions": {"task": "webapp.runs.tasks.redact_files", "schedule": 600.0},
     "chats": {"task": "webapp.chat.tasks.clean_up", "schedule": 3600.0},
 }
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from annotations.models import Demonstration, Draft, Flag, Judgment, Label, Lease, Ranking, Response, Review, Task
 from annotations.selectors import history
-from annotations.services.leases import lease_end
+from annotations.services.leases import is_erased, lease_end
 from annotations.services.places import fill_places, free_place, lock_task, settle_state
 from annotations.services.reviews import call_for_review, correct, drop_correction, drop_reviews, settle_reviews
 from webapp.accounts.models import User
@@ -157,6 +157,8 @@ def valid_flags(flags: dict[int, list[str]], shown: Sequence[int]) -> dict[str, 
 def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind) -> tuple[Lease, L | None]:
     """The person's newest lease on the task, locked, and the label this token was already sent for."""
     task = lock_task(lease.task)
+    if is_erased(task):
+        raise Conflict("The person who wrote this has deleted it, so no answer is needed any more. Take the next task.")
     sent = model._default_manager.filter(author_id=lease.person_id, token=token).first()
     if sent is not None and sent.task_id != task.pk:
         raise Conflict("This submission's token was used for another task. Reload the page and send it again.")

@@ -176,6 +176,7 @@ def _end(lease: Lease, outcome: Lease.Outcome, reason: str, now: datetime | None
     lease.refresh_from_db(fields=["outcome", "seat"])
     if lease.outcome == Lease.Outcome.SUBMITTED:
         raise Conflict("You have already answered this task. To change your answer, take it back from your history.")
+    reason = "" if is_erased(task) else reason
     lease.outcome, lease.seat, lease.skip_reason, lease.ended_at = outcome, None, reason, now or timezone.now()
     lease.save(update_fields=["outcome", "seat", "skip_reason", "ended_at"])
     fill_places(task)
@@ -203,6 +204,9 @@ def save_draft(*, lease: Lease, content: dict[str, Any], revision: int, now: dat
         person_id=lease.person_id,
         defaults={"content": cleaned, "revision": revision, "updated_at": now},
     )
+    if is_erased(lease.task):  # asked last: an insertion waits for an erasure that is under way
+        draft.delete()
+        return False
     if made:
         return True
     if draft.revision > revision:
@@ -210,3 +214,8 @@ def save_draft(*, lease: Lease, content: dict[str, Any], revision: int, now: dat
     draft.content, draft.revision, draft.updated_at = cleaned, revision, now
     draft.save()
     return True
+
+
+def is_erased(task: Task) -> bool:
+    """Whether the words that the task is about were removed for good."""
+    return Task.objects.filter(pk=task.pk, prompt__erased_at__isnull=False).exists()

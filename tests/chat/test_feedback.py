@@ -4,6 +4,7 @@ import pytest
 
 from annotations.models import Demonstration, Prompt, Ranking, Task
 from annotations.selectors import usable_rankings
+from annotations.services.prompts import withdraw_prompts
 from tests.chat.conftest import answer
 from webapp.chat.models import Feedback
 from webapp.chat.services import conversations, feedback
@@ -143,7 +144,7 @@ def test_consent_taken_back_takes_everything_out_of_queue_and_training(answered,
     assert not open_tasks(deployed)
     assert not Demonstration.objects.filter(retracted_at=None).exists()
     assert not Ranking.objects.filter(retracted_at=None).exists()
-    assert Prompt.objects.get().withdrawn_at is not None
+    assert Prompt.objects.get().erased_at is not None
     assert Feedback.objects.filter(better_answer="Words.").exists()
 
 
@@ -163,10 +164,20 @@ def test_a_conversation_that_others_allowed_too_stays_when_one_takes_it_back(ans
 
 def test_what_is_withdrawn_by_the_project_is_not_opened_again(answered, consenting, deployed):
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
-    feedback.forbid_use(user=consenting, project=deployed)
+    withdraw_prompts(prompts=Prompt.objects.all())
     feedback.allow_use(user=consenting, project=deployed)
 
     assert not open_tasks(deployed)
+
+
+def test_what_its_author_withdrew_comes_back_only_with_a_new_consent(answered, consenting, deployed):
+    feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
+    feedback.forbid_use(user=consenting, project=deployed)
+    assert not open_tasks(deployed)
+
+    feedback.allow_use(user=consenting, project=deployed)
+
+    assert open_tasks(deployed).get().prompt.text == "Who was Ada Lovelace?"
 
 
 def test_reasons_of_the_other_thumb_go(answered, tess):

@@ -1,4 +1,4 @@
-"""Conversations with a deployed model, and what people say of its replies."""
+"""Conversations with a deployed model, what people say of its replies, and what they had removed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import uuid
 from django.db import models
 from django.utils import timezone
 
-from annotations.models import Demonstration, Prompt, Ranking, Task
+from annotations.models import Demonstration, Judgment, Prompt, Ranking, Task
 from webapp.accounts.models import Project, User
 from webapp.registry.models import ModelVersion
 
@@ -99,6 +99,10 @@ class Feedback(models.Model):
         NONE = 0, "None"
         DOWN = -1, "Bad"
 
+    class Verdict(models.TextChoices):
+        TIE = "tie", "Equally good"
+        BOTH_BAD = "bad", "Both bad"
+
     message = models.ForeignKey(Message, models.CASCADE, related_name="feedback")
     user = models.ForeignKey(User, models.CASCADE, related_name="feedback")
     thumb = models.SmallIntegerField(choices=Thumb.choices, default=Thumb.NONE)
@@ -120,8 +124,42 @@ class Feedback(models.Model):
     ranking = models.ForeignKey(
         Ranking, models.SET_NULL, null=True, blank=True, related_name="feedback", help_text="the pick"
     )
+    verdict = models.CharField(
+        max_length=5, choices=Verdict.choices, blank=True, help_text="on this reply beside compared_with"
+    )
+    compared_with = models.ForeignKey(Message, models.SET_NULL, null=True, blank=True, related_name="+")
+    judgments = models.ManyToManyField(
+        Judgment, blank=True, related_name="feedback", help_text="both replies, where both are bad"
+    )
     created_at = models.DateTimeField(default=timezone.now)
     updated_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["message", "user"], name="one_feedback")]
+
+
+class Erasure(models.Model):
+    """What a person had removed for good, without its text: which rows it was, so that the models that learned from
+    them can be named."""
+
+    class Reason(models.TextChoices):
+        CONVERSATION = "conversation", "A conversation deleted"
+        ALL = "all", "All conversations deleted"
+        EXPIRED = "expired", "Deleted conversations removed after 30 days"
+        CONSENT = "consent", "Consent withdrawn"
+        ACCOUNT = "account", "Account deleted"
+
+    user = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="erasures")
+    project = models.ForeignKey(Project, models.CASCADE, related_name="erasures")
+    reason = models.CharField(max_length=12, choices=Reason.choices)
+    conversations = models.PositiveIntegerField(default=0, help_text="how many were removed")
+    rows = models.JSONField(default=dict, help_text="ids of training rows by kind of snapshot")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [models.Index(fields=["project", "-id"])]
+
+    @property
+    def row_count(self) -> int:
+        return sum(len(ids) for ids in self.rows.values())

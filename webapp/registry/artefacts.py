@@ -6,6 +6,7 @@ import errno
 import hashlib
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -96,6 +97,29 @@ def fetch_file(address: str, target: Path) -> None:
     """Copy one file of the store to a local path."""
     with open_file(address) as read, target.open("wb") as write:
         shutil.copyfileobj(read, write, PIECE)
+
+
+def rewrite_lines(address: str, change: Callable[[bytes], bytes | None]) -> bool:
+    """Write a file of the store anew from its lines, each as `change` gives it back, or without it (None). Whether
+    anything was different; a file that is not there has no lines. Raises Unavailable."""
+    different = False
+    try:
+        fs, path = open_store(address)
+        if not fs.exists(path):
+            return False
+        aside = f"{path}.{uuid.uuid4().hex[:8]}"
+        with fs.open(path, "rb") as read, fs.open(aside, "wb") as write:
+            for line in read:
+                changed = change(line)
+                different = different or changed != line
+                write.write(changed or b"")
+        if different:
+            fs.mv(aside, path)  # a rename where the store is a folder, so that nobody reads half a file
+        else:
+            fs.rm(aside)
+    except OSError as error:
+        raise store_error(error, address) from error
+    return different
 
 
 def store_error(error: OSError, address: str) -> Unavailable:

@@ -76,6 +76,9 @@ class Deployment(models.Model):
     problem = models.TextField(blank=True, help_text="why the model server does not serve it, while that is so")
     ended_by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")
     ended_why = models.TextField(blank=True)
+    replaced = models.ForeignKey(
+        "self", models.SET_NULL, null=True, blank=True, related_name="+", help_text="what was live before; the way back"
+    )
 
     class Meta:
         ordering = ("-since", "-id")

@@ -34,18 +34,21 @@ def deployments_of(project: Project) -> QuerySet[Deployment]:
 
 
 def previous_deployment(deployment: Deployment) -> Deployment | None:
-    """What was live before this one and can be again: the last retired deployment of another model.
+    """What was live before this one and can be again, so that rolling back twice goes back twice."""
+    seen = {deployment.pk}
+    earlier = deployment.replaced
+    while earlier is not None and earlier.pk not in seen:
+        if earlier.model_id != deployment.model_id and earlier.model.archived_at is None:
+            return earlier
+        seen.add(earlier.pk)
+        earlier = earlier.replaced
+    return None
 
-    Only what was live is ever retired; canaries that go are rolled back.
-    """
-    return (
-        Deployment.objects.filter(project=deployment.project, state=Deployment.State.RETIRED)
-        .exclude(model=deployment.model)
-        .filter(model__archived_at=None)
-        .select_related("model__project")
-        .order_by("-until", "-id")
-        .first()
-    )
+
+def last_live_deployment(project: Project) -> Deployment | None:
+    """What was live last where nothing is now. Only what was live is ever retired; canaries that go are rolled back."""
+    retired = Deployment.objects.filter(project=project, state=Deployment.State.RETIRED)
+    return retired.order_by("-until", "-id").first()
 
 
 def choose_model(project: Project, key: str) -> ModelVersion | None:

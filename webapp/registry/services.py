@@ -15,7 +15,7 @@ from webapp.errors import BadInput, Conflict, TutelageError, Unavailable
 from webapp.registry.artefacts import digest_of, hashes_of, local_folder, publish
 from webapp.registry.model_server import ModelServer
 from webapp.registry.models import Deployment, ModelVersion
-from webapp.registry.selectors import open_deployments, previous_deployment
+from webapp.registry.selectors import last_live_deployment, open_deployments, previous_deployment
 
 log = logging.getLogger(__name__)
 State = Deployment.State
@@ -119,20 +119,34 @@ def switch(*, project: Project, model: ModelVersion, by: User, share: float, why
     if live and live.model_id == model.pk:
         raise Conflict(f"{model.name} is live already.")
     promoted = canary is not None and canary.model_id == model.pk and (share == 1 or live is None)
-    if canary and not promoted and (canary.model_id == model.pk or share < 1):
+    if canary and canary.model_id == model.pk and not promoted:
+        return change_share(canary, share, by=by, why=why)
+    before = live or last_live_deployment(project)
+    if canary and not promoted and share < 1:
         end(canary, State.ROLLED_BACK, by=by, why=f"Replaced by {model.name}.")
     if live and (share == 1 or promoted):
         end(live, State.RETIRED, by=by, why=f"Replaced by {model.name}.")
     if canary and promoted:
-        canary.state, canary.share = State.LIVE, 1.0
+        canary.state, canary.share, canary.replaced = State.LIVE, 1.0, before
         canary.why = f"{canary.why}\nMade live by {by}: {why}".strip()
-        canary.save(update_fields=["state", "share", "why"])
+        canary.save(update_fields=["state", "share", "why", "replaced"])
         return canary
     state, share = (State.CANARY, share) if share < 1 and live else (State.LIVE, 1.0)
     deployment = Deployment(project=project, model=model, state=state, share=share, since=now, by=by, why=why)
+    if state == State.LIVE:
+        deployment.replaced = before
     deployment.full_clean(validate_constraints=False)
     deployment.save()
     return deployment
+
+
+def change_share(canary: Deployment, share: float, *, by: User, why: str) -> Deployment:
+    """The canary goes on with another share of new conversations; its history says who changed it and why."""
+    if canary.share != share:
+        changed = f"Share changed from {canary.share:.0%} to {share:.0%} by {by}: {why}".removesuffix(": ")
+        canary.share, canary.why = share, f"{canary.why}\n{changed}".strip()
+        canary.save(update_fields=["share", "why"])
+    return canary
 
 
 def end(deployment: Deployment, state: str, *, by: User, why: str) -> None:
@@ -167,7 +181,13 @@ def roll_back(
             return None
         returned = f"Returned when {deployment.model.name} was rolled back."
         return Deployment.objects.create(
-            project=deployment.project, model=previous.model, state=State.LIVE, by=by, why=returned, problem=problem
+            project=deployment.project,
+            model=previous.model,
+            state=State.LIVE,
+            by=by,
+            why=returned,
+            problem=problem,
+            replaced=previous.replaced,
         )
 
 

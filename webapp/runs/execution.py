@@ -24,6 +24,7 @@ from webapp.runs.folders import events_file, file_size, folder_of, log_tail, pre
 from webapp.runs.models import Run
 from webapp.runs.services import ClaimLost, claim_run, fail_run, hand_back, read_events, succeed
 from webapp.runs.services.claims import beat, cancel_run, running
+from webapp.runs.services.redaction import redact_inputs
 from webapp.supervisor.launch import tied
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def execute(run_id: int) -> bool:
 def see_through(run: Run, heart: Heart) -> None:
     try:
         end_orphan(run)
+        redact_inputs(run)
         folder = prepare(run)
         status, since = train(run, folder, heart)
         conclude(run, folder, status, since, heart)

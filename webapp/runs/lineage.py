@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.urls import reverse
 
 from webapp.errors import BadInput
@@ -147,8 +148,23 @@ def models_that_learned_from(kind: str, row_id: int) -> QuerySet[ModelVersion]:
     """
     if kind not in ROW_KINDS and kind not in Snapshot.Kind.values:
         raise BadInput(f"There is no kind of row “{kind}”. Choose one of {', '.join(ROW_KINDS)}.")
-    items = SnapshotItem.objects.filter(row=row_id, heldout=False, snapshot__kind=ROW_KINDS.get(kind, kind))
-    runs = set(Run.objects.filter(snapshots__in=items.values("snapshot")).values_list("pk", flat=True))
+    return models_that_learned_from_rows({str(ROW_KINDS.get(kind, kind)): [row_id]})
+
+
+def models_that_learned_from_rows(rows: Mapping[str, Collection[int]]) -> QuerySet[ModelVersion]:
+    """The models that learned from any of these rows: ids by the kind of snapshot. A run that began after a row was
+    erased has not read it."""
+    runs: set[int] = set()
+    for kind, ids in rows.items():
+        items = SnapshotItem.objects.filter(row__in=ids, heldout=False, snapshot__kind=kind)
+        learned = Q(snapshots__items__erased_at=None) | Q(started_at__lt=F("snapshots__items__erased_at"))
+        readers = Run.objects.filter(learned, snapshots__items__in=items)
+        runs |= set(readers.values_list("pk", flat=True))
+    return models_made_from(runs)
+
+
+def models_made_from(runs: set[int]) -> QuerySet[ModelVersion]:
+    """The models of these runs, and of the runs that went on from those, and so on."""
     models: set[int] = set()
     while True:
         found = set(ModelVersion.objects.filter(run__in=runs).values_list("pk", flat=True))

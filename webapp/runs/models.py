@@ -61,6 +61,9 @@ class Snapshot(models.Model):
     counts = models.JSONField(default=dict, blank=True)
     created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
+    redacted_at = models.DateTimeField(
+        null=True, blank=True, help_text="when erased rows were last removed from its files"
+    )
 
     class Meta:
         ordering = ("-id",)
@@ -75,9 +78,13 @@ class SnapshotItem(models.Model):
     snapshot = models.ForeignKey(Snapshot, models.CASCADE, related_name="items")
     row = models.BigIntegerField(help_text="id of the document, demonstration, ranking, judgment or prompt")
     heldout = models.BooleanField(default=False)
+    erased_at = models.DateTimeField(null=True, blank=True, help_text="when its author had the row's text removed")
 
     class Meta:
-        indexes = [models.Index(fields=["row", "snapshot"])]
+        indexes = [
+            models.Index(fields=["row", "snapshot"]),
+            models.Index(fields=["snapshot"], condition=models.Q(erased_at__isnull=False), name="erased_items"),
+        ]
         constraints = [models.UniqueConstraint(fields=["snapshot", "row"], name="one_snapshot_item")]
 
 
@@ -138,6 +145,9 @@ class Run(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    redacted_at = models.DateTimeField(
+        null=True, blank=True, help_text="when erased rows were last removed from its folder and its samples"
+    )
 
     class Meta:
         ordering = ("-id",)

@@ -9,6 +9,7 @@ from celery.signals import worker_shutting_down
 
 from webapp.runs import execution, services
 from webapp.runs.models import Run
+from webapp.runs.services import redaction
 
 
 @shared_task
@@ -25,6 +26,12 @@ def import_replies(run_id: int) -> int:
 @shared_task(expires=30)
 def reconcile() -> dict[str, int]:
     return services.reconcile_runs()
+
+
+@shared_task
+def redact_files() -> dict[str, int]:
+    """Take erased rows out of files that hold copies of them. Sent for by each erasure, and every ten minutes."""
+    return redaction.redact_files()
 
 
 @worker_shutting_down.connect

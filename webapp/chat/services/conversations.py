@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from webapp.accounts.models import Project, User
 from webapp.chat.generation import start
-from webapp.chat.models import Conversation, Message
+from webapp.chat.models import Conversation, Erasure, Message
+from webapp.chat.services.erasure import erase_conversations
 from webapp.errors import BadInput, Conflict, NotFound, TooMany
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import choose_model, open_deployments
@@ -187,10 +188,15 @@ def restore(*, conversation: Conversation) -> None:
     Conversation.objects.filter(pk=conversation.pk).update(deleted_at=None)
 
 
-@transaction.atomic
+def delete_for_good(*, conversation: Conversation) -> None:
+    """Delete one conversation with every copy of it, at once."""
+    erase_conversations(
+        conversations=Conversation.objects.filter(pk=conversation.pk), reason=Erasure.Reason.CONVERSATION
+    )
+
+
 def delete_all(*, user: User, project: Project) -> int:
     """Delete every conversation of the person in the project, for good and at once. Returns how many."""
-    mine = Conversation.objects.filter(user=user, project=project)
-    count = mine.count()
-    mine.delete()
-    return count
+    return erase_conversations(
+        conversations=Conversation.objects.filter(user=user, project=project), reason=Erasure.Reason.ALL
+    )

@@ -16,14 +16,14 @@ from django.utils import timezone
 
 from annotations.models import Demonstration, Prompt, Ranking, Response, Task
 from annotations.services.labels import withdraw_label
-from annotations.services.prompts import add_prompt, add_responses, withdraw_prompts
+from annotations.services.prompts import add_prompt, add_responses
 from annotations.services.records import offer_demonstration, record_ranking
 from annotations.services.tasks import open_rank_task, open_write_task, withdraw_tasks
-from webapp.accounts.models import Project, User
-from webapp.accounts.selectors import consent_of
-from webapp.accounts.services import grant_consent, withdraw_consent
-from webapp.chat.models import Feedback, Message
+from webapp.accounts.models import Consent, Project, User
+from webapp.accounts.services import grant_consent
+from webapp.chat.models import Erasure, Feedback, Message
 from webapp.chat.selectors import prompt_of, usable
+from webapp.chat.services.erasure import SOURCE, erase_uses
 from webapp.errors import BadInput
 from webapp.text import clean_text
 
@@ -125,19 +125,9 @@ def allow_use(*, user: User, project: Project) -> None:
         settle(feedback)
 
 
-@transaction.atomic
-def forbid_use(*, user: User, project: Project) -> None:
-    """Consent taken back: what was made of the person's feedback leaves the queue and future training."""
-    withdraw_consent(user=user, project=project)
-    given = Feedback.objects.select_for_update(of=("self",)).filter(user=user, message__conversation__project=project)
-    prompts: set[int] = set()
-    for feedback in given.select_related("message__conversation__project"):
-        if feedback.prompt_id is not None:
-            prompts.add(feedback.prompt_id)
-        settle(feedback)
-    others = Feedback.objects.filter(prompt__in=prompts).exclude(user=user).values("prompt")
-    mine = Prompt.objects.filter(pk__in=prompts, source=Prompt.Source.CHAT, created_by=user)
-    withdraw_prompts(prompts=mine.exclude(pk__in=others))
+def forbid_use(*, user: User, project: Project) -> Erasure | None:
+    """Consent withdrawn: what was made of the person's feedback is erased everywhere. The feedback stays theirs."""
+    return erase_uses(user=user, project=project)
 
 
 # ---------------------------------------------------------------------------------- what feedback becomes in the queue
@@ -146,7 +136,7 @@ def forbid_use(*, user: User, project: Project) -> None:
 def settle(feedback: Feedback) -> None:
     """Make what the queue holds of this feedback equal to what it says now."""
     project = feedback.message.conversation.project
-    allowed = consent_of(user=feedback.user, project=project) is not None
+    allowed = consent_held(user=feedback.user, project=project)
     prompt = prompt_for(feedback) if allowed and worth_work(feedback) else None
     if prompt is not None and prompt.withdrawn_at is not None:
         prompt = None  # the project does not want this conversation any more
@@ -158,22 +148,33 @@ def settle(feedback: Feedback) -> None:
     feedback.save()
 
 
+def consent_held(*, user: User, project: Project) -> bool:
+    """Whether the person's consent stands, and cannot be withdrawn before this transaction ends."""
+    standing = Consent.objects.select_for_update(of=("self",)).filter(user=user, project=project, withdrawn_at=None)
+    return standing.order_by("pk").first() is not None
+
+
 def worth_work(feedback: Feedback) -> bool:
     return feedback.thumb < 0 or bool(feedback.better_answer) or feedback.preferred_over_id is not None
 
 
 def source(feedback: Feedback) -> str:
-    return f"chat message {feedback.message_id}"
+    return f"{SOURCE}{feedback.message_id}"
 
 
 def prompt_for(feedback: Feedback) -> Prompt:
-    return feedback.prompt or add_prompt(
-        project=feedback.message.conversation.project,
-        messages=prompt_of(feedback.message),
-        source=Prompt.Source.CHAT,
-        by=feedback.user,
-        source_ref=source(feedback),
-    )
+    """The conversation as a prompt, locked. One that is erased in this moment is made anew: somebody else has deleted
+    the same conversation, and this person has not."""
+    prompt = feedback.prompt
+    while prompt is None or Prompt.objects.select_for_update().get(pk=prompt.pk).erased_at is not None:
+        prompt = add_prompt(
+            project=feedback.message.conversation.project,
+            messages=prompt_of(feedback.message),
+            source=Prompt.Source.CHAT,
+            by=feedback.user,
+            source_ref=source(feedback),
+        )
+    return prompt
 
 
 def settle_demonstration(feedback: Feedback, prompt: Prompt | None) -> None:

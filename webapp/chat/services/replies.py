@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from webapp.chat.gateway import chat_body
 from webapp.chat.live import announce
-from webapp.chat.models import Conversation, Event, Message
+from webapp.chat.models import Conversation, Erasure, Event, Message
 from webapp.chat.selectors import messages_before
+from webapp.chat.services.erasure import erase_conversations
 from webapp.registry.models import ModelVersion
 from webapp.text import clean_text
 
@@ -143,4 +144,5 @@ def tidy(*, now: datetime | None = None) -> None:
     """Drop what nobody needs: pieces of replies whose text is whole, and conversations deleted a month ago."""
     now = now or timezone.now()
     Event.objects.filter(message__finished_at__lt=now - KEEP_EVENTS).delete()
-    Conversation.objects.filter(deleted_at__lt=now - KEEP_DELETED).delete()
+    expired = Conversation.objects.filter(deleted_at__lt=now - KEEP_DELETED)
+    erase_conversations(conversations=expired, reason=Erasure.Reason.EXPIRED)

@@ -15,6 +15,7 @@ from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, Conflict
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run, Snapshot
+from webapp.runs.services.redaction import unredacted_runs
 from webapp.runs.stages import DATA_FILES, NEEDS, Needs, settings_of, stage_named, validated
 from webapp.runs.wake import wake
 
@@ -215,6 +216,11 @@ def resume_run(*, run: Run, by: User) -> None:
     run = Run.objects.select_for_update().get(pk=run.pk)
     if run.state not in (State.CANCELLED, State.FAILED):
         raise Conflict(f"{run.name} is {run.get_state_display().lower()}; only a stopped or failed run can be resumed.")
+    if unredacted_runs().filter(pk=run.pk).exists() or run.redacted_at is not None:
+        raise Conflict(
+            f"Rows that {run.name} had begun to learn from were deleted by the people who wrote them, so it cannot be "
+            "resumed. Retry it: it starts again without those rows."
+        )
     run.state, run.attempts, run.error, run.error_code = State.QUEUED, 0, "", ""
     run.stop_requested_at = run.stop_requested_by = run.finished_at = run.claim = None
     run.save()

@@ -1,0 +1,176 @@
+"""Deleting for good: a person's conversations with everything that was made of them, and what consent had allowed.
+
+A prompt made from a conversation is erased unless it stands for somebody else's words too: it was there before, from
+elsewhere, or another person gave feedback on the very same conversation. Of such a prompt only the person's own labels
+go. What remains (models, and files of runs under way) is named on the person's page and on the project's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from annotations.models import Demonstration, Judgment, Prompt, Ranking, Task
+from annotations.services.erasure import Rows, erase_labels, erase_prompts, erase_work
+from annotations.services.prompts import digest_of
+from webapp.accounts.models import Project, User
+from webapp.accounts.services import withdraw_consent
+from webapp.chat.models import Conversation, Erasure, Feedback, Message
+from webapp.runs.services.redaction import mark_erased
+
+SOURCE = "chat message "
+BATCH = 200
+
+
+@dataclass
+class Made:
+    """What was made of feedback, by id."""
+
+    prompts: set[int] = field(default_factory=set)
+    tasks: set[int] = field(default_factory=set)
+    demonstrations: set[int] = field(default_factory=set)
+    rankings: set[int] = field(default_factory=set)
+    judgments: set[int] = field(default_factory=set)
+
+
+@transaction.atomic
+def erase_conversations(
+    *, conversations: QuerySet[Conversation], reason: Erasure.Reason, now: datetime | None = None
+) -> int:
+    """Delete conversations for good, deleted ones too, with every copy of their words. Returns how many."""
+    now = now or timezone.now()
+    rows = conversations.select_for_update(of=("self",)).select_related("user", "project").order_by("pk")
+    owners: dict[tuple[User, Project], list[Conversation]] = defaultdict(list)
+    for conversation in rows:
+        owners[conversation.user, conversation.project].append(conversation)
+    for (user, project), own in owners.items():
+        messages = Message.objects.filter(conversation__in=own)
+        # Locked, so that no feedback is given on one while it goes.
+        ids = set(messages.order_by("pk").select_for_update(of=("self",)).values_list("pk", flat=True))
+        feedback = Feedback.objects.filter(message__in=ids)
+        made = made_of(feedback, user, project, message_ids=ids)
+        erase(made, user=user, project=project, feedback=feedback, reason=reason, conversations=len(own), now=now)
+        Conversation.objects.filter(pk__in=[conversation.pk for conversation in own]).delete()
+    return sum(len(own) for own in owners.values())
+
+
+@transaction.atomic
+def erase_uses(*, user: User, project: Project, now: datetime | None = None) -> Erasure | None:
+    """Withdraw consent: the conversations stay the person's own, and everything the project made of them goes. That of
+    conversations which were deleted in earlier times goes too."""
+    now = now or timezone.now()
+    withdraw_consent(user=user, project=project)
+    feedback = Feedback.objects.select_for_update(of=("self",)).filter(
+        user=user, message__conversation__project=project
+    )
+    made = made_of(feedback, user, project, message_ids=None)
+    feedback.update(prompt=None, task=None, demonstration=None, ranking=None)
+    Feedback.judgments.through.objects.filter(feedback__in=feedback).delete()
+    reason = Erasure.Reason.CONSENT
+    return erase(made, user=user, project=project, feedback=feedback, reason=reason, conversations=0, now=now)
+
+
+def made_of(feedback: QuerySet[Feedback], user: User, project: Project, message_ids: set[int] | None) -> Made:
+    """What feedback names, and what says of itself that it came from these chat messages (None: from any), which is how
+    labels that were replaced since are found, and those whose feedback is gone."""
+    made = Made()
+    links = ("prompt", "task", "demonstration", "ranking", "judgments")
+    for prompt, task, demonstration, ranking, judgment in feedback.values_list(*links):
+        for ids, pk in zip(
+            (made.prompts, made.tasks, made.demonstrations, made.rankings, made.judgments),
+            (prompt, task, demonstration, ranking, judgment),
+            strict=True,
+        ):
+            ids.update({pk} - {None})
+    named = {"source_ref__startswith": SOURCE}
+    prompts = Prompt.objects.filter(
+        project=project, source=Prompt.Source.CHAT, created_by=user, erased_at=None, **named
+    )
+    made.prompts |= from_messages(prompts, message_ids)
+    for ids, model in (
+        (made.demonstrations, Demonstration),
+        (made.rankings, Ranking),
+        (made.judgments, Judgment),
+    ):
+        labels = model._default_manager.filter(author=user, prompt__project=project, erased_at=None, **named)
+        ids.update(from_messages(labels, message_ids))
+        made.prompts.update(model._default_manager.filter(pk__in=ids).values_list("prompt", flat=True))
+    return made
+
+
+def from_messages(rows: QuerySet[Any], message_ids: set[int] | None) -> set[int]:
+    found = rows.values_list("pk", "source_ref")
+    return {pk for pk, source in found if message_ids is None or message_number(source) in message_ids}
+
+
+def message_number(source_ref: str) -> int:
+    """The message in "chat message 12 over 11"; 0 where there is none."""
+    number = source_ref.removeprefix(SOURCE).split(" ")[0]
+    return int(number) if number.isascii() and number.isdecimal() else 0
+
+
+def erase(
+    made: Made,
+    *,
+    user: User,
+    project: Project,
+    feedback: QuerySet[Feedback],
+    reason: Erasure.Reason,
+    conversations: int,
+    now: datetime,
+) -> Erasure | None:
+    """Remove the texts, and note which rows had them."""
+    candidates = Prompt.objects.filter(pk__in=made.prompts, source=Prompt.Source.CHAT, erased_at=None)
+    locked = list(candidates.order_by("pk").select_for_update(of=("self",)))  # feedback locks its prompt too
+    others = Feedback.objects.filter(prompt__in=made.prompts).exclude(pk__in=feedback.values("pk"))
+    shared = set(others.values_list("prompt", flat=True))
+    alone = [prompt for prompt in locked if prompt.pk not in shared]
+    gone = {prompt.pk for prompt in [*alone, *copies_of(alone, project)]}
+    rows = erase_prompts(prompts=gone, now=now) if gone else {}
+    kept = {"author": user, "erased_at": None}
+    labels = erase_labels(
+        demonstrations=ids_of(Demonstration.objects.filter(pk__in=made.demonstrations, **kept)),
+        rankings=ids_of(Ranking.objects.filter(pk__in=made.rankings, **kept)),
+        judgments=ids_of(Judgment.objects.filter(pk__in=made.judgments, **kept)),
+        now=now,
+    )
+    erase_work(Task.objects.filter(pk__in=made.tasks), now)
+    everything = {kind: sorted({*rows.get(kind, []), *labels.get(kind, [])}) for kind in {*rows, *labels}}
+    everything = {kind: ids for kind, ids in everything.items() if ids}
+    if everything:
+        mark_erased(rows=everything, now=now)
+    if not everything and not conversations:
+        return None
+    return Erasure.objects.create(
+        user=user, project=project, reason=reason, conversations=conversations, rows=everything, created_at=now
+    )
+
+
+def ids_of(rows: QuerySet[Demonstration] | QuerySet[Ranking] | QuerySet[Judgment]) -> list[int]:
+    return list(rows.values_list("pk", flat=True))
+
+
+def copies_of(prompts: Iterable[Prompt], project: Project) -> list[Prompt]:
+    """The same conversations under the project's system prompt, as an export writes them, where that was read in."""
+    if not project.system_prompt.strip():
+        return []
+    system = {"role": "system", "content": project.system_prompt}
+    oldest = {digest_of([system, *prompt.messages]): prompt.pk for prompt in prompts}
+    found = Prompt.objects.filter(project=project, digest__in=oldest, erased_at=None)
+    return [copy for copy in found if copy.pk > oldest[copy.digest]]
+
+
+def rows_of(erasures: Iterable[Erasure]) -> Rows:
+    """All the rows of several erasures."""
+    rows: dict[str, set[int]] = defaultdict(set)
+    for erasure in erasures:
+        for kind, ids in erasure.rows.items():
+            rows[kind].update(ids)
+    return {kind: sorted(ids) for kind, ids in rows.items()}
