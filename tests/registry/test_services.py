@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import httpx
 import pytest
+from django.apps import apps
 from django.conf import LazySettings
 
 from tests import factories
@@ -15,7 +17,7 @@ from webapp.errors import BadInput, Conflict, Unavailable
 from webapp.registry.artefacts import local_folder
 from webapp.registry.model_server import ModelServer
 from webapp.registry.models import Deployment, ModelVersion
-from webapp.registry.selectors import choose_model, live_deployment
+from webapp.registry.selectors import choose_model, live_deployment, previous_deployment
 from webapp.registry.services import (
     archive_model,
     deploy,
@@ -174,6 +176,53 @@ def test_a_canary_is_promoted_and_taken_back(project: Project, store: Path, serv
     assert canary.state == State.ROLLED_BACK
     returned = roll_back(deployment=promoted, by=project.created_by, server=serving.client)
     assert returned.model == one, "a canary that was never live does not return"
+
+
+def test_rolling_back_twice_goes_back_twice(project: Project, store: Path, serving: Serving):
+    live = [put_live(project, model_of(project, store, name), serving) for name in ("one", "two", "three")][-1]
+    for name in ("two", "one"):
+        live = roll_back(deployment=live, by=project.created_by, server=serving.client)
+        assert (live.model.name, live.state) == (name, State.LIVE)
+    with pytest.raises(Conflict, match="No model was live before"):
+        roll_back(deployment=live, by=project.created_by, server=serving.client)
+
+
+def test_rolling_back_passes_over_a_model_that_was_archived_since(project: Project, store: Path, serving: Serving):
+    one, two, three = (model_of(project, store, name) for name in ("one", "two", "three"))
+    live = [put_live(project, model, serving) for model in (one, two, three)][-1]
+    archive_model(model=two, by=project.created_by)
+    assert roll_back(deployment=live, by=project.created_by, server=serving.client).model == one
+
+
+def test_a_canary_that_became_live_goes_back_to_what_it_replaced(project: Project, store: Path, serving: Serving):
+    one, two, three = (model_of(project, store, name) for name in ("one", "two", "three"))
+    put_live(project, one, serving)
+    put_live(project, two, serving)
+    put_live(project, three, serving, share=0.1)
+    live = put_live(project, three, serving)
+    for model in (two, one):
+        live = roll_back(deployment=live, by=project.created_by, server=serving.client)
+        assert live.model == model
+
+
+def test_another_share_for_a_canary_is_no_roll_back(project: Project, store: Path, serving: Serving):
+    put_live(project, model_of(project, store, "one"), serving)
+    two = model_of(project, store, "two")
+    canary = put_live(project, two, serving, share=0.1)
+    changed = put_live(project, two, serving, share=0.25)
+    assert (changed.pk, changed.state, changed.share) == (canary.pk, State.CANARY, 0.25)
+    assert "Share changed from 10% to 25% by" in changed.why
+    assert not Deployment.objects.filter(state=State.ROLLED_BACK).exists()
+
+
+def test_deployments_of_an_earlier_version_learn_what_they_replaced(project: Project, store: Path, serving: Serving):
+    live = [put_live(project, model_of(project, store, name), serving) for name in ("one", "two", "three")][-1]
+    Deployment.objects.update(replaced=None)
+    migration = import_module("webapp.registry.migrations.0004_name_replaced_deployments")
+    migration.name_what_was_replaced(apps, None)
+    live.refresh_from_db()
+    assert previous_deployment(live).model.name == "two"
+    assert previous_deployment(previous_deployment(live)).model.name == "one"
 
 
 def test_one_click_brings_the_previous_model_back_even_when_the_server_is_down(

@@ -202,7 +202,13 @@ class NewRun(serializers.Serializer[Any]):
 
 
 class NewDeployment(serializers.Serializer[Any]):
-    share = serializers.FloatField(default=1.0, min_value=0.01, max_value=1)
+    share = serializers.FloatField(
+        default=None,
+        allow_null=True,
+        min_value=0.01,
+        max_value=1,
+        help_text="Of new conversations. Left out: 0.1 beside a live model, as on the page; 1 where nothing is live.",
+    )
     why = serializers.CharField(default="", allow_blank=True, max_length=2000)
 
 

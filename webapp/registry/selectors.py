@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from django.db.models import QuerySet
 
 from webapp.accounts.models import Project
 from webapp.registry.models import Deployment, ModelVersion
+
+CANARY_SHARE: Final = 0.1
 
 
 def models_of(project: Project, *, kind: str = "") -> QuerySet[ModelVersion]:
@@ -43,6 +46,12 @@ def previous_deployment(deployment: Deployment) -> Deployment | None:
         seen.add(earlier.pk)
         earlier = earlier.replaced
     return None
+
+
+def default_share(project: Project) -> float:
+    """The share of new conversations that a deployment gets unless its maker says otherwise: all where nothing is live,
+    a tenth beside a live model."""
+    return CANARY_SHARE if live_deployment(project) else 1.0
 
 
 def last_live_deployment(project: Project) -> Deployment | None:

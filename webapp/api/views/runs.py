@@ -26,7 +26,7 @@ from webapp.api.serializers import (
 from webapp.errors import BadInput
 from webapp.registry import services as registry_services
 from webapp.registry.models import Deployment, ModelVersion
-from webapp.registry.selectors import models_of
+from webapp.registry.selectors import default_share, models_of
 from webapp.runs import selectors as run_selectors
 from webapp.runs import services as run_services
 from webapp.runs.models import Run, Snapshot
@@ -168,6 +168,7 @@ class DeployModel(Endpoint):
         """Make it answer a share of the project's chats."""
         model = self.fetch(ModelVersion.objects.select_related("project"), pk)
         asked = self.body(NewDeployment)
+        asked["share"] = asked["share"] or default_share(model.project)
         found = registry_services.deploy(project=model.project, model=model, by=self.person, **asked)
         return Response(DeploymentSerializer(found).data, status=201)
 

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 from webapp.accounts.access import declares
 from webapp.registry.forms import DeployForm
 from webapp.registry.models import Deployment
-from webapp.registry.selectors import live_deployment, previous_deployment
+from webapp.registry.selectors import default_share, live_deployment, previous_deployment
 from webapp.registry.views import model_for
 from webapp.runs.drawing import draw
 from webapp.runs.lineage import lineage
@@ -35,7 +35,7 @@ def model_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "current": current,
         "live": live,
         "previous": previous_deployment(current) if current else None,
-        "form": DeployForm(initial={"share": 100 if live is None else 10}, label_suffix=""),
+        "form": DeployForm(initial={"share": round(100 * default_share(model.project))}, label_suffix=""),
         "used_by": Run.objects.filter(base=model).order_by("-id")[:10],
     }
     return render(request, "registry/model.html", context)

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("runs", "0002_more_stages"),
+        ("runs", "0004_addresses_from_the_data_folder"),
     ]
 
     operations = [
