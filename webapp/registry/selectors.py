@@ -38,13 +38,12 @@ def deployments_of(project: Project) -> QuerySet[Deployment]:
 
 def previous_deployment(deployment: Deployment) -> Deployment | None:
     """What was live before this one and can be again, so that rolling back twice goes back twice."""
-    seen = {deployment.pk}
-    earlier = deployment.replaced
-    while earlier is not None and earlier.pk not in seen:
+    earlier_id = deployment.replaced_id
+    while earlier_id is not None:
+        earlier = Deployment.objects.select_related("model__project").get(pk=earlier_id)
         if earlier.model_id != deployment.model_id and earlier.model.archived_at is None:
             return earlier
-        seen.add(earlier.pk)
-        earlier = earlier.replaced
+        earlier_id = earlier.replaced_id
     return None
 
 
