@@ -4,9 +4,11 @@ import os
 
 from celery import Celery, signals
 
+from webapp.home_folder import keep_private
 from webapp.supervisor.ready import announce_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
+keep_private()
 app = Celery("tutelage")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

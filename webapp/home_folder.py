@@ -14,6 +14,11 @@ def home() -> Path:
     return Path(os.environ.get("TUTELAGE_HOME") or ROOT / "var").resolve()
 
 
+def keep_private() -> None:
+    """From here on this process and those that it starts make files that only their owner reads."""
+    os.umask(0o077)
+
+
 def endpoints_file() -> Path:
     """Where the supervisor writes the addresses of the servers it runs, while it runs them."""
     return home() / "run" / "endpoints.json"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,19 @@ from webapp.supervisor.folder import prepare_home
 PATIENCE = 20.0
 
 
+@pytest.fixture(autouse=True)
+def same_umask_after() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("DATABASE_URL", "REDIS_URL", "MODEL_SERVER_URL", "SITE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "home"))
-    prepare_home(passable=True)
+    prepare_home()
     return tmp_path / "home"
 
 

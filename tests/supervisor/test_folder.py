@@ -76,11 +76,11 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(CannotStart, match="file/home cannot be used: Not a directory"):
-        prepare_home(passable=False)
+        prepare_home()
 
 
 def test_others_cannot_enter_a_home_that_nobody_else_needs(home: Path):
-    prepare_home(passable=False)
+    prepare_home()
     assert home.stat().st_mode & 0o077 == 0
 
 

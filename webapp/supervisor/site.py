@@ -41,7 +41,7 @@ class Options:
 
 def run(options: Options, say: Callable[[str], None]) -> None:
     """Start everything and keep it running until somebody asks for the end. Raises CannotStart."""
-    prepare_home(passable=bool(postgres.system_user()))
+    prepare_home()
     with ExitStack() as stack:
         stack.enter_context(hold_lock())
         if left := end_leftovers():
