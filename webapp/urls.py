@@ -5,9 +5,9 @@ from __future__ import annotations
 from django.urls import include, path
 
 urlpatterns = [
+    path("", include("webapp.accounts.urls")),  # before allauth: a page of an account may take the place of its own
     path("accounts/", include("allauth.urls")),
     path("", include("webapp.home.urls")),
-    path("", include("webapp.accounts.urls")),
     path("", include("annotations.urls")),
     path("", include("webapp.registry.urls")),
     path("", include("webapp.runs.urls")),

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest
 
 from webapp.accounts.access import ROLES, role_of
 from webapp.accounts.adapter import pending_invitation
 from webapp.accounts.models import Project, User
 from webapp.accounts.selectors import has_superuser, projects_of
+
+
+def installation(_: HttpRequest) -> dict[str, Any]:
+    """`sends_mail`: whether this installation can send e-mail."""
+    return {"sends_mail": settings.SENDS_MAIL}
 
 
 def current_project(request: HttpRequest) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from allauth.account.views import EmailView
 from allauth.mfa.utils import is_mfa_enabled
 from django.contrib import messages
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST
@@ -12,6 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from webapp.accounts import selectors, services
 from webapp.accounts.access import signed_in
 from webapp.accounts.forms import NameForm, TokenForm
+from webapp.accounts.models import User
 from webapp.accounts.requests import Request
 
 
@@ -57,3 +62,14 @@ def token_revoke(request: Request, digest: str) -> HttpResponse:
     services.revoke_api_token(user=request.user, digest=digest)
     messages.success(request, "The token does not work any more.")
     return redirect("profile")
+
+
+class EmailAddresses(EmailView):
+    """allauth's page of a person's addresses; an address with which somebody else signs in cannot become one's own."""
+
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        chosen = request.POST.get("email", "").strip()
+        if User.objects.filter(email__iexact=chosen).exclude(pk=request.user.pk).exists():
+            messages.error(request, f"{chosen} belongs to another account. Choose an address that only you use.")
+            return redirect("account_email")
+        return super().post(request, *args, **kwargs)

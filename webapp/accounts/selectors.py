@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from knox.models import AuthToken
 
 from webapp.accounts.access import may
 from webapp.accounts.models import Consent, Guidelines, Invitation, Membership, Project, Role, User
 from webapp.errors import NotFound
+
+MAX_PEOPLE: Final = 200  # on a page
 
 
 def projects_of(user: User) -> QuerySet[Project]:
@@ -28,6 +31,12 @@ def archived_projects_of(user: User) -> QuerySet[Project]:
 def has_superuser() -> bool:
     """False in an installation that nobody runs yet: the next to sign up will."""
     return User.objects.filter(is_superuser=True).exists()
+
+
+def people(text: str = "") -> QuerySet[User]:
+    """Everyone with an account whose name or address contains the text."""
+    found = User.objects.filter(Q(name__icontains=text) | Q(email__icontains=text)) if text else User.objects.all()
+    return found.prefetch_related("memberships__project").order_by("name", "email")
 
 
 def current_guidelines(project: Project) -> Guidelines | None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, path
 
-from webapp.accounts import members, profile, views
+from webapp.accounts import members, people, profile, views
 
 urlpatterns: list[URLPattern] = [
     path("projects/", views.project_list, name="project_list"),
@@ -26,6 +26,9 @@ urlpatterns: list[URLPattern] = [
     ),
     path("invitations/<str:secret>/", members.invitation, name="invitation"),
     path("invitations/<str:secret>/accept/", members.invitation_accept, name="invitation_accept"),
+    path("accounts/email/", profile.EmailAddresses.as_view(), name="account_email"),
+    path("people/", people.people, name="people"),
+    path("people/<int:user_id>/password/", people.person_password_link, name="person_password_link"),
     path("profile/", profile.profile, name="profile"),
     path("profile/tokens/", profile.token_new, name="token_new"),
     path("profile/tokens/<str:digest>/revoke/", profile.token_revoke, name="token_revoke"),
