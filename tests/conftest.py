@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from tests import factories
@@ -55,3 +58,19 @@ def tess(project: Project) -> User:
 def stranger(db: None) -> User:
     """Has an account and belongs to no project."""
     return factories.person("Stranger")
+
+
+@pytest.fixture
+def rows(project: Project, ann: User, ben: User, tess: User) -> dict[str, tuple[Any, str]]:
+    """What stands behind each parameter of an address; see `rows_behind`."""
+    from tests.addresses import rows_behind
+
+    return rows_behind(project, ann, ben, tess)
+
+
+@pytest.fixture
+def names_read(monkeypatch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
+    """The names that views have looked up in an address or a form since it was called last."""
+    from tests.hostile import note_names
+
+    return note_names(monkeypatch)

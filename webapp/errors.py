@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.multipartparser import MultiPartParserError
+from django.http.request import UnreadablePostError
 from django.shortcuts import render
+from django.views import defaults
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,11 @@ class Conflict(TutelageError):
     code = "conflict"
 
 
+class TooLarge(TutelageError):
+    status = 413
+    code = "too_large"
+
+
 class TooMany(TutelageError):
     status = 429
     code = "too_many"
@@ -58,19 +68,92 @@ class Unavailable(TutelageError):
     code = "unavailable"
 
 
+# ------------------------------------------------------------------------------------------- errors of bad requests
+
+NOT_STORABLE: Final = (
+    "This request holds something that cannot be stored: a NUL, half a character or too large a number."
+)
+
+
+def as_error(exception: BaseException) -> TutelageError | None:
+    """The error of the family that an exception stands for; None for one that is our own fault.
+
+    These are what hostile or broken input raises far below the view that took it. The log keeps where.
+    """
+    if isinstance(exception, TutelageError):
+        return exception
+    if isinstance(exception, RequestDataTooBig):
+        return TooLarge("The request is too large. Send less at once.")
+    if isinstance(exception, TooManyFieldsSent | TooManyFilesSent):
+        return BadInput("The request has too many fields.")
+    if isinstance(exception, MultiPartParserError | UnreadablePostError):
+        return BadInput("The request did not arrive whole. Send it again.")
+    if isinstance(exception, RecursionError):
+        return BadInput("The request is nested too deep to be read.")
+    if isinstance(exception, DataError | UnicodeEncodeError) or is_too_many_digits(exception):
+        return BadInput(NOT_STORABLE)
+    return None
+
+
+def is_too_many_digits(exception: BaseException) -> bool:
+    """Whether Python refused to read an integer of more than 4,300 digits."""
+    return isinstance(exception, ValueError) and "integer string conversion" in str(exception)
+
+
+# ---------------------------------------------------------------------------------------------------------- answers
+
+
 def wants_json(request: HttpRequest) -> bool:
-    return request.path.startswith(("/api/", "/v1/")) or request.headers.get("Accept", "").startswith(
-        "application/json"
-    )
+    return is_api(request) or request.headers.get("Accept", "").startswith("application/json")
 
 
-def answer(request: HttpRequest, error: TutelageError, template: str = "errors/page.html") -> HttpResponse:
+def is_api(request: HttpRequest) -> bool:
+    return request.path.startswith(("/api/", "/v1/"))
+
+
+def json_error(request: HttpRequest, *, status: int, code: str, message: str) -> JsonResponse:
+    """The API's body of an error; OpenAI's under /v1/."""
+    if request.path.startswith("/v1/"):
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    else:
+        body = {"code": code, "message": message}
+    return JsonResponse(body, status=status)
+
+
+def error_response(request: HttpRequest, error: TutelageError, template: str = "errors/page.html") -> HttpResponse:
     """The error as JSON, as an htmx message or as a page."""
     if wants_json(request):
-        return JsonResponse({"code": error.error_code, "message": error.message}, status=error.status)
+        return json_error(request, status=error.status, code=error.error_code, message=error.message)
     if getattr(request, "htmx", False):
         template = "errors/fragment.html"
     return render(request, template, {"error": error}, status=error.status)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if wants_json(request):
+        return json_error(request, status=400, code="bad_input", message="This request cannot be understood.")
+    return defaults.bad_request(request, exception)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if wants_json(request):
+        return json_error(request, status=403, code="not_allowed", message="You may not do this.")
+    return defaults.permission_denied(request, exception)
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if wants_json(request):
+        message = "There is no such thing, or it is not yours to see."
+        return json_error(request, status=404, code="not_found", message=message)
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if wants_json(request):
+        message = "Something broke here. The details are in the log of the site."
+        return json_error(request, status=500, code="server_error", message=message)
+    return defaults.server_error(request)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
@@ -80,11 +163,11 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
         "You have signed in or out since it was opened, or the browser keeps no cookies. Go back, reload the page and "
         "send it again; what you typed is still there."
     )
-    return answer(request, NotAllowed(message, code="csrf_failed"), "403_csrf.html")
+    return error_response(request, NotAllowed(message, code="csrf_failed"), "403_csrf.html")
 
 
 class ErrorMiddleware:
-    """Turns a TutelageError into a page, an htmx message or JSON."""
+    """Turns a TutelageError, and what stands for one, into a page, an htmx message or JSON."""
 
     sync_capable = True
     async_capable = True
@@ -100,7 +183,14 @@ class ErrorMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if not isinstance(exception, TutelageError):
+        error = as_error(exception)
+        if error is None:
             return None
-        log.info("%s %s: %s %s", request.method, request.path, exception.error_code, exception.data)
-        return answer(request, exception)
+        log_error(request, exception, error)
+        return error_response(request, error)
+
+
+def log_error(request: HttpRequest, exception: BaseException, error: TutelageError) -> None:
+    """With its trace where it is not a refusal of ours: it may be a fault of ours after all."""
+    trace = None if exception is error else exception
+    log.info("%s %s: %s %s", request.method, request.path, error.error_code, error.data, exc_info=trace)

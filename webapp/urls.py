@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+handler400 = "webapp.errors.bad_request"
+handler403 = "webapp.errors.permission_denied"
+handler404 = "webapp.errors.page_not_found"
+handler500 = "webapp.errors.server_error"
 urlpatterns = [
     path("", include("webapp.accounts.urls")),  # before allauth: a page of an account may take the place of its own
     path("accounts/", include("allauth.urls")),

@@ -64,7 +64,13 @@ def test_lists_are_narrowed_by_their_filters(mos, project):
 
 def test_a_filter_that_is_nonsense_counts_as_none(mos, project):
     factories.prompt(project, "Why is the sky blue?")
-    assert "sky" in page(mos, "data_prompts", "kite", split="sideways", before="x")
+    assert "sky" in page(mos, "data_prompts", "kite", split="sideways")
+
+
+def test_a_page_that_is_nonsense_is_refused_by_name(mos, project):
+    response = mos.get("/projects/kite/data/prompts/", {"before": "x"})
+    assert response.status_code == 400
+    assert "before: give a whole number" in response.content.decode()
 
 
 def test_labels_stand_with_their_author(mos, project, ann):

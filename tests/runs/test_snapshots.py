@@ -87,7 +87,7 @@ def test_nothing_to_freeze_is_said_with_what_to_do(project: Project):
 def test_an_unknown_kind_or_filter_is_named(project: Project):
     with pytest.raises(BadInput, match="no kind of snapshot"):
         freeze(project, "dreams")
-    with pytest.raises(BadInput, match="colour: not a known filter"):
+    with pytest.raises(BadInput, match="filters: colour: "):
         freeze(project, "prompts", filters={"colour": "red"})
 
 
@@ -114,3 +114,23 @@ def test_text_of_chosen_corpora_is_frozen(project: Project):
     assert chosen.counts["train"] == 3
     assert all(row["source"] == two.name for row in rows(chosen, "train"))
     assert one.name not in {row["source"] for row in rows(chosen, "train")}
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"limit": "a"}, {"limit": [1]}, {"limit": -1}, {"limit": 2**70}, {"limit": True}, {"limit": 1.5},
+        {"heldout_limit": "z"}, {"ids": [[1]]}, {"ids": 5}, {"ids": ["x"]}, {"ids": [2**70]}, {"ids": {"1": 1}},
+        {"corpora": ["x"]}, {"split": "both"}, {"split": ["train"]},
+    ],
+)  # fmt: skip
+def test_a_filter_of_the_wrong_kind_is_refused_by_name(project: Project, labelled: list[Demonstration], filters):
+    for kind in ("demonstrations", "documents"):
+        with pytest.raises(BadInput, match=f"^filters: {next(iter(filters))}"):
+            freeze(project, kind, filters=filters)
+
+
+def test_a_corpus_of_another_project_is_refused(project: Project):
+    other = factories.corpus(factories.project(name="Crane"))
+    with pytest.raises(BadInput, match=f"corpora: there is no {other.pk} in this project"):
+        freeze(project, "documents", filters={"corpora": [other.pk]})

@@ -7,6 +7,7 @@ from django.http import HttpRequest
 
 from webapp.accounts.models import Project, Role, User
 
+MAX_GUIDELINES = 100_000  # characters
 ROLE_HELP = {
     Role.OWNER: "everything, archive the project and make owners too",
     Role.MANAGER: "settings, members, data, runs, models and deployments",
@@ -85,7 +86,7 @@ class SettingsForm(forms.ModelForm):
 class GuidelinesForm(forms.Form):
     text = forms.CharField(
         label="Guidelines",
-        max_length=100_000,
+        max_length=MAX_GUIDELINES,
         help_text="Markdown. Saving makes a new version; each label names the version it was made under.",
         widget=forms.Textarea(attrs={"rows": 20}),
     )

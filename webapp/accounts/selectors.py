@@ -43,10 +43,10 @@ def current_guidelines(project: Project) -> Guidelines | None:
     return project.guidelines.order_by("-version").first()
 
 
-def guidelines_version(*, project: Project, version: str) -> Guidelines:
-    """The version of that number, the newest where it is empty."""
+def guidelines_version(*, project: Project, version: int | None) -> Guidelines:
+    """The version of that number, the newest where it is none."""
     chosen = project.guidelines.select_related("created_by")
-    found = chosen.filter(version=int(version)).first() if version.isdigit() else chosen.first()
+    found = chosen.first() if version is None else chosen.filter(version=version).first()
     if found is None:
         raise NotFound(f"{project.name} has no such version of its guidelines.")
     return found

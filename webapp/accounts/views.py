@@ -9,10 +9,11 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from webapp.accounts import selectors, services
 from webapp.accounts.access import requires, signed_in, superuser
-from webapp.accounts.forms import GuidelinesForm, ProjectForm, SettingsForm
+from webapp.accounts.forms import MAX_GUIDELINES, GuidelinesForm, ProjectForm, SettingsForm
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.links import address_of
+from webapp.params import read_int, read_text
 
 
 @signed_in
@@ -81,7 +82,7 @@ def project_restore(request: Request, project: Project) -> HttpResponse:
 @requires("project.view")
 @require_GET
 def guidelines(request: Request, project: Project) -> HttpResponse:
-    shown = selectors.guidelines_version(project=project, version=request.GET.get("version", ""))
+    shown = selectors.guidelines_version(project=project, version=read_int(request.GET, "version"))
     versions = list(project.guidelines.select_related("created_by"))
     context = {"project": project, "shown": shown, "versions": versions, "tab": "guidelines"}
     return render(request, "accounts/guidelines.html", context)
@@ -104,5 +105,5 @@ def guidelines_edit(request: Request, project: Project) -> HttpResponse:
 @requires("project.manage")
 @require_POST
 def guidelines_preview(request: Request, project: Project) -> HttpResponse:
-    context = {"project": project, "text": request.POST.get("text", "")[:100_000]}
+    context = {"project": project, "text": read_text(request.POST, "text", longest=MAX_GUIDELINES)}
     return render(request, "accounts/guidelines_preview.html", context)

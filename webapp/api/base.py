@@ -25,6 +25,7 @@ from webapp.accounts.access import ROLES, allow, declare, project_for
 from webapp.accounts.models import Project, User
 from webapp.data.selectors import page
 from webapp.errors import NotFound
+from webapp.params import read_int
 
 BEFORE = OpenApiParameter("before", OpenApiTypes.INT, description="`older` of the page before: ids below it")
 
@@ -65,7 +66,7 @@ class Endpoint(APIView):
 
     def page(self, rows: QuerySet[Any], serializer: type[BaseSerializer[Any]]) -> Response:
         """{"results": […], "older": id or null}: newest first, fifty a page."""
-        found = page(rows, self.request.query_params.get("before"))
+        found = page(rows, read_int(self.request.query_params, "before"))
         return Response({"results": serializer(found.rows, many=True).data, "older": found.older})
 
 

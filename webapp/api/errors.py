@@ -7,17 +7,24 @@ from typing import Any
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404
 from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import exception_handler, set_rollback
 
-from webapp.errors import TutelageError
+from webapp.errors import as_error, log_error
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """Django REST framework's exception handler."""
-    if isinstance(error, TutelageError):
+    """Django REST framework's exception handler. Errors are JSON, also where the address gives something else."""
+    request = context["request"]
+    request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
+    if ours := as_error(error):
         set_rollback()
-        return Response({"code": error.error_code, "message": error.message}, status=error.status)
+        log_error(request, error, ours)
+        body: dict[str, Any] = {"code": ours.error_code, "message": ours.message}
+        if field := ours.data.get("field"):
+            body["fields"] = {field: [ours.message]}
+        return Response(body, status=ours.status)
     if isinstance(error, ValidationError):
         error = exceptions.ValidationError(error.message_dict if hasattr(error, "error_dict") else error.messages)
     response = exception_handler(error, context)

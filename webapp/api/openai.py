@@ -17,12 +17,12 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
-from knox.auth import TokenAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
 from webapp.accounts.access import allow, declare, may
 from webapp.accounts.models import Project, User
 from webapp.accounts.selectors import projects_of
+from webapp.accounts.tokens import ApiTokenAuthentication
 from webapp.chat.gateway import complete_chat, stream_chat
 from webapp.errors import BadInput, NotFound, TutelageError
 from webapp.registry.models import Deployment, ModelVersion
@@ -47,7 +47,7 @@ def failure(message: str, status: int, code: str) -> JsonResponse:
 def person_of(request: HttpRequest) -> User | None:
     """Whose token the request carries."""
     try:
-        found = TokenAuthentication().authenticate(request)
+        found = ApiTokenAuthentication().authenticate(request)
     except AuthenticationFailed:
         return None
     return found[0] if found else None

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from rest_framework import serializers
 
-from annotations.models import Demonstration, Prompt, Ranking, Response, Review, Task
+from annotations.models import Demonstration, Flag, Prompt, Ranking, Response, Review, Task
 from training.contract import STAGES
 from webapp.accounts.models import Project
+from webapp.params import MAX_BIGINT, parse_int
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.runs.models import Run, RunEvent, Snapshot
+from webapp.runs.services.snapshots import MAX_CORPORA, MAX_IDS
+
+MAX_TEXT: Final = 100_000  # characters
+MAX_TURNS: Final = 1000
+MAX_PROMPTS: Final = 10_000
+MAX_RESPONSES: Final = 100
+MAX_ACTIVE_SECONDS: Final = 86_400
 
 # ------------------------------------------------------------------------------------------------------------- giving
 
@@ -128,22 +136,46 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
 # ------------------------------------------------------------------------------------------------------------- taking
 
 
+class Id(serializers.IntegerField):
+    """The key of a row."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(min_value=1, max_value=MAX_BIGINT, **options)
+
+
+class ByResponse(serializers.DictField):
+    """A value for each response, by its id."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        values: dict[str, Any] = super().to_internal_value(data)
+        ids = {key: parse_int(key, low=1) for key in values}
+        if wrong := [key for key, pk in ids.items() if pk is None]:
+            raise serializers.ValidationError(f"The keys are ids of responses, and {wrong[0][:20]!r} is none.")
+        return {pk: values[key] for key, pk in ids.items() if pk is not None}
+
+
 class TurnSerializer(serializers.Serializer[Any]):
     role = serializers.ChoiceField(choices=["system", "user", "assistant"])
-    content = serializers.CharField(trim_whitespace=False)
+    content = serializers.CharField(trim_whitespace=False, max_length=MAX_TEXT)
 
 
 class NewPrompts(serializers.Serializer[Any]):
     """Conversations that end with the user's turn. `open_tasks` asks annotators to reply to them; `restore` brings back
     those that were withdrawn."""
 
-    conversations = serializers.ListField(child=TurnSerializer(many=True), min_length=1, max_length=10_000)
+    conversations = serializers.ListField(
+        child=serializers.ListField(child=TurnSerializer(), min_length=1, max_length=MAX_TURNS),
+        min_length=1,
+        max_length=MAX_PROMPTS,
+    )
     open_tasks = serializers.BooleanField(default=False)
     restore = serializers.BooleanField(default=False)
 
 
 class NextTask(serializers.Serializer[Any]):
-    kinds = serializers.ListField(child=serializers.ChoiceField(choices=Task.Kind.choices), required=False)
+    kinds = serializers.ListField(
+        child=serializers.ChoiceField(choices=Task.Kind.choices), required=False, max_length=len(Task.Kind)
+    )
 
 
 class SkipTask(serializers.Serializer[Any]):
@@ -154,35 +186,53 @@ class Submission(serializers.Serializer[Any]):
     """`token` is made by the caller: the same submission sent twice counts once."""
 
     token = serializers.UUIDField()
-    active_seconds = serializers.FloatField(default=0.0, min_value=0)
+    active_seconds = serializers.FloatField(default=0.0, min_value=0, max_value=MAX_ACTIVE_SECONDS)
 
 
 class NewDemonstration(Submission):
-    text = serializers.CharField(trim_whitespace=False, max_length=100_000)
+    text = serializers.CharField(trim_whitespace=False, max_length=MAX_TEXT)
 
 
 class NewRanking(Submission):
     """`groups`: response ids, best group first; replies in one group are tied."""
 
     groups = serializers.ListField(
-        child=serializers.ListField(child=serializers.IntegerField(), min_length=1), min_length=1
+        child=serializers.ListField(child=Id(), min_length=1, max_length=MAX_RESPONSES),
+        min_length=1,
+        max_length=MAX_RESPONSES,
     )
     strength = serializers.FloatField(required=False, allow_null=True, default=None, min_value=0, max_value=3)
-    ratings = serializers.DictField(child=serializers.IntegerField(min_value=1, max_value=7), default=dict)
-    flags = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), default=dict)
+    ratings = ByResponse(child=serializers.IntegerField(min_value=1, max_value=7), default=dict)
+    flags = ByResponse(child=serializers.ListField(child=serializers.ChoiceField(choices=Flag.choices)), default=dict)
     reason = serializers.CharField(allow_blank=True, default="", max_length=10_000)
 
 
 class NewReview(Submission):
     verdict = serializers.ChoiceField(choices=Review.Verdict.choices)
-    text = serializers.CharField(allow_blank=True, default="", trim_whitespace=False, max_length=100_000)
+    text = serializers.CharField(allow_blank=True, default="", trim_whitespace=False, max_length=MAX_TEXT)
     comment = serializers.CharField(allow_blank=True, default="", max_length=10_000)
+
+
+class SnapshotFilters(serializers.Serializer[Any]):
+    """Which rows: `limit` and `heldout_limit` are the most of each split, `corpora` are for documents only."""
+
+    split = serializers.ChoiceField(choices=["train", "heldout"], required=False)
+    limit = serializers.IntegerField(min_value=0, max_value=MAX_BIGINT, required=False, allow_null=True)
+    heldout_limit = serializers.IntegerField(min_value=0, max_value=MAX_BIGINT, required=False, allow_null=True)
+    ids = serializers.ListField(child=Id(), required=False, max_length=MAX_IDS)
+    corpora = serializers.ListField(child=Id(), required=False, max_length=MAX_CORPORA)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := sorted(data.keys() - self.fields.keys())):
+            known = ", ".join(self.fields)
+            raise serializers.ValidationError({unknown[0][:100]: f"There is no such filter. There are {known}."})
+        return super().to_internal_value(data)
 
 
 class NewSnapshot(serializers.Serializer[Any]):
     kind = serializers.ChoiceField(choices=Snapshot.Kind.choices)
     name = serializers.CharField(default="", allow_blank=True, max_length=100)
-    filters = serializers.DictField(default=dict)
+    filters = SnapshotFilters(default=dict)
 
 
 class NewRun(serializers.Serializer[Any]):
@@ -191,13 +241,13 @@ class NewRun(serializers.Serializer[Any]):
     stage = serializers.ChoiceField(choices=[stage for stage in STAGES if stage != "serve"])
     name = serializers.CharField(default="", allow_blank=True, max_length=100)
     config = serializers.DictField(default=dict)
-    snapshots = serializers.ListField(child=serializers.IntegerField(), default=list)
-    base = serializers.IntegerField(required=False, allow_null=True, default=None)
+    snapshots = serializers.ListField(child=Id(), default=list, max_length=20)
+    base = Id(required=False, allow_null=True, default=None)
     base_name = serializers.CharField(default="", allow_blank=True, max_length=300)
-    tokenizer = serializers.IntegerField(required=False, allow_null=True, default=None)
-    reward = serializers.IntegerField(required=False, allow_null=True, default=None)
-    baseline = serializers.IntegerField(required=False, allow_null=True, default=None)
-    corpus_run = serializers.IntegerField(required=False, allow_null=True, default=None)
+    tokenizer = Id(required=False, allow_null=True, default=None)
+    reward = Id(required=False, allow_null=True, default=None)
+    baseline = Id(required=False, allow_null=True, default=None)
+    corpus_run = Id(required=False, allow_null=True, default=None)
     rank_replies = serializers.BooleanField(default=False)
 
 

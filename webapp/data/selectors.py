@@ -11,6 +11,7 @@ from django.db.models import Count, Model, Q, QuerySet
 from annotations import selectors as labels
 from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, Response, Task
 from webapp.accounts.models import Project, User
+from webapp.params import read_choice, read_int, read_text
 from webapp.runs.models import Corpus, Document, Snapshot
 
 PAGE = 50
@@ -34,10 +35,10 @@ class Page:
     older: int | None
 
 
-def page(rows: QuerySet[Any], before: str | None, size: int = PAGE) -> Page:
+def page(rows: QuerySet[Any], before: int | None, size: int = PAGE) -> Page:
     """The newest `size` rows whose id is below `before`."""
-    if before and before.isdecimal():
-        rows = rows.filter(pk__lt=int(before))
+    if before is not None:
+        rows = rows.filter(pk__lt=before)
     found: list[Model] = list(rows.order_by("-pk")[: size + 1])
     return Page(found[:size], found[size - 1].pk if len(found) > size else None)
 
@@ -46,22 +47,22 @@ def prompts(project: Project, filters: Mapping[str, str]) -> QuerySet[Prompt]:
     rows = Prompt.objects.filter(project=project).annotate(
         replies=Count("responses", distinct=True), wanted=Count("tasks", filter=Q(tasks__state="open"), distinct=True)
     )
-    if text := filters.get("q"):
+    if text := read_text(filters, "q"):
         rows = rows.filter(messages__icontains=text)
-    if split := filters.get("split"):
+    if split := read_choice(filters, "split", Prompt.Split.values):
         rows = rows.filter(split=split)
-    if source := filters.get("source"):
+    if source := read_choice(filters, "source", Prompt.Source.values):
         rows = rows.filter(source=source)
-    if state := filters.get("state"):
+    if state := read_choice(filters, "state", ["live", "withdrawn"]):
         rows = rows.filter(withdrawn_at__isnull=state == "live")
     return rows
 
 
 def demonstrations(project: Project, filters: Mapping[str, str]) -> QuerySet[Demonstration]:
     rows = Demonstration.objects.filter(prompt__project=project).select_related("prompt", "author", "response")
-    if text := filters.get("q"):
+    if text := read_text(filters, "q"):
         rows = rows.filter(Q(response__text__icontains=text) | Q(prompt__messages__icontains=text))
-    if state := filters.get("state"):
+    if state := read_choice(filters, "state", [*Demonstration.State.values, "retracted"]):
         rows = (
             rows.filter(retracted_at__isnull=False)
             if state == "retracted"
@@ -72,9 +73,9 @@ def demonstrations(project: Project, filters: Mapping[str, str]) -> QuerySet[Dem
 
 def rankings(project: Project, filters: Mapping[str, str]) -> QuerySet[Ranking]:
     rows = Ranking.objects.filter(prompt__project=project).select_related("prompt", "author")
-    if text := filters.get("q"):
+    if text := read_text(filters, "q"):
         rows = rows.filter(Q(prompt__messages__icontains=text) | Q(reason__icontains=text))
-    if state := filters.get("state"):
+    if state := read_choice(filters, "state", ["live", "retracted"]):
         rows = rows.filter(retracted_at__isnull=state != "retracted")
     return of_author(rows, filters)
 
@@ -111,16 +112,16 @@ def judgments(project: Project, filters: Mapping[str, str]) -> QuerySet[Judgment
 
 
 def of_author(rows: QuerySet[Any], filters: Mapping[str, str]) -> QuerySet[Any]:
-    author = filters.get("author", "")
-    return rows.filter(author_id=int(author)) if author.isdecimal() else rows
+    author = read_int(filters, "author")
+    return rows if author is None else rows.filter(author_id=author)
 
 
 def tasks(project: Project, filters: Mapping[str, str]) -> QuerySet[Task]:
     rows = Task.objects.filter(project=project).select_related("prompt")
-    for name in ("kind", "state"):
-        if value := filters.get(name):
+    for name, choices in (("kind", Task.Kind.values), ("state", Task.State.values)):
+        if value := read_choice(filters, name, choices):
             rows = rows.filter(**{name: value})
-    if text := filters.get("q"):
+    if text := read_text(filters, "q"):
         rows = rows.filter(prompt__messages__icontains=text)
     return rows
 
@@ -141,7 +142,8 @@ def corpora(project: Project) -> QuerySet[Corpus]:
 
 def documents(corpus: Corpus, filters: Mapping[str, str]) -> QuerySet[Document]:
     rows = Document.objects.filter(corpus=corpus)
-    return rows.filter(text__icontains=filters["q"]) if filters.get("q") else rows
+    text = read_text(filters, "q")
+    return rows.filter(text__icontains=text) if text else rows
 
 
 def counts(project: Project) -> dict[str, int]:

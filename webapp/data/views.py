@@ -22,6 +22,7 @@ from webapp.data import selectors, services
 from webapp.data.forms import FilterForm, ImportForm
 from webapp.data.models import Import
 from webapp.errors import NotFound
+from webapp.params import read_int
 from webapp.runs.models import Corpus
 
 PROMPT_FILTERS: dict[str, list[tuple[str, str]]] = {
@@ -53,7 +54,7 @@ def listing(request: Request, project: Project, tab: str, choices: dict[str, lis
     """One of the lists; the same template gives the page and, to htmx, its rows."""
     form = FilterForm(project, request.GET, choices=choices)
     rows = getattr(selectors, tab)(project, form.values())
-    found = selectors.page(rows, request.GET.get("before"))
+    found = selectors.page(rows, read_int(request.GET, "before"))
     if tab == "rankings":
         attach_replies(found.rows)
     query = request.GET.copy()
@@ -121,7 +122,7 @@ def task_list(request: Request, project: Project) -> HttpResponse:
 def corpus_detail(request: Request, project: Project, pk: int) -> HttpResponse:
     corpus = get_object_or_404(Corpus, project=project, pk=pk)
     form = FilterForm(project, request.GET, choices={})
-    found = selectors.page(selectors.documents(corpus, form.values()), request.GET.get("before"), size=20)
+    found = selectors.page(selectors.documents(corpus, form.values()), read_int(request.GET, "before"), size=20)
     context = {"project": project, "corpus": corpus, "form": form, "page": found, "total": corpus.documents.count()}
     return render(request, "data/corpus.html", context)
 

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_POST, require_safe
 from webapp.accounts.access import allow, declares, requires
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, NotFound
+from webapp.params import read_choice
 from webapp.registry import selectors, services
 from webapp.registry.forms import DeployForm, WhyForm
 from webapp.registry.models import Deployment, ModelVersion
@@ -46,7 +47,7 @@ def deployment_for(request: HttpRequest, pk: int, permission: str) -> Deployment
 @require_safe
 @requires("models.view")
 def model_list(request: HttpRequest, project: Project) -> HttpResponse:
-    kind = request.GET.get("kind", "")
+    kind = read_choice(request.GET, "kind", ModelVersion.Kind.values)
     models = selectors.models_of(project, kind=kind).select_related("created_by")
     context = {
         "project": project,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -91,10 +89,7 @@ class SubmitRanking(LeaseEndpoint):
     def post(self, request: Request, pk: int) -> Response:
         """Hand in a ranking."""
         lease = self.lease_of_kind(pk, Task.Kind.RANK)
-        asked: dict[str, Any] = self.body(NewRanking)
-        for name in ("ratings", "flags"):
-            asked[name] = {int(pk): value for pk, value in asked[name].items() if pk.isdecimal()}
-        label = label_services.submit_ranking(lease=lease, **asked)
+        label = label_services.submit_ranking(lease=lease, **self.body(NewRanking))
         return Response(RankingSerializer(label).data, status=201)
 
 

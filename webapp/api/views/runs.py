@@ -24,12 +24,14 @@ from webapp.api.serializers import (
     Why,
 )
 from webapp.errors import BadInput
+from webapp.params import read_choice, read_text
 from webapp.registry import services as registry_services
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import default_share, models_of
 from webapp.runs import selectors as run_selectors
 from webapp.runs import services as run_services
 from webapp.runs.models import Run, Snapshot
+from webapp.runs.stages import LAUNCHED
 
 
 class Snapshots(ProjectEndpoint):
@@ -53,8 +55,9 @@ class Runs(ProjectEndpoint):
     @paged(RunSerializer)
     def get(self, request: Request, slug: str) -> Response:
         """Runs, newest first. Filters: stage, state."""
-        asked = request.query_params
-        rows = run_selectors.runs_of(self.project, stage=asked.get("stage", ""), state=asked.get("state", ""))
+        stage = read_choice(request.query_params, "stage", LAUNCHED)
+        state = read_choice(request.query_params, "state", ["active", *Run.State.values])
+        rows = run_selectors.runs_of(self.project, stage=stage, state=state)
         return self.page(rows, RunSerializer)
 
     @extend_schema(request=NewRun, responses={201: RunSerializer})
@@ -75,7 +78,7 @@ def own(rows: Any, project: Project, pk: int | None, field: str) -> Model | None
         return None
     found: Model | None = rows.filter(project=project, pk=pk).first()
     if found is None:
-        raise BadInput(f"{field}: {pk} is not of this project.")
+        raise BadInput(f"{field}: there is no {pk} in this project.", field=field)
     return found
 
 
@@ -104,7 +107,7 @@ class RunMetrics(RunEndpoint):
     def get(self, request: Request, pk: int) -> Response:
         """{"values": [[step, value], …]} of one metric, or {"last": {name: value}}."""
         run = self.run_of(pk)
-        name = request.query_params.get("name")
+        name = read_text(request.query_params, "name")
         if name:
             return Response({"name": name, "values": run_selectors.metric_series(run, name)})
         return Response({"last": run_selectors.last_metrics(run)})
@@ -148,7 +151,8 @@ class Models(ProjectEndpoint):
     @paged(ModelSerializer)
     def get(self, request: Request, slug: str) -> Response:
         """Models, newest first. Filter: kind."""
-        return self.page(models_of(self.project, kind=request.query_params.get("kind", "")), ModelSerializer)
+        kind = read_choice(request.query_params, "kind", ModelVersion.Kind.values)
+        return self.page(models_of(self.project, kind=kind), ModelSerializer)
 
 
 class ModelDetail(Endpoint):

@@ -5,21 +5,26 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, Final, Literal, TextIO
 
 from django.conf import settings
 from django.db import transaction
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotations import export
-from training.contract import Row, TextRow
+from training.contract import Row, TextRow, describe
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, Conflict
+from webapp.params import MAX_BIGINT
 from webapp.registry.artefacts import digest_of, file_sha256, publish
-from webapp.runs.models import Snapshot, SnapshotItem
+from webapp.runs.models import Corpus, Snapshot, SnapshotItem
 from webapp.runs.services.corpora import documents_of
 
-FILTERS = {"corpora", "ids", "split", "limit", "heldout_limit"}
+MAX_IDS: Final = 100_000
+MAX_CORPORA: Final = 1000
 BATCH = 5000
+Key = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
+Limit = Annotated[int, Field(ge=0, le=MAX_BIGINT)] | None
 EXPORTS = {
     Snapshot.Kind.DEMONSTRATIONS: export.demonstration_rows,
     Snapshot.Kind.RANKINGS: export.ranking_rows,
@@ -44,7 +49,7 @@ def create_snapshot(
     `filters`: `split` (train or heldout, else both), `limit` and `heldout_limit` (most rows of each), `ids` (only these
     rows), and for documents `corpora` (ids). Raises Conflict where no row is left.
     """
-    chosen, filters = checked(kind, filters or {})
+    chosen, filters = checked(project, kind, filters or {})
     name = name.strip() or f"{chosen.label} {Snapshot.objects.filter(project=project, kind=chosen).count() + 1}"
     settings.RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.RUNS_FOLDER, prefix="snapshot-") as scratch:
@@ -79,12 +84,32 @@ def create_snapshot(
     return snapshot
 
 
-def checked(kind: str, filters: dict[str, Any]) -> tuple[Snapshot.Kind, dict[str, Any]]:
+class Filters(BaseModel):
+    """Which rows of a kind a snapshot holds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    split: Literal["train", "heldout", ""] | None = None
+    limit: Limit = None
+    heldout_limit: Limit = None
+    ids: list[Key] = Field(default=[], max_length=MAX_IDS)
+    corpora: list[Key] = Field(default=[], max_length=MAX_CORPORA)
+
+
+def checked(project: Project, kind: str, filters: dict[str, Any]) -> tuple[Snapshot.Kind, dict[str, Any]]:
     if kind not in Snapshot.Kind.values:
         raise BadInput(f"There is no kind of snapshot “{kind}”. Choose one of {', '.join(Snapshot.Kind.values)}.")
-    if unknown := filters.keys() - FILTERS:
-        raise BadInput(f"{', '.join(sorted(unknown))}: not a known filter. There are {', '.join(sorted(FILTERS))}.")
-    return Snapshot.Kind(kind), {key: value for key, value in filters.items() if value not in (None, "", [])}
+    try:
+        Filters.model_validate(filters)
+    except ValidationError as error:
+        field = ".".join(["filters", *(str(part) for part in error.errors()[0]["loc"])])
+        raise BadInput(f"filters: {describe(error)}", field=field) from error
+    chosen = {key: value for key, value in filters.items() if value not in (None, "", [])}
+    corpora = set(chosen.get("corpora", []))
+    foreign = corpora - set(Corpus.objects.filter(project=project, pk__in=corpora).values_list("pk", flat=True))
+    if foreign:
+        raise BadInput(f"corpora: there is no {min(foreign)} in this project.", field="filters.corpora")
+    return Snapshot.Kind(kind), chosen
 
 
 def rows_of(project: Project, kind: Snapshot.Kind, split: str, filters: dict[str, Any]) -> Iterator[tuple[int, Row]]:

@@ -11,6 +11,7 @@ from training.contract import Stage
 from webapp.accounts.access import requires
 from webapp.accounts.models import Project
 from webapp.errors import Conflict, TutelageError
+from webapp.params import read_int
 from webapp.registry.models import ModelVersion
 from webapp.registry.views import person
 from webapp.runs import services
@@ -28,11 +29,12 @@ MODELS = ("base", "tokenizer", "reward", "baseline")
 def run_launch(request: HttpRequest, project: Project, stage: str) -> HttpResponse:
     """The form; a valid one starts the run. `?like=7` fills it in as run 7 was, `?base=3` starts from model 3."""
     known = stage_named(stage)
-    like = request.GET.get("like", "")
-    before = runs_of(project, stage=stage).filter(pk=like).first() if like.isdecimal() else None
+    like = read_int(request.GET, "like")
+    before = None if like is None else runs_of(project, stage=stage).filter(pk=like).first()
     form = LaunchForm(request.POST or None, project=project, stage=known, like=before)
-    if (base := request.GET.get("base", "")).isdecimal() and "base" in form.fields:
-        form.start_from(int(base))
+    base = read_int(request.GET, "base")
+    if base is not None and "base" in form.fields:
+        form.start_from(base)
     if request.method == "POST" and form.is_valid():
         try:
             run = launch(request, project, known, form)

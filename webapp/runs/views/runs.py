@@ -15,7 +15,8 @@ from django.views.decorators.http import require_POST, require_safe
 
 from webapp.accounts.access import allow, declares, requires
 from webapp.accounts.models import Project
-from webapp.errors import BadInput, NotFound
+from webapp.errors import NotFound
+from webapp.params import read_choice, read_int, read_ints
 from webapp.registry.views import person
 from webapp.runs import folders, selectors, services
 from webapp.runs.charts import charts, words
@@ -24,6 +25,7 @@ from webapp.runs.stages import LAUNCHED, LEARNING, NEEDS
 
 PAGE = 25
 MOST_COMPARED = 8
+RUN_STATES = ["active", *Run.State.values]
 
 
 def run_for(request: HttpRequest, pk: int, permission: str) -> Run:
@@ -39,7 +41,8 @@ def run_for(request: HttpRequest, pk: int, permission: str) -> Run:
 @require_safe
 @requires("runs.view")
 def run_list(request: HttpRequest, project: Project) -> HttpResponse:
-    stage, state = request.GET.get("stage", ""), request.GET.get("state", "")
+    stage = read_choice(request.GET, "stage", LAUNCHED)
+    state = read_choice(request.GET, "state", RUN_STATES)
     page = Paginator(selectors.runs_of(project, stage=stage, state=state), PAGE).get_page(request.GET.get("page"))
     context = {
         "project": project,
@@ -138,10 +141,8 @@ def activity_mark(run: Run, log: str) -> str:
 def run_metrics(request: HttpRequest, project: Project) -> JsonResponse:
     """Points of one or several runs' charts, from a step on: ?run=1&run=2&since=100."""
     runs = chosen_runs(request, project)
-    since = request.GET.get("since", "0")
-    if not since.isdecimal():
-        raise BadInput("since: a step is a whole number.")
-    return JsonResponse({"charts": charts(runs, int(since)), "active": any(run.active for run in runs)})
+    since = read_int(request.GET, "since", 0)
+    return JsonResponse({"charts": charts(runs, since), "active": any(run.active for run in runs)})
 
 
 def metrics_address(project: Project, runs: list[Run]) -> str:
@@ -168,7 +169,7 @@ def run_compare(request: HttpRequest, project: Project) -> HttpResponse:
 def chosen_runs(request: HttpRequest, project: Project) -> list[Run]:
     """The project's runs that the address names, in that order."""
     inputs = ("base", "tokenizer", "reward", "baseline", "corpus_run")
-    ids = [int(value) for value in request.GET.getlist("run") if value.isdecimal()][:MOST_COMPARED]
+    ids = read_ints(request.GET, "run")[:MOST_COMPARED]
     found = selectors.runs_of(project).select_related(*inputs).in_bulk(ids)
     return [found[pk] for pk in dict.fromkeys(ids) if pk in found]
 

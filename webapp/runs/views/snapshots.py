@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from webapp.accounts.access import allow, declares, requires
 from webapp.accounts.models import Project
 from webapp.errors import NotFound, TutelageError
+from webapp.params import read_choice
 from webapp.registry.artefacts import open_file
 from webapp.registry.models import ModelVersion
 from webapp.registry.views import person
@@ -28,7 +29,7 @@ PREVIEW = 5
 @require_safe
 @requires("data.view")
 def snapshot_list(request: HttpRequest, project: Project) -> HttpResponse:
-    kind = request.GET.get("kind", "")
+    kind = read_choice(request.GET, "kind", Snapshot.Kind.values)
     page = Paginator(snapshots_of(project, kind=kind), PAGE).get_page(request.GET.get("page"))
     context = {"project": project, "page": page, "kind": kind, "kinds": Snapshot.Kind.choices}
     return render(request, "runs/snapshot_list.html", context)
