@@ -31,6 +31,15 @@ function toast(text, { error = false, action = null, seconds = error ? 12 : 6 } 
 }
 window.toast = toast;
 
+// The server shows times in this zone, unless the person chose another in their profile.
+{
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zone && !document.cookie.split("; ").includes(`time_zone=${zone}`)) {
+    const secure = location.protocol === "https:" ? "; secure" : "";
+    document.cookie = `time_zone=${zone}; path=/; max-age=31536000; samesite=lax${secure}`;
+  }
+}
+
 applyTheme(localStorage.getItem("theme"));
 document.addEventListener("click", (event) => {
   const choice = event.target.closest("[data-set-theme]");

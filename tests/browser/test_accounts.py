@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from playwright.sync_api import Page, expect
 
@@ -92,3 +93,21 @@ def test_a_stale_page_is_told_apart_in_the_sites_own_style(
     expect(page.get_by_role("heading", name="This page is out of date")).to_be_visible()
     expect(page.get_by_role("link", name="Data")).to_be_visible()
     no_violations(page)
+
+
+def test_times_are_those_of_the_persons_own_clock(
+    open_page: Open, root: User, project: Project, ada: User, no_violations: Check
+) -> None:
+    project.guidelines.update(created_at=datetime(2026, 11, 25, 23, 31, tzinfo=UTC))
+    page = open_page("/accounts/login/", timezone_id="Asia/Tokyo")
+    sign_in(page, ada)
+    page.goto("/projects/kite/guidelines/")
+    expect(page.get_by_text("26 November 2026, 08:31")).to_be_visible()
+
+    page.goto("/profile/")
+    expect(page.get_by_label("Time zone")).to_contain_text("Same as this device (Asia/Tokyo)")
+    page.get_by_label("Time zone").select_option("Europe/Berlin")
+    page.get_by_role("button", name="Save").first.click()
+    no_violations(page)
+    page.goto("/projects/kite/guidelines/")
+    expect(page.get_by_text("26 November 2026, 00:31")).to_be_visible()

@@ -6,6 +6,7 @@ from django import forms
 from django.http import HttpRequest
 
 from webapp.accounts.models import Project, Role, User
+from webapp.accounts.zones import zones_by_region
 
 MAX_GUIDELINES = 100_000  # characters
 ROLE_HELP = {
@@ -18,19 +19,35 @@ ROLE_CHOICES = [(role.value, f"{role.label}: {ROLE_HELP[role]}") for role in rev
 
 
 class NameForm(forms.Form):
-    """What sign-up asks for besides address and password; also the profile's name."""
+    """What sign-up asks for besides address and password."""
 
     name = forms.CharField(
         max_length=100,
         required=False,
         label="Your name",
-        help_text="As your team shall see it.",
+        help_text="As your team sees it.",
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
-    field_order = ("name", "email", "password1")
+    field_order: tuple[str, ...] = ("name", "email", "password1")
 
     def signup(self, request: HttpRequest, user: User) -> None:
         """The account adapter keeps the name; this is where the sign-up form looks for a hook of its own."""
+
+
+class ProfileForm(NameForm):
+    """The browser's zone is named in the choice that follows it."""
+
+    field_order = ("name", "time_zone")
+
+    def __init__(self, *args: Any, of_browser: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        same = f"Same as this device ({of_browser})" if of_browser else "Same as this device"
+        self.fields["time_zone"] = forms.ChoiceField(
+            label="Time zone",
+            required=False,
+            choices=[("", same), *zones_by_region()],
+            help_text="Times are shown in it, and “today” begins at its midnight.",
+        )
 
 
 class ProjectForm(forms.ModelForm):

@@ -28,6 +28,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     name = models.CharField(max_length=100, blank=True)
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField(default=False)
+    time_zone = models.CharField(max_length=64, blank=True, help_text="of the tz database; empty: the browser's")
     simulated = models.BooleanField(default=False, help_text="one of the sample project's people")
     date_joined = models.DateTimeField(default=timezone.now)
 

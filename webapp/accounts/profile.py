@@ -7,7 +7,7 @@ from typing import Any
 from allauth.account.views import EmailView
 from allauth.mfa.utils import is_mfa_enabled
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_variables
@@ -15,14 +15,20 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from webapp.accounts import selectors, services
 from webapp.accounts.access import signed_in
-from webapp.accounts.forms import NameForm, TokenForm
+from webapp.accounts.forms import ProfileForm, TokenForm
 from webapp.accounts.models import User
 from webapp.accounts.requests import Request
+from webapp.accounts.zones import browser_zone
 
 
-def profile_page(request: Request, form: NameForm, secret: str = "") -> HttpResponse:
+def profile_form(request: Request, data: QueryDict | None = None) -> ProfileForm:
+    known = {"name": request.user.name, "time_zone": request.user.time_zone}
+    return ProfileForm(data, initial=known, of_browser=str(browser_zone(request) or ""))
+
+
+def profile_page(request: Request, form: ProfileForm | None = None, secret: str = "") -> HttpResponse:
     context = {
-        "form": form,
+        "form": form or profile_form(request),
         "token_form": TokenForm(),
         "tokens": selectors.tokens_of(request.user),
         "secret": secret,
@@ -35,9 +41,9 @@ def profile_page(request: Request, form: NameForm, secret: str = "") -> HttpResp
 @signed_in
 @require_http_methods(["GET", "HEAD", "POST"])
 def profile(request: Request) -> HttpResponse:
-    form = NameForm(request.POST or None, initial={"name": request.user.name})
+    form = profile_form(request, request.POST or None)
     if request.method == "POST" and form.is_valid():
-        services.rename_person(user=request.user, name=form.cleaned_data["name"])
+        services.change_profile(user=request.user, **form.cleaned_data)
         messages.success(request, "Saved.")
         return redirect("profile")
     return profile_page(request, form)
@@ -51,7 +57,7 @@ def token_new(request: Request) -> HttpResponse:
     form = TokenForm(request.POST)
     days = form.cleaned_data["days"] if form.is_valid() else 30
     _, secret = services.create_api_token(user=request.user, days=days)
-    response = profile_page(request, NameForm(initial={"name": request.user.name}), secret)
+    response = profile_page(request, secret=secret)
     response["Cache-Control"] = "no-store"
     return response
 

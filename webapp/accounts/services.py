@@ -60,8 +60,10 @@ def settle_new_person(*, user: User, invitation: Invitation | None) -> User:
 
 
 @transaction.atomic
-def rename_person(*, user: User, name: str) -> User:
+def change_profile(*, user: User, name: str, time_zone: str) -> User:
+    """`time_zone`: of the tz database; empty: the browser's."""
     user.name = clean_text(name).strip()
+    user.time_zone = time_zone
     save_valid(user)
     return user
 

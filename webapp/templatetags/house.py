@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django import template
+from django.utils.dateformat import format as date_format
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from webapp.text import render_markdown
@@ -43,6 +47,17 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@register.filter(expects_localtime=True)
+def when(value: datetime | None, form: str = "j M Y, H:i") -> SafeString | str:
+    """A time as the person's clock shows it, in Django's format; the exact one with its zone stands in the title."""
+    if value is None:
+        return ""
+    exact = f"{date_format(value, 'j F Y, H:i:s')} {value:%Z}"
+    if zone := getattr(value.tzinfo, "key", ""):
+        exact += f" ({zone})"
+    return format_html('<time datetime="{}" title="{}">{}</time>', value.isoformat(), exact, date_format(value, form))
 
 
 @register.filter
