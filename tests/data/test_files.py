@@ -64,7 +64,8 @@ def test_parquet_rows_are_numbered(tmp_path):
         ("a.jsonl", b'{"prompt": "\xff"}\n', "a.jsonl:1: not UTF-8 text"),
         ("a.jsonl", "[1]\n", "a.jsonl:1: expected an object or a string, found list"),
         ("a.json", '{\n"a": }', "a.json:2: not valid JSON"),
-        ("a.csv", "a,b\n1,2,3\n", "a.csv:2: more fields than the first line names"),
+        ("a.csv", "prompt,completion\n1,2,3\n", "a.csv:2: more fields than the first line names"),
+        ("a.csv", "a,b\n1,2\n", "a.csv:1: the first line does not name columns that are read (found: a, b)"),
         ("a.csv", "", "a.csv:1: the file is empty"),
         ("a.parquet", "PAR", "a.parquet: not a Parquet file"),
         ("a.xyz", "", "a.xyz: cannot tell what this file holds"),
@@ -79,7 +80,7 @@ def test_a_bad_file_is_named_with_its_line(tmp_path, name, content, sentence):
 def test_a_cut_gzip_file_says_so(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(lines(RECORDS * 500).encode())[:-40])
-    with pytest.raises(BadInput, match=r"a\.jsonl\.gz: the gzip file is damaged"):
+    with pytest.raises(BadInput, match=r"a\.jsonl\.gz: the file is damaged or cut short"):
         list(read(path))
 
 

@@ -97,7 +97,10 @@ def test_text_is_a_document():
         ("", "the prompt is empty"),
         ({"prompt": "x", "chosen": "same", "rejected": "same"}, "two of the replies are the same text"),
         ({"messages": [*ASK, *ASK]}, "two turns of the same side in a row"),
-        ({"messages": [{"role": "king", "content": "x"}]}, "messages are not a list of {role, content}"),
+        (
+            {"messages": [{"role": "king", "content": "x"}]},
+            "turn 1: king is no role that is read (system, user and assistant are)",
+        ),
     ],
 )
 def test_what_is_left_out_says_why(record, reason):

@@ -10,18 +10,22 @@ from typing import Final
 from django.db import transaction
 
 from webapp.accounts.models import Project, User
-from webapp.data.files import Place, file_format, read
+from webapp.data.files import file_format, read_rows
+from webapp.data.packing import Budget
+from webapp.data.places import BadRow, Place, Record
 from webapp.data.reports import KINDS, MAX_ERRORS, Report, kind_of
 from webapp.data.shapes import (
     DemonstrationItem,
+    Grouper,
     Item,
     JudgmentItem,
     Kind,
     LeftOut,
+    Part,
     PromptItem,
     RankingItem,
     UnknownShape,
-    items,
+    parts_of,
 )
 from webapp.data.storing import Found, Target, store
 from webapp.errors import BadInput
@@ -50,12 +54,12 @@ def load(
     `kind` takes only items of that kind (with "prompts", the prompts of labels too). Documents go into the corpus of
     that name, or of the file's. Raises BadInput that lists the bad lines, with nothing loaded, unless `skip_bad`.
     """
-    report = Report()
+    report, budget = Report(), Budget()
     with transaction.atomic():
         for path in paths:
             place_of = (lambda n, path=path: on_position(path, n)) if on_position else None
             target = Target(project, by, corpus or path.name.partition(".")[0], licence, open_tasks)
-            found = collect(path, kind=kind, report=report, skip_bad=skip_bad, on_position=place_of)
+            found = collect(path, kind=kind, report=report, skip_bad=skip_bad, budget=budget, on_position=place_of)
             for batch in batched(found, BATCH):
                 if not dry_run:
                     report.added.update(store(batch, target))
@@ -66,22 +70,52 @@ def load(
 
 
 def collect(
-    path: Path, *, kind: Kind | None, report: Report, skip_bad: bool, on_position: Callable[[int], None] | None
+    path: Path,
+    *,
+    kind: Kind | None,
+    report: Report,
+    skip_bad: bool,
+    budget: Budget,
+    on_position: Callable[[int], None] | None,
 ) -> Iterator[Found]:
     """The file's items of the wanted kind; the rest goes into the report."""
-    for place, record in lines_as_prompts(path) if kind == "prompts" and is_text(path) else read(path, on_position):
-        try:
-            for item in items(record):
-                wanted = of_kind(item, kind)
-                if isinstance(wanted, LeftOut):
-                    report.leave_out(wanted.reason, place)
-                else:
-                    report.take(wanted, place)
-                    yield place, wanted
-        except UnknownShape as error:
-            report.add_error(UNKNOWN, f"{place}: {error}", place)
-            if not skip_bad and report.error_count >= MAX_ERRORS:
-                return
+    grouper: Grouper[Place] = Grouper()
+    rows = read_rows(
+        path, on_position=on_position, on_note=report.note, budget=budget, by_line=kind == "prompts" and is_text(path)
+    )
+    for place, record in rows:
+        if isinstance(record, BadRow):
+            report.add_error(record.reason, record.sentence, place)
+        else:
+            for part in parts_in(record, place, report):
+                yield from wanted(grouper.add(place, part), kind, report)
+        if report.error_count >= MAX_ERRORS and not skip_bad:
+            return
+    yield from wanted(grouper.flush(), kind, report)
+
+
+def parts_in(record: Record, place: Place, report: Report) -> list[Item | Part]:
+    """What a record holds; what it took is noted in the report."""
+    try:
+        parts, row = parts_of(record)
+    except UnknownShape as error:
+        report.add_error(UNKNOWN, f"{place}: {error}", place)
+        return []
+    if any(not isinstance(part, LeftOut) for part in parts):
+        report.add_unused(row.unused())
+        for note in row.notes:
+            report.note(note, place)
+    return parts
+
+
+def wanted(found: Iterator[Found], kind: Kind | None, report: Report) -> Iterator[Found]:
+    for place, item in found:
+        asked = of_kind(item, kind)
+        if isinstance(asked, LeftOut):
+            report.leave_out(asked.reason, place)
+        else:
+            report.take(asked, place)
+            yield place, asked
 
 
 def batched(found: Iterator[Found], size: int) -> Iterator[list[Found]]:
@@ -90,16 +124,7 @@ def batched(found: Iterator[Found], size: int) -> Iterator[list[Found]]:
 
 
 def is_text(path: Path) -> bool:
-    return file_format(path) in (".txt", ".md")
-
-
-def lines_as_prompts(path: Path) -> Iterator[tuple[Place, str]]:
-    """Plain text asked for as prompts: one a line."""
-    for place, record in read(path):
-        text = record if isinstance(record, str) else record["text"]
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip():
-                yield Place(place.file, number), line.strip()
+    return file_format(path) in (".txt", ".md", ".zip")
 
 
 def of_kind(item: Item, kind: Kind | None) -> Item:

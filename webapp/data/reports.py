@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from webapp.data.files import Place
+from webapp.data.places import Place
 from webapp.data.shapes.model import (
     DemonstrationItem,
     Document,

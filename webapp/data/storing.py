@@ -12,7 +12,7 @@ from annotations.services import prompts as prompt_services
 from annotations.services import records as label_services
 from annotations.services import tasks as task_services
 from webapp.accounts.models import Project, User
-from webapp.data.files import Place
+from webapp.data.places import Place
 from webapp.data.reports import kind_of
 from webapp.data.shapes.model import Item, Kind
 from webapp.runs import services as run_services

@@ -1,0 +1,156 @@
+"""Argilla's records.
+
+{fields: {instruction, response-1, …}, responses: {question: [{value, user_id, status}]}}     Argilla 2
+{instruction, generations, "ranking.responses", "ranking.responses.users", "….status"}         Argilla's flat table
+
+Only submitted answers count, one label a person. Source: docs.argilla.io, "Import and export datasets".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from webapp.data.shapes.forms import ASKED_NAMES, REPLY_NAME, Sheet, chosen, ranked_names, rated, written
+from webapp.data.shapes.model import Item, LeftOut, Messages, Part
+from webapp.data.shapes.prompts import SYSTEMS, contexts, system_turn
+from webapp.data.shapes.row import Row, Skip, number
+from webapp.data.shapes.turns import is_transcript, parse_chat, parse_transcript, reply_of
+
+MAX_CHOICE: Final = 40  # characters
+ENDING: Final = ".responses"
+LISTS: Final = ("generations", "responses", "replies", "completions")
+ABOUT: Final = ("id", "status", "_server_id", "inserted_at", "updated_at", "external_id")
+
+
+def is_record(row: Row) -> bool:
+    return row.is_dict("fields") and (row.is_dict("responses") or row.is_list("responses"))
+
+
+def read_record(row: Row) -> Iterator[Item | Part]:
+    row.use(*ABOUT)
+    shown = Row(row.get("fields"))
+    sheet = sheet_of(shown)
+    row.nested.update(f"fields.{name}" for name in shown.unused())
+    answers = list(answers_of(row.get("responses")))
+    if not answers:
+        raise Skip("nobody has answered it")
+    for question, value, person in answers:
+        yield from answered(sheet, question, value, person)
+
+
+def answers_of(responses: Any) -> Iterator[tuple[str, Any, str]]:
+    """(question, value, person) of submitted answers: by question (Argilla 2), or a list of people's (Argilla 1)."""
+    if isinstance(responses, dict):
+        for question, answers in responses.items():
+            for answer in answers if isinstance(answers, list) else []:
+                if isinstance(answer, dict) and counts(answer.get("status")):
+                    yield str(question), answer.get("value"), str(answer.get("user_id") or "")
+        return
+    for response in responses:
+        if isinstance(response, dict) and isinstance(response.get("values"), dict) and counts(response.get("status")):
+            for question, answer in response["values"].items():
+                value = answer.get("value") if isinstance(answer, dict) else answer
+                yield str(question), value, str(response.get("user_id") or "")
+
+
+def counts(status: Any) -> bool:
+    return status in (None, "submitted")
+
+
+def sheet_of(row: Row) -> Sheet:
+    asked = row.first(ASKED_NAMES)
+    if asked is None:
+        raise Skip("none of its fields is a prompt (instruction, prompt, question, …)")
+    value = row.get(asked)
+    sheet = Sheet([])
+    for name in row.record:
+        said = row.record[name]
+        if name != asked and name not in SYSTEMS and REPLY_NAME.match(name) and isinstance(said, str) and said.strip():
+            sheet.replies[name] = reply_of(row.get(name), row, name)
+    messages = messages_of(value, row, asked)
+    if messages and messages[-1]["role"] == "assistant" and not sheet.replies:
+        sheet.replies[asked] = messages.pop()["content"]
+    beside = contexts(row, asked)
+    if beside and messages:
+        messages[-1] = {**messages[-1], "content": "\n\n".join([messages[-1]["content"], *beside])}
+    sheet.messages = [*system_turn(row, messages), *messages]
+    return sheet
+
+
+def messages_of(value: Any, row: Row, name: str) -> Messages:
+    if isinstance(value, str):
+        return parse_transcript(value) if is_transcript(value) else [{"role": "user", "content": value}]
+    return parse_chat(value, row, name).messages
+
+
+def answered(sheet: Sheet, question: str, value: Any, person: str) -> Iterator[Item | Part]:
+    try:
+        if isinstance(value, list):
+            yield ranked_names(sheet, list(order_of(value, sheet)), annotator=person)
+        elif number(value) is not None and not isinstance(value, str):
+            yield from rated(sheet, value, question, person)
+        elif isinstance(value, bool) or is_choice(value, sheet):
+            yield from chosen(sheet, value, question, annotator=person)
+        else:
+            yield from written(sheet, value, question, annotator=person)
+    except Skip as skip:
+        yield LeftOut(str(skip))
+
+
+def is_choice(value: Any, sheet: Sheet) -> bool:
+    """Is a text a choice, rather than something written?"""
+    return isinstance(value, str) and bool(sheet.replies) and (value in sheet.replies or len(value) <= MAX_CHOICE)
+
+
+def order_of(value: list[Any], sheet: Sheet) -> Iterator[tuple[float, str]]:
+    """(rank, name) from [{value, rank}], from ranks in the order of the replies, or from names, the best first."""
+    names = list(sheet.replies)
+    for place, said in enumerate(value):
+        if isinstance(said, dict):
+            rank = number(said.get("rank"))
+            if rank is None:
+                raise Skip("a ranking without ranks")
+            yield rank, str(said.get("value"))
+        elif isinstance(said, str) and said in sheet.replies:
+            yield float(place), said
+        elif (rank := number(said)) is not None and len(value) == len(names):
+            yield rank, names[place]
+        else:
+            raise Skip("a ranking does not name each of the replies once")
+
+
+# ------------------------------------------------------------------------------------------------------ the flat table
+
+
+def is_flat(row: Row) -> bool:
+    return any(str(name).endswith(ENDING) and isinstance(value, list) for name, value in row.record.items())
+
+
+def read_flat(row: Row) -> Iterator[Item | Part]:
+    row.use(*ABOUT)
+    listed = next((name for name in LISTS if row.is_list(name)), None)
+    fields = {name: value for name, value in row.record.items() if "." not in str(name) and name != listed}
+    shown = Row(fields)
+    sheet = sheet_of(shown)
+    row.use(*shown.used)
+    if listed:
+        replies = row.get(listed)
+        sheet.replies = {f"reply {place + 1}": reply_of(reply, row, listed) for place, reply in enumerate(replies)}
+    found = False
+    for name in [name for name in row.record if str(name).endswith(ENDING)]:
+        for value, person in flat_answers(row, str(name)):
+            found = True
+            yield from answered(sheet, str(name).removesuffix(ENDING), value, person)
+    if not found:
+        raise Skip("nobody has answered it")
+
+
+def flat_answers(row: Row, name: str) -> Iterator[tuple[Any, str]]:
+    values = row.get(name)
+    people, states = row.get(f"{name}.users"), row.get(f"{name}.status")
+    for place, value in enumerate(values if isinstance(values, list) else []):
+        state = states[place] if isinstance(states, list) and place < len(states) else None
+        person = people[place] if isinstance(people, list) and place < len(people) else ""
+        if counts(state) and value is not None:
+            yield value, str(person or "")

@@ -1,0 +1,140 @@
+"""Two replies of which one was chosen.
+
+{chosen, rejected}                          HH transcripts, or whole conversations (TRL, implicit prompt)
+{prompt, chosen, rejected, margin?}         TRL, explicit prompt: texts, or lists of messages
+{conversations, chosen, rejected}           LLaMA-Factory sharegpt ranking; {instruction, input, …} its alpaca ranking
+{prompt, chosen, rejected, score_chosen, score_rejected}     UltraFeedback binarized, and others with scores
+{input: {messages}, preferred_output, non_preferred_output}  OpenAI preference
+Sources: huggingface.co/docs/trl/dataset_formats, LLaMA-Factory data/README.md, the OpenAI fine-tuning guide, the cards
+of Anthropic/hh-rlhf and HuggingFaceH4/ultrafeedback_binarized.
+
+Strength, 0 to 3, is read where its scale is known: `strength` and `margin` from 0 to 3 as they are; UltraFeedback's
+scores from 1 to 10 as a third of their distance. Equal scores are a tie. Scores that contradict the order leave the row
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from webapp.data.shapes.checks import ranking
+from webapp.data.shapes.model import Item, Messages
+from webapp.data.shapes.prompts import ASKED, CHATS, has_prompt, prompt_of, refuse_tools, system_turn
+from webapp.data.shapes.row import Row, Skip, label_fields, number
+from webapp.data.shapes.turns import ends_with_marker, is_transcript, parse_chat, parse_transcript, reply_of
+
+SCORES: Final = (
+    ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen-rating", "rejected-rating"),
+    ("chosen_rating", "rejected_rating"), ("rating_chosen", "rating_rejected"), ("chosen_reward", "rejected_reward"),
+    ("reward_chosen", "reward_rejected"), ("chosen_scores", "rejected_scores"),
+)  # fmt: skip
+SCORE_COLUMNS: Final = frozenset(name for names in SCORES for name in names)
+ULTRAFEEDBACK: Final = ("score_chosen", "score_rejected")
+STRENGTHS: Final = ("strength", "margin", "preference_strength")
+SIDES: Final = ("chosen", "rejected")
+DIFFERENT: Final = "chosen and rejected answer different prompts"
+
+
+def is_pair(row: Row) -> bool:
+    return row.has(*SIDES)
+
+
+def read_pair(row: Row) -> Iterator[Item]:
+    ranks, strength = order_by_scores(row)
+    fields: dict[str, Any] = {**label_fields(row), **({} if strength is None else {"strength": strength})}
+    refuse_tools(row)
+    sides = [row.get(side) for side in SIDES]
+    whole = [whole_conversation(side, row, name) for side, name in zip(sides, SIDES, strict=True)]
+    if all(whole):
+        messages, replies = shared_prompt(row, *[w or [] for w in whole])
+    else:
+        if not has_prompt(row):
+            raise Skip("chosen and rejected are texts without a prompt")
+        messages = prompt_of(row)
+        replies = [
+            replied(value, row, name, with_space=not waits(row)) for value, name in zip(sides, SIDES, strict=True)
+        ]
+    yield ranking(messages, replies, ranks, **fields)
+
+
+def whole_conversation(value: Any, row: Row, name: str) -> Messages | None:
+    """A side as a conversation with its prompt; None where it is a reply only."""
+    if isinstance(value, list):
+        messages = parse_chat(value, row, name).messages
+        return messages if any(m["role"] == "user" for m in messages) else None
+    if not isinstance(value, str) or not value.startswith(("\n\nHuman:", "Human:")):
+        return None
+    if not has_prompt(row):
+        return parse_transcript(value, is_prompt=False)
+    prompt = row.peek(row.first((*ASKED, *CHATS)) or "")
+    if isinstance(prompt, str) and is_transcript(prompt) and value.startswith(prompt.rstrip()):
+        return parse_transcript(value, is_prompt=False)
+    return None
+
+
+def shared_prompt(row: Row, chosen: Messages, rejected: Messages) -> tuple[Messages, list[str]]:
+    for name in ASKED:  # the same prompt stands in both; a system text beside them does not
+        if row.is_text(name) and any(m["content"] == row.peek(name) for m in chosen):
+            row.use(name)
+    if not all(side and side[-1]["role"] == "assistant" for side in (chosen, rejected)):
+        raise Skip("chosen or rejected does not end with the assistant's turn")
+    if chosen[:-1] != rejected[:-1]:
+        raise Skip(DIFFERENT)
+    messages = [*system_turn(row, chosen), *chosen[:-1]]
+    return messages, [chosen[-1]["content"], rejected[-1]["content"]]
+
+
+def waits(row: Row) -> bool:
+    """Does the prompt end with an Assistant: whose space stands at the start of the reply?"""
+    prompt = row.peek(row.first((*ASKED, *CHATS)) or "")
+    return isinstance(prompt, str) and is_transcript(prompt) and ends_with_marker(prompt)
+
+
+def replied(value: Any, row: Row, name: str, *, with_space: bool) -> str:
+    reply = reply_of(value, row, name)
+    return reply if with_space else reply.removeprefix(" ")
+
+
+def order_by_scores(row: Row) -> tuple[list[float], float | None]:
+    """Ranks of chosen and rejected, and how much better chosen is. Raises Skip where the scores say otherwise."""
+    strength = given_strength(row)
+    for names in SCORES if not SCORE_COLUMNS.isdisjoint(row.record) else ():
+        chosen, rejected = (number(row.peek(name)) for name in names)
+        if chosen is None or rejected is None:
+            continue
+        row.use(*names)
+        if chosen < rejected:
+            raise Skip("its scores contradict its order: rejected has the higher one")
+        if chosen == rejected:
+            return [1.0, 1.0], None
+        if strength is None and names == ULTRAFEEDBACK and all(1 <= score <= 10 for score in (chosen, rejected)):
+            strength = (chosen - rejected) / 3
+        break
+    return [1.0, 2.0], strength
+
+
+def given_strength(row: Row) -> float | None:
+    for name in STRENGTHS:
+        value = number(row.peek(name))
+        if value is None:
+            continue
+        if value < 0:
+            raise Skip(f"its {name} contradicts its order: it is below 0")
+        if value <= 3:
+            row.use(name)
+            return value
+    return None
+
+
+def is_openai_pair(row: Row) -> bool:
+    return row.has("preferred_output", "non_preferred_output") and row.is_dict("input")
+
+
+def read_openai_pair(row: Row) -> Iterator[Item]:
+    given = Row(row.get("input"))
+    refuse_tools(given)
+    messages = parse_chat(given.get("messages"), row, "input.messages").messages
+    row.nested.update(f"input.{name}" for name in given.unused() if name != "parallel_tool_calls")
+    replies = [reply_of(row.get(name), row, name) for name in ("preferred_output", "non_preferred_output")]
+    yield ranking(messages, replies, [1, 2], **label_fields(row))

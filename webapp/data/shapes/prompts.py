@@ -1,0 +1,150 @@
+"""The prompt of a row, with all the context that the row carries: system text, earlier turns, passage, choices."""
+
+from __future__ import annotations
+
+import string
+from typing import Any, Final
+
+from webapp.data.shapes.model import Messages
+from webapp.data.shapes.row import Row, Skip, is_blank
+from webapp.data.shapes.turns import Chat, is_transcript, parse_chat, parse_transcript
+
+ASKED: Final = ("instruction", "prompt", "question", "query", "problem", "inputs", "input")
+SYSTEMS: Final = ("system", "system_prompt", "system_message")
+CONTEXTS: Final = ("context", "input", "passage", "paragraph", "document", "article", "background")
+CHOICES: Final = ("choices", "options")
+CHATS: Final = ("messages", "conversations", "conversation")
+
+
+def has_prompt(row: Row, asked: tuple[str, ...] = ASKED) -> bool:
+    return any(isinstance(row.record.get(name), str | list) for name in (*asked, *CHATS))
+
+
+def prompt_of(row: Row, *columns: str) -> Messages:
+    """The conversation that the row asks to answer, built from the first of the columns (any that asks, where none is
+    named) and from whatever context stands beside it. Raises Skip for context that cannot be put into words."""
+    asked = row.first(columns or (*ASKED, *CHATS))
+    if asked is None:
+        raise Skip("the prompt is empty")
+    value = row.get(asked)
+    if isinstance(value, list):
+        messages = parse_chat(value, row, asked).messages
+    elif not isinstance(value, str):
+        raise Skip(f"“{asked}” is not text")
+    elif is_transcript(value):
+        messages = parse_transcript(value)
+    else:
+        messages = [{"role": "user", "content": value}]
+    return with_context(messages, row, asked)
+
+
+def with_context(messages: Messages, row: Row, asked: str) -> Messages:
+    """The messages with the row's system text, earlier turns, passage and choices."""
+    if messages and messages[-1]["role"] == "user":
+        parts = [messages[-1]["content"], *contexts(row, asked), *choices(row)]
+        if len(parts) > 1:
+            messages = [*messages[:-1], {"role": "user", "content": "\n\n".join(parts)}]
+    earlier = [] if asked == "history" else history(row)
+    return [*system_turn(row, messages), *earlier, *messages]
+
+
+def with_system(chat: Chat, row: Row) -> Chat:
+    """A chat with the system text that stands beside it."""
+    refuse_tools(row)
+    before = [*system_turn(row, chat.messages), *history(row)]
+    return Chat([*before, *chat.messages], [index + len(before) for index in chat.masked])
+
+
+def system_turn(row: Row, messages: Messages) -> Messages:
+    """The system text beside the prompt as a turn, unless the conversation has the same one already."""
+    for name in SYSTEMS:
+        value = row.peek(name)
+        if isinstance(value, str):
+            row.use(name)
+            if value.strip() and {"role": "system", "content": value} not in messages:
+                return [{"role": "system", "content": value}]
+        elif not is_blank(value):
+            raise Skip(f"“{name}” is not text")
+    return []
+
+
+def contexts(row: Row, asked: str) -> list[str]:
+    found = []
+    for name in CONTEXTS:
+        value = row.peek(name)
+        if name == asked or value is None:
+            continue
+        if not isinstance(value, str):
+            if is_blank(value):
+                continue
+            raise Skip(f"“{name}” is not text")
+        row.use(name)
+        if value.strip():
+            found.append(value)
+    return found
+
+
+def history(row: Row) -> Messages:
+    """Earlier turns: pairs of question and answer (as in LLaMA-Factory), or messages."""
+    value = row.peek("history")
+    if is_blank(value):
+        return []
+    row.use("history")
+    if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
+        return parse_chat(value, row, "history").messages
+    if not isinstance(value, list):
+        raise Skip("“history” is not a list of turns")
+    turns: Messages = []
+    for pair in value:
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(said, str) for said in pair)):
+            raise Skip("“history” is not a list of pairs of question and answer")
+        turns += [{"role": role, "content": said} for role, said in zip(("user", "assistant"), pair, strict=True)]
+    return turns
+
+
+def choices(row: Row) -> list[str]:
+    """The choices of a question, one a line: A. iron."""
+    for name in CHOICES:
+        value = row.peek(name)
+        if is_blank(value):
+            continue
+        row.use(name)
+        return [choice_lines(value, name)]
+    numbered = [name for name in ("ans0", "ans1", "ans2") if row.is_text(name)]  # as in BBQ
+    if len(numbered) == 3:
+        row.use(*numbered)
+        return [choice_lines([row.peek(name) for name in numbered], "ans0")]
+    return []
+
+
+def choice_lines(value: Any, name: str) -> str:
+    if isinstance(value, dict):  # {"text": [...], "label": [...]}
+        value = [
+            {"label": label, "text": text}
+            for label, text in zip(list_of(value.get("label")), list_of(value.get("text")), strict=False)
+        ]
+    if not isinstance(value, list) or not value or len(value) > len(string.ascii_uppercase):
+        raise Skip(f"“{name}” is not a list of choices")
+    lines = []
+    for letter, choice in zip(string.ascii_uppercase, value, strict=False):
+        label, text = letter, choice
+        if isinstance(choice, dict):
+            label, text = choice.get("label", letter), choice.get("text")
+        if not isinstance(text, str | int | float) or not isinstance(label, str | int):
+            raise Skip(f"“{name}” is not a list of choices")
+        lines.append(f"{label}. {text}")
+    return "\n".join(lines)
+
+
+def list_of(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def refuse_tools(row: Row) -> None:
+    """A chat that offers tools means something else without them."""
+    for name in ("tools", "functions"):
+        value = row.peek(name)
+        if is_blank(value) or value == "[]":
+            row.use(name)
+            continue
+        raise Skip("it offers tools to the assistant, which are not read")

@@ -1,0 +1,129 @@
+"""Questions with their answers, prompts alone, and documents.
+
+{instruction, context?, response}    Dolly; {instruction, input?, output, system?, history?} Alpaca; {question, answer};
+                                     {prompt, completion} TRL, texts or messages; {system_prompt, question, response}
+{question, context, answers}         a question with its passage (SQuAD and the like): a prompt
+{question, choices, answer: 1}       a question with its choices: a prompt
+{turns: ["…", "…"]}                  MT-bench: the first turn, for the later ones need a reply first
+{prompt} {instruction} {question}    prompts; TRL's prompt-only form too
+{text}                               a document
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from webapp.data.shapes.checks import BROKEN, demonstration, is_broken, is_empty, prompt
+from webapp.data.shapes.model import Document, Item, LeftOut, Part
+from webapp.data.shapes.prompts import ASKED, CHOICES, choice_lines, prompt_of, refuse_tools
+from webapp.data.shapes.row import Row, Skip, binary, is_blank, is_verdict, label_fields, number, split_field
+from webapp.data.shapes.turns import reply_of
+
+ANSWERS: Final = ("response", "output", "completion", "answer", "reply", "solution", "target", "targets", "answer_text")
+
+
+def answer_column(row: Row) -> str | None:
+    """The column that answers, empty ones too: a row with an empty answer is no prompt."""
+    names = [name for name in ANSWERS if name in row.record and isinstance(row.record[name], str | dict | list | None)]
+    names = [
+        name for name in names if name != "answer" or not isinstance(row.record[name], list) or of_turns(row, name)
+    ]
+    there = row.first(names)
+    return there if there is not None else (names[0] if names else None)
+
+
+def of_turns(row: Row, name: str) -> bool:
+    value = row.record[name]
+    return bool(value) and all(isinstance(part, dict) and ("role" in part or "from" in part) for part in value)
+
+
+def asked_column(row: Row) -> str | None:
+    return row.first([name for name in ASKED if isinstance(row.record.get(name), str | list)])
+
+
+def is_answered(row: Row) -> bool:
+    return asked_column(row) is not None and answer_column(row) is not None
+
+
+def read_answered(row: Row) -> Iterator[Item]:
+    asked, column = asked_column(row) or "", answer_column(row) or ""
+    if asked == "input" and row.is_text("inputs"):
+        asked = "inputs"
+    refuse_tools(row)
+    value = row.get(column)
+    if is_blank(value):
+        raise Skip("the reply is empty")
+    reply = reply_of(value, row, column)
+    yield demonstration(prompt_of(row, asked), reply, **label_fields(row))
+
+
+def is_turns(row: Row) -> bool:
+    turns = row.peek("turns")
+    return isinstance(turns, list) and bool(turns) and all(isinstance(turn, str) for turn in turns)
+
+
+def read_turns(row: Row) -> Iterator[Item]:
+    first, *rest = row.get("turns")
+    yield prompt([{"role": "user", "content": first}], **split_field(row))
+    if rest:
+        yield LeftOut("a later turn, which needs the reply before it")
+
+
+def is_stem(row: Row) -> bool:
+    return row.is_dict("question") and isinstance(row.peek("question").get("stem"), str)
+
+
+def read_stem(row: Row) -> Iterator[Item]:
+    question = row.get("question")
+    content = f"{question['stem']}\n\n{choice_lines(question.get('choices'), 'question.choices')}"
+    yield prompt([{"role": "user", "content": content}], **split_field(row))
+
+
+def is_prompt(row: Row) -> bool:
+    return asked_column(row) is not None
+
+
+def read_prompt(row: Row) -> Iterator[Item]:
+    yield prompt(prompt_of(row, asked_column(row) or ""), **split_field(row))
+
+
+def is_document(row: Row) -> bool:
+    return row.is_text("text")
+
+
+def read_document(row: Row) -> Iterator[Item]:
+    text = row.get("text")
+    if is_empty(text):
+        raise Skip("empty text")
+    if is_broken(text):
+        raise Skip(BROKEN)
+    row.use("format")
+    if str(row.peek("id") or "").startswith("document:"):
+        row.use("id", "corpus", "source", "source_ref", "license", "created_at")
+    yield Document(text, "html" if row.peek("format") == "html" else "text")
+
+
+# ------------------------------------------------------------------------------------------------------------ verdicts
+
+
+def unknown_verdict(part: Item | Part, row: Row) -> str | None:
+    """A column that judges a demonstration or a prompt, in a way that nothing here has read."""
+    kind = type(part).__name__
+    if kind not in ("DemonstrationItem", "PromptItem"):
+        return None
+    asks_to_choose = not row.used.isdisjoint((*CHOICES, "ans0"))
+    for column in row.unused():
+        if not is_verdict(column):
+            continue
+        if asks_to_choose and kind == "PromptItem" and column in ("label", "labels"):  # the right choice
+            continue
+        value: Any = row.peek(column)
+        if (
+            kind == "DemonstrationItem"
+            or isinstance(value, bool)
+            or number(value) is not None
+            or binary(value) is not None
+        ):
+            return column
+    return None

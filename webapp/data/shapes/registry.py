@@ -1,0 +1,107 @@
+"""All shapes, in the order in which they are tried: the narrow ones first, the plain ones last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from webapp.data.shapes import (
+    arena,
+    argilla,
+    dialogs,
+    labelstudio,
+    lists,
+    openwebui,
+    own,
+    pairs,
+    questions,
+    trees,
+    two_replies,
+)
+from webapp.data.shapes.model import Item, Part
+from webapp.data.shapes.row import Row
+
+MAX_CACHED: Final = 1000
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`needs` are columns without which it cannot fit; `one_of`, some of which must be there."""
+
+    fits: Callable[[Row], bool]
+    read: Callable[[Row], Iterator[Item | Part]]
+    needs: frozenset[str] = frozenset()
+    one_of: frozenset[str] = frozenset()
+    ending: str = ""
+
+    def may_fit(self, columns: frozenset[str]) -> bool:
+        """`ending` is how the name of one of them must end."""
+        if self.ending and not any(str(name).endswith(self.ending) for name in columns):
+            return False
+        return self.needs <= columns and (not self.one_of or not self.one_of.isdisjoint(columns))
+
+
+def shape(
+    fits: Callable[[Row], bool], read: Callable[[Row], Iterator[Any]], needs: str = "", one_of: Any = ()
+) -> Shape:
+    return Shape(fits, read, frozenset(needs.split()), frozenset(one_of))
+
+
+ASKED: Final = frozenset((*lists.CHATS, *questions.ASKED))
+SHAPES: Final = (
+    shape(own.is_ranking, own.read_ranking, "messages replies groups"),
+    shape(own.is_judgment, own.read_judgment, "messages reply good"),
+    shape(own.is_sample, own.read_sample, "messages reply prompt_id finish"),
+    shape(own.is_demonstration, own.read_demonstration, "id messages"),
+    shape(own.is_prompt, own.read_prompt, "id messages"),
+    shape(own.is_chat, own.read_chat, "messages"),
+    shape(trees.is_tree, trees.read_tree, "prompt"),
+    shape(trees.is_message, trees.read_message, "message_id message_tree_id text role"),
+    shape(pairs.is_openai_pair, pairs.read_openai_pair, "input preferred_output non_preferred_output"),
+    shape(arena.is_vote, arena.read_vote, "winner conversation_a conversation_b"),
+    shape(arena.is_one_hot, arena.read_one_hot, "prompt response_a response_b winner_model_a"),
+    shape(labelstudio.is_task, labelstudio.read_task, "data annotations"),
+    shape(labelstudio.is_min, labelstudio.read_min, "annotation_id"),
+    shape(argilla.is_record, argilla.read_record, "fields responses"),
+    Shape(argilla.is_flat, argilla.read_flat, ending=argilla.ENDING),
+    shape(openwebui.is_feedback, openwebui.read_feedback, "snapshot data type"),
+    shape(openwebui.is_chat, openwebui.read_chat, "chat"),
+    *(
+        Shape(known.fits, known.read, frozenset((*known.replies, *known.marks, *known.prompt)))
+        for known in two_replies.KNOWN
+    ),
+    shape(two_replies.is_webgpt, two_replies.read_webgpt, "question answer_0 answer_1 score_0 score_1"),
+    shape(two_replies.is_summaries, two_replies.read_summaries, "info summaries choice"),
+    shape(pairs.is_pair, pairs.read_pair, "chosen rejected"),
+    shape(lists.is_ranked, lists.read_ranked, one_of=lists.REPLIES),
+    shape(lists.is_output_list, lists.read_output_list, "output"),
+    shape(two_replies.is_named_pair, two_replies.read_named_pair, one_of=[a for a, _ in two_replies.NAMED_PAIRS]),
+    shape(dialogs.is_rewarded, dialogs.read_rewarded, "context generation reward"),
+    shape(lists.is_judged, lists.read_judged, one_of=lists.VERDICTS),
+    shape(lists.is_scored, lists.read_scored, one_of=lists.SCORES),
+    shape(lists.is_unranked, lists.read_unranked, one_of=lists.REPLIES),
+    shape(dialogs.is_segments, dialogs.read_segments, "segments"),
+    shape(dialogs.is_instances, dialogs.read_instances, "instruction instances"),
+    shape(dialogs.is_dialogue, dialogs.read_dialogue, one_of=("turns", "utterances")),
+    shape(dialogs.is_talk, dialogs.read_talk, "content"),
+    shape(dialogs.is_chat, dialogs.read_chat, one_of=lists.CHATS),
+    shape(questions.is_answered, questions.read_answered, one_of=questions.ANSWERS),
+    shape(questions.is_turns, questions.read_turns, "turns"),
+    shape(questions.is_stem, questions.read_stem, "question"),
+    shape(questions.is_prompt, questions.read_prompt, one_of=questions.ASKED),
+    shape(questions.is_document, questions.read_document, "text"),
+)
+KNOWN_COLUMNS: Final = frozenset().union(*(found.needs | found.one_of for found in SHAPES))
+CANDIDATES: dict[frozenset[str], tuple[Shape, ...]] = {}
+
+
+def shape_of(row: Row) -> Shape | None:
+    """The first shape that fits. Which ones may fit is remembered by the columns, for rows of a file have the same."""
+    columns = frozenset(row.record)
+    candidates = CANDIDATES.get(columns)
+    if candidates is None:
+        candidates = tuple(found for found in SHAPES if found.may_fit(columns))
+        if len(CANDIDATES) < MAX_CACHED:
+            CANDIDATES[columns] = candidates
+    return next((found for found in candidates if found.fits(row)), None)

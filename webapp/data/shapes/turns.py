@@ -1,0 +1,189 @@
+"""Turns of a conversation: chat messages in their many spellings, and transcripts in one text."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from webapp.data.shapes.model import Messages
+from webapp.data.shapes.row import Row, Skip, is_blank, number
+
+ROLES: Final = {
+    "human": "user", "user": "user", "prompter": "user", "customer": "user", "person": "user",
+    "system": "system", "developer": "system",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant",
+    "ai": "assistant", "bing": "assistant", "bard": "assistant", "claude": "assistant", "chatbot": "assistant",
+}  # fmt: skip
+READ_ROLES: Final = "system, user and assistant are"
+ROLE_KEYS: Final = ("role", "from", "speaker", "author")
+CONTENT_KEYS: Final = ("content", "value", "text", "message", "utterance")
+MASK_KEYS: Final = ("weight", "training", "train")
+TURN: Final = re.compile(r"\n\n(Human|Assistant):")
+MARKED_TURN: Final = re.compile(r"\n?<extra_id_1>(User|Assistant|System)\n?")
+
+
+@dataclass
+class Chat:
+    """`masked` are indices of assistant messages that are context only."""
+
+    messages: Messages = field(default_factory=list)
+    masked: list[int] = field(default_factory=list)
+
+
+# ------------------------------------------------------------------------------------------------------- chat messages
+
+
+def parse_chat(value: Any, row: Row, column: str) -> Chat:
+    """Messages from a list of {role, content}, {from, value} and the like. Raises Skip, naming the turn."""
+    if not isinstance(value, list):
+        raise Skip(f"“{column}” is not a list of messages")
+    if not all(isinstance(turn, dict) for turn in value):
+        raise Skip(f"“{column}” is not a list of {{role, content}}")
+    chat = Chat()
+    roles = [role_of(turn, position) for position, turn in enumerate(value, 1)]
+    for position, (turn, role) in enumerate(zip(value, roles, strict=True), 1):
+        content = content_of(turn, position)
+        note_unused(turn, row, column)
+        if role == "system" and not content.strip():
+            continue
+        if role == "assistant" and is_masked(turn, position):
+            chat.masked.append(len(chat.messages))
+        chat.messages.append({"role": role, "content": content})
+    return chat
+
+
+def role_of(turn: dict[str, Any], position: int) -> str:
+    named = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
+    if not isinstance(named, str):
+        raise Skip(f"turn {position} has no role")
+    role = ROLES.get(named.lower())
+    if role is None:
+        raise Skip(f"turn {position}: {named[:40]} is no role that is read ({READ_ROLES})")
+    return role
+
+
+def content_of(turn: dict[str, Any], position: int) -> str:
+    if not is_blank(turn.get("tool_calls")) or not is_blank(turn.get("function_call")):
+        raise Skip(f"turn {position}: calls a tool, which is not read")
+    content = next((turn[key] for key in CONTENT_KEYS if turn.get(key) is not None), None)
+    if content is None:
+        raise Skip(f"turn {position} has no content")
+    return text_of(content, position)
+
+
+def text_of(content: Any, position: int) -> str:
+    """A text, or the text parts of a message put together."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise Skip(f"turn {position}: its content is not text")
+    texts = []
+    for part in content:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and isinstance(part.get("text"), str) and "text" in str(part.get("type", "text")):
+            texts.append(part["text"])
+        else:
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            raise Skip(f"turn {position}: a part of type {str(kind)[:40]}, which is not text")
+    return "".join(texts)
+
+
+def is_masked(turn: dict[str, Any], position: int) -> bool:
+    """Does the file say that this turn is not to be learned? (OpenAI: weight 0; Axolotl: training false)"""
+    for key in ("training", "train"):
+        if turn.get(key) is not None and not isinstance(turn[key], bool):
+            raise Skip(f"turn {position}: {key} is neither true nor false")
+    if turn.get("training") is False or turn.get("train") is False:
+        return True
+    if turn.get("weight") is None:
+        return False
+    weight = number(turn["weight"])
+    if weight not in (0, 1):
+        raise Skip(f"turn {position}: a turn's weight can be 0 or 1")
+    return weight == 0
+
+
+def note_unused(turn: dict[str, Any], row: Row, column: str) -> None:
+    if len(turn) <= 2:
+        return
+    for key, value in turn.items():
+        if key not in ROLE_KEYS and key not in CONTENT_KEYS and key not in MASK_KEYS and not is_blank(value):
+            row.nested.add(f"{column}[].{str(key)[:60]}")
+
+
+# --------------------------------------------------------------------------------------------------------- transcripts
+
+
+def is_transcript(text: str) -> bool:
+    """Is the text a dialogue of Human: and Assistant: turns (as in HH), or of <extra_id_1> turns (as in HelpSteer)?"""
+    return (
+        text.startswith(("\n\nHuman:", "<extra_id_"))
+        or "<extra_id_1>" in text
+        or (text.startswith("Human:") and "\n\nAssistant:" in text)
+    )
+
+
+def parse_transcript(text: str, *, is_prompt: bool = True) -> Messages:
+    """The transcript as messages, less the one space after each colon. In a prompt, an empty last Assistant: is a
+    place for the reply and is dropped."""
+    if "<extra_id_" in text:
+        return parse_marked(text)
+    parts = TURN.split(text if text.startswith("\n\n") else f"\n\n{text}")
+    messages = [
+        {"role": ROLES[who.lower()], "content": said.removeprefix(" ")}
+        for who, said in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+    if is_prompt and messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
+        messages.pop()
+    return messages
+
+
+def parse_marked(text: str) -> Messages:
+    first, *parts = MARKED_TURN.split(text)
+    first = first.removeprefix("<extra_id_0>System\n")
+    messages = [{"role": "user", "content": first}] if first.strip() else []
+    messages += [
+        {"role": ROLES[who.lower()], "content": said} for who, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    if messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
+        messages.pop()
+    return messages
+
+
+def ends_with_marker(text: str) -> bool:
+    """Does a transcript end with an Assistant: that waits for its reply, without a space after it?"""
+    return text.endswith("\n\nAssistant:")
+
+
+# -------------------------------------------------------------------------------------------------------------- others
+
+
+def parse_json_text(value: Any) -> Any:
+    """What a text holds where it is JSON of a list or an object; the value as it is where it is not."""
+    if isinstance(value, str) and value[:1] in "[{" and value:
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def reply_of(value: Any, row: Row, column: str) -> str:
+    """One reply: a text, a message, a list with one message of the assistant, or an object with a text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        chat = parse_chat(value, row, column)
+        if len(chat.messages) != 1 or chat.messages[0]["role"] != "assistant":
+            raise Skip(f"“{column}” is not a single message of the assistant")
+        return chat.messages[0]["content"]
+    if isinstance(value, dict):
+        if any(value.get(key) is not None for key in ROLE_KEYS):
+            return reply_of([value], row, column)
+        for key in ("text", "content", "value", "response", "answer", "completion", "output"):
+            if isinstance(value.get(key), str):
+                return str(value[key])
+    raise Skip(f"“{column}” is not text")

@@ -1,0 +1,247 @@
+"""Two replies in columns of their own, and who won.
+
+{prompt, response_1, response_2, preference_strength}       HelpSteer2-preference: -3 (first) to 3 (second)
+{context, response1, response2, overall_preference}         HelpSteer3: the same; context is a list of messages
+{history, human_ref_A, human_ref_B, labels, score_ratio}    SHP: labels 1 is A
+{input, output_1, output_2, label}                          LLMBar: 1 or 2
+{instruction, input, response1, response2, annotator1, …}   PandaLM: 0 tie, 1 or 2; one ranking a person
+{prompt, response_0, response_1, better_response_id}        PKU-SafeRLHF: 0 or 1
+{question: {full_text}, answer_0, answer_1, score_0, …}     WebGPT comparisons: scores from -1 to 1
+{info, summaries: [{text}], choice, worker}                 summarize-from-feedback: 0 or 1
+{goal, sol1, sol2, label}                                   PIQA: 0 or 1
+{prompt, response_a, response_b, winner}                    a winner by name: a, model_a, response_a, left, tie, …
+
+Strength, 0 to 3: HelpSteer's preference as it is; WebGPT's score from 0 to 1 three times; SHP's score ratio as its
+binary logarithm, 3 at most (twice the votes: 1, eight times: 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from webapp.data.shapes.checks import judgment, ranking
+from webapp.data.shapes.model import Item, Messages
+from webapp.data.shapes.prompts import has_prompt, prompt_of
+from webapp.data.shapes.row import Row, Skip, annotator_field, is_blank, label_fields, number
+from webapp.data.shapes.turns import reply_of
+
+FIRST, SECOND, TIE, BOTH_BAD = "first", "second", "tie", "both bad"
+WINNERS: Final = {
+    "a": FIRST, "model_a": FIRST, "left": FIRST, "b": SECOND, "model_b": SECOND, "right": SECOND,
+    "tie": TIE, "draw": TIE, "equal": TIE, "same": TIE, "both": TIE, "both good": TIE, "both_good": TIE,
+    "tie (bothbad)": BOTH_BAD, "bothbad": BOTH_BAD, "both bad": BOTH_BAD, "both_bad": BOTH_BAD, "neither": BOTH_BAD,
+}  # fmt: skip
+WINNER_COLUMNS: Final = (
+    "winner",
+    "preference",
+    "preferred",
+    "choice",
+    "comparison",
+    "better",
+    "chosen_model",
+    "vote",
+    "label",
+)
+NAMED_PAIRS: Final = (
+    ("response_a", "response_b"), ("response_1", "response_2"), ("response1", "response2"),
+    ("response_0", "response_1"), ("response_A", "response_B"), ("responseA", "responseB"),
+    ("answer_a", "answer_b"), ("answer1", "answer2"), ("answer_1", "answer_2"), ("answer_0", "answer_1"),
+    ("completion_a", "completion_b"), ("completion_1", "completion_2"), ("output_a", "output_b"),
+    ("output_1", "output_2"), ("output1", "output2"), ("reply_a", "reply_b"), ("text_a", "text_b"),
+    ("summary1", "summary2"), ("summary_a", "summary_b"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Vote:
+    """Who won, by how much where the scale is known, and who said so."""
+
+    winner: str
+    strength: float | None = None
+    annotator: str = ""
+
+
+@dataclass(frozen=True)
+class TwoReplies:
+    """`prompt` names the column that asks, none: any. `marks` are columns that must stand beside the replies."""
+
+    replies: tuple[str, str]
+    marks: tuple[str, ...]
+    votes: Callable[[Row], list[Vote]]
+    prompt: tuple[str, ...] = ()
+
+    def fits(self, row: Row) -> bool:
+        return row.has(*self.replies, *self.marks, *self.prompt) and (bool(self.prompt) or has_prompt(row))
+
+    def read(self, row: Row) -> Iterator[Item]:
+        votes = self.votes(row)
+        replies = [reply_of(row.get(name), row, name) for name in self.replies]
+        yield from voted(prompt_of(row, *self.prompt), replies, votes, **label_fields(row))
+
+
+def voted(messages: Messages, replies: list[str], votes: list[Vote], **fields: Any) -> Iterator[Item]:
+    """One ranking a vote; "both bad" says nothing of their order, but that each of them is bad."""
+    for vote in votes:
+        more = {**fields, **({"annotator": vote.annotator} if vote.annotator else {})}
+        if vote.winner == BOTH_BAD:
+            for reply in replies:
+                yield judgment(messages, reply, False, **more)
+            continue
+        ranks = {FIRST: [1.0, 2.0], SECOND: [2.0, 1.0], TIE: [1.0, 1.0]}[vote.winner]
+        strength = {"strength": vote.strength} if vote.strength is not None and vote.winner != TIE else {}
+        yield ranking(messages, replies, ranks, **more, **strength)
+
+
+def by_name(value: Any, names: tuple[str, str]) -> str | None:
+    """The winner that a text names: the column of its reply, or one of the usual words."""
+    if not isinstance(value, str):
+        return None
+    word = value.strip()
+    if word in names:
+        return (FIRST, SECOND)[names.index(word)]
+    return WINNERS.get(word.lower())
+
+
+def by_number(column: str, first: int, *, tie: int | None = None) -> Callable[[Row], list[Vote]]:
+    """A column that holds `first` where the first reply won, and the number after it where the second did."""
+
+    def votes(row: Row) -> list[Vote]:
+        winner = {first: FIRST, first + 1: SECOND, **({} if tie is None else {tie: TIE})}.get(whole(row.get(column)))
+        if winner is None:
+            raise Skip(f"“{column}” does not say which of the replies is better")
+        return [Vote(winner)]
+
+    return votes
+
+
+def whole(value: Any) -> int:
+    found = number(value)
+    return int(found) if found is not None and found == int(found) else -99
+
+
+def by_preference(column: str) -> Callable[[Row], list[Vote]]:
+    """HelpSteer: negative where the first reply is better, 0 a tie, and how much as its size, 3 at most."""
+
+    def votes(row: Row) -> list[Vote]:
+        value = number(row.get(column))
+        if value is None or abs(value) > 3:
+            raise Skip(f"“{column}” is not a number from -3 to 3")
+        return [Vote(TIE if value == 0 else FIRST if value < 0 else SECOND, abs(value))]
+
+    return votes
+
+
+def shp_votes(row: Row) -> list[Vote]:
+    first = whole(row.get("labels"))
+    if first not in (0, 1):
+        raise Skip("“labels” is neither 1 nor 0")
+    scores = [number(row.get(name)) for name in ("score_A", "score_B")]
+    if (
+        None not in scores
+        and (scores[0] or 0) != (scores[1] or 0)
+        and ((scores[0] or 0) > (scores[1] or 0)) != (first == 1)
+    ):
+        raise Skip("its scores contradict its label")
+    ratio = number(row.get("score_ratio"))
+    strength = min(3.0, math.log2(ratio)) if ratio is not None and ratio >= 1 else None
+    return [Vote(FIRST if first else SECOND, strength)]
+
+
+def panda_votes(row: Row) -> list[Vote]:
+    names = [name for name in row.record if str(name).startswith("annotator") and str(name)[9:].isdecimal()]
+    votes = []
+    for name in names:
+        winner = {0: TIE, 1: FIRST, 2: SECOND}.get(whole(row.get(name)))
+        if winner is None:
+            raise Skip(f"“{name}” is none of 0, 1 and 2")
+        votes.append(Vote(winner, annotator=name))
+    return votes
+
+
+def webgpt_votes(row: Row) -> list[Vote]:
+    scores = [number(row.get(name)) for name in ("score_0", "score_1")]
+    if scores[0] is None or scores[1] is None:
+        raise Skip("score_0 and score_1 are not numbers")
+    if scores[0] == scores[1]:
+        return [Vote(TIE)]
+    return [Vote(FIRST if scores[0] > scores[1] else SECOND, min(3.0, 1.5 * abs(scores[0] - scores[1])))]
+
+
+def is_webgpt(row: Row) -> bool:
+    return row.has("question", "answer_0", "answer_1", "score_0", "score_1")
+
+
+def read_webgpt(row: Row) -> Iterator[Item]:
+    question = row.get("question")
+    text = question.get("full_text") if isinstance(question, dict) else question
+    if not isinstance(text, str):
+        raise Skip("“question” has no text")
+    replies = [reply_of(row.get(name), row, name) for name in ("answer_0", "answer_1")]
+    yield from voted([{"role": "user", "content": text}], replies, webgpt_votes(row), **label_fields(row))
+
+
+def is_summaries(row: Row) -> bool:
+    return row.is_dict("info") and row.is_list("summaries") and row.has("choice")
+
+
+def read_summaries(row: Row) -> Iterator[Item]:
+    votes = by_number("choice", 0)(row)
+    summaries = row.get("summaries")
+    if len(summaries) != 2:
+        raise Skip("“summaries” are not two")
+    replies = [reply_of(summary, row, "summaries") for summary in summaries]
+    yield from voted(post_to_sum_up(row), replies, votes, **label_fields(row))
+
+
+def post_to_sum_up(row: Row) -> Messages:
+    """The post with its title, followed by TL;DR:, as it was put to the models (Stiennon et al. 2020, appendix)."""
+    info = row.get("info")
+    parts = [
+        f"{name}: {info[key]}"
+        for name, key in (("SUBREDDIT", "subreddit"), ("TITLE", "title"), ("POST", "post"), ("ARTICLE", "article"))
+        if isinstance(info.get(key), str) and info[key].strip()
+    ]
+    if not parts:
+        raise Skip("“info” has no text to sum up")
+    return [{"role": "user", "content": "\n\n".join([*parts, "TL;DR:"])}]
+
+
+KNOWN: Final = (
+    TwoReplies(
+        ("response_1", "response_2"), ("preference_strength",), by_preference("preference_strength"), ("prompt",)
+    ),
+    TwoReplies(("response1", "response2"), ("overall_preference",), by_preference("overall_preference"), ("context",)),
+    TwoReplies(("human_ref_A", "human_ref_B"), ("labels",), shp_votes, ("history",)),
+    TwoReplies(("output_1", "output_2"), ("label",), by_number("label", 1), ("input",)),
+    TwoReplies(("response1", "response2"), ("annotator1",), panda_votes, ("instruction",)),
+    TwoReplies(("response_0", "response_1"), ("better_response_id",), by_number("better_response_id", 0), ("prompt",)),
+    TwoReplies(("sol1", "sol2"), ("label",), by_number("label", 0), ("goal",)),
+)
+
+
+def named_pair(row: Row) -> tuple[str, str] | None:
+    return next((names for names in NAMED_PAIRS if row.has(*names)), None)
+
+
+def is_named_pair(row: Row) -> bool:
+    return named_pair(row) is not None and has_prompt(row)
+
+
+def read_named_pair(row: Row) -> Iterator[Item]:
+    names = named_pair(row) or ("", "")
+    for column in WINNER_COLUMNS:
+        winner = by_name(row.peek(column), names)
+        if winner is not None:
+            row.use(column)
+            replies = [reply_of(row.get(name), row, name) for name in names]
+            yield from voted(prompt_of(row), replies, [Vote(winner)], **label_fields(row))
+            return
+        if not is_blank(row.peek(column)):
+            raise Skip(f"which of its two replies won is not known from its {column}")
+    raise Skip("two replies without a word which of them is better")
+
+
+__all__ = ["KNOWN", "TwoReplies", "Vote", "annotator_field", "by_name", "voted"]

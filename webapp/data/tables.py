@@ -1,0 +1,196 @@
+"""CSV and TSV, in the dialect that the file is written in, row by row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from webapp.data.decoding import TOO_LONG, OnNote, lines
+from webapp.data.places import MAX_RECORD, BadRow, Place, Record
+from webapp.data.shapes.registry import KNOWN_COLUMNS
+from webapp.errors import BadInput
+
+DELIMITERS: Final = ",;\t|"
+SAMPLE_LINES: Final = 2000
+SAMPLE_BYTES: Final = 4 * 1024 * 1024
+WRONG: Final = "a row that does not fit its columns"
+OWN_ID: Final = re.compile(r"(prompt|demonstration|ranking|judgment|document):\d+")
+LISTS: Final = frozenset({
+    "messages", "conversations", "conversation", "replies", "groups", "ratings", "flags", "models", "ranks", "scores",
+    "history", "choices", "masked_turns", "answers", "responses", "completions", "generations",
+})  # fmt: skip
+MAY_BE_LISTS: Final = frozenset({"prompt", "chosen", "rejected", "completion"})
+
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+
+
+class TableLines:
+    """The lines of a table for csv.reader, which can be handed back: an open quote swallows what follows it, and when
+    that shows, the lines after the first are read again."""
+
+    def __init__(self, source: Iterator[tuple[int, str | BadRow]]) -> None:
+        self.source = source
+        self.waiting: list[tuple[int, str | BadRow]] = []
+        self.taken: list[tuple[int, str]] = []
+        self.length = 0
+        self.bad: tuple[int, BadRow] | None = None
+
+    def __iter__(self) -> TableLines:
+        return self
+
+    def __next__(self) -> str:
+        number, line = self.waiting.pop() if self.waiting else next(self.source)
+        if isinstance(line, BadRow):
+            self.bad = number, line
+            raise csv.Error("a line that is no text")
+        self.taken.append((number, line))
+        self.length += len(line)
+        if self.length > MAX_RECORD:
+            raise csv.Error(f"{TOO_LONG}; a quote may be left open")
+        return line
+
+    def begin_row(self) -> None:
+        self.taken.clear()
+        self.length = 0
+        self.bad = None
+
+    def hand_back(self) -> None:
+        """All that was taken for this row but its first line."""
+        self.waiting += reversed(self.taken[1:])
+
+    @property
+    def first_line(self) -> int:
+        return self.taken[0][0] if self.taken else 1
+
+
+def read_table(
+    stream: io.BufferedReader, name: str, on_note: OnNote, *, is_tsv: bool
+) -> Iterator[tuple[Place, Record | BadRow]]:
+    source = lines(stream, name, on_note)
+    sample: list[tuple[int, str | BadRow]] = []
+    for line in source:
+        sample.append(line)
+        if len(sample) >= SAMPLE_LINES or sum_of(sample) > SAMPLE_BYTES:
+            break
+    texts = [line for _, line in sample if isinstance(line, str)]
+    if not texts:
+        raise BadInput(f"{name}:1: the file is empty; its first line must name the columns.")
+    delimiter = "\t" if is_tsv else delimiter_of(texts[0])
+    quoted = not is_tsv or is_quoted(texts, delimiter)
+    table = TableLines(source)
+    table.waiting = sample[::-1]
+    columns: list[str] | None = None
+    for place, row in rows_of(table, name, delimiter, quoted=quoted):
+        if isinstance(row, BadRow):
+            yield place, row
+        elif columns is None:
+            columns = named_columns(row, place)
+        elif row:
+            yield place, record_of(row, columns, place)
+
+
+def sum_of(sample: list[tuple[int, str | BadRow]]) -> int:
+    return sum(len(line) for _, line in sample if isinstance(line, str)) if len(sample) % 50 == 0 else 0
+
+
+def delimiter_of(header: str) -> str:
+    """The one of comma, semicolon, tab and bar that parts the first line into most columns."""
+    outside = re.sub(r'"[^"]*"', "", header)
+    return max(DELIMITERS, key=lambda delimiter: (outside.count(delimiter), -DELIMITERS.index(delimiter)))
+
+
+def is_quoted(texts: list[str], delimiter: str) -> bool:
+    """Are quotes in a TSV around fields? Only where a field needs them (a tab, a line break or a doubled quote inside),
+    or all fields have them, and none is left open. Else a quote is a character like any other."""
+    needed = 0
+    try:
+        rows = list(csv.reader(texts, delimiter=delimiter, strict=True))
+    except csv.Error:
+        return False
+    if len({len(row) for row in rows if row}) > 1:
+        return False
+    for row in rows:
+        needed += any(delimiter in field or "\n" in field for field in row)
+    doubled = any(re.search(r'(?:^|\t)"(?:[^"\t]|"")*""(?:[^"\t]|"")*"(?:\t|\r?\n|$)', text) for text in texts)
+    everywhere = all(re.fullmatch(r'"[^"]*"(?:\t"[^"]*")*', text.rstrip("\r\n")) for text in texts)
+    return needed > 0 or doubled or everywhere
+
+
+def rows_of(
+    table: TableLines, name: str, delimiter: str, *, quoted: bool
+) -> Iterator[tuple[Place, list[str] | BadRow]]:
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    while True:
+        reader = csv.reader(table, delimiter=delimiter, quoting=quoting, strict=True)
+        try:
+            while True:
+                table.begin_row()
+                row = next(reader)
+                yield Place(name, table.taken[-1][0]), row
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if table.bad is not None:
+                number, bad = table.bad
+                if table.taken:
+                    yield Place(name, table.first_line), wrong(Place(name, table.first_line), error)
+                    table.waiting.append((number, bad))
+                    table.hand_back()
+                else:
+                    yield Place(name, number), bad
+            else:
+                place = Place(name, table.first_line)
+                yield place, wrong(place, error)
+                table.hand_back()
+
+
+def wrong(place: Place, error: csv.Error) -> BadRow:
+    return BadRow(WRONG, f"{place}: {error}. Put fields with quotes or line breaks in quotes, quotes in them doubled.")
+
+
+def named_columns(row: list[str], place: Place) -> list[str]:
+    """The names of the columns. Raises BadInput where the first line names none that is read here."""
+    columns = [cell.strip() for cell in row]
+    columns = [cell if cell in KNOWN_COLUMNS or cell.lower() not in KNOWN_COLUMNS else cell.lower() for cell in columns]
+    if KNOWN_COLUMNS.isdisjoint(columns) and not any(column.endswith(".responses") for column in columns):
+        found = ", ".join(cell[:40] for cell in columns[:4])
+        raise BadInput(
+            f"{place}: the first line does not name columns that are read (found: {found}). "
+            "Put a line such as prompt,completion or prompt,chosen,rejected above the rows."
+        )
+    return columns
+
+
+def record_of(row: list[str], columns: list[str], place: Place) -> Record | BadRow:
+    if len(row) > len(columns):
+        sentence = (
+            f"{place}: more fields than the first line names ({len(columns)}). Quote fields with delimiters in them."
+        )
+        return BadRow(WRONG, sentence)
+    row = row + [""] * (len(columns) - len(row))
+    record = {column: cell_of(column, cell) for column, cell in zip(columns, row, strict=True) if column}
+    if OWN_ID.match(str(record.get("id", ""))):
+        record = {
+            column: without_apostrophe(cell) if isinstance(cell, str) else cell for column, cell in record.items()
+        }
+    return record
+
+
+def cell_of(column: str, cell: str) -> object:
+    """A cell as text, or as the list that it holds as JSON where its column holds lists."""
+    if cell[:1] == "[" and (column in LISTS or (column in MAY_BE_LISTS and cell[:200].lstrip("[ \n").startswith("{"))):
+        try:
+            return json.loads(cell)
+        except (ValueError, RecursionError):
+            return cell
+    return cell
+
+
+def without_apostrophe(cell: str) -> str:
+    """Our own exports put one before what a spreadsheet would take for a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in ("=", "+", "-", "@", "\t", "\r") else cell
