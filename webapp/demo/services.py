@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
-from kombu.exceptions import OperationalError
 
 from webapp.accounts.models import User
 from webapp.accounts.services import create_project
-from webapp.celery import app
 from webapp.demo.models import Demo
 from webapp.demo.people import ADMIN, person
 from webapp.demo.plan import PLANS
 from webapp.demo.round import Round
 from webapp.demo.steps import STEPS
 from webapp.errors import BadInput, Conflict, TutelageError
+from webapp.locks import lock_alone
 from webapp.runs.models import Run
 from webapp.runs.services import resume_run
+from webapp.wake import send_task
 
-log = logging.getLogger(__name__)
 TASK: Final = "webapp.demo.tasks.go_on"
 LOCK: Final = 7_113_002  # first key of the advisory lock that one worker holds while it takes a demo further
 SILENT_SECONDS: Final = 20  # after which the reconciler takes a demo up that nobody works on
@@ -57,29 +53,13 @@ def start_demo(*, by: User | None = None, seed: int = 0, size: str = "full") -> 
 
 def wake(demo_id: int, *, after: float = 0.0) -> None:
     """Tell a worker. Where the broker does not answer, the reconciler does it later."""
-    try:
-        app.send_task(TASK, args=[demo_id], countdown=after or None, retry=False)
-    except OperationalError as error:
-        log.warning("demo %s: no message to the workers, the reconciler will send it: %s", demo_id, error)
-
-
-@contextmanager
-def alone(demo_id: int) -> Iterator[bool]:
-    """True for one worker at a time. The lock belongs to the database session, so it goes with a killed worker."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK, demo_id])
-        held = bool(cursor.fetchone()[0])
-        try:
-            yield held
-        finally:
-            if held:
-                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", [LOCK, demo_id])
+    send_task(TASK, demo_id, countdown=after or None)
 
 
 def go_on(*, demo_id: int, seconds: float = AT_A_TIME) -> bool:
     """Take the demo as far as it goes now. True when somebody should look again soon, false when it is over or in
     another worker's hands. What a person must know of a failure is kept; what nobody foresaw is raised again too."""
-    with alone(demo_id) as mine:
+    with lock_alone(LOCK, demo_id) as mine:
         demo = Demo.objects.select_related("project", "created_by").get(pk=demo_id)
         if not mine or demo.state != Demo.State.RUNNING:
             return False

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
-from kombu.exceptions import ChannelError, OperationalError
+from kombu.exceptions import ChannelError
 
 from webapp.celery import app
 from webapp.runs.models import Run
-
-log = logging.getLogger(__name__)
+from webapp.wake import send_task
 
 EXECUTE = "webapp.runs.tasks.execute_run"
 IMPORT = "webapp.runs.tasks.import_replies"
@@ -27,12 +25,7 @@ def wake(run: Run) -> None:
 
 def send(task: str, run_id: int) -> bool:
     """False, with a line in the log, where the broker does not answer: the run waits in the database."""
-    try:
-        app.send_task(task, args=[run_id], queue=QUEUE if task == EXECUTE else None, retry=False)
-    except OperationalError as error:
-        log.warning("run %s: no message to the workers, the reconciler will send it: %s", run_id, error)
-        return False
-    return True
+    return send_task(task, run_id, queue=QUEUE if task == EXECUTE else None)
 
 
 def waiting() -> int:
