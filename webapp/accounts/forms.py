@@ -64,7 +64,7 @@ class ProjectForm(forms.ModelForm):
 SETTINGS_GROUPS = [
     ("Project", ("name", "description")),
     ("Model", ("base_model", "system_prompt")),
-    ("Labels", ("rank_overlap", "write_overlap", "review_overlap", "lease_minutes")),
+    ("Labels", ("rank_overlap", "write_overlap", "review_overlap", "lease_minutes", "name_annotators")),
     ("Sampling of replies", ("replies_to_rank", "temperature", "top_p", "max_new_tokens")),
 ]
 
@@ -84,6 +84,7 @@ class SettingsForm(forms.ModelForm):
             "write_overlap": "Demonstrations a prompt",
             "review_overlap": "Reviews a demonstration",
             "lease_minutes": "Minutes until an idle task goes on",
+            "name_annotators": "Name annotators in exports",
             "replies_to_rank": "Replies a prompt",
             "top_p": "Top-p",
             "max_new_tokens": "Longest reply, in tokens",

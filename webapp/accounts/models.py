@@ -83,6 +83,10 @@ class Project(models.Model):
     lease_minutes = models.PositiveSmallIntegerField(
         default=15, validators=between(1, 480), help_text="An idle task goes to someone else after this many minutes."
     )
+    name_annotators = models.BooleanField(
+        default=False,
+        help_text="Exports name who labeled. Otherwise people are numbers that stay the same, such as person:3.",
+    )
 
     class Meta:
         ordering = ("name",)

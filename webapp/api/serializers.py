@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from rest_framework import serializers
 
-from annotations.models import Demonstration, Flag, Prompt, Ranking, Response, Review, Task
+from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, Response, Review, Task
 from training.contract import STAGES
 from webapp.accounts.models import Project
 from webapp.params import MAX_BIGINT, parse_int
@@ -62,6 +62,18 @@ class RankingSerializer(serializers.ModelSerializer[Ranking]):
         fields = (
             "id", "task", "prompt", "author", "groups", "order_shown", "strength", "ratings", "flags", "reason",
             "active_seconds", "created_at", "retracted_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class JudgmentSerializer(serializers.ModelSerializer[Judgment]):
+    text = serializers.CharField(source="response.text", read_only=True)
+
+    class Meta:
+        model = Judgment
+        fields = (
+            "id", "task", "prompt", "author", "annotator", "text", "good", "weight", "active_seconds", "created_at",
+            "retracted_at",
         )  # fmt: skip
         read_only_fields = fields
 

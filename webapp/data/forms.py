@@ -6,25 +6,54 @@ from typing import NamedTuple
 
 from django import forms
 
+from annotations.models import Prompt
 from annotations.services.prompts import WithdrawnPrompts
 from webapp.accounts.models import Project
+from webapp.data.exports import EXPORTS
+from webapp.data.exports.selection import STATES
 from webapp.data.files import FORMATS
 from webapp.data.loading import KINDS
+from webapp.data.selectors import authors
+from webapp.data.services import Options
 
 
-class ImportForm(forms.Form):
-    file = forms.FileField(help_text=f"{', '.join(FORMATS)}; a .gz may follow. At most 512 MB.")
+class OptionsForm(forms.Form):
+    """How to read a file."""
+
     kind = forms.ChoiceField(
         label="Take",
         required=False,
         choices=[("", "whatever is in it"), *((kind, f"only {kind}") for kind in KINDS)],
-        help_text="Only prompts takes the prompts of demonstrations and rankings too.",
+        help_text="“Only prompts” takes the prompts of demonstrations and rankings too.",
     )
     corpus = forms.CharField(
         max_length=100, required=False, help_text="For text: the corpus it goes into. Empty: the file's name."
     )
-    licence = forms.CharField(max_length=200, required=False, help_text="For text: the licence of a new corpus.")
+    licence = forms.CharField(
+        label="License", max_length=200, required=False, help_text="For text: the license of a new corpus."
+    )
     open_tasks = forms.BooleanField(label="Ask annotators to reply to the prompts", required=False)
+    skip_bad = forms.BooleanField(
+        label="Skip bad rows", required=False, help_text="Otherwise one row that cannot be read stops the import."
+    )
+
+    def options(self) -> Options:
+        values = self.cleaned_data
+        return {
+            "kind": values["kind"],
+            "corpus": values["corpus"],
+            "licence": values["licence"],
+            "open_tasks": values["open_tasks"],
+            "skip_bad": values["skip_bad"],
+        }
+
+
+class ImportForm(OptionsForm):
+    file = forms.FileField(
+        help_text=f"{', '.join(FORMATS)}; packed with gzip too. At most 512 MB.",
+        widget=forms.FileInput(attrs={"accept": ",".join([*FORMATS, ".gz"]), "hx-preserve": "true"}),
+    )
+    field_order = ("file",)
 
 
 MAX_LINES_NAMED = 10
@@ -94,10 +123,31 @@ def split_prompts(text: str) -> list[WrittenPrompt]:
     return prompts
 
 
+class ExportForm(forms.Form):
+    """How to take rows of a kind out; its fields are the parameters of the export's address."""
+
+    field_order = ("as", "split", "state", "since", "author")
+
+    def __init__(self, project: Project, kind: str, **kwargs: object) -> None:
+        super().__init__(auto_id=f"id_{kind}_%s", **kwargs)  # type: ignore[arg-type]
+        formats = [(name, chosen.title) for name, chosen in EXPORTS[kind].items()]
+        self.fields["as"] = forms.ChoiceField(label="Format", choices=formats)
+        self.fields["since"] = forms.DateField(label="Added since", widget=forms.DateInput(attrs={"type": "date"}))
+        if kind != "text":
+            splits = [("", "training and held out"), *Prompt.Split.choices]
+            self.fields["split"] = forms.ChoiceField(label="Split", choices=splits)
+            self.fields["state"] = forms.ChoiceField(label="Rows", choices=list(STATES.items()))
+            self.fields["author"] = forms.ChoiceField(label="By", choices=[("", "anybody"), *authors(project)])
+        for field in self.fields.values():
+            field.required = False
+        self.order_fields(self.field_order)
+
+
 class FilterForm(forms.Form):
     """What the lists of prompts and labels are narrowed by."""
 
     q = forms.CharField(label="Text", required=False, max_length=200, widget=forms.SearchInput)
+    file = forms.CharField(required=False, max_length=200, widget=forms.HiddenInput)
 
     def __init__(
         self, project: Project, *args: object, choices: dict[str, list[tuple[str, str]]], **kwargs: object

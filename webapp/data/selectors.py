@@ -55,7 +55,7 @@ def prompts(project: Project, filters: Mapping[str, str]) -> QuerySet[Prompt]:
         rows = rows.filter(source=source)
     if state := read_choice(filters, "state", ["live", "withdrawn"]):
         rows = rows.filter(withdrawn_at__isnull=state == "live")
-    return rows
+    return from_file(rows, filters)
 
 
 def demonstrations(project: Project, filters: Mapping[str, str]) -> QuerySet[Demonstration]:
@@ -102,16 +102,23 @@ def ranked_replies(rankings: Sequence[Ranking]) -> dict[int, list[list[RankedRep
 
 def judgments(project: Project, filters: Mapping[str, str]) -> QuerySet[Judgment]:
     rows = Judgment.objects.filter(prompt__project=project).select_related("prompt", "author", "response")
-    if text := filters.get("q"):
+    if text := read_text(filters, "q"):
         rows = rows.filter(Q(response__text__icontains=text) | Q(prompt__messages__icontains=text))
-    if state := filters.get("state"):
+    if state := read_choice(filters, "state", ["live", "retracted"]):
         rows = rows.filter(retracted_at__isnull=state != "retracted")
-    if verdict := filters.get("verdict"):
+    if verdict := read_choice(filters, "verdict", ["good", "bad"]):
         rows = rows.filter(good=verdict == "good")
     return of_author(rows, filters)
 
 
+def from_file(rows: QuerySet[Any], filters: Mapping[str, str]) -> QuerySet[Any]:
+    """The rows that a file of this name brought in, by their source: its name and a line."""
+    name = read_text(filters, "file")
+    return rows.filter(source_ref__startswith=f"{name}:") if name else rows
+
+
 def of_author(rows: QuerySet[Any], filters: Mapping[str, str]) -> QuerySet[Any]:
+    rows = from_file(rows, filters)
     author = read_int(filters, "author")
     return rows if author is None else rows.filter(author_id=author)
 

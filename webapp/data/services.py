@@ -1,11 +1,12 @@
-"""Imports handed in on the site."""
+"""Imports handed in on the site: kept, checked, confirmed, stopped, and tidied away."""
 
 from __future__ import annotations
 
+import logging
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
-from celery import current_app
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 from django.utils import timezone
@@ -15,33 +16,48 @@ from webapp.data import loading
 from webapp.data.files import FORMATS, file_format
 from webapp.data.models import Import
 from webapp.data.shapes import Kind
-from webapp.errors import BadInput, TutelageError
+from webapp.errors import BadInput, Conflict
+from webapp.wake import send_task
 
-MOST_ATTEMPTS: Final = 3
-MOST_BYTES: Final = 512 * 1024 * 1024
+log = logging.getLogger(__name__)
+State = Import.State
+MAX_BYTES: Final = 512 * 1024 * 1024
+KEPT_DAYS: Final = 7  # a file that was not imported is deleted after so long
+READ: Final = "webapp.data.tasks.read_import"
+
+
+class Options(TypedDict, total=False):
+    """How to read a file. `kind`: "" takes whatever is there; `corpus`: "" names it after the file."""
+
+    kind: str
+    corpus: str
+    licence: str
+    open_tasks: bool
+    skip_bad: bool
+
+
+def checked_name(upload: UploadedFile[Any]) -> str:
+    """The file's own name. Raises BadInput for a file that no reader fits."""
+    name = Path(upload.name or "").name
+    file_format(Path(name))
+    if not upload.size:
+        raise BadInput(f"{name} is empty. Choose a file with something in it ({', '.join(FORMATS)}).", field="file")
+    if upload.size > MAX_BYTES:
+        raise BadInput(
+            f"{name} is larger than 512 MB. Load it with `manage.py load` on the server, or split it.", field="file"
+        )
+    return name
 
 
 @transaction.atomic
 def start_import(
-    *,
-    project: Project,
-    by: User,
-    upload: UploadedFile[Any],
-    kind: Kind | None = None,
-    corpus: str = "",
-    licence: str = "",
-    open_tasks: bool = False,
+    *, project: Project, by: User, upload: UploadedFile[Any], confirmed: bool = False, **options: Unpack[Options]
 ) -> Import:
-    """Keep the file; a worker reads it. Raises BadInput for a file that no reader fits."""
-    name = Path(upload.name or "").name
-    file_format(Path(name))
-    if not upload.size:
-        raise BadInput(f"{name} is empty. Choose a file with something in it ({', '.join(FORMATS)}).")
-    if upload.size > MOST_BYTES:
-        raise BadInput(f"{name} is larger than 512 MB. Load it with `manage.py load` on the server.")
-    record = Import(
-        project=project, by=by, name=name, kind=kind or "", corpus=corpus, licence=licence, open_tasks=open_tasks
-    )
+    """Keep the file; a worker checks it, and imports it at once where that is `confirmed` already. Raises BadInput for
+    a file that no reader fits."""
+    name = checked_name(upload)
+    state = State.WAITING if confirmed else State.CHECKING
+    record = Import(project=project, by=by, name=name[:200], size=upload.size or 0, state=state, **options)
     record.file.save(name, upload, save=False)
     record.full_clean(exclude=["report"])
     record.save()
@@ -49,60 +65,100 @@ def start_import(
     return record
 
 
-def wake(record: Import) -> None:
-    current_app.send_task("webapp.data.tasks.read_import", [record.pk])
-
-
-def read_import(*, record_id: int) -> None:
-    """Load an import that waits, in one transaction that holds its row: a second worker passes it over, and one whose
-    worker dies is as it was before, waiting."""
-    if not start_attempt(record_id=record_id):
-        return
-    try:
-        with transaction.atomic():
-            record = waiting(record_id)
-            if record is not None:
-                finish(record, state=Import.State.DONE, report=load_file(record).as_json())
-    except TutelageError as error:
-        failed = Import.objects.get(pk=record_id)
-        finish(failed, state=Import.State.FAILED, error=error.message.replace(Path(failed.file.path).name, failed.name))
+def wake(record: Import, **how: Any) -> bool:
+    return send_task(READ, record.pk, **how)
 
 
 @transaction.atomic
-def start_attempt(*, record_id: int) -> bool:
-    """Count an attempt; False where there is nothing to do or another worker does it."""
-    record = waiting(record_id)
-    if record is None:
+def check_again(*, record: Import, **options: Unpack[Options]) -> None:
+    """Check the file again, read in another way."""
+    requeue(record, State.CHECKING, (State.READY, State.FAILED), options)
+
+
+@transaction.atomic
+def confirm(*, record: Import, **options: Unpack[Options]) -> None:
+    """Import a file that was checked."""
+    requeue(record, State.WAITING, (State.READY,), options)
+
+
+def requeue(record: Import, state: State, states: tuple[State, ...], options: Options) -> None:
+    locked = Import.objects.select_for_update(of=("self",)).get(pk=record.pk)
+    if locked.state not in states:
+        raise Conflict(f"{locked.name} is {locked.get_state_display().lower()} already.")
+    if not locked.file:
+        raise Conflict(f"{locked.name} was deleted {KEPT_DAYS} days after it was uploaded. Upload it again.")
+    for name, value in options.items():
+        setattr(locked, name, value)
+    locked.state, locked.attempts, locked.error, locked.finished_at = state, 0, "", None
+    locked.full_clean(exclude=["report"])
+    locked.save()
+    transaction.on_commit(lambda: wake(locked))
+
+
+@transaction.atomic
+def cancel(*, record: Import) -> None:
+    """Take nothing of the file and delete it. One that a worker is importing stops before its next rows, and none of
+    its rows stay."""
+    locked = Import.objects.select_for_update(of=("self",)).get(pk=record.pk)
+    if locked.state in (State.DONE, State.CANCELLED):
+        raise Conflict(f"{locked.name} is {locked.get_state_display().lower()} already.")
+    if locked.state == State.WAITING and locked.attempts:
+        locked.stop_requested_at = timezone.now()
+        locked.save(update_fields=["stop_requested_at"])
+    else:
+        end(locked, State.CANCELLED)
+
+
+def end(record: Import, state: State, *, report: dict[str, Any] | None = None, error: str = "") -> bool:
+    """Write down how it ended, unless it is not in the state any more that it was taken up in. The file goes once it is
+    not needed."""
+    values: dict[str, Any] = {"state": state, "error": error, "finished_at": timezone.now()}
+    if report is not None:
+        values["report"] = report | {"file": record.file_name}
+    if not Import.objects.filter(pk=record.pk, state=record.state).update(**values):
         return False
-    record.attempts += 1
-    record.save(update_fields=["attempts"])
-    if record.attempts <= MOST_ATTEMPTS:
-        return True
-    text = f"The worker died {MOST_ATTEMPTS} times over this file. Split it into smaller ones and try again."
-    finish(record, state=Import.State.FAILED, error=text)
-    return False
+    if state in (State.DONE, State.CANCELLED):
+        transaction.on_commit(lambda: delete_file(record))
+    return True
 
 
-def waiting(record_id: int) -> Import | None:
-    rows = Import.objects.select_for_update(skip_locked=True, of=("self",)).select_related("project", "by")
-    return rows.filter(pk=record_id, state=Import.State.WAITING).first()
+def delete_file(record: Import) -> None:
+    """Remove the uploaded file and its folder, and the record's mention of them."""
+    if record.file:
+        folder = Path(record.file.path).parent
+        record.file.delete(save=False)
+        if folder.is_dir() and folder.parent.name == "imports" and not any(folder.iterdir()):
+            folder.rmdir()
+    Import.objects.filter(pk=record.pk).update(file="")
 
 
-def load_file(record: Import) -> loading.Report:
-    return loading.load(
-        project=record.project,
-        by=record.by,
-        paths=[Path(record.file.path)],
-        kind=kind_named(record.kind),
-        corpus=record.corpus or record.name.partition(".")[0],
-        licence=record.licence,
-        open_tasks=record.open_tasks,
-    )
+def clean_up(now: datetime | None = None) -> int:
+    """Delete files that nobody imported for KEPT_DAYS, and those whose import is gone. Returns how many."""
+    before = (now or timezone.now()) - timedelta(days=KEPT_DAYS)
+    old = Import.objects.filter(created_at__lt=before).exclude(file="").exclude(state__in=Import.ACTIVE)
+    count = 0
+    for record in old:
+        if record.state == State.READY:
+            end(record, State.CANCELLED)
+        else:
+            delete_file(record)
+        count += 1
+    return count + delete_orphans(before)
 
 
-def finish(record: Import, *, state: Import.State, report: dict[str, object] | None = None, error: str = "") -> None:
-    record.state, record.error, record.report, record.finished_at = state, error, report or {}, timezone.now()
-    record.save(update_fields=["state", "error", "report", "finished_at"])
+def delete_orphans(before: datetime) -> int:
+    """Files under imports/ that no import names: theirs was deleted, or never came to be."""
+    storage = Import._meta.get_field("file").storage
+    root = Path(storage.path("imports"))
+    count = 0
+    for path in [path for path in root.rglob("*") if path.is_file()] if root.is_dir() else []:
+        name = path.relative_to(root.parent).as_posix()
+        if path.stat().st_mtime < before.timestamp() and not Import.objects.filter(file=name).exists():
+            path.unlink(missing_ok=True)
+            if path.parent != root and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+            count += 1
+    return count
 
 
 def kind_named(name: str) -> Kind | None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from django.urls import path
 
+from webapp.data import import_views, views
 from webapp.data import prompt_views as prompts
-from webapp.data import views
 
 urlpatterns = [
     path("projects/<slug:slug>/data/", views.overview, name="data"),
@@ -24,7 +24,13 @@ urlpatterns = [
     path("projects/<slug:slug>/data/tasks/", views.task_list, name="data_tasks"),
     path("projects/<slug:slug>/data/<str:kind>/<int:pk>/withdraw/", views.label_withdraw, name="data_label_withdraw"),
     path("projects/<slug:slug>/data/corpora/<int:pk>/", views.corpus_detail, name="data_corpus"),
-    path("projects/<slug:slug>/data/import/", views.import_new, name="data_import_new"),
-    path("projects/<slug:slug>/data/imports/<int:pk>/", views.import_detail, name="data_import"),
+    path("projects/<slug:slug>/data/import/", import_views.import_new, name="data_import_new"),
+    path("projects/<slug:slug>/data/imports/<int:pk>/", import_views.import_detail, name="data_import"),
+    path(
+        "projects/<slug:slug>/data/imports/<int:pk>/confirm/", import_views.import_confirm, name="data_import_confirm"
+    ),
+    path("projects/<slug:slug>/data/imports/<int:pk>/check/", import_views.import_check, name="data_import_check"),
+    path("projects/<slug:slug>/data/imports/<int:pk>/cancel/", import_views.import_cancel, name="data_import_cancel"),
+    path("projects/<slug:slug>/data/export/", views.export_page, name="data_export_page"),
     path("projects/<slug:slug>/data/export/<str:kind>.jsonl", views.export_rows, name="data_export"),
 ]

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import messages
 from django.http import HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_POST
 
-from annotations import export
 from annotations.models import Demonstration, Judgment, Prompt, Ranking, Task
 from annotations.selectors import unasked_prompts
 from annotations.services import labels as label_services
 from webapp.accounts.access import may, requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
-from webapp.data import selectors, services
-from webapp.data.forms import FilterForm, ImportForm
+from webapp.data import selectors
+from webapp.data.exports import EXPORTS
+from webapp.data.exports.response import exported
+from webapp.data.forms import ExportForm, FilterForm
 from webapp.data.models import Import
 from webapp.errors import NotFound
 from webapp.params import read_int
@@ -31,11 +30,6 @@ PROMPT_FILTERS: dict[str, list[tuple[str, str]]] = {
     "state": [("live", "in use"), ("withdrawn", "withdrawn")],
 }
 MAX_ASKED = 10_000  # prompts that one click asks annotators about
-EXPORTS = {
-    "prompts": export.prompt_rows,
-    "demonstrations": export.demonstration_rows,
-    "rankings": export.ranking_rows,
-}
 
 
 @require_GET
@@ -139,44 +133,16 @@ def label_withdraw(request: Request, project: Project, kind: str, pk: int) -> Ht
     return redirect("data_prompt", project.slug, label.prompt_id)
 
 
-@require_http_methods(["GET", "POST"])
-@requires("data.manage")
-def import_new(request: Request, project: Project) -> HttpResponse:
-    form = ImportForm(request.POST or None, request.FILES or None)
-    if request.method == "POST" and form.is_valid():
-        asked = form.cleaned_data
-        record = services.start_import(
-            project=project,
-            by=request.user,
-            upload=asked["file"],
-            kind=services.kind_named(asked["kind"]),
-            corpus=asked["corpus"],
-            licence=asked["licence"],
-            open_tasks=asked["open_tasks"],
-        )
-        return redirect("data_import", project.slug, record.pk)
-    return render(request, "data/import_new.html", {"project": project, "form": form})
-
-
 @require_GET
 @requires("data.view")
-def import_detail(request: Request, project: Project, pk: int) -> HttpResponse:
-    record = get_object_or_404(Import, project=project, pk=pk)
-    template = "data/import_state.html" if request.htmx else "data/import.html"
-    return render(request, template, {"project": project, "import": record})
+def export_page(request: Request, project: Project) -> HttpResponse:
+    """What can be taken out of the project, and in which formats."""
+    forms = [(kind, ExportForm(project, kind)) for kind in EXPORTS]
+    return render(request, "data/export.html", {"project": project, "forms": forms})
 
 
 @require_GET
 @requires("data.view")
 def export_rows(request: Request, project: Project, kind: str) -> StreamingHttpResponse:
-    """Everything of a kind as JSON lines, in the rows that training reads."""
-    if kind not in EXPORTS:
-        raise NotFound(f"There is no export of {kind}. There are: {', '.join(EXPORTS)}.")
-    response = StreamingHttpResponse(json_lines(kind, project), content_type="application/x-ndjson")
-    response["Content-Disposition"] = f'attachment; filename="{project.slug}-{kind}.jsonl"'
-    return response
-
-
-def json_lines(kind: str, project: Project) -> Iterator[str]:
-    for row in EXPORTS[kind](project):
-        yield json.dumps(row.model_dump(exclude_none=True), ensure_ascii=False) + "\n"
+    """Everything of a kind as a file, in the format that `as` names."""
+    return exported(request, project, kind)

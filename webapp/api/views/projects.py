@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from django.http import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -14,12 +16,15 @@ from webapp.accounts.selectors import projects_of
 from webapp.api.base import Endpoint, ProjectEndpoint, paged
 from webapp.api.serializers import (
     DemonstrationSerializer,
+    JudgmentSerializer,
     NewPrompts,
     ProjectSerializer,
     PromptSerializer,
     RankingSerializer,
 )
 from webapp.data import selectors
+from webapp.data.exports.response import exported
+from webapp.data.exports.selection import STATES
 
 
 class Projects(Endpoint):
@@ -74,6 +79,35 @@ class Demonstrations(ProjectEndpoint):
     def get(self, request: Request, slug: str) -> Response:
         """Demonstrations, newest first. Filters: q, state, author."""
         return self.page(selectors.demonstrations(self.project, request.query_params), DemonstrationSerializer)
+
+
+class Judgments(ProjectEndpoint):
+    needs = {"GET": "data.view"}
+
+    @paged(JudgmentSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """Judgments, newest first. Filters: q, state, author, verdict (good, bad)."""
+        return self.page(selectors.judgments(self.project, request.query_params), JudgmentSerializer)
+
+
+class Export(ProjectEndpoint):
+    needs = {"GET": "data.view"}
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter(
+                "as", OpenApiTypes.STR, description="format; tutelage (the default), csv, or one of TRL's"
+            ),
+            OpenApiParameter("split", OpenApiTypes.STR, enum=Prompt.Split.values),
+            OpenApiParameter("state", OpenApiTypes.STR, enum=list(STATES)),
+            OpenApiParameter("author", OpenApiTypes.INT, description="the id of whoever labeled"),
+            OpenApiParameter("since", OpenApiTypes.DATE),
+        ],
+        responses={(200, "application/jsonl"): OpenApiTypes.STR},
+    )
+    def get(self, request: Request, slug: str, kind: str) -> HttpResponseBase:
+        """All rows of a kind as a file: prompts, demonstrations, rankings, judgments or text."""
+        return exported(request._request, self.project, kind)
 
 
 class Rankings(ProjectEndpoint):

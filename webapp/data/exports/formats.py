@@ -1,0 +1,94 @@
+"""The kinds of rows that leave a project, and the formats in which they do."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from webapp.accounts.models import Project
+from webapp.data.exports import rows, trl
+from webapp.data.exports.selection import Selection
+from webapp.errors import NotFound
+
+Rows = Callable[[Project, Selection], Iterator[dict[str, Any]]]
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+OWN: Final = "tutelage"
+
+
+class Format(NamedTuple):
+    """`title` is what a person chooses, `rows` what goes out, as JSON lines unless `suffix` says csv."""
+
+    title: str
+    rows: Rows
+    suffix: str = "jsonl"
+
+
+def own(source: Rows) -> dict[str, Format]:
+    return {
+        OWN: Format("JSON lines with everything, to keep or to import again", source),
+        "csv": Format("CSV, for a spreadsheet", source, "csv"),
+    }
+
+
+EXPORTS: Final[dict[str, dict[str, Format]]] = {
+    "prompts": own(rows.prompt_rows) | {"prompt-only": Format("TRL prompts (GRPOTrainer)", trl.prompt_only)},
+    "demonstrations": own(rows.demonstration_rows)
+    | {
+        "sft": Format("TRL conversations (SFTTrainer learns every reply)", trl.sft),
+        "sft-last-reply": Format("TRL prompt and completion (SFTTrainer learns the last reply)", trl.sft_last_reply),
+    },
+    "rankings": own(rows.ranking_rows)
+    | {
+        "preference": Format("TRL pairs (DPOTrainer, RewardTrainer)", trl.preference),
+        "kto": Format("TRL good and bad replies (KTOTrainer)", trl.kto_of_rankings),
+    },
+    "judgments": own(rows.judgment_rows)
+    | {"kto": Format("TRL good and bad replies (KTOTrainer)", trl.kto_of_judgments)},
+    "text": own(rows.document_rows),
+}
+
+
+def format_of(kind: str, name: str = "") -> Format:
+    """Raises NotFound for a kind or a format that there is not."""
+    if kind not in EXPORTS:
+        raise NotFound(f"There is no export of {kind}. Choose one of {', '.join(EXPORTS)}.")
+    found = EXPORTS[kind].get(name or OWN)
+    if found is None:
+        raise NotFound(f"{kind} have no format “{name}”. Choose one of {', '.join(EXPORTS[kind])}.")
+    return found
+
+
+def lines_of(chosen: Format, project: Project, selection: Selection) -> Iterator[str]:
+    """The file, line by line."""
+    found = chosen.rows(project, selection)
+    if chosen.suffix == "csv":
+        yield from table(found)
+    else:
+        for row in found:
+            yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def table(found: Iterator[dict[str, Any]]) -> Iterator[str]:
+    """A CSV table that Excel takes for UTF-8. What is no text or number is JSON in its cell."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    for number, row in enumerate(found):
+        if number == 0:
+            buffer.write("\N{ZERO WIDTH NO-BREAK SPACE}")
+            writer.writerow(row)
+        writer.writerow([cell(value) for value in row.values()])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def cell(value: Any) -> str | int | float:
+    """Text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return value
