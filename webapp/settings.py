@@ -144,7 +144,8 @@ CELERY_TASK_ROUTES = {"webapp.runs.tasks.execute_run": {"queue": "train"}}
 CELERY_BEAT_SCHEDULE = {
     "runs": {"task": "webapp.runs.tasks.reconcile", "schedule": 10.0},
     "deployments": {"task": "webapp.registry.tasks.reload_deployments", "schedule": 15.0},
-    "imports": {"task": "webapp.data.tasks.reconcile", "schedule": 60.0},
+    "imports": {"task": "webapp.data.tasks.reconcile", "schedule": 15.0},
+    "uploads": {"task": "webapp.data.tasks.clean_up", "schedule": 3600.0},
     "demos": {"task": "webapp.demo.tasks.reconcile", "schedule": 15.0},
     "replies": {"task": "webapp.chat.tasks.reconcile", "schedule": 10.0},
     "redactions": {"task": "webapp.runs.tasks.redact_files", "schedule": 600.0},

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import json
-
 import pytest
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 from django.utils import timezone
 
@@ -11,8 +8,6 @@ from annotations.models import Demonstration, Prompt, Task
 from annotations.selectors import accepted_demonstrations
 from annotations.services.prompts import digest_of, withdraw_prompts
 from tests import factories
-from webapp.data import services, tasks
-from webapp.data.models import Import
 
 pytestmark = pytest.mark.django_db
 
@@ -21,20 +16,6 @@ pytestmark = pytest.mark.django_db
 def mos(client, mo):
     client.force_login(mo)
     return client
-
-
-@pytest.fixture
-def hand_in(mos, django_capture_on_commit_callbacks, monkeypatch):
-    """Hand in a file on the page, and read it as the worker would."""
-
-    def send(content: str, name: str = "rows.jsonl", **fields: str) -> Import:
-        monkeypatch.setattr(services, "wake", lambda record: tasks.read_import(record.pk))
-        with django_capture_on_commit_callbacks(execute=True):
-            data = {"file": SimpleUploadedFile(name, content.encode()), **fields}
-            mos.post(reverse("data_import_new", args=["kite"]), data)
-        return Import.objects.latest("pk")
-
-    return send
 
 
 def ask(text: str) -> list[dict[str, str]]:
@@ -181,50 +162,6 @@ def test_annotators_are_asked_about_one_prompt_or_about_a_filtered_list(mos, pro
     answer = mos.post(reverse("data_prompts_ask", args=["kite"]), {"query": "q=Sing"})
     assert answer.url.endswith("?q=Sing")
     assert {task.prompt.text for task in project.tasks.all()} == {"Sing high", "Sing low"}
-
-
-def test_a_file_read_again_asks_about_prompts_that_nobody_was_asked_about(hand_in, project):
-    hand_in('{"prompt": "Sing"}\n', "songs.jsonl")
-    for _ in range(2):
-        hand_in('{"prompt": "Sing"}\n{"prompt": "Dance"}\n', "songs.jsonl", open_tasks="on")
-    assert sorted(task.prompt.text for task in project.tasks.all()) == ["Dance", "Sing"]
-
-
-def test_a_file_that_is_handed_in_is_loaded(mos, hand_in):
-    record = hand_in('{"prompt": "Sing"}\n{"text": ""}\n')
-    assert record.state == Import.State.DONE, record.error
-    assert Prompt.objects.get().source_ref == "rows.jsonl:1"
-    assert "empty text" in page(mos, "data_import", "kite", record.pk)
-
-
-def test_a_bad_file_says_which_line_and_loads_nothing(mos, hand_in):
-    record = hand_in('{"prompt": "Sing"}\n{"prompt": \n')
-    assert record.state == Import.State.FAILED
-    assert "rows.jsonl:2: not valid JSON" in page(mos, "data_import", "kite", record.pk)
-    assert not Prompt.objects.exists()
-
-
-def test_a_file_of_no_known_kind_is_refused_at_once(mos):
-    data = {"file": SimpleUploadedFile("rows.exe", b"x")}
-    answer = mos.post(reverse("data_import_new", args=["kite"]), data)
-    assert answer.status_code == 400
-    assert "cannot tell what this file holds" in answer.content.decode()
-    assert not Import.objects.exists()
-
-
-def test_a_file_over_which_workers_die_is_given_up(hand_in):
-    record = hand_in('{"prompt": "Sing"}\n')
-    Import.objects.filter(pk=record.pk).update(state=Import.State.WAITING, attempts=services.MOST_ATTEMPTS)
-    tasks.read_import(record.pk)
-    record.refresh_from_db()
-    assert (record.state, "smaller" in record.error) == (Import.State.FAILED, True)
-
-
-def test_an_export_is_the_rows_that_training_reads(mos, project, ann):
-    factories.demonstration(project, ann, "Because.", state=Demonstration.State.ACCEPTED)
-    answer = mos.get(reverse("data_export", args=["kite", "demonstrations"]))
-    (line,) = b"".join(answer.streaming_content).decode().splitlines()
-    assert json.loads(line)["messages"][-1] == {"role": "assistant", "content": "Because."}
 
 
 def test_a_withdrawn_label_is_exported_no_more(mos, project, ann):

@@ -1,0 +1,300 @@
+"""Imports on the site: handed in, checked, looked at, then taken or left."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import OperationalError
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from annotations.models import Prompt
+from tests import factories
+from webapp import wake
+from webapp.accounts.models import Project, User
+from webapp.data import loading, reading, services, tasks
+from webapp.data.models import Import
+from webapp.errors import Conflict
+
+pytestmark = pytest.mark.django_db
+State = Import.State
+GOOD = '{"prompt": "Sing"}\n'
+
+
+@pytest.fixture(autouse=True)
+def uploads(settings, tmp_path: Path) -> Path:
+    settings.STORAGES = settings.STORAGES | {
+        "default": {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {"location": tmp_path / "uploads"},
+        }
+    }
+    return tmp_path / "uploads"
+
+
+@pytest.fixture
+def mos(client: Client, mo: User) -> Client:
+    client.force_login(mo)
+    return client
+
+
+@pytest.fixture
+def hand_in(mos: Client):
+    """Hand in a file on the page, and let a worker check it."""
+
+    def send(content: str, name: str = "rows.jsonl", **fields: str) -> Import:
+        data = {"file": SimpleUploadedFile(name, content.encode()), **fields}
+        answer = mos.post(reverse("data_import_new", args=["kite"]), data)
+        record = Import.objects.latest("pk")
+        assert answer["Location"] == reverse("data_import", args=["kite", record.pk])
+        return work(record)
+
+    return send
+
+
+def work(record: Import) -> Import:
+    """As a worker does once it is told."""
+    tasks.read_import(record.pk)
+    record.refresh_from_db()
+    return record
+
+
+def act(client: Client, record: Import, what: str, **fields: str) -> Import:
+    client.post(reverse(f"data_import_{what}", args=["kite", record.pk]), fields)
+    record.refresh_from_db()
+    return record
+
+
+def page(client: Client, record: Import) -> str:
+    return client.get(reverse("data_import", args=["kite", record.pk])).content.decode()
+
+
+def test_a_file_is_checked_before_anything_of_it_is_taken(mos: Client, hand_in, django_capture_on_commit_callbacks):
+    record = hand_in('{"prompt": "Sing"}\n{"text": ""}\n')
+    assert record.state == State.READY, record.error
+    assert not Prompt.objects.exists()
+    shown = page(mos, record)
+    assert "1 found" in shown
+    assert "empty" in shown
+    assert act(mos, record, "confirm").state == State.WAITING
+    with django_capture_on_commit_callbacks(execute=True):
+        assert work(record).state == State.DONE
+    assert Prompt.objects.get().source_ref == "rows.jsonl:1"
+    assert f"{reverse('data_prompts', args=['kite'])}?file=rows.jsonl" in page(mos, record)
+    listed = mos.get(reverse("data_prompts", args=["kite"]), {"file": "rows.jsonl"}).content.decode()
+    assert "Sing" in listed
+    assert "Sing" not in mos.get(reverse("data_prompts", args=["kite"]), {"file": "row"}).content.decode()
+
+
+def test_cancelling_takes_nothing_and_deletes_the_file(
+    mos: Client, hand_in, uploads: Path, django_capture_on_commit_callbacks
+):
+    record = hand_in(GOOD)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert act(mos, record, "cancel").state == State.CANCELLED
+    assert not [path for path in uploads.rglob("*") if path.is_file()]
+    assert not Prompt.objects.exists()
+    assert "Nothing was imported" in page(mos, record)
+
+
+def test_a_file_that_came_in_is_deleted(mos: Client, hand_in, uploads: Path, django_capture_on_commit_callbacks):
+    record = act(mos, hand_in(GOOD), "confirm")
+    with django_capture_on_commit_callbacks(execute=True):
+        work(record)
+    record.refresh_from_db()
+    assert (record.state, record.file.name, list(uploads.glob("imports/*"))) == (State.DONE, "", [])
+
+
+def test_two_files_of_one_name_both_keep_it(mos: Client, hand_in):
+    first, second = hand_in(GOOD), hand_in('{"prompt": "Dance"}\n')
+    for record in (first, second):
+        work(act(mos, record, "confirm"))
+    assert set(Prompt.objects.values_list("source_ref", flat=True)) == {"rows.jsonl:1"}
+
+
+def test_bad_rows_are_named_and_can_be_skipped(mos: Client, hand_in):
+    record = hand_in(GOOD + '{"colour": "red", "size": 3}\n')
+    assert record.state == State.READY
+    shown = page(mos, record)
+    assert "rows.jsonl:2" in shown
+    assert "Import without the bad rows" in shown
+    assert work(act(mos, record, "confirm", skip_bad="on")).state == State.DONE
+    assert Prompt.objects.count() == 1
+
+
+def test_bad_rows_that_nobody_skips_stop_the_import(mos: Client, hand_in):
+    record = hand_in(GOOD + '{"colour": "red"}\n')
+    assert work(act(mos, record, "confirm")).state == State.FAILED
+    assert not Prompt.objects.exists()
+    assert "rows.jsonl:2" in page(mos, record)
+    assert work(act(mos, record, "check", skip_bad="on")).state == State.READY, "without uploading it again"
+
+
+def test_what_is_taken_of_a_file_can_be_changed_and_is_shown_first(mos: Client, hand_in):
+    record = hand_in('{"prompt": "Sing", "completion": "La."}\n')
+    assert record.report["found"] == {"demonstrations": 1}
+    assert act(mos, record, "confirm", kind="prompts").state == State.CHECKING
+    assert work(record).report["found"] == {"prompts": 1}
+
+
+def test_a_file_that_cannot_be_read_says_where(mos: Client, hand_in):
+    record = hand_in("[1, 2", "rows.json")
+    assert record.state == State.FAILED
+    assert "rows.json:1" in page(mos, record)
+    assert "What a file can hold" in page(mos, record)
+
+
+@pytest.mark.parametrize("htmx", [False, True])
+def test_a_file_of_no_known_kind_keeps_the_form(mos: Client, htmx: bool):
+    data = {"file": SimpleUploadedFile("rows.exe", b"x"), "corpus": "Novels", "open_tasks": "on", "kind": "text"}
+    headers = {"HX-Request": "true"} if htmx else {}
+    answer = mos.post(reverse("data_import_new", args=["kite"]), data, headers=headers)
+    assert answer.status_code == (200 if htmx else 400)
+    shown = answer.content.decode()
+    assert "cannot tell what this file holds" in shown
+    assert 'value="Novels"' in shown
+    assert '<option value="text" selected>' in shown
+    assert not Import.objects.exists()
+
+
+def test_an_empty_file_keeps_the_form(mos: Client):
+    answer = mos.post(
+        reverse("data_import_new", args=["kite"]), {"file": SimpleUploadedFile("a.csv", b""), "corpus": "Novels"}
+    )
+    assert answer.status_code == 400
+    assert 'value="Novels"' in answer.content.decode()
+
+
+def test_an_import_made_while_the_broker_is_down_waits_for_the_reconciler(
+    mos: Client, django_capture_on_commit_callbacks, monkeypatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(wake, "app", Celery("nobody", broker="redis://127.0.0.1:9/0"))  # nothing listens there
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = mos.post(reverse("data_import_new", args=["kite"]), {"file": SimpleUploadedFile("a.jsonl", b"{}")})
+    assert answer.status_code == 302
+    assert Import.objects.get().state == State.CHECKING
+    assert "no message to the workers" in caplog.text
+
+
+def test_the_reconciler_wakes_what_nobody_was_told_of(hand_in, monkeypatch):
+    record = hand_in(GOOD)
+    woken: list[int] = []
+    monkeypatch.setattr(services, "send_task", lambda _, pk, **__: woken.append(pk))
+    tasks.reconcile()
+    assert woken == [], "it is checked, and waits for a person"
+    Import.objects.update(state=State.WAITING, created_at=timezone.now() - timedelta(minutes=1))
+    tasks.reconcile()
+    assert woken == [record.pk]
+
+
+def test_what_nobody_foresaw_fails_at_once_with_a_sentence_and_a_trace(
+    mos: Client, hand_in, monkeypatch, caplog: pytest.LogCaptureFixture
+):
+    def broken(**_: object) -> None:
+        raise KeyError("text")
+
+    monkeypatch.setattr(loading, "load", broken)
+    with caplog.at_level(logging.ERROR):
+        record = hand_in(GOOD)
+    assert (record.state, record.attempts) == (State.FAILED, 1)
+    assert "rows.jsonl cannot be read" in record.error
+    assert "KeyError" in record.error
+    assert "Traceback" in caplog.text
+
+
+def test_a_database_that_goes_away_is_no_fault_of_the_file(hand_in, monkeypatch, mos: Client):
+    record = act(mos, hand_in(GOOD), "confirm")
+
+    def gone(**_: object) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "load", gone)
+        with pytest.raises(OperationalError):
+            tasks.read_import(record.pk)
+    assert work(record).state == State.DONE
+
+
+def test_a_file_over_which_workers_die_is_given_up(mos: Client, hand_in):
+    record = act(mos, hand_in(GOOD), "confirm")
+    Import.objects.update(attempts=reading.MAX_ATTEMPTS)
+    assert work(record).state == State.FAILED
+    assert "smaller" in record.error
+
+
+def test_an_import_that_is_stopped_half_way_leaves_nothing(mos: Client, hand_in, monkeypatch):
+    record = act(mos, hand_in("".join(json.dumps({"prompt": f"Sing {n}"}) + "\n" for n in range(3000))), "confirm")
+    monkeypatch.setattr(reading, "PROGRESS_SECONDS", 0.0)
+    seen: list[dict[str, int]] = []
+
+    def tell(record_id: int, progress: dict[str, int]) -> None:
+        seen.append(progress)
+        if len(seen) == 3:
+            mos.post(reverse("data_import_cancel", args=["kite", record_id]))
+
+    monkeypatch.setattr(reading, "say_progress", tell)
+    assert work(record).state == State.CANCELLED
+    assert not Prompt.objects.exists()
+    assert seen[-1]["bytes"] > 0
+
+
+def test_the_page_says_how_far_a_worker_is(mos: Client, hand_in):
+    record = act(mos, hand_in(GOOD), "confirm")
+    reading.say_progress(record.pk, {"bytes": 10, "rows": 1200})
+    shown = page(mos, record)
+    assert f'max="{record.size}" value="10"' in shown
+    assert "1,200 rows" in shown
+
+
+def test_an_import_is_not_confirmed_twice(mos: Client, hand_in):
+    record = act(mos, hand_in(GOOD), "confirm")
+    with pytest.raises(Conflict, match="being imported already"):
+        services.confirm(record=record)
+
+
+def test_files_that_nobody_imported_go_after_a_week(hand_in, uploads: Path, django_capture_on_commit_callbacks):
+    waiting, failed = hand_in(GOOD), hand_in("[1", "rows.json")
+    orphan = uploads / "imports" / "2026" / "11" / "left.jsonl"
+    orphan.parent.mkdir(parents=True)
+    orphan.write_text(GOOD)
+    later = timezone.now() + timedelta(days=services.KEPT_DAYS, minutes=1)
+    assert services.clean_up() == 0
+    with django_capture_on_commit_callbacks(execute=True):
+        assert services.clean_up(later) == 3
+    assert not [path for path in uploads.rglob("*") if path.is_file()]
+    waiting.refresh_from_db()
+    failed.refresh_from_db()
+    assert (waiting.state, failed.state, failed.file.name) == (State.CANCELLED, State.FAILED, "")
+
+
+def test_a_file_of_a_deleted_import_goes_too(hand_in, uploads: Path):
+    record = hand_in(GOOD)
+    path = Path(record.file.path)
+    os.utime(path, (0, 0))
+    record.delete()
+    assert services.clean_up() == 1
+    assert not path.exists()
+
+
+def test_a_file_read_again_asks_about_prompts_that_nobody_was_asked_about(mos: Client, hand_in, project: Project):
+    work(act(mos, hand_in(GOOD), "confirm"))
+    for _ in range(2):
+        work(act(mos, hand_in(GOOD + '{"prompt": "Dance"}\n'), "confirm", open_tasks="on"))
+    assert sorted(task.prompt.text for task in project.tasks.all()) == ["Dance", "Sing"]
+
+
+def test_an_annotator_may_not_take_part(client: Client, hand_in, ann: User, project: Project):
+    record = hand_in(GOOD)
+    client.force_login(ann)
+    for what in ("confirm", "check", "cancel"):
+        assert client.post(reverse(f"data_import_{what}", args=["kite", record.pk])).status_code == 403
+    factories.project(ann, "Other", slug="other")
+    assert client.post(reverse("data_import_cancel", args=["other", record.pk])).status_code == 404
