@@ -3,12 +3,14 @@
 Our own tokenizers get TEMPLATE: each turn is a role token, the text, and <|end|>, which the assistant learns to say and
 at which generation stops. Tokenizers from elsewhere keep their own chat template.
 
-Text is never read as special tokens, whoever wrote it: "<|end|>" typed by a person stays seven ordinary characters.
+Text is never read as control tokens, whoever wrote it: "<|end|>" typed by a person stays seven ordinary characters.
+Markup that a tokenizer has tokens for, such as <think> and </think>, is text like any other and becomes those tokens.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -63,8 +65,18 @@ def fold_system(messages: list[Turn]) -> list[Turn]:
     return folded
 
 
+def any_of(tokens: Collection[str]) -> re.Pattern[str]:
+    """Matches the longest of these tokens at each place; tokens of white space alone are ordinary text."""
+    longest_first = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
 class Rewritten(InputError):
     """The chat template renders earlier turns otherwise once later ones follow them."""
+
+
+class Refused(InputError):
+    """The chat template refuses a conversation: an order of turns that it does not know, a limit of its own."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +109,12 @@ class ChatFormat:
         self._plain = plain(tokenizer)
         self._own = tokenizer.chat_template == TEMPLATE
         self._role = {role: tokenizer.convert_tokens_to_ids(token) for role, token in ROLES.items()}
-        specials = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
-        self._special = re.compile("|".join(re.escape(token) for token in specials if token.strip()) or r"(?!)")
+        control = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+        self._control = any_of(control)
+        self.folds_system: bool = not self._own and self._loses_system_turns()
         self.end_id: int = tokenizer.convert_tokens_to_ids(END) if self._own else self._foreign_end(source)
+        if not self._own:
+            self._control = any_of(control - self._markup())
         document = tokenizer.convert_tokens_to_ids(DOCUMENT) if self._own else tokenizer.eos_token_id
         self.stop_ids: list[int] = list(dict.fromkeys([self.end_id, self.end_id if document is None else document]))
         if tokenizer.pad_token_id is None:  # one without an end-of-text token, too: see load_tokenizer
@@ -107,14 +122,10 @@ class ChatFormat:
         self.pad_id: int = tokenizer.pad_token_id
         self.document_id: int = self.stop_ids[-1] if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
-    @cached_property
+    @property
     def takes_system(self) -> bool:
-        """Whether the chat template takes a system turn; the text of one is folded by `fold_system` where not."""
-        turns = [Turn(role="system", content="a"), Turn(role="user", content="b")]
-        try:
-            return self._own or bool(self._render(turns, open_turn=True))
-        except InputError:
-            return False
+        """Whether the chat template takes a system turn; if not, it is folded by `fold_system`."""
+        return not self.folds_system
 
     @cached_property
     def reachable(self) -> set[int]:
@@ -233,18 +244,49 @@ class ChatFormat:
         return len(before), max(len(before), len(ended))
 
     def _render(self, messages: list[Turn], *, open_turn: bool) -> str:
-        turns = [{"role": turn.role, "content": self._harmless(turn.content)} for turn in messages]
+        seen = fold_system(messages) if self.folds_system else messages
+        turns = [{"role": turn.role, "content": self._harmless(turn.content)} for turn in seen]
         try:
             text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
         except Exception as error:  # jinja2 errors, and whatever a template raises through raise_exception
-            raise InputError(
+            raise Refused(
                 f"the model's chat template refuses this conversation: {error}", code="no_chat_template"
             ) from error
         return text
 
+    def _loses_system_turns(self) -> bool:
+        """Whether the template refuses or leaves out a system turn, while it takes the same conversation without one."""
+        user = [Turn(role="user", content="a")]
+        told = "Answer in one short line."
+        self.folds_system = False
+        try:
+            return told not in self._render([Turn(role="system", content=told), *user], open_turn=True)
+        except Refused:
+            pass
+        try:
+            self._render(user, open_turn=True)
+        except Refused:
+            return False
+        return True
+
     def _harmless(self, content: str) -> str:
-        """Special tokens inside a person's text are broken by a word joiner after their first character."""
-        return self._special.sub(lambda match: match[0][0] + "\u2060" + match[0][1:], content)
+        """Control tokens inside anybody's text are broken by a word joiner after their first character."""
+        return self._control.sub(lambda match: match[0][0] + "\u2060" + match[0][1:], content)
+
+    def _markup(self) -> set[str]:
+        """Added tokens that belong to what is said and not to the format: pairs such as <think> and </think> (Qwen3) or
+        <table> and </table> (Gemma) that their tokenizer does not call special. Pairs that frame a user's turn or end a
+        turn are no such tokens, whatever the tokenizer calls them."""
+        added = {token.content for token in self.tokenizer.added_tokens_decoder.values() if not token.special}
+        pairs = [(f"<{name[2:-1]}>", name) for name in added if name.startswith("</") and name.endswith(">")]
+        framing = self._render([Turn(role="user", content="a")], open_turn=False)
+        end: str = self.tokenizer.convert_ids_to_tokens(self.end_id)
+        return {
+            token
+            for opening, closing in pairs
+            if opening in added and end not in (opening, closing) and not (opening in framing or closing in framing)
+            for token in (opening, closing)
+        }
 
     def _special_ids(self, rendered: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(rendered, add_special_tokens=False)
