@@ -76,7 +76,12 @@ class Rewritten(InputError):
 
 
 class Refused(InputError):
-    """The chat template refuses a conversation: an order of turns that it does not know, a limit of its own."""
+    """The chat template refuses a conversation: an order of turns that it does not know, a limit of its own. `reason`
+    is the template's own sentence."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the model's chat template refuses this conversation: {reason}", code="no_chat_template")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -180,19 +185,20 @@ class ChatFormat:
         """The same of a prompt's tokens."""
         return self.last(Encoded(prompt, [False] * len(prompt)), most).ids
 
-    def conversation(self, messages: list[Turn]) -> Encoded:
-        """All turns; every assistant turn with its stop token is in the mask. Raises Rewritten where they cannot be
-        rendered together as each was rendered when it was said."""
-        return self._turns(messages) if self._own else self._foreign_turns(messages)
+    def conversation(self, messages: list[Turn], unlearned: Collection[int] = ()) -> Encoded:
+        """All turns; every assistant turn with its stop token is in the mask, but for those whose indices are in
+        `unlearned`. Raises Rewritten where they cannot be rendered together as each was rendered when it was said."""
+        return self._turns(messages, unlearned) if self._own else self._foreign_turns(messages, unlearned)
 
-    def lessons(self, messages: list[Turn]) -> list[Encoded]:
-        """What the assistant learns from a conversation: all its turns in one or, where the template rewrites earlier
-        turns, each in one that ends with it, alone in the mask and after what is rendered when it is to be said."""
+    def lessons(self, messages: list[Turn], unlearned: Collection[int] = ()) -> list[tuple[int, Encoded]]:
+        """What the assistant learns from a conversation, each lesson with the number of turns it ends after: all its
+        turns in one or, where the template rewrites earlier turns, each in one that ends with it, alone in the mask and
+        after what is rendered when it is to be said."""
         try:
-            return [self.conversation(messages)]
+            return [(len(messages), self.conversation(messages, unlearned))]
         except Rewritten:
-            ends = [i + 1 for i, turn in enumerate(messages) if turn.role == "assistant"]
-            return [self._foreign_turns(messages[:end], last_only=True) for end in ends]
+            ends = [i + 1 for i, turn in enumerate(messages) if turn.role == "assistant" and i not in unlearned]
+            return [(end, self._foreign_turns(messages[:end], last_only=True)) for end in ends]
 
     def decode(self, ids: list[int]) -> str:
         """The text of a reply, up to and without its stop token."""
@@ -202,23 +208,26 @@ class ChatFormat:
 
     # ----------------------------------------------------------------------------------------------------- our format
 
-    def _turns(self, messages: list[Turn]) -> Encoded:
+    def _turns(self, messages: list[Turn], unlearned: Collection[int] = ()) -> Encoded:
         ids: list[int] = []
         mask: list[bool] = []
-        for turn in messages:
+        for i, turn in enumerate(messages):
             spoken = [*self.text(turn.content), self.end_id]
             ids += [self._role[turn.role], *spoken]
-            mask += [False, *[turn.role == "assistant"] * len(spoken)]
+            mask += [False, *[turn.role == "assistant" and i not in unlearned] * len(spoken)]
         return Encoded(ids, mask)
 
     # ------------------------------------------------------------------------------------------------- foreign formats
 
-    def _foreign_turns(self, messages: list[Turn], *, last_only: bool = False) -> Encoded:
+    def _foreign_turns(
+        self, messages: list[Turn], unlearned: Collection[int] = (), *, last_only: bool = False
+    ) -> Encoded:
         """The rendered text is tokenized once, and spans of characters say which tokens the assistant speaks; a token
         that reaches over an end of a span is the assistant's."""
         text = self._render(messages, open_turn=False)
         first = len(messages) - 1 if last_only else 0
-        spans = [self._span(text, messages, i) for i in range(first, len(messages)) if messages[i].role == "assistant"]
+        spoken = [i for i in range(first, len(messages)) if messages[i].role == "assistant"]
+        spans = [self._span(text, messages, i) for i in spoken if i not in unlearned]
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
         mask = [any(a < end and start < b and a < b for start, end in spans) for a, b in offsets]
@@ -249,13 +258,11 @@ class ChatFormat:
         try:
             text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
         except Exception as error:  # jinja2 errors, and whatever a template raises through raise_exception
-            raise Refused(
-                f"the model's chat template refuses this conversation: {error}", code="no_chat_template"
-            ) from error
+            raise Refused(str(error)) from error
         return text
 
     def _loses_system_turns(self) -> bool:
-        """Whether the template refuses or leaves out a system turn, while it takes the same conversation without one."""
+        """Whether the template refuses or leaves out a system turn but takes the same conversation without it."""
         user = [Turn(role="user", content="a")]
         told = "Answer in one short line."
         self.folds_system = False

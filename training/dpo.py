@@ -11,11 +11,12 @@ from typing import Any
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from training.chatformat import ChatFormat
+from training.chatformat import ChatFormat, Refused
 from training.contract import DPOSettings, RankingRow
+from training.fitting import RowCounts, fit_prompt
 from training.preference import comparisons_of
 from training.rundir import Run
-from training.trl_stage import Example, learn_from_rankings
+from training.trl_stage import EncodedExamples, Example, learn_from_examples
 
 
 class PairTrainer(DPOTrainer):
@@ -26,21 +27,42 @@ class PairTrainer(DPOTrainer):
 
 
 def main(run: Run[DPOSettings]) -> None:
-    learn_from_rankings(
-        run, pairs_of, PairTrainer, DPOConfig, count=lambda pairs: {"pairs": len(pairs)}, beta=run.config.beta
-    )
+    config = run.config
+    rows, heldout = run.rows("rankings", RankingRow, config.min_rows), run.rows("heldout", RankingRow)
+
+    def encode(chat: ChatFormat, limit: int) -> tuple[EncodedExamples, EncodedExamples]:
+        return encoded_pairs(rows, chat, limit), encoded_pairs(heldout, chat, limit)
+
+    learn_from_examples(
+        run, encode, PairTrainer, DPOConfig,
+        counts={"rankings": len(rows), "heldout": len(heldout)}, beta=config.beta,
+    )  # fmt: skip
 
 
-def pairs_of(rows: Sequence[RankingRow], chat: ChatFormat, most: int) -> list[Example]:
-    """Every comparison that a person decided, as tokens; ties and rankings without weight say nothing to DPO."""
-    pairs = []
+def encoded_pairs(rows: Sequence[RankingRow], chat: ChatFormat, limit: int) -> EncodedExamples:
+    """Every comparison that a person decided, as tokens; ties and rankings without weight say nothing to DPO. A pair
+    that does not fit into `limit` tokens with its system turn and question, or whose sides are equal, is left out."""
+    counts = RowCounts("pairs", limit)
+    pairs: list[Example] = []
+    total = 0
     for row in rows:
-        if row.weight == 0:
+        comparisons = comparisons_of(row.groups, "drop") if row.weight else []
+        total += len(comparisons)
+        try:
+            prompt = chat.prompt(row.messages) if comparisons else []
+            replies = [chat.reply(reply, row.messages) for reply in row.replies] if comparisons else []
+        except Refused as error:
+            for _ in comparisons:
+                counts.add("left_out/refused", row.id, error.reason)
             continue
-        replies = [chat.reply(reply, row.messages) for reply in row.replies]
-        prompt = chat.prompt(row.messages)
-        for better, worse, _ in comparisons_of(row.groups, "drop"):
-            chosen, rejected = replies[better][:most], replies[worse][:most]
-            room = most - max(len(chosen), len(rejected))
-            pairs.append({"prompt_ids": prompt[-room:] if room else [], "chosen_ids": chosen, "rejected_ids": rejected})
-    return [pair for pair in pairs if pair["prompt_ids"]]
+        for better, worse, _ in comparisons:
+            chosen, rejected = replies[better], replies[worse]
+            fitted = fit_prompt(chat, row.messages, limit - max(len(chosen), len(rejected)), prompt)
+            if chosen == rejected:
+                counts.add("left_out/equal", row.id)
+            elif fitted is None:
+                counts.add("left_out/too_long", row.id)
+            else:
+                counts.add_fitted(fitted, row.id, chat)
+                pairs.append({"prompt_ids": fitted.ids, "chosen_ids": chosen, "rejected_ids": rejected})
+    return EncodedExamples(pairs, counts, total, {"pairs": len(pairs)})

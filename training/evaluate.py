@@ -28,6 +28,7 @@ from training.contract import (
 )
 from training.engine import Completion, Engine, context_limit
 from training.ensemble import Ensemble, Scores
+from training.fitting import RowCounts
 from training.forward import Forward
 from training.loop import mean_figures
 from training.model_checks import check_vocabulary
@@ -35,16 +36,18 @@ from training.models import CausalModel, Compute, context_of, load_causal, load_
 from training.packing import text_batch
 from training.preference import comparisons_of
 from training.pretrain import bits_per_byte
+from training.rankings import scorable
 from training.rollouts import (
+    ALWAYS_COUNTED,
     Prompt,
     Scorer,
     encode_prompts,
     load_scorer,
-    long_prompt_counts,
     prompt_room,
+    reward_formats,
     sample_replies,
     score_replies,
-    warn_of_long_prompts,
+    warn_of_changes,
 )
 from training.rundir import Run
 from training.sft import encode, examples, weighted_loss
@@ -110,7 +113,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     run.stop_if_asked()
     if scorer and rankings:
         with run.timed("rankings"):
-            measure_rankings(report, scorer, rankings)
+            measure_rankings(run, report, scorer, rankings)
     run.stop_if_asked()
     if policy and prompts:
         baseline = Speaker.load(config.baseline, run, compute) if config.baseline else None
@@ -149,8 +152,9 @@ def measure_demonstrations(
 ) -> None:
     """The loss on what the assistant says, nats a token."""
     most = min(config.max_tokens, context_of(policy.model))
-    kept, encoded, _ = encode(policy.chat, rows, most)
+    kept, encoded, _, changes = encode(policy.chat, rows, most)
     report.counts |= {"demonstrations": len(kept), "demonstrations/left_out": len(rows) - len(kept)}
+    report.counts |= changes.named(prefix="demonstrations/")
     if encoded:
         found = mean_figures(
             examples(encoded, policy.chat, compute),
@@ -161,8 +165,13 @@ def measure_demonstrations(
         report.metrics["demonstration_loss"] = found["loss"]
 
 
-def measure_rankings(report: Report, scorer: Scorer, rows: Sequence[RankingRow]) -> None:
+def measure_rankings(
+    run: Run[EvaluateSettings], report: Report, scorer: Scorer, rankings: Sequence[RankingRow]
+) -> None:
     """How well the reward agrees with people, and its scores of every reply."""
+    rows, changes = scorable(rankings, reward_formats(scorer))
+    warn_of_changes(run, changes, len(rankings))
+    report.counts |= changes.named(prefix="rankings/")
     flat = scorer([row.messages for row in rows for _ in row.replies], [r for row in rows for r in row.replies])
     (scores,) = split([flat], rows)
     report.counts["rankings"] = len(rows)
@@ -205,7 +214,7 @@ def compare_replies(
 ) -> None:
     """Replies of the policy and, on the same random numbers, of the baseline: scores, wins, lengths, KL."""
     speakers = {"policy": policy} | ({"baseline": baseline} if baseline else {})
-    kept, room = fitting(run, report, speakers, rows)
+    kept, room = fitting(run, report, speakers, rows, scorer)
     ids = [row.id for row in kept]
     scores: dict[str, list[float]] = {}
     prompts: dict[str, list[Prompt]] = {}
@@ -237,23 +246,31 @@ def compare_replies(
 
 
 def fitting(
-    run: Run[EvaluateSettings], report: Report, speakers: dict[str, Speaker], rows: Sequence[PromptRow]
+    run: Run[EvaluateSettings],
+    report: Report,
+    speakers: dict[str, Speaker],
+    rows: Sequence[PromptRow],
+    scorer: Scorer | None,
 ) -> tuple[list[PromptRow], int]:
     """The prompts to answer, and the most tokens of one that leave every speaker room for a full reply. Raises
-    InputError where there is none."""
+    InputError if there is none."""
     config = run.config
     contexts = [context_limit(unwrap(speaker.model).config.get_text_config()) for speaker in speakers.values()]
     room = prompt_room(min(contexts), 1 << 30, config.sampling.max_new_tokens)
-    fit = [row for row in rows if all(len(speaker.chat.prompt(row.messages)) <= room for speaker in speakers.values())]
-    too_long = len(rows) - len(fit)
-    warn_of_long_prompts(run, too_long, len(rows), room)
-    kept = list(rows) if config.long_prompts == "cut_left" else fit
-    counts = long_prompt_counts(too_long, config.long_prompts)
-    report.counts |= {"prompts": len(kept)} | {f"prompts/{name}": count for name, count in counts.items()}
+    kept, changes = list(rows), RowCounts("prompts", room)
+    for number, speaker in enumerate(speakers.values()):
+        prompts, own_changes = encode_prompts(kept, speaker.chat, room, config.long_prompts, scorer)
+        kept = [prompt.row for prompt in prompts]
+        if number:
+            changes.add_left_out(own_changes)
+        else:
+            changes = own_changes
+    warn_of_changes(run, changes, len(rows))
+    report.counts |= {"prompts": len(kept)} | changes.named(*ALWAYS_COUNTED, prefix="prompts/")
     if not kept:
         raise InputError(
-            f"evaluate: all {len(rows)} prompts are too long for the model's context; shorten max_new_tokens, or set "
-            "long_prompts to cut_left",
+            f"evaluate: no prompt can be answered; {'; '.join(changes.sentences(len(rows)))}. Lower max_new_tokens, or "
+            "set long_prompts to shorten",
             code="no_data",
         )
     return kept, room

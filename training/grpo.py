@@ -28,17 +28,17 @@ from training.models import CausalModel, Compute, about, adapter_base, load_caus
 from training.policies import switched
 from training.rewards import find_shaping, shaping_of
 from training.rollouts import (
+    ALWAYS_COUNTED,
     Prompt,
     Sampled,
     Scorer,
     encode_prompts,
     load_scorer,
-    long_prompt_counts,
     prompt_room,
     prompts_of_step,
     sample_replies,
     score_replies,
-    warn_of_long_prompts,
+    warn_of_changes,
 )
 from training.rundir import Run
 from training.trl_stage import TRL_REFERENCE, Steps, arguments, optimizers, save, train
@@ -71,14 +71,15 @@ def main(run: Run[GRPOSettings]) -> None:
     check_vocabulary(chat, model, config.policy)
     engine = Engine(model, tokenizer, slots=min(replies, SLOTS), stop_ids=chat.stop_ids, dtype=compute.dtype)
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
-    prompts, too_long = encode_prompts(rows, chat, room, config.long_prompts)
-    heldout, heldout_too_long = encode_prompts(heldout_rows, chat, room, config.long_prompts)
+    prompts, changes = encode_prompts(rows, chat, room, config.long_prompts, scorer)
+    heldout, heldout_changes = encode_prompts(heldout_rows, chat, room, config.long_prompts, scorer)
     if len(prompts) < config.min_rows:
         raise InputError(
-            f"grpo: {too_long} of {len(rows)} prompts are longer than {room} tokens; raise max_prompt_tokens",
+            f"grpo: {len(prompts)} of {len(rows)} prompts can be used, at least {config.min_rows} are needed; "
+            f"{'; '.join(changes.sentences(len(rows)))}. Raise max_prompt_tokens or set long_prompts to shorten",
             code="too_few_rows",
         )
-    warn_of_long_prompts(run, too_long, len(rows), room)
+    warn_of_changes(run, changes, len(rows))
     longest = max(len(prompt.ids) for prompt in prompts) + config.sampling.max_new_tokens
     micro = largest_divisor(replies // world(), config.micro_tokens // longest)
     steps = Steps(micro, replies // world() // micro, config.steps)
@@ -113,13 +114,12 @@ def main(run: Run[GRPOSettings]) -> None:
     if run.main:
         held.write_frontier()
     save(run, model, chat)
-    heldout_counts = long_prompt_counts(heldout_too_long, config.long_prompts)
     run.finish(
         figures | held.figures | {"saved_step": kept},
         intervals=held.intervals,
         counts={
-            "prompts": len(prompts), **long_prompt_counts(too_long, config.long_prompts),
-            "heldout": len(heldout), **{f"heldout/{name}": count for name, count in heldout_counts.items()},
+            "prompts": len(prompts), **changes.named(*ALWAYS_COUNTED),
+            "heldout": len(heldout), **heldout_changes.named(*ALWAYS_COUNTED, prefix="heldout/"),
         },
         model=about(model),
     )  # fmt: skip

@@ -6,15 +6,16 @@ TRL's KTOTrainer computes; events, checkpoints, stopping and the result are thos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 
-from training.chatformat import ChatFormat
-from training.contract import KTOSettings, RankingRow
+from training.chatformat import ChatFormat, Refused
+from training.contract import InputError, JudgmentRow, KTOSettings, RankingRow, Turn
+from training.fitting import RowCounts, fit_prompt
 from training.rundir import Run
-from training.trl_stage import Example, learn_from_rankings
+from training.trl_stage import EncodedExamples, Example, learn_from_examples
 
 
 class JudgedTrainer(KTOTrainer):
@@ -26,9 +27,27 @@ class JudgedTrainer(KTOTrainer):
 
 def main(run: Run[KTOSettings]) -> None:
     config = run.config
-    learn_from_rankings(
-        run, judged_replies, JudgedTrainer, KTOConfig,
-        count=good_and_bad,
+    rankings, judgments = run.rows("rankings", RankingRow), run.rows("judgments", JudgmentRow)
+    if len(rankings) + len(judgments) < max(1, config.min_rows):
+        raise InputError(
+            f"kto: {len(rankings)} rankings and {len(judgments)} judgments in the snapshots, at least "
+            f"{max(1, config.min_rows)} are needed",
+            code="too_few_rows",
+        )
+    heldout, heldout_judgments = run.rows("heldout", RankingRow), run.rows("heldout_judgments", JudgmentRow)
+
+    def encode(chat: ChatFormat, limit: int) -> tuple[EncodedExamples, EncodedExamples]:
+        return (
+            encoded_replies(verdicts_of(rankings, judgments), chat, limit),
+            encoded_replies(verdicts_of(heldout, heldout_judgments), chat, limit),
+        )
+
+    learn_from_examples(
+        run, encode, JudgedTrainer, KTOConfig,
+        counts={
+            "rankings": len(rankings), "judgments": len(judgments),
+            "heldout": len(heldout), "heldout_judgments": len(heldout_judgments),
+        },
         least=2,  # what a reply gains is measured against others of its pass
         beta=config.beta,
         desirable_weight=config.desirable_weight,
@@ -36,26 +55,48 @@ def main(run: Run[KTOSettings]) -> None:
     )  # fmt: skip
 
 
-def good_and_bad(judged: Sequence[Example]) -> dict[str, int]:
-    return {"good": sum(one["label"] for one in judged), "bad": sum(not one["label"] for one in judged)}
+class Verdict(NamedTuple):
+    """One reply that is good or bad."""
+
+    row_id: str
+    messages: list[Turn]
+    reply: str
+    good: bool
 
 
-def judged_replies(rows: Sequence[RankingRow], chat: ChatFormat, most: int) -> list[Example]:
-    """The replies above the middle of their ranking as good and those below it as bad, as tokens; those in its middle,
-    and rankings that tie everything or have no weight, say neither."""
-    found = []
-    for row in rows:
-        if row.weight == 0 or len(row.groups) < 2:
+def verdicts_of(rankings: Sequence[RankingRow], judgments: Sequence[JudgmentRow]) -> list[Verdict]:
+    """The replies above the middle of their ranking as good and those below it as bad, and what people called good or
+    bad by itself. Replies in the middle of a ranking, rankings that tie everything, and rows without weight say
+    neither."""
+    found = [
+        Verdict(row.id, row.messages, row.replies[i], good=2 * place < len(row.groups) - 1)
+        for row in rankings
+        if row.weight
+        for place, group in enumerate(row.groups)
+        if 2 * place != len(row.groups) - 1
+        for i in group
+    ]
+    return found + [Verdict(row.id, row.messages, row.reply, row.good) for row in judgments if row.weight]
+
+
+def encoded_replies(verdicts: Sequence[Verdict], chat: ChatFormat, limit: int) -> EncodedExamples:
+    """The replies as tokens. One that does not fit into `limit` tokens with system turn and question is left out."""
+    counts = RowCounts("replies", limit)
+    examples: list[Example] = []
+    for row_id, messages, reply, good in verdicts:
+        try:
+            spoken = chat.reply(reply, messages)
+            fitted = fit_prompt(chat, messages, limit - len(spoken))
+        except Refused as error:
+            counts.add("left_out/refused", row_id, error.reason)
             continue
-        prompt = chat.prompt(row.messages)
-        for place, group in enumerate(row.groups):
-            standing = 2 * place - (len(row.groups) - 1)
-            for i in group if standing else ():
-                reply = chat.reply(row.replies[i], row.messages)[:most]
-                kept = prompt[-(most - len(reply)) :] if len(reply) < most else []
-                if kept:
-                    found.append({"prompt_ids": kept, "completion_ids": reply, "label": standing < 0})
-    return found
+        if fitted is None:
+            counts.add("left_out/too_long", row_id)
+            continue
+        counts.add_fitted(fitted, row_id, chat)
+        examples.append({"prompt_ids": fitted.ids, "completion_ids": spoken, "label": good})
+    good_count = sum(example["label"] for example in examples)
+    return EncodedExamples(examples, counts, len(verdicts), {"good": good_count, "bad": len(examples) - good_count})
 
 
 def rotated(judged: Sequence[Example], size: int) -> list[Example]:

@@ -244,12 +244,15 @@ def new_causal(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase, c
 
 
 def save_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: Path, stop_ids: list[int]) -> None:
-    """Weights, tokenizer with its chat template, and a generation config that ends at `stop_ids`.
+    """Weights, tokenizer with its chat template, and a generation config that ends at `stop_ids` and at whatever else
+    the model's own one ended at.
 
     Full models are saved in fp32; an adapter as PEFT does, naming its base by absolute path.
     """
     generation = unwrap(model).generation_config
-    generation.eos_token_id = stop_ids
+    own = generation.eos_token_id
+    others = own if isinstance(own, list) else [] if own is None else [own]
+    generation.eos_token_id = list(dict.fromkeys([*stop_ids, *others]))
     generation.pad_token_id = tokenizer.pad_token_id
     generation.bos_token_id = tokenizer.bos_token_id
     if isinstance(model, PeftModel):

@@ -11,18 +11,20 @@ from typing import Final
 from training.chatformat import ChatFormat
 from training.contract import MODEL, InputError, PPOSettings, PromptRow, TextRow
 from training.engine import Engine
+from training.fitting import RowCounts
 from training.loop import Learner, agreed, load_state, save_checkpoint
 from training.model_checks import check_vocabulary
 from training.models import CausalModel, about, context_of, load_tokenizer, prepare, save_model
 from training.policies import check_sampling, drop_reference, load_policies
 from training.ptx import PretrainingMix
 from training.rollouts import (
+    ALWAYS_COUNTED,
     Prompt,
+    Scorer,
     encode_prompts,
     load_scorer,
-    long_prompt_counts,
     prompt_room,
-    warn_of_long_prompts,
+    warn_of_changes,
 )
 from training.rundir import Run
 from training.trainer import Trainer
@@ -47,8 +49,8 @@ def main(run: Run[PPOSettings]) -> None:
     slots = min(config.prompts_per_step * config.samples_per_prompt, MOST_SLOTS)
     engine = Engine(model, tokenizer, slots=slots, stop_ids=chat.stop_ids, dtype=compute.dtype)
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
-    prompts, too_long = usable_prompts(run, rows, chat, room)
-    heldout, heldout_too_long = encode_prompts(heldout_rows, chat, room, config.long_prompts)
+    prompts, changes = usable_prompts(run, rows, chat, room, scorer)
+    heldout, heldout_changes = encode_prompts(heldout_rows, chat, room, config.long_prompts, scorer)
     learner = Learner(
         {"policy": model, "value": policies.actor.value_head}, config, compute,
         rates={"value": config.value_learning_rate},
@@ -83,27 +85,26 @@ def main(run: Run[PPOSettings]) -> None:
         if config.checkpoint_every and step % config.checkpoint_every == 0:
             save(step)
     trainer.held.evaluate(step)
-    heldout_counts = long_prompt_counts(heldout_too_long, config.long_prompts)
     finish(run, trainer, model, chat, step, {
-        "prompts": len(prompts), **long_prompt_counts(too_long, config.long_prompts),
-        "heldout": len(heldout), **{f"heldout/{name}": count for name, count in heldout_counts.items()},
+        "prompts": len(prompts), **changes.named(*ALWAYS_COUNTED),
+        "heldout": len(heldout), **heldout_changes.named(*ALWAYS_COUNTED, prefix="heldout/"),
     })  # fmt: skip
 
 
 def usable_prompts(
-    run: Run[PPOSettings], rows: Sequence[PromptRow], chat: ChatFormat, room: int
-) -> tuple[list[Prompt], int]:
-    """The prompts that leave room for a reply, and how many do not. Raises InputError where too few are left."""
-    prompts, too_long = encode_prompts(rows, chat, room, run.config.long_prompts)
+    run: Run[PPOSettings], rows: Sequence[PromptRow], chat: ChatFormat, room: int, scorer: Scorer
+) -> tuple[list[Prompt], RowCounts]:
+    """The prompts that leave room for a reply, and what happened to the others. Raises InputError if too few do."""
+    prompts, changes = encode_prompts(rows, chat, room, run.config.long_prompts, scorer)
     if len(prompts) < run.config.min_rows:
         raise InputError(
-            f"ppo: {too_long} of {len(rows)} prompts are longer than {room} tokens, which leaves fewer than the "
-            f"{run.config.min_rows} that are needed; raise max_prompt_tokens, shorten max_new_tokens, or set "
-            "long_prompts to cut_left",
+            f"ppo: {len(prompts)} of {len(rows)} prompts can be used, at least {run.config.min_rows} are needed; "
+            f"{'; '.join(changes.sentences(len(rows)))}. Raise max_prompt_tokens, lower max_new_tokens, or set "
+            "long_prompts to shorten",
             code="too_few_rows",
         )
-    warn_of_long_prompts(run, too_long, len(rows), room)
-    return prompts, too_long
+    warn_of_changes(run, changes, len(rows))
+    return prompts, changes
 
 
 def finish(

@@ -29,14 +29,17 @@ class Comparisons(NamedTuple):
     annotator: Tensor  # number of the person who said so; 0: nobody in particular
 
 
-def comparisons_of(groups: Sequence[Sequence[int]], ties: Ties = "half") -> list[tuple[int, int, float]]:
-    """All (first, second, outcome) of a ranking whose `groups` go from best to worst; "drop" leaves tied pairs out."""
+def comparisons_of(
+    groups: Sequence[Sequence[int]], ties: Ties = "half", kinds: Sequence[int] = ()
+) -> list[tuple[int, int, float]]:
+    """All (first, second, outcome) of a ranking whose `groups` go from best to worst; "drop" leaves tied pairs out.
+    `kinds`, if given, says by index which replies are the same; pairs of the same are left out."""
     found = []
     for place, group in enumerate(groups):
         if ties != "drop":
             found += [(i, j, 0.5) for i, j in combinations(sorted(group), 2)]
         found += [(i, j, 1.0) for worse in groups[place + 1 :] for i in group for j in worse]
-    return found
+    return [pair for pair in found if kinds[pair[0]] != kinds[pair[1]]] if kinds else found
 
 
 class Ranked(NamedTuple):
@@ -46,6 +49,7 @@ class Ranked(NamedTuple):
     weight: float = 1.0
     strength: float | None = None
     annotator: int = 0
+    kinds: Sequence[int] = ()  # by index, which replies are the same as tokens; none given: they all differ
 
 
 def collate_comparisons(sets: Sequence[Sequence[Ranked]], ties: Ties = "half") -> Comparisons:
@@ -57,8 +61,8 @@ def collate_comparisons(sets: Sequence[Sequence[Ranked]], ties: Ties = "half") -
     rows: list[tuple[int, int, float, float, float, int]] = []
     start = 0
     for rankings in sets:
-        for groups, own_weight, own_strength, person in rankings:
-            found = comparisons_of(groups, ties)
+        for groups, own_weight, own_strength, person, kinds in rankings:
+            found = comparisons_of(groups, ties, kinds)
             for i, j, better in found:
                 said = own_strength if own_strength is not None and better == 1.0 else 0.0
                 rows.append((start + i, start + j, better, own_weight / len(found), said, person))

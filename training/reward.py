@@ -16,19 +16,23 @@ from torch import Tensor, nn
 
 from training.agreement import Agreement, agreement
 from training.annotators import Annotators, TieRate, annotators_of, weights_of
-from training.batching import Rows, Sizes
 from training.chatformat import ChatFormat
-from training.contract import MODEL, InputError, RankingRow, RewardSettings, Turn
+from training.contract import MODEL, RankingRow, RewardSettings
 from training.ensemble import centred, combined
 from training.loop import Examples, Learner, Sums, mean_figures, train
 from training.model_checks import check_vocabulary
 from training.models import Compute, about, context_named, load_tokenizer, merged, prepare
-from training.packing import Packed, moved, pack
-from training.preference import Comparisons, Ranked, collate_comparisons, comparisons_of, preference_loss
+from training.preference import Comparisons, preference_loss
 from training.processes import gathered, spread, wait
+from training.rankings import (
+    RankingBatch,
+    encode_heldout,
+    ranking_examples,
+    share_of_ties,
+    usable,
+)
 from training.reward_model import (
     RewardModel,
-    encode,
     load_members,
     member_name,
     reward_from_language_model,
@@ -41,12 +45,6 @@ TIES_RATE = 1e-2  # of Davidson's one parameter, which begins near its place
 PEOPLE_RATE = 5e-2  # of the logarithms of reliabilities, which may have far to go
 MEAN_OVER = 65_536  # tokens
 FIGURES = "figures.json"  # of an ensemble's member and the clock after it, while the others are trained
-
-
-class RankingBatch(NamedTuple):
-    packed: Packed  # every reply with its prompt, to its end token
-    comparisons: Comparisons
-    weight: float  # the sum of the rankings' weights
 
 
 class Lesson(NamedTuple):
@@ -77,8 +75,10 @@ def main(run: Run[RewardSettings]) -> None:
     chat = ChatFormat(load_tokenizer(config.base, run), config.base)
     most = min(config.max_tokens, context_named(config.base))
     with run.timed("encoding"):
-        examples = ranking_examples(rows, chat, config, most, compute)
-        held = [[encode(chat, row.messages, reply, most) for reply in row.replies] for row in heldout]
+        rows, examples, changes = ranking_examples(rows, chat, config, most, compute)
+        heldout, held, heldout_changes = encode_heldout(heldout, chat, most)
+    for sentence in changes.sentences(len(rows) + changes.left_out):
+        run.warn(sentence)
     lesson = Lesson(chat, compute, most, rows, examples, heldout, held)
     if config.ensemble == 1:
         one = learn(run, lesson)
@@ -99,7 +99,13 @@ def main(run: Run[RewardSettings]) -> None:
     run.finish(
         figures,
         intervals=intervals,
-        counts={"rankings": len(rows), "heldout": len(heldout), **left_out}
+        counts={
+            "rankings": len(rows),
+            "heldout": len(heldout),
+            **left_out,
+            **changes.named(),
+            **heldout_changes.named(prefix="heldout/"),
+        }
         | ({f"heldout/{name}": count for name, count in found.counts.items()} if found else {}),
         model=described,
     )
@@ -197,73 +203,6 @@ def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int) -> float:
         return {"score": (scores.sum(), len(scores))}
 
     return mean_figures(lesson.examples, total, lesson.compute, micro_tokens, MEAN_OVER)["score"]
-
-
-def usable(rows: Sequence[RankingRow], config: RewardSettings) -> tuple[list[RankingRow], dict[str, int]]:
-    """The rows that say something, and how many do not: no weight, or nothing but ties where ties are dropped.
-
-    Raises InputError where rows were given and none is left.
-    """
-    weighed = [row for row in rows if row.weight > 0]
-    kept = [row for row in weighed if comparisons_of(row.groups, config.ties)]
-    left_out = {"left_out/no_weight": len(rows) - len(weighed), "left_out/only_ties": len(weighed) - len(kept)}
-    if rows and not kept:
-        raise InputError(
-            "reward: no ranking puts one reply above another, so there is nothing to learn", code="no_data"
-        )
-    return kept, left_out
-
-
-def share_of_ties(rows: Sequence[RankingRow]) -> float:
-    outcomes = [outcome for row in rows for *_, outcome in comparisons_of(row.groups)]
-    return sum(outcome != 1 for outcome in outcomes) / len(outcomes)
-
-
-class ReplySet(NamedTuple):
-    """The replies to one prompt that people ranked, and all their rankings of them."""
-
-    messages: Sequence[Turn]
-    replies: Sequence[str]
-    rankings: list[Ranked]
-
-    @property
-    def weight(self) -> float:
-        return sum(ranked.weight for ranked in self.rankings)
-
-
-def reply_sets(rows: Sequence[RankingRow]) -> list[ReplySet]:
-    """The rows by what was ranked, in the order of their first ones: people see the replies in different orders."""
-    numbers = {name: number for number, name in enumerate(annotators_of(rows), 1)}
-    found: dict[tuple[Any, ...], ReplySet] = {}
-    for row in rows:
-        order = sorted(range(len(row.replies)), key=row.replies.__getitem__)
-        replies = [row.replies[i] for i in order]
-        place = {old: new for new, old in enumerate(order)}
-        key = (*((turn.role, turn.content) for turn in row.messages), *replies)
-        groups = [[place[i] for i in group] for group in row.groups]
-        one = found.setdefault(key, ReplySet(row.messages, replies, []))
-        one.rankings.append(Ranked(groups, row.weight, row.strength, numbers.get(row.annotator, 0)))
-    return list(found.values())
-
-
-def ranking_examples(
-    rows: Sequence[RankingRow], chat: ChatFormat, config: RewardSettings, most: int, compute: Compute
-) -> Examples[RankingBatch]:
-    """Batches of whole sets of replies, every reply encoded once and in at most `most` tokens."""
-    sets = reply_sets(rows)
-    encoded = [[encode(chat, one.messages, reply, most) for reply in one.replies] for one in sets]
-    sizes = Sizes.of([sum(map(len, replies)) for replies in encoded], [one.weight for one in sets])
-
-    def batch(chosen: Rows) -> RankingBatch:
-        ids = [ids for i in chosen for ids in encoded[i]]
-        comparisons = collate_comparisons([sets[i].rankings for i in chosen], config.ties)
-        return RankingBatch(
-            moved(pack(ids, chat.pad_id), compute.device),
-            Comparisons(*(column.to(compute.device) for column in comparisons)),
-            sum(sets[i].weight for i in chosen),
-        )
-
-    return Examples(sizes, batch)
 
 
 def accuracy(scores: Tensor, comparisons: Comparisons) -> dict[str, tuple[float, float]]:

@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from training.batching import Sizes, micro_batches
-from training.chatformat import ChatFormat
+from training.chatformat import ChatFormat, Encoded
 from training.contract import InputError, LoraSettings, Turn
+from training.fitting import FittedExchange, fit_exchange
 from training.memory import check_fits
 from training.model_checks import DAMAGE, check_source, check_vocabulary, check_weights, damaged
 from training.models import CausalModel, Compute, load_causal, load_tokenizer, state_width, unwrap
@@ -144,10 +145,14 @@ def member_name(member: int) -> str:
     return f"member-{member + 1}"
 
 
-def encode(chat: ChatFormat, messages: Sequence[Turn], reply: str, most: int) -> list[int]:
-    """Prompt and reply in at most `most` tokens, the prompt cut from the left; the last one is always the end token."""
-    ids = chat.exchange(list(messages), reply, most).ids
-    return [*ids[: most - 1], chat.end_id] if ids[-1] != chat.end_id else ids
+def encode(chat: ChatFormat, messages: Sequence[Turn], reply: str, limit: int) -> FittedExchange:
+    """Prompt and reply in at most `limit` tokens; the last one is always the end token. Raises Refused."""
+    fitted = fit_exchange(chat, messages, reply, limit)
+    ids, mask = fitted.encoded.ids, fitted.encoded.mask
+    if ids[-1] == chat.end_id:
+        return fitted
+    kept = limit - 1
+    return fitted._replace(encoded=Encoded([*ids[:kept], chat.end_id], [*mask[:kept], True]))
 
 
 @torch.inference_mode()
@@ -160,7 +165,7 @@ def score(
 ) -> list[float]:
     """The score of the last turn, the assistant's, of each conversation. `tokenizer` is the reward model's own."""
     chat = ChatFormat(tokenizer)
-    encoded = [encode(chat, turns[:-1], turns[-1].content, model.max_tokens) for turns in conversations]
+    encoded = [encode(chat, turns[:-1], turns[-1].content, model.max_tokens).encoded.ids for turns in conversations]
     return score_ids(model, encoded, chat.pad_id, micro_tokens)
 
 

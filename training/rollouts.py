@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.chatformat import ChatFormat
+from training.chatformat import ChatFormat, Refused
 from training.contract import InputError, LongPrompts, PromptRow, SamplingSettings, TrainingError, Turn
 from training.engine import Completion, Engine, Request, SamplingParams, seed_of
 from training.ensemble import Ensemble
+from training.fitting import Fitted, RowCounts, fit_prompt
 from training.models import Compute
 from training.processes import spread
 from training.reward_model import RewardModel, load_members
@@ -55,27 +56,44 @@ class Sampled(NamedTuple):
 
 
 def encode_prompts(
-    rows: Sequence[PromptRow], chat: ChatFormat, most: int, long_prompts: LongPrompts = "drop"
-) -> tuple[list[Prompt], int]:
-    """The prompts in at most `most` tokens, and how many were longer: those are left out, or lose their beginning."""
-    prompts = [Prompt(row, chat.prompt(row.messages)) for row in rows]
-    too_long = sum(len(prompt.ids) > most for prompt in prompts)
-    if long_prompts == "cut_left":
-        return [Prompt(prompt.row, chat.end_of(prompt.ids, most)) for prompt in prompts], too_long
-    return [prompt for prompt in prompts if len(prompt.ids) <= most], too_long
+    rows: Sequence[PromptRow], chat: ChatFormat, limit: int, long_prompts: LongPrompts = "drop", scorer: object = None
+) -> tuple[list[Prompt], RowCounts]:
+    """The prompts in at most `limit` tokens, and what was left out or shortened. `scorer`: what will score the replies;
+    prompts that a reward model's template refuses are left out, too."""
+    changes = RowCounts("prompts", limit)
+    prompts = []
+    formats = reward_formats(scorer)
+    for row in rows:
+        try:
+            ids = chat.prompt(row.messages)
+            for reward_format in formats:
+                reward_format.prompt(row.messages)
+            fitted = (
+                fit_prompt(chat, row.messages, limit, ids) if long_prompts == "shorten" else Fitted(row.messages, ids)
+            )
+        except Refused as error:
+            changes.add("left_out/refused", row.id, error.reason)
+            continue
+        if fitted is None or len(fitted.ids) > limit:
+            changes.add("left_out/too_long", row.id)
+            continue
+        changes.add_fitted(fitted, row.id, chat)
+        prompts.append(Prompt(row, fitted.ids))
+    return prompts, changes
 
 
-def long_prompt_counts(too_long: int, long_prompts: LongPrompts) -> dict[str, int]:
-    """How many prompts were left out and how many were cut, for result.json."""
-    cut = long_prompts == "cut_left"
-    return {"left_out/too_long": 0 if cut else too_long, "cut/too_long": too_long if cut else 0}
+def reward_formats(scorer: object) -> list[ChatFormat]:
+    """How the reward models of a scorer read a conversation; none if it is a function."""
+    return [ChatFormat(tokenizer) for _, tokenizer in scorer.members] if isinstance(scorer, Ensemble) else []
 
 
-def warn_of_long_prompts(run: Run[Any], too_long: int, count: int, most: int) -> None:
-    """Tell what happens to the prompts, of `count`, that are longer than `most` tokens, where there are any."""
-    if too_long:
-        what = "are left out" if run.config.long_prompts == "drop" else "lose their beginning"
-        run.warn(f"{too_long} of {count} prompts {what}: they are longer than {most} tokens")
+def warn_of_changes(run: Run[Any], changes: RowCounts, total: int) -> None:
+    """Log what happened to the prompts, of `total`, that did not fit."""
+    for sentence in changes.sentences(total):
+        run.warn(sentence)
+
+
+ALWAYS_COUNTED: Final = ("left_out/too_long", "cut/older_turns", "cut/question")
 
 
 def prompt_room(context: int, max_prompt_tokens: int, max_new_tokens: int) -> int:

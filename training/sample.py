@@ -18,13 +18,13 @@ from training.folder import write_aside
 from training.model_checks import check_vocabulary
 from training.models import about, load_causal, load_tokenizer, prepare
 from training.rollouts import (
+    ALWAYS_COUNTED,
     Prompt,
     Scorer,
     encode_prompts,
     load_scorer,
-    long_prompt_counts,
     prompt_room,
-    warn_of_long_prompts,
+    warn_of_changes,
 )
 from training.rundir import Run
 
@@ -50,10 +50,10 @@ def main(run: Run[SampleSettings]) -> None:
         del model
         scorer = load_scorer(config.reward, compute, config.pessimism)[0] if config.reward else None
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
-    prompts, too_long = encode_prompts(rows, chat, room, config.long_prompts)
+    prompts, changes = encode_prompts(rows, chat, room, config.long_prompts, scorer)
     if not prompts:
-        raise InputError(f"all {too_long} prompts are longer than {room} tokens", code="prompts_too_long")
-    warn_of_long_prompts(run, too_long, len(rows), room)
+        raise InputError(f"sample: {'; '.join(changes.sentences(len(rows)))}", code="prompts_too_long")
+    warn_of_changes(run, changes, len(rows))
 
     progress = Progress(run.folder / PROGRESS, fingerprint(run))
     size = max(1, AT_ONCE * config.slots // config.replies)
@@ -75,8 +75,12 @@ def main(run: Run[SampleSettings]) -> None:
     found = [row for prompt in prompts for row in progress.done[prompt.row.id]]
     with run.writing(OUTPUT) as folder:
         (folder / "samples.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in found))
-    longer = long_prompt_counts(too_long, config.long_prompts)
-    counts = {"prompts": len(rows), **longer, "replies": len(found), "repeated": repeated(found)}
+    counts = {
+        "prompts": len(rows),
+        **changes.named(*ALWAYS_COUNTED),
+        "replies": len(found),
+        "repeated": repeated(found),
+    }
     run.finish(figures(found), counts=counts, model=described)
     progress.remove()
 

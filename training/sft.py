@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 import torch
 
 from training.batching import Rows, Sizes
-from training.chatformat import ChatFormat, Encoded
+from training.chatformat import ChatFormat, Encoded, Refused
 from training.contract import MODEL, DemonstrationRow, InputError, SFTSettings
+from training.fitting import Fitted, FittedExchange, RowCounts, exchanges_of, fit_exchange
 from training.forward import Forward
 from training.loop import Examples, Learner, Sums, mean_figures, train
 from training.model_checks import check_vocabulary
@@ -42,17 +46,17 @@ def main(run: Run[SFTSettings]) -> None:
     most = min(settings.max_tokens, context_of(model))
 
     with run.timed("tokenizing"):
-        kept, learned, by_turn = encode(chat, rows, most)
+        kept, learned, by_turn, counts = encode(chat, rows, most)
         measured = encode(chat, heldout, most).examples
-    why = left_out(chat, rows, most) if len(kept) < len(rows) else ""
+    changes = counts.sentences(len(rows))
     if len(kept) < settings.min_rows:
         raise InputError(
             f"sft: {len(kept)} of {len(rows)} demonstrations can be used, at least {settings.min_rows} are needed; "
-            f"{why}",
+            + "; ".join(changes),
             code="too_few_rows",
         )
-    if why:
-        run.warn(f"{len(rows) - len(kept)} demonstrations are left out; {why}")
+    for sentence in changes:
+        run.warn(sentence)
     if by_turn:
         run.warn(
             f"the model's chat template rewrites earlier turns: {by_turn} demonstrations are learned turn by turn, "
@@ -92,7 +96,11 @@ def main(run: Run[SFTSettings]) -> None:
     if run.main:
         with run.writing(MODEL) as folder:
             save_model(model, tokenizer, folder, chat.stop_ids)
-    run.finish(figures, counts=count(rows, heldout, kept, learned) | {"turn_by_turn": by_turn}, model=about(model))
+    run.finish(
+        figures,
+        counts=count(rows, heldout, kept, learned) | {"turn_by_turn": by_turn} | counts.named(),
+        model=about(model),
+    )
 
 
 Weighted = tuple[Encoded, float]
@@ -102,47 +110,76 @@ class Lessons(NamedTuple):
     rows: list[DemonstrationRow]  # that can be learned from
     examples: list[Weighted]  # their tokens with their weights
     by_turn: int  # rows of several examples, one for each turn of the assistant
+    counts: RowCounts  # of those that cannot, and of what the others lose
 
 
-def encode(chat: ChatFormat, rows: list[DemonstrationRow], most: int) -> Lessons:
-    """The examples are cut from the left to `most` tokens. A token weighs as much as its row whether the row is one
-    example or several."""
+def encode(chat: ChatFormat, rows: Sequence[DemonstrationRow], limit: int) -> Lessons:
+    """Every example has at most `limit` tokens. A token weighs as much as its row whether the row is one example or
+    several."""
+    counts = RowCounts("demonstrations", limit)
     kept: list[DemonstrationRow] = []
     encoded: list[Weighted] = []
     by_turn = 0
     for row in rows:
-        lessons = chat.lessons(row.messages)
-        if not unusable(row, lessons[-1], most):
+        lessons = lessons_of(chat, row, limit, counts)
+        if lessons:
             kept.append(row)
             by_turn += len(lessons) > 1
-            encoded += [(chat.last(one, most), row.weight) for one in lessons if last_reply(one.mask) < most]
-    return Lessons(kept, encoded, by_turn)
+            encoded += [(lesson, row.weight) for lesson in lessons]
+    return Lessons(kept, encoded, by_turn, counts)
 
 
-def unusable(row: DemonstrationRow, lesson: Encoded, most: int) -> str:
-    """Why nothing can be learned from the row, of which this is the last or only lesson; empty where something can."""
+def lessons_of(chat: ChatFormat, row: DemonstrationRow, limit: int, counts: RowCounts) -> list[Encoded]:
+    """What is learned from the row, nothing if it is left out; what happens to it is counted."""
     if row.weight == 0:
-        return "its weight is 0"
-    if not row.messages[-1].content.strip() or not any(lesson.mask):
-        return "its last reply is empty"
-    if last_reply(lesson.mask) >= most:
-        return f"its last reply alone is longer than {most} tokens"
-    return ""
+        counts.add("left_out/no_weight", row.id)
+        return []
+    try:
+        lessons = chat.lessons(row.messages, row.masked_turns)
+        if not row.messages[-1].content.strip() or not any(lessons[-1][1].mask):
+            counts.add("left_out/empty", row.id)
+            return []
+        fit = fit_conversation if len(lessons) == 1 else fit_lesson
+        fitted = [fit(chat, row, end, lesson, limit) for end, lesson in lessons]
+    except Refused as error:
+        counts.add("left_out/refused", row.id, error.reason)
+        return []
+    if fitted[-1] is None:
+        counts.add("left_out/too_long", row.id)
+        return []
+    counts.add_fitted(fitted[-1].prompt, row.id, chat)
+    return [lesson.encoded for lesson in fitted if lesson is not None]
 
 
-def left_out(chat: ChatFormat, rows: list[DemonstrationRow], most: int) -> str:
-    """The first row that cannot be used, by its id, and why; empty where all can."""
-    for row in rows:
-        if why := unusable(row, chat.lessons(row.messages)[-1], most):
-            return f"the first is {row.id}: {why}"
-    return ""
+def fit_conversation(
+    chat: ChatFormat, row: DemonstrationRow, end: int, lesson: Encoded, limit: int
+) -> FittedExchange | None:
+    """The row as one lesson of at most `limit` tokens: without its oldest exchanges, or its last reply alone. None if
+    that is too long for its question."""
+    messages = row.messages[:end]
+    system, exchanges = exchanges_of(messages)
+
+    def without(dropped: int) -> Encoded:
+        rest = [*system, *chain.from_iterable(exchanges[dropped:])]
+        gone = len(messages) - len(rest)
+        return chat.conversation(rest, [i - gone for i in row.masked_turns])
+
+    if len(lesson.ids) > limit:
+        dropped = bisect_left(range(len(exchanges)), True, lo=1, key=lambda n: len(without(n).ids) <= limit)
+        if dropped < len(exchanges):
+            gone = sum(map(len, exchanges[:dropped]))
+            return FittedExchange(without(dropped), Fitted(messages, [], dropped=gone))
+    return fit_lesson(chat, row, end, lesson, limit)
 
 
-def last_reply(mask: list[bool]) -> int:
-    """From where the assistant speaks last, how many tokens there are to the end, what a template puts behind the
-    reply included."""
-    behind = mask[::-1].index(True)
-    return behind + next((i for i, spoken in enumerate(reversed(mask[: len(mask) - behind])) if not spoken), len(mask))
+def fit_lesson(chat: ChatFormat, row: DemonstrationRow, end: int, lesson: Encoded, limit: int) -> FittedExchange | None:
+    """The lesson whose last turn, after `end` turns of the row, is all that it teaches, in at most `limit` tokens; None
+    if the reply is too long for its question."""
+    messages = row.messages[:end]
+    if len(lesson.ids) <= limit:
+        return FittedExchange(lesson, Fitted(messages, []))
+    fitted = fit_exchange(chat, messages[:-1], messages[-1].content, limit)
+    return None if fitted.cut_reply else fitted
 
 
 def examples(rows: list[Weighted], chat: ChatFormat, compute: Compute) -> Examples[TextBatch]:

@@ -16,7 +16,8 @@ from peft import PeftModel
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from training.chatformat import ChatFormat
-from training.contract import MODEL, InputError, LoopSettings, RankingRow
+from training.contract import MODEL, InputError, LoopSettings
+from training.fitting import RowCounts
 from training.folder import PARTIAL
 from training.launch import world
 from training.loop import Learner, Means, load_state, raise_if_diverged, save_state, schedule
@@ -43,50 +44,73 @@ TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
 Example = dict[str, Any]
 
 
-def learn_from_rankings(
+class EncodedExamples(NamedTuple):
+    """What a stage learns from, as token ids."""
+
+    examples: list[Example]
+    changes: RowCounts  # of what was left out and what was shortened
+    total: int  # examples before that
+    counts: dict[str, int]  # examples of each kind; none may be 0
+
+
+def learn_from_examples(
     run: Run[Any],
-    encode: Callable[[Sequence[RankingRow], ChatFormat, int], list[Example]],
+    encode: Callable[[ChatFormat, int], tuple[EncodedExamples, EncodedExamples]],
     trainer_of: Callable[..., Trainer],
     arguments_of: Callable[..., TrainingArguments],
     *,
-    count: Callable[[Sequence[Example]], dict[str, int]],
+    counts: dict[str, int],
     least: int = 1,
     **settings: float,
 ) -> None:
-    """The whole of a stage that learns a policy from rankings: encode(rows, chat, tokens) makes the examples, as token
-    ids, `count` says how many of each kind there are, `least` go into a pass, and `settings` are TRL's own."""
+    """The whole of a stage that learns a policy from labels: encode(chat, limit in tokens) makes the examples to learn
+    from and the held-out ones, `counts` says how many rows there are, at least `least` examples go into a pass, and
+    `settings` are TRL's own."""
     config = run.config
-    rows = run.rows("rankings", RankingRow, config.min_rows)
-    heldout_rows = run.rows("heldout", RankingRow)
     compute = prepare(run)
     chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
     model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=1)
     check_vocabulary(chat, model, config.policy)
-    room = min(config.max_tokens, context_of(model))
-    learned, heldout = encode(rows, chat, room), encode(heldout_rows, chat, room)
-    counts, heldout_counts = count(learned), count(heldout)
-    if not all(counts.values()):
-        raise InputError(
-            f"{run.stage}: no ranking puts one reply above another, so there is nothing to learn", code="no_data"
-        )
-    steps = steps_of([length_of(one) for one in learned], config)
+    learned, heldout = encode(chat, min(config.max_tokens, context_of(model)))
+    report_changes(run, learned)
+    steps = steps_of([length_of(one) for one in learned.examples], config)
     steps = steps._replace(micro=max(least, steps.micro))
     trainer = trainer_of(
         model=model,
         ref_model=None if isinstance(model, PeftModel) else load_causal(config.policy, compute),
-        args=arguments_of(**arguments(run, compute, steps, heldout=bool(heldout)), **settings, max_length=None),
-        train_dataset=Dataset.from_list(learned),
-        eval_dataset=Dataset.from_list(heldout) if heldout else None,
+        args=arguments_of(
+            **arguments(run, compute, steps, heldout=bool(heldout.examples)), **settings, max_length=None
+        ),
+        train_dataset=Dataset.from_list(learned.examples),
+        eval_dataset=Dataset.from_list(heldout.examples) if heldout.examples else None,
         processing_class=chat.tokenizer,
         optimizers=optimizers(model, config, compute, steps.total),
     )
-    figures = train(run, trainer, steps.total, heldout=bool(heldout))
+    figures = train(run, trainer, steps.total, heldout=bool(heldout.examples))
     save(run, model, chat)
     run.finish(
         figures,
-        counts={"rankings": len(rows), **counts, "heldout": len(heldout_rows)}
-        | {f"heldout_{name}": n for name, n in heldout_counts.items()},
+        counts=counts
+        | learned.counts
+        | learned.changes.named()
+        | {f"heldout_{name}": n for name, n in heldout.counts.items()}
+        | heldout.changes.named(prefix="heldout/"),
         model=about(model),
+    )
+
+
+def report_changes(run: Run[Any], learned: EncodedExamples) -> None:
+    """Warn of examples that are left out or shortened. Raises InputError if a kind of example is missing."""
+    sentences = learned.changes.sentences(learned.total)
+    if all(learned.counts.values()):
+        for sentence in sentences:
+            run.warn(sentence)
+        return
+    if learned.changes.left_out or any(learned.counts.values()):
+        missing = " and ".join(f"no {kind}" for kind, count in learned.counts.items() if not count)
+        raise InputError("; ".join([f"{run.stage}: {missing} to learn from", *sentences]), code="no_data")
+    raise InputError(
+        f"{run.stage}: no ranking puts one reply above another, so there is nothing to learn", code="no_data"
     )
 
 

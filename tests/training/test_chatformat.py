@@ -274,15 +274,15 @@ def test_where_a_template_rewrites_earlier_turns_each_is_a_lesson_as_it_was_said
     chat = ChatFormat(foreign(template))
     talk = said("ask", "[hm] tell", "more", "[oh] told", "again", "[ah] said")
     lessons = chat.lessons(talk)
-    assert len(lessons) == 3
-    for end, lesson in zip((2, 4, 6), lessons, strict=True):
+    assert [end for end, _ in lessons] == [2, 4, 6]
+    for end, lesson in lessons:
         asked, reply = talk[: end - 1], talk[end - 1].content
         prompt, spoken = chat.prompt(asked), chat.reply(reply, asked)
         assert lesson.ids == [*prompt, *spoken, *chat.text("\n")]
         assert lesson.mask == [False] * len(prompt) + [True] * len(spoken) + [False]
         assert chat.tokenizer.decode(spoken).removeprefix("(thinks) ") == f"{reply}<|im_end|>"
     if template == FORGETS_THOUGHTS:
-        said_before = chat.tokenizer.decode(lessons[-1].ids)
+        said_before = chat.tokenizer.decode(lessons[-1][1].ids)
         assert "[hm]" not in said_before
         assert "tell" in said_before
 
@@ -291,7 +291,21 @@ def test_where_a_template_rewrites_earlier_turns_each_is_a_lesson_as_it_was_said
 def test_where_a_template_leaves_earlier_turns_alone_they_are_one_lesson(template: str | None) -> None:
     chat = ChatFormat(foreign(template) if template else toy_tokenizer())
     talk = said("ask", "tell", "more", "told")
-    assert chat.lessons(talk) == [chat.conversation(talk)]
+    assert chat.lessons(talk) == [(4, chat.conversation(talk))]
+
+
+@pytest.mark.parametrize("template", [None, CHATML, NO_END, FORGETS_THOUGHTS])
+def test_a_turn_that_is_context_only_is_in_no_lesson(template: str | None) -> None:
+    chat = ChatFormat(foreign(template) if template else toy_tokenizer())
+    talk = said("ask", "bad", "more", "good")
+    lessons = chat.lessons(talk, [1])
+    learned = "".join(
+        chat.tokenizer.decode([i for i, own in zip(lesson.ids, lesson.mask, strict=True) if own])
+        for _, lesson in lessons
+    )
+    assert "good" in learned
+    assert "bad" not in learned
+    assert "bad" in chat.tokenizer.decode(lessons[-1][1].ids)
 
 
 def test_a_tokenizer_without_pad_and_end_of_text_pads_with_its_end_of_turn() -> None:

@@ -9,7 +9,7 @@ from tests.training.test_reward import BAD, GOOD, rankings
 from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
 from training.chatformat import ChatFormat
 from training.contract import InputError, RankingRow, Turn
-from training.dpo import pairs_of
+from training.dpo import encoded_pairs
 from training.forward import Forward
 from training.packing import text_batch
 
@@ -59,16 +59,43 @@ def test_an_adapter_learns_alone(policy, tmp_path):
     assert any(weight.abs().max() > 0 for name, weight in saved.items() if "lora_B" in name)
 
 
-def test_pairs_hold_no_ties_and_keep_the_end_of_the_prompt():
+def compared(*replies: str, groups: list[list[int]], asked: list[dict[str, str]] | None = None) -> RankingRow:
+    return RankingRow(id="r:1", messages=asked or turns("which?"), replies=list(replies), groups=groups)
+
+
+def test_pairs_hold_no_ties_and_lose_their_oldest_turns_first():
     chat = ChatFormat(toy_tokenizer())
-    row = RankingRow(
-        id="r", messages=[Turn(**t) for t in turns("the cat " * 30)], replies=["yes", "no", "sea"], groups=[[2], [0, 1]]
-    )
-    pairs = pairs_of([row], chat, 20)
+    asked = [{"role": "system", "content": "no"}, *turns("the cat " * 30, "yes", "which?")]
+    row = compared("yes", "no", "sea", groups=[[2], [0, 1]], asked=asked)
+    pairs, changes, total, _ = encoded_pairs([row], chat, 30)
     assert [pair["chosen_ids"] for pair in pairs] == [chat.reply("sea", row.messages)] * 2
-    for pair in pairs:
-        assert pair["prompt_ids"] == chat.prompt(row.messages)[-len(pair["prompt_ids"]) :]
-        assert len(pair["prompt_ids"]) + max(len(pair["chosen_ids"]), len(pair["rejected_ids"])) == 20
+    assert {chat.tokenizer.decode(pair["prompt_ids"]) for pair in pairs} == {
+        "<|system|>no<|end|><|user|>which?<|end|><|assistant|>"
+    }
+    assert (total, changes.named()) == (2, {"cut/older_turns": 2})
+
+
+def test_pairs_that_do_not_fit_are_left_out_counted_and_told(policy, tmp_path):
+    short, long = ("word a", "no"), ("sky " * 60, "no")
+    rows = [
+        {"id": f"r:{i}", "messages": turns("what?"), "replies": list(long if i % 2 else short), "groups": [[0], [1]]}
+        for i in range(8)
+    ]
+    folder = run_folder(tmp_path / "half", settings(policy, max_tokens=40, max_steps=2, min_rows=1), rankings=rows)
+    result = run_here(folder)
+    assert (result["counts"]["pairs"], result["counts"]["left_out/too_long"]) == (4, 4)
+    assert "4 of 8 pairs are left out: longer than 40 tokens (the first is r:1)" in [
+        event["message"] for event in events(folder, "warning")
+    ]
+    folder = run_folder(tmp_path / "all", settings(policy, max_tokens=40, min_rows=1), rankings=rows[1::2])
+    with pytest.raises(InputError, match=r"dpo: no pairs to learn from; 4 of 4 pairs are left out: longer than 40"):
+        run_here(folder)
+
+
+def test_pairs_whose_sides_are_the_same_tokens_are_left_out():
+    chat = ChatFormat(toy_tokenizer())
+    _, changes, _, counts = encoded_pairs([compared("yes", "yes", "no", groups=[[0], [1], [2]])], chat, 60)
+    assert (changes.named(), counts) == ({"left_out/equal": 1}, {"pairs": 2})
 
 
 def test_too_few_rankings_are_a_sentence(policy, tmp_path):

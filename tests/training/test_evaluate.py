@@ -13,6 +13,7 @@ from training.chatformat import ChatFormat
 from training.contract import InputError, PromptRow, RankingRow, SampleRow, SamplingSettings, ScoresRow, Turn
 from training.engine import Engine
 from training.evaluate import agrees
+from training.fitting import fit_prompt
 from training.rollouts import encode_prompts, sample_replies
 
 
@@ -148,24 +149,26 @@ def test_what_is_missing_is_said(tmp_path, config, data, sentence):
 LONG = {"id": "prompt:long", "messages": turns("the cat sat on the mat " * 20)}
 
 
-@pytest.mark.parametrize(("how", "counts"), [("drop", (2, 1, 0)), ("cut_left", (3, 0, 1))])
-def test_prompts_without_room_for_a_reply_are_left_out_or_lose_their_beginning(policies, tmp_path, how, counts):
+@pytest.mark.parametrize(("how", "counts"), [("drop", (2, 1, 0)), ("shorten", (3, 0, 1))])
+def test_prompts_without_room_for_a_reply_are_left_out_or_shortened(policies, tmp_path, how, counts):
     config = settings(policy=str(policies[0]), baseline=str(policies[1]), long_prompts=how)
     folder = run_folder(tmp_path, config, prompts=[*prompts(2), LONG])
     told = run_here(folder)["counts"]
-    assert tuple(told[f"prompts{name}"] for name in ("", "/left_out/too_long", "/cut/too_long")) == counts
+    assert tuple(told[f"prompts{name}"] for name in ("", "/left_out/too_long", "/cut/question")) == counts
     (warning,) = (event["message"] for event in events(folder, "warning"))
-    assert warning.startswith("1 of 3 prompts " + ("are left out" if how == "drop" else "lose their beginning"))
+    assert warning.startswith("1 of 3 prompts are " + ("left out" if how == "drop" else "shortened to 58 tokens"))
     assert [row["prompt_id"] for row in lines(folder / "output" / "samples.jsonl")].count(LONG["id"]) == counts[2]
 
 
-def test_a_prompt_that_lost_its_beginning_is_answered_from_what_is_left(policies, tmp_path):
-    config = settings(policy=str(policies[0]), baseline=str(policies[1]), long_prompts="cut_left")
+def test_a_shortened_prompt_is_answered_from_what_is_left(policies, tmp_path):
+    config = settings(policy=str(policies[0]), baseline=str(policies[1]), long_prompts="shorten")
     config["sampling"] |= {"temperature": 0}
     folder = run_folder(tmp_path, config, prompts=[LONG])
     result = run_here(folder)
     model, chat = AutoModelForCausalLM.from_pretrained(policies[0]), ChatFormat(toy_tokenizer())
-    left = chat.prompt([Turn(**turn) for turn in LONG["messages"]])[-(64 - 6) :]
+    fitted = fit_prompt(chat, [Turn(**turn) for turn in LONG["messages"]], 64 - 6)
+    assert fitted is not None
+    left = fitted.ids
     reply = model.generate(torch.tensor([left]), max_new_tokens=6, do_sample=False)[0, len(left) :].tolist()
     (row,) = lines(folder / "output" / "samples.jsonl")
     assert row["reply"] == chat.decode(reply)
@@ -183,7 +186,7 @@ def sum_of_logprobs(model, prompt: list[int], reply: list[int]) -> float:
 
 
 def test_where_every_prompt_is_too_long_the_way_out_is_named(policies, tmp_path):
-    with pytest.raises(InputError, match=r"all 1 prompts are too long .* set long_prompts to cut_left"):
+    with pytest.raises(InputError, match=r"no prompt can be answered; 1 of 1 prompts .* set long_prompts to shorten"):
         run_here(run_folder(tmp_path, settings(policy=str(policies[0])), prompts=[LONG]))
 
 

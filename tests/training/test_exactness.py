@@ -35,7 +35,7 @@ from training.policies import Policies
 from training.preference import preference_loss
 from training.pretrain import bits_per_byte, next_token_loss, stream_of
 from training.pretrain import examples as text_examples
-from training.reward import ranking_examples
+from training.rankings import ranking_examples
 from training.reward_model import RewardModel, encode, score_ids
 from training.rl import clipped_policy_loss, clipped_value_loss
 from training.serve.pool import ModelPool
@@ -155,7 +155,7 @@ def test_the_loss_of_rankings_is_the_sum_of_each_ones_own(
         )  # fmt: skip
     log_nu = torch.tensor(0.3) if ties == "davidson" else None
     config, model = RewardSettings(ties=ties), reward_of(name, packs)
-    data = ranking_examples(rows, chat_format(), config, 64, CPU)
+    _, data, _ = ranking_examples(rows, chat_format(), config, 64, CPU)
     with torch.no_grad():
         parts = [
             preference_loss(model(batch.packed), batch.comparisons, log_nu=log_nu, margin=0.1, centring=0.01)
@@ -165,7 +165,7 @@ def test_the_loss_of_rankings_is_the_sum_of_each_ones_own(
     for row in rows:
         scores = []
         for reply in row.replies:
-            ids = encode(chat_format(), row.messages, reply, 64)
+            ids = encode(chat_format(), row.messages, reply, 64).encoded.ids
             scores.append(float(alone(name, ids)[1][-1] @ head_of(name).weight[0]))
         pairs = [(row.groups[0][0], other, False) for other in row.groups[1]]
         pairs += [(a, b, True) for i, a in enumerate(sorted(row.groups[1])) for b in sorted(row.groups[1])[i + 1 :]]

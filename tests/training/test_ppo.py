@@ -310,7 +310,7 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(policy, tmp_path):
 
 def test_nothing_but_long_prompts_is_a_sentence(policy, tmp_path):
     rows = [{"id": "prompt:long", "messages": turns("the cat sat on the mat " * 20)}]
-    with pytest.raises(InputError, match="1 of 1 prompts are longer than 58 tokens"):
+    with pytest.raises(InputError, match="1 of 1 prompts are left out: longer than 58 tokens"):
         run_here(run_folder(tmp_path, settings(policy), prompts=rows))
 
 

@@ -8,13 +8,24 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
+from tests.training.toys import (
+    CHATML,
+    events,
+    foreign_policy,
+    foreign_tokenizer,
+    run_folder,
+    run_here,
+    toy_policy,
+    toy_tokenizer,
+    turns,
+)
 from training.annotators import PRIOR, Annotators, annotators_of, weights_of
 from training.chatformat import ChatFormat
 from training.contract import InputError, RankingRow, RewardSettings, Turn
 from training.models import Compute
 from training.preference import Ranked, collate_comparisons, preference_loss
-from training.reward import accuracy, ranking_examples, reply_sets, share_of_ties, usable
+from training.rankings import ranking_examples, reply_sets, share_of_ties, usable
+from training.reward import accuracy
 from training.reward_model import encode, load_reward, reward_from_language_model, score
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -163,12 +174,16 @@ def test_the_share_of_ties_is_over_comparisons():
 
 def test_one_encoding_serves_all_comparisons_of_a_ranking():
     chat, rows = ChatFormat(toy_tokenizer()), [RankingRow(**row) for row in rankings(2, 1)]
-    examples = ranking_examples(rows, chat, RewardSettings(), 64, CPU)
+    _, examples, _ = ranking_examples(rows, chat, RewardSettings(), 64, CPU)
     batch = examples.batch([1, 0])
     assert len(batch.packed.starts) == 8
     assert len(batch.comparisons.first) == 12
     assert batch.weight == 2
     assert (batch.packed.ids[0, batch.packed.starts + batch.packed.lengths - 1] == chat.end_id).all()
+
+
+def as_tokens(replies: RankingRow | list[str]) -> list[list[int]]:
+    return [list(reply.encode()) for reply in (replies.replies if isinstance(replies, RankingRow) else replies)]
 
 
 def test_a_set_that_two_people_saw_in_different_orders_is_encoded_once():
@@ -178,8 +193,8 @@ def test_a_set_that_two_people_saw_in_different_orders_is_encoded_once():
         id="ranking:2", messages=ask, replies=["no", "the cat", "the sea"], groups=[[0], [1, 2]], weight=3
     )
     apart = RankingRow(id="ranking:3", messages=ask, replies=["no", "the cat"], groups=[[0], [1]])
-    shared, alone = reply_sets([one, other, apart])
-    assert shared.replies == ["no", "the cat", "the sea"]
+    shared, alone = reply_sets([one, other, apart], [as_tokens(row) for row in (one, other, apart)])
+    assert shared.encoded == as_tokens(["no", "the cat", "the sea"])
     assert [ranked.groups for ranked in shared.rankings] == [[[1], [0], [2]], [[0], [1, 2]]]
     assert shared.weight == 4
     assert len(alone.rankings) == 1
@@ -187,13 +202,13 @@ def test_a_set_that_two_people_saw_in_different_orders_is_encoded_once():
 
 def test_replies_of_the_same_words_keep_their_own_places():
     row = RankingRow(id="ranking:1", messages=turns("who?"), replies=["b", "a", "b"], groups=[[2], [1], [0]])
-    (found,) = reply_sets([row])
-    assert [[found.replies[i] for i in group] for group in found.rankings[0].groups] == [["b"], ["a"], ["b"]]
+    (found,) = reply_sets([row], [as_tokens(row)])
+    assert [[bytes(found.encoded[i]) for i in group] for group in found.rankings[0].groups] == [[b"b"], [b"a"], [b"b"]]
 
 
 def test_the_end_token_is_read_even_where_the_reply_is_cut():
     chat = ChatFormat(toy_tokenizer())
-    ids = encode(chat, [Turn(role="user", content="hello " * 50)], "the cat " * 50, 20)
+    ids = encode(chat, [Turn(role="user", content="hello " * 50)], "the cat " * 50, 20).encoded.ids
     assert len(ids) == 20
     assert ids[-1] == chat.end_id
 
@@ -252,7 +267,9 @@ def test_people_have_numbers_from_one_on_and_nobody_has_none():
     ]
     assert annotators_of(rows) == ["ada", "eve"]
     assert weights_of(rows) == [1, 1, 1]
-    assert [ranked.annotator for one in reply_sets(rows) for ranked in one.rankings] == [2, 0, 1]
+    assert [
+        ranked.annotator for one in reply_sets(rows, [as_tokens(row) for row in rows]) for ranked in one.rankings
+    ] == [2, 0, 1]
 
 
 def test_a_language_model_is_no_reward_model(base):
@@ -275,3 +292,35 @@ def test_only_the_adapter_and_the_head_learn_with_lora(base):
     learning = [name for name, p in model.named_parameters() if p.requires_grad]
     assert "head.weight" in learning
     assert all("lora" in name or name == "head.weight" for name in learning)
+
+
+# ------------------------------------------------------------------------------------------------- what does not fit
+
+
+def test_replies_that_are_equal_after_the_cut_teach_nothing_and_are_counted():
+    chat, asked = ChatFormat(toy_tokenizer()), turns("why?")
+    same = ["the cat " * 20 + "yes", "the cat " * 20 + "no"]
+    rows = [
+        RankingRow(id="ranking:1", messages=asked, replies=same, groups=[[0], [1]]),
+        RankingRow(id="ranking:2", messages=asked, replies=[*same, "sea"], groups=[[0], [1], [2]]),
+    ]
+    kept, examples, changes = ranking_examples(rows, chat, RewardSettings(), 30, CPU)
+    assert [row.id for row in kept] == ["ranking:2"]
+    comparisons = examples.batch([0]).comparisons
+    assert len(comparisons.first) == 2  # each of the equal ones against the third
+    assert changes.named() == {"left_out/equal": 1, "cut/equal_pairs": 1, "cut/reply": 1}
+    assert "1 of 2 rankings are left out: their replies are equal in the first 30 tokens (the first is ranking:1)" in (
+        changes.sentences(2)
+    )
+
+
+def test_a_row_that_the_template_refuses_is_left_out_of_the_reward_run_and_named(tmp_path):
+    picky = "{% if messages[0].role == 'assistant' %}{{ raise_exception('the user speaks first') }}{% endif %}" + CHATML
+    base = foreign_policy(tmp_path / "base", foreign_tokenizer(picky))
+    odd = rankings(1, 5)[0] | {"id": "ranking:odd"}
+    odd["messages"] = [{"role": "assistant", "content": "hello"}, *odd["messages"]]
+    config = {"stage": "reward", "base": str(base), "min_rows": 1, "max_steps": 1, "evaluate_every": 0}
+    folder = run_folder(tmp_path / "run", config, rankings=[*rankings(4, 1), odd], heldout=[*rankings(2, 2), odd])
+    counts = run_here(folder)["counts"]
+    assert (counts["rankings"], counts["left_out/refused"], counts["heldout/left_out/refused"]) == (4, 1, 1)
+    assert any("ranking:odd: the user speaks first" in event["message"] for event in events(folder, "warning"))

@@ -31,7 +31,7 @@ def test_the_reward_model_reads_the_text_in_its_own_tokens(reward_folder):
     scorer, _ = load_scorer(str(reward_folder), CPU)
     model, tokenizer = load_reward(str(reward_folder), CPU)
     assert tokenizer.get_vocab() != toy_tokenizer().get_vocab()
-    ids = encode(ChatFormat(tokenizer), ASKED[0], "yes it is", 64)
+    ids = encode(ChatFormat(tokenizer), ASKED[0], "yes it is", 64).encoded.ids
     slow = model.head(model.trunk(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]).item()
     assert scorer(ASKED, ["yes it is"]) == pytest.approx([slow], abs=1e-5)
 
@@ -74,9 +74,9 @@ def test_prompts_that_fit_are_encoded_to_where_the_assistant_speaks():
     rows = [
         PromptRow(id=name, messages=[Turn(**t) for t in turns(text)]) for name, text in (("a", "hi"), ("b", "hi " * 50))
     ]
-    kept, left_out = encode_prompts(rows, chat, 20)
+    kept, changes = encode_prompts(rows, chat, 20)
     assert [prompt.row.id for prompt in kept] == ["a"]
-    assert left_out == 1
+    assert changes.left_out == 1
     assert kept[0].ids == chat.prompt(rows[0].messages)
 
 

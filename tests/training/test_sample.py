@@ -44,7 +44,14 @@ def test_every_prompt_gets_its_replies_and_longer_prompts_are_left_out_and_count
     result = run_here(folder)
     rows = samples(folder)
     assert [row.id for row in rows] == [f"prompt:{i}#{k}" for i in range(10) for k in range(3)]
-    assert result["counts"] == {"prompts": 11, "left_out/too_long": 1, "cut/too_long": 0, "replies": 30, "repeated": 0}
+    assert result["counts"] == {
+        "prompts": 11,
+        "left_out/too_long": 1,
+        "cut/older_turns": 0,
+        "cut/question": 0,
+        "replies": 30,
+        "repeated": 0,
+    }
     assert all(0 < row.tokens <= 8 and row.logprob < 0 and row.reward is None for row in rows)
     assert "1 of 11 prompts are left out" in events(folder, "warning")[0]["message"]
     assert not (folder / PROGRESS).exists()
@@ -127,4 +134,4 @@ def test_prompts_that_are_all_too_long_are_an_error_that_says_so(
         tmp_path / "run", config(policy, max_prompt_tokens=8), prompts=[{"id": "a", "messages": turns("cat " * 30)}]
     )
     assert main(["sample", str(folder)]) == 2
-    assert "all 1 prompts are longer than 8 tokens" in capsys.readouterr().err
+    assert "1 of 1 prompts are left out: longer than 8 tokens" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.training.toys import (
+    CHATML,
     FORGETS_THOUGHTS,
     events,
     foreign_policy,
@@ -184,13 +185,88 @@ def test_rows_that_are_learned_turn_by_turn_are_counted_and_told(tmp_path: Path)
     assert "1 demonstrations are learned turn by turn" in told
 
 
-def test_long_conversations_are_cut_from_the_left_and_long_replies_left_out() -> None:
+def test_a_long_conversation_loses_its_oldest_turns_and_keeps_its_system_turn() -> None:
     chat = ChatFormat(toy_tokenizer())
-    long_prompt, long_reply = demonstration("the cat " * 30, "yes"), demonstration("why", "the cat " * 30)
-    kept, encoded, _ = encode(chat, [long_prompt, long_reply, demonstration("a", "b", weight=0)], 20)
-    assert kept == [long_prompt]
-    assert encoded[0][0].ids == chat.conversation(long_prompt.messages).ids[-20:]
-    assert chat.tokenizer.decode(encoded[0][0].ids).endswith("<|assistant|>yes<|end|>")
+    talk = turns("the cat " * 20, "yes", "the sea " * 20, "no", "why?", "yes of course")
+    row = DemonstrationRow(id="long", messages=[{"role": "system", "content": "no"}, *talk])
+    kept, encoded, _, counts = encode(chat, [row], 40)
+    assert kept == [row]
+    assert chat.tokenizer.decode(encoded[0][0].ids) == (
+        "<|system|>no<|end|><|user|>why?<|end|><|assistant|>yes of course<|end|>"
+    )
+    assert counts.named() == {"cut/older_turns": 1}
+    assert counts.sentences(3) == [
+        "1 of 3 demonstrations are shortened to 40 tokens: they lose their oldest turns (the first is long)"
+    ]
+
+
+def test_a_question_that_is_too_long_alone_keeps_its_beginning_and_its_end() -> None:
+    chat = ChatFormat(toy_tokenizer())
+    row = demonstration("is the sky blue? " + "the cat sat on the mat " * 20 + "say yes or no", "yes")
+    _, encoded, _, counts = encode(chat, [row], 60)
+    text = chat.tokenizer.decode(encoded[0][0].ids)
+    assert text.startswith("<|user|>is the sky blue? the cat")
+    assert text.endswith("say yes or no<|end|><|assistant|>yes<|end|>")
+    assert " … " in text
+    assert len(encoded[0][0].ids) <= 60
+    assert counts.named() == {"cut/question": 1}
+
+
+def test_what_is_too_long_empty_or_without_weight_is_left_out_each_with_its_reason() -> None:
+    chat = ChatFormat(toy_tokenizer())
+    rows = [demonstration("why", "the cat " * 30), demonstration("a", " "), demonstration("a", "b", weight=0)]
+    kept, encoded, _, counts = encode(chat, rows, 20)
+    assert (kept, encoded) == ([], [])
+    assert counts.named() == {"left_out/too_long": 1, "left_out/empty": 1, "left_out/no_weight": 1}
+
+
+def test_a_masked_turn_is_context_only_also_in_a_shortened_conversation() -> None:
+    chat = ChatFormat(toy_tokenizer())
+    row = demonstration("the cat " * 20, "yes", "is it?", "no never", "why?", "of course")
+    row = row.model_copy(update={"masked_turns": [3]})
+    for limit in (200, 40):
+        ((encoded, _),) = encode(chat, [row], limit).examples
+        learned = chat.tokenizer.decode([i for i, own in zip(encoded.ids, encoded.mask, strict=True) if own])
+        assert learned == ("yes<|end|>of course<|end|>" if limit == 200 else "of course<|end|>")
+        assert "no never" in chat.tokenizer.decode(encoded.ids)
+
+
+REFUSES_ASSISTANT_FIRST = (
+    "{% if messages[0].role == 'assistant' %}{{ raise_exception('the user speaks first') }}{% endif %}" + CHATML
+)
+
+
+def test_a_row_that_the_template_refuses_is_left_out_counted_and_named(tmp_path: Path) -> None:
+    base = foreign_policy(tmp_path / "base", foreign_tokenizer(REFUSES_ASSISTANT_FIRST))
+    greeting = [{"role": "assistant", "content": "How can I help?"}, *turns("hi", "hello")]
+    rows = [*DEMONSTRATIONS, {"id": "demonstration:77", "messages": greeting}]
+    folder = new_run(tmp_path / "run", base, rows, max_steps=2, max_tokens=128)
+    result = run_here(folder)
+    assert (result["counts"]["used"], result["counts"]["left_out/refused"]) == (12, 1)
+    (told,) = (event["message"] for event in events(folder, "warning") if "refuses" in event["message"])
+    assert told == (
+        "1 of 13 demonstrations are left out: the model's chat template refuses them (the first is demonstration:77: "
+        "the user speaks first)"
+    )
+
+
+def test_a_system_turn_that_the_template_refuses_is_learned_in_front_of_the_question(tmp_path: Path) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}" + CHATML
+    base = foreign_policy(tmp_path / "base", foreign_tokenizer(template))
+    rows = [{"id": "d:1", "messages": [{"role": "system", "content": "Be brief."}, *turns("ask", "tell")]}] * 2
+    folder = new_run(tmp_path / "run", base, rows, max_steps=1, min_rows=1)
+    assert run_here(folder)["counts"]["folded/system"] == 2
+    assert any("takes no system turn" in event["message"] for event in events(folder, "warning"))
+
+
+def test_a_model_keeps_all_the_tokens_that_its_base_ends_at(tmp_path: Path) -> None:
+    base = foreign_policy(tmp_path / "base", foreign_tokenizer(CHATML))
+    settings = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [settings["eos_token_id"], 7]}))
+    run_here(new_run(tmp_path / "run", base, max_steps=1, max_tokens=128))
+    kept = json.loads((tmp_path / "run" / "model" / "generation_config.json").read_text())["eos_token_id"]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    assert set(kept) == {tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id, 7}
 
 
 # ------------------------------------------------------------------------------------------------------------ bad days
@@ -200,15 +276,17 @@ def test_demonstrations_left_out_are_told(tmp_path: Path, base: Path) -> None:
     rows = [*DEMONSTRATIONS, {"id": "long", "messages": turns("why", "the cat " * 60)}]
     result = run_here(new_run(tmp_path, base, rows, max_steps=1))
     assert result["counts"]["left_out"] == 1
-    assert "1 demonstrations are left out" in events(tmp_path, "warning")[0]["message"]
+    assert "1 of 13 demonstrations are left out: longer than 64 tokens (the first is long)" in [
+        event["message"] for event in events(tmp_path, "warning")
+    ]
 
 
 def test_too_few_usable_demonstrations_are_told_with_both_numbers(tmp_path: Path, base: Path) -> None:
     rows = [{"id": "long", "messages": turns("why", "the cat " * 60)}, DEMONSTRATIONS[0]]
     told = sentence(new_run(tmp_path, base, rows, min_rows=2))
     assert told == (
-        "sft: 1 of 2 demonstrations can be used, at least 2 are needed; the first is long: its last reply alone is "
-        "longer than 64 tokens"
+        "sft: 1 of 2 demonstrations can be used, at least 2 are needed; 1 of 2 demonstrations are left out: longer "
+        "than 64 tokens (the first is long)"
     )
 
 

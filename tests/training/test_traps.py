@@ -90,7 +90,7 @@ def test_the_loss_is_on_the_stop_token_even_where_it_pads(padless: Path) -> None
     assert chat.pad_id == tokenizer.eos_token_id
     rows = [DemonstrationRow(**row) for row in DEMONSTRATIONS[:2]]
     rows.append(DemonstrationRow(id="long", messages=turns("a" * 40, "b", "c", "no never")))
-    kept, encoded, _ = encode(chat, rows, 128)
+    kept, encoded, _, _ = encode(chat, rows, 128)
     assert kept == rows
     batch = examples(encoded, chat, CPU).batch(np.arange(3))
     ended = 4 if chat.tokenizer.chat_template == CHATML else 3  # of four turns; an earlier one has no end in NO_END
@@ -117,7 +117,7 @@ def test_a_reward_model_of_it_is_read_at_the_end_token_by_us_and_by_others(padle
     ours = score(model, tokenizer, talks)
     others = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     chat = ChatFormat(AutoTokenizer.from_pretrained(folder))
-    encoded = [encode_for_reward(chat, talk[:-1], talk[-1].content, 128) for talk in talks]
+    encoded = [encode_for_reward(chat, talk[:-1], talk[-1].content, 128).encoded.ids for talk in talks]
     assert all(ids[-1] == chat.end_id for ids in encoded)
     batch = chat.tokenizer.pad({"input_ids": encoded}, return_tensors="pt", padding_side="right")
     assert others(**batch).logits.flatten().tolist() == pytest.approx(ours, abs=1e-5)
@@ -177,10 +177,10 @@ def test_an_empty_reply_teaches_nothing_and_its_row_is_named(base: Path, tmp_pat
     result = run_here(run_folder(tmp_path / "run", SFT | {"base": str(base), "max_tokens": 60}, demonstrations=rows))
     assert result["counts"]["left_out"] == 1
     assert told(tmp_path / "run") == [
-        "1 demonstrations are left out; the first is demonstration:empty: its last reply is empty"
+        "1 of 5 demonstrations are left out: the last reply is empty (the first is demonstration:empty)"
     ]
     alone = run_folder(tmp_path / "alone", SFT | {"base": str(base)}, demonstrations=rows[-1:])
-    with pytest.raises(InputError, match=r"0 of 1 .*demonstration:empty: its last reply is empty"):
+    with pytest.raises(InputError, match=r"0 of 1 .*the last reply is empty \(the first is demonstration:empty"):
         run_here(alone)
 
 
@@ -205,13 +205,13 @@ def test_prompts_longer_than_the_context_are_left_out_or_cut_and_counted(
     rows = [*prompts(3), {"id": "prompt:long", "messages": turns("the cat sat on the mat " * 20)}]
     config = {"ppo": PPO, "grpo": GRPO, "sample": {"stage": "sample", "sampling": {"max_new_tokens": 4}}}[stage]
     counts = {}
-    for how in ("drop", "cut_left"):
+    for how in ("drop", "shorten"):
         folder = run_folder(tmp_path / how, config | {"policy": str(base), "long_prompts": how}, prompts=rows)
         result = run_here(folder)
-        counts[how] = (result["counts"]["left_out/too_long"], result["counts"]["cut/too_long"])
-        assert [message for message in told(folder) if "longer than" in message]
-    assert counts == {"drop": (1, 0), "cut_left": (0, 1)}
-    answered = (tmp_path / "cut_left" / "output" / "samples.jsonl").read_text() if stage == "sample" else "prompt:long"
+        counts[how] = (result["counts"]["left_out/too_long"], result["counts"]["cut/question"])
+        assert [message for message in told(folder) if "longer than" in message or "shortened to" in message]
+    assert counts == {"drop": (1, 0), "shorten": (0, 1)}
+    answered = (tmp_path / "shorten" / "output" / "samples.jsonl").read_text() if stage == "sample" else "prompt:long"
     assert "prompt:long" in answered
 
 
@@ -431,7 +431,7 @@ def test_every_stage_begins_a_text_once(tmp_path: Path) -> None:
     policy = foreign_policy(tmp_path / "model", tokenizer)
     chat = ChatFormat(load_tokenizer(str(policy)))
     (learned, _), = encode(chat, [DemonstrationRow(**DEMONSTRATIONS[0])], 100).examples  # fmt: skip
-    scored = encode_for_reward(chat, ASK, "yes", 100)
+    scored = encode_for_reward(chat, ASK, "yes", 100).encoded.ids
     pool = ModelPool(CPU, slots=1, most=1)
     pool.load("it", str(policy))
     served = pool.get("it").chat.prompt(ASK)

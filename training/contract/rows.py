@@ -136,9 +136,11 @@ ROWS: Final[dict[str, type[Row]]] = {
     "prompts": PromptRow,
     "demonstrations": DemonstrationRow,
     "rankings": RankingRow,
+    "judgments": JudgmentRow,
 }
 
-# Which files of data/ a stage needs (True) or may use (False), and what its rows are. `heldout` has the rows of the first.
+# Which files of data/ a stage needs (True) or may use (False), and what its rows are. `heldout` has the rows of the
+# first, `heldout_<name>` those of <name>. kto needs rankings or judgments, or takes both.
 INPUTS: Final[dict[Stage, dict[str, bool]]] = {
     "corpus": {"documents": True},
     "tokenizer": {"corpus": True},
@@ -147,7 +149,7 @@ INPUTS: Final[dict[Stage, dict[str, bool]]] = {
     "reward": {"rankings": True, "heldout": False},
     "ppo": {"prompts": True, "heldout": False, "corpus": False},
     "dpo": {"rankings": True, "heldout": False},
-    "kto": {"rankings": True, "heldout": False},
+    "kto": {"rankings": False, "judgments": False, "heldout": False, "heldout_judgments": False},
     "grpo": {"prompts": True, "heldout": False},
     "evaluate": {"text": False, "demonstrations": False, "rankings": False, "prompts": False},
     "sample": {"prompts": True},
@@ -158,4 +160,4 @@ INPUTS: Final[dict[Stage, dict[str, bool]]] = {
 def row_type(stage: Stage, name: str) -> type[Row]:
     """The model of a line of data/<name>.jsonl for `stage`."""
     first = next(iter(INPUTS[stage]), name)
-    return ROWS[first if name == "heldout" else name]
+    return ROWS[first if name == "heldout" else name.removeprefix("heldout_")]

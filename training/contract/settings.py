@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def setting(default: Any, description: str, *, unit: str = "", advanced: bool = False, **constraints: Any) -> Any:
@@ -110,14 +110,17 @@ class LoraSettings(BaseModel):
     targets: str = setting("all-linear", "Module names that get an adapter, separated by commas.", advanced=True)
 
 
-LongPrompts = Literal["drop", "cut_left"]
+LongPrompts = Annotated[
+    Literal["drop", "shorten"],
+    BeforeValidator(lambda value: "shorten" if value == "cut_left" else value),  # its name in older runs
+]
 
 
 def on_long_prompts() -> Any:
     return setting(
         "drop",
-        "What happens to prompts of more tokens, or without room for a full reply: they are left out, or lose their "
-        "beginning; counted either way.",
+        "What happens to prompts that are too long or leave no room for a full reply: drop leaves them out; shorten "
+        "removes their oldest turns, then the middle of the question. Either way they are counted.",
         advanced=True,
     )
 
