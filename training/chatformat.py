@@ -10,7 +10,7 @@ Markup that a tokenizer has tokens for, such as <think> and </think>, is text li
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
