@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from playwright.sync_api import Page, expect
 
 from tests import factories
+from tests.browser.conftest import PHONE
 from webapp.accounts import memberships
 from webapp.accounts.models import Project, Role, User
 
@@ -111,3 +112,41 @@ def test_times_are_those_of_the_persons_own_clock(
     no_violations(page)
     page.goto("/projects/kite/guidelines/")
     expect(page.get_by_text("26 November 2026, 00:31")).to_be_visible()
+
+
+def test_two_people_who_edit_the_guidelines_lose_nothing(
+    open_page: Open, project: Project, ada: User, mo: User, no_violations: Check
+) -> None:
+    pages = {user: open_page("/projects/kite/guidelines/edit/", user) for user in (ada, mo)}
+    for user, text in ((ada, "Name the year."), (mo, "Name the painter.")):
+        pages[user].get_by_label("Guidelines", exact=True).fill(text)
+        pages[user].get_by_role("button", name="Save as version 2").click()
+    expect(pages[ada].get_by_text("Version 2 by Ada")).to_be_visible()
+
+    page = pages[mo]
+    expect(page.get_by_role("heading", name="Somebody else has saved changes")).to_be_visible()
+    expect(page.locator(".diff del")).to_contain_text("Name the year.")
+    expect(page.get_by_label("Guidelines", exact=True)).to_have_value("Name the painter.")
+    no_violations(page)
+    page.get_by_label("Guidelines", exact=True).fill("Name the year and the painter.")
+    page.get_by_role("button", name="Save as version 3").click()
+    expect(page.get_by_text("Version 3 by Mo")).to_be_visible()
+
+
+def test_two_people_who_change_one_setting_are_told(
+    open_page: Open, project: Project, ada: User, mo: User, no_violations: Check
+) -> None:
+    pages = {user: open_page("/projects/kite/settings/", user, viewport=PHONE) for user in (ada, mo)}
+    pages[ada].get_by_label("Longest reply").fill("99")
+    for user, text in ((ada, "You know\nkites."), (mo, "You know\nboats.")):
+        pages[user].get_by_label("System prompt").fill(text)
+        pages[user].get_by_role("button", name="Save").click()
+    expect(pages[ada].get_by_text("Saved.")).to_be_visible()
+
+    page = pages[mo]
+    expect(page.get_by_role("heading", name="Somebody else has saved changes")).to_be_visible()
+    expect(page.get_by_label("Longest reply")).to_have_value("99")
+    no_violations(page)
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    expect(page.get_by_label("System prompt")).to_have_value("You know\nboats.")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 
 from webapp.accounts.models import Project, Role, User
 from webapp.accounts.zones import zones_by_region
@@ -93,12 +93,32 @@ class SettingsForm(forms.ModelForm):
         help_texts = {"write_overlap": "", "replies_to_rank": "", "max_new_tokens": "", "lease_minutes": "",
                       "rank_overlap": "By as many people.", "review_overlap": "0: none is reviewed."}  # fmt: skip
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            field.show_hidden_initial = True  # so that a change names the value that it began from
+
     def groups(self) -> list[tuple[str, list[Any]]]:
         """The bound fields under their headings."""
         return [(title, [self[name] for name in names]) for title, names in SETTINGS_GROUPS]
 
     def changes(self) -> dict[str, Any]:
         return {name: self.cleaned_data[name] for name in self.changed_data}
+
+    def began_from(self) -> dict[str, Any]:
+        """The values that the page showed, by field, where it sent them along."""
+        shown = {name: self.data[key] for name in self.fields if (key := self[name].html_initial_name) in self.data}
+        return {name: self.fields[name].to_python(value) for name, value in shown.items()}
+
+    def renewed(self) -> SettingsForm:
+        """The same changes, as begun from what is saved now; everything else as it is saved now."""
+        saved = SettingsForm(instance=Project.objects.get(pk=self.instance.pk))
+        data = QueryDict(mutable=True)
+        for name in self.fields:
+            stands = saved[name].value()
+            data[self.add_initial_prefix(name)] = stands
+            data[self.add_prefix(name)] = self.data.get(name, "") if name in self.changed_data else stands
+        return SettingsForm(data, instance=saved.instance)
 
 
 class GuidelinesForm(forms.Form):
@@ -108,6 +128,7 @@ class GuidelinesForm(forms.Form):
         help_text="Markdown. Saving makes a new version; each label names the version it was made under.",
         widget=forms.Textarea(attrs={"rows": 20}),
     )
+    began_from = forms.IntegerField(required=False, widget=forms.HiddenInput)  # the version that the page showed
 
 
 class RoleForm(forms.Form):

@@ -15,6 +15,7 @@ from webapp.accounts.memberships import accept_invitation
 from webapp.accounts.models import Consent, Guidelines, Invitation, Membership, Project, Role, User
 from webapp.accounts.selectors import has_superuser
 from webapp.accounts.validation import save_valid
+from webapp.edits import EditConflict, same_value
 from webapp.errors import BadInput, NotAllowed, NotFound
 from webapp.text import clean_text
 
@@ -104,18 +105,34 @@ def create_project(
 
 
 @transaction.atomic
-def change_settings(*, project: Project, changes: Mapping[str, Any]) -> Project:
+def change_settings(
+    *, project: Project, changes: Mapping[str, Any], began_from: Mapping[str, Any] | None = None
+) -> Project:
+    """Save what was changed, nothing else. Where `began_from` has the value that a change began from and another one
+    stands now, raises EditConflict and saves nothing."""
     if unknown := set(changes) - SETTINGS:
         raise BadInput(f"There is no project setting called {', '.join(sorted(unknown))}.")
+    current = Project.objects.select_for_update().get(pk=project.pk)
+    clashes = {
+        field: stands
+        for field, began in (began_from or {}).items()
+        if field in changes and not same_value(stands := getattr(current, field), began)
+        if not same_value(stands, changes[field])
+    }
+    if clashes:
+        raise EditConflict(clashes)
     for field, value in changes.items():
-        setattr(project, field, clean_text(value) if isinstance(value, str) else value)
-    save_valid(project)
+        setattr(current, field, clean_text(value) if isinstance(value, str) else value)
+    save_valid(current)
+    for field in changes:
+        setattr(project, field, getattr(current, field))
     return project
 
 
 @transaction.atomic
-def set_guidelines(*, project: Project, text: str, user: User) -> Guidelines:
-    """A new version; the newest one as it is where nothing has changed."""
+def set_guidelines(*, project: Project, text: str, user: User, began_from: int | None = None) -> Guidelines:
+    """A new version; the newest one as it is where nothing has changed. Where the text began from another version than
+    the newest, raises EditConflict and saves nothing."""
     Project.objects.select_for_update().get(pk=project.pk)
     text = clean_text(text).strip().replace("\r\n", "\n")
     if not text:
@@ -123,6 +140,8 @@ def set_guidelines(*, project: Project, text: str, user: User) -> Guidelines:
     newest = project.guidelines.order_by("-version").first()
     if newest is not None and newest.text.strip() == text:
         return newest
+    if newest is not None and began_from not in (None, newest.version):
+        raise EditConflict({"guidelines": newest.text})
     version = newest.version + 1 if newest else 1
     return Guidelines.objects.create(project=project, version=version, text=text, created_by=user)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
@@ -12,8 +14,16 @@ from webapp.accounts.access import requires, signed_in, superuser
 from webapp.accounts.forms import MAX_GUIDELINES, GuidelinesForm, ProjectForm, SettingsForm
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
+from webapp.edits import EditConflict, Line, compare_lines
 from webapp.links import address_of
 from webapp.params import read_int, read_text
+
+
+class Clash(NamedTuple):
+    """A field that somebody else has changed since the page was opened, with both texts."""
+
+    label: str
+    lines: list[Line]
 
 
 @signed_in
@@ -55,11 +65,19 @@ def project_detail(request: Request, project: Project) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def project_settings(request: Request, project: Project) -> HttpResponse:
     form = SettingsForm(request.POST or None, instance=Project.objects.get(pk=project.pk))
+    clashes: list[Clash] = []
     if request.method == "POST" and form.is_valid():
-        services.change_settings(project=project, changes=form.changes())
-        messages.success(request, "Saved.")
-        return redirect("project_settings", project.slug)
-    return render(request, "accounts/project_settings.html", {"project": project, "form": form, "tab": "settings"})
+        try:
+            services.change_settings(project=project, changes=form.changes(), began_from=form.began_from())
+        except EditConflict as error:
+            clashes = [Clash(str(form[name].label), compare_lines(str(saved), str(form.cleaned_data[name])))
+                       for name, saved in error.saved.items()]  # fmt: skip
+            form = form.renewed()
+        else:
+            messages.success(request, "Saved.")
+            return redirect("project_settings", project.slug)
+    context = {"project": project, "form": form, "clashes": clashes, "tab": "settings"}
+    return render(request, "accounts/project_settings.html", context, status=409 if clashes else 200)
 
 
 @requires("project.own")
@@ -93,13 +111,19 @@ def guidelines(request: Request, project: Project) -> HttpResponse:
 def guidelines_edit(request: Request, project: Project) -> HttpResponse:
     newest = selectors.current_guidelines(project)
     form = GuidelinesForm(request.POST or None, initial={"text": newest.text if newest else ""})
+    clashes: list[Clash] = []
     if request.method == "POST" and form.is_valid():
-        text = form.cleaned_data["text"]
-        saved = services.set_guidelines(project=project, text=text, user=request.user)
-        messages.success(request, f"Version {saved.version} is what annotators see from now on.")
-        return redirect("guidelines", project.slug)
-    context = {"project": project, "form": form, "newest": newest, "tab": "guidelines"}
-    return render(request, "accounts/guidelines_edit.html", context)
+        text, began_from = form.cleaned_data["text"], form.cleaned_data["began_from"]
+        try:
+            saved = services.set_guidelines(project=project, text=text, user=request.user, began_from=began_from)
+        except EditConflict as error:
+            newest = selectors.current_guidelines(project)
+            clashes = [Clash("Guidelines", compare_lines(error.saved["guidelines"], text))]
+        else:
+            messages.success(request, f"Version {saved.version} is what annotators see from now on.")
+            return redirect("guidelines", project.slug)
+    context = {"project": project, "form": form, "newest": newest, "clashes": clashes, "tab": "guidelines"}
+    return render(request, "accounts/guidelines_edit.html", context, status=409 if clashes else 200)
 
 
 @requires("project.manage")

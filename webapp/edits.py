@@ -1,0 +1,59 @@
+"""Two people who edit one text: the second to save is told, and sees both texts side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from typing import Any, Final, NamedTuple
+
+from webapp.errors import Conflict
+
+MAX_COMPARED: Final = 4000  # lines; comparing takes time that grows with their square
+
+
+class EditConflict(Conflict):
+    """What is to be saved began from values that somebody else has changed since. Nothing was saved.
+
+    Attributes:
+        saved: the values that stand now, by field.
+    """
+
+    code = "edit_conflict"
+
+    def __init__(self, saved: Mapping[str, Any]) -> None:
+        names = ", ".join(name.replace("_", " ") for name in saved)
+        super().__init__(f"Somebody else changed {names} while you were editing. Your changes are not saved yet.")
+        self.saved = dict(saved)
+
+
+class Line(NamedTuple):
+    """`origin` is "both", "saved" or "yours"."""
+
+    origin: str
+    text: str
+
+
+def compare_lines(saved: str, yours: str) -> list[Line]:
+    """Both texts line by line, in one column."""
+    before, after = as_lines(saved), as_lines(yours)
+    if len(before) + len(after) > MAX_COMPARED:
+        return [*(Line("saved", text) for text in before), *(Line("yours", text) for text in after)]
+    lines = []
+    for what, a, b, c, d in SequenceMatcher(None, before, after).get_opcodes():
+        if what == "equal":
+            lines += [Line("both", text) for text in before[a:b]]
+        else:
+            lines += [Line("saved", text) for text in before[a:b]]
+            lines += [Line("yours", text) for text in after[c:d]]
+    return lines
+
+
+def as_lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").strip().split("\n")
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two values of a field are equal; texts but for the form of their line ends."""
+    if isinstance(one, str) and isinstance(other, str):
+        return as_lines(one) == as_lines(other)
+    return bool(one == other)
