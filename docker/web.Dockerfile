@@ -21,4 +21,4 @@ USER tutelage
 VOLUME /data
 EXPOSE 8000
 # A busy machine is no reason to kill a process that answers slowly: hence the patience.
-CMD ["uvicorn", "webapp.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--lifespan", "off", "--workers", "2", "--timeout-worker-healthcheck", "60"]
+CMD ["uvicorn", "webapp.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--lifespan", "off", "--workers", "2", "--timeout-worker-healthcheck", "60", "--no-proxy-headers", "--no-access-log"]

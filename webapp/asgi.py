@@ -10,6 +10,9 @@ from webapp.supervisor.ready import announce_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
 keep_private()
-application = get_asgi_application()
+django_application = get_asgi_application()
 len(get_resolver().url_patterns)  # loads every view now, not at the first request
+from webapp.bodies import BodyLimit  # noqa: E402 (it needs the settings and the apps)
+
+application = BodyLimit(django_application)
 announce_ready()

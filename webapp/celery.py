@@ -13,5 +13,11 @@ app = Celery("tutelage")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
+
+@signals.setup_logging.connect
+def keep_our_logging(**_: object) -> None:
+    """Celery sets up no logging of its own where this is connected: the settings' LOGGING holds."""
+
+
 signals.worker_ready.connect(announce_ready)
 signals.beat_init.connect(announce_ready)

@@ -111,14 +111,16 @@ def is_api(request: HttpRequest) -> bool:
     return request.path.startswith(("/api/", "/v1/"))
 
 
-def json_error(request: HttpRequest, *, status: int, code: str, message: str) -> JsonResponse:
+def error_body(request: HttpRequest, status: int, code: str, message: str) -> dict[str, Any]:
     """The API's body of an error; OpenAI's under /v1/."""
     if request.path.startswith("/v1/"):
         kind = "invalid_request_error" if status < 500 else "server_error"
-        body: dict[str, Any] = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    else:
-        body = {"code": code, "message": message}
-    return JsonResponse(body, status=status)
+        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    return {"code": code, "message": message}
+
+
+def json_error(request: HttpRequest, *, status: int, code: str, message: str) -> JsonResponse:
+    return JsonResponse(error_body(request, status, code, message), status=status)
 
 
 def error_response(request: HttpRequest, error: TutelageError, template: str = "errors/page.html") -> HttpResponse:

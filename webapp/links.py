@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.urls import NoReverseMatch, reverse
 
 
@@ -13,3 +15,11 @@ def address_of(name: str, *args: Any) -> str:
         return reverse(name, args=args)
     except NoReverseMatch:
         return ""
+
+
+def absolute(address: str) -> str:
+    """The address on this site as a link for mails and for people elsewhere: under SITE_URL, whatever the request said
+    its host was."""
+    parts = urlsplit(address)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{settings.SITE_URL.rstrip('/')}{parts.path}{query}"

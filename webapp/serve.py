@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 
 SHUTDOWN_SECONDS = 3
+OPTIONS: dict[str, Any] = {
+    "lifespan": "off",
+    "access_log": False,
+    "log_level": "warning",
+    "log_config": None,  # the settings' LOGGING holds
+    "timeout_graceful_shutdown": SHUTDOWN_SECONDS,
+    "server_header": False,
+    "proxy_headers": False,  # what a proxy says of the client is read where it matters; see BEHIND_PROXY
+}
 
 
 def main(descriptor: int) -> None:
     listening = socket.socket(fileno=descriptor)
-    config = uvicorn.Config(
-        "webapp.asgi:application",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        server_header=False,
-    )
+    config = uvicorn.Config("webapp.asgi:application", **OPTIONS)
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
-from django.conf import settings
+from django.conf import settings as django_settings
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
@@ -44,7 +45,7 @@ class Server(uvicorn.Server):
 
 
 @pytest.fixture
-def site(transactional_db: None) -> Iterator[str]:
+def site(transactional_db: None, settings: Any) -> Iterator[str]:
     """The address of the site, serving the test database over ASGI as it is served for real."""
     from webapp.asgi import application
 
@@ -55,7 +56,8 @@ def site(transactional_db: None) -> Iterator[str]:
     while not server.started:
         time.sleep(0.01)
     host, port = server.servers[0].sockets[0].getsockname()[:2]
-    yield f"http://{host}:{port}"
+    settings.SITE_URL = f"http://{host}:{port}"
+    yield settings.SITE_URL
     server.should_exit = True
     thread.join(timeout=10)
 
@@ -89,7 +91,7 @@ def open_page(chromium: Browser, site: str) -> Iterator[Callable[..., Page]]:
         if user is not None:
             client = Client()
             client.force_login(user)
-            cookie = client.cookies[settings.SESSION_COOKIE_NAME]
+            cookie = client.cookies[django_settings.SESSION_COOKIE_NAME]
             context.add_cookies([{"name": cookie.key, "value": cookie.value, "url": site}])
         context.set_default_timeout(10_000)
         page = context.new_page()

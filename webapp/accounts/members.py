@@ -19,6 +19,7 @@ from webapp.accounts.forms import InviteForm, RoleForm
 from webapp.accounts.models import Project, Role
 from webapp.accounts.requests import Request
 from webapp.errors import BadInput
+from webapp.links import absolute
 
 
 def member_page(request: Request, project: Project, form: InviteForm, link: str = "") -> HttpResponse:
@@ -60,7 +61,7 @@ def invitation_new(request: Request, project: Project) -> HttpResponse:
         about = json.dumps([token, request.user.pk, project.pk, role, email])
         secret = salted_hmac("webapp.accounts.invitation", about, algorithm="sha256").hexdigest()
     _, secret = memberships.invite(project=project, role=role, email=email, by=request.user, secret=secret)
-    link = request.build_absolute_uri(reverse("invitation", args=[secret]))
+    link = absolute(reverse("invitation", args=[secret]))
     response = member_page(request, project, InviteForm(), link)
     response["Cache-Control"] = "no-store"
     return response

@@ -12,10 +12,12 @@ from webapp.accounts.access import superuser
 from webapp.accounts.models import User
 from webapp.accounts.passwords import password_link
 from webapp.accounts.requests import Request
+from webapp.links import absolute
+from webapp.params import read_text
 
 
 def people_page(request: Request, person: User | None = None, link: str = "") -> HttpResponse:
-    text = request.GET.get("q", "")
+    text = read_text(request.GET, "q")
     people = selectors.people(text)
     context = {
         "people": people[: selectors.MAX_PEOPLE],
@@ -39,7 +41,7 @@ def people(request: Request) -> HttpResponse:
 def person_password_link(request: Request, user_id: int) -> HttpResponse:
     """Answers with the page itself, not with a redirect: the link is shown here and kept nowhere."""
     person = get_object_or_404(User, pk=user_id)
-    link = request.build_absolute_uri(password_link(user=person, by=request.user))
+    link = absolute(password_link(user=person, by=request.user))
     response = people_page(request, person, link)
     response["Cache-Control"] = "no-store"
     return response

@@ -12,6 +12,7 @@ from django_htmx.http import HttpResponseClientRedirect
 from webapp.accounts.access import requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
+from webapp.bodies import takes_large_body
 from webapp.data import reading, services
 from webapp.data.forms import ImportForm, OptionsForm
 from webapp.data.models import Import
@@ -21,6 +22,7 @@ from webapp.errors import BadInput
 State = Import.State
 
 
+@takes_large_body(services.MAX_BYTES)
 @require_http_methods(["GET", "POST"])
 @requires("data.manage")
 def import_new(request: Request, project: Project) -> HttpResponse:

@@ -1,0 +1,67 @@
+"""Links lead to this site, under the name that its operator gave it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.core import mail
+
+from tests.factories import PASSWORD
+from webapp import settings as own
+
+
+@pytest.fixture(autouse=True)
+def site(settings) -> None:
+    settings.SITE_URL = "https://teach.example.org"
+    settings.ALLOWED_HOSTS = ["teach.example.org", "other.example.org"]
+    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+
+
+def test_the_name_that_tests_use_is_no_name_of_the_site():
+    assert "testserver" not in own.ALLOWED_HOSTS
+
+
+def test_a_reset_link_is_under_the_sites_own_address(client, root, ann):
+    client.post("/accounts/password/reset/", {"email": ann.email}, headers={"host": "other.example.org"})
+    (message,) = mail.outbox
+    assert re.search(r"https://teach\.example\.org/accounts/password/reset/key/\S+", message.body)
+    assert "other.example.org" not in message.body + message.subject
+
+
+def test_a_reset_for_an_unknown_address_names_the_sites_own(client, root):
+    client.post("/accounts/password/reset/", {"email": "who@example.org"}, headers={"host": "other.example.org"})
+    for message in mail.outbox:
+        assert "other.example.org" not in message.body + message.subject
+
+
+def test_an_invitation_link_is_under_the_sites_own_address(client, project, ada):
+    client.force_login(ada)
+    page = client.post(
+        "/projects/kite/invitations/", {"role": "annotator", "email": ""}, headers={"host": "other.example.org"}
+    ).content.decode()
+    assert "https://teach.example.org/invitations/" in page
+    assert "other.example.org/invitations/" not in page
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["http://testserver/x", "https://other.example.org/x", "https://evil.example/x", "//evil.example/x",
+     "/\\evil.example",
+     "https:///evil.example", "javascript:alert(1)", "http://teach.example.org@evil.example/", "\thttps://evil.example"],
+)  # fmt: skip
+def test_signing_in_leads_nowhere_else(client, root, ann, target):
+    answer = client.post(
+        f"/accounts/login/?next={target}",
+        {"login": ann.email, "password": PASSWORD, "next": target},
+        headers={"host": "teach.example.org"},
+    )
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/")
+
+
+def test_signing_in_leads_to_the_page_that_was_asked_for(client, root, ann):
+    fields = {"login": ann.email, "password": PASSWORD, "next": "/projects/"}
+    assert (
+        client.post("/accounts/login/", fields, headers={"host": "teach.example.org"}).headers["Location"]
+        == "/projects/"
+    )
