@@ -3,24 +3,36 @@
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 from django.core.management import execute_from_command_line
 
 from webapp.home_folder import keep_private
 from webapp.supervisor import CannotStart, running
+from webapp.supervisor.database import database_running
 
 # Commands that work with workers and models; without a running site they get one of their own for as long as they last.
 NEED_THE_SITE = ("demo", "load")
+NEED_THE_DATABASE = ("backup",)
 
 
 def main(arguments: list[str]) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
     if arguments[1:2] != ["makemigrations"]:  # whose files are code
         keep_private()
-    needed = len(arguments) > 1 and arguments[1] in NEED_THE_SITE and "--help" not in arguments
-    with running() if needed else nullcontext():
+    with what_it_needs(arguments[1:]):
         execute_from_command_line(arguments)
+
+
+def what_it_needs(arguments: list[str]) -> AbstractContextManager[object]:
+    """The servers that a command speaks with, for as long as it lasts."""
+    if "--help" in arguments or "--check" in arguments:
+        return nullcontext()
+    if arguments and arguments[0] in NEED_THE_SITE:
+        return running()
+    if arguments and arguments[0] in NEED_THE_DATABASE:
+        return database_running()
+    return nullcontext()
 
 
 if __name__ == "__main__":

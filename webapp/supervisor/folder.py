@@ -16,6 +16,7 @@ from typing import Any
 
 from webapp.home_folder import endpoints_file, home, keep_private
 
+UNFINISHED = "restore-unfinished"  # in a data folder that a restore was begun in
 SOCKET_PATH_LIMIT = 100  # sun_path holds 107 bytes on Linux and 103 on macOS
 
 

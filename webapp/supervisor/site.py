@@ -17,6 +17,7 @@ from webapp.home_folder import ROOT, endpoints_file, home
 from webapp.setup_code import first_account_address, is_reachable
 from webapp.supervisor import apps, postgres, redis
 from webapp.supervisor.folder import (
+    UNFINISHED,
     CannotStart,
     free_space_left,
     hold_lock,
@@ -41,6 +42,8 @@ class Options:
 
 def run(options: Options, say: Callable[[str], None]) -> None:
     """Start everything and keep it running until somebody asks for the end. Raises CannotStart."""
+    if (home() / UNFINISHED).exists():
+        raise CannotStart(f"A restore into {home()} was cut short. Run it again: manage.py restore BACKUP")
     prepare_home()
     with ExitStack() as stack:
         stack.enter_context(hold_lock())
