@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import sys
 from typing import Any, ClassVar, Final
 
+import kombu.exceptions
+import psycopg
+import redis
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
-from django.db import DataError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.http.request import UnreadablePostError
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.views import defaults
 
 log = logging.getLogger(__name__)
@@ -68,11 +76,23 @@ class Unavailable(TutelageError):
     code = "unavailable"
 
 
-# ------------------------------------------------------------------------------------------- errors of bad requests
+class DiskFull(TutelageError):
+    status = 507
+    code = "disk_full"
+
+
+# ------------------------------------------------------------------- errors of bad requests, full disks, lost servers
 
 NOT_STORABLE: Final = (
     "This request holds something that cannot be stored: a NUL, half a character or too large a number."
 )
+DISK_IS_FULL: Final = "The server's disk is full. What you typed is kept in your browser; tell the administrator."
+NO_DATABASE: Final = "The database does not answer. What you typed is kept in your browser; try again in a moment."
+NO_BROKER: Final = "The message broker (Redis) does not answer. What you typed is kept in your browser; try again soon."
+# SQLSTATE of a server that is away, shutting down or out of something. None: it was not reached at all.
+SERVER_IS_AWAY: Final = ("08", "53", "57P")
+OUTAGES: Final = ("disk_full", "database_unavailable", "broker_unavailable")
+ALMOST_NOTHING: Final = 1 << 20  # bytes; a database that cannot write goes down with less than this
 
 
 def as_error(exception: BaseException) -> TutelageError | None:
@@ -92,7 +112,43 @@ def as_error(exception: BaseException) -> TutelageError | None:
         return BadInput("The request is nested too deep to be read.")
     if isinstance(exception, DataError | UnicodeEncodeError) or is_too_many_digits(exception):
         return BadInput(NOT_STORABLE)
+    return as_outage(exception)
+
+
+def as_outage(exception: BaseException) -> TutelageError | None:
+    """The error for a full disk, or a database or broker that is away, wherever it was met."""
+    if is_disk_full(exception):
+        return DiskFull(DISK_IS_FULL)
+    if isinstance(exception, OperationalError | InterfaceError) and is_away(exception):
+        return DiskFull(DISK_IS_FULL) if no_space_is_left() else Unavailable(NO_DATABASE, code="database_unavailable")
+    if isinstance(exception, redis.ConnectionError | redis.TimeoutError | kombu.exceptions.OperationalError):
+        return Unavailable(NO_BROKER, code="broker_unavailable")
     return None
+
+
+def is_disk_full(exception: BaseException | None) -> bool:
+    """Whether it says so itself, or what caused it does."""
+    while exception is not None:
+        if isinstance(exception, OSError) and exception.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(exception, psycopg.errors.DiskFull):
+            return True
+        exception = exception.__cause__
+    return False
+
+
+def is_away(exception: OperationalError | InterfaceError) -> bool:
+    state = getattr(exception.__cause__, "sqlstate", None)
+    return state is None or state.startswith(SERVER_IS_AWAY)
+
+
+def no_space_is_left() -> bool:
+    """Whether that is why the database is away: it goes down when it cannot write its log."""
+    try:
+        found = os.statvfs(settings.HOME)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < ALMOST_NOTHING
 
 
 def is_too_many_digits(exception: BaseException) -> bool:
@@ -129,6 +185,9 @@ def error_response(request: HttpRequest, error: TutelageError, template: str = "
         return json_error(request, status=error.status, code=error.error_code, message=error.message)
     if getattr(request, "htmx", False):
         template = "errors/fragment.html"
+    elif error.status >= 500 and error.error_code in OUTAGES:
+        # A page of the site asks the database who is looking at it.
+        return HttpResponse(render_to_string("errors/outage.html", {"error": error}), status=error.status)
     return render(request, template, {"error": error}, status=error.status)
 
 
@@ -152,6 +211,9 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """For what is raised outside views, too, as by a session that cannot be saved: Django is handling that just now."""
+    if (exception := sys.exc_info()[1]) is not None and (error := as_outage(exception)) is not None:
+        return error_response(request, error)
     if wants_json(request):
         message = "Something broke here. The details are in the log of the site."
         return json_error(request, status=500, code="server_error", message=message)
@@ -195,4 +257,5 @@ class ErrorMiddleware:
 def log_error(request: HttpRequest, exception: BaseException, error: TutelageError) -> None:
     """With its trace where it is not a refusal of ours: it may be a fault of ours after all."""
     trace = None if exception is error else exception
-    log.info("%s %s: %s %s", request.method, request.path, error.error_code, error.data, exc_info=trace)
+    level = logging.WARNING if error.error_code in OUTAGES else logging.INFO
+    log.log(level, "%s %s: %s %s", request.method, request.path, error.error_code, error.data, exc_info=trace)

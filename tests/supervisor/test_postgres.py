@@ -1,6 +1,7 @@
 """The embedded PostgreSQL is made, found again after a kill, and rid of what stands in its way."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from tests.supervisor.conftest import until
-from webapp.supervisor import postgres
+from webapp.supervisor import folder, postgres
 from webapp.supervisor.child import Child
 from webapp.supervisor.folder import CannotStart
 
@@ -93,6 +94,20 @@ def test_the_server_listens_on_a_socket_of_its_owner_and_nowhere_else(start: Cal
         "server_encoding": "UTF8",
         "data_checksums": "on",
     }
+
+
+def test_a_path_too_long_for_a_socket_does_not_stand_in_the_way(home: Path, monkeypatch: pytest.MonkeyPatch, request):
+    """Long enough for PostgreSQL's, and not for Redis'."""
+    long = home / ("a" * (folder.SOCKET_PATH_LIMIT - len(str(home / "run/redis.sock")) - 2))
+    monkeypatch.setenv("TUTELAGE_HOME", str(long))
+    assert folder.sockets_folder() == long / "run"
+    folder.prepare_home()
+    start = request.getfixturevalue("start")
+    start()
+    assert not postgres.socket_folder().is_relative_to(long)
+    write_row()
+    assert read_row() == "kept"
+    shutil.rmtree(postgres.socket_folder().parent)
 
 
 def test_a_cluster_half_made_is_made_anew(home: Path):

