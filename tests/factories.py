@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import uuid
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from django.utils import timezone
@@ -13,6 +15,7 @@ from django.utils import timezone
 from annotations.models import Demonstration, Judgment, Prompt, Ranking, Response, Task
 from webapp.accounts.models import Consent, Guidelines, Membership, Project, Role, User
 from webapp.chat.models import Conversation, Message
+from webapp.registry.artefacts import hashes_of, publish
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.runs.models import Corpus, Document, Run, Snapshot
 
@@ -126,6 +129,14 @@ def run(project: Project, stage: str = "sft", **fields: Any) -> Run:
     fields.setdefault("config", {"stage": stage})
     fields.setdefault("created_by", project.created_by)
     return Run.objects.create(project=project, stage=stage, **fields)
+
+
+def run_with_output(project: Project, name: str, text: str, stage: str = "sample", **fields: Any) -> Run:
+    """A run that left a file, which is in the store."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / name).write_text(text)
+        address = publish(Path(folder), place="outputs", files=hashes_of(Path(folder)))
+    return run(project, stage, outputs={name: f"{address}/{name}"}, state=Run.State.SUCCEEDED, **fields)
 
 
 def consent(user: User, project: Project, **fields: Any) -> Consent:

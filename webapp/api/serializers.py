@@ -109,14 +109,19 @@ class SnapshotSerializer(serializers.ModelSerializer[Snapshot]):
 
 
 class RunSerializer(serializers.ModelSerializer[Run]):
+    outputs = serializers.SerializerMethodField(help_text="names of the files it left, to be fetched by name")
+
     class Meta:
         model = Run
         fields = (
             "id", "number", "name", "stage", "state", "config", "snapshots", "base", "base_name", "reward", "tokenizer",
-            "baseline", "corpus_run", "output", "step", "total", "phase", "eta", "attempts", "error", "result",
-            "created_at", "started_at", "finished_at",
+            "baseline", "corpus_run", "output", "outputs", "step", "total", "phase", "eta", "attempts", "error",
+            "result", "created_at", "started_at", "finished_at",
         )  # fmt: skip
         read_only_fields = fields
+
+    def get_outputs(self, run: Run) -> list[str]:
+        return sorted(run.outputs)
 
 
 class RunEventSerializer(serializers.ModelSerializer[RunEvent]):

@@ -29,6 +29,7 @@ urlpatterns = [
     path(f"{V1}/runs/<int:pk>/", runs.RunDetail.as_view(), name="api_run"),
     path(f"{V1}/runs/<int:pk>/metrics/", runs.RunMetrics.as_view(), name="api_run_metrics"),
     path(f"{V1}/runs/<int:pk>/events/", runs.RunEvents.as_view(), name="api_run_events"),
+    path(f"{V1}/runs/<int:pk>/outputs/<str:name>/", runs.RunOutput.as_view(), name="api_run_output"),
     path(f"{V1}/runs/<int:pk>/stop/", runs.StopRun.as_view(), name="api_run_stop"),
     path(f"{V1}/runs/<int:pk>/resume/", runs.ResumeRun.as_view(), name="api_run_resume"),
     path(f"{V1}/projects/<slug:slug>/models/", runs.Models.as_view(), name="api_models"),

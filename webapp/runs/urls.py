@@ -20,5 +20,6 @@ urlpatterns = [
     path("runs/<int:pk>/resume/", runs.run_resume, name="run_resume"),
     path("runs/<int:pk>/retry/", runs.run_retry, name="run_retry"),
     path("runs/<int:pk>/import/", runs.run_import, name="run_import"),
+    path("runs/<int:pk>/outputs/<path:name>", runs.run_output, name="run_output"),
     path("models/<int:pk>/", models.model_detail, name="model_detail"),
 ]

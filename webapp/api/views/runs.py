@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Model, QuerySet
+from django.http import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -31,6 +32,7 @@ from webapp.registry.selectors import default_share, models_of
 from webapp.runs import selectors as run_selectors
 from webapp.runs import services as run_services
 from webapp.runs.models import Run, Snapshot
+from webapp.runs.outputs import output_download
 from webapp.runs.stages import LAUNCHED
 
 
@@ -121,6 +123,15 @@ class RunEvents(RunEndpoint):
         """Samples, warnings, checkpoints and the end, newest first."""
         rows: QuerySet[Any] = self.run_of(pk).events.all()
         return self.page(rows, RunEventSerializer)
+
+
+class RunOutput(RunEndpoint):
+    needs = {"GET": "runs.view"}
+
+    @extend_schema(responses={(200, "application/jsonl"): OpenApiTypes.STR})
+    def get(self, request: Request, pk: int, name: str) -> HttpResponseBase:
+        """A file that the run left, such as samples.jsonl; `outputs` of the run names them."""
+        return output_download(request._request, self.run_of(pk), name)
 
 
 class StopRun(RunEndpoint):

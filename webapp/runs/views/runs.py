@@ -8,7 +8,7 @@ from zlib import crc32
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
@@ -21,6 +21,7 @@ from webapp.registry.views import person
 from webapp.runs import folders, selectors, services
 from webapp.runs.charts import charts, words
 from webapp.runs.models import Run
+from webapp.runs.outputs import output_download, outputs_of
 from webapp.runs.stages import LAUNCHED, LEARNING, NEEDS
 
 PAGE = 25
@@ -70,6 +71,7 @@ def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
             "snapshots": run.snapshots.all(),
             "figures": run.evaluations.select_related("model"),
             "counts": run.result.get("counts", {}),
+            "outputs": outputs_of(run),
         }
     )
     return render(request, "runs/detail.html", context)
@@ -209,3 +211,10 @@ def run_import(request: HttpRequest, pk: int) -> HttpResponse:
         request, f"{opened} tasks to rank were opened." if opened else "These replies are with people already."
     )
     return redirect("run_detail", pk)
+
+
+@require_safe
+@declares("runs.view")
+def run_output(request: HttpRequest, pk: int, name: str) -> StreamingHttpResponse:
+    """A file that the run left."""
+    return output_download(request, run_for(request, pk, "runs.view"), name)
