@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
+from datetime import UTC, datetime
 from typing import Final
 
 from asgiref.sync import sync_to_async
@@ -56,3 +57,8 @@ def next_piece(pieces: Generator[bytes]) -> bytes:
         return next(pieces, b"")
     finally:
         close_old_connections()
+
+
+def moment(time: datetime) -> str:
+    """Always to the microsecond, so that no reader takes some rows for times and others for text."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -5,6 +5,7 @@ import pytest
 from tests import factories
 from tests.chat.conftest import answer, reply_of
 from webapp.chat import selectors
+from webapp.chat.exports import conversation_row
 from webapp.chat.models import Conversation, Message
 from webapp.chat.services import conversations, replies
 from webapp.errors import BadInput, Conflict, NotFound, TooMany
@@ -172,7 +173,7 @@ def test_the_export_has_every_branch(talk, answered):
     conversations.regenerate(message=answered, token=uuid.uuid4())
     answer(talk, "The first programmer.")
 
-    texts = [row["content"] for row in selectors.exported(talk)["messages"]]
+    texts = [row["content"] for row in conversation_row(talk)["messages"]]
 
     assert texts == ["Who was Ada Lovelace?", "A mathematician.", "The first programmer."]
     assert "A mathematician." not in selectors.as_markdown(talk)

@@ -151,7 +151,7 @@ def test_the_search_lists_what_was_said(tess_client, talk, answered):
 
 
 def test_everything_can_be_taken_home(tess_client, talk, answered):
-    lines = tess_client.get("/chat/data/kite/export/").content.decode().splitlines()
+    lines = b"".join(tess_client.get("/chat/data/kite/export/").streaming_content).decode().splitlines()
     assert [m["content"] for m in json.loads(lines[0])["messages"]] == ["Who was Ada Lovelace?", "A mathematician."]
 
     assert "A mathematician." in tess_client.get(f"/chat/{talk.pk}/export/").content.decode()

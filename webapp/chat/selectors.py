@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
@@ -157,42 +155,6 @@ def usable(message: Message) -> bool:
     return message.state == Message.State.COMPLETE and bool(message.text.strip())
 
 
-def exported(conversation: Conversation) -> dict[str, Any]:
-    """Everything of a conversation, every branch, as plain data."""
-    feedback = {f.message_id: f for f in Feedback.objects.filter(message__conversation=conversation)}
-    return {
-        "id": str(conversation.pk),
-        "title": conversation.title,
-        "project": conversation.project.slug,
-        "created_at": conversation.created_at.isoformat(),
-        "messages": [
-            {
-                "id": row.pk,
-                "parent": row.parent_id,
-                "role": row.role,
-                "content": row.text,
-                "state": row.state,
-                "model": row.model.name if row.model else None,
-                "created_at": row.created_at.isoformat(),
-                "feedback": said(feedback.get(row.pk)),
-            }
-            for row in conversation.messages.select_related("model")
-        ],
-    }
-
-
-def said(feedback: Feedback | None) -> dict[str, Any] | None:
-    if feedback is None:
-        return None
-    return {
-        "thumb": feedback.thumb,
-        "reasons": feedback.reasons,
-        "comment": feedback.comment,
-        "better_answer": feedback.better_answer,
-        "preferred_over": feedback.preferred_over_id,
-    }
-
-
 def as_markdown(conversation: Conversation) -> str:
     """The branch in sight, as a document."""
     parts = [f"# {conversation}\n"]
@@ -200,8 +162,3 @@ def as_markdown(conversation: Conversation) -> str:
         who = "You" if line.message.role == "user" else conversation.project.name
         parts.append(f"**{who}**\n\n{line.text}\n")
     return "\n".join(parts)
-
-
-def everything_of(user: User, project: Project) -> Iterator[dict[str, Any]]:
-    for conversation in conversations_of(user, project).select_related("project").iterator():
-        yield exported(conversation)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -18,11 +18,13 @@ from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.accounts.selectors import consent_of, projects_of
 from webapp.chat import selectors
+from webapp.chat.exports import conversation_row, conversation_rows
 from webapp.chat.forms import TextForm
 from webapp.chat.models import Conversation
 from webapp.chat.services import conversations as service
 from webapp.chat.services.feedback import BAD_REASONS, GOOD_REASONS, allow_use, forbid_use, wording
 from webapp.chat.services.replies import interrupt_stale
+from webapp.downloads import download
 from webapp.errors import BadInput
 from webapp.registry.selectors import open_deployments
 
@@ -142,6 +144,7 @@ def restore(request: Request, conversation_id: UUID) -> HttpResponse:
 def attachment(content: str, kind: str, name: str) -> HttpResponse:
     response = HttpResponse(content, content_type=f"{kind}; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="{name}"'
+    response["Cache-Control"] = "no-store"
     return response
 
 
@@ -150,7 +153,7 @@ def attachment(content: str, kind: str, name: str) -> HttpResponse:
 def export(request: Request, conversation_id: UUID) -> HttpResponse:
     found = own(request, conversation_id)
     if request.GET.get("format") == "json":
-        text = json.dumps(selectors.exported(found), ensure_ascii=False, indent=1)
+        text = json.dumps(conversation_row(found), ensure_ascii=False, indent=1)
         return attachment(text, "application/json", f"conversation-{found.pk}.json")
     return attachment(selectors.as_markdown(found), "text/markdown", f"conversation-{found.pk}.md")
 
@@ -173,11 +176,10 @@ def own_data(request: Request) -> HttpResponse:
 
 @declares("chat")
 @require_GET
-def export_all(request: Request, slug: str) -> HttpResponse:
+def export_all(request: Request, slug: str) -> StreamingHttpResponse:
     project = project_for(request.user, slug, "chat")
-    rows = selectors.everything_of(request.user, project)
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return attachment(text, "application/jsonl", f"chats-{slug}.jsonl")
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in conversation_rows(request.user, project))
+    return download(request, lines, f"{slug}-chats.jsonl")
 
 
 @declares("chat")

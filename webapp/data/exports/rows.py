@@ -8,7 +8,6 @@ turn that is context only is marked in the turn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.db.models import Prefetch
@@ -19,6 +18,7 @@ from webapp.accounts.models import Project
 from webapp.batches import batches_of, rows_in_batches
 from webapp.data.exports import selection
 from webapp.data.exports.selection import Selection
+from webapp.downloads import moment
 
 Row = dict[str, Any]
 BATCH: Final = 200  # rows of long conversations must fit in memory
@@ -146,11 +146,6 @@ def state_of(label: Label, state: str) -> str:
     if label.retracted_at or label.prompt.withdrawn_at:
         return "withdrawn"
     return "in reserve" if label.lease and label.lease.seat is None else state
-
-
-def moment(time: datetime) -> str:
-    """Always to the microsecond, so that no reader takes some rows for times and others for text."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def last(reviews: Iterable[Review]) -> Review | None:

@@ -1,0 +1,52 @@
+"""A person's own conversations as rows to take away: every branch, and what the person said of each reply.
+
+All messages have the same keys and none is null, so that readers which guess types from the first rows of a file are
+right about the rest: 0 is no message, "" no text, and a thumb is 1, 0 or -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from webapp.accounts.models import Project, User
+from webapp.batches import rows_in_batches
+from webapp.chat.models import Conversation, Feedback, Message
+from webapp.chat.selectors import conversations_of
+from webapp.downloads import moment
+
+
+def conversation_rows(user: User, project: Project) -> Iterator[dict[str, Any]]:
+    for conversation in rows_in_batches(conversations_of(user, project).select_related("project"), 100):
+        yield conversation_row(conversation)
+
+
+def conversation_row(conversation: Conversation) -> dict[str, Any]:
+    said = {feedback.message_id: feedback for feedback in Feedback.objects.filter(message__conversation=conversation)}
+    return {
+        "id": str(conversation.pk),
+        "title": conversation.title,
+        "project": conversation.project.slug,
+        "created_at": moment(conversation.created_at),
+        "messages": [
+            message_row(message, said.get(message.pk)) for message in conversation.messages.select_related("model")
+        ],
+    }
+
+
+def message_row(message: Message, feedback: Feedback | None) -> dict[str, Any]:
+    said = feedback or Feedback()
+    return {
+        "id": message.pk,
+        "parent": message.parent_id or 0,
+        "role": message.role,
+        "content": message.text,
+        "state": message.state,
+        "model": message.model.name if message.model else "",
+        "created_at": moment(message.created_at),
+        "thumb": int(said.thumb),
+        "reasons": ",".join(said.reasons),
+        "comment": said.comment,
+        "better_answer": said.better_answer,
+        "preferred_over": said.preferred_over_id or 0,
+    }
