@@ -21,6 +21,7 @@ from webapp.registry.artefacts import local_folder
 from webapp.registry.models import ModelVersion
 from webapp.runs import execution
 from webapp.runs.folders import folder_of
+from webapp.runs.lineage import models_that_learned_from
 from webapp.runs.models import Run, Snapshot
 from webapp.runs.selectors import run_samples
 from webapp.runs.services import create_snapshot, import_samples, request_stop
@@ -78,6 +79,27 @@ def test_demonstrations_make_a_child_of_the_base(done: Done, base: ModelVersion,
     assert run.output.parent == base
     assert local_folder(run.output).is_dir()
     assert not (folder_of(run) / "model").exists(), "the store has it, the run folder need not"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [["judgments"], ["rankings", "judgments"]])
+def test_kto_learns_from_imported_judgments_and_measures_the_held_out_ones(
+    done: Done, base: ModelVersion, project: Project, ann: User, kinds: list[str]
+):
+    for number in range(8):
+        prompt = factories.prompt(project, split=Prompt.Split.HELDOUT if number < 2 else Prompt.Split.TRAIN)
+        factories.judgment(project, ann, "It is near the tree.", prompt=prompt, good=number % 2 == 0)
+        task = factories.task(project, Task.Kind.RANK, prompt=prompt, replies=2)
+        factories.ranking(project, ann, task=task)
+    shown = [create_snapshot(project=project, kind=kind, by=project.created_by) for kind in kinds]
+    config = {"max_steps": 2, "batch_tokens": 128, "threads": 1, "min_rows": 1}
+    run = done("kto", base=base, snapshots=shown, config=config)
+    assert run.state == Run.State.SUCCEEDED, run.error
+    counts = run.result["counts"]
+    assert (counts["judgments"], counts["heldout_judgments"]) == (6, 2)
+    assert (counts["rankings"], counts["heldout"]) == ((6, 2) if "rankings" in kinds else (0, 0))
+    label = project.prompts.filter(split="train", judgments__isnull=False).first().judgments.get()
+    assert run.output in models_that_learned_from("judgment", label.pk)
 
 
 def test_a_setting_that_the_stage_does_not_know_fails_with_its_name(project: Project, text: Snapshot):

@@ -56,12 +56,12 @@ def prepare_data(run: Run, folder: Path) -> None:
     aside.mkdir()
     for snapshot in run.snapshots.all():
         files: dict[str, str] = DATA_FILES.get(run.stage, {})  # type: ignore[call-overload]  # the contract's stages
-        wanted = {snapshot.kind, "heldout"} if snapshot.kind == next(iter(files), "") else {snapshot.kind}
+        heldout = "heldout" if snapshot.kind == next(iter(files), "") else f"heldout_{snapshot.kind}"
         for name, part in files.items():
-            if name not in wanted:
+            if name not in (snapshot.kind, heldout):
                 continue
             splits = ("train", "heldout") if part == "all" else (part,)
-            if name != "heldout" or snapshot.counts.get("heldout"):
+            if name != heldout or snapshot.counts.get("heldout"):
                 fetch_all([snapshot.files[split] for split in splits], aside / f"{name}.jsonl")
     if run.corpus_run:
         for name, output in CORPUS_FILES.get(run.stage, {}).items():  # type: ignore[call-overload]

@@ -64,13 +64,13 @@ NEEDS: Final[dict[Stage, Needs]] = {
 }
 
 # data/<file> from a snapshot's part (train, heldout, all), by stage; evaluation only ever sees what was held out.
-# heldout has the rows of the stage's first kind.
+# heldout has the rows of the stage's first kind, heldout_<kind> those of another.
 DATA_FILES: Final[dict[Stage, dict[str, str]]] = {
     "corpus": {"documents": "train"},
     "sft": {"demonstrations": "train", "heldout": "heldout"},
     "reward": {"rankings": "train", "heldout": "heldout"},
     "dpo": {"rankings": "train", "heldout": "heldout"},
-    "kto": {"rankings": "train", "judgments": "train", "heldout": "heldout"},
+    "kto": {"rankings": "train", "judgments": "train", "heldout": "heldout", "heldout_judgments": "heldout"},
     "grpo": {"prompts": "train", "heldout": "heldout"},
     "ppo": {"prompts": "train", "heldout": "heldout"},
     "sample": {"prompts": "all"},
