@@ -133,7 +133,9 @@ class Charts {
     const drawn = { figure, sources: new Map(), table, keys, names: [] };
     this.drawn.set(chart.title, drawn);
     this.style(figure);
-    const hover = new Bokeh.HoverTool({ tooltips: [["", "$name"], ["step", "@step"], ["value", "@value{0.0000}"]], mode: "mouse" });
+    const hover = new Bokeh.HoverTool({
+      tooltips: [["", "$name"], ["step", "@step"], ["value", "@value{%.4g}"]], formatters: { "@value": "printf" }, mode: "mouse",
+    });
     figure.add_tools(hover);
     Bokeh.Plotting.show(figure, canvas);
     return drawn;
@@ -174,8 +176,11 @@ class Charts {
   }
 
   inWords(title, drawn) {
-    const last = [...drawn.sources].map(([label, source]) => `${label} ${source.data.value.at(-1)?.toPrecision(4)}`);
-    return `${title} at step ${Math.max(...[...drawn.sources.values()].map((source) => source.data.step.at(-1) ?? 0))}: ${last.join(", ")}`;
+    const last = [...drawn.sources].map(([label, source]) => {
+      const value = source.data.value.at(-1);
+      return value == null ? `${label}: no value` : `${label}: ${Number(value.toPrecision(4))} at step ${source.data.step.at(-1)}`;
+    });
+    return `${title}. ${last.join("; ")}`;
   }
 
   restyle() {

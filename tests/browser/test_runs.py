@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def test_charts_are_drawn_and_follow_the_run(open_page, history, ada: User):
     expect(chart).to_contain_text("at step 40")
     page.wait_for_function("document.querySelectorAll('figure.chart .bk-Figure, figure.chart [class*=bk]').length > 3")
     assert lit_pixels(page, "Reward") > 2000
-    expect(chart_of(page, "Reward against KL")).to_contain_text("Held-out reward 0.7046")
+    expect(chart_of(page, "Reward against KL")).to_contain_text("Held-out reward: 0.7046")
     assert lit_pixels(page, "Reward against KL") > 1000
     shot(page, "run-desktop")
     add_points(run, 41, 60)
@@ -184,6 +185,8 @@ def test_two_runs_are_laid_over_each_other(open_page, history, ada: User, projec
     page.get_by_role("button", name="Compare the ticked runs").click()
     for title in ("Reward", "Reward against KL"):
         expect(chart_of(page, title)).to_contain_text(history["ppo"].name)
+    for run, step in ((history["ppo"], 100), (history["again"], 40)):  # each by its own last step
+        expect(chart_of(page, "Reward")).to_contain_text(re.compile(rf"{run.name}[^;]* at step {step}\b"))
     expect(page.get_by_role("row", name="Learning rate")).to_contain_text("0.0002")
     shot(page, "compare-desktop")
 

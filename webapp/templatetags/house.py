@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 
 from django import template
@@ -22,11 +23,17 @@ def markdown(text: str) -> SafeString:
 @register.filter
 def figure(value: float | None, digits: int = 3) -> str:
     """A number as a person reads it: 9,791 or 12.35 or 0.123, and a dash for none. `digits` after the point where it is
-    below ten, one less for each further place before it."""
+    below ten, one less for each further place before it; two that count where it is so small that zeros would be left:
+    0.0052 or 5e-6."""
     if value is None:
         return "–"
-    if isinstance(value, int) or (value.is_integer() and abs(value) >= 10):
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}∞"
+    if value == 0 or isinstance(value, int) or (value.is_integer() and abs(value) >= 10):
         return f"{int(value):,}"
+    if abs(value) < 10 ** (1 - digits):
+        mantissa, _, exponent = f"{value:.2g}".partition("e")
+        return f"{mantissa}e{int(exponent)}" if exponent else mantissa
     places = len(str(int(abs(value)))) - 1
     return f"{value:,.{max(0, digits - places)}f}"
 
