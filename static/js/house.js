@@ -67,6 +67,13 @@ document.addEventListener("submit", (event) => {
   if (question && !window.confirm(question)) event.preventDefault();
 });
 
+// On a phone the navigation is wider than the screen: the tab of this page comes into sight.
+for (const current of document.querySelectorAll(".site-nav [aria-current], .tabs [aria-current]")) {
+  const strip = current.parentElement;
+  const [tab, view] = [current.getBoundingClientRect(), strip.getBoundingClientRect()];
+  strip.scrollLeft += tab.left - view.left - (view.width - tab.width) / 2;
+}
+
 // htmx: errors of the server come as messages, not as silence.
 document.addEventListener("htmx:responseError", (event) => {
   const request = event.detail.xhr;

@@ -150,3 +150,14 @@ def test_two_people_who_change_one_setting_are_told(
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Saved.")).to_be_visible()
     expect(page.get_by_label("System prompt")).to_have_value("You know\nboats.")
+
+
+def test_a_sign_in_in_a_window_of_its_own_leads_back_to_the_other(
+    open_page: Open, root: User, project: Project, ann: User, no_violations: Check
+) -> None:
+    factories.task(project)
+    page = open_page("/label/", ann)
+    other = open_page(page.locator("[data-login]").get_attribute("data-login"))
+    sign_in(other, ann)
+    expect(other.get_by_text("Go back to the window where you were working")).to_be_visible()
+    no_violations(other)

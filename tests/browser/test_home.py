@@ -161,6 +161,38 @@ def test_pages_of_a_project_fit_a_phone_in_the_dark(
     no_violations(page)
 
 
+@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 800}, {"width": 390, "height": 844}])
+def test_a_long_name_pushes_nothing_out_of_the_page(
+    open_page: Open, busy: Project, ada: User, no_violations: Check, viewport: dict[str, int]
+) -> None:
+    Project.objects.filter(pk=busy.pk).update(name="Kiteflyingassistant" * 5)
+    page = open_page("/", ada, viewport=viewport)
+    for path in ("/", "/projects/", "/projects/kite/", "/projects/kite/members/", "/projects/kite/guidelines/edit/"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], path
+        nav = page.get_by_role("navigation", name="Main").bounding_box()
+        assert nav is not None
+        assert nav["x"] + nav["width"] <= viewport["width"], path
+    page.get_by_label("Projects and account").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    no_violations(page)
+
+
+@pytest.mark.parametrize(
+    ("path", "tab"),
+    [("/projects/kite/members/", "Project"), ("/projects/kite/guidelines/", "Project"),
+     ("/projects/kite/settings/", "Project"), ("/projects/kite/", "Project"),
+     ("/projects/kite/deployments/", "Models"), ("/projects/kite/data/snapshots/", "Data"), ("/label/", "Label")],
+)  # fmt: skip
+def test_the_navigation_shows_where_one_is_also_on_a_phone(
+    open_page: Open, busy: Project, ada: User, path: str, tab: str
+) -> None:
+    page = open_page(path, ada, viewport={"width": 320, "height": 640})
+    current = page.get_by_role("navigation", name="Main").locator("[aria-current=page]")
+    expect(current).to_have_text(tab)
+    expect(current).to_be_in_viewport(ratio=0.99)
+
+
 def test_a_profile_with_tokens_and_two_factors(
     open_page: Open, project: Project, ada: User, no_violations: Check
 ) -> None:

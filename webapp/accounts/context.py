@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -11,6 +12,20 @@ from webapp.accounts.access import ROLES, role_of
 from webapp.accounts.adapter import pending_invitation
 from webapp.accounts.models import Project, User
 from webapp.accounts.selectors import has_superuser, projects_of
+
+SECTIONS: Final = (
+    ("label", re.compile(r"/label/")),
+    ("chat", re.compile(r"/chat/")),
+    ("data", re.compile(r"/projects/[^/]+/data/|/snapshots/")),
+    ("runs", re.compile(r"/projects/[^/]+/runs/|/runs/")),
+    ("models", re.compile(r"/projects/[^/]+/(models|deployments)/|/models/")),
+    ("project", re.compile(r"/projects/(?!new/)[^/]+/")),
+)
+
+
+def section_of(path: str) -> str:
+    """Which part of the main navigation a page belongs to; empty for a page outside it."""
+    return next((name for name, pattern in SECTIONS if pattern.match(path)), "")
 
 
 def installation(_: HttpRequest) -> dict[str, Any]:
@@ -34,5 +49,6 @@ def current_project(request: HttpRequest) -> dict[str, Any]:
         "current_project": project,
         "my_projects": mine,
         "my_role": role,
+        "section": section_of(request.path),
         "may": {name.replace(".", "_"): role in roles for name, roles in ROLES.items()},
     }

@@ -11,7 +11,7 @@ from django.http import HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_variables
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from webapp.accounts import selectors, services
 from webapp.accounts.access import signed_in
@@ -47,6 +47,13 @@ def profile(request: Request) -> HttpResponse:
         messages.success(request, "Saved.")
         return redirect("profile")
     return profile_page(request, form)
+
+
+@signed_in
+@require_GET
+def signed_in_again(request: Request) -> HttpResponse:
+    """Where a sign-in ends that was made in a window of its own, beside one with unsent work."""
+    return render(request, "accounts/signed_in_again.html")
 
 
 @signed_in

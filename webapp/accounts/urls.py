@@ -27,6 +27,7 @@ urlpatterns: list[URLPattern] = [
     path("invitations/<str:secret>/", members.invitation, name="invitation"),
     path("invitations/<str:secret>/accept/", members.invitation_accept, name="invitation_accept"),
     path("accounts/email/", profile.EmailAddresses.as_view(), name="account_email"),
+    path("signed-in/", profile.signed_in_again, name="signed_in_again"),
     path("people/", people.people, name="people"),
     path("people/<int:user_id>/password/", people.person_password_link, name="person_password_link"),
     path("profile/", profile.profile, name="profile"),
