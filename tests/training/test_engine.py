@@ -354,3 +354,25 @@ def test_replies_may_be_drawn_in_another_precision_than_the_weights_are_kept_in(
         logprobs = model(ids).logits[0, len(request.prompt) - 1 : -1].log_softmax(-1)
         chosen = logprobs.gather(-1, torch.tensor(completion.tokens)[:, None])[:, 0]
         assert torch.allclose(chosen, torch.tensor(completion.logprobs), atol=0.25)
+
+
+def test_a_few_replies_are_not_padded_and_many_take_few_shapes() -> None:
+    engine = Engine(build("llama"), toy_tokenizer(), slots=32, live=False)
+    rows: list[int] = []
+    decode = engine._forward.decode
+    engine._forward.decode = lambda tokens, positions, length: (
+        rows.append(len(tokens)), decode(tokens, positions, length)
+    )[1]  # fmt: skip
+    for n in (1, 3, 8, 9, 20):
+        engine.generate([Request([1, 2], SamplingParams(max_new_tokens=2, stop_ids=frozenset()))] * n)
+    assert rows == [1, 3, 8, 16, 24]
+
+
+def test_an_engine_that_owns_its_model_gives_the_same_and_holds_its_weights_once() -> None:
+    model = build("llama")
+    shared, owner = (
+        Engine(model, toy_tokenizer(), slots=4, live=False, owned=owned) for owned in (False, True)
+    )  # in this order: the second takes the model apart
+    asked = [Request(prompt, GREEDY) for prompt in prompts()[:4]]
+    assert [reply.tokens for reply in owner.generate(asked)] == [reply.tokens for reply in shared.generate(asked)]
+    assert not any(name.startswith("model.layers") for name, _ in model.named_parameters())

@@ -20,7 +20,8 @@ from training.engine.text import Detokenizer, StopStrings, decoder
 from training.models import CausalModel, unwrap
 from training.sampling import drawn
 
-FEW = 8  # idle slots are moved on as well, up to a multiple of this: fewer shapes, of which each wants its own kernels
+FEW = 8  # above this many replies idle slots are moved on as well, up to a multiple of it: each shape wants its own
+# kernels. Below, every row costs: a lone reply padded to 8 rows takes twice the time of one that is not.
 NOT_FINITE = "the model gives numbers that are not finite (NaN): its weights are damaged or its training diverged"
 
 
@@ -35,7 +36,8 @@ class Engine:
     """Generates replies. One thread at a time may use it.
 
     model: a causal language model of transformers, PEFT-wrapped or not. live: its weights change between calls of
-    `generate`, so they are read anew each time; otherwise they are read once. slots: replies generated at once.
+    `generate`, so they are read anew each time; otherwise they are read once. owned: nobody else uses the model, which
+    may be taken apart to have its weights in memory once. slots: replies generated at once.
     prefill_tokens: most prompt tokens read between two decoding steps. dtype: to compute in, where the model's
     architecture is written out here; otherwise, and by default, that of its weights. context: prompt and reply fit in
     this many tokens. stop_ids: tokens that end a reply besides those that model and tokenizer name.
@@ -48,6 +50,7 @@ class Engine:
         *,
         slots: int = 32,
         live: bool = True,
+        owned: bool = False,
         prefill_tokens: int = 2048,
         dtype: torch.dtype | None = None,
         stop_ids: Iterable[int] = (),
@@ -64,7 +67,7 @@ class Engine:
         self._cache = SlotCache(slots, min(self.context, 64), device=weight.device, dtype=dtype)
         self._forward: Forward
         if written_out:
-            self._forward = LlamaForward(model, self._cache, self.context)
+            self._forward = LlamaForward(model, self._cache, self.context, owned=owned and not live)
             if not live:
                 self._forward.release()
         else:
@@ -221,7 +224,7 @@ class Engine:
         if self._rows is None:
             self._rows = Rows.of(running, self._device)
         lengths = [row.length for row in running]
-        idle = min(-len(running) % FEW, self.slots - len(running))
+        idle = min(-len(running) % FEW, self.slots - len(running)) if len(running) > FEW else 0
         tokens = torch.tensor([*(row.tokens[-1] for row in running), *[0] * idle], device=self._device)
         positions = torch.tensor([*(length - 1 for length in lengths), *[0] * idle], device=self._device)
         logits = self._forward.decode(tokens, positions, max(lengths))[: len(running)]

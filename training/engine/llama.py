@@ -56,9 +56,10 @@ def supports(model: CausalModel) -> bool:
 
 
 class LlamaForward:
-    """`prefill` reads prompts into slots, `decode` moves the first n slots on by one token."""
+    """`prefill` reads prompts into slots, `decode` moves the first n slots on by one token. owned: nobody else uses the
+    model, so it is taken apart while it is read."""
 
-    def __init__(self, model: CausalModel, cache: SlotCache, context: int) -> None:
+    def __init__(self, model: CausalModel, cache: SlotCache, context: int, *, owned: bool = False) -> None:
         self.base: Any = unwrap(model)
         self.cache = cache
         config = self.base.config
@@ -66,6 +67,7 @@ class LlamaForward:
         self.heads = kernels.Heads(config.num_attention_heads, config.num_key_value_heads, self.eps)
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.cosine, self.sine = self._rotation(context)
+        self._owned = owned
         self.load()
 
     def load(self) -> None:
@@ -74,7 +76,11 @@ class LlamaForward:
             self.embedding = self._cast(self.base.model.embed_tokens.weight)
             self.head = self._cast(weight_of(self.base.lm_head)[0])
             self.norm = self.base.model.norm.weight.detach().float()
-            self.layers = [self._layer(layer) for layer in self.base.model.layers]
+            self.layers = []
+            for i, layer in enumerate(self.base.model.layers):
+                self.layers.append(self._layer(layer))
+                if self._owned:  # or its matrices would be in memory twice, for all layers
+                    self.base.model.layers[i] = torch.nn.Identity()
 
     def drop(self) -> None:
         """Let the weights that were read go, until they are read again."""
