@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,6 +21,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    modeling_utils,
 )
 from transformers.utils.logging import disable_progress_bar
 
@@ -29,6 +33,7 @@ from training.placement import place_base
 from training.rundir import Run
 
 ADAPTER: Final = "adapter_config.json"
+OPENING: Final = threading.Lock()
 NARROW: Final = 192  # hidden size; there bf16 is 2.3 times as fast as fp32 on a CPU with AMX
 
 CausalModel: TypeAlias = PreTrainedModel | PeftModel
@@ -157,15 +162,36 @@ def load_causal(
 def read_weights(source: str, dtype: torch.dtype) -> PreTrainedModel:
     """Every weight must be in the files: transformers alone would fill gaps with random numbers and go on."""
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
+        with read_not_mapped():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
     except DAMAGE as error:
         raise damaged(source, "model", error) from error
     if missing := sorted(report["missing_keys"]):
         raise damaged(source, "model", ValueError(f"{len(missing)} weights are missing, the first is {missing[0]}"))
     model.config._name_or_path = str(Path(source).resolve()) if Path(source).exists() else source
     return model
+
+
+@contextmanager
+def read_not_mapped() -> Iterator[None]:
+    """Weights that are loaded meanwhile are read from their files one by one.
+
+    transformers maps the files into memory, and a process that uses a model whose file was overwritten or cut short
+    dies of SIGBUS, with everything else it does. On Windows and MPS it reads them as is done here, by the same argument
+    of `safe_open`; its own `disable_mmap` holds a file's bytes twice.
+    """
+
+    def open_to_read(path: str, **options: Any) -> Any:
+        return safe_open(path, **{**options, "backend": "pread"})
+
+    with OPENING:
+        modeling_utils.safe_open = open_to_read
+        try:
+            yield
+        finally:
+            modeling_utils.safe_open = safe_open
 
 
 def adapter_base(source: str) -> str:
