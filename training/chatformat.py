@@ -10,7 +10,7 @@ Markup that a tokenizer has tokens for, such as <think> and </think>, is text li
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -96,10 +96,17 @@ class Encoded:
         return sum(self.mask[1:])
 
 
-class ChatFormat:
-    """Encodes conversations for one tokenizer. Raises InputError where the tokenizer has no chat template."""
+Render = Callable[[list[dict[str, str]], bool], str]
+"""(turns, whether the assistant has to speak next) to text; it raises what the template raises."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, source: str = "the model") -> None:
+
+class ChatFormat:
+    """Encodes conversations for one tokenizer; `render` stands in for the tokenizer's own rendering of its chat
+    template. Raises InputError where the tokenizer has no chat template."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, source: str = "the model", render: Render | None = None
+    ) -> None:
         if not tokenizer.chat_template:
             raise InputError(
                 f"{source}: its tokenizer has no chat template, so it cannot tell who speaks; "
@@ -111,6 +118,7 @@ class ChatFormat:
                 f"{source}: its tokenizer has no tokenizer.json; take a model that has one", code="no_model"
             )
         self.tokenizer = tokenizer
+        self._render_turns = render or self._render_here
         self._plain = plain(tokenizer)
         self._own = tokenizer.chat_template == TEMPLATE
         self._role = {role: tokenizer.convert_tokens_to_ids(token) for role, token in ROLES.items()}
@@ -256,9 +264,14 @@ class ChatFormat:
         seen = fold_system(messages) if self.folds_system else messages
         turns = [{"role": turn.role, "content": self._harmless(turn.content)} for turn in seen]
         try:
-            text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
+            return self._render_turns(turns, open_turn)
+        except InputError:
+            raise
         except Exception as error:  # jinja2 errors, and whatever a template raises through raise_exception
             raise Refused(str(error)) from error
+
+    def _render_here(self, turns: list[dict[str, str]], open_turn: bool) -> str:
+        text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
         return text
 
     def _loses_system_turns(self) -> bool:

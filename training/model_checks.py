@@ -15,6 +15,7 @@ from training.contract import InputError
 SPEAKS: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how the classes of such models end
 ENCODERS: Final = frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
 OTHER_WEIGHTS: Final = ("*.bin", "*.gguf", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
+INSTEAD: Final = {"tokenizer": ("tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "config.json")}
 DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError)
 
 
@@ -23,6 +24,12 @@ def check_source(source: str, what: str) -> None:
         raise InputError(f"no {what} is named in the config", code="config_invalid")
     if source.startswith(("/", ".")) and not Path(source).is_dir():
         raise InputError(f"{source}: there is no such {what} folder", code="no_model")
+    needed = "tokenizer.json" if what == "tokenizer" else "config.json"
+    if Path(source).is_dir() and not any((Path(source) / name).exists() for name in (needed, *INSTEAD.get(what, ()))):
+        raise InputError(
+            f"{source}: there is no {needed} in this {what} folder; name the folder that holds the model's files",
+            code="no_model",
+        )
 
 
 def damaged(source: str, what: str, error: Exception) -> InputError:

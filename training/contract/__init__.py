@@ -25,6 +25,13 @@ Exit status of every stage: 0 done; 1 failed, with a `failed` event that carries
 
 from __future__ import annotations
 
+from training.contract.completions import (
+    MAX_BODY_BYTES,
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    read_request,
+)
 from training.contract.config import (
     CONFIG_FILE,
     SETTINGS,
@@ -49,6 +56,11 @@ from training.contract.policy_stages import (
     GRPOSettings,
     KTOSettings,
     PPOSettings,
+)
+from training.contract.refusals import (
+    RequestRefused,
+    error_body,
+    parse_json,
 )
 from training.contract.result import (
     Result,
@@ -123,13 +135,16 @@ __all__ = [
     "INPUTS",
     "LOCK",
     "LOG",
+    "MAX_BODY_BYTES",
     "MODEL",
     "OUTPUT",
     "RESULT",
     "ROWS",
     "SETTINGS",
     "STAGES",
+    "ChatRequest",
     "Checkpoint",
+    "CompletionRequest",
     "Config",
     "CorpusSettings",
     "DPOSettings",
@@ -142,6 +157,7 @@ __all__ = [
     "Failed",
     "FrontierRow",
     "GRPOSettings",
+    "GenerationRequest",
     "InputError",
     "JudgmentRow",
     "KTOSettings",
@@ -154,6 +170,7 @@ __all__ = [
     "Progress",
     "PromptRow",
     "RankingRow",
+    "RequestRefused",
     "Result",
     "RewardSettings",
     "Row",
@@ -172,8 +189,11 @@ __all__ = [
     "Turn",
     "Warn",
     "describe",
+    "error_body",
+    "parse_json",
     "parts_of_shaping",
     "read_config",
+    "read_request",
     "row_type",
     "setting",
     "source",

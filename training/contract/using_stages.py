@@ -55,4 +55,7 @@ class ServeSettings(Settings):
     models: dict[str, str] = Field(default_factory=dict)
     slots: int = Field(16, ge=1, le=1024, description="replies generated at once, for each model")
     max_models: int = Field(8, ge=1, description="the least recently used model leaves when one more is loaded")
+    default_max_tokens: int = Field(
+        1024, ge=1, description="longest reply, in tokens, of a chat request that sets no limit itself"
+    )
     token: str = Field("", description="when set, requests need it as a bearer token")

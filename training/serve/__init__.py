@@ -1,7 +1,8 @@
 """Stage `serve`: models over HTTP, on the interface that vLLM serves.
 
-app.py routes, protocol.py says what a request may hold, replies.py what an answer looks like, pool.py keeps the models,
-scheduler.py runs their engines in one thread, metrics.py counts.
+gate.py lets requests in, app.py routes them, protocol.py says what they may hold, replies.py what an answer looks like,
+pool.py keeps the models, encoder.py runs their tokenizers, scheduler.py their engines in one thread, fair.py says whose
+turn it is, metrics.py counts.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def main(run: Run[ServeSettings]) -> None:
     scheduler.start()
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(pool, scheduler, token=config.token),
+            build_app(pool, scheduler, token=config.token, default_max_tokens=config.default_max_tokens),
             log_level="warning",
             access_log=False,
             lifespan="on",

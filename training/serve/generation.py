@@ -18,6 +18,8 @@ from training.serve.protocol import APIError
 from training.serve.replies import LAST_EVENT, Shape, event
 from training.serve.scheduler import Scheduler
 
+PING_SECONDS = 10.0  # a stream that has nothing to say says so this often, so that it is not taken for dead
+WAITING = b": waiting\n\n"
 News = tuple[int, Delta | Completion | TrainingError]
 
 
@@ -32,6 +34,7 @@ class Generation:
         requests: Sequence[Request],
         shape: Shape,
         lengths: Sequence[int],
+        user: str = "",
     ) -> None:
         self._scheduler = scheduler
         self._metrics = metrics
@@ -39,6 +42,7 @@ class Generation:
         self._requests = requests
         self._shape = shape
         self._lengths = lengths
+        self._user = user
         self._news: asyncio.Queue[News] = asyncio.Queue()
         self._open = set(requests)
         self._began = time.monotonic()
@@ -71,7 +75,10 @@ class Generation:
                     yield event(self._shape.opening(index))
             written: list[int] = []
             while len(written) < len(self._requests):
-                index, news = await self._news.get()
+                if (told := await self._soon()) is None:
+                    yield WAITING
+                    continue
+                index, news = told
                 if isinstance(news, TrainingError):
                     yield event(APIError.of(news).body)
                     break
@@ -88,6 +95,16 @@ class Generation:
         finally:
             self._cancel()
 
+    async def _soon(self) -> News | None:
+        """The next news; none where there is none for a while, as when the request waits for a slot."""
+        if not self._news.empty():
+            return self._news.get_nowait()
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                return await self._news.get()
+        except TimeoutError:
+            return None
+
     def _start(self, *, stream: bool) -> None:
         for index, request in enumerate(self._requests):
             self._scheduler.submit(
@@ -95,6 +112,7 @@ class Generation:
                 request,
                 on_end=partial(self._take, index),
                 on_delta=partial(self._take, index) if stream else None,
+                user=self._user,
             )
 
     def _take(self, index: int, news: Delta | Completion | TrainingError) -> None:

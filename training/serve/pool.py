@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,12 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.chatformat import ChatFormat
+from training.chatformat import TEMPLATE, ChatFormat, Render
 from training.contract import InputError, TrainingError, Turn
 from training.engine import Engine, Request, SamplingParams
 from training.engine.text import decoder
-from training.model_checks import check_vocabulary
+from training.model_checks import check_source, check_vocabulary
 from training.models import Compute, adapter_base, load_causal, load_tokenizer
+from training.serve.encoder import Encoder
+from training.templates import TemplateProcess
+
+log = logging.getLogger(__name__)
 
 SMOKE_TOKENS = 4
 
@@ -31,6 +36,7 @@ class Served:
     tokenizer: Any
     stop_ids: frozenset[int]
     decode: Callable[[list[int]], str]
+    encoder: Encoder = field(default_factory=Encoder)
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -101,16 +107,26 @@ class ModelPool:
 
     def _read(self, path: str) -> Served:
         tokenizer = load_tokenizer(path)
-        chat = ChatFormat(tokenizer, path) if tokenizer.chat_template else None
+        chat = ChatFormat(tokenizer, path, template_process(tokenizer)) if tokenizer.chat_template else None
         model = load_causal(path, self._compute)
         if chat:
             check_vocabulary(chat, model, path)
+            if not chat.takes_system:
+                log.warning("%s: its chat template takes no system turn; the text of one goes before a user turn", path)
         engine = Engine(
-            model, copy.deepcopy(tokenizer), slots=self._slots, live=False, stop_ids=chat.stop_ids if chat else ()
-        )
+            model, copy.deepcopy(tokenizer), slots=self._slots, live=False, owned=True,
+            stop_ids=chat.stop_ids if chat else (),
+        )  # fmt: skip
         served = Served(path, engine, chat, tokenizer, engine.stop_ids, decoder(copy.deepcopy(tokenizer)))
         smoke_test(served)
         return served
+
+
+def template_process(tokenizer: Any) -> Render | None:
+    """What renders the tokenizer's chat template; none for our own template, which is never rendered."""
+    if tokenizer.chat_template == TEMPLATE:
+        return None
+    return TemplateProcess(tokenizer.get_chat_template(), tokenizer.special_tokens_map).render
 
 
 def apart(work: Callable[[], Served]) -> Served:
@@ -133,6 +149,7 @@ def fingerprint(path: str) -> Any:
     if not folder.is_dir():
         raise InputError(f"{path}: there is no such model folder", code="no_model")
     base = adapter_base(path)
+    check_source(base or path, "model")
     stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]
     return (str(folder.resolve()), tuple(stats), fingerprint(base) if base and Path(base).is_dir() else base)
 

@@ -1,171 +1,105 @@
-"""What requests may hold, and errors in OpenAI's shape."""
+"""What requests may hold beside training/contract/completions.py, and errors in OpenAI's shape."""
 
 from __future__ import annotations
 
-import json
 import secrets
-from http import HTTPStatus
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field
 from starlette.requests import Request as HTTPRequest
 
-from training.contract import TrainingError, Turn, describe
+from training.contract import TrainingError
+from training.contract.completions import MAX_BODY_BYTES, Body, GenerationRequest, checked, read_request
+from training.contract.refusals import RequestRefused, error_body, parse_json
 from training.engine import SamplingParams, seed_of
 
-MOST_BYTES = 8 << 20
+RETRY_SECONDS: Final = 5
+CODES: Final = {
+    401: "invalid_api_key", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large",
+    415: "unsupported_media_type", 429: "rate_limit_exceeded", 500: "server_error", 503: "unavailable",
+}  # fmt: skip
+ASKED: Final = {  # failures that the request is the cause of, and what a client calls them
+    "prompt_too_long": "context_length_exceeded",
+    "prompt_empty": "invalid_value",
+    "token_unknown": "invalid_value",
+    "sampling_invalid": "invalid_value",
+    "no_chat_template": "template_refused",
+    "template_stopped": "template_stopped",
+}
+G = TypeVar("G", bound=GenerationRequest)
 B = TypeVar("B", bound=BaseModel)
 
 
 class APIError(Exception):
     """An answer other than success, in the shape that OpenAI's clients read."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, kind: str = "") -> None:
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str = "") -> None:
         super().__init__(message)
         self.status = status
-        self.body = {
-            "error": {
-                "message": message,
-                "type": kind or HTTPStatus(status).phrase.title().replace(" ", "") + "Error",
-                "param": param,
-                "code": status,
-            }
-        }
+        self.body = error_body(message, status=status, param=param, code=code or CODES.get(status, "invalid_value"))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(RETRY_SECONDS)} if self.status in (429, 503) else {}
 
     @classmethod
-    def of(cls, error: TrainingError) -> APIError:
-        """A failure of the engine: what the request asks is 400, the rest is the server's."""
-        asked = error.code in {"prompt_too_long", "prompt_empty", "token_unknown", "sampling_invalid"}
-        return cls(400 if asked else 500, error.message, param="messages" if asked else None)
-
-
-class Body(BaseModel):
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
-
-
-class TextPart(Body):
-    type: Literal["text"]
-    text: str
-
-
-def _plain(content: Any) -> Any:
-    """OpenAI's list of parts as one text; parts that are no text are refused by validation."""
-    if isinstance(content, list):
-        return "".join(TextPart.model_validate(part).text for part in content)
-    return content
-
-
-class Message(Body):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_plain)]
-
-    def turn(self) -> Turn:
-        return Turn(role="system" if self.role == "developer" else self.role, content=self.content)
-
-
-class StreamOptions(Body):
-    include_usage: bool = False
-
-
-class GenerationBody(Body):
-    """What chat and text completions share. Penalties are not implemented, and are refused rather than ignored."""
-
-    model: str
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(1.0, ge=0, le=5)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=-1)
-    n: int = Field(1, ge=1, le=64)
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    ignore_eos: bool = False
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-
-    def sampling(self, room: int, stop_ids: frozenset[int], alternatives: int) -> list[SamplingParams]:
-        """Parameters of the n replies; `room` tokens each where the request sets no limit."""
-        seed = secrets.randbits(62) if self.seed is None else self.seed
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [
-            SamplingParams(
-                temperature=self.temperature,
-                top_p=self.top_p,
-                top_k=max(self.top_k, 0),
-                max_new_tokens=self.limit() or room,
-                seed=seed_of(seed, i),
-                stop=tuple(stop for stop in stops if stop),
-                stop_ids=frozenset() if self.ignore_eos else stop_ids,
-                top_logprobs=alternatives,
-            )
-            for i in range(self.n)
-        ]
-
-    def limit(self) -> int | None:
-        return self.max_tokens
-
-
-class ChatBody(GenerationBody):
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool = False
-    top_logprobs: int = Field(0, ge=0, le=20)
-
-    def limit(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
-
-
-class CompletionBody(GenerationBody):
-    prompt: str | list[int] | list[str] | list[list[int]]
-    max_tokens: int | None = Field(16, ge=1)
-    logprobs: int | None = Field(None, ge=0, le=20)
-    echo: Literal[False] = False
-
-    def prompts(self) -> list[str | list[int]]:
-        if isinstance(self.prompt, list) and not (self.prompt and isinstance(self.prompt[0], int)):
-            return list(self.prompt)  # type: ignore[arg-type]  # the union's list[int] is excluded in this branch
-        return [self.prompt]
+    def of(cls, error: TrainingError, param: str = "messages") -> APIError:
+        """A failure of the engine or the template: what the request asks is 400, the rest is the server's."""
+        if error.code in ASKED:
+            return cls(400, error.message, param=param, code=ASKED[error.code])
+        return cls(500, error.message)
 
 
 class LoadBody(Body):
     lora_name: str = Field(min_length=1, max_length=200)
-    lora_path: str = Field(min_length=1)
+    lora_path: str = Field(min_length=1, max_length=4096)
 
 
 class UnloadBody(Body):
-    lora_name: str = Field(min_length=1)
+    lora_name: str = Field(min_length=1, max_length=200)
 
 
-async def read_body(request: HTTPRequest, kind: type[B]) -> B:
+async def read_generation(request: HTTPRequest, kind: type[G]) -> G:
     """The request's JSON as `kind`. Raises APIError 400 or 413 that says what is wrong."""
+    raw = await read_raw(request)
+    try:
+        return read_request(parse_json(raw), kind)
+    except RequestRefused as refusal:
+        raise APIError(refusal.status, refusal.message, param=refusal.param, code=refusal.code) from refusal
+
+
+async def read_order(request: HTTPRequest, kind: type[B]) -> B:
+    """What is to be loaded or unloaded. No other kind than application/json will do: a page of another site can make a
+    browser send those without asking."""
+    sent = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if sent != "application/json":
+        raise APIError(415, "send this with Content-Type: application/json")
+    raw = await read_raw(request)
+    try:
+        return checked(parse_json(raw), kind)
+    except RequestRefused as refusal:
+        raise APIError(refusal.status, refusal.message, param=refusal.param, code=refusal.code) from refusal
+
+
+async def read_raw(request: HTTPRequest) -> bytes:
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
-        if len(raw) > MOST_BYTES:
-            raise APIError(413, f"the request is larger than {MOST_BYTES >> 20} MiB")
-    try:
-        data = json.loads(raw)
-        broken = unsound(data)
-    except (ValueError, RecursionError) as error:
-        raise APIError(400, f"the body is not valid JSON: {error}") from error
-    if broken:
-        raise APIError(400, broken)
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        first = ".".join(str(part) for part in error.errors()[0]["loc"]) or None
-        raise APIError(400, describe(error), param=first) from error
+        if len(raw) > MAX_BODY_BYTES:
+            raise APIError(413, f"The request is larger than {MAX_BODY_BYTES >> 20} MiB.")
+    return bytes(raw)
 
 
-def unsound(data: Any, place: str = "body") -> str:
-    """What is wrong with a text inside `data`, "" where all are sound: NUL characters and half surrogate pairs, which
-    no tokenizer, database or client can carry on."""
-    if isinstance(data, str):
-        if "\0" in data:
-            return f"{place}: NUL characters are not allowed in text"
-        if any("\ud800" <= character <= "\udfff" for character in data):
-            return f"{place}: the text has half a surrogate pair, which is no character"
-        return ""
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    return next((found for key, value in items if (found := unsound(value, f"{place}.{key}"))), "")
+def sampling(request: GenerationRequest, *, limit: int, stop_ids: frozenset[int], top: int) -> list[SamplingParams]:
+    """Parameters of the n replies; `limit` tokens each where the request sets no limit, `top` alternatives a token."""
+    seed = secrets.randbits(62) if request.seed is None else request.seed
+    shared: dict[str, Any] = {
+        "temperature": 1.0 if request.temperature is None else request.temperature,
+        "top_p": 1.0 if request.top_p is None else request.top_p,
+        "top_k": max(request.top_k, 0),
+        "max_new_tokens": request.limit or limit,
+        "stop": tuple(request.stop),
+        "stop_ids": frozenset() if request.ignore_eos else stop_ids,
+        "top_logprobs": top,
+    }
+    return [SamplingParams(seed=seed_of(seed, i), **shared) for i in range(request.n)]

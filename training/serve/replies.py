@@ -15,12 +15,14 @@ from training.serve.pool import Served
 
 @dataclass
 class Shape:
-    """How the answer to one request is written. `chat`: chat completion, else text completion."""
+    """How the answer to one request is written. `chat`: chat completion, else text completion. `folded`: the chat
+    template takes no system turn, so its text was put in front of a user turn; the answer says so once."""
 
     chat: bool
     model: str
     served: Served
     logprobs: bool
+    folded: bool = False
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -33,13 +35,17 @@ class Shape:
             self._choice(i, reply.text, reply.tokens, reply.logprobs, reply.top, reply.finish)
             for i, reply in enumerate(completions)
         ]
-        return self._frame("", choices) | {"usage": usage(prompts, [len(reply.tokens) for reply in completions])}
+        counts = usage(prompts, [len(reply.tokens) for reply in completions])
+        return self._frame("", choices) | {"usage": counts} | self._notes()
 
     def opening(self, index: int) -> dict[str, Any]:
         return self._frame(
             ".chunk",
             [{"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}],
-        )
+        ) | (self._notes() if index == 0 else {})
+
+    def _notes(self) -> dict[str, Any]:
+        return {"system_folded": True} if self.folded else {}
 
     def chunk(
         self,

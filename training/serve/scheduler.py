@@ -11,22 +11,29 @@ from dataclasses import dataclass
 
 from training.contract import TrainingError
 from training.engine import Completion, Delta, Engine, Request
+from training.serve.fair import FairQueue
 
 RATE_WINDOW = 10.0  # seconds
 
 
 @dataclass(eq=False)
 class Order:
-    """A request for an engine and where its news go; both callbacks run on the event loop `loop`."""
+    """A request for an engine and where its news go; both callbacks run on the event loop `loop`. `user` is the person
+    whose request it is, as far as the caller says."""
 
     engine: Engine
     request: Request
     loop: asyncio.AbstractEventLoop
     on_end: Callable[[Completion | TrainingError], None]
+    user: str = ""
 
 
 class Scheduler(threading.Thread):
-    """Steps the engines that have work, in turn. Engines are touched by this thread alone."""
+    """Steps the engines that have work, in turn. Engines are touched by this thread alone.
+
+    An engine is given no more requests than it has slots; the others wait here, where the people they come from take
+    turns.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(name="scheduler", daemon=True)
@@ -34,6 +41,7 @@ class Scheduler(threading.Thread):
         self._wake = threading.Condition()
         self._orders: deque[Callable[[], None]] = deque()
         self._running: dict[Engine, dict[Request, Order]] = {}
+        self._queues: dict[Engine, FairQueue[Order]] = {}  # of the same engines
         self._news: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
         self._stopping = False
         self._pace: deque[tuple[float, int]] = deque()
@@ -47,15 +55,16 @@ class Scheduler(threading.Thread):
         request: Request,
         on_end: Callable[[Completion | TrainingError], None],
         on_delta: Callable[[Delta], None] | None = None,
+        user: str = "",
     ) -> None:
         """Start a request. `on_delta` and then `on_end` are called on the running event loop."""
-        order = Order(engine, request, asyncio.get_running_loop(), on_end)
+        order = Order(engine, request, asyncio.get_running_loop(), on_end, user)
         if on_delta is not None:
             request.on_delta = lambda delta: self._news.append((order.loop, lambda: on_delta(delta)))
         self._tell(lambda: self._begin(order))
 
     def cancel(self, engine: Engine, request: Request) -> None:
-        self._tell(lambda: engine.cancel(request))
+        self._tell(lambda: self._cancel(engine, request))
 
     def stop(self) -> None:
         """End the thread after the step under way."""
@@ -69,7 +78,8 @@ class Scheduler(threading.Thread):
 
     @property
     def waiting(self) -> int:
-        return sum(engine.waiting for engine in list(self._running)) + len(self._orders)
+        queued = sum(len(queue) for queue in list(self._queues.values()))
+        return sum(engine.waiting for engine in list(self._running)) + queued + len(self._orders)
 
     def rate(self) -> float:
         """Tokens a second over the last ten seconds."""
@@ -94,14 +104,29 @@ class Scheduler(threading.Thread):
             self._wake.notify()
 
     def _begin(self, order: Order) -> None:
-        try:
-            order.engine.submit(order.request)
-        except TrainingError as error:
-            self._end(order, error)
+        self._running.setdefault(order.engine, {})
+        self._queues.setdefault(order.engine, FairQueue()).push(order)
+
+    def _cancel(self, engine: Engine, request: Request) -> None:
+        queue = self._queues.get(engine)
+        if queue is not None and (order := queue.remove(request)):
+            self._end(order, Completion([], [], "", "cancelled"))
         else:
-            self._running.setdefault(order.engine, {})[order.request] = order
+            engine.cancel(request)
+
+    def _admit(self, engine: Engine) -> None:
+        """Hand over as many waiting requests as there are slots for them."""
+        orders, queue = self._running[engine], self._queues[engine]
+        while order := queue.pop(orders.values(), engine.slots):
+            try:
+                engine.submit(order.request)
+            except TrainingError as error:
+                self._end(order, error)
+            else:
+                orders[order.request] = order
 
     def _step(self, engine: Engine) -> None:
+        self._admit(engine)
         orders = self._running[engine]
         try:
             done = engine.step()
@@ -114,8 +139,8 @@ class Scheduler(threading.Thread):
             for request, completion in done:
                 self._end(orders.pop(request), completion)
             self._count(len(orders) + len(done))
-        if not orders:
-            del self._running[engine]
+        if not orders and not self._queues[engine]:
+            del self._running[engine], self._queues[engine]
 
     def _count(self, tokens: int) -> None:
         now = self._clock()

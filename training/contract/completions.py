@@ -1,0 +1,200 @@
+"""Requests to /v1/chat/completions and /v1/completions: what the model server implements of OpenAI's and vLLM's
+interface. The site reads them with the same models, so both refuse the same things in the same words.
+
+`null` for a parameter means its default. docs/serving.md has the table of all parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
+
+from training.contract.parameters import check_parameters
+from training.contract.refusals import RequestRefused
+from training.contract.rows import Turn
+
+MAX_BODY_BYTES: Final = 8 << 20
+MAX_N: Final = 64
+MAX_ALTERNATIVES: Final = 20
+MAX_STOPS: Final = 16
+MAX_STOP_LENGTH: Final = 256
+TEXT_COMPLETION_TOKENS: Final = 16  # OpenAI's default for text completions
+B = TypeVar("B", bound="GenerationRequest")
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+
+def _text_of(content: Any) -> Any:
+    """OpenAI's list of parts as one text."""
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            kind = part.get("type") if isinstance(part, dict) else None
+            named = f" of type {kind}" if isinstance(kind, str) else ""
+            raise ValueError(f"a part{named} is not supported: these models read text only")
+    return "".join(part["text"] for part in content)
+
+
+class Message(Body):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[StrictStr, BeforeValidator(_text_of)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_tools(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise ValueError("a message is an object with `role` and `content`")
+        if data.get("role") in ("tool", "function"):
+            raise ValueError("tool messages are not supported; give what the tool said in a user message")
+        if any(data.get(name) for name in ("tool_calls", "function_call")):
+            raise ValueError("tool calls are not supported; give them as text, or leave the message out")
+        if "content" in data and data["content"] is None:
+            raise ValueError("`content` is null; give the text of the turn, or leave the message out")
+        return data
+
+    def turn(self) -> Turn:
+        return Turn(role="system" if self.role == "developer" else self.role, content=self.content)
+
+
+class StreamOptions(Body):
+    include_usage: StrictBool = False
+
+
+def _options(value: Any) -> Any:
+    return {name: option for name, option in value.items() if option is not None} if isinstance(value, dict) else value
+
+
+def _stops(stop: Any) -> Any:
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(text, str) for text in stops):
+        raise ValueError("give a text or a list of texts")
+    if len(stops) > MAX_STOPS or any(len(text) > MAX_STOP_LENGTH for text in stops):
+        raise ValueError(f"give at most {MAX_STOPS} texts of at most {MAX_STOP_LENGTH} characters")
+    return [text for text in stops if text]
+
+
+class GenerationRequest(Body):
+    """What chat and text completions share. `user` tells people apart: their replies are begun in turn."""
+
+    model: StrictStr = Field(min_length=1, max_length=300)
+    max_tokens: StrictInt | None = Field(None, ge=1)
+    temperature: StrictFloat | None = Field(None, ge=0, le=5)
+    top_p: StrictFloat | None = Field(None, gt=0, le=1)
+    top_k: StrictInt = Field(0, ge=-1)
+    n: StrictInt = Field(1, ge=1, le=MAX_N)
+    seed: StrictInt | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    stop: Annotated[list[str], BeforeValidator(_stops)] = Field(default_factory=list)
+    stream: StrictBool = False
+    stream_options: Annotated[StreamOptions, BeforeValidator(_options)] = Field(default_factory=StreamOptions)
+    ignore_eos: StrictBool = False
+    user: StrictStr = Field("", max_length=300)
+
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of a reply, where the request says it."""
+        return self.max_tokens
+
+    @property
+    def replies(self) -> int:
+        """How many replies the request asks for."""
+        return self.n
+
+    def opening(self) -> str:
+        """What a conversation begins with and keeps while it goes on."""
+        raise NotImplementedError
+
+
+class ChatRequest(GenerationRequest):
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: StrictInt | None = Field(None, ge=1)
+    logprobs: StrictBool = False
+    top_logprobs: StrictInt = Field(0, ge=0, le=MAX_ALTERNATIVES)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: give logprobs: true with it")
+        if not self.messages[-1].content.strip():
+            raise ValueError("messages: the last message is empty, so there is nothing to reply to")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    def turns(self) -> list[Turn]:
+        return [message.turn() for message in self.messages]
+
+    def opening(self) -> str:
+        spoken = [message for message in self.messages if message.role in ("user", "assistant")]
+        return (spoken or self.messages)[0].content
+
+
+def _prompts(prompt: Any) -> Any:
+    """`prompt` as a list of texts and lists of token ids, whichever of the four shapes it has."""
+    prompts = prompt if isinstance(prompt, list) and not (prompt and _is_id(prompt[0])) else [prompt]
+    for item in prompts:
+        ids = isinstance(item, list) and all(_is_id(token) for token in item)
+        if not ids and not isinstance(item, str):
+            raise ValueError("give a text, a list of token ids, or a list of either")
+    if not prompts or not all(prompts):
+        raise ValueError("the prompt is empty: there is nothing to go on from")
+    return prompts
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+class CompletionRequest(GenerationRequest):
+    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
+    max_tokens: StrictInt | None = Field(TEXT_COMPLETION_TOKENS, ge=1)
+    logprobs: StrictInt | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
+
+    @property
+    def replies(self) -> int:
+        return self.n * len(self.prompt)
+
+    def opening(self) -> str:
+        return str(self.prompt[0])
+
+
+def read_request(data: Any, kind: type[B]) -> B:
+    """`data`, as JSON gave it, as a request. Raises RequestRefused that names the parameter."""
+    if not isinstance(data, dict):
+        raise RequestRefused("The body must be a JSON object.", code="invalid_type")
+    given = {name: value for name, value in data.items() if value is not None}
+    return checked(check_parameters(given, frozenset(kind.model_fields)), kind)
+
+
+M = TypeVar("M", bound=BaseModel)
+CODES: Final = {"missing": "missing_required_parameter", "value_error": "invalid_value"}
+
+
+def checked(data: Any, kind: type[M]) -> M:
+    """`data` as `kind`. Raises RequestRefused with the first thing that is wrong."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    place = ".".join(str(part) for part in first["loc"])
+    if not place and ": " in message:  # said of the request as a whole, by one of its own checks
+        place, _, message = message.partition(": ")
+    code = CODES.get(first["type"], "invalid_type" if first["type"].endswith(("type", "parsing")) else "invalid_value")
+    raise RequestRefused(f"{place or 'body'}: {message}", param=place or None, code=code)

@@ -1,0 +1,82 @@
+"""A request that cannot be answered, and JSON that cannot be read; the same at the model server and at the site."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Final
+
+MAX_DEPTH: Final = 64  # lists and objects inside each other; a request for tools, which goes deepest, has ten
+
+
+class RequestRefused(ValueError):
+    """`message` says what is wrong and how to mend it, `param` which parameter it is, `code` is for programs."""
+
+    def __init__(
+        self, message: str, *, status: int = 400, param: str | None = None, code: str = "invalid_value"
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.param = param
+        self.code = code
+
+
+KINDS: Final = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error",
+}  # fmt: skip
+
+
+def error_body(message: str, *, status: int, param: str | None = None, code: str) -> dict[str, Any]:
+    """An error as OpenAI's clients read it."""
+    kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def parse_json(raw: bytes) -> Any:
+    """What the body says. Raises RequestRefused where it is no JSON, nested too deeply, or holds what no tokenizer,
+    database or client can carry on: NUL characters, half surrogate pairs, numbers that are not finite."""
+    try:
+        data = json.loads(raw)
+    except RecursionError as error:
+        raise RequestRefused(too_deep(), code="invalid_json") from error
+    except ValueError as error:  # bad syntax, bytes that are not UTF-8, integers of thousands of digits
+        raise RequestRefused(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+    check_sound(data)
+    return data
+
+
+def too_deep() -> str:
+    return f"The body is not valid JSON for this: more than {MAX_DEPTH} lists and objects stand inside each other."
+
+
+def check_sound(data: Any) -> None:
+    """Raises RequestRefused, naming the place, where a value inside `data` is none that can be carried on."""
+    stack: list[tuple[Any, tuple[str, ...]]] = [(data, ())]
+    while stack:
+        value, place = stack.pop()
+        if len(place) > MAX_DEPTH:
+            raise RequestRefused(too_deep(), code="invalid_json")
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                check_text(key, place)
+                stack.append((inner, (*place, key)))
+        elif isinstance(value, list):
+            stack += [(inner, (*place, str(i))) for i, inner in enumerate(value)]
+        elif isinstance(value, str):
+            check_text(value, place)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise wrong(place, "NaN and Infinity are no numbers in JSON; give a finite one")
+
+
+def check_text(text: str, place: tuple[str, ...]) -> None:
+    if "\0" in text:
+        raise wrong(place, "NUL characters are not allowed in text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise wrong(place, "the text has half a surrogate pair, which is no character") from None
+
+
+def wrong(place: tuple[str, ...], what: str) -> RequestRefused:
+    return RequestRefused(f"{'.'.join(place) or 'body'}: {what}", param=".".join(place) or None)
