@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from webapp.chat import gateway
-from webapp.errors import BadInput, TooMany, Unavailable
+from webapp.errors import BadInput, Conflict, TooMany, Unavailable
 
 BODY = gateway.chat_body(
     model="kite-1", messages=[{"role": "user", "content": "Hi"}], temperature=0.5, top_p=0.9, max_tokens=20
@@ -63,10 +63,36 @@ def test_the_token_of_the_model_server_is_sent(settings):
     assert collected(httpx.MockTransport(take))
 
 
-def test_a_whole_reply_comes_at_once():
-    answer = {"choices": [{"message": {"role": "assistant", "content": "Hi"}}]}
+def test_a_whole_reply_is_asked_for_as_a_stream_and_put_together():
+    seen = []
+    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 5, "model": "kite-1"}
 
-    assert asyncio.run(gateway.complete_chat(BODY, transport=answering(json_body=answer))) == answer
+    def part(index, text, token=None, finish=None):
+        logprobs = {"content": [{"token": token, "logprob": -1.0}], "refusal": None} if token else None
+        return {"index": index, "delta": {"content": text}, "logprobs": logprobs, "finish_reason": finish}
+
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    chunks = [
+        frame | {"choices": [part(0, "He", "He")], "system_folded": True},
+        frame | {"choices": [part(1, "Good")]},
+        frame | {"choices": [part(0, "llo", "llo", "stop"), part(1, "bye", None, "length")]},
+        frame | {"choices": [], "usage": usage},
+    ]
+
+    def take(request):
+        seen.append(json.loads(request.content))
+        return httpx.Response(200, text=": waiting\n\n" + lines(*chunks))
+
+    answer = asyncio.run(gateway.complete(gateway.CHAT, BODY, transport=httpx.MockTransport(take)))
+
+    assert seen == [{**BODY, "stream": True, "stream_options": {"include_usage": True}}]
+    assert (answer["object"], answer["id"], answer["model"]) == ("chat.completion", "chatcmpl-1", "kite-1")
+    assert (answer["usage"], answer["system_folded"]) == (usage, True)
+    first, second = answer["choices"]
+    assert (first["message"]["content"], first["finish_reason"]) == ("Hello", "stop")
+    assert [token["token"] for token in first["logprobs"]["content"]] == ["He", "llo"]
+    assert (second["message"]["content"], second["finish_reason"]) == ("Goodbye", "length")
+    assert second["logprobs"] is None
 
 
 def test_a_server_that_is_down_says_what_to_do():
@@ -85,22 +111,46 @@ def test_a_stream_of_nonsense_is_a_failure():
         collected(answering(text="data: {nonsense\n\n"))
 
 
-def test_an_error_inside_the_stream_is_told():
-    with pytest.raises(Unavailable, match="out of memory"):
+def test_an_error_inside_the_stream_is_told_and_its_details_kept_for_the_log():
+    with pytest.raises(Unavailable, match="failed over this reply") as caught:
         collected(answering(text=lines({"error": {"message": "out of memory"}})))
+    assert caught.value.data["said"] == "out of memory"
 
 
 @pytest.mark.parametrize(
     ("status", "said", "error", "sentence"),
     [
-        (404, "The model `kite-1` does not exist.", Unavailable, "does not know the model kite-1"),
+        (404, "The model `kite-1` does not exist.", Unavailable, "model kite-1 is not ready yet"),
         (400, "This model's maximum context length is 64 tokens.", BadInput, "longer than the model can read"),
         (400, "temperature must be non-negative", BadInput, "temperature must be non-negative"),
-        (401, "Unauthorized", Unavailable, "MODEL_SERVER_TOKEN"),
+        (401, "Unauthorized", Unavailable, "tell whoever runs this installation"),
         (429, "queue full", TooMany, "more to do than it can take"),
-        (500, "CUDA error", Unavailable, "CUDA error"),
+        (500, "CUDA error", Unavailable, "its log has the details"),
     ],
 )
 def test_what_the_server_refuses_becomes_a_sentence(status, said, error, sentence):
     with pytest.raises(error, match=sentence):
         collected(answering(status, json_body={"error": {"message": said}}))
+
+
+def test_the_servers_parameter_and_reason_are_kept():
+    body = {"error": {"message": "min_p: this is not supported", "param": "min_p", "code": "unsupported_parameter"}}
+    with pytest.raises(BadInput) as caught:
+        collected(answering(400, json_body=body))
+    data = caught.value.data
+    assert (data["param"], data["reason"]) == ("min_p", "unsupported_parameter")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Conflict("Model 3 (x) is damaged: /srv/artefacts/models/ab/model.safetensors is missing.", code="damaged"),
+        Unavailable("The model server refused: /srv/artefacts is full", code="model_server_refused"),
+        Unavailable("The artefact store cannot be used: s3://bucket: denied", code="store_unavailable"),
+        Unavailable("No answer at http://127.0.0.1:51335", code="model_server_unavailable"),
+    ],
+)
+def test_who_chats_reads_no_path_and_no_address(error):
+    told = gateway.for_people(error)
+    assert "/" not in told
+    assert "whoever runs" in told or "manager" in told

@@ -1,56 +1,93 @@
 """The one module that asks the model server for replies, streamed or whole. vLLM answers the same requests.
 
-Bodies and answers are those of the OpenAI API's /v1/chat/completions. Whatever goes wrong comes as one of this site's
-errors, with the sentence that a person needs.
+Bodies and answers are those of the OpenAI API's /v1/chat/completions and /v1/completions. Whatever goes wrong comes as
+one of this site's errors, with the sentence that a person needs; addresses and the server's own words for a failure go
+into the log.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from functools import cache
-from ssl import SSLContext, create_default_context
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import httpx
 from django.conf import settings
 
-from webapp.errors import BadInput, TooMany, TutelageError, Unavailable
-from webapp.registry.model_server import words
+from webapp.chat.collected import Collected
+from webapp.errors import BadInput, Conflict, TooMany, TutelageError, Unavailable
+from webapp.registry.model_server import Fault, fault, tls
 
-COMPLETIONS: Final = "/v1/chat/completions"
+log = logging.getLogger(__name__)
+
+CHAT: Final = "/v1/chat/completions"
+TEXT: Final = "/v1/completions"
 CONNECT_SECONDS: Final = 5.0
-SILENCE_SECONDS: Final = 120.0  # a server that says nothing for so long is taken for dead
+SILENCE_SECONDS: Final = (
+    120.0  # our model server says something every ten; one that is silent so long is taken for dead
+)
 DOWN: Final = (
     "The model server does not answer, so nobody can reply. Try again in a minute; if it stays so, tell whoever runs "
     "this installation."
 )
+CUT_OFF: Final = "The model server broke off in the middle of the reply. Try again."
+FAILED: Final = (
+    "The model server failed over this reply. Try again; if it stays so, tell whoever runs this installation: its log "
+    "has the details."
+)
+DAMAGED: Final = (
+    "This model cannot answer at the moment. Tell a manager of the project: the models page says what is the matter."
+)
+OPERATORS: Final = frozenset({"model_server_unavailable", "model_server_token"})
+BEHIND: Final = frozenset({"model_server_refused", "store_unavailable", "disk_full"})  # their words name folders
 TOO_LONG: Final = ("context", "too long", "longer than", "maximum model length")
 
 
+def person_key(person_id: int) -> str:
+    """What the model server tells people apart by, to have them take turns."""
+    return f"person-{person_id}"
+
+
 def chat_body(
-    *, model: str, messages: Sequence[Mapping[str, str]], temperature: float, top_p: float, max_tokens: int
+    *,
+    model: str,
+    messages: Sequence[Mapping[str, str]],
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+    user: str = "",
 ) -> dict[str, Any]:
-    """The request that asks `model` for the next assistant turn."""
-    return {
+    """The request that asks `model` for the next assistant turn, for the person with the key `user`."""
+    body = {
         "model": model,
         "messages": list(messages),
         "temperature": temperature,
         "top_p": top_p,
         "max_tokens": max_tokens,
     }
+    return body | ({"user": user} if user else {})
 
 
 async def stream_chat(
     body: Mapping[str, Any], *, transport: httpx.AsyncBaseTransport | None = None
-) -> AsyncIterator[dict[str, Any]]:
-    """The chunks of a streamed reply, each as the server sent it (`chat.completion.chunk`).
+) -> AsyncGenerator[dict[str, Any]]:
+    """The chunks of a streamed reply; see `stream`."""
+    async with aclosing(stream(CHAT, body, transport=transport)) as chunks:
+        async for chunk in chunks:
+            yield chunk
+
+
+async def stream(
+    path: str, body: Mapping[str, Any], *, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncGenerator[dict[str, Any]]:
+    """The chunks of a streamed answer, each as the server sent it.
 
     Ends when the server says [DONE]. Raises BadInput (prompt too long, wrong parameter), TooMany, or Unavailable (no
     server, unknown model, or a stream that broke off before its end: code `cut_off`).
     """
-    async with asking({**body, "stream": True}, transport) as response:
+    async with asking(path, {**body, "stream": True}, transport) as response:
         async for line in response.aiter_lines():
             if not line.startswith("data:"):
                 continue
@@ -59,18 +96,22 @@ async def stream_chat(
                 return
             chunk = json.loads(data)
             if "error" in chunk:
-                raise refusal(500, str(words(httpx.Response(500, json=chunk))), body)
+                raise refusal(500, fault(httpx.Response(500, json=chunk)), body)
             yield chunk
-    raise Unavailable("The model server broke off in the middle of the reply. Try again.", code="cut_off")
+    raise Unavailable(CUT_OFF, code="cut_off")
 
 
-async def complete_chat(
-    body: Mapping[str, Any], *, transport: httpx.AsyncBaseTransport | None = None
+async def complete(
+    path: str, body: Mapping[str, Any], *, transport: httpx.AsyncBaseTransport | None = None
 ) -> dict[str, Any]:
-    """The whole reply at once (`chat.completion`). Raises as `stream_chat` does."""
-    async with asking({**body, "stream": False}, transport) as response:
-        answer: dict[str, Any] = json.loads(await response.aread())
-        return answer
+    """The whole answer at once. It is asked for as a stream: a reply may take longer than a connection may be silent.
+    Raises as `stream` does."""
+    collected = Collected(chat=path == CHAT)
+    options = {"stream_options": {"include_usage": True}}
+    async with aclosing(stream(path, {**body, **options}, transport=transport)) as chunks:
+        async for chunk in chunks:
+            collected.add(chunk)
+    return collected.answer()
 
 
 def delta(chunk: Mapping[str, Any]) -> tuple[str, str]:
@@ -79,18 +120,14 @@ def delta(chunk: Mapping[str, Any]) -> tuple[str, str]:
     return (choice.get("delta") or {}).get("content") or "", choice.get("finish_reason") or ""
 
 
-@cache
-def tls() -> SSLContext:
-    """Made once: it takes longer than a request to a server nearby."""
-    return create_default_context()
-
-
 @asynccontextmanager
-async def asking(body: Mapping[str, Any], transport: httpx.AsyncBaseTransport | None) -> AsyncIterator[httpx.Response]:
+async def asking(
+    path: str, body: Mapping[str, Any], transport: httpx.AsyncBaseTransport | None
+) -> AsyncIterator[httpx.Response]:
     """POST the body; errors of the network and of the server become errors of the site."""
     headers = {"Authorization": f"Bearer {settings.MODEL_SERVER_TOKEN}"} if settings.MODEL_SERVER_TOKEN else {}
     timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
-    url = settings.MODEL_SERVER_URL.rstrip("/") + COMPLETIONS
+    url = settings.MODEL_SERVER_URL.rstrip("/") + path
     try:
         async with (
             httpx.AsyncClient(timeout=timeout, headers=headers, transport=transport, verify=tls()) as client,
@@ -98,45 +135,43 @@ async def asking(body: Mapping[str, Any], transport: httpx.AsyncBaseTransport | 
         ):
             if response.is_error:
                 await response.aread()
-                raise refusal(response.status_code, words(response), body)
+                raise refusal(response.status_code, fault(response), body)
             yield response
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise Unavailable(
-            DOWN,
-            code="model_server_unavailable",
-            url=url,
-            error=str(error),
-        ) from error
+        raise Unavailable(DOWN, code="model_server_unavailable", url=url, error=repr(error)) from error
     except (httpx.HTTPError, json.JSONDecodeError) as error:
-        raise Unavailable(
-            "The model server broke off in the middle of the reply. Try again.", code="cut_off", error=repr(error)
-        ) from error
+        raise Unavailable(CUT_OFF, code="cut_off", error=repr(error)) from error
 
 
-def refusal(status: int, said: str, body: Mapping[str, Any]) -> TutelageError:
-    """What the server's answer means to the person."""
-    model = body.get("model")
+def refusal(status: int, said: Fault, body: Mapping[str, Any]) -> TutelageError:
+    """What the server's answer means to the person; `said`, `param` and `reason` of its data are the server's own."""
+    data = {"said": said.message, "param": said.param, "reason": said.code}
     if status == 404:
         return Unavailable(
-            f"The model server does not know the model {model}. It may still be loading: try again in a moment.",
-            code="unknown_model",
-            said=said,
+            f"The model {body.get('model')} is not ready yet. Try again in a moment.", code="unknown_model", **data
         )
     if status in {400, 413, 422}:
-        if any(hint in said.lower() for hint in TOO_LONG):
+        if said.code == "context_length_exceeded" or any(hint in said.message.lower() for hint in TOO_LONG):
             return BadInput(
                 "This conversation is longer than the model can read. Shorten your message, or start a new "
                 "conversation.",
                 code="prompt_too_long",
-                said=said,
+                **data,
             )
-        return BadInput(f"The model server cannot take this: {said}", code="refused")
+        return BadInput(f"The model server cannot take this: {said.message}", code="refused", **data)
     if status in {401, 403}:
-        return Unavailable(
-            "The model server wants another token than this site has. Whoever runs the installation sets it in "
-            "MODEL_SERVER_TOKEN.",
-            code="model_server_token",
-        )
+        log.error("the model server wants another token than MODEL_SERVER_TOKEN: %s", said.message)
+        return Unavailable(DOWN, code="model_server_token", **data)
     if status == 429:
-        return TooMany("The model server has more to do than it can take. Try again in a moment.", code="busy")
-    return Unavailable(f"The model server failed: {said}", code="model_server_failed", status=status)
+        return TooMany("The model server has more to do than it can take. Try again in a moment.", code="busy", **data)
+    log.error("the model server failed over a reply of %s: %s", body.get("model"), said.message)
+    return Unavailable(FAILED, code="model_server_failed", status=status, **data)
+
+
+def for_people(error: TutelageError) -> str:
+    """The sentence for somebody who chats: without paths, addresses and what only an operator can mend."""
+    if error.error_code in OPERATORS:
+        return DOWN
+    if isinstance(error, Conflict) or error.error_code in BEHIND:
+        return DAMAGED
+    return error.message

@@ -80,7 +80,7 @@ async def write_reply(
         log.info("reply %s: stopped", message_id)
     except TutelageError as error:
         log.info("reply %s: %s %s", message_id, error.error_code, error.data)
-        told = gateway.DOWN if error.error_code == "model_server_unavailable" else error.message
+        told = gateway.for_people(error)
         await in_thread(replies.fail, message_id=message_id, error=told, refused=isinstance(error, BadInput))
     except Exception:
         log.exception("reply %s failed", message_id)

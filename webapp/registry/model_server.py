@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
-from typing import Any
+from ssl import SSLContext, create_default_context
+from typing import Any, Final, NamedTuple
 
 import httpx
 from django.conf import settings
 
 from webapp.errors import Unavailable
 
-QUICK = 5.0
-LOADING = 300.0
+log = logging.getLogger(__name__)
+
+QUICK: Final = 5.0
+LOADING: Final = 300.0
+
+
+@cache
+def tls() -> SSLContext:
+    """The certificates, loaded once in a process: it takes longer than a request to a server nearby."""
+    return create_default_context()
 
 
 class ModelServer:
@@ -24,6 +35,7 @@ class ModelServer:
             "base_url": self.url,
             "headers": {"Authorization": f"Bearer {token}"} if token else {},
             "transport": transport,
+            "verify": tls(),
         }
 
     def served(self) -> set[str]:
@@ -32,7 +44,8 @@ class ModelServer:
 
     def load(self, name: str, folder: Path) -> None:
         """Serve the model of a folder under `name`; nothing happens where it already is. Raises Unavailable."""
-        self._call("POST", "/v1/load_lora_adapter", LOADING, {"lora_name": name, "lora_path": str(folder)})
+        body = {"lora_name": name, "lora_path": str(folder)}
+        self._call("POST", "/v1/load_lora_adapter", LOADING, body, hidden={str(folder): name})
 
     def unload(self, name: str) -> None:
         self._call("POST", "/v1/unload_lora_adapter", QUICK, {"lora_name": name})
@@ -42,31 +55,62 @@ class ModelServer:
         messages = [{"role": "user", "content": "Hello"}]
         self._call("POST", "/v1/chat/completions", LOADING, {"model": name, "messages": messages, "max_tokens": 4})
 
-    def _call(self, method: str, path: str, timeout: float, body: dict[str, Any] | None = None) -> httpx.Response:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        timeout: float,
+        body: dict[str, Any] | None = None,
+        hidden: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """`hidden`: what people must not read in the server's words, and what stands in its place."""
         try:
             with httpx.Client(timeout=httpx.Timeout(timeout, connect=QUICK), **self._options) as client:
                 response = client.request(method, path, json=body)
         except httpx.HTTPError as error:
+            log.warning("the model server at %s does not answer: %r", self.url, error)
             raise Unavailable(
-                f"The model server at {self.url} does not answer. Start it, or set MODEL_SERVER_URL to one that runs.",
+                "The model server does not answer. Whoever runs this installation starts it, or sets MODEL_SERVER_URL "
+                "to one that runs.",
                 code="model_server_unavailable",
-                error=str(error),
+                url=self.url,
+                error=repr(error),
             ) from error
         if response.is_error:
-            raise Unavailable(f"The model server refused: {words(response)}", code="model_server_refused", path=path)
+            said = words(response)
+            log.warning("the model server refused %s %s: %s", method, path, said)
+            for text, instead in (hidden or {}).items():
+                said = said.replace(text, instead)
+            raise Unavailable(f"The model server refused: {said}", code="model_server_refused", path=path)
         return response
 
 
-def words(response: httpx.Response) -> str:
-    """The sentence in an error response, whichever of the usual shapes it has."""
+class Fault(NamedTuple):
+    """What an error response says, "" where it does not say it."""
+
+    message: str
+    param: str
+    code: str
+
+
+def fault(response: httpx.Response) -> Fault:
+    """What is in an error response, whichever of the usual shapes it has."""
     try:
         body = response.json()
     except ValueError:
-        return response.text.strip()[:300] or f"status {response.status_code}"
+        return Fault(response.text.strip()[:300] or f"status {response.status_code}", "", "")
     for key in ("error", "detail", "message"):
         value = body.get(key) if isinstance(body, dict) else None
         if isinstance(value, dict):
-            value = value.get("message")
+            named = [value.get(name) for name in ("message", "param", "code")]
+            texts = [text if isinstance(text, str) else "" for text in named]
+            if texts[0]:
+                return Fault(*texts)
         if isinstance(value, str) and value:
-            return value
-    return f"status {response.status_code}"
+            return Fault(value, "", "")
+    return Fault(f"status {response.status_code}", "", "")
+
+
+def words(response: httpx.Response) -> str:
+    """The sentence in an error response."""
+    return fault(response).message

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from django.db import transaction
 from django.utils import timezone
 
-from webapp.chat.gateway import chat_body
+from webapp.chat.gateway import chat_body, person_key
 from webapp.chat.live import announce
 from webapp.chat.models import Conversation, Erasure, Event, Message
 from webapp.chat.selectors import messages_before
@@ -63,6 +63,7 @@ def claim(*, message_id: int) -> Job | None:
         temperature=project.temperature,
         top_p=project.top_p,
         max_tokens=project.max_new_tokens,
+        user=person_key(message.conversation.user_id),
     )
     return Job(message.model, body)
 
