@@ -73,6 +73,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "webapp.api.openai.middleware.OpenAIMiddleware",  # first: nothing below is for /v1/
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "webapp.private.no_store",
@@ -128,6 +129,11 @@ REDIS_URL: str = endpoint("REDIS_URL", "redis://127.0.0.1:6379/0")
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 MODEL_SERVER_URL: str = endpoint("MODEL_SERVER_URL", "http://127.0.0.1:8300")
 MODEL_SERVER_TOKEN: str = endpoint("MODEL_SERVER_TOKEN")
+
+# /v1/: whose pages may call it from a browser (with a token; "*" is anybody's), and how many replies one person may
+# have under way at once.
+CORS_ALLOWED_ORIGINS: list[str] = env.list("CORS_ALLOWED_ORIGINS", default=[])
+API_REPLIES_AT_ONCE: int = env.int("API_REPLIES_AT_ONCE", default=16)
 
 # Run folders and model artefacts: any fsspec address. Training itself always works in a local folder.
 ARTEFACTS_URL: str = env.str("ARTEFACTS_URL", default=f"file://{HOME}/artefacts")

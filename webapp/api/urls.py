@@ -4,7 +4,7 @@ from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
 
 from webapp.accounts.access import public
-from webapp.api import openai
+from webapp.api.openai import views as openai
 from webapp.api.views import labels, projects, runs
 
 V1 = "api/v1"
@@ -37,6 +37,8 @@ urlpatterns = [
     path(f"{V1}/models/<int:pk>/deploy/", runs.DeployModel.as_view(), name="api_deploy"),
     path(f"{V1}/projects/<slug:slug>/deployments/", runs.Deployments.as_view(), name="api_deployments"),
     path(f"{V1}/deployments/<int:pk>/roll-back/", runs.RollBack.as_view(), name="api_roll_back"),
-    path("v1/chat/completions", openai.completions, name="openai_completions"),
+    path("v1/chat/completions", openai.chat_completions, name="openai_chat_completions"),
+    path("v1/completions", openai.completions, name="openai_completions"),
     path("v1/models", openai.models, name="openai_models"),
+    path("v1/models/<str:name>", openai.model, name="openai_model"),
 ]

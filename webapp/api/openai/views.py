@@ -1,0 +1,185 @@
+"""The endpoints under /v1/. They run on the event loop; what they need of the database they fetch in one short hop, so
+no connection is held while a reply is written."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from asgiref.sync import sync_to_async
+from django.db import connection
+from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+
+from training.contract import (
+    MAX_BODY_BYTES,
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+    RequestRefused,
+    parse_json,
+    read_request,
+)
+from webapp.accounts.access import declare
+from webapp.api.openai import limits
+from webapp.api.openai.answers import events
+from webapp.api.openai.targets import (
+    Target,
+    deployed,
+    described,
+    entry,
+    find_target,
+    person_of,
+    stays_with,
+    upstream_body,
+)
+from webapp.chat import gateway
+from webapp.errors import TutelageError, Unavailable
+from webapp.registry.models import ModelVersion
+from webapp.registry.services import ensure_served
+
+log = logging.getLogger(__name__)
+
+DATABASE_HOPS: Final = 8  # at once in one process; more wait, so that pages find a connection
+T = TypeVar("T")
+View = TypeVar("View", bound=Callable[..., Any])
+hops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+loads: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, asyncio.Lock]] = WeakKeyDictionary()
+
+
+def endpoint(*methods: str) -> Callable[[View], View]:
+    """An endpoint of this API: what it takes, and that it needs a token."""
+
+    def decorate(view: View) -> View:
+        view.methods = methods  # type: ignore[attr-defined]
+        view.csrf_exempt = True  # type: ignore[attr-defined]  # no cookie counts here
+        return declare(view, "token")
+
+    return decorate
+
+
+async def in_database(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that uses the database, and give its connection back."""
+
+    def called() -> T:
+        try:
+            return function(*args)
+        finally:
+            if not connection.in_atomic_block:
+                connection.close()
+
+    async with hops.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(DATABASE_HOPS)):
+        return await sync_to_async(called)()
+
+
+@endpoint("POST")
+async def chat_completions(request: HttpRequest) -> HttpResponseBase:
+    """POST /v1/chat/completions, streamed or not."""
+    return await generate(request, ChatRequest, gateway.CHAT)
+
+
+@endpoint("POST")
+async def completions(request: HttpRequest) -> HttpResponseBase:
+    """POST /v1/completions, streamed or not: text goes on from a prompt, without chat template and system prompt."""
+    return await generate(request, CompletionRequest, gateway.TEXT)
+
+
+@endpoint("GET", "HEAD")
+async def models(request: HttpRequest) -> HttpResponseBase:
+    """GET /v1/models: the projects in which something answers."""
+
+    def listed() -> list[dict[str, Any]]:
+        return [entry(row.project.slug, row.since, row.project.name) for row in deployed(person_of(request))]
+
+    return JsonResponse({"object": "list", "data": await in_database(listed)})
+
+
+@endpoint("GET", "HEAD")
+async def model(request: HttpRequest, name: str) -> HttpResponseBase:
+    """GET /v1/models/NAME."""
+    return JsonResponse(await in_database(lambda: described(person_of(request), name)))
+
+
+async def generate(request: HttpRequest, kind: type[GenerationRequest], path: str) -> HttpResponseBase:
+    """The model's answer. What goes wrong before the first chunk is an error, not a broken stream."""
+    if "Authorization" not in request.headers:
+        raise RequestRefused(
+            "Give an API token as the key: make one on your profile page.", status=401, code="invalid_api_key"
+        )
+    asked = read_asked(request, kind)
+    target = await in_database(target_of, request, asked)
+    if isinstance(asked, RequestRefused):
+        raise asked
+    limits.check_size(asked.replies, "n" if asked.n > 1 else "prompt")
+    body = {**upstream_body(asked, target), "stream_options": {"include_usage": True}}
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(limits.counted(target.person.pk, asked.replies))
+        if not asked.stream:
+            return JsonResponse(await loaded(target.model, lambda: gateway.complete(path, body)))
+        chunks = gateway.stream(path, body)
+        try:
+            first = await anext(chunks)
+        except Unavailable as error:
+            await load_again(target.model, error)
+            chunks = gateway.stream(path, body)
+            first = await anext(chunks)
+        written = streamed(stack.pop_all(), events(first, chunks, with_usage=asked.stream_options.include_usage))
+        await anext(written)  # begun, so that it is also ended where the client has left already
+        return StreamingHttpResponse(
+            written, content_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+
+
+def read_asked(request: HttpRequest, kind: type[GenerationRequest]) -> GenerationRequest | RequestRefused:
+    """The request, or what is wrong with it: that is told to people with a token only."""
+    try:
+        if int(request.headers.get("Content-Length") or 0) > MAX_BODY_BYTES:
+            raise RequestRefused(
+                f"The request is larger than {MAX_BODY_BYTES >> 20} MiB.", status=413, code="request_too_large"
+            )
+        return read_request(parse_json(request.body), kind)
+    except RequestRefused as refusal:
+        return refusal
+
+
+def target_of(request: HttpRequest, asked: GenerationRequest | RequestRefused) -> Target:
+    person = person_of(request)
+    if isinstance(asked, RequestRefused):
+        raise asked
+    return find_target(person, asked.model, stays_with(person, asked))
+
+
+async def loaded(model: ModelVersion, ask: Callable[[], Any]) -> Any:
+    """What `ask` gives; where the model server has forgotten the model, it is loaded and asked again."""
+    try:
+        return await ask()
+    except Unavailable as error:
+        await load_again(model, error)
+        return await ask()
+
+
+async def load_again(model: ModelVersion, error: Unavailable) -> None:
+    """Loads a model that the server does not know; raises `error` where that was not the matter.
+
+    One request does it, those that come meanwhile wait for it.
+    """
+    if error.error_code != "unknown_model":
+        raise error
+    locks = loads.setdefault(asyncio.get_running_loop(), {})
+    async with locks.setdefault(model.pk, asyncio.Lock()):
+        try:
+            await asyncio.to_thread(ensure_served, model)
+        except TutelageError as failed:
+            log.error("%s cannot be served: %s %s", model.served_name, failed.message, failed.data)
+            raise
+
+
+async def streamed(stack: AsyncExitStack, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The parts; what `stack` holds is let go when they end, or when the client leaves."""
+    async with stack, aclosing(parts):
+        yield b""
+        async for part in parts:
+            yield part
