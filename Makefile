@@ -5,7 +5,9 @@ SHELL := /bin/bash -o pipefail
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed.lock
-PIP := pip==25.3
+# Where torch is a build for NVIDIA GPUs it asks for packages that no other machine needs.
+ASKS_FOR_CUDA := import importlib.metadata as m, sys; \
+  sys.exit(sys.platform != "linux" or not any(line.startswith("nvidia-") for line in m.requires("torch") or []))
 TESTS_AT_ONCE ?= 2
 WITHOUT_CHROMIUM := command -v "$${CHROMIUM:-chromium}" google-chrome >/dev/null \
   || echo "The browser tests were left out: there is no Chromium here. Name one in CHROMIUM, or install it."
@@ -26,11 +28,13 @@ install:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	  || { echo "Tutelage needs Python 3.11, and $(PYTHON) is another. Name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	@$(BIN)/python -c '' 2>/dev/null || { echo "Making .venv"; rm -rf .venv; $(PYTHON) -m venv .venv; }
-	@$(BIN)/python -m pip install --quiet --quiet '$(PIP)'
 	@echo "Installing $$(grep -c == requirements.lock) packages; the first time takes a few minutes"
-	@$(BIN)/python -m pip install --progress-bar off -r requirements.lock 2> >(grep -v '^WARNING: Location .* is ignored' >&2) \
+	@$(BIN)/python -m pip install --no-deps --require-hashes --progress-bar off -r requirements.lock 2> >(grep -v '^WARNING: Location .* is ignored' >&2) \
 	  | awk '/^(Collecting|Requirement already).* -r requirements.lock/ { if (++n % 40 == 0) { print "  looked up " n; fflush() } } \
 	         /^Installing collected/ { print "  unpacking"; fflush() } /^ERROR/ { print; fflush() }'
+	@if $(BIN)/python -c '$(ASKS_FOR_CUDA)'; then \
+	  echo "Installing what torch needs for NVIDIA GPUs"; \
+	  $(BIN)/python -m pip install --no-deps --require-hashes --quiet -r requirements-cuda.lock; fi
 	@cp requirements.lock $(INSTALLED)
 	@echo "Installed"
 
@@ -67,13 +71,11 @@ format: setup
 # The newest versions that pyproject.toml allows, tried in an environment of their own; then `make test` judges them.
 lock:
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	@.venv-lock/bin/python -m pip install --quiet --quiet '$(PIP)'
+	@.venv-lock/bin/python -m pip install --quiet --quiet --upgrade pip uv
 	@.venv-lock/bin/python -m pip install --quiet '.[web,embedded,train,dev]'
-	@{ echo '# Every package at one version, for Python 3.11. Made by `make lock`; pyproject.toml has the names we import.'; \
-	  .venv-lock/bin/python -m pip freeze --all --exclude tutelage --exclude pip 2>/dev/null \
-	  | sed -E 's/^(torch==[0-9.]+)\+.*/\1/'; } > requirements.lock
+	@.venv-lock/bin/python -m pip freeze --all --exclude tutelage --exclude uv 2>/dev/null | .venv-lock/bin/python tools/lock.py
 	@rm -rf .venv-lock build tutelage.egg-info
-	@echo "requirements.lock holds $$(grep -c == requirements.lock) packages; now: make test"
+	@echo "Now: make test"
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

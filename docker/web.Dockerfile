@@ -4,9 +4,9 @@ FROM python:3.11-slim-bookworm
 RUN useradd --create-home --uid 1000 tutelage && install -d -o tutelage /data
 WORKDIR /app
 
-# The names that pyproject.toml gives the site, at the versions of the lock.
-COPY pyproject.toml README.md requirements.lock ./
-RUN pip install --no-cache-dir --constraint requirements.lock '.[web]'
+# What pyproject.toml names for the site, at the versions of the lock and with its hashes.
+COPY requirements-web.lock ./
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements-web.lock
 
 COPY manage.py ./
 COPY webapp webapp

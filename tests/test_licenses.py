@@ -17,9 +17,7 @@ EXTRAS = ("web", "embedded", "train")
 # Packages that give a choice with GPL in it, and what we take.
 CHOSEN = {"tld": "MPL-1.1, of MPL-1.1, GPL-2.0-only and LGPL-2.1-or-later"}
 REFUSED = re.compile(r"(?<![A-Za-z])A?GPL|GNU (Affero )?General Public|Affero", re.IGNORECASE)
-EXCEPTION = re.compile(
-    r"WITH [\w.-]*exception", re.IGNORECASE
-)  # as of GCC's run-time libraries
+EXCEPTION = re.compile(r"WITH [\w.-]*exception", re.IGNORECASE)  # as of GCC's run-time libraries
 
 
 def refused(stated: str) -> bool:

@@ -1,0 +1,94 @@
+"""Writes the lock files from `name==version` lines on standard input; run by `make lock`.
+
+requirements.lock is everything, requirements-web.lock what the image without torch takes of it, requirements-cuda.lock
+what torch's builds for NVIDIA GPUs need besides. They have the hash of every file that the package index has of a
+version, for Linux and macOS on any processor. Of torch there are builds elsewhere with the same version, as the smaller
+one for CPUs: the hash of the one that this machine would install and those of the last lock stay beside the index's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCK, WEB_LOCK, CUDA_LOCK = (ROOT / f"requirements{part}.lock" for part in ("", "-web", "-cuda"))
+HEADS = {
+    LOCK: "Every package at one version and with its hashes, for Python 3.11. pyproject.toml has the names we import.",
+    WEB_LOCK: "Of requirements.lock what the site needs without torch.",
+    CUDA_LOCK: "What torch's builds for NVIDIA GPUs need besides; `make setup` installs it if torch asks for it.",
+}
+ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
+HASH = re.compile(r"sha256:[0-9a-f]{64}")
+INDEX = "https://pypi.org/simple"
+
+
+def compiled(requirements: str, *options: str) -> list[str]:
+    """uv's entries for the requirements, each with its hashes."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(requirements)
+        file.flush()
+        command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--no-config", *options]
+        how = ["--generate-hashes", "--no-header", "--no-annotate", "--universal", "--python-version", "3.11"]
+        done = subprocess.run(
+            [*command, *how, "--default-index", INDEX, file.name], check=True, capture_output=True, text=True
+        )
+    return [entry.strip() for entry in re.split(r"\n(?=\S)", done.stdout) if entry.strip()]
+
+
+def other_builds(version: str) -> set[str]:
+    """Hashes of torch of this version that may not be the index's: of the lock before, and of what comes here."""
+    before = LOCK.read_text() if LOCK.exists() else ""
+    entries = [entry for entry in re.split(r"\n(?=\S)", before) if entry.startswith(f"torch=={version} ")]
+    known = {found for entry in entries for found in HASH.findall(entry)}
+    with tempfile.NamedTemporaryFile() as report:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
+        subprocess.run([*command, "--report", report.name, f"torch=={version}"], check=True)
+        (found,) = json.loads(Path(report.name).read_text())["install"]
+    here = found["download_info"]["archive_info"]["hashes"]["sha256"]
+    return known | {f"sha256:{here}"}
+
+
+def with_hashes(entry: str, more: set[str]) -> str:
+    head = entry.partition(" \\")[0]
+    return " \\\n".join([head, *(f"    --hash={found}" for found in sorted({*HASH.findall(entry), *more}))])
+
+
+def write(path: Path, entries: list[str]) -> None:
+    path.write_text("\n".join([f"# {HEADS[path]} Made by `make lock`.", *entries]) + "\n")
+    print(f"{path.name} holds {len(entries)} packages")
+
+
+def name_of(entry: str) -> str:
+    found = ENTRY.match(entry)
+    if found is None:
+        raise ValueError(f"no name and version: {entry}")
+    return re.sub(r"[-_.]+", "-", found["name"]).lower()
+
+
+def main() -> None:
+    pins = {found["name"]: found["version"] for found in ENTRY.finditer(sys.stdin.read())}
+    pins["torch"] = torch = pins["torch"].partition("+")[0]
+    lines = "".join(f"{name}=={version}\n" for name, version in sorted(pins.items(), key=lambda pin: pin[0].lower()))
+    entries = compiled(lines, "--no-deps")
+    entries = [with_hashes(e, other_builds(torch)) if name_of(e) == "torch" else e for e in entries]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    site = [*project["dependencies"], *project["optional-dependencies"]["web"]]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        constraints.write(lines)
+        constraints.flush()
+        needed = {name_of(e) for e in compiled("\n".join(site), "--constraint", constraints.name)}
+        with_cuda = compiled(f"torch=={torch}\n", "--constraint", constraints.name)
+    known = {name_of(e) for e in entries}
+    write(LOCK, entries)
+    write(WEB_LOCK, [e for e in entries if name_of(e) in needed])
+    write(CUDA_LOCK, [e for e in with_cuda if name_of(e) not in known])
+
+
+if __name__ == "__main__":
+    main()
