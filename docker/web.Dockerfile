@@ -1,5 +1,5 @@
 # Pages, API, workers and scheduler: everything of Tutelage that learns nothing, and so an image without torch.
-FROM python:3.11-slim-bookworm
+FROM python:3.11.15-slim-bookworm
 
 RUN useradd --create-home --uid 1000 tutelage && install -d -o tutelage /data
 WORKDIR /app

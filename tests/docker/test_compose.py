@@ -102,8 +102,33 @@ def test_servers_are_waited_for_where_the_site_expects_them():
 
 def test_redis_is_set_as_the_embedded_one():
     given = options(SERVICES["redis"]["command"])
+    given.pop("--requirepass")
     assert given == {f"--{name}": value for name, value in redis.SETTINGS.items() if f"--{name}" in given}
     assert {"--maxmemory-policy", "--save"} <= set(given)
+
+
+def test_every_server_wants_a_secret():
+    """Anything else in the network of the containers would reach them otherwise."""
+    site = SERVICES["web"]["environment"]
+    assert urlsplit(re.sub(r"\$\{(\w+).*?\}", r"\1", site["REDIS_URL"])).password == "REDIS_PASSWORD"
+    assert options(SERVICES["redis"]["command"])["--requirepass"] == "${REDIS_PASSWORD:?}"
+    assert SERVICES["redis"]["environment"]["REDISCLI_AUTH"] == "${REDIS_PASSWORD:?}"
+    ours = SERVICES["model-server"]["environment"]["MODEL_SERVER_TOKEN"]
+    vllms = SERVICES["vllm"]["environment"]["VLLM_API_KEY"]
+    assert site["MODEL_SERVER_TOKEN"] == ours == vllms == "${MODEL_SERVER_TOKEN:?}"
+
+
+def test_the_site_listens_on_this_machine_only_unless_told_otherwise():
+    assert SERVICES["web"]["ports"] == ["${LISTEN:-127.0.0.1}:8000:8000"]
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["web"]
+
+
+def test_every_image_is_pinned_to_a_version():
+    images = [service["image"] for service in SERVICES.values() if "build" not in service]
+    dockerfiles = [path.read_text() for path in ROOT.glob("docker/*.Dockerfile")]
+    images += re.findall(r"^FROM (\S+)", "\n".join(dockerfiles), re.MULTILINE)
+    assert len(images) == 5
+    assert [image for image in images if not re.search(r":v?\d+\.\d+", image)] == []
 
 
 def test_names_that_are_used_are_defined():
@@ -117,6 +142,6 @@ def test_names_that_are_used_are_defined():
 
 def test_every_value_that_is_asked_for_has_its_line_in_the_example():
     text = json.dumps(COMPOSE)
-    asked = set(re.findall(r"\$\{(\w+):\?", text)) | {"COMPOSE_PROFILES", "VLLM_MODEL"}
+    asked = set(re.findall(r"\$\{(\w+):\?", text)) | {"COMPOSE_PROFILES", "VLLM_MODEL", "LISTEN"}
     given = set(re.findall(r"^(\w+)=", (ROOT / "docker" / "env.example").read_text(), re.MULTILINE))
     assert asked == given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from training.contract import ServeSettings
 from webapp.home_folder import ROOT
 from webapp.supervisor import apps
 
@@ -91,7 +93,7 @@ def test_what_an_image_copies_is_there(path: Path):
 def test_an_image_runs_as_nobody_special_on_the_python_that_the_lock_is_for(path: Path):
     found = dict(instructions(path))
     assert found["USER"] == "tutelage"
-    assert found["FROM"].startswith("python:3.11-")
+    assert found["FROM"].startswith("python:3.11.")
     assert found["VOLUME"] == "/data"
     assert "TUTELAGE_HOME=/data" in found["ENV"]
 
@@ -132,5 +134,9 @@ def test_the_training_image_serves_models_as_the_supervisor_does(tmp_path: Path,
     spec = apps.model_server({}, "http://127.0.0.1:8300", "")
     ours = " ".join(["python", *(str(word) for word in spec.command[1:-1])])
     assert ours in command(path)[-1]
+    written = subprocess.check_output(
+        [sys.executable, "docker/serve_config.py"], cwd=ROOT, env=os.environ | {"MODEL_SERVER_TOKEN": "secret"}
+    )
+    assert ServeSettings.model_validate_json(written).token == "secret"
     port = json.loads((ROOT / "docker" / "serve.json").read_text())["port"]
     assert dict(instructions(path))["EXPOSE"] == str(port)

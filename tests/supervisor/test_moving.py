@@ -61,13 +61,14 @@ result = run.pk
 """
 STATE = "run = Run.objects.get(name={name!r}); result = [run.state, run.step, run.error]"
 LIVE = "result = Deployment.objects.get(state='live').model.name"
-# Every place where a path could be kept: the rows that name files, and the small files of the data folder.
+# Where a path could be kept that something goes by: the rows that name files, and what the supervisor writes down. The
+# config.json of a run folder is a record, written anew whenever the run starts.
 TRACES = """
 import json
 from django.conf import settings
 rows = [json.dumps(list(model.objects.values()), default=str) for model in (ModelVersion, Snapshot, Run)]
-small = [path for name in ("run", "serve", "runs") for path in (settings.HOME / name).rglob("*.json")]
-texts = rows + [path.read_text() for path in small if "checkpoint" not in str(path)]
+small = [path for name in ("run", "serve") for path in (settings.HOME / name).rglob("*.json")]
+texts = rows + [path.read_text() for path in small]
 result = sum({old!r} in text for text in texts)
 """
 
