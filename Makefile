@@ -29,6 +29,8 @@ install:
 	  || { echo "Tutelage needs Python 3.11, and $(PYTHON) is another. Name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	@$(BIN)/python -c '' 2>/dev/null || { echo "Making .venv"; rm -rf .venv; $(PYTHON) -m venv .venv; }
 	@echo "Installing $$(grep -c == requirements.lock) packages; the first time takes a few minutes"
+	@if $(BIN)/python -m pip install --no-deps --require-hashes --quiet --quiet --quiet -r requirements-cpu.lock 2>/dev/null; \
+	  then echo "  with torch's build for CPUs"; fi
 	@$(BIN)/python -m pip install --no-deps --require-hashes --progress-bar off -r requirements.lock 2> >(grep -v '^WARNING: Location .* is ignored' >&2) \
 	  | awk '/^(Collecting|Requirement already).* -r requirements.lock/ { if (++n % 40 == 0) { print "  looked up " n; fflush() } } \
 	         /^Installing collected/ { print "  unpacking"; fflush() } /^ERROR/ { print; fflush() }'

@@ -8,8 +8,9 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /
 RUN useradd --create-home --uid 1000 tutelage && install -d -o tutelage /data
 WORKDIR /app
 
-COPY requirements.lock requirements-cuda.lock ./
-RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock \
+COPY requirements.lock requirements-cpu.lock requirements-cuda.lock ./
+RUN (pip install --no-cache-dir --no-deps --require-hashes -r requirements-cpu.lock || true) \
+  && pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock \
   && if python -c 'import importlib.metadata as m; exit(not any(r.startswith("nvidia-") for r in m.requires("torch")))'; \
      then pip install --no-cache-dir --no-deps --require-hashes -r requirements-cuda.lock; fi
 

@@ -2,8 +2,8 @@
 
 requirements.lock is everything, requirements-web.lock what the image without torch takes of it, requirements-cuda.lock
 what torch's builds for NVIDIA GPUs need besides. They have the hash of every file that the package index has of a
-version, for Linux and macOS on any processor. Of torch there are builds elsewhere with the same version, as the smaller
-one for CPUs: the hash of the one that this machine would install and those of the last lock stay beside the index's.
+version, for Linux and macOS on any processor. requirements-cpu.lock is torch's smaller build for CPUs, which is not in
+that index; it is taken where pip knows of a place that has it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK, WEB_LOCK, CUDA_LOCK = (ROOT / f"requirements{part}.lock" for part in ("", "-web", "-cuda"))
+LOCK, WEB_LOCK, CPU_LOCK, CUDA_LOCK = (ROOT / f"requirements{part}.lock" for part in ("", "-web", "-cpu", "-cuda"))
 HEADS = {
     LOCK: "Every package at one version and with its hashes, for Python 3.11. pyproject.toml has the names we import.",
     WEB_LOCK: "Of requirements.lock what the site needs without torch.",
+    CPU_LOCK: "torch's build for CPUs; `make setup` takes it if pip finds it.",
     CUDA_LOCK: "What torch's builds for NVIDIA GPUs need besides; `make setup` installs it if torch asks for it.",
 }
 ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
-HASH = re.compile(r"sha256:[0-9a-f]{64}")
 INDEX = "https://pypi.org/simple"
 
 
@@ -41,22 +41,17 @@ def compiled(requirements: str, *options: str) -> list[str]:
     return [entry.strip() for entry in re.split(r"\n(?=\S)", done.stdout) if entry.strip()]
 
 
-def other_builds(version: str) -> set[str]:
-    """Hashes of torch of this version that may not be the index's: of the lock before, and of what comes here."""
-    before = LOCK.read_text() if LOCK.exists() else ""
-    entries = [entry for entry in re.split(r"\n(?=\S)", before) if entry.startswith(f"torch=={version} ")]
-    known = {found for entry in entries for found in HASH.findall(entry)}
+def cpu_build(version: str) -> list[str]:
+    """The entry of torch's build for CPUs: of what would be installed here, else as it was in the lock before."""
     with tempfile.NamedTemporaryFile() as report:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps"]
         subprocess.run([*command, "--report", report.name, f"torch=={version}"], check=True)
         (found,) = json.loads(Path(report.name).read_text())["install"]
-    here = found["download_info"]["archive_info"]["hashes"]["sha256"]
-    return known | {f"sha256:{here}"}
-
-
-def with_hashes(entry: str, more: set[str]) -> str:
-    head = entry.partition(" \\")[0]
-    return " \\\n".join([head, *(f"    --hash={found}" for found in sorted({*HASH.findall(entry), *more}))])
+    here = found["metadata"]["version"]
+    if here == f"{version}+cpu":
+        return [f"torch=={here} \\\n    --hash=sha256:{found['download_info']['archive_info']['hashes']['sha256']}"]
+    before = CPU_LOCK.read_text() if CPU_LOCK.exists() else ""
+    return [entry.strip() for entry in re.split(r"\n(?=\S)", before) if entry.startswith(f"torch=={version}+cpu ")]
 
 
 def write(path: Path, entries: list[str]) -> None:
@@ -76,7 +71,6 @@ def main() -> None:
     pins["torch"] = torch = pins["torch"].partition("+")[0]
     lines = "".join(f"{name}=={version}\n" for name, version in sorted(pins.items(), key=lambda pin: pin[0].lower()))
     entries = compiled(lines, "--no-deps")
-    entries = [with_hashes(e, other_builds(torch)) if name_of(e) == "torch" else e for e in entries]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     site = [*project["dependencies"], *project["optional-dependencies"]["web"]]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
@@ -87,6 +81,7 @@ def main() -> None:
     known = {name_of(e) for e in entries}
     write(LOCK, entries)
     write(WEB_LOCK, [e for e in entries if name_of(e) in needed])
+    write(CPU_LOCK, cpu_build(torch))
     write(CUDA_LOCK, [e for e in with_cuda if name_of(e) not in known])
 
 
