@@ -40,6 +40,23 @@ window.toast = toast;
   }
 }
 
+// Text of people and models: rendered, or plain as it is. The choice is kept in the browser; theme.js applies it at once.
+function showPlainButtons() {
+  for (const button of document.querySelectorAll("[data-toggle-plain]")) {
+    button.setAttribute("aria-pressed", String(root.dataset.textView === "plain"));
+  }
+}
+function togglePlain() {
+  const plain = root.dataset.textView !== "plain";
+  localStorage.setItem("text-view", plain ? "plain" : "rendered");
+  if (plain) root.dataset.textView = "plain";
+  else delete root.dataset.textView;
+  showPlainButtons();
+}
+Object.assign(window, { showPlainButtons, togglePlain });
+
+root.classList.add("has-script");
+showPlainButtons();
 applyTheme(localStorage.getItem("theme"));
 document.addEventListener("click", (event) => {
   const choice = event.target.closest("[data-set-theme]");
@@ -47,6 +64,7 @@ document.addEventListener("click", (event) => {
     localStorage.setItem("theme", choice.dataset.setTheme);
     applyTheme(choice.dataset.setTheme);
   }
+  if (event.target.closest("[data-toggle-plain]")) togglePlain();
   const copy = event.target.closest("[data-copy]");
   if (copy) {
     navigator.clipboard.writeText(copy.dataset.copy).then(() => toast("Copied."), () => toast("The browser did not let us copy; select the text by hand.", { error: true }));
@@ -73,6 +91,14 @@ for (const current of document.querySelectorAll(".site-nav [aria-current], .tabs
   const [tab, view] = [current.getBoundingClientRect(), strip.getBoundingClientRect()];
   strip.scrollLeft += tab.left - view.left - (view.width - tab.width) / 2;
 }
+
+// htmx: the sign-in page is no part of a page; whoever is signed out hears of it instead.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const address = event.detail.xhr.responseURL;
+  if (!address || !new URL(address).pathname.startsWith("/accounts/login")) return;
+  event.detail.shouldSwap = false;
+  if (!document.querySelector(".toast.signed-out")) toast("You are signed out. Sign in again in another window, then go on here.", { error: true }).classList.add("signed-out");
+});
 
 // htmx: errors of the server come as messages, not as silence.
 document.addEventListener("htmx:responseError", (event) => {

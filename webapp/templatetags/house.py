@@ -10,7 +10,7 @@ from django.utils.dateformat import format as date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from webapp.text import render_markdown
+from webapp.text import describe_blank, render_markdown, render_plain
 
 register = template.Library()
 
@@ -18,6 +18,18 @@ register = template.Library()
 @register.filter
 def markdown(text: str) -> SafeString:
     return render_markdown(text)
+
+
+@register.filter
+def plain(text: str) -> SafeString:
+    """The text as it is, for a `pre`."""
+    return render_plain(text)
+
+
+@register.filter
+def blank(text: str) -> str:
+    """What a text is that shows nothing, or an empty string."""
+    return describe_blank(text)
 
 
 @register.filter
