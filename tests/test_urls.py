@@ -64,6 +64,22 @@ def test_every_address_answers_each_role_as_declared(person, rows, request):
     assert not wrong, "\n".join(wrong)
 
 
+def test_every_page_that_is_gone_back_to_is_whole(ada: User, rows):
+    """htmx, restoring a page from the history, puts the answer in place of the whole body."""
+    client = Client()
+    client.force_login(ada)
+    halves = []
+    for route, pattern in ours():
+        address = filled(route, rows)[0]
+        page = client.get(address)
+        if pattern.name in LEFT_OUT or page.streaming or b"<html" not in page.content:
+            continue
+        again = client.get(address, headers={"HX-Request": "true", "HX-History-Restore-Request": "true"})
+        if again.status_code != 429 and b"<html" not in again.content:
+            halves.append(address)
+    assert not halves
+
+
 @pytest.mark.parametrize(
     "address",
     [

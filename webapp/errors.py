@@ -22,6 +22,8 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.views import defaults
 
+from webapp.partials import wants_fragment
+
 log = logging.getLogger(__name__)
 
 
@@ -183,7 +185,7 @@ def error_response(request: HttpRequest, error: TutelageError, template: str = "
     """The error as JSON, as an htmx message or as a page."""
     if wants_json(request):
         return json_error(request, status=error.status, code=error.error_code, message=error.message)
-    if getattr(request, "htmx", False):
+    if wants_fragment(request):
         template = "errors/fragment.html"
     elif error.status >= 500 and error.error_code in OUTAGES:
         # A page of the site asks the database who is looking at it.

@@ -18,6 +18,7 @@ from webapp.data.forms import ImportForm, OptionsForm
 from webapp.data.models import Import
 from webapp.data.preview import brought_in, preview
 from webapp.errors import BadInput
+from webapp.partials import render_page_or_fragment
 
 State = Import.State
 
@@ -46,8 +47,8 @@ def import_new(request: Request, project: Project) -> HttpResponse:
 @requires("data.view")
 def import_detail(request: Request, project: Project, pk: int) -> HttpResponse:
     record = get_object_or_404(Import, project=project, pk=pk)
-    template = "data/import_state.html" if request.htmx else "data/import.html"
-    return render(request, template, context_of(record, OptionsForm(initial=given_options(record))))
+    context = context_of(record, OptionsForm(initial=given_options(record)))
+    return render_page_or_fragment(request, "data/import.html", "data/import_state.html", context)
 
 
 def given_options(record: Import) -> dict[str, object]:

@@ -22,6 +22,7 @@ from webapp.data.forms import ExportForm, FilterForm
 from webapp.data.models import Import
 from webapp.errors import NotFound
 from webapp.params import read_int
+from webapp.partials import render_page_or_fragment, wants_fragment
 from webapp.runs.models import Corpus
 
 PROMPT_FILTERS: dict[str, list[tuple[str, str]]] = {
@@ -61,10 +62,9 @@ def listing(request: Request, project: Project, tab: str, choices: dict[str, lis
         "query": query.urlencode(),
         "filtered": bool(query),
     }
-    if tab == "prompts" and may(request.user, "data.manage", project) and not request.htmx:
+    if tab == "prompts" and may(request.user, "data.manage", project) and not wants_fragment(request):
         context["unasked"] = unasked_prompts(rows).order_by()[:MAX_ASKED].count()
-    template = "data/rows.html" if request.htmx and "before" in request.GET else "data/list.html"
-    return render(request, template, context)
+    return render_page_or_fragment(request, "data/list.html", "data/rows.html", context, part="before" in request.GET)
 
 
 def attach_replies(rankings: list[Ranking]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts.access import requires, superuser
@@ -15,6 +15,7 @@ from webapp.demo.people import new_logins
 from webapp.demo.selectors import current, progress, stages
 from webapp.demo.services import start_demo, take_up_again
 from webapp.errors import NotFound
+from webapp.partials import render_page_or_fragment
 
 
 @superuser
@@ -38,7 +39,7 @@ def demo_of(project: Project) -> Demo:
 def demo_report(request: Request, project: Project) -> HttpResponse:
     demo = demo_of(project)
     context = {"project": project, "demo": demo, **how_far(demo)}
-    return render(request, "demo/progress.html" if request.htmx else "demo/report.html", context)
+    return render_page_or_fragment(request, "demo/report.html", "demo/progress.html", context)
 
 
 def how_far(demo: Demo) -> dict[str, object]:
