@@ -1,17 +1,51 @@
-"""What the labelling forms send, as the arguments of the services."""
+"""What the labeling forms send, as the arguments of the services."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import Any, Final
+from uuid import UUID
 
 from django import forms
 from django.http import QueryDict
 
 from annotations.models import Flag, Lease, Review, Task
+from annotations.services.drafts import PageState
 from webapp.errors import BadInput
 
-UNDRAFTED: Final = frozenset({"token", "active_seconds"})
+
+def refuse_invalid(form: forms.Form) -> None:
+    """Raises BadInput with the first thing that is wrong."""
+    if not form.is_valid():
+        name, errors = next(iter(form.errors.items()))
+        raise BadInput(f"{name.replace('_', ' ').capitalize()}: {errors[0]}")
+
+
+class PageForm(forms.Form):
+    """What a labeling page says of itself: which draft it began from, and for how long it was worked on."""
+
+    token = forms.UUIDField(required=False)
+    revision = forms.UUIDField(required=False)
+    replaces = forms.CharField(required=False, max_length=400)
+    typed_at = forms.IntegerField(required=False, min_value=0, max_value=2**53)
+    active_seconds = forms.FloatField(required=False, min_value=0, max_value=86_400)
+
+    def clean_replaces(self) -> list[UUID]:
+        """Tokens of submissions whose answers the page never got, with spaces between them."""
+        try:
+            return [UUID(token) for token in self.cleaned_data["replaces"].split()]
+        except ValueError:
+            raise forms.ValidationError("give tokens of earlier submissions, with spaces between them.") from None
+
+    def state(self) -> PageState:
+        """For the services. Raises BadInput with what is wrong."""
+        refuse_invalid(self)
+        return PageState(
+            began_from=self.cleaned_data["revision"],
+            writer=self.cleaned_data["token"],
+            typed_at=self.cleaned_data["typed_at"] or 0,
+            active_seconds=self.cleaned_data["active_seconds"] or 0.0,
+        )
 
 
 class Submission(forms.Form):
@@ -27,32 +61,44 @@ class Submission(forms.Form):
 
     def arguments(self) -> dict[str, Any]:
         """For the service. Raises BadInput with what is wrong."""
-        if not self.is_valid():
-            name, errors = next(iter(self.errors.items()))
-            raise BadInput(f"{name.replace('_', ' ').capitalize()}: {errors[0]}")
+        refuse_invalid(self)
         return {**self.cleaned_data, "active_seconds": self.cleaned_data["active_seconds"] or 0.0}
 
     def draft(self) -> dict[str, Any]:
         """The fields as they were typed, whether or not they would do as a label."""
-        names = [name for name in self.fields if name not in UNDRAFTED and name in self.sent]
-        return {n: self.sent.getlist(n) if n.startswith("flags_") else self.sent[n] for n in names}
+        names = [name for name in self.fields if name not in PageForm.base_fields and name in self.sent]
+        return {n: self.sent.getlist(n) if n.startswith("flags_") else as_typed(str(self.sent[n])) for n in names}
+
+
+class TypedText(forms.CharField):
+    """What was typed, as it was typed; a form sent without scripts ends its lines with CR LF."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, strip=False)
+
+    def to_python(self, value: Any) -> str:
+        return as_typed(super().to_python(value) or "")
+
+
+def as_typed(text: str) -> str:
+    return text.replace("\r\n", "\n")
 
 
 class WriteForm(Submission):
-    text = forms.CharField(required=False, strip=False)
+    text = TypedText()
 
 
 class ReviewForm(Submission):
     verdict = forms.ChoiceField(choices=Review.Verdict.choices, required=False)
-    text = forms.CharField(required=False, strip=False)
-    comment = forms.CharField(required=False, strip=False)
+    text = TypedText()
+    comment = TypedText()
 
 
 class RankForm(Submission):
     """A rank a reply, 1 the best; the same rank is a tie, and ranks may leave gaps."""
 
     strength = forms.FloatField(required=False)
-    reason = forms.CharField(required=False, strip=False)
+    reason = TypedText()
 
     def __init__(self, data: QueryDict, lease: Lease) -> None:
         super().__init__(data, lease)

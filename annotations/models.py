@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from django.db import models
 from django.utils import timezone
 
@@ -121,6 +123,15 @@ class Lease(models.Model):
     outcome = models.CharField(max_length=10, choices=Outcome.choices, default=Outcome.HELD)
     seat = models.PositiveSmallIntegerField(null=True, blank=True)
     order_shown = models.JSONField(default=list, help_text="response ids in the order this person sees them")
+    guidelines = models.ForeignKey(
+        Guidelines,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="the newest version that this person was shown with the task",
+    )
     skip_reason = models.TextField(blank=True)
     created_at = models.DateTimeField(default=timezone.now)
     ended_at = models.DateTimeField(null=True, blank=True)
@@ -142,16 +153,26 @@ class Lease(models.Model):
             models.Index(fields=["person", "ended_at"]),
             models.Index(fields=["person"], condition=models.Q(outcome="held"), name="leases_in_hand"),
             models.Index(fields=["until"], condition=models.Q(outcome="held"), name="leases_by_end"),
+            models.Index(fields=["guidelines", "person"], name="leases_by_guidelines"),
         ]
 
 
 class Draft(models.Model):
-    """A label half made, saved as it is typed."""
+    """A label half made, saved as it is typed.
+
+    A page that saves names the revision it began from. Where the draft has another one since, and another page wrote
+    it, nothing is overwritten: the person is shown both.
+    """
 
     task = models.ForeignKey(Task, models.CASCADE, related_name="drafts")
     person = models.ForeignKey(User, models.CASCADE, related_name="drafts")
     content = models.JSONField(default=dict, help_text="the form's fields by name")
-    revision = models.BigIntegerField(default=0, help_text="when it was typed, ms since the epoch; the newest stays")
+    revision = models.UUIDField(default=uuid4, help_text="a new one with every save")
+    writer = models.UUIDField(null=True, blank=True, help_text="the page that saved it last")
+    typed_at = models.BigIntegerField(
+        default=0, help_text="ms by the clock of the writer; orders the saves of one page"
+    )
+    active_seconds = models.FloatField(default=0, help_text="time spent on it so far")
     updated_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -12,7 +13,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from annotations.models import Demonstration, Draft, Judgment, Label, Lease, Prompt, Ranking, Response, Review, Task
-from webapp.accounts.models import Project, User
+from webapp.accounts.models import Guidelines, Project, User
 
 AnyLabel = Demonstration | Ranking | Review
 L = TypeVar("L", bound=Label)
@@ -228,6 +229,44 @@ def history(person: User, project: Project, before: datetime | None = None, limi
     return sorted(labels, key=lambda label: label.created_at, reverse=True)[:limit]
 
 
+def skips(person: User, project: Project, before: datetime | None = None, limit: int = 50) -> list[Lease]:
+    """The tasks that the person skipped and did not take up again, newest first; `before` for the next page."""
+    newer = Lease.objects.filter(task=OuterRef("task"), person=person, pk__gt=OuterRef("pk"))
+    skipped = Lease.objects.filter(
+        ~Exists(newer), person=person, outcome=Lease.Outcome.SKIPPED, task__project=project, ended_at__isnull=False
+    )
+    if before is not None:
+        skipped = skipped.filter(ended_at__lt=before)
+    return list(skipped.select_related("task__prompt").order_by("-ended_at", "-id")[:limit])
+
+
+def undoable(labels: Sequence[AnyLabel]) -> set[int | None]:
+    """The leases of those labels that their author can still take back: not reviewed, of a task that is not closed."""
+    reviewed = set(
+        Review.objects.filter(
+            demonstration__in=[label.pk for label in labels if isinstance(label, Demonstration)], retracted_at=None
+        ).values_list("demonstration", flat=True)
+    )
+    return {
+        label.lease_id
+        for label in labels
+        if label.task is not None
+        and label.task.state in (Task.State.OPEN, Task.State.FULL)
+        and not (isinstance(label, Demonstration) and label.pk in reviewed)
+    }
+
+
+def saw_guidelines(lease: Lease, guidelines: Guidelines) -> bool:
+    """Whether this person was shown this version with another task before."""
+    return Lease.objects.filter(guidelines=guidelines, person=lease.person_id).exclude(pk=lease.pk).exists()
+
+
+def has_other_tasks(lease: Lease) -> bool:
+    """Whether this person had another task of the project in hand before."""
+    others = Lease.objects.filter(person=lease.person_id, task__project=lease.task.project_id)
+    return others.exclude(pk=lease.pk).exists()
+
+
 def draft_for(lease: Lease) -> Draft | None:
     return Draft.objects.filter(task_id=lease.task_id, person_id=lease.person_id).first()
 
@@ -242,18 +281,13 @@ def unfinished(person: User, project: Project, than: Lease | None = None) -> Que
     """The person's drafts of tasks that still can be answered, newest first, but for the task of the lease `than`;
     each with `lease_id`, the newest lease it was written under."""
     newest = Lease.objects.filter(person=person, task=OuterRef("task")).order_by("-id")
-    answerable = Lease.objects.filter(
-        person=person,
-        task=OuterRef("task"),
-        outcome__in=[Lease.Outcome.HELD, Lease.Outcome.LAPSED, Lease.Outcome.RETURNED],
-    )
-    drafts = Draft.objects.filter(Exists(answerable), person=person, task__project=project).exclude(
-        task__state=Task.State.WITHDRAWN
+    answerable = [Lease.Outcome.HELD, Lease.Outcome.LAPSED, Lease.Outcome.RETURNED]
+    drafts = (
+        Draft.objects.filter(person=person, task__project=project)
+        .exclude(task__state=Task.State.WITHDRAWN)
+        .annotate(lease_id=Subquery(newest.values("id")[:1]), lease_outcome=Subquery(newest.values("outcome")[:1]))
+        .filter(lease_outcome__in=answerable)
     )
     if than is not None:
         drafts = drafts.exclude(task=than.task_id)
-    return (
-        drafts.annotate(lease_id=Subquery(newest.values("id")[:1]))
-        .select_related("task__prompt")
-        .order_by("-updated_at")
-    )
+    return drafts.select_related("task__prompt").order_by("-updated_at")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -12,22 +9,18 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from annotations.forms import FORMS
-from annotations.models import Lease, Task
-from annotations.selectors import KINDS, AnyLabel, history
-from annotations.services import labels, leases
-from annotations.workbench import history_rows, kinds, labelling_projects, project_of, workbench
+from annotations.forms import FORMS, PageForm, Submission
+from annotations.models import Draft, Lease, Task
+from annotations.selectors import KINDS, AnyLabel
+from annotations.services import drafts, labels, leases
+from annotations.services.submissions import keep_draft, submit
+from annotations.workbench import kinds, labeling_projects, project_of, undo_of_label, undo_of_skip, workbench
 from webapp.accounts.access import allow, declares, project_for, signed_in
 from webapp.accounts.models import Project, User
-from webapp.errors import BadInput, NotFound, TutelageError, wants_json
+from webapp.accounts.selectors import current_guidelines
+from webapp.errors import NotFound, TutelageError, wants_json
+from webapp.partials import render_page_or_fragment, wants_fragment
 from webapp.text import render_markdown
-
-SUBMIT: dict[str, Callable[..., AnyLabel]] = {
-    Task.Kind.WRITE: labels.submit_demonstration,
-    Task.Kind.RANK: labels.submit_ranking,
-    Task.Kind.REVIEW: labels.submit_review,
-}
-PAGE = 30
 
 
 def person(request: HttpRequest) -> User:
@@ -43,7 +36,7 @@ def label(request: HttpRequest) -> HttpResponse:
         project: Project | None = project_for(request.user, slug, "label")
         request.session["project"] = slug
     else:
-        project = project_of(request, labelling_projects(person(request)))
+        project = project_of(request, labeling_projects(person(request)))
     if project is None:
         return render(request, "annotations/no_project.html")
     if kind := request.GET.get("kind"):
@@ -61,11 +54,8 @@ def next_task(request: HttpRequest, project: Project, **extra: Any) -> HttpRespo
 
 def show(request: HttpRequest, project: Project, lease: Lease | None, **extra: Any) -> HttpResponse:
     """The whole page, or only the part that changes when htmx asks."""
-    context = workbench(request, project, lease) | extra
-    if getattr(request, "htmx", False):
-        response = render(request, "annotations/workbench.html", context)
-    else:
-        response = render(request, "annotations/label.html", context | kinds(request, project))
+    context = workbench(request, project, lease) | kinds(request, project, lease) | extra
+    response = render_page_or_fragment(request, "annotations/label.html", "annotations/workbench.html", context)
     response["Cache-Control"] = "no-store"  # the way back must ask the server what is in hand
     return response
 
@@ -74,7 +64,7 @@ def show(request: HttpRequest, project: Project, lease: Lease | None, **extra: A
 @require_GET
 def label_kinds(request: HttpRequest) -> HttpResponse:
     """The choice of kinds again, with fresh counts."""
-    project = project_of(request, labelling_projects(person(request)))
+    project = project_of(request, labeling_projects(person(request)))
     return render(request, "annotations/kinds.html", kinds(request, project) if project else {})
 
 
@@ -105,56 +95,117 @@ def label_lease(request: HttpRequest, lease_id: int) -> HttpResponse:
 @require_POST
 def label_submit(request: HttpRequest, lease_id: int) -> HttpResponse:
     lease = my_lease(request, lease_id)
-    form = FORMS[lease.task.kind](request.POST, lease)
+    form, page = sent_by_page(request, lease)
     try:
-        made = SUBMIT[lease.task.kind](lease=lease, **form.arguments())
+        label = submit(
+            lease=lease,
+            arguments=form.arguments(),
+            content=form.draft(),
+            page=page.state(),
+            replaces=page.cleaned_data["replaces"],
+        )
     except TutelageError as error:
-        if getattr(request, "htmx", False) or wants_json(request):
+        if wants_fragment(request) or wants_json(request):
             raise
-        leases.save_draft(lease=lease, content=form.draft(), revision=time.time_ns() // 1_000_000)
-        response = show(request, lease.task.project, lease, error=error)
-        response.status_code = error.status
-        return response
+        return refused_without_scripts(request, lease, error)
     if wants_json(request):
         return JsonResponse({"saved": True})
-    return onwards(request, lease.task.project, saved={"kind": lease.task.kind, "id": made.pk})
+    return onwards(request, lease.task.project, undo=undo_of_label(lease.task.kind, label.pk))
 
 
-def onwards(request: HttpRequest, project: Project, saved: dict[str, Any] | None = None) -> HttpResponse:
-    """To the next task: by a redirect, or at once when htmx asks. `saved` is the label that can be undone there."""
-    if not getattr(request, "htmx", False):
-        request.session["label_saved"] = saved
+def sent_by_page(request: HttpRequest, lease: Lease) -> tuple[Submission, PageForm]:
+    return FORMS[lease.task.kind](request.POST, lease), PageForm(request.POST)
+
+
+def refused_without_scripts(request: HttpRequest, lease: Lease, error: TutelageError) -> HttpResponse:
+    """The page again with what was typed, which is also kept as a draft unless another page saved a newer one."""
+    form, page = sent_by_page(request, lease)
+    other_draft = None
+    try:
+        drafts.save_draft(lease=lease, content=form.draft(), page=page.state() if page.is_valid() else drafts.NO_PAGE)
+    except drafts.DraftConflict as conflict:
+        other_draft = conflict.draft
+    except drafts.AlreadyAnswered:
+        pass  # the page says so: it is the error
+    extra = {"error": error, "content": form.draft(), "other_draft": other_draft}
+    response = show(request, lease.task.project, lease, **extra)
+    response.status_code = error.status
+    return response
+
+
+def onwards(request: HttpRequest, project: Project, undo: dict[str, str]) -> HttpResponse:
+    """To the next task: by a redirect, or at once when htmx asks. `undo` is what can be undone there."""
+    if not wants_fragment(request):
+        request.session["label_undo"] = undo
         return redirect("label")
-    response = next_task(request, project, saved=saved)
-    response["HX-Push-Url"] = reverse("label")
+    response = next_task(request, project, undo=undo)
+    response["HX-Replace-Url"] = reverse("label")  # no entry of its own: the way back leaves the page
     return response
 
 
 @declares("label")
 @require_POST
 def label_skip(request: HttpRequest, lease_id: int) -> HttpResponse:
+    """Skip the task; what the page sends of the form along with it is kept as a draft."""
     lease = my_lease(request, lease_id)
-    leases.skip(lease=lease, reason=request.POST.get("own_reason", "") or request.POST.get("reason", ""))
-    return onwards(request, lease.task.project)
+    form, page = sent_by_page(request, lease)
+    content = form.draft()
+    if any(content.values()):
+        keep_draft(lease=lease, content=content, page=page.state(), replaces=page.cleaned_data["replaces"])
+    lease = leases.newest_lease(lease)
+    leases.skip(lease=lease, reason=request.POST.get("own_reason", "") or request.POST.get("skip_reason", ""))
+    return onwards(request, lease.task.project, undo=undo_of_skip(lease))
+
+
+@declares("label")
+@require_POST
+def label_unskip(request: HttpRequest, lease_id: int) -> HttpResponse:
+    lease = leases.unskip(lease=my_lease(request, lease_id))
+    return show_again(request, leases.lease_with_task(lease.pk))
 
 
 @declares("label")
 @require_POST
 def label_draft(request: HttpRequest, lease_id: int) -> HttpResponse:
     lease = my_lease(request, lease_id)
+    form, page = sent_by_page(request, lease)
     try:
-        revision = int(request.POST.get("revision", ""))
-    except ValueError:
-        raise BadInput("A draft says when it was typed: revision, in milliseconds since 1970.") from None
-    form = FORMS[lease.task.kind](request.POST, lease)
-    return JsonResponse({"saved": leases.save_draft(lease=lease, content=form.draft(), revision=revision)})
+        state = page.state()
+        draft = keep_draft(lease=lease, content=form.draft(), page=state, replaces=page.cleaned_data["replaces"])
+    except drafts.DraftConflict as error:
+        body = {"code": error.error_code, "message": error.message, "draft": draft_json(error.draft)}
+        return JsonResponse(body, status=error.status)
+    return JsonResponse({"saved": True, "revision": draft.revision})
+
+
+def draft_json(draft: Draft) -> dict[str, Any]:
+    return {"revision": draft.revision, "content": draft.content, "updated_at": draft.updated_at.isoformat()}
 
 
 @declares("label")
 @require_POST
 def label_renew(request: HttpRequest, lease_id: int) -> HttpResponse:
-    lease = leases.renew_lease(lease=my_lease(request, lease_id))
-    return JsonResponse({"outcome": lease.outcome, "until": lease.until.isoformat()})
+    """How the hold stands; the draft, where another page saved it since this one last knew; the guidelines' version."""
+    lease = leases.renew_lease(lease=leases.newest_lease(my_lease(request, lease_id)))
+    changed = drafts.changed_elsewhere(lease=lease, page=sent_by_page(request, lease)[1].state())
+    guidelines = current_guidelines(lease.task.project)
+    answer = {
+        "outcome": lease.outcome,
+        "until": lease.until.isoformat(),
+        "draft": draft_json(changed) if changed else None,
+        "guidelines": guidelines.version if guidelines else None,
+    }
+    return JsonResponse(answer)
+
+
+@declares("label")
+@require_POST
+def label_guidelines(request: HttpRequest, lease_id: int) -> HttpResponse:
+    """The guidelines as they are now, shown with the task from here on."""
+    lease = my_lease(request, lease_id)
+    guidelines = current_guidelines(lease.task.project)
+    leases.show_guidelines(lease=lease, guidelines=guidelines)
+    return render(request, "annotations/guidelines.html", {"guidelines": guidelines})
 
 
 @declares("label")
@@ -166,11 +217,15 @@ def label_undo(request: HttpRequest, kind: str, label_id: int) -> HttpResponse:
     if made is None:
         raise NotFound("There is no such label of yours.")
     allow(request.user, "label", made.prompt.project)
-    lease = leases.lease_with_task(labels.undo(label=made, by=person(request)).pk)
-    if not getattr(request, "htmx", False):
+    return show_again(request, leases.lease_with_task(labels.undo(label=made, by=person(request)).pk))
+
+
+def show_again(request: HttpRequest, lease: Lease) -> HttpResponse:
+    """A task that came back into the person's hands."""
+    if not wants_fragment(request):
         return redirect("label_lease", lease.pk)
     response = show(request, lease.task.project, lease)
-    response["HX-Push-Url"] = reverse("label_lease", args=[lease.pk])
+    response["HX-Replace-Url"] = reverse("label_lease", args=[lease.pk])
     return response
 
 
@@ -179,30 +234,3 @@ def label_undo(request: HttpRequest, kind: str, label_id: int) -> HttpResponse:
 def label_preview(request: HttpRequest) -> HttpResponse:
     """Markdown as it will look."""
     return HttpResponse(render_markdown(request.POST.get("text", "")))
-
-
-@signed_in
-@require_GET
-def label_history(request: HttpRequest) -> HttpResponse:
-    """The person's own labels in the project, newest first."""
-    project = project_of(request, labelling_projects(person(request)))
-    if project is None:
-        return render(request, "annotations/no_project.html")
-    before = None
-    if asked := request.GET.get("before"):
-        try:
-            before = datetime.fromisoformat(asked)
-        except ValueError:
-            raise BadInput("The page asked for is not a time. Start from your newest labels.") from None
-        if before.tzinfo is None:
-            raise BadInput("The page asked for is not a time with its zone. Start from your newest labels.")
-    mine = history(person(request), project, before=before, limit=PAGE)
-    newest = history(person(request), project, limit=labels.UNDO_DEPTH) if before else mine[: labels.UNDO_DEPTH]
-    context = {
-        "project": project,
-        "rows": history_rows(mine),
-        "undoable": {made.lease_id for made in newest},
-        "more": mine[-1].created_at.isoformat() if len(mine) == PAGE else "",
-        "before": before,
-    }
-    return render(request, "annotations/history.html", context)

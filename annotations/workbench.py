@@ -1,21 +1,34 @@
-"""What the labelling page shows: a task with all that belongs to it."""
+"""What the labeling page shows: a task with all that belongs to it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
 from django.http import HttpRequest
+from django.urls import reverse
 
 from annotations.models import Flag, Lease, Ranking, Response, Task
-from annotations.selectors import AnyLabel, draft_for, labels_wanted, replies_shown, today_count, unfinished
+from annotations.selectors import (
+    AnyLabel,
+    draft_for,
+    has_other_tasks,
+    labels_open_to,
+    replies_shown,
+    saw_guidelines,
+    today_count,
+    unfinished,
+)
+from annotations.services.leases import archived_at, show_guidelines
 from webapp.accounts.access import ROLES
-from webapp.accounts.models import Membership, Project, User
+from webapp.accounts.models import Guidelines, Membership, Project, User
 from webapp.accounts.selectors import current_guidelines, projects_of
+from webapp.partials import wants_fragment
 
 LETTERS: Final = "ABCDEFGHI"
-STRENGTHS: Final = (("0", "Hardly"), ("1", "A little"), ("2", "Clearly"), ("3", "By far"))
+STRENGTHS: Final = (("", "No answer"), ("0", "Hardly"), ("1", "A little"), ("2", "Clearly"), ("3", "By far"))
 SKIP_REASONS: Final = (
     "The prompt is unclear",
     "I do not know enough about this",
@@ -38,27 +51,44 @@ class Reply:
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """A label, and for a ranking the texts of its groups, best first."""
+    """A label, with the texts of a ranking's groups, best first; or a skipped task."""
 
-    label: AnyLabel
-    groups: list[list[str]]
+    at: datetime
+    label: AnyLabel | None = None
+    groups: tuple[tuple[str, ...], ...] = ()
+    skipped: Lease | None = None
 
 
-def history_rows(labels: list[AnyLabel]) -> list[HistoryRow]:
+def history_rows(labels: list[AnyLabel], skipped: list[Lease]) -> list[HistoryRow]:
+    """Both by time, newest first."""
     ranked = {pk for label in labels if isinstance(label, Ranking) for pk in label.order_shown}
     texts = dict(Response.objects.filter(pk__in=ranked).values_list("pk", "text"))
-    return [
-        HistoryRow(made, [[texts[pk] for pk in group] for group in made.groups] if isinstance(made, Ranking) else [])
-        for made in labels
+    rows = [
+        HistoryRow(label.created_at, label, _texts(label, texts) if isinstance(label, Ranking) else ())
+        for label in labels
     ]
+    rows += [HistoryRow(lease.ended_at, skipped=lease) for lease in skipped if lease.ended_at is not None]
+    return sorted(rows, key=lambda row: row.at, reverse=True)
 
 
-def labelling_projects(user: User) -> list[Project]:
+def _texts(ranking: Ranking, texts: dict[int, str]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(texts[pk] for pk in group) for group in ranking.groups)
+
+
+def undo_of_label(kind: str, label_id: int) -> dict[str, str]:
+    return {"text": "Saved.", "url": reverse("label_undo", args=[kind, label_id])}
+
+
+def undo_of_skip(lease: Lease) -> dict[str, str]:
+    return {"text": "Skipped. Your draft is kept.", "url": reverse("label_unskip", args=[lease.pk])}
+
+
+def labeling_projects(user: User) -> list[Project]:
     """The projects in which this person may label, by name."""
     projects = projects_of(user)
     if not user.is_superuser:
-        labelling = Membership.objects.filter(user=user, role__in=ROLES["label"])
-        projects = projects.filter(memberships__in=labelling)
+        labeling = Membership.objects.filter(user=user, role__in=ROLES["label"])
+        projects = projects.filter(memberships__in=labeling)
     return list(projects)
 
 
@@ -69,7 +99,7 @@ def project_of(request: HttpRequest, projects: list[Project]) -> Project | None:
 
 
 def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> dict[str, Any]:
-    """The context of the labelling page; `lease` None shows that there is nothing to do."""
+    """The context of the labeling page; `lease` None shows that there is nothing to do."""
     assert isinstance(request.user, User)  # noqa: S101 (views ask for a signed-in person first)
     chosen = request.session.get("label_kind", "any")
     context: dict[str, Any] = {
@@ -78,19 +108,23 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
         "chosen": chosen,
         "today": today_count(request.user, project),
         "unfinished": unfinished(request.user, project, than=lease)[:10],
-        "saved": request.session.pop("label_saved", None),
+        "undo": request.session.pop("label_undo", None),
         "guidelines": current_guidelines(project),
+        "archived": archived_at(project) is not None,
     }
     if lease is None:
-        context["projects"] = [p for p in labelling_projects(request.user) if p != project]
+        context["projects"] = [p for p in labeling_projects(request.user) if p != project]
         return context
     draft = draft_for(lease)
     content = draft.content if draft else {}
+    context["guidelines_news"] = guidelines_news(lease, context["guidelines"])
+    show_guidelines(lease=lease, guidelines=context["guidelines"])
     context |= {
         "task": lease.task,
         "prompt": lease.task.prompt,
         "content": content,
-        "revision": draft.revision if draft else 0,
+        "revision": draft.revision if draft else "",
+        "active_seconds": draft.active_seconds if draft else 0,
         "token": uuid4(),
         "renew_seconds": min(60, lease.task.project.lease_minutes * 20),
         "skip_reasons": SKIP_REASONS,
@@ -102,11 +136,26 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
     return context
 
 
-def kinds(request: HttpRequest, project: Project) -> dict[str, Any]:
-    """The context of the choice of kinds, with how many labels of each are wanted. It counts every open task, so it
-    comes with the page and every minute after that, not with every label."""
+def guidelines_news(lease: Lease, guidelines: Guidelines | None) -> str:
+    """What the page says of the guidelines: "changed" since the person last saw them, "first" when they see them for
+    the first time, or nothing."""
+    if guidelines is None or (lease.guidelines_id == guidelines.pk and saw_guidelines(lease, guidelines)):
+        return ""
+    reopened = lease.guidelines_id is not None and lease.guidelines_id != guidelines.pk
+    return "changed" if reopened or has_other_tasks(lease) else "first"
+
+
+def kinds(request: HttpRequest, project: Project, lease: Lease | None = None) -> dict[str, Any]:
+    """The context of the choice of kinds, with how many labels of each this person can give now. It counts every open
+    task, so it comes with whole pages and shortly after a label, not with the label's own answer, unless that says
+    that nothing is left."""
+    assert isinstance(request.user, User)  # noqa: S101 (views ask for a signed-in person first)
     chosen = request.session.get("label_kind", "any")
-    return {"kinds": KINDS, "chosen": chosen, "wanted": labels_wanted(project)}
+    if wants_fragment(request) and lease is not None:
+        return {}
+    open_to_person = labels_open_to(request.user, project)
+    open_to_person["any"] = sum(open_to_person.values())
+    return {"kinds": KINDS, "chosen": chosen, "open_to_person": open_to_person, "oob": wants_fragment(request)}
 
 
 def _reply(number: int, response: Response, content: dict[str, Any]) -> Reply:

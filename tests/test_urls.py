@@ -64,7 +64,7 @@ def test_every_address_answers_each_role_as_declared(person, rows, request):
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_page_that_is_gone_back_to_is_whole(ada: User, rows):
+def test_every_page_that_is_gone_back_to_is_whole(ada, rows):
     """htmx, restoring a page from the history, puts the answer in place of the whole body."""
     client = Client()
     client.force_login(ada)

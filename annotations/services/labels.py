@@ -9,20 +9,21 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import transaction
 from django.utils import timezone
 
 from annotations.models import Demonstration, Draft, Flag, Judgment, Label, Lease, Ranking, Response, Review, Task
 from annotations.selectors import history
-from annotations.services.leases import is_erased, lease_end
-from annotations.services.places import fill_places, free_place, lock_task, settle_state
+from annotations.services.drafts import AlreadyAnswered
+from annotations.services.leases import archived_at, lease_end
+from annotations.services.places import fill_places, free_place, is_erased, lock_task, settle_state
 from annotations.services.reviews import call_for_review, correct, drop_correction, drop_reviews, settle_reviews
 from webapp.accounts.models import User
 from webapp.accounts.selectors import current_guidelines
 from webapp.errors import BadInput, Conflict, NotAllowed
-from webapp.text import clean_text
+from webapp.text import clean_text, trim_reply
 
 L = TypeVar("L", bound=Label)
 AnyLabel = Demonstration | Ranking | Review
@@ -38,9 +39,9 @@ def submit_demonstration(
     """The person's own reply. Waits for a review where the project wants one."""
     now = now or timezone.now()
     lease, sent = _begin(lease, Demonstration, token, Task.Kind.WRITE)
+    text = trim_reply(text)
     if sent:
-        return sent
-    text = clean_text(text).strip()
+        return sent_again(sent, text=text)
     if not text:
         raise BadInput("There is no reply yet: write one, or skip the task.")
     reply = Response.objects.create(prompt=lease.task.prompt, text=text, author=lease.person, created_at=now)
@@ -74,16 +75,19 @@ def submit_ranking(
     """
     now = now or timezone.now()
     lease, sent = _begin(lease, Ranking, token, Task.Kind.RANK)
+    content: dict[str, Any] = {
+        "groups": whole_ranking(groups, lease.order_shown),
+        "strength": valid_strength(strength),
+        "ratings": valid_ratings(ratings or {}, lease.order_shown),
+        "flags": valid_flags(flags or {}, lease.order_shown),
+        "reason": clean_text(reason).strip(),
+    }
     if sent:
-        return sent
+        return sent_again(sent, **content)
+    if len(content["groups"]) == 1 and strength:
+        raise BadInput("All replies are tied, so none is better: rank one above the others, or leave out how much.")
     label = Ranking(
-        groups=whole_ranking(groups, lease.order_shown),
-        order_shown=lease.order_shown,
-        strength=valid_strength(strength),
-        ratings=valid_ratings(ratings or {}, lease.order_shown),
-        flags=valid_flags(flags or {}, lease.order_shown),
-        reason=clean_text(reason).strip(),
-        **_what_every_label_carries(lease, token, active_seconds, now),
+        **content, order_shown=lease.order_shown, **_what_every_label_carries(lease, token, active_seconds, now)
     )
     label.save()
     _finish(lease, now)
@@ -104,9 +108,9 @@ def submit_review(
     """A second person's word on a demonstration; `text` is the corrected reply where the verdict is EDIT."""
     now = now or timezone.now()
     lease, sent = _begin(lease, Review, token, Task.Kind.REVIEW)
-    if sent:
-        return sent
     comment = clean_text(comment).strip()
+    if sent:
+        return sent_again(sent, verdict=verdict, comment=comment, text=trim_reply(text))
     if verdict not in Review.Verdict.values:
         raise BadInput("Choose whether to accept the reply, accept it with changes, or reject it.")
     if verdict == Review.Verdict.REJECT and not comment:
@@ -165,10 +169,43 @@ def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind) -> tuple[
     if task.kind != kind:
         raise BadInput(f"This task asks for something else: {task.get_kind_display().lower()}.")
     newest = Lease.objects.filter(task=task, person_id=lease.person_id).order_by("-id")[0]
-    if sent is None and newest.outcome == Lease.Outcome.SUBMITTED:
-        raise Conflict("You have already answered this task. To change your answer, take it back from your history.")
     newest.task, newest.person = task, lease.person
+    if sent is None:
+        check_open(newest)
     return newest, sent
+
+
+def check_open(lease: Lease) -> None:
+    """Raises Conflict where the task was answered, or where the project was archived when it was not under way."""
+    if lease.outcome == Lease.Outcome.SUBMITTED:
+        raise AlreadyAnswered
+    archived = archived_at(lease.task.project)
+    under_way = lease.outcome == Lease.Outcome.HELD or (
+        lease.ended_at is not None and archived is not None and lease.ended_at >= archived
+    )
+    if archived is not None and not under_way:
+        raise Conflict(
+            f"{lease.task.project.name} is archived and takes no more labels. What you wrote is kept as a draft."
+        )
+
+
+def sent_again(label: L, **content: Any) -> L:
+    """The label that this token was sent for. Raises Conflict where it is sent again with something else: the label
+    stays as it is, and the person must not hear that what they changed was saved."""
+    if isinstance(label, Demonstration):
+        first: dict[str, Any] = {"text": label.response.text}
+    elif isinstance(label, Review):
+        corrected = label.corrected.response.text if label.corrected else content["text"]
+        first = {"verdict": label.verdict, "comment": label.comment, "text": corrected}
+    else:
+        first = {name: getattr(label, name) for name in content}
+    if first != content:
+        raise Conflict(
+            "Your answer was saved as you first sent it; what you changed afterwards is not in it. "
+            "To change your answer, take it back from your history.",
+            code="sent_before",
+        )
+    return label
 
 
 def _what_every_label_carries(lease: Lease, token: UUID, active_seconds: float, now: datetime) -> dict[str, Any]:
@@ -180,7 +217,7 @@ def _what_every_label_carries(lease: Lease, token: UUID, active_seconds: float, 
         "prompt": lease.task.prompt,
         "author": lease.person,
         "token": token,
-        "guidelines": current_guidelines(lease.task.project),
+        "guidelines": lease.guidelines or current_guidelines(lease.task.project),
         "active_seconds": active_seconds,
         "created_at": now,
     }
@@ -209,6 +246,8 @@ def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
     task = lock_task(label.task)
     if task.state not in (Task.State.OPEN, Task.State.FULL):
         raise Conflict("This task is closed, so its labels stay as they are.")
+    if archived_at(project) is not None:
+        raise Conflict(f"{project.name} is archived, so its labels stay as they are.")
     _retract(label, now)
     old = Lease.objects.get(pk=label.lease_id)
     place = old.seat
@@ -221,12 +260,19 @@ def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
         outcome=Lease.Outcome.HELD if place else Lease.Outcome.LAPSED,
         seat=place,
         order_shown=old.order_shown,
+        guidelines=old.guidelines,
         created_at=now,
     )
     Draft.objects.update_or_create(
         task=task,
         person=by,
-        defaults={"content": draft_of(label), "revision": int(now.timestamp() * 1000), "updated_at": now},
+        defaults={
+            "content": draft_of(label),
+            "revision": uuid4(),
+            "writer": None,
+            "active_seconds": label.active_seconds,
+            "updated_at": now,
+        },
     )
     settle_state(task)
     return lease

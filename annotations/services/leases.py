@@ -9,9 +9,11 @@ from typing import Any, Final
 from django.db import connection, transaction
 from django.utils import timezone
 
-from annotations.models import Draft, Lease, Task
-from annotations.services.places import fill_places, free_place, lock_task
-from webapp.accounts.models import Project, User
+from annotations.models import Lease, Task
+from annotations.services.drafts import AlreadyAnswered
+from annotations.services.places import fill_places, free_place, is_erased, lock_task
+from webapp.accounts.access import ROLES
+from webapp.accounts.models import Guidelines, Project, User
 from webapp.errors import Conflict
 from webapp.text import clean_text
 
@@ -37,12 +39,14 @@ WITH picked AS (
     LIMIT 1
     FOR UPDATE OF t {wait}
 ), given AS (
-    INSERT INTO annotations_lease (task_id, person_id, until, outcome, seat, order_shown, skip_reason, created_at)
+    INSERT INTO annotations_lease
+        (task_id, person_id, until, outcome, seat, order_shown, guidelines_id, skip_reason, created_at)
     SELECT picked.id, %(person)s, %(until)s, 'held',
         (SELECT min(place) FROM generate_series(1, picked.overlap) place WHERE NOT EXISTS (
             SELECT FROM annotations_lease l WHERE l.task_id = picked.id AND l.seat = place)),
         (SELECT coalesce(jsonb_agg(s.response_id ORDER BY random()), '[]'::jsonb)
             FROM annotations_task_responses s WHERE s.task_id = picked.id),
+        (SELECT g.id FROM accounts_guidelines g WHERE g.project_id = %(project)s ORDER BY g.version DESC LIMIT 1),
         '', %(now)s
     FROM picked
     ON CONFLICT DO NOTHING
@@ -50,10 +54,16 @@ WITH picked AS (
 )
 SELECT (SELECT id FROM picked), (SELECT id FROM given)
 """
+# A lease ends with its time, or with its holder's right to label.
 SWEEP: Final = """
 UPDATE annotations_lease SET outcome = 'lapsed', seat = NULL, ended_at = %(now)s WHERE id IN (
-    SELECT l.id FROM annotations_lease l JOIN annotations_task t ON t.id = l.task_id
-    WHERE l.outcome = 'held' AND l.until < %(now)s AND t.project_id = %(project)s
+    SELECT l.id FROM annotations_lease l
+    JOIN annotations_task t ON t.id = l.task_id
+    JOIN accounts_user u ON u.id = l.person_id
+    WHERE l.outcome = 'held' AND t.project_id = %(project)s
+      AND (l.until < %(now)s OR NOT u.is_active OR NOT (u.is_superuser OR EXISTS (
+        SELECT FROM accounts_membership m
+        WHERE m.project_id = %(project)s AND m.user_id = u.id AND m.role = ANY(%(roles)s))))
     FOR UPDATE OF l SKIP LOCKED)
 RETURNING task_id
 """
@@ -62,22 +72,36 @@ RETURNING task_id
 def lease_next(
     *, person: User, project: Project, kinds: Sequence[Task.Kind] | None = None, now: datetime | None = None
 ) -> Lease | None:
-    """The task this person should do now: the one in hand, else the best open one, now in hand; None if there is none.
+    """The task this person should do now: the one in hand, else the best open one, now in hand; None if there is none,
+    or if the project is archived.
 
     A task in hand that is not of the `kinds` asked for is given back; its draft stays. What goes before the statement
     has transactions of its own, so that no lock is held while it waits.
     """
     now = now or timezone.now()
     kinds = list(kinds or Task.Kind)
+    if archived_at(project) is not None:
+        return None
     sweep_lapsed(project=project, now=now)
     lease_id = _in_hand(person, project, kinds, now) or _take(person, project, kinds, now)
     return lease_with_task(lease_id) if lease_id else None
 
 
 def lease_with_task(lease_id: int) -> Lease:
-    return Lease.objects.select_related("person", "task__project", "task__prompt", "task__demonstration__response").get(
-        pk=lease_id
-    )
+    return Lease.objects.select_related(
+        "person", "guidelines", "task__project", "task__prompt", "task__demonstration__response"
+    ).get(pk=lease_id)
+
+
+def newest_lease(lease: Lease) -> Lease:
+    """The person's newest lease on the task: after an undo, an older page still names the one before."""
+    newest = Lease.objects.filter(task_id=lease.task_id, person_id=lease.person_id).order_by("-id")
+    return lease_with_task(newest.values_list("id", flat=True)[0])
+
+
+def archived_at(project: Project) -> datetime | None:
+    """As it is now, whatever `project` was read as."""
+    return Project.objects.values_list("archived_at", flat=True).get(pk=project.pk)
 
 
 def lease_end(project: Project, now: datetime) -> datetime:
@@ -85,9 +109,10 @@ def lease_end(project: Project, now: datetime) -> datetime:
 
 
 def sweep_lapsed(*, project: Project, now: datetime) -> None:
-    """End the leases whose time is over; submissions in reserve step into the places that become free."""
+    """End the leases whose time is over, and those of people who may not label here any more; submissions in reserve
+    step into the places that become free."""
     with connection.cursor() as cursor:
-        cursor.execute(SWEEP, {"project": project.pk, "now": now})
+        cursor.execute(SWEEP, {"project": project.pk, "now": now, "roles": [role.value for role in ROLES["label"]]})
         freed = {row[0] for row in cursor.fetchall()}
     if not freed:
         return
@@ -150,6 +175,8 @@ def renew_lease(*, lease: Lease, now: datetime | None = None) -> Lease:
 def take_up_again(*, lease: Lease, until: datetime) -> None:
     """Put a lease that ended without a word back on a free place, unless the person was given the task anew since."""
     task = lock_task(lease.task)
+    if archived_at(task.project) is not None:
+        return
     place = free_place(task)
     since = Lease.objects.filter(task=task, person_id=lease.person_id, pk__gt=lease.pk)
     if place is not None and not since.exists():
@@ -166,56 +193,43 @@ def release(*, lease: Lease, now: datetime | None = None) -> None:
 
 @transaction.atomic
 def skip(*, lease: Lease, reason: str = "", now: datetime | None = None) -> None:
-    """Not for this person: the task never comes back to them."""
+    """Not for this person: the task does not come back to them unless they take it up again. The draft stays."""
     _end(lease, Lease.Outcome.SKIPPED, clean_text(reason).strip(), now)
-    Draft.objects.filter(task_id=lease.task_id, person_id=lease.person_id).delete()
+
+
+@transaction.atomic
+def unskip(*, lease: Lease, now: datetime | None = None) -> Lease:
+    """Take a skipped task up again: on a free place, or without one where others have them all."""
+    now = now or timezone.now()
+    task = lock_task(lease.task)
+    lease.refresh_from_db(fields=["outcome"])
+    newest = Lease.objects.filter(task=task, person_id=lease.person_id).order_by("-id").values_list("id", flat=True)[0]
+    if lease.outcome != Lease.Outcome.SKIPPED or lease.pk != newest:
+        raise Conflict("You have taken this task up again already.")
+    if task.state not in (Task.State.OPEN, Task.State.FULL):
+        raise Conflict("This task was closed since, so it cannot be brought back.")
+    if archived_at(task.project) is not None:
+        raise Conflict(f"{task.project.name} is archived and hands out no tasks.")
+    lease.seat = free_place(task)
+    lease.outcome = Lease.Outcome.HELD if lease.seat else Lease.Outcome.LAPSED
+    lease.until, lease.ended_at, lease.skip_reason = lease_end(task.project, now), None, ""
+    lease.save(update_fields=["seat", "outcome", "until", "ended_at", "skip_reason"])
+    return lease
+
+
+def show_guidelines(*, lease: Lease, guidelines: Guidelines | None) -> None:
+    """Note that the person was shown this version of the guidelines with the task."""
+    if guidelines is not None and lease.guidelines_id != guidelines.pk:
+        Lease.objects.filter(pk=lease.pk).update(guidelines=guidelines)
+        lease.guidelines = guidelines
 
 
 def _end(lease: Lease, outcome: Lease.Outcome, reason: str, now: datetime | None) -> None:
     task = lock_task(lease.task)
     lease.refresh_from_db(fields=["outcome", "seat"])
     if lease.outcome == Lease.Outcome.SUBMITTED:
-        raise Conflict("You have already answered this task. To change your answer, take it back from your history.")
+        raise AlreadyAnswered
     reason = "" if is_erased(task) else reason
     lease.outcome, lease.seat, lease.skip_reason, lease.ended_at = outcome, None, reason, now or timezone.now()
     lease.save(update_fields=["outcome", "seat", "skip_reason", "ended_at"])
     fill_places(task)
-
-
-@transaction.atomic
-def save_draft(*, lease: Lease, content: dict[str, Any], revision: int, now: datetime | None = None) -> bool:
-    """Keep what was typed. False when a newer draft is there already or the task was answered since.
-
-    Args:
-        content: the form's fields by name.
-        revision: when it was typed, milliseconds since the epoch; an older one never replaces a newer one.
-    """
-    now = now or timezone.now()
-    answered = Lease.objects.filter(
-        task_id=lease.task_id, person_id=lease.person_id, outcome=Lease.Outcome.SUBMITTED
-    ).exists()
-    if answered:
-        return False
-    cleaned = {
-        clean_text(name): clean_text(value) if isinstance(value, str) else value for name, value in content.items()
-    }
-    draft, made = Draft.objects.select_for_update().get_or_create(
-        task_id=lease.task_id,
-        person_id=lease.person_id,
-        defaults={"content": cleaned, "revision": revision, "updated_at": now},
-    )
-    if is_erased(lease.task):  # asked last: an insertion waits for an erasure that is under way
-        draft.delete()
-        return False
-    if made:
-        return True
-    if draft.revision > revision:
-        return False
-    draft.content, draft.revision, draft.updated_at = cleaned, revision, now
-    draft.save()
-    return True
-
-
-def is_erased(task: Task) -> bool:
-    """Whether the words that the task is about were removed for good."""
-    return Task.objects.filter(pk=task.pk, prompt__erased_at__isnull=False).exists()

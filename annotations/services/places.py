@@ -19,6 +19,11 @@ def lock_task(task: Task) -> Task:
     return task
 
 
+def is_erased(task: Task) -> bool:
+    """Whether the words that the task is about were removed for good."""
+    return Task.objects.filter(pk=task.pk, prompt__erased_at__isnull=False).exists()
+
+
 def free_place(task: Task) -> int | None:
     """The lowest free place of a locked task; None when all are taken or it takes no more labels."""
     if task.state not in (Task.State.OPEN, Task.State.FULL):

@@ -8,7 +8,7 @@ from uuid import uuid4
 from annotations.models import Demonstration, Response, Review, Task
 from annotations.services.tasks import open_review_task, withdraw_tasks
 from webapp.errors import BadInput, Conflict
-from webapp.text import clean_text
+from webapp.text import trim_reply
 
 ACCEPTING = (Review.Verdict.ACCEPT, Review.Verdict.EDIT)
 
@@ -24,7 +24,7 @@ def call_for_review(*, demonstration: Demonstration) -> None:
 
 def correct(*, review: Review, text: str) -> Demonstration:
     """The corrected version that an EDIT verdict brings, by the reviewer. It counts once the reviews settle."""
-    text = clean_text(text).strip()
+    text = trim_reply(text)
     if not text:
         raise BadInput("To accept with changes, write the reply as it should be.")
     if text == review.demonstration.response.text:

@@ -30,7 +30,19 @@
     choose(after ?? card);
   }
 
+  const allTied = () => cards.length > 0 && !unranked().length && new Set(cards.map(rankOf)).size === 1;
+
+  // Where all are tied there is nothing to say of how much better the best is.
+  function drawStrength() {
+    const strength = Label.element.querySelector(".strength");
+    const tied = allTied();
+    for (const input of strength.querySelectorAll("input")) input.disabled = tied;
+    strength.querySelector(".all-tied").hidden = !tied;
+  }
+
   function draw() {
+    for (const card of cards) card.querySelector(".clear-rank").hidden = !rankOf(card);
+    drawStrength();
     const slot = (place) => {
       const element = document.createElement("div");
       element.className = "slot";
@@ -53,18 +65,26 @@
     standing.hidden = false;
   }
 
+  // The digit of the key: as it is typed, or by its place where the layout types something else there without Shift.
+  function digitOf(event) {
+    if (/^[0-9]$/.test(event.key)) return Number(event.key);
+    const place = event.key.length === 1 && !event.shiftKey ? event.code.match(/^(?:Digit|Numpad)([0-9])$/) : null;
+    return place ? Number(place[1]) : -1;
+  }
+
   function key(event) {
     if (!cards.length || !Label.keysAllowed(event)) return;
     const card = current(event.target);
     const inRadio = event.target.matches(".ranks input");
-    const digit = /^[0-9]$/.test(event.key) ? Number(event.key) : -1;
+    const isTie = event.key === "=";
+    const digit = isTie ? -1 : digitOf(event);
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (digit > places) return;
     if (digit > 0) rankAndGoOn(card, digit);
     else if (digit === 0) setRank(card, 0);
-    else if (event.key === "=" && lastRanked && lastRanked !== card) rankAndGoOn(card, rankOf(lastRanked));
-    else if (event.key === "f") {
+    else if (isTie && lastRanked && lastRanked !== card) rankAndGoOn(card, rankOf(lastRanked));
+    else if (Label.keyOf(event) === "f") {
       const more = card.querySelector("details.more");
       more.open = !more.open;
       (more.open ? more.querySelector("input") : card).focus();
@@ -81,7 +101,7 @@
 
   function press(down) {
     const grip = down.target.closest("[data-drag]");
-    if (!grip || down.button !== 0) return;
+    if (!grip || down.button !== 0 || Label.locked()) return;
     const card = cardOf(grip.dataset.drag);
     let ghost = null, over = null;
     const mark = (target) => {
@@ -120,9 +140,11 @@
   Label.missing = () => {
     const left = unranked();
     if (!left.length) return "";
-    choose(left[0]);
     return left.length === 1 ? `Reply ${left[0].dataset.letter} has no rank yet.` : `${left.length} replies have no rank yet.`;
   };
+
+  Label.showMissing = () => choose(unranked()[0]);
+  Label.redrawRanks = () => { if (cards.length) draw(); };
 
   Label.onReady((element) => {
     cards = [...element.querySelectorAll(".reply")];
@@ -134,6 +156,12 @@
   });
   document.addEventListener("keydown", key);
   Label.root.addEventListener("pointerdown", press);
+  Label.root.addEventListener("click", (event) => {
+    const card = event.target.closest("[data-clear-rank]")?.closest(".reply");
+    if (!card) return;
+    setRank(card, 0);
+    card.querySelector(".ranks input").focus();
+  });
   Label.root.addEventListener("input", (event) => {
     if (!event.target.matches(".ranks input")) return;
     if (event.target.checked) lastRanked = event.target.closest(".reply");

@@ -10,11 +10,14 @@ from django.utils import timezone
 
 from annotations.models import Demonstration, Draft, Lease, Ranking, Task
 from annotations.selectors import accepted_demonstrations, usable_rankings
-from annotations.services.labels import submit_demonstration, submit_ranking, withdraw_label
-from annotations.services.leases import lease_next, release, save_draft, skip
+from annotations.services.drafts import PageState, save_draft
+from annotations.services.labels import submit_demonstration, submit_ranking, undo, withdraw_label
+from annotations.services.leases import lease_next, release, show_guidelines, skip
+from annotations.services.submissions import submit
 from annotations.services.tasks import withdraw_tasks
 from tests import factories
 from webapp.accounts.models import Guidelines, Project, User
+from webapp.accounts.services import archive_project, set_guidelines
 from webapp.errors import BadInput, Conflict
 
 pytestmark = pytest.mark.django_db
@@ -39,8 +42,10 @@ def ranking(project: Project, ann: User) -> Lease:
 
 
 def test_a_demonstration_keeps_who_wrote_what_under_which_guidelines(writing: Lease, ann: User):
-    label = submit_demonstration(lease=writing, token=uuid.uuid4(), text=" A kite\x00 flies. \n", active_seconds=12.5)
-    assert (label.author, label.response.author, label.response.text) == (ann, ann, "A kite flies.")
+    label = submit_demonstration(
+        lease=writing, token=uuid.uuid4(), text="\n  A kite\x00 flies. \n", active_seconds=12.5
+    )
+    assert (label.author, label.response.author, label.response.text) == (ann, ann, "  A kite flies.")
     assert label.guidelines == Guidelines.objects.get()
     assert (label.task, label.prompt, label.active_seconds) == (writing.task, writing.task.prompt, 12.5)
 
@@ -208,7 +213,7 @@ def test_submitting_from_an_old_page_uses_the_lease_in_hand(project: Project, wr
 
 
 def test_submitting_ends_the_draft(writing: Lease):
-    save_draft(lease=writing, content={"text": "It fl"}, revision=1)
+    save_draft(lease=writing, content={"text": "It fl"}, page=PageState())
     submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
     assert not Draft.objects.exists()
 
@@ -216,3 +221,77 @@ def test_submitting_ends_the_draft(writing: Lease):
 def test_negative_time_is_refused(writing: Lease):
     with pytest.raises(BadInput, match="seconds"):
         submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.", active_seconds=-1)
+
+
+def test_a_token_that_comes_again_with_another_text_is_not_answered_as_saved(writing: Lease):
+    token = uuid.uuid4()
+    label = submit_demonstration(lease=writing, token=token, text="It flies.")
+    assert submit_demonstration(lease=writing, token=token, text="It flies. ") == label
+    with pytest.raises(Conflict, match="as you first sent it"):
+        submit_demonstration(lease=writing, token=token, text="It flies. PLUS AN IMPORTANT CORRECTION")
+    assert Demonstration.objects.get().response.text == "It flies."
+
+
+def test_a_ranking_that_comes_again_with_other_ranks_is_not_answered_as_saved(ranking: Lease):
+    token, order = uuid.uuid4(), ranking.order_shown
+    label = submit_ranking(lease=ranking, token=token, groups=[order], ratings={order[0]: 3}, reason=" so ")
+    assert submit_ranking(lease=ranking, token=token, groups=[order], ratings={order[0]: 3}, reason="so") == label
+    with pytest.raises(Conflict, match="as you first sent it"):
+        submit_ranking(lease=ranking, token=token, groups=[[r] for r in order], ratings={order[0]: 3}, reason="so")
+
+
+def test_an_answer_replaces_one_whose_response_was_lost(writing: Lease, project: Project):
+    lost = uuid.uuid4()
+    submit_demonstration(lease=writing, token=lost, text="It flies.")
+    for _ in range(2):  # and is itself sent twice
+        arguments = {"token": uuid.UUID(int=7), "text": "It flies, corrected."}
+        submit(lease=writing, arguments=arguments, content={}, page=PageState(), replaces=[uuid.uuid4(), lost])
+    assert Demonstration.objects.get(retracted_at=None).response.text == "It flies, corrected."
+    assert Demonstration.objects.count() == 2
+    assert Task.objects.get(kind=Task.Kind.WRITE).state == Task.State.FULL
+
+
+def test_an_answer_that_replaces_nothing_is_an_answer(writing: Lease):
+    arguments = {"token": uuid.uuid4(), "text": "It flies."}
+    submit(lease=writing, arguments=arguments, content={}, page=PageState(), replaces=[uuid.uuid4()])
+    assert Demonstration.objects.get().response.text == "It flies."
+
+
+def test_replies_that_are_all_tied_have_no_best_one(ranking: Lease):
+    with pytest.raises(BadInput, match="All replies are tied"):
+        submit_ranking(lease=ranking, token=uuid.uuid4(), groups=[ranking.order_shown], strength=3)
+    submit_ranking(lease=ranking, token=uuid.uuid4(), groups=[ranking.order_shown], strength=0)
+
+
+def test_a_label_names_the_guidelines_that_were_shown_with_the_task(writing: Lease, project: Project, mo: User):
+    seen = Guidelines.objects.get()
+    newer = set_guidelines(project=project, text="Be brief above all.", user=mo)
+    assert submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.").guidelines == seen
+    assert newer.version == 2
+
+
+def test_a_label_names_newer_guidelines_once_they_were_shown(writing: Lease, project: Project, mo: User):
+    newer = set_guidelines(project=project, text="Be brief above all.", user=mo)
+    show_guidelines(lease=writing, guidelines=newer)
+    assert submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.").guidelines == newer
+
+
+def test_an_archived_project_takes_what_was_under_way(writing: Lease, project: Project):
+    archive_project(project=project)
+    assert submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.").retracted_at is None
+
+
+def test_an_archived_project_takes_nothing_that_was_not_under_way(writing: Lease, project: Project):
+    release(lease=writing)
+    archive_project(project=project)
+    with pytest.raises(Conflict, match="archived"):
+        submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    save_draft(lease=writing, content={"text": "It flies."}, page=PageState())
+    assert Draft.objects.get().content == {"text": "It flies."}
+
+
+def test_labels_of_an_archived_project_are_not_taken_back(writing: Lease, project: Project, ann: User):
+    label = submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    archive_project(project=project)
+    with pytest.raises(Conflict, match="archived"):
+        undo(label=label, by=ann)

@@ -11,11 +11,13 @@ from django.utils import timezone
 
 from annotations.models import Lease, Task
 from annotations.services.labels import submit_demonstration, submit_ranking
-from annotations.services.leases import LEASE_NEXT, lease_next, release, renew_lease, skip
+from annotations.services.leases import LEASE_NEXT, lease_next, release, renew_lease, skip, unskip
 from annotations.services.prompts import withdraw_prompts
 from annotations.services.tasks import open_review_task, withdraw_tasks
 from tests import factories
-from webapp.accounts.models import Project, User
+from webapp.accounts.memberships import change_role, remove_member
+from webapp.accounts.models import Project, Role, User
+from webapp.accounts.services import archive_project
 from webapp.errors import Conflict
 
 pytestmark = pytest.mark.django_db
@@ -229,3 +231,74 @@ def test_the_statement_stops_at_the_first_task_that_fits_however_many_there_are(
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "Index Scan using open_tasks" in plan
     assert "Sort Key: t.priority" not in plan
+
+
+def test_a_skipped_task_can_be_taken_up_again(project: Project, ann: User, ben: User):
+    task = factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    skip(lease=lease, reason="Not my field.")
+    back = unskip(lease=lease)
+    assert (back.outcome, back.seat, back.skip_reason) == (Outcome.HELD, 1, "")
+    assert lease_next(person=ben, project=project) is None
+    assert lease_next(person=ann, project=project).task == task
+    with pytest.raises(Conflict, match="already"):
+        unskip(lease=lease)
+
+
+def test_a_skipped_task_comes_back_without_a_place_where_others_have_them_all(project: Project, ann: User, ben: User):
+    factories.task(project, overlap=1)
+    lease = lease_next(person=ann, project=project)
+    skip(lease=lease)
+    lease_next(person=ben, project=project)
+    back = unskip(lease=lease)
+    assert (back.outcome, back.seat) == (Outcome.LAPSED, None)
+
+
+def test_a_skipped_task_that_was_withdrawn_does_not_come_back(project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    skip(lease=lease)
+    withdraw_tasks(tasks=Task.objects.all())
+    with pytest.raises(Conflict, match="closed"):
+        unskip(lease=lease)
+
+
+def test_an_archived_project_hands_out_nothing(project: Project, ann: User, ben: User):
+    factories.task(project, overlap=2)
+    lease = lease_next(person=ann, project=project)
+    skipped = lease_next(person=ben, project=project)
+    skip(lease=skipped)
+    archive_project(project=Project.objects.get())
+    assert lease_next(person=ann, project=project) is None  # whatever `project` was read as
+    assert renew_lease(lease=lease).outcome == Outcome.HELD  # what is under way goes on
+    release(lease=lease)
+    assert renew_lease(lease=lease).outcome == Outcome.RETURNED
+    with pytest.raises(Conflict, match="archived"):
+        unskip(lease=skipped)
+
+
+@pytest.mark.parametrize("way", ["removed", "demoted", "deactivated"])
+def test_whoever_may_not_label_any_more_holds_no_place(project: Project, ada: User, ann: User, ben: User, way: str):
+    task = factories.task(project, overlap=1)
+    lease = lease_next(person=ann, project=project)
+    assert lease_next(person=ben, project=project) is None
+    if way == "removed":
+        remove_member(project=project, user_id=ann.pk, by=ada)
+    elif way == "demoted":
+        change_role(project=project, user_id=ann.pk, role=Role.TESTER, by=ada)
+    else:
+        User.objects.filter(pk=ann.pk).update(is_active=False)
+    assert lease_next(person=ben, project=project).task == task
+    lease.refresh_from_db()
+    assert (lease.outcome, lease.seat) == (Outcome.LAPSED, None)
+
+
+def test_whoever_runs_the_installation_keeps_their_place_without_a_membership(project: Project, root: User, ann: User):
+    factories.task(project, overlap=1)
+    assert lease_next(person=root, project=project)
+    assert lease_next(person=ann, project=project) is None
+
+
+def test_a_lease_knows_the_guidelines_of_its_time(project: Project, ann: User):
+    factories.task(project)
+    assert lease_next(person=ann, project=project).guidelines.version == 1

@@ -48,7 +48,7 @@ def live_places(task: Task) -> int:
 @pytest.mark.parametrize("overlap", [1, 3, 8])
 def test_eight_people_who_press_at_once_get_exactly_the_places_there_are(project: Project, overlap: int):
     task = factories.task(project, Task.Kind.RANK, overlap=overlap)
-    people = [factories.person() for _ in range(PEOPLE)]
+    people = [factories.member(project, factories.person()).user for _ in range(PEOPLE)]
     leases = all_at_once(people, lambda person: lease_next(person=person, project=project))
     assert sum(lease is not None for lease in leases) == overlap
     assert live_places(task) == overlap
@@ -58,7 +58,7 @@ def test_eight_people_who_press_at_once_get_exactly_the_places_there_are(project
 def test_eight_people_who_press_at_once_for_eight_tasks_get_one_each(project: Project):
     for _ in range(PEOPLE):
         factories.task(project, overlap=1)
-    people = [factories.person() for _ in range(PEOPLE)]
+    people = [factories.member(project, factories.person()).user for _ in range(PEOPLE)]
     leases = all_at_once(people, lambda person: lease_next(person=person, project=project))
     assert len({lease.task_id for lease in leases}) == PEOPLE
 
@@ -66,7 +66,7 @@ def test_eight_people_who_press_at_once_for_eight_tasks_get_one_each(project: Pr
 @pytest.mark.django_db(transaction=True)
 def test_eight_people_who_label_until_nothing_is_left_fill_every_place_once(project: Project):
     tasks = [factories.task(project, Task.Kind.RANK, overlap=3) for _ in range(12)]
-    people = [factories.person() for _ in range(PEOPLE)]
+    people = [factories.member(project, factories.person()).user for _ in range(PEOPLE)]
 
     def work(person: User) -> int:
         done = 0
@@ -96,7 +96,7 @@ def test_when_a_lease_lapses_eight_people_who_wait_get_its_place_once(project: P
     task = factories.task(project, overlap=1)
     now = timezone.now()
     lease_next(person=ann, project=project, now=now)
-    people = [factories.person() for _ in range(PEOPLE)]
+    people = [factories.member(project, factories.person()).user for _ in range(PEOPLE)]
     after = now + timedelta(minutes=project.lease_minutes + 1)
     leases = all_at_once(people, lambda person: lease_next(person=person, project=project, now=after))
     assert sum(lease is not None for lease in leases) == 1
@@ -116,7 +116,7 @@ STEPS = st.lists(
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, overlap=st.integers(1, 3))
 def test_whatever_four_people_do_no_task_has_more_than_its_places(project: Project, steps: list, overlap: int):
-    people = [factories.person() for _ in range(4)]
+    people = [factories.member(project, factories.person()).user for _ in range(4)]
     tasks = [factories.task(project, Task.Kind.RANK, replies=2, overlap=overlap) for _ in range(2)]
     now = timezone.now()
     for step, who in steps:

@@ -49,10 +49,10 @@ def test_a_rejected_one_may_not(project: Project, demonstration: Demonstration, 
 
 def test_a_corrected_version_stands_in_the_originals_place(project: Project, demonstration: Demonstration, ben: User):
     open_review_task(demonstration=demonstration)
-    made = review(project, ben, Verdict.EDIT, text=" A kite flies. ")
+    made = review(project, ben, Verdict.EDIT, text="\n    A kite flies. ")
     corrected = accepted_demonstrations(project).get()
     assert corrected == made.corrected
-    assert (corrected.author, corrected.response.text) == (ben, "A kite flies.")
+    assert (corrected.author, corrected.response.text) == (ben, "    A kite flies.")
     assert state(demonstration) == State.REPLACED
 
 

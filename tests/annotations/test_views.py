@@ -13,6 +13,7 @@ from annotations.services.leases import lease_next
 from annotations.services.tasks import open_review_task
 from tests import factories
 from webapp.accounts.models import Membership, Project, Role, User
+from webapp.accounts.services import archive_project, set_guidelines
 
 pytestmark = pytest.mark.django_db
 HTMX = {"HX-Request": "true"}
@@ -135,7 +136,7 @@ def test_the_kind_asked_for_is_kept_to(browser: Client, project: Project):
 def test_skipping_takes_the_reason_along(browser: Client, project: Project, ann: User):
     factories.task(project)
     lease = lease_next(person=ann, project=project)
-    browser.post(f"/label/leases/{lease.pk}/skip/", {"reason": "", "own_reason": "I sell kites."})
+    browser.post(f"/label/leases/{lease.pk}/skip/", {"skip_reason": "", "own_reason": "I sell kites."})
     lease.refresh_from_db()
     assert (lease.outcome, lease.skip_reason) == (Lease.Outcome.SKIPPED, "I sell kites.")
 
@@ -144,10 +145,34 @@ def test_drafts_are_saved_and_shown_again(browser: Client, project: Project, ann
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     url = f"/label/leases/{lease.pk}/draft/"
-    assert browser.post(url, {"text": "A ki", "revision": "5"}).json() == {"saved": True}
-    assert browser.post(url, {"text": "old", "revision": "4"}).json() == {"saved": False}
+    saved = browser.post(url, {"text": "A ki", "revision": "", "token": str(uuid.uuid4())})
+    assert saved.json() == {"saved": True, "revision": str(Draft.objects.get().revision)}
     assert browser.post(url, {"text": "x", "revision": "soon"}).status_code == 400
-    assert "A ki</textarea>" in browser.get("/label/").text
+    assert "\nA ki</textarea>" in browser.get("/label/").text
+
+
+def test_a_draft_of_another_device_is_handed_over_instead_of_overwritten(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    url = f"/label/leases/{lease.pk}/draft/"
+    browser.post(url, {"text": "By phone", "revision": "", "token": str(uuid.uuid4())})
+    answer = browser.post(url, {"text": "By desktop", "revision": "", "token": str(uuid.uuid4())})
+    assert answer.status_code == 409
+    assert answer.json()["code"] == "draft_conflict"
+    assert answer.json()["draft"]["content"] == {"text": "By phone"}
+    assert Draft.objects.get().content == {"text": "By phone"}
+
+
+def test_without_scripts_both_texts_stand_on_the_page(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    url = f"/label/leases/{lease.pk}/draft/"
+    browser.post(url, {"text": "By phone", "revision": "", "token": str(uuid.uuid4())})
+    answer = submit(browser, lease, text="By desktop")
+    assert answer.status_code == 409
+    assert "By desktop</textarea>" in answer.text
+    assert "By phone" in answer.text
+    assert Draft.objects.get().content == {"text": "By phone"}
 
 
 def test_renewing_says_how_the_hold_stands(browser: Client, project: Project, ann: User):
@@ -240,3 +265,130 @@ def test_undo_is_refused_in_words_once_someone_has_reviewed(browser: Client, pro
     )
     assert answer.status_code == 409
     assert "reviewed" in json.loads(answer.content)["message"]
+
+
+def restored(client: Client, url: str):
+    """What a browser gets that asks for the page of a history entry by htmx."""
+    return client.get(url, headers={**HTMX, "HX-History-Restore-Request": "true"})
+
+
+def test_going_back_gets_the_whole_page(browser: Client, project: Project):
+    factories.task(project)
+    assert "<html" in restored(browser, "/label/").text
+
+
+def test_answers_add_nothing_to_the_history(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    answer = submit(browser, lease_next(person=ann, project=project), HTMX, text="It flies.")
+    assert "HX-Push-Url" not in answer
+    assert answer["HX-Replace-Url"] == "/label/"
+
+
+def test_a_skip_keeps_the_draft_and_offers_the_way_back(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    fields = {"text": "A ki", "token": str(uuid.uuid4()), "skip_reason": "The prompt is unclear"}
+    answer = browser.post(f"/label/leases/{lease.pk}/skip/", fields, headers=HTMX)
+    assert "Skipped." in answer.text
+    assert f"/label/leases/{lease.pk}/unskip/" in answer.text
+    page = browser.post(f"/label/leases/{lease.pk}/unskip/", follow=True)
+    assert "A ki</textarea>" in page.text
+
+
+def test_a_skipped_task_stands_in_the_history_and_can_be_brought_back(browser: Client, project: Project, ann: User):
+    factories.task(project, prompt=factories.prompt(project, "Why does a kite fly?"))
+    lease = lease_next(person=ann, project=project)
+    browser.post(f"/label/leases/{lease.pk}/skip/", {"own_reason": "I sell kites."})
+    page = browser.get("/label/history/").text
+    assert all(words in page for words in ("Why does a kite fly?", "Skipped", "I sell kites.", "Bring back"))
+    browser.post(f"/label/leases/{lease.pk}/unskip/")
+    assert "Bring back" not in browser.get("/label/history/").text
+
+
+def test_a_reviewed_reply_is_not_offered_to_be_taken_back(browser: Client, project: Project, ann: User, ben: User):
+    factories.task(project)
+    submit(browser, lease_next(person=ann, project=project), text="It flies.")
+    assert "Take back and change" in browser.get("/label/history/").text
+    submit(signed_in(ben), lease_next(person=ben, project=project), verdict="accept")
+    assert "Take back and change" not in browser.get("/label/history/").text
+
+
+def test_the_last_answer_in_an_archived_project_is_kept_and_no_task_follows(
+    browser: Client, project: Project, ann: User
+):
+    factories.task(project)
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    archive_project(project=project)
+    answer = submit(browser, lease, HTMX, text="It flies.")
+    assert Demonstration.objects.get().response.text == "It flies."
+    assert "Saved." in answer.text
+    assert "Kite is archived" in answer.text
+    assert "Undo" not in answer.text
+    assert not Lease.objects.filter(outcome=Lease.Outcome.HELD).exists()
+    assert "Kite is archived" in browser.get("/label/?project=kite").text
+
+
+def test_a_page_hears_of_new_guidelines_and_shows_them_when_asked(
+    browser: Client, project: Project, ann: User, mo: User
+):
+    factories.task(project)
+    browser.get("/label/")
+    lease = Lease.objects.get()
+    set_guidelines(project=project, text="Be brief above all.", user=mo)
+    assert browser.post(f"/label/leases/{lease.pk}/renew/").json()["guidelines"] == 2
+    lease.refresh_from_db()
+    assert lease.guidelines.version == 1  # told of, not shown
+    assert "Be brief above all." in browser.post(f"/label/leases/{lease.pk}/guidelines/").text
+    lease.refresh_from_db()
+    assert lease.guidelines.version == 2
+
+
+def test_a_task_that_is_opened_again_says_that_the_guidelines_changed(
+    browser: Client, project: Project, ann: User, mo: User
+):
+    factories.task(project)
+    assert "New here?" in browser.get("/label/").text
+    set_guidelines(project=project, text="Be brief above all.", user=mo)
+    assert "The guidelines have changed: this is version 2." in browser.get("/label/").text
+    submit(browser, Lease.objects.get(), text="It flies.")
+    assert Demonstration.objects.get().guidelines.version == 2
+
+
+def test_a_page_hears_of_a_draft_from_another_device(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    page = {"token": str(uuid.uuid4()), "revision": ""}
+    url = f"/label/leases/{lease.pk}/renew/"
+    assert browser.post(url, page).json()["draft"] is None
+    browser.post(f"/label/leases/{lease.pk}/draft/", {"text": "By phone", "token": str(uuid.uuid4())})
+    assert browser.post(url, page).json()["draft"]["content"] == {"text": "By phone"}
+
+
+def test_the_time_spent_goes_on_after_an_undo(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    submit(browser, lease_next(person=ann, project=project), text="It flies.", active_seconds="12.4")
+    page = browser.post(f"/label/write/{Demonstration.objects.get().pk}/undo/", follow=True)
+    assert 'name="active_seconds" value="12.4"' in page.text
+
+
+def test_the_counts_beside_the_kinds_are_of_what_the_person_can_do(browser: Client, project: Project, ann: User):
+    own = factories.demonstration(project, ann)
+    open_review_task(demonstration=own)
+    factories.task(project, Task.Kind.RANK, overlap=3)
+    counts = browser.get("/label/").context["open_to_person"]
+    assert counts == {"write": 0, "rank": 1, "review": 0, "any": 1}
+
+
+def test_a_line_break_at_the_start_of_a_draft_stays(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    browser.post(f"/label/leases/{lease.pk}/draft/", {"text": "\n  A\r\nkite", "token": str(uuid.uuid4())})
+    assert ">\n\n  A\nkite</textarea>" in browser.get("/label/").text
+
+
+def test_a_reply_of_spaces_says_so(browser: Client, project: Project):
+    prompt = factories.prompt(project)
+    replies = [factories.response(prompt, text) for text in ("   ", "Straw.")]
+    factories.task(project, Task.Kind.RANK, prompt=prompt, responses=replies)
+    assert "Only white space: 3 spaces." in browser.get("/label/").text

@@ -8,11 +8,12 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from annotations.models import Demonstration, Lease, Ranking, Review, Task
+from annotations.models import Demonstration, Draft, Lease, Ranking, Review, Task
 from annotations.services.tasks import open_review_task
 from tests import factories
 from tests.browser.conftest import PHONE
 from webapp.accounts.models import Project, User
+from webapp.accounts.services import set_guidelines
 
 LONG = "A kite flies because **wind** pushes on its tilted face.\n\n- hold the line\n- run into the wind"
 
@@ -63,7 +64,7 @@ def test_a_day_on_the_keyboard(day: Project, ann: User, open_page):
     page.keyboard.press("s")
     page.keyboard.press("Enter")
     title(page, "Review a reply")
-    assert Lease.objects.filter(outcome=Lease.Outcome.SKIPPED, skip_reason="The prompt is unclear").exists()
+    assert Lease.objects.filter(outcome=Lease.Outcome.SKIPPED, skip_reason="").exists()
 
     page.keyboard.press("e")
     page.locator("#id_text").fill("It keeps the kite steady.")
@@ -263,3 +264,381 @@ def test_it_works_without_scripts(day: Project, ann: User, open_page):
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".ranks input:checked")).to_have_count(4)
     assert Ranking.objects.get().groups[0] == Ranking.objects.get().order_shown
+
+
+def answer(page: Page, text: str) -> None:
+    page.locator("#id_text").fill(text)
+    page.keyboard.press("Control+Enter")
+
+
+@pytest.fixture
+def three_to_write(project: Project) -> Project:
+    for n in range(3):
+        factories.task(project, Task.Kind.WRITE, prompt=factories.prompt(project, f"Question {n}?"))
+    return project
+
+
+def test_going_back_leaves_the_page_however_many_answers_were_given(three_to_write: Project, ann: User, open_page):
+    page = open_page("/", ann)
+    page.goto("/label/?kind=write")
+    for n in range(3):
+        expect(page.locator(".label-prompt")).to_contain_text(f"Question {n}?")
+        answer(page, f"Answer {n}.")
+    title(page, "Nothing left to do here")
+    page.go_back()
+    page.wait_for_url("**/")
+    page.go_forward()
+    title(page, "Nothing left to do here")
+    expect(page.locator(".site-header")).to_be_visible()
+
+
+def test_a_page_that_is_gone_back_to_is_whole_and_keeps_what_is_typed(three_to_write: Project, ann: User, open_page):
+    page = open_page("/label/?kind=write", ann)
+    answer(page, "Answer 0.")
+    expect(page.locator(".label-prompt")).to_contain_text("Question 1?")
+    page.locator("#id_text").fill("Half an ans")
+    page.locator(".label-head a").first.click()  # the history
+    page.wait_for_url("**/history/")
+    page.go_back()
+    expect(page.locator(".site-header")).to_be_visible()
+    expect(page.locator("#id_text")).to_have_value("Half an ans")
+    page.keyboard.type("wer")
+    expect(page.locator("#draft-state")).to_have_text("Draft saved")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".label-prompt")).to_contain_text("Question 2?")
+
+
+def test_after_an_undo_going_back_and_forward_shows_the_whole_page(three_to_write: Project, ann: User, open_page):
+    page = open_page("/label/?kind=write", ann)
+    answer(page, "Answer 0.")
+    page.locator("#label-undo button").click()
+    expect(page.locator("#id_text")).to_have_value("Answer 0.")
+    page.reload()
+    expect(page.locator("#id_text")).to_have_value("Answer 0.")
+    page.goto("/label/history/")
+    page.go_back()
+    expect(page.locator(".site-header")).to_be_visible()
+    expect(page.locator("#id_text")).to_have_value("Answer 0.")
+
+
+def two_devices(open_page, person: User) -> tuple[Page, Page]:
+    """A desktop and a phone with one draft open, which begins "A kite"."""
+    desktop = open_page("/label/?kind=write", person)
+    desktop.locator("#id_text").fill("A kite")
+    expect(desktop.locator("#draft-state")).to_have_text("Draft saved")
+    phone = open_page("/label/?kind=write", person, viewport=PHONE)
+    expect(phone.locator("#id_text")).to_have_value("A kite")
+    phone.locator("#id_text").press_sequentially(" and went on by phone")
+    expect(phone.locator("#draft-state")).to_have_text("Draft saved")
+    return desktop, phone
+
+
+def test_two_devices_are_offered_both_texts_and_none_is_overwritten(day: Project, ann: User, open_page, no_violations):
+    desktop, phone = two_devices(open_page, ann)
+    desktop.locator("#id_text").fill("A kite by desktop")
+    conflict = desktop.locator("#label-conflict")
+    expect(conflict).to_contain_text("A kite and went on by phone")
+    expect(conflict).to_contain_text("A kite by desktop")
+    expect(conflict).to_be_in_viewport()
+    no_violations(desktop)
+    assert Draft.objects.get().content == {"text": "A kite and went on by phone"}
+    desktop.keyboard.press("Control+Enter")  # not before a choice
+    assert not Demonstration.objects.filter(author=ann).exists()
+
+    desktop.get_by_role("button", name="Keep both").click()
+    expect(desktop.locator("#draft-state")).to_have_text("Draft saved")
+    assert Draft.objects.get().content == {"text": "A kite by desktop\n\nA kite and went on by phone"}
+    phone.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(phone.locator("#id_text")).to_have_value("A kite by desktop\n\nA kite and went on by phone")
+
+
+@pytest.mark.parametrize(
+    ("button", "kept"), [("Keep this one", "A kite by desktop"), ("Use this one", "A kite and went on by phone")]
+)
+def test_either_text_can_be_kept_and_sent(day: Project, ann: User, open_page, button: str, kept: str):
+    desktop, _ = two_devices(open_page, ann)
+    desktop.locator("#id_text").fill("A kite by desktop")
+    desktop.get_by_role("button", name=button).click()
+    expect(desktop.locator("#id_text")).to_have_value(kept)
+    desktop.keyboard.press("Control+Enter")
+    title(desktop, "Nothing left to do here")
+    assert Demonstration.objects.get(author=ann).response.text == kept
+
+
+def test_an_older_page_takes_over_the_newer_draft_when_nothing_was_typed_in_it(day: Project, ann: User, open_page):
+    desktop, _ = two_devices(open_page, ann)
+    desktop.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(desktop.locator("#id_text")).to_have_value("A kite and went on by phone")
+
+
+def test_a_submission_from_an_older_page_does_not_drop_the_newer_draft(day: Project, ann: User, open_page):
+    desktop, _ = two_devices(open_page, ann)
+    desktop.locator("#id_text").focus()
+    desktop.keyboard.press("Control+Enter")
+    expect(desktop.locator("#label-conflict")).to_contain_text("went on by phone")
+    assert not Demonstration.objects.filter(author=ann).exists()
+
+
+def test_two_tabs_that_typed_without_a_server_lose_nothing(day: Project, ann: User, open_page):
+    first = open_page("/label/?kind=write", ann)
+    second = first.context.new_page()
+    second.goto("/label/?kind=write")
+    first.context.route("**/draft/", lambda route: route.abort())
+    first.locator("#id_text").fill("By the first tab")
+    second.locator("#id_text").fill("By the second tab")
+    expect(second.locator("#draft-state")).to_have_text("Draft kept in this browser")
+    second.close()
+    first.reload()
+    conflict = first.locator("#label-conflict")
+    expect(conflict).to_contain_text("By the first tab")
+    expect(conflict).to_contain_text("By the second tab")
+
+
+def test_ranks_of_two_devices_are_offered_both(day: Project, ann: User, open_page):
+    desktop = open_page("/label/?kind=rank", ann)
+    phone = open_page("/label/?kind=rank", ann, viewport=PHONE)
+    phone.locator(".reply").first.locator(".ranks label").nth(2).click()
+    expect(phone.locator("#draft-state")).to_have_text("Draft saved")
+    desktop.keyboard.press("1")
+    conflict = desktop.locator("#label-conflict")
+    expect(conflict).to_contain_text("Rank of reply A")
+    desktop.get_by_role("button", name="Use this one").click()
+    expect(desktop.locator(".slot[data-slot='3'] .letter")).to_have_text(["A"])
+    expect(desktop.locator("#draft-state")).to_have_text("Draft saved")
+
+
+def lose_the_first_answer(page: Page) -> list[str]:
+    """The first submission reaches the server, its response does not reach the page. Returns what is sent."""
+    sent: list[str] = []
+
+    def handle(route):
+        sent.append(route.request.post_data)
+        if len(sent) == 1:
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/submit/", handle)
+    return sent
+
+
+def test_nothing_can_be_typed_into_an_answer_that_is_on_its_way(day: Project, ann: User, open_page, no_violations):
+    page = open_page("/label/?kind=write", ann)
+    lose_the_first_answer(page)
+    answer(page, "Because the wind lifts it.")
+    expect(page.locator("#label-alert")).to_contain_text("sent again by itself")
+    expect(page.locator("#label-alert")).to_be_in_viewport()
+    page.keyboard.type(" PLUS AN IMPORTANT CORRECTION")
+    expect(page.locator("#id_text")).to_have_value("Because the wind lifts it.")
+    page.get_by_role("button", name="Send now").click()
+    title(page, "Nothing left to do here")
+    assert Demonstration.objects.filter(author=ann).count() == 1
+
+
+def test_an_answer_that_is_changed_before_it_was_confirmed_replaces_the_first(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=write", ann)
+    sent = lose_the_first_answer(page)
+    answer(page, "Because the wind lifts it.")
+    page.get_by_role("button", name="Change it").click()
+    page.locator("#id_text").press_sequentially(" Plus an important correction.")
+    expect(page.locator("#draft-state")).to_have_text("Draft saved")
+    assert not Demonstration.objects.filter(author=ann, retracted_at=None).exists()  # it is being changed
+    page.reload()
+    expect(page.locator("#id_text")).to_have_value("Because the wind lifts it. Plus an important correction.")
+    page.keyboard.press("Control+Enter")
+    title(page, "Nothing left to do here")
+    assert len(sent) == 2
+    live = Demonstration.objects.get(author=ann, retracted_at=None)
+    assert live.response.text == "Because the wind lifts it. Plus an important correction."
+
+
+def test_a_skip_takes_a_reason_only_when_one_is_chosen_and_can_be_undone(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=write", ann)
+    page.keyboard.type("Because the wi")
+    page.keyboard.press("Escape")
+    page.keyboard.press("s")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator(".label-saved")).to_contain_text("Skipped.")
+    assert Lease.objects.get(outcome=Lease.Outcome.SKIPPED).skip_reason == "The prompt is unclear"
+    page.keyboard.press("u")
+    expect(page.locator("#id_text")).to_have_value("Because the wi")
+    assert Lease.objects.get().outcome == Lease.Outcome.HELD
+
+
+def test_a_refusal_is_seen_where_one_is_and_goes_with_its_cause(project: Project, ann: User, ada: User, open_page):
+    open_review_task(demonstration=factories.demonstration(project, ada, "A kite flies.\n\n" * 80))
+    page = open_page("/label/", ann)
+    page.keyboard.press("r")
+    page.keyboard.press("Enter")
+    expect(page.locator("#label-alert")).to_contain_text("Say in a word or two why")
+    expect(page.locator("#label-alert")).to_be_in_viewport(ratio=1)
+    page.locator("#id_comment").fill("Too long.")
+    expect(page.locator("#label-alert")).to_be_hidden()
+
+
+def test_what_is_missing_is_said_no_longer_than_it_is_missing(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=rank", ann)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    expect(page.locator("#label-alert")).to_contain_text("3 replies have no rank yet.")
+    page.keyboard.press("2")
+    expect(page.locator("#label-alert")).to_contain_text("2 replies have no rank yet.")
+    for digit in "34":
+        page.keyboard.press(digit)
+    expect(page.locator("#label-alert")).to_be_hidden()
+
+
+WIDE = "|" + "|".join(f"Column {n}" for n in range(12)) + "|\n" + "|---" * 12 + "|\n" + "| cell " * 12 + "|"
+
+
+def test_nothing_widens_the_page_of_a_phone(project: Project, ann: User, open_page, no_violations):
+    Project.objects.update(name="Kite" * 24)
+    prompt = factories.prompt(project, "x" * 300)
+    texts = (WIDE, "w" * 400, f"https://example.org/{'a' * 300}", f"`{'c' * 300}`", f"# {'h' * 200}")
+    replies = [factories.response(prompt, text) for text in texts]
+    factories.task(project, Task.Kind.RANK, prompt=prompt, responses=replies)
+    for viewport in ({"width": 390, "height": 844}, {"width": 1280, "height": 800}):
+        page = open_page("/label/", ann, viewport=viewport)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        expect(page.get_by_role("button", name="Submit")).to_be_in_viewport(ratio=1)
+        table = page.locator(".table-scroller")
+        assert viewport["width"] > 1000 or table.evaluate("box => box.scrollWidth > box.clientWidth")
+        no_violations(page)
+        page.keyboard.press("p")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    for link in page.locator(".site-nav a").all():
+        expect(link).to_be_in_viewport()
+
+
+def test_right_to_left_text_runs_from_the_right(project: Project, ann: User, open_page):
+    prompt = factories.prompt(project, "למה עפיפון עף?")
+    replies = [factories.response(prompt, text) for text in ("1. כי הרוח\n2. דוחפת.", "Because of the wind.")]
+    factories.task(project, Task.Kind.RANK, prompt=prompt, responses=replies)
+    factories.task(project, Task.Kind.WRITE, prompt=prompt)
+    page = open_page("/label/?kind=rank", ann)
+    direction = "element => getComputedStyle(element).direction"
+    assert page.locator(".label-prompt .prose p").evaluate(direction) == "rtl"
+    assert page.locator(".reply ol").evaluate(direction) == "rtl"
+    assert page.locator(".reply .prose > p").evaluate(direction) == "ltr"
+    page.goto("/label/?kind=write")
+    page.locator("#id_text").fill("כי הרוח דוחפת.")
+    assert page.locator("#id_text").evaluate(direction) == "rtl"
+
+
+def test_text_can_be_seen_as_it_will_be_learned(project: Project, ann: User, open_page, no_violations):
+    prompt = factories.prompt(project, "Show a table and a function.")
+    texts = ("def double(x):\n    return x + x\n\n# done\n", "use __init__ and a*b*c", "   ")
+    factories.task(
+        project, Task.Kind.RANK, prompt=prompt, responses=[factories.response(prompt, text) for text in texts]
+    )
+    page = open_page("/label/", ann)
+    expect(page.locator(".replies")).to_contain_text("Only white space: 3 spaces.")
+    expect(page.locator(".plain-text").first).to_be_hidden()
+    page.keyboard.press("p")
+    expect(page.locator("[data-toggle-plain]")).to_have_attribute("aria-pressed", "true")
+    for text in texts:
+        shown = page.locator(".reply .plain-text").evaluate_all("boxes => boxes.map((box) => box.textContent)")
+        assert text.removesuffix("\n") in [words.removesuffix("\n") for words in shown]
+    expect(page.locator(".reply .rendered-text").first).to_be_hidden()
+    no_violations(page)
+    page.reload()
+    expect(page.locator(".reply .plain-text").first).to_be_visible()  # remembered
+    page.get_by_role("button", name="Plain text").click()
+    expect(page.locator(".reply .rendered-text").first).to_be_visible()
+
+
+def press(page: Page, key: str, code: str, shift: bool = False) -> None:
+    """A key as a keyboard of another country sends it."""
+    page.evaluate(
+        "([key, code, shiftKey]) => document.activeElement.dispatchEvent("
+        "new KeyboardEvent('keydown', {key, code, shiftKey, bubbles: true, cancelable: true}))",
+        [key, code, shift],
+    )
+
+
+def test_digits_work_by_their_place_on_any_keyboard(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=rank", ann)
+    press(page, "é", "Digit2")  # French, without Shift
+    press(page, "1", "Digit1", shift=True)  # French, with Shift
+    press(page, "=", "Digit0", shift=True)  # German
+    press(page, "3", "Numpad3")
+    ranks = [card.locator(".ranks input:checked").get_attribute("value") for card in page.locator(".reply").all()]
+    assert ranks == ["2", "1", "1", "3"]
+    press(page, "!", "Digit1", shift=True)  # American, with Shift: no digit
+    press(page, "End", "Numpad1")  # without NumLock: no digit
+    expect(page.locator(".slot[data-slot='1'] .letter")).to_have_count(2)
+    press(page, "з", "KeyP")  # Russian: the place of p
+    expect(page.locator("html")).to_have_attribute("data-text-view", "plain")
+
+
+def test_escape_leaves_every_field_and_keeps_what_it_holds(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=rank", ann)
+    card = page.locator(".reply").first
+    card.locator("summary").click()
+    card.locator("select").focus()
+    card.locator("select").select_option("6")
+    page.keyboard.press("Escape")
+    expect(card).to_be_focused()
+    page.keyboard.press("2")
+    expect(card.locator(".ranks input:checked")).to_have_value("2")
+    expect(card.locator("select")).to_have_value("6")
+    page.keyboard.press("w")
+    page.keyboard.type("It is kind.")
+    page.keyboard.press("Escape")
+    expect(page.locator("#id_reason")).to_have_value("It is kind.")
+    page.keyboard.press("s")
+    expect(page.locator(".skip .items")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator(".skip .items")).to_be_hidden()
+
+
+def test_a_rank_can_be_cleared_and_the_strength_too(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=rank", ann, viewport=PHONE, has_touch=True, is_mobile=True)
+    card = page.locator(".reply").first
+    card.locator(".ranks label").nth(1).tap()
+    card.get_by_role("button", name="Clear the rank of reply A").tap()
+    expect(card.locator(".ranks input:checked")).to_have_count(0)
+    page.locator(".strength label").nth(4).tap()
+    page.locator(".strength label").nth(0).tap()
+    for reply in page.locator(".reply").all():
+        reply.locator(".ranks label").first.tap()
+    expect(page.locator(".all-tied")).to_be_visible()
+    page.get_by_role("button", name="Submit").tap()
+    expect(page.locator(".label-saved")).to_be_visible()
+    assert Ranking.objects.get().strength is None
+
+
+def test_new_guidelines_are_told_of_and_the_label_names_those_that_were_read(
+    day: Project, ann: User, mo: User, open_page
+):
+    page = open_page("/label/?kind=write", ann)
+    newer = set_guidelines(project=day, text="Be brief above all.", user=mo)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#label-alert")).to_contain_text("version 2")
+    page.get_by_role("button", name="Read version 2").click()
+    expect(page.locator("#label-guidelines")).to_contain_text("Be brief above all.")
+    page.keyboard.press("Escape")
+    answer(page, "Because the wind lifts it.")
+    title(page, "Nothing left to do here")
+    assert Demonstration.objects.get(author=ann).guidelines == newer
+
+
+def test_the_time_spent_is_fractional_and_goes_on_after_a_reload(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=write", ann)
+    page.add_init_script(f"sessionStorage.setItem('label-time:{Lease.objects.get().task_id}', '41.3')")
+    page.reload()
+    answer(page, "Because the wind lifts it.")
+    title(page, "Nothing left to do here")
+    seconds = Demonstration.objects.get(author=ann).active_seconds
+    assert seconds > 41.3
+    assert seconds != int(seconds)
+
+
+def test_the_counts_of_what_is_left_follow_each_label(three_to_write: Project, ann: User, open_page):
+    page = open_page("/label/", ann)
+    count = page.locator("#label-kinds a", has_text="Write").locator(".number")
+    expect(count).to_have_text("3")
+    answer(page, "Answer 0.")
+    expect(count).to_have_text("2")

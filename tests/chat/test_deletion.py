@@ -17,7 +17,7 @@ from psycopg import sql
 
 from annotations import export
 from annotations.models import Demonstration, Draft, Lease, Prompt, Ranking, Response, Review, Task
-from annotations.services import labels, leases
+from annotations.services import drafts, labels, leases
 from annotations.services.places import free_place
 from annotations.services.prompts import add_prompt
 from tests import factories
@@ -115,7 +115,7 @@ def held(task: Task, person: User) -> Lease:
 def work(lease: Lease, person: User, ann: User, ben: User) -> None:
     task, token = lease.task, uuid.uuid4()
     if person == ben:
-        leases.save_draft(lease=lease, content={"text": f"half of {WORD}"}, revision=1)
+        drafts.save_draft(lease=lease, content={"text": f"half of {WORD}"}, page=drafts.PageState())
     elif person != ann:
         leases.skip(lease=lease, reason=f"I know no {WORD}")
     elif task.kind == Task.Kind.WRITE:
@@ -355,7 +355,8 @@ def test_what_is_sent_in_after_the_deletion_is_refused_and_not_kept(
 
     with pytest.raises(Conflict, match="has deleted it"):
         labels.submit_demonstration(lease=anns, token=uuid.uuid4(), text=f"Late {WORD}")
-    assert not leases.save_draft(lease=bens, content={"text": f"Late {WORD}"}, revision=5)
+    with pytest.raises(Conflict):
+        drafts.save_draft(lease=bens, content={"text": f"Late {WORD}"}, page=drafts.PageState())
     leases.skip(lease=bens, reason=f"Late {WORD}")
     assert rows_that_say(WORD) == []
 

@@ -54,7 +54,7 @@ def test_a_label_sent_while_something_is_killed_counts_once(
 def test_a_draft_outlives_every_process(whole: Whole, sample: Sample, annotator: Visitor):
     slug = whole.ask(MAKE_TASKS.format(email=sample.annotator[0], count=1))
     lease, fields = next_ranking(annotator, slug)
-    typed = fields | {"reason": "The second names its source", "revision": "1"}
+    typed = fields | {"reason": "The second names its source"}
     annotator.post_until_accepted(f"/label/leases/{lease}/draft/", typed)
     whole.kill_supervisor()
     whole.start()

@@ -1,0 +1,54 @@
+"""/label/history/: a person's own labels and skips, to look at and to take back."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from annotations.selectors import history, skips, undoable
+from annotations.services.labels import UNDO_DEPTH
+from annotations.workbench import history_rows, labeling_projects, project_of
+from webapp.accounts.access import signed_in
+from webapp.accounts.models import User
+from webapp.errors import BadInput
+
+PAGE_ROWS: Final = 30
+
+
+@signed_in
+@require_GET
+def label_history(request: HttpRequest) -> HttpResponse:
+    """The person's own labels and skipped tasks in the project, newest first."""
+    assert isinstance(request.user, User)  # noqa: S101 (the decorator lets nobody else through)
+    project = project_of(request, labeling_projects(request.user))
+    if project is None:
+        return render(request, "annotations/no_project.html")
+    before = time_asked_for(request.GET.get("before", ""))
+    labels = history(request.user, project, before=before, limit=PAGE_ROWS)
+    rows = history_rows(labels, skips(request.user, project, before=before, limit=PAGE_ROWS))[:PAGE_ROWS]
+    newest = history(request.user, project, limit=UNDO_DEPTH) if before else labels[:UNDO_DEPTH]
+    context = {
+        "project": project,
+        "rows": rows,
+        "undoable": undoable(newest),
+        "more": rows[-1].at.isoformat() if len(rows) == PAGE_ROWS else "",
+        "before": before,
+    }
+    return render(request, "annotations/history.html", context)
+
+
+def time_asked_for(asked: str) -> datetime | None:
+    """The end of the page before, or None for the first page. Raises BadInput unless it is a time with its zone."""
+    if not asked:
+        return None
+    try:
+        before = datetime.fromisoformat(asked)
+    except ValueError:
+        raise BadInput("The page asked for is not a time. Start from your newest labels.") from None
+    if before.tzinfo is None:
+        raise BadInput("The page asked for is not a time with its zone. Start from your newest labels.")
+    return before

@@ -1,0 +1,136 @@
+// A submission stays in this browser until the server has said that it has it, and is sent again with the same token.
+// Meanwhile the form is locked, so that what is sent again is what was sent; to change it is to replace it.
+"use strict";
+
+(() => {
+  const MAX_WAIT = 30; // seconds between two tries
+  let sending = false, pending = null, retries = 0, retryTimer = 0, focused = null;
+
+  Label.sending = () => sending || pending !== null;
+  const isSubmission = (event) => event.detail.elt.id === "label-form";
+  const changesDraft = (event) => isSubmission(event) || event.detail.elt.id === "label-skip";
+
+  function lock(locked) {
+    const fields = document.getElementById("label-fields");
+    if (locked && fields.contains(document.activeElement)) focused = document.activeElement;
+    fields.inert = locked;
+    fields.classList.toggle("locked", locked);
+    if (!locked) {
+      focused?.focus({ preventScroll: true });
+      focused = null;
+    }
+  }
+
+  function newToken() { // randomUUID is there over https only
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  }
+
+  function failed() {
+    sending = false;
+    retries += 1;
+    Label.warn("away", "The server does not answer. Your answer is kept in this browser and is sent again by itself.",
+      { label: "Send now", run: resend }, { label: "Change it", run: change });
+    Label.say("Not sent yet");
+    clearTimeout(retryTimer);
+    retryTimer = setTimeout(resend, 1000 * Math.min(MAX_WAIT, 2 ** retries));
+  }
+
+  function resend() {
+    clearTimeout(retryTimer);
+    retryTimer = 0;
+    if (Label.form && pending && !sending) Label.form.requestSubmit();
+  }
+  Label.resendPending = () => { if (pending && !sending && !retryTimer) resend(); };
+  Label.adoptPending = (kept) => {
+    pending = kept;
+    lock(true);
+    retryTimer = setTimeout(resend, 0);
+  };
+
+  // The answer may have arrived all the same, so the next one says which it replaces.
+  function change() {
+    clearTimeout(retryTimer);
+    const { token, replaces } = Label.form.elements;
+    Label.forgetDraft();
+    replaces.value = `${replaces.value} ${pending.token}`.trim();
+    token.value = newToken();
+    [pending, retryTimer] = [null, 0];
+    Label.calm("away");
+    lock(false);
+    Label.typed();
+  }
+
+  function begin(event) {
+    const missing = Label.missing?.();
+    if (sending || missing || Label.choosing()) {
+      event.preventDefault();
+      if (Label.choosing()) Label.showChoice();
+      else if (missing) {
+        Label.warn("missing", missing);
+        Label.showMissing();
+      }
+      return;
+    }
+    sending = true;
+    lock(true);
+    Label.say("Sending…");
+    const fields = [...new FormData(Label.form)].filter(([name]) => name !== "csrfmiddlewaretoken");
+    pending = { url: Label.form.action, token: Label.form.elements.token.value, body: [...fields.filter(([name]) => name !== "active_seconds"), ["active_seconds", Label.seconds()]] };
+    Label.keepSubmission(pending);
+  }
+
+  function giveUp() {
+    [sending, pending] = [false, null];
+    lock(false);
+    Label.say("");
+    Label.keepSubmission(null);
+  }
+
+  function refused(event) {
+    event.stopPropagation();
+    const { xhr } = event.detail;
+    if (isSubmission(event) && (xhr.status >= 500 || xhr.status === 429)) return failed();
+    if (isSubmission(event)) giveUp();
+    if (xhr.status === 403 && /^\s*<!doctype/i.test(xhr.responseText)) return Label.signedOut(); // not read for want of a cookie
+    const message = new DOMParser().parseFromString(xhr.responseText, "text/html").querySelector("[data-error-message]");
+    if (changesDraft(event) && message?.dataset.errorCode === "draft_conflict") return Label.saveDraft(); // which offers both
+    Label.warn("refused", message?.textContent.trim() ?? `The server answered ${xhr.status}. What you wrote is kept; reload the page and try again.`);
+  }
+
+  Label.onReady(() => {
+    clearTimeout(retryTimer);
+    [retries, retryTimer, sending, pending, focused] = [0, 0, false, null, null];
+  });
+  Label.root.addEventListener("htmx:configRequest", (event) => {
+    delete event.detail.parameters.csrfmiddlewaretoken; // it is an old one after signing in again; the cookie has the new one
+    event.detail.headers["X-CSRFToken"] = Label.csrf();
+    if (!changesDraft(event)) return;
+    event.detail.parameters.active_seconds = Label.seconds();
+    event.detail.parameters.typed_at = String(Date.now());
+  });
+  Label.root.addEventListener("htmx:beforeRequest", (event) => { if (isSubmission(event)) begin(event); });
+  Label.root.addEventListener("htmx:beforeSwap", (event) => {
+    const { xhr } = event.detail;
+    if (xhr.status >= 400) return;
+    if (!xhr.responseText.includes('id="label"')) { // the sign-in page
+      event.detail.shouldSwap = false;
+      if (isSubmission(event)) giveUp();
+      Label.signedOut();
+    } else if (event.detail.requestConfig.elt.id !== "label-undo") {
+      Label.forgetDraft(); // the server has it
+      Label.forgetTime();
+    }
+  });
+  Label.root.addEventListener("htmx:responseError", refused);
+  for (const name of ["htmx:sendError", "htmx:timeout"]) {
+    Label.root.addEventListener(name, (event) => {
+      event.stopPropagation();
+      if (isSubmission(event)) failed();
+      else Label.warn("refused", "The server does not answer. Try again in a moment; what you wrote is kept.");
+    });
+  }
+  window.addEventListener("online", () => { if (pending) resend(); });
+})();
