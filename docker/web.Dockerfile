@@ -1,7 +1,7 @@
 # Pages, API, workers and scheduler: everything of Tutelage that learns nothing, and so an image without torch.
 FROM python:3.11.15-slim-bookworm
 
-RUN useradd --create-home --uid 1000 tutelage && install -d -o tutelage /data
+RUN useradd --create-home --uid 1000 tutelage && install -d -o tutelage /data /backups
 WORKDIR /app
 
 # What pyproject.toml names for the site, at the versions of the lock and with its hashes.
