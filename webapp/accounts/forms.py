@@ -80,18 +80,18 @@ class SettingsForm(forms.ModelForm):
             "top_p": forms.NumberInput(attrs={"step": "0.05"}),
         }
         labels = {
-            "rank_overlap": "Rankings a set of replies",
-            "write_overlap": "Demonstrations a prompt",
-            "review_overlap": "Reviews a demonstration",
-            "lease_minutes": "Minutes until an idle task goes on",
+            "rank_overlap": "Rankings per set of replies",
+            "write_overlap": "Demonstrations per prompt",
+            "review_overlap": "Reviews per demonstration",
+            "lease_minutes": "Minutes until an idle task goes to someone else",
             "name_annotators": "Name annotators in exports",
-            "replies_to_rank": "Replies a prompt",
+            "replies_to_rank": "Replies per prompt",
             "top_p": "Top-p",
             "max_new_tokens": "Longest reply, in tokens",
         }
         # What the label says already is not said again.
         help_texts = {"write_overlap": "", "replies_to_rank": "", "max_new_tokens": "", "lease_minutes": "",
-                      "rank_overlap": "By as many people.", "review_overlap": "0: none is reviewed."}  # fmt: skip
+                      "rank_overlap": "Each by a different person.", "review_overlap": "0 means none."}  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -91,7 +91,7 @@ def member_role(request: Request, project: Project, user_id: int) -> HttpRespons
 @require_POST
 def member_remove(request: Request, project: Project, user_id: int) -> HttpResponse:
     gone = memberships.remove_member(project=project, user_id=user_id, by=request.user)
-    messages.success(request, f"{gone} is not a member any more. What they labelled stays.")
+    messages.success(request, f"{gone} is no longer a member. What they labeled stays.")
     if may(request.user, "project.manage", project):
         return redirect("member_list", project.slug)
     return redirect("project_list")

@@ -12,6 +12,7 @@ from webapp.home.selectors import UNDER_WAY
 from webapp.links import address_of
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run
+from webapp.text import counted
 
 ENOUGH_RANKINGS: Final = 20
 MOST: Final = 3
@@ -43,7 +44,7 @@ def next_steps(*, user: User, project: Project, figures: dict[str, int], labels:
 
 
 def labeling(project: Project, wanted: int) -> Step:
-    title = f"{wanted:,} label{'' if wanted == 1 else 's'} wanted from you"
+    title = f"{counted(wanted, 'label')} wanted from you"
     return Step(title, "Each takes a minute or two.", f"{address_of('label')}?project={project.slug}", "Start labeling")
 
 
@@ -96,12 +97,12 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
     )  # fmt: skip
     missing(
         figures["demonstrations"] > 0 and not tuned and not doing & {"sft", *BASE},
-        "Fine-tune on the demonstrations", f"{figures['demonstrations']:,} are there.", "Set up the run",
-        "run_launch", "sft",
+        "Fine-tune on the demonstrations", f"{counted(figures['demonstrations'], 'demonstration')} so far.",
+        "Set up the run", "run_launch", "sft",
     )  # fmt: skip
     missing(
         figures["rankings"] >= ENOUGH_RANKINGS and "reward" not in made,
-        "Learn what people prefer", f"{figures['rankings']:,} rankings are there.", "Train a reward model",
+        "Learn what people prefer", f"{counted(figures['rankings'], 'ranking')} so far.", "Train a reward model",
         "run_launch", "reward",
     )  # fmt: skip
     missing(
