@@ -71,3 +71,18 @@ def test_an_unforeseen_error_shows_its_trace_in_the_log_and_exits_1(
     assert "Traceback" in shown
     assert "internal error" in shown
     assert json.dumps(events(folder, "failed")[0]["message"])[1:30] in shown
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"port": 8301, "models": {}}, 'stage: it is missing; say what the settings are of, as in "stage": "serve"'),
+        ({"stage": "server"}, "stage: there is no 'server'; the stages are corpus, tokenizer,"),
+    ],
+)
+def test_a_config_without_a_stage_says_what_to_add(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: dict[str, object], sentence: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert main(["serve", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err

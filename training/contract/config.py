@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter
 
@@ -61,9 +61,21 @@ def describe(error: ValueError) -> str:
         return str(error)
     parts = []
     for item in details():
+        if sentence := about_stage(item):
+            parts.append(sentence)
+            continue
         field = ".".join(str(part) for part in item["loc"] if part not in STAGES) or "the file"
         text = (
             "is not a known setting" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
         )
         parts.append(f"{field}: {text}")
     return "; ".join(parts)
+
+
+def about_stage(item: dict[str, Any]) -> str:
+    """What is wrong with `stage`, which says what all the other settings are of; "" where something else is wrong."""
+    if item["type"] == "union_tag_not_found":
+        return 'stage: it is missing; say what the settings are of, as in "stage": "serve"'
+    if item["type"] == "union_tag_invalid":
+        return f"stage: there is no {str(item['ctx']['tag'])[:40]!r}; the stages are {', '.join(STAGES)}"
+    return ""
