@@ -38,6 +38,12 @@ NOT_UTF8: Final = "not UTF-8 text"
 TOO_LONG: Final = f"longer than {size(MAX_RECORD)}"
 SAMPLE: Final = 64 * 1024
 CHUNK: Final = 256 * 1024
+WESTERN_LIKE: Final = frozenset({"cp1252", "cp1250", "latin_1", "iso8859_15"})  # they share most of their letters
+BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]")
+WORD: Final = re.compile(r"[^\W\d_]+")
+MAX_SHARE: Final = 0.67  # of the letters of words that are not all ASCII
+ENOUGH: Final = 40  # bytes above ASCII that make a guess of the encoding worth asking for
+ONE_LETTER_WORDS: Final = "àÀáÁâÂåÅäÄæÆèÈéÉêÊíÍîÎóÓôÔöÖøØúÚüÜ"
 WORDLIKE: Final = "€‚ƒ„…‘’“”•–—™š›œžŸ ¡¢£¥§©ª«°±²³´µ·¹º»¼½¾¿×÷"
 
 OnNote = Callable[[str, Place], None]
@@ -91,14 +97,15 @@ class Decoder:
         self.encoding = "utf-8"
         self.is_ascii = True
 
-    def decode(self, raw: bytes, line: int) -> str:
-        """Raises UnicodeDecodeError for bytes that are no text."""
-        if self.encoding == WESTERN:
-            return raw.decode(WESTERN)
+    def decode(self, raw: bytes, line: int, ahead: bytes = b"") -> str:
+        """The piece as text; `ahead` is what is known of what follows. Raises UnicodeDecodeError for bytes that are no
+        text."""
         try:
             text = raw.decode()
         except UnicodeDecodeError:
-            if not self.is_ascii or not is_western(raw):
+            if self.encoding == WESTERN:
+                return raw.decode(WESTERN)
+            if not self.is_ascii or has_utf8(ahead) or not is_western(raw):
                 raise
             self.encoding = WESTERN
             self.on_note(f"read as {WESTERN_NAME}, for it is no UTF-8; look at its letters", Place(self.name, line))
@@ -108,26 +115,35 @@ class Decoder:
 
 
 def is_western(raw: bytes) -> bool:
-    """Do the bytes read as Windows-1252: letters inside words, and the usual signs? One stray byte does not."""
-    if has_utf8(raw):
-        return False
+    """Do the bytes read as Windows-1252: words with some letters beyond ASCII in them, and the usual signs? A stray
+    byte does not, nor does Cyrillic, whose words have no other letters."""
     sample = around(raw)
     try:
         text = sample.decode(WESTERN)
     except UnicodeDecodeError:
         return False
-    letters = 0
-    for found in re.finditer(r"[^\x00-\x7f]", text):
-        before, sign, after = text[: found.start()][-1:], found[0], text[found.end() :][:1]
-        if sign.isalpha():
-            in_word = before.isalpha() or after.isalpha()
-            if not in_word or (sign.isupper() and before.islower()) or sign == "ÿ":
-                return False
-            letters += 1
-        elif sign not in WORDLIKE:
-            return False
+    if has_utf8(raw) or not all(fits(text, found.start()) for found in BEYOND_ASCII.finditer(text)):
+        return False
+    words = [word for word in WORD.findall(text) if not word.isascii()]
+    beyond = sum(not letter.isascii() for word in words for letter in word)
+    if beyond > MAX_SHARE * sum(map(len, words)) and any(len(word) > 1 for word in words):
+        return False
+    if not words and not any(text[max(0, f.start() - 1)].isalnum() for f in BEYOND_ASCII.finditer(text)):
+        return False
+    if len(sample) - len(sample.decode("ascii", "ignore")) < ENOUGH:
+        return True
     guess = from_bytes(sample, cp_isolation=CANDIDATES).best()
-    return letters > 0 or (guess is not None and str(guess) == text)
+    return guess is not None and guess.encoding in WESTERN_LIKE
+
+
+def fits(text: str, at: int) -> bool:
+    """Does a character beyond ASCII stand where such characters do?"""
+    before, sign, after = text[at - 1 : at] if at else "", text[at], text[at + 1 : at + 2]
+    if not sign.isalpha():
+        return sign in WORDLIKE
+    if not before.isalpha() and not after.isalpha():
+        return sign in ONE_LETTER_WORDS
+    return sign != "ÿ" and not (sign.isupper() and before.islower())
 
 
 def around(raw: bytes) -> bytes:
@@ -161,7 +177,7 @@ def lines(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[tup
             )
             continue
         try:
-            yield number, decoder.decode(raw, number)
+            yield number, decoder.decode(raw, number, stream.peek(1) if not raw.isascii() else b"")
         except UnicodeDecodeError as error:
             sentence = f"{place}: not UTF-8 text (byte {error.start}). Save the file as UTF-8."
             yield number, BadRow(NOT_UTF8, sentence)

@@ -65,11 +65,12 @@ def read_rows(
     kind = file_format(path)
     note = on_note or unheard
     budget = budget or Budget()
+    name = path.name.encode("utf-8", "replace").decode()
     with opened(path) as raw:
         rows = (
-            read_archive(raw, path.name, note, budget, by_line=by_line)
+            read_archive(raw, name, note, budget, by_line=by_line)
             if kind == ".zip"
-            else records(raw, raw.peek(8)[:8], kind, path.name, note, budget, by_line=by_line)
+            else records(raw, raw.peek(8)[:8], kind, name, note, budget, by_line=by_line)
         )
         for count, found in enumerate(rows):
             if on_position and count % 500 == 0:

@@ -84,10 +84,10 @@ class Report:
         self.leave_out(reason, place)
         self.error_count += 1
         if len(self.errors) < MAX_ERRORS:
-            self.errors.append(sentence)
+            self.errors.append(printable(sentence))
 
     def add_unused(self, columns: Iterable[str]) -> None:
-        for column in columns:
+        for column in map(printable, columns):
             if column in self.unused_columns or len(self.unused_columns) < MAX_COLUMNS:
                 self.unused_columns[column] += 1
 
@@ -105,7 +105,15 @@ class Report:
         }
 
 
+def printable(text: str) -> str:
+    """Text that the database can hold, whatever the file had in its names."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
+
+
 def count_reason(reasons: dict[str, Reason], reason: str, place: Place) -> None:
+    reason = printable(reason)
     if reason not in reasons and len(reasons) >= MAX_REASONS:
         reason = OTHER
     reasons.setdefault(reason, Reason()).add(place)
@@ -119,7 +127,7 @@ def sample(item: Item, place: Place) -> dict[str, Any]:
 
 def shortened(value: Any) -> Any:
     if isinstance(value, str):
-        return value if len(value) <= MAX_SAMPLE_TEXT else value[:MAX_SAMPLE_TEXT] + " […]"
+        return printable(value if len(value) <= MAX_SAMPLE_TEXT else value[:MAX_SAMPLE_TEXT] + " […]")
     if isinstance(value, list):
         return [shortened(part) for part in value]
     if isinstance(value, dict):

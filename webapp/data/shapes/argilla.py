@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from webapp.data.shapes.forms import ASKED_NAMES, REPLY_NAME, Sheet, chosen, ranked_names, rated, written
+from webapp.data.shapes.forms import ASKED_NAMES, REPLY_NAME, Sheet, by_place, chosen, ranked_names, rated, written
 from webapp.data.shapes.model import Item, LeftOut, Messages, Part
 from webapp.data.shapes.prompts import SYSTEMS, contexts, system_turn
-from webapp.data.shapes.row import Row, Skip, number
+from webapp.data.shapes.row import Row, Skip, binary, number
 from webapp.data.shapes.turns import is_transcript, parse_chat, parse_transcript, reply_of
+from webapp.data.shapes.two_replies import by_name
 
-MAX_CHOICE: Final = 40  # characters
 ENDING: Final = ".responses"
 LISTS: Final = ("generations", "responses", "replies", "completions")
 ABOUT: Final = ("id", "status", "_server_id", "inserted_at", "updated_at", "external_id")
@@ -99,8 +99,12 @@ def answered(sheet: Sheet, question: str, value: Any, person: str) -> Iterator[I
 
 
 def is_choice(value: Any, sheet: Sheet) -> bool:
-    """Is a text a choice, rather than something written?"""
-    return isinstance(value, str) and bool(sheet.replies) and (value in sheet.replies or len(value) <= MAX_CHOICE)
+    """Is a text one of the choices that say which reply is better or whether it is good, rather than written?"""
+    if not isinstance(value, str) or not sheet.replies:
+        return False
+    if len(sheet.replies) == 1:
+        return binary(value) is not None
+    return value in sheet.replies or by_name(value, ("", "")) is not None or by_place(value) is not None
 
 
 def order_of(value: list[Any], sheet: Sheet) -> Iterator[tuple[float, str]]:

@@ -46,7 +46,8 @@ def read_task(row: Row) -> Iterator[Item | Part]:
     for annotation in row.get("annotations"):
         if not isinstance(annotation, dict) or annotation.get("was_cancelled") is True:
             continue
-        for result in annotation.get("result") or []:
+        results = annotation.get("result")
+        for result in results if isinstance(results, list) else []:
             found = True
             yield from answered(sheet, result, person_of(annotation.get("completed_by")))
     if not found:

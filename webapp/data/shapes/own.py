@@ -220,7 +220,8 @@ def feedback_items(message: dict[str, Any], messages: dict[Any, dict[str, Any]])
         better = feedback.get("better_answer")
         if isinstance(better, str) and better.strip():
             yield demonstration(before, better)
-        other = messages.get(feedback.get("preferred_over")) if feedback.get("preferred_over") else None
+        picked = feedback.get("preferred_over")
+        other = messages.get(picked) if isinstance(picked, int | str) else None
         if other is not None:
             yield ranking(before, [reply, other["content"]], [1, 2])
     except Skip as skip:

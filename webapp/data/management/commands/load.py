@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -18,8 +19,9 @@ from webapp.errors import TutelageError
 
 class Command(BaseCommand):
     help = (
-        "Load preferences, demonstrations, prompts and text into a project from JSONL, JSON, CSV, TSV, Parquet, text "
-        "or HTML files, plain or gzipped. All of it is loaded, or nothing; loading the same rows again adds nothing."
+        "Load rankings, judgments, demonstrations, prompts and text into a project from JSONL, JSON, CSV, TSV, Parquet, "
+        "Arrow, text or HTML files, plain, packed (gz, zst, bz2, xz) or in a zip archive. All of it is loaded, or "
+        "nothing; loading the same rows again adds nothing. docs/imports.md lists what is read."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -33,9 +35,9 @@ class Command(BaseCommand):
         parser.add_argument("--licence", default="", help="licence of a new corpus")
         parser.add_argument("--open-tasks", action="store_true", help="ask people to reply to the prompts")
         parser.add_argument(
-            "--skip-bad", action="store_true", help="leave out rows of no known shape instead of stopping"
+            "--skip-bad", action="store_true", help="leave out rows that cannot be read, and only those, instead of loading nothing"
         )
-        parser.add_argument("--dry-run", action="store_true", help="read and report, and load nothing")
+        parser.add_argument("--dry-run", action="store_true", help="read, report, show two rows of each kind, and load nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
@@ -72,8 +74,24 @@ class Command(BaseCommand):
         for reason, left in sorted(report.left_out.items(), key=lambda pair: -pair[1].count):
             more = ", …" if left.count > len(left.places) else ""
             self.stdout.write(f"left out {left.count:,}: {reason} ({', '.join(left.places)}{more})")
+        for text, noted in report.notes.items():
+            self.stdout.write(f"note: {text} ({noted.count:,}: {', '.join(noted.places)})")
+        if report.unused_columns:
+            columns = ", ".join(f"{name} ({count:,})" for name, count in report.unused_columns.most_common())
+            self.stdout.write(f"columns that were not used: {columns}")
+        if dry_run:
+            self.show_samples(report)
         for error in report.errors:
             self.stderr.write(error)
+        if report.error_count > len(report.errors):
+            self.stderr.write(f"… and {report.error_count - len(report.errors):,} more rows that cannot be read")
+
+    def show_samples(self, report: Report) -> None:
+        """The first rows of each kind, as they will be read."""
+        for kind, samples in sorted(report.samples.items()):
+            for found in samples:
+                fields = {name: value for name, value in found.items() if name != "place"}
+                self.stdout.write(f"{kind}, {found['place']}: {json.dumps(fields, ensure_ascii=False)}")
 
 
 def loader(project: Project, email: str) -> User:
