@@ -12,8 +12,8 @@ from webapp.supervisor import CannotStart, running
 from webapp.supervisor.database import database_running
 
 # Commands that work with workers and models; without a running site they get one of their own for as long as they last.
-NEED_THE_SITE = ("demo", "load")
-NEED_THE_DATABASE = ("backup",)
+NEED_THE_SITE = ("demo",)
+NEED_THE_DATABASE = ("backup", "load")
 
 
 def main(arguments: list[str]) -> None:

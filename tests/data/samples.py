@@ -317,6 +317,23 @@ SAMPLES: dict[str, tuple[Any, list[Any]]] = {
         {"prompt": ASKED, "replies": [GOOD, BAD]},
         [left("several replies without ranks or scores")],
     ),
+    "replies with a list of ratings": (
+        {"system": "Be brief.", "input": ASKED, "generations": [GOOD, BAD], "rating": [9.0, 7.0]},
+        [won([SYSTEM, *ASK])],
+    ),
+    "Stack Exchange": (
+        {"question": ASKED, "answers": [{"text": GOOD, "pm_score": 4}, {"text": BAD, "pm_score": 1}]},
+        [won()],
+    ),
+    "answers with a verdict that is not known": (
+        {"question": ASKED, "answers": [{"text": GOOD, "quality": "high"}, {"text": BAD}]},
+        [left("several replies without ranks or scores")],
+    ),
+    "a thumb down": ({"prompt": ASKED, "response": BAD, "thumb": -1}, [JudgmentItem(ASK, BAD, False)]),
+    "a rating of 1, which may be the worst": (
+        {"prompt": ASKED, "response": BAD, "rating": 1},
+        [left("a reply with a score (“rating”), and no other reply to its prompt beside it")],
+    ),
     "a single scored reply": (
         {"prompt": ASKED, "response": GOOD, "score": 4},
         [left("a reply with a score (“score”), and no other reply to its prompt beside it")],

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from django.core.management import CommandError, call_command
 from annotations.models import Demonstration, Ranking
 
 pytestmark = pytest.mark.django_db
+ROOT = Path(__file__).parents[2]
 GIVEN = Path(os.environ.get("TUTELAGE_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 
 
@@ -38,6 +41,45 @@ def test_a_dry_run_loads_nothing(project, tmp_path):
 def test_an_unknown_project_is_answered_with_those_there_are(project, tmp_path):
     with pytest.raises(CommandError, match=r"There is no project kit\. Projects: kite\."):
         run("kit", tmp_path / "x.jsonl")
+
+
+def test_a_data_folder_without_a_site_is_told_at_once_and_left_alone(tmp_path):
+    home = tmp_path / "home"
+    environment = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+    done = subprocess.run(
+        [sys.executable, ROOT / "manage.py", "load", "kite", "rows.jsonl"],
+        env=environment | {"TUTELAGE_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "There is no database in" in done.stderr
+    assert not home.exists()
+
+
+def test_a_dry_run_shows_how_rows_will_be_read_and_which_columns_are_not_used(project, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "Sing", "completion": "La", "label": true, "topic": "music"}\n')
+    told = run("kite", path, dry_run=True)
+    assert "judgments: 1 found, would be loaded" in told
+    assert "columns that were not used: topic (1)" in told
+    assert (
+        'judgments, rows.jsonl:1: {"messages": [{"role": "user", "content": "Sing"}], "reply": "La", "good": true'
+        in told
+    )
+
+
+def test_bad_rows_of_every_kind_are_left_out_in_every_file_and_no_others(project, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_bytes(b'{"prompt": "a"\n[1]\n{"x": 1}\n{"prompt": "\xff"}\n' * 30 + b'{"prompt": "Sing"}\n')
+    table = tmp_path / "table.csv"
+    table.write_text("prompt\nDance\na,b,c\nRead\n")
+    told = run("kite", broken, table, skip_bad=True)
+    assert "prompts: 3 found, 3 new" in told
+    for reason in ("not valid JSON", "neither an object nor a string", "of no shape that we know", "not UTF-8 text"):
+        assert f"left out 30: {reason} (broken.jsonl:" in told
+    assert "left out 1: a row that does not fit its columns (table.csv:3)" in told
 
 
 def test_a_missing_file_is_named(project, tmp_path):

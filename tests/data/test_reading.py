@@ -300,6 +300,10 @@ def test_a_line_of_bad_bytes_in_a_table_is_left_out_and_no_other(tmp_path):
     assert found.report.errors == ["a.csv:3: not UTF-8 text (byte 2). Save the file as UTF-8."]
 
 
+def test_lines_of_a_table_may_end_as_on_an_old_macintosh(tmp_path):
+    assert table(tmp_path, "prompt,completion\ra,b\rc,d\r") == [("a", "b"), ("c", "d")]
+
+
 def test_cells_keep_their_spaces(tmp_path):
     assert table(tmp_path, 'prompt,completion\n" a ","  b\n"\n') == [(" a ", "  b\n")]
 
@@ -331,6 +335,11 @@ def test_a_list_of_records_may_be_written_in_many_ways(tmp_path, content, name):
 
 def test_a_list_may_stand_in_a_file_that_is_named_as_lines(tmp_path):
     assert [record for _, record in read(write(tmp_path, "a.jsonl", json.dumps(ROWS, indent=1)))] == ROWS
+
+
+def test_records_of_several_lines_may_stand_in_a_file_that_is_named_as_lines(tmp_path):
+    content = "\n".join(json.dumps(row, indent=2) for row in ROWS)
+    assert [record for _, record in read(write(tmp_path, "a.jsonl", content))] == ROWS
 
 
 def test_a_single_chat_is_a_record_and_no_list(tmp_path):

@@ -25,7 +25,8 @@ __all__ = ["FORMATS", "Place", "Record", "file_format", "read", "read_rows"]
 
 TEXTS: Final = (".txt", ".md", ".html", ".htm")
 FORMATS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", *TEXTS, ".zip")
-LIST: Final = re.compile(rb"\s*\[\s*[{\n]")  # a JSON list, in a file that is named as JSON lines
+# A JSON list, or records of several lines each, in a file that is named as JSON lines.
+LIST: Final = re.compile(rb"\s*(?:\[\s*[{\n]|\{\s*\n)")
 Found = tuple[Place, Record | BadRow]
 
 

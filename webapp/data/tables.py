@@ -29,6 +29,21 @@ MAY_BE_LISTS: Final = frozenset({"prompt", "chosen", "rejected", "completion"})
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
 
 
+class NewLines(io.RawIOBase):
+    """A table whose lines end with a carriage return alone, as those of old Macintosh programs do."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self.stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class TableLines:
     """The lines of a table for csv.reader, which can be handed back: an open quote swallows what follows it, and when
     that shows, the lines after the first are read again."""
@@ -71,6 +86,9 @@ class TableLines:
 def read_table(
     stream: io.BufferedReader, name: str, on_note: OnNote, *, is_tsv: bool
 ) -> Iterator[tuple[Place, Record | BadRow]]:
+    start = stream.peek(1)
+    if b"\r" in start and b"\n" not in start:
+        stream = io.BufferedReader(NewLines(stream))
     source = lines(stream, name, on_note)
     sample: list[tuple[int, str | BadRow]] = []
     for line in source:

@@ -17,20 +17,31 @@ from typing import Any, Final
 from webapp.data.shapes.checks import judgment, ranking
 from webapp.data.shapes.model import Item, Messages, Part, ScoredReply
 from webapp.data.shapes.prompts import CHATS, has_prompt, prompt_of, with_system
-from webapp.data.shapes.row import Row, Skip, annotator_field, binary, label_fields, number, split_field
+from webapp.data.shapes.row import Row, Skip, annotator_field, binary, is_verdict, label_fields, number, split_field
 from webapp.data.shapes.turns import parse_chat, reply_of
 
 REPLIES: Final = ("replies", "responses", "answers", "completions", "generations", "outputs", "candidates")
 RANKS: Final = ("ranks", "rank", "rankings")
-SCORE_LISTS: Final = ("scores", "ratings", "rewards", "overall_scores")
+SCORE_LISTS: Final = ("scores", "ratings", "rewards", "overall_scores", "rating", "score")
 RANK_KEYS: Final = ("rank",)
-SCORE_KEYS: Final = ("overall_score", "score", "rating", "reward")
+SCORE_KEYS: Final = ("overall_score", "score", "rating", "reward", "pm_score")
 MAX_ULTRAFEEDBACK: Final = 10.0
 REPLY: Final = ("completion", "response", "output", "answer", "reply", "generation")
 VERDICTS: Final = (
-    "label", "kto_tag", "good", "is_good", "thumb", "thumbs", "liked", "vote", "feedback", "is_preferred", "preferred",
-    "accepted", "rating",
-)  # fmt: skip
+    "label",
+    "kto_tag",
+    "good",
+    "is_good",
+    "thumb",
+    "thumbs",
+    "liked",
+    "vote",
+    "feedback",
+    "is_preferred",
+    "preferred",
+    "accepted",
+)
+THUMBS: Final = frozenset({"thumb", "thumbs", "vote", "feedback"})  # 0 is no word here  # fmt: skip
 SCORES: Final = ("score", "rating", "reward", "helpfulness", "overall_score", "overall", "quality")
 HELPSTEER: Final = ("helpfulness", "correctness", "coherence")
 
@@ -117,9 +128,16 @@ def read_output_list(row: Row) -> Iterator[Item]:
 
 
 def is_unranked(row: Row) -> bool:
-    """Several replies, and nothing that says which is better."""
-    names = ("replies", "responses", "completions", "generations", "outputs", "candidates")
-    return has_prompt(row) and any(row.is_list(name) and len(row.peek(name)) > 0 for name in names)
+    """Several replies, and nothing that is known to say which is better. The answers of a question are right ones, if
+    nothing judges them."""
+    if not has_prompt(row):
+        return False
+    names = [name for name in REPLIES if row.is_list(name) and row.peek(name)]
+    return any(name != "answers" or are_judged(row.peek(name)) for name in names)
+
+
+def are_judged(answers: list[Any]) -> bool:
+    return any(is_verdict(str(key)) for answer in answers if isinstance(answer, dict) for key in answer)
 
 
 def read_unranked(_: Row) -> Iterator[Item]:
@@ -142,9 +160,7 @@ def verdict_of(row: Row) -> tuple[str, bool] | None:
     for name in VERDICTS:
         if name in row.record:
             value = row.record[name]
-            if name == "rating" and value not in (-1, 1) and not isinstance(value, str | bool):
-                continue
-            if name == "rating" and isinstance(value, str) and number(value) is not None:
+            if name in THUMBS and number(value) == 0:
                 continue
             if (good := binary(value)) is not None:
                 return name, good

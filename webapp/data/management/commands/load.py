@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
 from tqdm import tqdm
 
 from webapp.accounts.access import MANAGERS
@@ -19,9 +21,9 @@ from webapp.errors import TutelageError
 
 class Command(BaseCommand):
     help = (
-        "Load rankings, judgments, demonstrations, prompts and text into a project from JSONL, JSON, CSV, TSV, Parquet, "
-        "Arrow, text or HTML files, plain, packed (gz, zst, bz2, xz) or in a zip archive. All of it is loaded, or "
-        "nothing; loading the same rows again adds nothing. docs/imports.md lists what is read."
+        "Load rankings, judgments, demonstrations, prompts and text into a project from JSONL, JSON, CSV, TSV, "
+        "Parquet, Arrow, text or HTML files, plain, packed (gz, zst, bz2, xz) or in a zip archive. All of it is "
+        "loaded, or nothing; loading the same rows again adds nothing. docs/imports.md lists what is read."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -35,11 +37,16 @@ class Command(BaseCommand):
         parser.add_argument("--licence", default="", help="licence of a new corpus")
         parser.add_argument("--open-tasks", action="store_true", help="ask people to reply to the prompts")
         parser.add_argument(
-            "--skip-bad", action="store_true", help="leave out rows that cannot be read, and only those, instead of loading nothing"
+            "--skip-bad",
+            action="store_true",
+            help="leave out rows that cannot be read, and only those, instead of loading nothing",
         )
-        parser.add_argument("--dry-run", action="store_true", help="read, report, show two rows of each kind, and load nothing")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="read, report, show two rows of each kind, and load nothing"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_old_database()
         project = Project.objects.filter(slug=options["project"]).first()
         if project is None:
             known = (
@@ -92,6 +99,13 @@ class Command(BaseCommand):
             for found in samples:
                 fields = {name: value for name, value in found.items() if name != "place"}
                 self.stdout.write(f"{kind}, {found['place']}: {json.dumps(fields, ensure_ascii=False)}")
+
+
+def refuse_old_database() -> None:
+    """The site brings its database up to date as it starts; this command alone does not."""
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise CommandError("The database is of another version of Tutelage. Start the site once: manage.py up.")
 
 
 def loader(project: Project, email: str) -> User:
