@@ -20,7 +20,7 @@ from annotations.services.reviews import call_for_review
 from webapp.accounts.models import Project, User
 from webapp.accounts.selectors import current_guidelines
 from webapp.errors import BadInput, Conflict
-from webapp.text import clean_text
+from webapp.text import clean_text, trim_reply
 
 IMPORTED: Final = UUID("6f5f2a6e-2f0f-5a52-9c55-0d5f6c1f6d10")  # names the tokens of imported rows
 BATCH: Final = 2000
@@ -255,7 +255,7 @@ def offer_demonstration(
     sent = Demonstration.objects.filter(author=author, token=token).first()
     if sent is not None:
         return sent
-    text = clean_text(text).strip()
+    text = trim_reply(text)
     if not text:
         raise BadInput("Write the better answer first.")
     now = now or timezone.now()

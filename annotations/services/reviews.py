@@ -27,7 +27,7 @@ def correct(*, review: Review, text: str) -> Demonstration:
     text = trim_reply(text)
     if not text:
         raise BadInput("To accept with changes, write the reply as it should be.")
-    if text == review.demonstration.response.text:
+    if text == trim_reply(review.demonstration.response.text):
         raise BadInput("The reply is unchanged. Choose accept, or change it.")
     reply = Response.objects.create(prompt=review.prompt, text=text, author=review.author, created_at=review.created_at)
     return Demonstration.objects.create(
