@@ -16,7 +16,7 @@ from typing import IO, Final, cast
 from webapp.data.columnar import read_arrow, read_parquet, seekable
 from webapp.data.decoding import OnNote, as_utf8, chunks, lines
 from webapp.data.json_files import read_json, read_json_lines
-from webapp.data.packing import COMPRESSIONS, Budget, is_packed, members, opened, unpacked
+from webapp.data.packing import COMPRESSIONS, DAMAGED, Budget, damaged, is_packed, members, opened, unpacked
 from webapp.data.places import MAX_DOCUMENT, BadRow, Place, Record, size
 from webapp.data.tables import read_table
 from webapp.errors import BadInput
@@ -95,9 +95,11 @@ def read_archive(raw: IO[bytes], name: str, on_note: OnNote, budget: Budget, *, 
         if kind == ".zip":
             raise BadInput(f"{inner}: an archive in an archive. Unpack it first.")
         buffered = io.BufferedReader(cast("io.RawIOBase", stream))
-        yield from records(
-            buffered, buffered.peek(8)[:8], kind, inner, on_note, budget, by_line=by_line, is_member=True
-        )
+        try:
+            start = buffered.peek(8)[:8]
+        except DAMAGED as error:
+            raise damaged(inner, error) from error
+        yield from records(buffered, start, kind, inner, on_note, budget, by_line=by_line, is_member=True)
 
 
 def records(
