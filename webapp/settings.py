@@ -180,6 +180,9 @@ ACCOUNT_FORMS = {"signup": "webapp.accounts.entrance.SignUpForm"}
 ACCOUNT_EMAIL_VERIFICATION = env.str("EMAIL_VERIFICATION", default="none")
 ACCOUNT_ADAPTER = "webapp.accounts.adapter.AccountAdapter"
 ACCOUNT_SESSION_REMEMBER = True
+# A team comes in at the same minute, often from one address. Guesses at a password have limits of their own; whoever
+# signs up has a secret link.
+ACCOUNT_RATE_LIMITS = {"signup": "100/m/ip", "login": "100/m/ip"}
 ALLAUTH_TRUSTED_PROXY_COUNT = 1 if BEHIND_PROXY else 0  # whose X-Forwarded-For is believed, for limits by address
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "[Tutelage] "
 # Without EMAIL_URL no mail goes anywhere, least of all to a log: links in it let their reader set a password. A

@@ -5,7 +5,8 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from tests import factories
-from webapp.accounts.models import User
+from webapp.accounts import memberships
+from webapp.accounts.models import Role, User
 from webapp.setup_code import is_reachable, setup_code
 
 SIGN_UP = {"name": "Nia", "email": "nia@example.org", "password1": factories.PASSWORD}
@@ -63,6 +64,25 @@ def test_the_command_prints_the_link_until_somebody_runs_the_installation(capsys
     factories.person("Root", is_superuser=True)
     with pytest.raises(CommandError, match="already"):
         call_command("setup_code")
+
+
+def test_twenty_people_of_one_office_sign_up_within_a_minute(root, project, ada):
+    for n in range(20):
+        browser = Client(REMOTE_ADDR="203.0.113.20")
+        _, secret = memberships.invite(project=project, role=Role.ANNOTATOR, by=ada)
+        browser.get(f"/invitations/{secret}/")
+        browser.get("/accounts/signup/")
+        browser.post("/accounts/signup/", {**SIGN_UP, "email": f"p{n}@example.org"})
+
+    assert project.memberships.filter(role=Role.ANNOTATOR).count() == 20
+
+
+def test_too_many_tries_are_answered_with_a_page_of_the_site(root):
+    browser = Client(REMOTE_ADDR="203.0.113.21")
+    pages = [browser.post("/accounts/password/reset/", {"email": f"p{n}@example.org"}) for n in range(25)]
+
+    assert pages[-1].status_code == 429
+    assert b"house.css" in pages[-1].content
 
 
 def test_a_stale_form_gets_a_whole_page_that_says_so(project):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from webapp.accounts.selectors import has_superuser
-from webapp.setup_code import first_account_address
+from webapp.setup_code import setup_code
 
 
 class Command(BaseCommand):
@@ -16,4 +17,4 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if has_superuser():
             raise CommandError("Somebody runs this installation already. Ask them for an invitation.")
-        self.stdout.write(first_account_address())
+        self.stdout.write(f"{settings.SITE_URL.rstrip('/')}/accounts/signup/?code={setup_code()}")
