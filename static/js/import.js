@@ -12,6 +12,6 @@ document.addEventListener("htmx:afterRequest", (event) => {
   if (field && !event.detail.successful) field.hidden = true;
 });
 document.addEventListener("htmx:afterSwap", () => {
-  const wrong = document.querySelector("#import-form [aria-invalid='true']");
-  if (wrong) wrong.focus();
+  const wrong = document.querySelector("#import-form .field:has(.errorlist)");
+  if (wrong) wrong.querySelector("input, select").focus();
 });

@@ -28,25 +28,24 @@ class Format(NamedTuple):
 
 def own(source: Rows) -> dict[str, Format]:
     return {
-        OWN: Format("JSON lines with everything, to keep or to import again", source),
-        "csv": Format("CSV, for a spreadsheet", source, "csv"),
+        OWN: Format("JSON lines with everything", source),
+        "csv": Format("CSV for a spreadsheet", source, "csv"),
     }
 
 
 EXPORTS: Final[dict[str, dict[str, Format]]] = {
-    "prompts": own(rows.prompt_rows) | {"prompt-only": Format("TRL prompts (GRPOTrainer)", trl.prompt_only)},
+    "prompts": own(rows.prompt_rows) | {"prompt-only": Format("GRPOTrainer: prompts", trl.prompt_only)},
     "demonstrations": own(rows.demonstration_rows)
     | {
-        "sft": Format("TRL conversations (SFTTrainer learns every reply)", trl.sft),
-        "sft-last-reply": Format("TRL prompt and completion (SFTTrainer learns the last reply)", trl.sft_last_reply),
+        "sft": Format("SFTTrainer: learn every reply", trl.sft),
+        "sft-last-reply": Format("SFTTrainer: learn the last reply", trl.sft_last_reply),
     },
     "rankings": own(rows.ranking_rows)
     | {
-        "preference": Format("TRL pairs (DPOTrainer, RewardTrainer)", trl.preference),
-        "kto": Format("TRL good and bad replies (KTOTrainer)", trl.kto_of_rankings),
+        "preference": Format("DPOTrainer, RewardTrainer: pairs", trl.preference),
+        "kto": Format("KTOTrainer: good and bad replies", trl.kto_of_rankings),
     },
-    "judgments": own(rows.judgment_rows)
-    | {"kto": Format("TRL good and bad replies (KTOTrainer)", trl.kto_of_judgments)},
+    "judgments": own(rows.judgment_rows) | {"kto": Format("KTOTrainer: good and bad replies", trl.kto_of_judgments)},
     "text": own(rows.document_rows),
 }
 

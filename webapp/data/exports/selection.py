@@ -16,7 +16,7 @@ from webapp.errors import BadInput
 from webapp.params import read_choice, read_int, read_text
 from webapp.runs.models import Document
 
-STATES: Final = {"live": "in use", "all": "everything, withdrawn and rejected too"}
+STATES: Final = {"live": "in use", "all": "all, withdrawn too"}
 L = TypeVar("L", bound=Label)
 
 
