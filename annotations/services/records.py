@@ -36,6 +36,8 @@ class Imported:
     annotator: str = ""
     weight: float = 1.0
     split: str = ""
+    created_at: datetime | None = None
+    active_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,8 @@ def _label_fields(row: AnyImported, prompt: Prompt, author: User, token: UUID, n
         "annotator": row.annotator[:MAX_ANNOTATOR],
         "weight": row.weight,
         "source_ref": row.source_ref[:300],
-        "created_at": now,
+        "created_at": row.created_at or now,
+        "active_seconds": row.active_seconds,
     }
 
 

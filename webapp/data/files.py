@@ -23,6 +23,7 @@ from webapp.errors import BadInput
 
 __all__ = ["FORMATS", "Place", "Record", "file_format", "read", "read_rows"]
 
+PROGRESS_ROWS: Final = 500  # how far a file is read is told every so many rows
 TEXTS: Final = (".txt", ".md", ".html", ".htm")
 FORMATS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", *TEXTS, ".zip")
 # A JSON list, or records of several lines each, in a file that is named as JSON lines.
@@ -74,7 +75,7 @@ def read_rows(
             else records(raw, raw.peek(8)[:8], kind, name, note, budget, by_line=by_line)
         )
         for count, found in enumerate(rows):
-            if on_position and count % 500 == 0:
+            if on_position and count % PROGRESS_ROWS == 0:
                 on_position(raw.tell())
             yield found
 

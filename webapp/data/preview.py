@@ -60,7 +60,7 @@ def sample_of(item: Mapping[str, Any]) -> Sample:
     facts = [
         (WORDS.get(name, name.capitalize()), str(value))
         for name, value in item.items()
-        if name not in SHOWN_ELSEWHERE and not (name == "weight" and value == 1)
+        if name not in SHOWN_ELSEWHERE and value and not (name == "weight" and value == 1)
     ]
     return Sample(str(item.get("place", "")), list(lines_of(item)), facts)
 

@@ -13,6 +13,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from redis.exceptions import RedisError
 
 from webapp.data import loading
+from webapp.data.files import PROGRESS_ROWS
 from webapp.data.models import Import
 from webapp.data.services import end, kind_named
 from webapp.errors import TutelageError
@@ -92,18 +93,19 @@ def load_or_check(record: Import) -> None:
 
 
 def progress_of(record: Import) -> Callable[[Path, int], None]:
-    """Tells the page how many bytes are read, and stops where somebody has asked for it."""
-    told = 0.0
+    """Tells the page how many bytes and rows are read, and stops where somebody has asked for it."""
+    told, rows = 0.0, -PROGRESS_ROWS
 
     def on_position(_: Path, position: int) -> None:
-        nonlocal told
+        nonlocal told, rows
+        rows += PROGRESS_ROWS
         now = time.monotonic()
         if now - told < PROGRESS_SECONDS:
             return
         told = now
         if not Import.objects.filter(pk=record.pk, state=record.state, stop_requested_at=None).exists():
             raise Stopped
-        say_progress(record.pk, {"bytes": position})
+        say_progress(record.pk, {"bytes": position, "rows": rows})
 
     return on_position
 

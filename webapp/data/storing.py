@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
@@ -42,17 +43,21 @@ def store(batch: Iterable[Found], target: Target) -> dict[Kind, int]:
 
 
 def store_documents(found: list[tuple[Place, Any]], target: Target) -> int:
-    corpus = Corpus.objects.filter(project=target.project, name=target.corpus).first()
-    if corpus is None:
-        corpus = run_services.create_corpus(
-            project=target.project,
-            name=target.corpus,
-            by=target.by,
-            licence=target.licence,
-            origin=found[0][0].file,
-        )
-    documents = [run_services.NewDocument(item.text, item.format, str(place)) for place, item in found]
-    return run_services.add_documents(corpus=corpus, documents=documents).added
+    """Into the corpus that a document names, else into the one that the person names."""
+    added = 0
+    by_corpus: dict[tuple[str, str], list[run_services.NewDocument]] = {}
+    for place, item in found:
+        named = (item.corpus or target.corpus, item.licence or target.licence)
+        by_corpus.setdefault(named, []).append(run_services.NewDocument(item.text, item.format, str(place)))
+    for (name, licence), documents in by_corpus.items():
+        corpus = Corpus.objects.filter(project=target.project, name=name).first()
+        if corpus is None:
+            origin = found[0][0].file
+            corpus = run_services.create_corpus(
+                project=target.project, name=name, by=target.by, licence=licence, origin=origin
+            )
+        added += run_services.add_documents(corpus=corpus, documents=documents).added
+    return added
 
 
 def store_prompts(found: list[tuple[Place, Any]], target: Target) -> int:
@@ -113,6 +118,8 @@ def label_fields(item: Any, place: Place) -> dict[str, Any]:
         "annotator": item.annotator,
         "weight": item.weight,
         "split": item.split,
+        "created_at": datetime.fromisoformat(item.created_at) if item.created_at else None,
+        "active_seconds": item.active_seconds,
     }
 
 

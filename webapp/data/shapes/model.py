@@ -1,4 +1,4 @@
-"""What a row of a file can be, once it is read."""
+"""What a row of a file can be, once it is read. `created_at` is an ISO time with its zone; empty: when it comes in."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ Kind = Literal["text", "prompts", "demonstrations", "rankings", "judgments"]
 
 @dataclass(frozen=True)
 class Document:
+    """`corpus` is the corpus that the file names, with its license; empty: the person who imports decides."""
+
     text: str
     format: str = "text"
+    corpus: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class DemonstrationItem:
     weight: float = 1.0
     annotator: str = ""
     split: str = ""
+    created_at: str = ""
+    active_seconds: float = 0.0
     unanswered: Messages = field(default_factory=list)
 
 
@@ -49,6 +55,8 @@ class RankingItem:
     annotator: str = ""
     weight: float = 1.0
     split: str = ""
+    created_at: str = ""
+    active_seconds: float = 0.0
     ratings: dict[int, int] = field(default_factory=dict)
     flags: dict[int, list[str]] = field(default_factory=dict)
     reason: str = ""
@@ -64,6 +72,8 @@ class JudgmentItem:
     weight: float = 1.0
     annotator: str = ""
     split: str = ""
+    created_at: str = ""
+    active_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

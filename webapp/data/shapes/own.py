@@ -4,21 +4,23 @@
 {id: "judgment:1", messages, reply, good, annotator, weight, split, state}
 {id: "demonstration:1", messages, weight, split, state}         a turn of weight 0 is context only
 {id: "prompt:1", messages, split, state}
-{id, title, project, messages: [{id, parent, role, content, state, feedback}]}     a chat of ours
+{id: "document:1", text, format, corpus, license}
+{id, title, project, messages: [{id, parent, role, content, state, thumb, better_answer, preferred_over}]}  our chat
 {id: "prompt:1#0", prompt_id, messages, reply, tokens, finish, logprob}            a sample of a model
 
 A strength of -1 and a rating of 0 were not given; flags stand as one text a reply, parted by commas. Rows as training
 reads them (no state, masked_turns by index) are read, too. Sources: webapp/data/exports/rows.py,
-training/contract/rows.py, webapp/chat/selectors.py.
+training/contract/rows.py, webapp/chat/exports.py; before, a chat's messages had their thumb within `feedback`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from webapp.data.shapes.checks import demonstration, judgment, prompt, ranking
-from webapp.data.shapes.model import Item, LeftOut, Messages
+from webapp.data.shapes.checks import BROKEN, demonstration, is_broken, is_empty, judgment, prompt, ranking
+from webapp.data.shapes.model import Document, Item, LeftOut, Messages
 from webapp.data.shapes.row import Row, Skip, annotator_field, binary, is_blank, label_fields, number, split_field
 from webapp.data.shapes.turns import parse_chat
 
@@ -83,8 +85,29 @@ def own_label_fields(row: Row) -> dict[str, Any]:
     """As for any label, but a weight of 0 is kept: it was set here."""
     if number(row.peek("weight")) == 0:
         row.use("weight")
-        return {"weight": 0.0, **annotator_field(row), **split_field(row)}
-    return label_fields(row)
+        return {"weight": 0.0, **annotator_field(row), **split_field(row), **time_fields(row)}
+    return {**label_fields(row), **time_fields(row)}
+
+
+def time_fields(row: Row) -> dict[str, Any]:
+    """When the label was given, and how long somebody worked on it."""
+    fields: dict[str, Any] = {}
+    given = row.peek("created_at")
+    if isinstance(given, str) and (time := past_time(given)) is not None:
+        fields["created_at"] = time
+    seconds = number(row.peek("active_seconds"))
+    if seconds is not None and seconds > 0:
+        fields["active_seconds"] = seconds
+    return fields
+
+
+def past_time(text: str) -> str | None:
+    """The time as ISO text with its zone, where it is one that is not in the future."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return text if time.tzinfo is not None and time <= datetime.now(UTC) else None
 
 
 def is_rating(value: Any) -> bool:
@@ -167,6 +190,25 @@ def read_prompt(row: Row) -> Iterator[Item]:
     yield prompt(parse_chat(row.get("messages"), row, "messages").messages, **split_field(row))
 
 
+def is_document(row: Row) -> bool:
+    return is_own(row, "document:") and row.is_text("text")
+
+
+def read_document(row: Row) -> Iterator[Item]:
+    use_own(row)
+    text, corpus, licence = row.get("text"), row.get("corpus"), row.get("license")
+    if is_empty(text):
+        raise Skip("empty text")
+    if is_broken(text):
+        raise Skip(BROKEN)
+    yield Document(
+        text,
+        "html" if row.get("format") == "html" else "text",
+        str(corpus or "")[:100].strip(),
+        str(licence or "")[:200].strip(),
+    )
+
+
 def use_own(row: Row) -> None:
     """Columns that say where a row came from; they need no word that they were not used."""
     row.use(*ORIGINS)
@@ -189,7 +231,8 @@ def is_chat(row: Row) -> bool:
     return (
         isinstance(messages, list)
         and bool(messages)
-        and all(isinstance(m, dict) and {"parent", "role", "content", "feedback"} <= m.keys() for m in messages)
+        and all(isinstance(m, dict) and m.keys() >= {"parent", "role", "content"} for m in messages)
+        and all("feedback" in m or "thumb" in m for m in messages)
     )
 
 
@@ -208,7 +251,7 @@ def read_chat(row: Row) -> Iterator[Item]:
 
 
 def feedback_items(message: dict[str, Any], messages: dict[Any, dict[str, Any]]) -> Iterator[Item]:
-    feedback = message["feedback"]
+    feedback = message if "thumb" in message else message["feedback"]
     if not isinstance(feedback, dict):
         return
     try:

@@ -99,8 +99,6 @@ def read_document(row: Row) -> Iterator[Item]:
     if is_broken(text):
         raise Skip(BROKEN)
     row.use("format")
-    if str(row.peek("id") or "").startswith("document:"):
-        row.use("id", "corpus", "source", "source_ref", "license", "created_at")
     yield Document(text, "html" if row.peek("format") == "html" else "text")
 
 

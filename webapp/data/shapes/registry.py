@@ -55,6 +55,7 @@ SHAPES: Final = (
     shape(own.is_sample, own.read_sample, "messages reply prompt_id finish"),
     shape(own.is_demonstration, own.read_demonstration, "id messages"),
     shape(own.is_prompt, own.read_prompt, "id messages"),
+    shape(own.is_document, own.read_document, "id text"),
     shape(own.is_chat, own.read_chat, "messages"),
     shape(trees.is_tree, trees.read_tree, "prompt"),
     shape(trees.is_message, trees.read_message, "message_id message_tree_id text role"),
