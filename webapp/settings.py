@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -183,6 +184,7 @@ ACCOUNT_SESSION_REMEMBER = True
 # A team comes in at the same minute, often from one address. Guesses at a password have limits of their own; whoever
 # signs up has a secret link.
 ACCOUNT_RATE_LIMITS = {"signup": "100/m/ip", "login": "100/m/ip"}
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 600  # seconds after which making a token or changing MFA asks for the password
 ALLAUTH_TRUSTED_PROXY_COUNT = 1 if BEHIND_PROXY else 0  # whose X-Forwarded-For is believed, for limits by address
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "[Tutelage] "
 # Without EMAIL_URL no mail goes anywhere, least of all to a log: links in it let their reader set a password. A
@@ -202,7 +204,7 @@ DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", default="tutelage@localh
 CSRF_FAILURE_VIEW = "webapp.errors.csrf_failure"
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "webapp.accounts.tokens.ApiTokenAuthentication",
+        "webapp.accounts.authentication.ApiTokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
@@ -211,7 +213,9 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["webapp.api.parsers.JSONParser"],
     "EXCEPTION_HANDLER": "webapp.api.errors.handle",
 }
-REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": None}
+REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_TTL": timedelta(days=90)}
+KNOX_TOKEN_MODEL = "accounts.ApiToken"  # noqa: S105 (the name of a model)
+TOKENS_WITHOUT_END: bool = env.bool("TOKENS_WITHOUT_END", default=False)  # whether people may make such API tokens
 SPECTACULAR_SETTINGS = {
     "TITLE": "Tutelage",
     "VERSION": "1",

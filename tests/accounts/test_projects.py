@@ -121,24 +121,3 @@ def test_a_project_is_made_in_the_browser_by_whoever_runs_the_installation(clien
 
     client.force_login(ada)
     assert client.post("/projects/new/", {"name": "Other"}).status_code == 403
-
-
-def test_a_token_is_shown_once_and_can_be_revoked(client, ada):
-    client.force_login(ada)
-    page = client.post("/profile/tokens/", {"days": 30})
-    secret = page.context["secret"]
-    token = page.context["tokens"][0]
-
-    assert secret.encode() in page.content
-    assert secret.encode() not in client.get("/profile/").content
-    assert token.expiry is not None
-    client.post(f"/profile/tokens/{token.digest}/revoke/")
-    assert not client.get("/profile/").context["tokens"]
-
-
-def test_nobody_revokes_the_token_of_somebody_else(client, ada, stranger):
-    token, _ = services.create_api_token(user=ada, days=None)
-    client.force_login(stranger)
-
-    assert client.post(f"/profile/tokens/{token.digest}/revoke/").status_code == 404
-    assert ada.auth_token_set.count() == 1

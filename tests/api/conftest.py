@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import pytest
-from knox.models import AuthToken
 from rest_framework.test import APIClient
 
-from webapp.accounts.models import User
+from webapp.accounts.models import ApiToken, User
+from webapp.accounts.tokens import create_api_token
 
 
 @pytest.fixture
 def client_of(db):
-    """An API client that carries a person's token."""
+    """An API client that carries a token of a person's, for everything unless `scopes` names less."""
 
-    def make(person: User) -> APIClient:
+    def make(person: User, *scopes: str) -> APIClient:
         client = APIClient()
-        client.credentials(HTTP_AUTHORIZATION=f"Bearer {AuthToken.objects.create(person)[1]}")
+        _, secret = create_api_token(user=person, name="Test", scopes=scopes or ApiToken.Scope.values)
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {secret}")
         return client
 
     return make

@@ -13,11 +13,11 @@ import httpx
 import openai
 import uvicorn
 from django.core.asgi import get_asgi_application
-from knox.models import AuthToken
 
 from tests.training.serving import Site as ModelSite
 from tests.training.serving import until
 from webapp.accounts.models import Project, User
+from webapp.accounts.tokens import create_api_token
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Face:
 
 
 def token_of(person: User) -> str:
-    return str(AuthToken.objects.create(person)[1])
+    return create_api_token(user=person, name="Test", scopes=["chat"])[1]
 
 
 @contextmanager

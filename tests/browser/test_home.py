@@ -197,8 +197,14 @@ def test_a_profile_with_tokens_and_two_factors(
     open_page: Open, project: Project, ada: User, no_violations: Check
 ) -> None:
     page = open_page("/profile/", ada)
-    page.get_by_role("button", name="New token").click()
+    page.get_by_label("What for").fill("Nightly export")
+    page.get_by_label("Take tasks and hand in labels").check()
+    page.get_by_role("button", name="Make token").click()
+    page.get_by_label("Password").fill(factories.PASSWORD)  # this browser's session began without one
+    page.get_by_role("button", name="Confirm").click()
     expect(page.get_by_text("It is shown only now.")).to_be_visible()
+    expect(page.get_by_role("cell", name="Nightly export")).to_be_visible()
+    expect(page.get_by_role("cell", name="read, label")).to_be_visible()
     shot(page, "profile-token")
     no_violations(page)
     page.on("dialog", lambda dialog: dialog.accept())

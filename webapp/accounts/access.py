@@ -43,6 +43,22 @@ ROLES: Final[dict[str, frozenset[Role]]] = {
     "chat": EVERY,
 }
 
+# What a token must be for, where one is used: the scope of each permission.
+SCOPES: Final[dict[str, str]] = {
+    "signed_in": "read",
+    "project.view": "read",
+    "project.manage": "manage",
+    "project.own": "manage",
+    "label": "label",
+    "data.view": "read",
+    "data.manage": "manage",
+    "runs.view": "read",
+    "runs.manage": "manage",
+    "models.view": "read",
+    "models.deploy": "manage",
+    "chat": "chat",
+}
+
 View = Callable[..., HttpResponseBase]
 AnyView = TypeVar("AnyView", bound=Callable[..., Any])  # async ones too
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.http import HttpRequest, QueryDict
 
-from webapp.accounts.models import Project, Role, User
+from webapp.accounts.models import ApiToken, Project, Role, User
+from webapp.accounts.tokens import DEFAULT_DAYS, MAX_DAYS
 from webapp.accounts.zones import zones_by_region
 
 MAX_GUIDELINES = 100_000  # characters
@@ -143,9 +145,26 @@ class InviteForm(forms.Form):
 
 
 class TokenForm(forms.Form):
-    days = forms.TypedChoiceField(
-        label="Valid for",
-        coerce=int,
-        choices=[(30, "30 days"), (365, "a year"), (0, "ever")],
-        initial=30,
+    """A new API token. `days` is 0 for one without an end."""
+
+    name = forms.CharField(
+        max_length=100, label="What for", widget=forms.TextInput(attrs={"placeholder": "Nightly export"})
     )
+    scopes = forms.MultipleChoiceField(
+        label="May be used to",
+        choices=ApiToken.Scope.choices,
+        initial=["read"],
+        widget=forms.CheckboxSelectMultiple,
+    )
+    days = forms.TypedChoiceField(label="Ends after", coerce=int, initial=DEFAULT_DAYS)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"label_suffix": "", "auto_id": "id_token_%s", **kwargs})
+        choices = [(30, "30 days"), (DEFAULT_DAYS, "90 days"), (MAX_DAYS, "a year")]
+        if settings.TOKENS_WITHOUT_END:
+            choices.append((0, "never"))
+        self.fields["days"].choices = choices  # type: ignore[attr-defined]
+
+    def arguments(self) -> dict[str, Any]:
+        """As create_api_token takes them."""
+        return {**self.cleaned_data, "days": self.cleaned_data["days"] or None}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.contrib.auth.hashers import check_password
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
+from knox.models import AbstractAuthToken
 
 
 class UserManager(BaseUserManager["User"]):
@@ -21,7 +24,7 @@ class UserManager(BaseUserManager["User"]):
         return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
 
 
-class User(AbstractBaseUser, PermissionsMixin):
+class User(AbstractBaseUser, PermissionsMixin):  # type: ignore[django-manager-missing]  # knox has no types
     """A person. `is_superuser` runs the installation: sees every project and makes new ones."""
 
     email = models.EmailField(unique=True)
@@ -31,6 +34,7 @@ class User(AbstractBaseUser, PermissionsMixin):
     time_zone = models.CharField(max_length=64, blank=True, help_text="of the tz database; empty: the browser's")
     simulated = models.BooleanField(default=False, help_text="one of the sample project's people")
     date_joined = models.DateTimeField(default=timezone.now)
+    password_changed_at = models.DateTimeField(null=True, blank=True, help_text="API tokens made before have ended")
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
@@ -38,6 +42,13 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def __str__(self) -> str:
         return self.name or self.email.partition("@")[0]
+
+    def set_password(self, raw_password: str | None) -> None:
+        """A new hash of the same password, as Django makes one when it hashes better, is no change."""
+        same = raw_password is not None and bool(self.password) and check_password(raw_password, self.password)
+        if self.pk is not None and not same:
+            self.password_changed_at = timezone.now()
+        super().set_password(raw_password)
 
 
 def between(low: float, high: float) -> list[MinValueValidator | MaxValueValidator]:
@@ -153,3 +164,17 @@ class Consent(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["project", "user", "-granted_at"])]
+
+
+class ApiToken(AbstractAuthToken):
+    """What a program shows in a person's place. Only its hash is kept (`digest`); `token_key` is how it begins."""
+
+    class Scope(models.TextChoices):
+        READ = "read", "Read projects, data, runs and models"
+        LABEL = "label", "Take tasks and hand in labels"
+        CHAT = "chat", "Chat with deployed models (the OpenAI API)"
+        MANAGE = "manage", "Add data, launch runs, deploy models"
+
+    name = models.CharField(max_length=100, blank=True)
+    scopes = ArrayField(models.CharField(max_length=10, choices=Scope.choices), default=list)
+    last_used_at = models.DateTimeField(null=True, blank=True, help_text="to the minute")

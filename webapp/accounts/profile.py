@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from allauth.account.internal.flows.login import get_authentication_records
 from allauth.account.views import EmailView
+from allauth.core.exceptions import ReauthenticationRequired
 from allauth.mfa.utils import is_mfa_enabled
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
@@ -13,7 +17,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from webapp.accounts import selectors, services
+from webapp.accounts import services, tokens
 from webapp.accounts.access import signed_in
 from webapp.accounts.forms import ProfileForm, TokenForm
 from webapp.accounts.models import User
@@ -26,11 +30,13 @@ def profile_form(request: Request, data: QueryDict | None = None) -> ProfileForm
     return ProfileForm(data, initial=known, of_browser=str(browser_zone(request) or ""))
 
 
-def profile_page(request: Request, form: ProfileForm | None = None, secret: str = "") -> HttpResponse:
+def profile_page(
+    request: Request, form: ProfileForm | None = None, token_form: TokenForm | None = None, secret: str = ""
+) -> HttpResponse:
     context = {
         "form": form or profile_form(request),
-        "token_form": TokenForm(),
-        "tokens": selectors.tokens_of(request.user),
+        "token_form": token_form or TokenForm(),
+        "tokens": tokens.tokens_of(request.user),
         "secret": secret,
         "has_mfa": is_mfa_enabled(request.user),
         "memberships": request.user.memberships.select_related("project"),
@@ -57,22 +63,36 @@ def signed_in_again(request: Request) -> HttpResponse:
 
 
 @signed_in
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @sensitive_variables("secret")
 def token_new(request: Request) -> HttpResponse:
-    """Answers with the page itself, not with a redirect: the token is shown this once and kept nowhere."""
+    """Answers with the page itself, not with a redirect: the token is shown this once and kept nowhere.
+
+    Who signed in longer ago is asked for the password first; what was typed is then taken up again.
+    """
+    if request.method != "POST":
+        return redirect("profile")
+    if not signed_in_lately(request):
+        raise ReauthenticationRequired
     form = TokenForm(request.POST)
-    days = form.cleaned_data["days"] if form.is_valid() else 30
-    _, secret = services.create_api_token(user=request.user, days=days)
+    if not form.is_valid():
+        return profile_page(request, token_form=form)
+    _, secret = tokens.create_api_token(user=request.user, **form.arguments())
     response = profile_page(request, secret=secret)
     response["Cache-Control"] = "no-store"
     return response
 
 
+def signed_in_lately(request: Request) -> bool:
+    """Whether the person gave a password or a second factor in the last minutes."""
+    records = get_authentication_records(request, request.user)
+    return any(time.time() - record["at"] < settings.ACCOUNT_REAUTHENTICATION_TIMEOUT for record in records)
+
+
 @signed_in
 @require_POST
 def token_revoke(request: Request, digest: str) -> HttpResponse:
-    services.revoke_api_token(user=request.user, digest=digest)
+    tokens.revoke_api_token(user=request.user, digest=digest)
     messages.success(request, "The token does not work any more.")
     return redirect("profile")
 

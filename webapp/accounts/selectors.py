@@ -7,7 +7,6 @@ from typing import Final
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
-from knox.models import AuthToken
 
 from webapp.accounts.access import may
 from webapp.accounts.models import Consent, Guidelines, Invitation, Membership, Project, Role, User
@@ -97,7 +96,3 @@ def invitation_by_secret(secret: str) -> Invitation:
 def consent_of(*, user: User, project: Project) -> Consent | None:
     """The consent that stands, or none."""
     return Consent.objects.filter(user=user, project=project, withdrawn_at=None).order_by("-granted_at").first()
-
-
-def tokens_of(user: User) -> QuerySet[AuthToken]:
-    return AuthToken.objects.filter(user=user).order_by("-created")  # type: ignore[no-any-return]

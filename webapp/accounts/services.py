@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any, Final
 
 from django.db import connection, transaction
 from django.utils import timezone
 from django.utils.text import slugify
-from knox.models import AuthToken
 
 from webapp.accounts.memberships import accept_invitation
 from webapp.accounts.models import Consent, Guidelines, Invitation, Membership, Project, Role, User
 from webapp.accounts.selectors import has_superuser
 from webapp.accounts.validation import save_valid
 from webapp.edits import EditConflict, same_value
-from webapp.errors import BadInput, NotAllowed, NotFound
+from webapp.errors import BadInput, NotAllowed
 from webapp.text import clean_text
 
 RESERVED_SLUGS: Final = {"new"}
@@ -67,18 +65,6 @@ def change_profile(*, user: User, name: str, time_zone: str) -> User:
     user.time_zone = time_zone
     save_valid(user)
     return user
-
-
-@transaction.atomic
-def create_api_token(*, user: User, days: int | None) -> tuple[AuthToken, str]:
-    """A token and its secret, which is shown once; it lapses after `days`, or never where that is none."""
-    return AuthToken.objects.create(user=user, expiry=timedelta(days=days) if days else None)  # type: ignore[no-any-return]
-
-
-@transaction.atomic
-def revoke_api_token(*, user: User, digest: str) -> None:
-    if not AuthToken.objects.filter(user=user, digest=digest).delete()[0]:
-        raise NotFound("This token is not there any more.")
 
 
 # ----------------------------------------------------------------------------------------------------------- projects

@@ -21,7 +21,8 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer, Serializer
 from rest_framework.views import APIView
 
-from webapp.accounts.access import ROLES, allow, declare, project_for
+from webapp.accounts.access import SCOPES, allow, declare, project_for
+from webapp.accounts.authentication import check_scope
 from webapp.accounts.models import Project, User
 from webapp.data.selectors import page
 from webapp.errors import NotFound
@@ -38,10 +39,17 @@ class Endpoint(APIView):
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
         for permission in cls.needs.values():
-            assert permission in ROLES or permission in ("signed_in", "public"), permission  # noqa: S101 (a misspelling)
+            assert permission in SCOPES, permission  # noqa: S101 (a misspelling)
         cls.http_method_names = [method.lower() for method in cls.needs] + ["options"]
         view = super().as_view(**initkwargs)
         return declare(view, next(iter(cls.needs.values())))
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        check_scope(request.auth, SCOPES[self.permission_needed()])
+
+    def permission_needed(self) -> str:
+        return self.needs.get(self.request.method or "GET", next(iter(self.needs.values())))
 
     @property
     def person(self) -> User:
@@ -77,8 +85,7 @@ class ProjectEndpoint(Endpoint):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        needed = self.needs.get(request.method or "GET", next(iter(self.needs.values())))
-        self.project = project_for(request.user, kwargs["slug"], needed)
+        self.project = project_for(request.user, kwargs["slug"], self.permission_needed())
 
 
 def paged(serializer: type[Serializer[Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

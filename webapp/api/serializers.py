@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, Response, Review, Task
 from training.contract import STAGES
-from webapp.accounts.models import Project
+from webapp.accounts.models import ApiToken, Project
 from webapp.params import MAX_BIGINT, parse_int
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.runs.models import Run, RunEvent, Snapshot
@@ -148,6 +148,27 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
         model = Deployment
         fields = ("id", "model", "state", "share", "since", "until", "why", "ended_why")
         read_only_fields = fields
+
+
+class TokenSerializer(serializers.ModelSerializer[ApiToken]):
+    """`id` names the token and opens nothing; `begins` is how the secret begins; `current` is the one in use."""
+
+    id = serializers.CharField(source="digest", read_only=True)
+    begins = serializers.SerializerMethodField()
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=ApiToken.Scope.choices), read_only=True)
+    current = serializers.SerializerMethodField()
+
+    class Meta:
+        model = ApiToken
+        fields = ("id", "begins", "name", "scopes", "created", "expiry", "last_used_at", "current")
+        read_only_fields = fields
+
+    def get_begins(self, token: ApiToken) -> str:
+        return token.token_key[:8]
+
+    def get_current(self, token: ApiToken) -> bool:
+        used = self.context["request"].auth
+        return isinstance(used, ApiToken) and used.digest == token.digest
 
 
 # ------------------------------------------------------------------------------------------------------------- taking

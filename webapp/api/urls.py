@@ -5,7 +5,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from webapp.accounts.access import public
 from webapp.api.openai import views as openai
-from webapp.api.views import labels, projects, runs
+from webapp.api.views import labels, projects, runs, tokens
 
 V1 = "api/v1"
 urlpatterns = [
@@ -37,6 +37,8 @@ urlpatterns = [
     path(f"{V1}/models/<int:pk>/deploy/", runs.DeployModel.as_view(), name="api_deploy"),
     path(f"{V1}/projects/<slug:slug>/deployments/", runs.Deployments.as_view(), name="api_deployments"),
     path(f"{V1}/deployments/<int:pk>/roll-back/", runs.RollBack.as_view(), name="api_roll_back"),
+    path(f"{V1}/tokens/", tokens.Tokens.as_view(), name="api_tokens"),
+    path(f"{V1}/tokens/<str:digest>/", tokens.TokenDetail.as_view(), name="api_token"),
     path("v1/chat/completions", openai.chat_completions, name="openai_chat_completions"),
     path("v1/completions", openai.completions, name="openai_completions"),
     path("v1/models", openai.models, name="openai_models"),

@@ -63,6 +63,6 @@ def new_logins() -> list[Login]:
         user = person(name)
         password = secrets.token_urlsafe(9)
         user.set_password(password)
-        user.save(update_fields=["password"])
+        user.save(update_fields=["password", "password_changed_at"])
         logins.append(Login(name, user.email, password))
     return logins

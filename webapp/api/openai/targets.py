@@ -11,9 +11,9 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from training.contract import ChatRequest, GenerationRequest, RequestRefused
 from webapp.accounts.access import may
+from webapp.accounts.authentication import ApiTokenAuthentication, check_scope
 from webapp.accounts.models import Project, User
 from webapp.accounts.selectors import projects_of
-from webapp.accounts.tokens import ApiTokenAuthentication
 from webapp.chat.gateway import person_key
 from webapp.errors import NotFound
 from webapp.registry.models import Deployment, ModelVersion
@@ -34,7 +34,7 @@ class Target:
 
 
 def person_of(request: HttpRequest) -> User:
-    """Whose token the request carries. Raises RequestRefused (401)."""
+    """Whose token the request carries. Raises RequestRefused (401), or NotAllowed for one that is not for chatting."""
     try:
         found = ApiTokenAuthentication().authenticate(request)
     except AuthenticationFailed:
@@ -42,7 +42,8 @@ def person_of(request: HttpRequest) -> User:
     if found is None:
         message = "Give an API token as the key: make one on your profile page."
         raise RequestRefused(message, status=401, code="invalid_api_key")
-    person: User = found[0]
+    person, token = found
+    check_scope(token, "chat")
     return person
 
 

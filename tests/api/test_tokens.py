@@ -1,0 +1,87 @@
+"""Tokens by API: listed and ended; each opens what it is for, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.addresses import filled, ours
+from webapp.accounts.access import SCOPES
+from webapp.accounts.models import ApiToken
+from webapp.accounts.tokens import create_api_token, tokens_of
+from webapp.api.views.tokens import TokenDetail
+
+ENDPOINTS = [(route, pattern.callback.cls) for route, pattern in ours() if hasattr(pattern.callback, "cls")]
+# Ending a token has a rule of its own, tested above.
+ENDPOINTS = [(route, view) for route, view in ENDPOINTS if hasattr(view, "needs") and view is not TokenDetail]
+
+
+def test_people_see_their_own_tokens(client_of, ada, stranger):
+    create_api_token(user=stranger, name="Theirs", scopes=["read"])
+    create_api_token(user=ada, name="Other", scopes=["chat"])
+    rows = client_of(ada, "read").get("/api/v1/tokens/").json()
+    assert [(row["name"], row["scopes"], row["current"]) for row in rows] == [
+        ("Test", ["read"], True),
+        ("Other", ["chat"], False),
+    ]
+    assert set(rows[0]) == {"id", "begins", "name", "scopes", "created", "expiry", "last_used_at", "current"}
+    assert rows[0]["last_used_at"]
+
+
+def test_a_token_ends_itself(client_of, ada):
+    client = client_of(ada, "label")
+    own = tokens_of(ada).get()
+    assert client.delete(f"/api/v1/tokens/{own.digest}/").status_code == 403  # it may not even read
+    client = client_of(ada, "read")
+    own = tokens_of(ada).first()
+    assert client.delete(f"/api/v1/tokens/{own.digest}/").status_code == 204
+    assert client.get("/api/v1/tokens/").status_code == 401
+
+
+def test_ending_another_token_takes_the_manage_scope(client_of, ada):
+    other, _ = create_api_token(user=ada, name="Other", scopes=["chat"])
+    address = f"/api/v1/tokens/{other.digest}/"
+    answer = client_of(ada, "read").delete(address)
+    assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+    assert client_of(ada, "read", "manage").delete(address).status_code == 204
+    assert client_of(ada, "read", "manage").delete(address).status_code == 404
+
+
+def test_nobody_ends_the_token_of_somebody_else(client_of, ada, stranger):
+    theirs, _ = create_api_token(user=stranger, name="Theirs", scopes=["chat"])
+    assert client_of(ada).delete(f"/api/v1/tokens/{theirs.digest}/").status_code == 404
+    assert tokens_of(stranger).count() == 1
+
+
+def code_of(response: Any) -> str:
+    """The code of an error; empty for what is none."""
+    return response.json()["code"] if response.status_code >= 400 else ""
+
+
+@pytest.mark.parametrize(("route", "view"), ENDPOINTS, ids=[route for route, _ in ENDPOINTS])
+def test_an_endpoint_opens_to_a_token_of_its_scope_only(client_of, root, rows: Any, route, view):
+    address, _owners = filled(route, rows)
+    for method, permission in view.needs.items():
+        scope = SCOPES[permission]
+        others = [other for other in ApiToken.Scope.values if other != scope]
+        refused = getattr(client_of(root, *others), method.lower())(address, format="json")
+        assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing"), f"{method} {address}"
+        assert scope in refused.json()["message"]
+        opened = getattr(client_of(root, scope), method.lower())(address, format="json")
+        assert code_of(opened) not in ("scope_missing", "not_authenticated"), f"{method} {address}"
+
+
+@pytest.mark.parametrize(("method", "address"), [("get", "/v1/models"), ("post", "/v1/chat/completions")])
+def test_openais_face_takes_tokens_for_chatting(client_of, root, method, address):
+    others = [scope for scope in ApiToken.Scope.values if scope != "chat"]
+    refused = getattr(client_of(root, *others), method)(address, format="json")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "scope_missing")
+    opened = getattr(client_of(root, "chat"), method)(address, format="json")
+    assert opened.status_code in (200, 400)
+
+
+@pytest.mark.parametrize("secret", ["", "x", "x" * 64, "²" * 64, "a b"])
+def test_an_unknown_token_opens_nothing(client, db, secret):
+    answer = client.get("/api/v1/projects/", headers={"authorization": f"Bearer {secret}"})
+    assert (answer.status_code, answer.json()["code"]) in ((401, "authentication_failed"), (401, "not_authenticated"))
