@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONCE, NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
 
 from webapp.home_folder import ROOT, endpoint, home
 
@@ -192,6 +193,8 @@ ACCOUNT_EMAIL_SUBJECT_PREFIX = "[Tutelage] "
 EMAIL_CONFIG = environ.Env.email_url_config(env.str("EMAIL_URL", default="dummymail://"))
 EMAIL_BACKEND = EMAIL_CONFIG["EMAIL_BACKEND"]
 SENDS_MAIL: bool = EMAIL_BACKEND.rpartition("backends.")[2].partition(".")[0] not in ("dummy", "console", "locmem")
+if ACCOUNT_EMAIL_VERIFICATION == "mandatory" and EMAIL_BACKEND.endswith("dummy.EmailBackend"):
+    raise ImproperlyConfigured("EMAIL_VERIFICATION=mandatory needs EMAIL_URL: nobody could confirm an address.")
 PASSWORD_RESET_TIMEOUT = 24 * 3600  # seconds that a link to set a new password works
 EMAIL_HOST, EMAIL_PORT = EMAIL_CONFIG.get("EMAIL_HOST") or "", EMAIL_CONFIG.get("EMAIL_PORT") or 25
 EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = (

@@ -2,7 +2,10 @@
 
 import io
 import logging
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from allauth.account.models import EmailAddress
@@ -140,6 +143,18 @@ def test_mail_goes_to_no_log_unless_a_developer_asks(settings):
     from webapp import settings as own
 
     assert own.EMAIL_BACKEND == "django.core.mail.backends.dummy.EmailBackend"
+
+
+def test_addresses_cannot_have_to_be_confirmed_without_mail():
+    program = "import webapp.settings"
+    environment = {**os.environ, "EMAIL_VERIFICATION": "mandatory"}
+    environment.pop("EMAIL_URL", None)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert "EMAIL_VERIFICATION=mandatory needs EMAIL_URL" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**environment, "EMAIL_URL": "smtp://mail.example:25"}, check=False
+    )
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("action", ["action_add", "action_primary"])

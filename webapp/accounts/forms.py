@@ -140,7 +140,9 @@ class RoleForm(forms.Form):
 class InviteForm(forms.Form):
     role = forms.ChoiceField(choices=ROLE_CHOICES, initial=Role.ANNOTATOR.value, widget=forms.RadioSelect)
     email = forms.EmailField(
-        required=False, label="E-mail address", help_text="Optional. When given, only this person can take it up."
+        required=False,
+        label="Email address",
+        help_text="Optional. With it, only this person’s account can join.",
     )
 
 

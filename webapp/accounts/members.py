@@ -20,6 +20,7 @@ from webapp.accounts.models import Project, Role
 from webapp.accounts.requests import Request
 from webapp.errors import BadInput
 from webapp.links import absolute
+from webapp.params import read_text
 
 
 def member_page(request: Request, project: Project, form: InviteForm, link: str = "") -> HttpResponse:
@@ -57,7 +58,7 @@ def invitation_new(request: Request, project: Project) -> HttpResponse:
         return member_page(request, project, form)
     role, email = Role(form.cleaned_data["role"]), form.cleaned_data["email"]
     secret = ""
-    if token := request.POST.get("form_token"):
+    if token := read_text(request.POST, "form_token"):
         about = json.dumps([token, request.user.pk, project.pk, role, email])
         secret = salted_hmac("webapp.accounts.invitation", about, algorithm="sha256").hexdigest()
     _, secret = memberships.invite(project=project, role=role, email=email, by=request.user, secret=secret)

@@ -23,6 +23,7 @@ from webapp.accounts.forms import ProfileForm, TokenForm
 from webapp.accounts.models import User
 from webapp.accounts.requests import Request
 from webapp.accounts.zones import browser_zone
+from webapp.params import read_text
 
 
 def profile_form(request: Request, data: QueryDict | None = None) -> ProfileForm:
@@ -101,7 +102,7 @@ class EmailAddresses(EmailView):
     """allauth's page of a person's addresses; an address with which somebody else signs in cannot become one's own."""
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        chosen = request.POST.get("email", "").strip()
+        chosen = read_text(request.POST, "email").strip()
         if User.objects.filter(email__iexact=chosen).exclude(pk=request.user.pk).exists():
             messages.error(request, f"{chosen} belongs to another account. Choose an address that only you use.")
             return redirect("account_email")
