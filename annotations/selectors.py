@@ -54,8 +54,8 @@ def live_prompts(project: Project, split: str | None = None) -> QuerySet[Prompt]
 
 def restorable(prompts: QuerySet[Prompt]) -> QuerySet[Prompt]:
     """The withdrawn prompts that a project may bring back: all but those from chats, whose writers may have taken back
-    their consent."""
-    return prompts.exclude(withdrawn_at=None).exclude(source=Prompt.Source.CHAT)
+    their consent, and those whose text is gone."""
+    return prompts.filter(erased_at=None).exclude(withdrawn_at=None).exclude(source=Prompt.Source.CHAT)
 
 
 def tasks_to_restore(prompts: QuerySet[Prompt]) -> QuerySet[Task]:

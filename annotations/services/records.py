@@ -313,3 +313,23 @@ def record_ranking(
         source_ref=source_ref[:300],
         created_at=now or timezone.now(),
     )
+
+
+@transaction.atomic
+def record_judgment(
+    *, response: Response, good: bool, author: User, token: UUID, source_ref: str = "", now: datetime | None = None
+) -> Judgment:
+    """A verdict on a single reply that someone gave without a task."""
+    prompt = response.prompt
+    lock(prompt)
+    sent = Judgment.objects.filter(author=author, token=token).first()
+    return sent or Judgment.objects.create(
+        prompt=prompt,
+        response=response,
+        good=good,
+        author=author,
+        token=token,
+        guidelines=current_guidelines(prompt.project),
+        source_ref=source_ref[:300],
+        created_at=now or timezone.now(),
+    )

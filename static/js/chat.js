@@ -44,21 +44,32 @@ function stopWriting() {
   if (form) form.requestSubmit();
 }
 
+// Escape closes the field that one is in; elsewhere it stops the reply.
+function closeField(details) {
+  const field = details.querySelector("textarea");
+  field.value = field.defaultValue;
+  localStorage.removeItem(`field:${field.id}`);
+  details.open = false;
+  details.querySelector("summary").focus();
+}
+
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && stopForm() && !document.querySelector("details.menu[open], :popover-open")) stopWriting();
+  if (event.key !== "Escape" || event.isComposing) return;
+  const edit = event.target.closest?.(".edit[open]");
+  if (edit) closeField(edit);
+  else if (stopForm() && !document.querySelector("details.menu[open], :popover-open")) stopWriting();
+});
+document.addEventListener("click", (event) => {
+  const cancel = event.target.closest(".edit .cancel");
+  if (cancel) closeField(cancel.closest(".edit"));
 });
 document.addEventListener("chat:finished", showWhatCanBeDone);
 document.addEventListener("htmx:afterSettle", showWhatCanBeDone);
+document.addEventListener("chat:merged", showWhatCanBeDone);
 
 // ---- writing
 if (composer) {
   const field = composer.querySelector("textarea");
-  const draft = `draft:${composer.dataset.draft}`;
-  field.value = field.value || localStorage.getItem(draft) || "";
-  field.addEventListener("input", () => {
-    if (field.value) localStorage.setItem(draft, field.value);
-    else localStorage.removeItem(draft);
-  });
   field.addEventListener("keydown", (event) => {
     const sends = event.key === "Enter" && !event.shiftKey && !event.isComposing;
     if (!sends || window.matchMedia("(hover: none)").matches) return;
@@ -66,22 +77,6 @@ if (composer) {
     if (field.value.trim() && !stopForm()) composer.requestSubmit();
   });
   composer.querySelector(".stop-writing").addEventListener("click", stopWriting);
-
-  // The draft goes only once the server has the message: after the answer here, or on the page that a new chat leads to.
-  composer.addEventListener("htmx:afterRequest", (event) => {
-    if (event.detail.elt !== composer || !event.detail.successful) return;
-    field.value = "";
-    localStorage.removeItem(draft);
-    field.focus();
-  });
-  composer.addEventListener("submit", () => {
-    if (!composer.hasAttribute("hx-post")) sessionStorage.setItem("sent-draft", draft);
-  });
-  const sent = sessionStorage.getItem("sent-draft");
-  if (sent && sent !== draft) {
-    localStorage.removeItem(sent);
-    sessionStorage.removeItem("sent-draft");
-  }
 }
 
 // After an action on a message the end comes into view only where a new reply is being written.
@@ -90,9 +85,22 @@ document.addEventListener("htmx:afterSettle", (event) => {
     if (stopForm()) goToEnd();
   }
 });
+// A form that opens shows its button too, above the place to write.
+function showForm(details) {
+  details.querySelector("form").scrollIntoView({ block: "nearest" });
+}
+
 document.addEventListener("toggle", (event) => {
-  if (event.target.matches?.(".edit, .feedback") && event.target.open) event.target.querySelector("textarea, input[type=checkbox]").focus();
+  const details = event.target;
+  if (!details.matches?.(".edit, .feedback") || !details.open) return;
+  if ("restored" in details.dataset) delete details.dataset.restored;
+  else details.querySelector("textarea, input[type=checkbox]").focus({ preventScroll: true });
+  showForm(details);
 }, true);
+document.addEventListener("htmx:afterSettle", (event) => {
+  const opened = event.target.querySelector?.(".feedback[open]") || event.detail.elt?.querySelector?.(".feedback[open]");
+  if (opened) showForm(opened);
+});
 
 if (document.querySelector(".message") && !location.hash) goToEnd();
 showWhatCanBeDone();

@@ -41,6 +41,9 @@ def handler(script: Script) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path == "/tokenize":
+                self.send_error(404)  # as servers that do not count
+                return
             script.asked.append(body)
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")

@@ -125,7 +125,7 @@ def test_escape_stops_and_what_had_come_stays(open_page: Callable[..., Page], mo
 
     page.keyboard.press("Escape")
 
-    expect(page.get_by_text("You stopped it here.")).to_be_visible()
+    expect(page.get_by_text("You stopped this reply.")).to_be_visible()
     expect(page.locator(".message.assistant > .prose")).to_have_text("On and on")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
 
@@ -159,7 +159,7 @@ def test_a_day_of_an_end_user(
     shot(page, "chat-feedback")
     no_violations(page)
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("waiting for its review")).to_be_visible()
+    expect(page.get_by_text("waiting for review")).to_be_visible()
     assert Demonstration.objects.get().response.text == "Because of the wind."
     assert Ranking.objects.get().retracted_at is None
 
@@ -167,7 +167,7 @@ def test_a_day_of_an_end_user(
     page.get_by_label("Edit your message").fill("What about the weather?")
     page.get_by_role("button", name="Send as a new branch").click()
     expect(page.locator(".message.assistant > .prose")).to_have_text("About weather.")
-    page.get_by_role("button", name="The one before").first.click()
+    page.get_by_role("button", name="Previous version").first.click()
     expect(page.locator(".bubble")).to_have_text("How do kites fly?")
 
     page.get_by_label("This conversation").click()
@@ -175,16 +175,16 @@ def test_a_day_of_an_end_user(
     page.get_by_role("button", name="Rename").click()
     expect(page.locator(".chat-list a[aria-current=page]")).to_have_text("Kites and wind")
     page.get_by_label("This conversation").click()
-    page.get_by_role("button", name="Delete").click()
-    expect(page.get_by_text("The conversation is deleted.")).to_be_visible()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_text("was deleted. You can restore it")).to_be_visible()
     page.get_by_role("button", name="Undo").click()
     expect(page.get_by_role("heading", name="Kites and wind")).to_be_visible()
 
     page.get_by_role("link", name="Your data").click()
     shot(page, "chat-data")
     no_violations(page)
-    page.get_by_role("button", name="Take it back").click()
-    expect(page.get_by_text("does not learn from your feedback any more")).to_be_visible()
+    page.get_by_role("button", name="Withdraw consent").click()
+    expect(page.get_by_text("no longer learns from your feedback")).to_be_visible()
     assert not Demonstration.objects.filter(retracted_at=None).exists()
 
 
@@ -211,7 +211,7 @@ def test_a_model_server_that_is_down_leaves_a_retry(
     settings.MODEL_SERVER_URL, up = "http://127.0.0.1:9", settings.MODEL_SERVER_URL
     page = open_page("/chat/?project=kite", tess)
     ask(page, "Anybody there?")
-    expect(page.locator(".message.assistant [role=alert]")).to_contain_text("does not answer")
+    expect(page.locator(".message.assistant [role=alert]")).to_contain_text("not available right now")
     shot(page, "chat-down")
 
     settings.MODEL_SERVER_URL = up
@@ -228,7 +228,7 @@ def test_a_reply_of_nothing_says_so_and_offers_another(
     page = open_page("/chat/?project=kite", tess)
     ask(page, "Say nothing.")
 
-    expect(page.locator(".message.assistant [role=alert]")).to_contain_text("without a word")
+    expect(page.locator(".message.assistant [role=alert]")).to_contain_text("empty reply")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".message.assistant > .prose")).to_have_text("I do not know.")
 

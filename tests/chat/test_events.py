@@ -7,12 +7,15 @@ from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.sessions.models import Session
 from django.test import AsyncClient
 from django.utils import timezone
 
 from tests.chat.conftest import reply_of
-from webapp.chat import generation
+from webapp.accounts.models import Membership
+from webapp.chat import generation, stream_views
 from webapp.chat.models import Message
+from webapp.chat.selectors import version_of
 from webapp.chat.services import conversations, replies
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -35,17 +38,19 @@ def parsed(stream: str) -> list[tuple[str, str, str]]:
     found = []
     for block in stream.strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
-        if fields:
+        if fields and fields["event"] != "ping":
             data = json.loads(fields["data"])
             found.append((fields.get("id", ""), fields["event"], data))
     return found
 
 
-def read(reply: Message, user, meanwhile=None, **headers) -> list:
+def read(reply: Message, user, meanwhile=None, after="", **headers) -> list:
     async def reading():
         client = AsyncClient()
         await sync_to_async(client.force_login)(user)
-        response = await client.get(f"/chat/messages/{reply.pk}/events/", headers=headers)
+        response = await client.get(
+            f"/chat/messages/{reply.pk}/events/", {"after": after} if after else {}, headers=headers
+        )
         assert response["Content-Type"] == "text/event-stream"
         later = asyncio.create_task(meanwhile()) if meanwhile else None
         text = "".join([part.decode() async for part in response.streaming_content])
@@ -101,3 +106,68 @@ def test_nobody_else_listens(writing, stranger, client):
     client.force_login(stranger)
 
     assert client.get(f"/chat/messages/{writing.pk}/events/").status_code == 404
+
+
+def test_a_page_hears_a_ping_that_it_can_see(writing, tess):
+    async def reading():
+        stream = stream_views.pieces(writing.pk, 2, lambda: True)
+        first = await anext(stream)
+        await stream.aclose()
+        return first
+
+    assert asyncio.run(reading()) == "event: ping\ndata: {}\n\n"
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "x", "\x00"])
+def test_a_number_that_is_none_begins_at_the_start(writing, tess, number):
+    replies.finish(message_id=writing.pk, reason="stop")
+
+    assert len(read(writing, tess, after=number)) == 3
+
+
+def access_ends_by(change, writing, tess, monkeypatch):
+    monkeypatch.setattr(stream_views, "ACCESS_SECONDS", 0.0)
+
+    async def later():
+        await asyncio.sleep(0.05)
+        await generation.in_thread(change)
+
+    return read(writing, tess, later)
+
+
+def test_a_stream_ends_when_its_reader_leaves_the_project(writing, tess, monkeypatch):
+    Membership.objects.get_or_create(user=tess, project=writing.conversation.project)
+    events = access_ends_by(lambda: Membership.objects.filter(user=tess).delete(), writing, tess, monkeypatch)
+
+    assert events[-1] == ("", "gone", {})
+
+
+def test_a_stream_ends_with_the_session_of_its_reader(writing, tess, monkeypatch):
+    assert access_ends_by(lambda: Session.objects.all().delete(), writing, tess, monkeypatch)[-1] == ("", "gone", {})
+
+
+def test_a_stream_ends_with_its_conversation(writing, tess, monkeypatch):
+    talk = writing.conversation
+    events = access_ends_by(lambda: conversations.delete(conversation=talk), writing, tess, monkeypatch)
+
+    assert events[-1] == ("", "gone", {})
+
+
+def test_an_open_page_hears_of_a_message_sent_elsewhere(writing, tess):
+    talk = writing.conversation
+    replies.finish(message_id=writing.pk, reason="stop")
+
+    async def reading():
+        version = await sync_to_async(version_of)(talk.pk)
+        stream = stream_views.changes(talk.pk, version, lambda: True)
+        assert await anext(stream) == "event: ping\ndata: {}\n\n"
+        news = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0.05)
+        await generation.in_thread(conversations.send, conversation=talk, text="And?", token=uuid.uuid4())
+        said = await news
+        await stream.aclose()
+        return version, said
+
+    version, said = asyncio.run(reading())
+    assert said.startswith("event: changed\ndata: ")
+    assert version not in said

@@ -2,7 +2,7 @@ import uuid
 
 import pytest
 
-from annotations.models import Demonstration, Prompt, Ranking, Task
+from annotations.models import Demonstration, Judgment, Prompt, Ranking, Task
 from annotations.selectors import usable_rankings
 from annotations.services.prompts import withdraw_prompts
 from tests.chat.conftest import answer
@@ -192,3 +192,58 @@ def test_reasons_of_the_other_thumb_go(answered, tess):
 def test_an_unknown_reason_is_refused(answered, tess):
     with pytest.raises(BadInput, match="no reason called boring"):
         feedback.say_more(reply=answered, user=tess, reasons=["boring"], comment="", better_answer="")
+
+
+def test_two_replies_that_are_equally_good_are_a_ranking_with_one_group(answered, second, consenting, deployed):
+    for _ in range(2):
+        feedback.compare(reply=second, rival=answered, verdict="tie", user=consenting)
+
+    ranking = usable_rankings(deployed).get()
+    assert [len(group) for group in ranking.groups] == [2]
+
+    feedback.pick(winner=answered, loser=second, user=consenting)
+    assert [len(group) for group in usable_rankings(deployed).get().groups] == [1, 1]
+
+
+def test_two_bad_replies_are_judged_bad_each(answered, second, consenting, deployed):
+    feedback.pick(winner=second, loser=answered, user=consenting)
+    for _ in range(2):
+        feedback.compare(reply=second, rival=answered, verdict="bad", user=consenting)
+
+    standing = Judgment.objects.filter(retracted_at=None)
+    assert {(j.response.text, j.good) for j in standing} == {
+        ("A mathematician.", False), ("The first programmer.", False),
+    }  # fmt: skip
+    assert standing.count() == 2
+    assert not usable_rankings(deployed).exists()
+
+    feedback.drop_verdicts(answered, second, consenting)
+    assert not Judgment.objects.filter(retracted_at=None).exists()
+
+
+def test_a_tie_said_the_other_way_round_replaces_the_first(answered, second, consenting, deployed):
+    feedback.compare(reply=second, rival=answered, verdict="tie", user=consenting)
+    feedback.compare(reply=answered, rival=second, verdict="bad", user=consenting)
+
+    assert not usable_rankings(deployed).exists()
+    assert Judgment.objects.filter(retracted_at=None).count() == 2
+
+
+def test_a_deleted_conversation_is_out_of_the_queue_until_it_is_restored(talk, answered, consenting, deployed):
+    feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
+    conversations.delete(conversation=talk)
+    assert not open_tasks(deployed)
+    assert Prompt.objects.get().withdrawn_at is not None
+
+    conversations.restore(conversation=talk)
+    assert open_tasks(deployed).count() == 1
+    assert Prompt.objects.get().withdrawn_at is None
+
+
+def test_what_the_project_withdrew_stays_withdrawn_when_the_conversation_is_restored(talk, answered, consenting):
+    feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
+    withdraw_prompts(prompts=Prompt.objects.all())
+    conversations.delete(conversation=talk)
+    conversations.restore(conversation=talk)
+
+    assert Prompt.objects.get().withdrawn_at is not None

@@ -8,9 +8,11 @@ import pytest
 from tests import factories
 from tests.chat.conftest import chunk, reply_of, saying
 from webapp.chat import generation
+from webapp.chat.fitting import Size
 from webapp.chat.models import Message
 from webapp.chat.services import conversations, replies
-from webapp.errors import BadInput, Unavailable
+from webapp.errors import BadInput, Conflict, Unavailable
+from webapp.registry.models import Deployment
 
 pytestmark = pytest.mark.django_db(transaction=True)
 State = Message.State
@@ -56,6 +58,95 @@ def test_a_reply_cut_at_the_longest_length_says_so(talk):
     assert written(talk, saying("Hel", finish="length")).finish == "length"
 
 
+async def by_words(_model, turns):
+    """A server that counts words, of a model that holds 20."""
+    return Size(sum(len(turn["content"].split()) for turn in turns), 20)
+
+
+def long_talk(talk, exchanges=6):
+    """Exchanges of five words each, the last one pending."""
+    for number in range(exchanges):
+        reply = reply_of(talk)
+        replies.claim(message_id=reply.pk)
+        replies.append(message_id=reply.pk, text=f"Number {number} again")
+        replies.finish(message_id=reply.pk, reason="stop")
+        conversations.send(conversation=talk, text=f"Say {number}", token=uuid.uuid4())
+    return reply_of(talk)
+
+
+def recorder(asked, refuse_above=None):
+    async def chat(body):
+        asked.append(body["messages"])
+        if refuse_above is not None and sum(len(m["content"].split()) for m in body["messages"]) > refuse_above:
+            raise BadInput("This model's maximum context length is 20 tokens.", code="prompt_too_long")
+        yield chunk("Hi", "stop")
+
+    return chat
+
+
+def test_a_long_conversation_goes_on_without_its_oldest_exchanges(talk):
+    talk.project.system_prompt = "Be brief."
+    talk.project.max_new_tokens = 100
+    talk.project.save()
+    long_talk(talk)
+    asked = []
+    reply = written(talk, recorder(asked), count=by_words)
+
+    (messages,) = asked
+    assert messages[0] == {"role": "system", "content": "Be brief."}
+    assert messages[1]["role"] == "user"
+    assert [m["content"] for m in messages[1:]] == ["Say 3", "Number 4 again", "Say 4", "Number 5 again", "Say 5"]
+    assert Message.objects.get(pk=reply.seen_from).text == "Say 3"
+    assert reply.text == "Hi"
+
+
+def test_where_the_server_does_not_count_the_older_half_drops_until_it_takes_the_rest(talk):
+    long_talk(talk)
+    asked = []
+
+    async def counts_nothing(_model, _turns):
+        return None
+
+    reply = written(talk, recorder(asked, refuse_above=12), count=counts_nothing)
+
+    assert len(asked) > 1
+    assert asked[-1][0]["role"] == "user"
+    assert asked[-1][-1]["content"] == "Say 5"
+    assert Message.objects.get(pk=reply.seen_from).text == asked[-1][0]["content"]
+    assert reply.text == "Hi"
+
+
+def test_a_short_conversation_is_shown_whole_and_nobody_counts(talk):
+    talk.model.context = 1000
+    talk.model.save()
+
+    async def never(_model, _turns):
+        raise AssertionError("counted")
+
+    assert written(talk, saying("Hi"), count=never).seen_from is None
+
+
+def test_a_message_longer_than_the_model_is_refused_with_its_length(talk):
+    conversations.show(message=talk.messages.first())
+    reply = reply_of(talk)
+    Message.objects.filter(pk=reply.parent_id).update(text="word " * 30)
+
+    reply = written(talk, saying("Hi"), count=by_words)
+
+    assert reply.error == (
+        "Your message is longer than this model can read: it has 30 tokens, and the model reads 20. Shorten it, or "
+        "send it in parts."
+    )
+
+
+def test_a_reply_that_ends_where_the_model_ends_is_told_apart_from_the_projects_limit(talk):
+    async def chat(_body):
+        yield chunk("Hel", "length")
+        yield {"choices": [], "usage": {"prompt_tokens": 250, "completion_tokens": 6}}
+
+    assert written(talk, chat).finish == "context"
+
+
 def test_pieces_are_kept_before_the_end_comes(talk):
     reply = reply_of(talk)
     kept = []
@@ -74,17 +165,28 @@ def test_pieces_are_kept_before_the_end_comes(talk):
 
 def test_a_server_that_is_down_leaves_a_sentence_and_a_retry(talk):
     def down(model):
-        raise Unavailable("The model server does not answer.")
+        raise Unavailable("The model server at http://10.0.0.7:8300 does not answer. Set MODEL_SERVER_URL.")
 
     reply = written(talk, saying("Hi"), serve=down)
 
-    assert (reply.state, reply.error) == (State.INTERRUPTED, "The model server does not answer.")
+    assert (reply.state, reply.error) == (State.INTERRUPTED, generation.UNAVAILABLE)
 
 
-def test_a_prompt_that_is_too_long_is_refused(talk):
-    reply = written(talk, saying(then=BadInput("This conversation is longer than the model can read.")))
+def test_a_damaged_model_is_the_operators_affair(talk):
+    def damaged(model):
+        raise Conflict("Model 5 is damaged: /srv/var/artefacts/model.safetensors is missing.", code="damaged")
 
-    assert (reply.state, reply.error) == (State.REFUSED, "This conversation is longer than the model can read.")
+    reply = written(talk, saying("Hi"), serve=damaged)
+
+    assert reply.error == generation.UNAVAILABLE
+    assert "/srv/var" in Deployment.objects.get().problem
+
+
+def test_a_message_that_alone_is_too_long_gets_a_sentence(talk):
+    reply = written(talk, saying(then=BadInput("maximum model length is 256", code="prompt_too_long")))
+
+    assert reply.state == State.REFUSED
+    assert reply.error == "Your message is longer than this model can read. Shorten it, or send it in parts."
 
 
 def test_a_server_that_dies_in_the_middle_leaves_what_had_come(talk):

@@ -57,7 +57,7 @@ def test_a_reply_of_nothing_says_so(talk, nothing):
     reply = answer(talk, nothing)
 
     assert reply.state == State.REFUSED
-    assert "without a word" in reply.error
+    assert "empty reply" in reply.error
 
 
 def test_a_reply_that_breaks_keeps_its_text_and_says_why(talk):
@@ -112,5 +112,5 @@ def test_a_deleted_conversation_goes_for_good_after_a_month(talk, answered):
 
 
 def test_a_reply_is_judged_only_at_its_end(talk, tess):
-    with pytest.raises(BadInput, match="Wait for the reply to end"):
+    with pytest.raises(BadInput, match="Wait until the reply is complete"):
         feedback.set_thumb(reply=reply_of(talk), user=tess, thumb=1)

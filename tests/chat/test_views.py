@@ -1,13 +1,18 @@
 import json
+import re
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from tests import factories
 from tests.chat.conftest import answer, reply_of
-from webapp.chat.models import Conversation, Feedback, Message
+from webapp.accounts.models import Membership
+from webapp.chat.models import Conversation, Erasure, Feedback, Message
 from webapp.chat.services import conversations, replies
+from webapp.runs.models import Snapshot, SnapshotItem
 
 
 @pytest.fixture
@@ -108,7 +113,7 @@ def test_stop_regenerate_edit_and_turn_through_the_branches(tess_client, talk):
     assert "2<span" in tess_client.get(f"/chat/{talk.pk}/").content.decode()
 
     tess_client.post(f"/chat/messages/{first.pk}/show/")
-    assert "You stopped it here." in tess_client.get(f"/chat/{talk.pk}/").content.decode()
+    assert "You stopped this reply." in tess_client.get(f"/chat/{talk.pk}/").content.decode()
 
     tess_client.post(f"/chat/messages/{second.parent_id}/edit/", text(text="Who was Alan Turing?"))
     assert reply_of(talk).parent.text == "Who was Alan Turing?"
@@ -121,7 +126,7 @@ def test_feedback_is_given_and_shown(tess_client, answered):
 
     more = {"reasons": ["incorrect"], "comment": "No.", "better_answer": "A writer.", "consent": "on"}
     page = tess_client.post(f"{base}/feedback/", more, follow=True).content.decode()
-    assert "waiting for its review" in page
+    assert "waiting for review" in page
     feedback = Feedback.objects.get()
     assert (feedback.thumb, feedback.reasons, feedback.comment) == (-1, ["incorrect"], "No.")
 
@@ -147,7 +152,7 @@ def test_a_conversation_is_renamed_deleted_and_brought_back(tess_client, talk):
 
 def test_the_search_lists_what_was_said(tess_client, talk, answered):
     assert f"/chat/{talk.pk}/" in tess_client.get("/chat/?q=mathematician").content.decode()
-    assert "Nothing found" in tess_client.get("/chat/?q=zebra").content.decode()
+    assert "No conversation contains" in tess_client.get("/chat/?q=zebra").content.decode()
 
 
 def test_everything_can_be_taken_home(tess_client, talk, answered):
@@ -182,3 +187,132 @@ def test_a_long_conversation_is_one_handful_of_queries(tess_client, talk, answer
 
     with django_assert_max_num_queries(25):
         tess_client.get(f"/chat/{talk.pk}/")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["q=%00", "project=%00", "deleted=x", "deleted=%00", "rated=%C2%B2", "page=%C2%B2", "page=99999999999999999999"],
+)
+def test_parameters_that_are_none_are_no_server_error(tess_client, deployed, query):
+    assert tess_client.get(f"/chat/?{query}").status_code in (200, 400, 404)
+
+
+def test_a_deleted_conversation_says_so_and_can_be_restored(tess_client, talk, answered):
+    conversations.delete(conversation=talk)
+    page = tess_client.get(f"/chat/{talk.pk}/")
+    assert page.status_code == 410
+    assert "You can restore it for 30 more days" in page.content.decode()
+    assert talk.title in tess_client.get("/chat/data/kite/deleted/").content.decode()
+
+    tess_client.post(f"/chat/{talk.pk}/restore/")
+
+    assert tess_client.get(f"/chat/{talk.pk}/").status_code == 200
+    assert "Nothing here" in tess_client.get("/chat/data/kite/deleted/").content.decode()
+
+
+def test_the_days_that_are_left_are_told(tess_client, talk):
+    conversations.delete(conversation=talk, now=timezone.now() - timedelta(days=28, hours=1))
+
+    assert "2 days left" in tess_client.get("/chat/data/kite/deleted/").content.decode()
+
+
+def test_a_deleted_conversation_is_deleted_now(tess_client, talk):
+    conversations.delete(conversation=talk)
+    tess_client.post(f"/chat/{talk.pk}/delete-for-good/")
+
+    assert not Conversation.objects.exists()
+    assert tess_client.get(f"/chat/{talk.pk}/").status_code == 404
+
+
+def test_who_left_a_project_still_sees_downloads_and_deletes_their_chats(tess_client, talk, tess, project):
+    Membership.objects.filter(user=tess).delete()
+
+    assert "Your data is still yours to download and delete" in tess_client.get("/chat/data/").content.decode()
+    assert str(talk.pk) in tess_client.get("/chat/data/kite/export/").content.decode()
+    tess_client.post("/chat/data/kite/delete/")
+    assert not Conversation.objects.exists()
+
+
+def test_a_stranger_has_no_data_page_of_a_project(client, stranger, talk):
+    client.force_login(stranger)
+
+    assert client.get("/chat/data/kite/export/").status_code == 404
+
+
+def test_models_that_learned_are_named_to_the_person_and_to_the_managers(tess_client, client, mo, tess, project):
+    model = factories.model_version(project, name="Learned it")
+    snapshot = factories.snapshot(project, Snapshot.Kind.PROMPTS)
+    SnapshotItem.objects.create(snapshot=snapshot, row=7, erased_at=timezone.now())
+    run = factories.run(project, "ppo", output=model, state="running", started_at=timezone.now() - timedelta(hours=1))
+    run.snapshots.add(snapshot)
+    Erasure.objects.create(user=tess, project=project, reason="all", conversations=2, rows={"prompts": [7]})
+
+    page = tess_client.get("/chat/data/").content.decode()
+    assert "Learned it" in page
+    assert "1 run, cleaned when it has ended" in page
+    client.force_login(mo)
+    page = client.get("/projects/kite/withdrawn-data/").content.decode()
+    assert "Models that learned from withdrawn data" in page
+    assert "Learned it" in page
+    assert str(tess) not in page
+
+
+def test_a_long_conversation_shows_its_end_and_the_rest_on_demand(tess_client, talk, answered):
+    parent = answered
+    for number in range(60):
+        question = factories.message(talk, f"Question {number}.", parent=parent)
+        parent = factories.message(talk, f"Answer {number}.", role="assistant", parent=question)
+    Conversation.objects.filter(pk=talk.pk).update(leaf=parent)
+
+    page = tess_client.get(f"/chat/{talk.pk}/").content.decode()
+    assert page.count("<article") == 40
+    assert "Question 59." in page
+    assert "Question 39." not in page
+    assert "82 more above" in page
+    first = re.search(r'id="message-(\d+)"', page)[1]
+    earlier = tess_client.get(f"/chat/{talk.pk}/earlier/?before={first}").content.decode()
+    assert earlier.count("<article") == 40
+    assert "Question 39." in earlier
+    assert "Question 59." not in earlier
+    oldest = talk.messages.first().pk
+    assert tess_client.get(f"/chat/{talk.pk}/?first={oldest}").content.decode().count("<article") == 122
+
+
+def test_a_thumb_answers_with_its_message_alone(tess_client, talk, answered):
+    page = tess_client.post(
+        f"/chat/messages/{answered.pk}/thumb/", {"thumb": "-1"}, headers={"HX-Request": "true"}
+    ).content.decode()
+
+    assert page.count("<article") == 1
+    assert "<html" not in page
+    assert "What was wrong?" in page
+
+
+def test_the_line_above_which_the_model_sees_nothing_is_drawn(tess_client, talk, answered):
+    conversations.send(conversation=talk, text="And then?", token=uuid.uuid4())
+    later = answer(talk, "Nothing.")
+    Message.objects.filter(pk=later.pk).update(seen_from=later.parent_id)
+
+    page = tess_client.get(f"/chat/{talk.pk}/").content.decode()
+
+    assert page.index("A mathematician.") < page.index("no longer sees the messages above") < page.index("And then?")
+
+
+@pytest.mark.parametrize(("finish", "words"), [("length", "that this project allows"), ("context", "can hold at once")])
+def test_a_reply_that_was_cut_says_the_true_reason_and_can_go_on(tess_client, talk, answered, finish, words):
+    Message.objects.filter(pk=answered.pk).update(finish=finish)
+
+    page = tess_client.get(f"/chat/{talk.pk}/").content.decode()
+
+    assert words in page
+    assert "Continue</button>" in page
+
+
+def test_a_download_is_named_by_title_and_day(tess_client, talk, answered):
+    Conversation.objects.filter(pk=talk.pk).update(
+        title='Who "was" Ada/?', updated_at=datetime(2026, 3, 5, 12, tzinfo=UTC)
+    )
+
+    named = tess_client.get(f"/chat/{talk.pk}/export/")["Content-Disposition"]
+
+    assert named == 'attachment; filename="who-was-ada-2026-03-05.md"'

@@ -12,12 +12,13 @@ from typing import Any
 from webapp.accounts.models import Project, User
 from webapp.batches import rows_in_batches
 from webapp.chat.models import Conversation, Feedback, Message
-from webapp.chat.selectors import conversations_of
 from webapp.downloads import moment
 
 
 def conversation_rows(user: User, project: Project) -> Iterator[dict[str, Any]]:
-    for conversation in rows_in_batches(conversations_of(user, project).select_related("project"), 100):
+    """Deleted conversations too, for as long as they are kept."""
+    kept = Conversation.objects.filter(user=user, project=project).select_related("project")
+    for conversation in rows_in_batches(kept, 100):
         yield conversation_row(conversation)
 
 
@@ -28,6 +29,7 @@ def conversation_row(conversation: Conversation) -> dict[str, Any]:
         "title": conversation.title,
         "project": conversation.project.slug,
         "created_at": moment(conversation.created_at),
+        "deleted_at": moment(conversation.deleted_at) if conversation.deleted_at else "",
         "messages": [
             message_row(message, said.get(message.pk)) for message in conversation.messages.select_related("model")
         ],
@@ -49,4 +51,6 @@ def message_row(message: Message, feedback: Feedback | None) -> dict[str, Any]:
         "comment": said.comment,
         "better_answer": said.better_answer,
         "preferred_over": said.preferred_over_id or 0,
+        "verdict": said.verdict,
+        "compared_with": said.compared_with_id or 0,
     }

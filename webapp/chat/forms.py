@@ -4,6 +4,7 @@ import uuid
 
 from django import forms
 
+from webapp.chat.models import Feedback
 from webapp.chat.services.conversations import LONGEST
 from webapp.chat.services.feedback import BAD_REASONS, GOOD_REASONS
 
@@ -32,3 +33,4 @@ class FeedbackForm(forms.Form):
 
 class PickForm(forms.Form):
     over = forms.IntegerField(required=False)
+    verdict = forms.ChoiceField(required=False, choices=[*Feedback.Verdict.choices, ("none", "Neither")])

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from django.db import close_old_connections
 
-from webapp.chat import gateway
+from webapp.chat import fitting, gateway
 from webapp.chat.services import replies
 from webapp.errors import BadInput, TutelageError
 from webapp.registry.models import ModelVersion
@@ -25,7 +25,13 @@ from webapp.registry.services import ensure_served
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 4.0
-BROKEN: Final = "Something broke while this reply was written. Try again; the details are in the log of the site."
+BROKEN: Final = "Something went wrong while this reply was written. Try again."
+UNAVAILABLE: Final = (
+    "The model is not available right now. Try again in a minute. If this goes on, tell a manager of the project, who "
+    "can see why under Models, Deployments."
+)
+REFUSED: Final = "The model cannot answer this message as it is. Change it, and try again."
+FOR_PEOPLE: Final = frozenset({"prompt_too_long", "message_too_long", "busy"})
 T = TypeVar("T")
 Chat = Callable[[Mapping[str, Any]], AsyncIterator[dict[str, Any]]]
 Serve = Callable[[ModelVersion], str]
@@ -66,22 +72,27 @@ async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
 
 async def write_reply(
-    message_id: int, *, chat: Chat = gateway.stream_chat, serve: Serve = ensure_served, heartbeat: float | None = None
+    message_id: int,
+    *,
+    chat: Chat = gateway.stream_chat,
+    serve: Serve = ensure_served,
+    count: fitting.Count = fitting.count_tokens,
+    heartbeat: float | None = None,
 ) -> None:
-    """Write one pending reply to its end. `chat` and `serve` stand for the model server."""
+    """Write one pending reply to its end. `chat`, `serve` and `count` stand for the model server."""
     job = await in_thread(replies.claim, message_id=message_id)
     if job is None:
         return
-    writer = asyncio.create_task(converse(message_id, job, chat, serve))
+    writer = asyncio.create_task(converse(message_id, job, chat, serve, count))
     pulse = asyncio.create_task(keep_alive(message_id, writer, heartbeat or HEARTBEAT_SECONDS))
     try:
         await writer
     except asyncio.CancelledError:
         log.info("reply %s: stopped", message_id)
     except TutelageError as error:
-        log.info("reply %s: %s %s", message_id, error.error_code, error.data)
-        told = gateway.for_people(error)
-        await in_thread(replies.fail, message_id=message_id, error=told, refused=isinstance(error, BadInput))
+        log.warning("reply %s: %s: %s %s", message_id, error.error_code, error.message, error.data)
+        await in_thread(replies.note_problem, model=job.model, error=error)
+        await in_thread(replies.fail, message_id=message_id, error=told(error), refused=isinstance(error, BadInput))
     except Exception:
         log.exception("reply %s failed", message_id)
         await in_thread(replies.fail, message_id=message_id, error=BROKEN)
@@ -89,11 +100,39 @@ async def write_reply(
         pulse.cancel()
 
 
-async def converse(message_id: int, job: replies.Job, chat: Chat, serve: Serve) -> None:
-    """Ask the model, and keep what it says as it says it."""
+def told(error: TutelageError) -> str:
+    """The error for the person who chats. Paths, addresses and the server's words are for those who run it: they have
+    them in the log and on the Deployments page."""
+    if error.error_code in FOR_PEOPLE:
+        return error.message
+    if error.error_code == "cut_off":
+        return replies.CUT_OFF
+    return REFUSED if isinstance(error, BadInput) else UNAVAILABLE
+
+
+async def converse(message_id: int, job: replies.Job, chat: Chat, serve: Serve, count: fitting.Count) -> None:
+    """Ask the model, and keep what it says as it says it. Older exchanges drop where the model cannot read them all."""
     name = await in_thread(serve, job.model)
+    turns, limit = job.body["messages"], job.body["max_tokens"]
+    start: int | None = await fitting.first_turn_that_fits(
+        turns, model=name, context=job.model.context, max_tokens=limit, count=count
+    )
+    while start is not None:
+        await in_thread(replies.note_seen_from, message_id=message_id, first=job.turn_ids[start] if start else None)
+        body = {**job.body, "model": name, "messages": fitting.cut(turns, start)}
+        try:
+            return await take_down(message_id, chat(body), limit)
+        except BadInput as error:
+            if error.error_code != "prompt_too_long":
+                raise
+        start = fitting.later_start(turns, start)
+    raise fitting.message_too_long()
+
+
+async def take_down(message_id: int, chunks: AsyncIterator[dict[str, Any]], limit: int) -> None:
+    """Save the pieces of one answer until its end, or until nobody wants it any more."""
     pieces: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-    reader = asyncio.create_task(read(chat({**job.body, "model": name}), pieces))
+    reader = asyncio.create_task(read(chunks, pieces, limit))
     try:
         reason = ""
         while not reason:
@@ -106,16 +145,17 @@ async def converse(message_id: int, job: replies.Job, chat: Chat, serve: Serve) 
         reader.cancel()
 
 
-async def read(chunks: AsyncIterator[dict[str, Any]], pieces: asyncio.Queue[tuple[str, str]]) -> None:
+async def read(chunks: AsyncIterator[dict[str, Any]], pieces: asyncio.Queue[tuple[str, str]], limit: int) -> None:
     """Put each piece of text into the queue; at the end, or when it breaks, a piece with the reason."""
-    reason = "error"
+    reason, written = "error", None
     try:
         async for chunk in chunks:
             text, ended = gateway.delta(chunk)
             reason = ended or reason
+            written = fitting.tokens_written(chunk) or written
             if text:
                 pieces.put_nowait((text, ""))
-        reason = "stop" if reason == "error" else reason
+        reason = "stop" if reason == "error" else fitting.reason_of(reason, written, limit)
     finally:
         pieces.put_nowait(("", reason))
 

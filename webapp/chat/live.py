@@ -1,4 +1,4 @@
-"""Word that something happened to a reply, from the process that writes it to those that show it.
+"""News of a reply or a conversation, from the process that changes it to those that show it.
 
 It goes through Redis and carries no facts: whoever hears it reads the database, and reads it once a second anyway.
 """
@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cache
+from uuid import UUID
 
 import redis
 import redis.asyncio
@@ -19,8 +20,9 @@ log = logging.getLogger(__name__)
 Wait = Callable[[float], Awaitable[None]]
 
 
-def channel(message_id: int) -> str:
-    return f"chat:{message_id}"
+def channel(key: int | UUID) -> str:
+    """Of a message by its number, of a conversation by its id."""
+    return f"chat:{key}"
 
 
 @cache
@@ -29,20 +31,28 @@ def client() -> redis.Redis:
 
 
 def announce(message_id: int) -> None:
+    publish(message_id)
+
+
+def announce_conversation(conversation_id: UUID) -> None:
+    publish(conversation_id)
+
+
+def publish(key: int | UUID) -> None:
     try:
-        client().publish(channel(message_id), b"")
+        client().publish(channel(key), b"")
     except redis.RedisError as error:
         log.warning("live replies fall back to polling, Redis does not answer: %s", error)
 
 
 @asynccontextmanager
-async def listening(message_id: int) -> AsyncIterator[Wait]:
-    """A function that waits for the next word about the message, or for so many seconds where none comes."""
+async def listening(key: int | UUID) -> AsyncIterator[Wait]:
+    """A function that waits for the next news of the message or conversation, or for so many seconds if none comes."""
     connection = redis.asyncio.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=1)
     subscription = connection.pubsub(ignore_subscribe_messages=True)
     heard = True
     try:
-        await subscription.subscribe(channel(message_id))
+        await subscription.subscribe(channel(key))
     except redis.RedisError as error:
         log.warning("live replies fall back to polling, Redis does not answer: %s", error)
         heard = False

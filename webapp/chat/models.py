@@ -51,7 +51,12 @@ class Message(models.Model):
     text = models.TextField(blank=True)
     state = models.CharField(max_length=11, choices=State.choices, default=State.COMPLETE)
     model = models.ForeignKey(ModelVersion, models.PROTECT, null=True, blank=True, related_name="messages")
-    finish = models.CharField(max_length=20, blank=True, help_text="stop, length, or stopped by the person")
+    finish = models.CharField(
+        max_length=20, blank=True, help_text="stop, length (the project's limit), context (the model's), or stopped"
+    )
+    seen_from = models.BigIntegerField(
+        null=True, blank=True, help_text="the first message that the model was shown; none: all of them"
+    )
     error = models.TextField(blank=True, help_text="why it was interrupted or refused, for the person")
     token = models.UUIDField(null=True, blank=True, help_text="an action of the person that is sent twice counts once")
     created_at = models.DateTimeField(default=timezone.now)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from webapp.accounts.models import Project, User
+from webapp.accounts.selectors import projects_of
 from webapp.chat.models import Conversation, Event, Feedback, Message
 from webapp.errors import NotFound
 
 Turn = dict[str, str]
+WINDOW: Final = 40  # messages that a page shows before older ones are asked for
 
 
 def conversations_of(user: User, project: Project, search: str = "") -> QuerySet[Conversation]:
@@ -32,7 +37,7 @@ def conversation_of(user: User, conversation_id: UUID, *, deleted: bool = False)
         .first()
     )
     if found is None or (found.deleted_at is not None and not deleted):
-        raise NotFound("This conversation is not there. It may have been deleted.")
+        raise NotFound("There is no such conversation. It may have been deleted for good.")
     return found
 
 
@@ -44,7 +49,7 @@ def message_of(user: User, message_id: int) -> Message:
         .first()
     )
     if found is None:
-        raise NotFound("This message is not there. Its conversation may have been deleted.")
+        raise NotFound("There is no such message. Its conversation may have been deleted.")
     return found
 
 
@@ -57,18 +62,22 @@ def path_to(messages: dict[int, Message], end: int | None) -> list[Message]:
     return path[::-1]
 
 
-def messages_before(message: Message, system: str = "") -> list[Turn]:
-    """The conversation that `message` replies to, for the model. An exchange whose reply failed without a word is left
-    out with its question: for the model it never happened."""
+def turns_before(message: Message, system: str = "") -> list[tuple[int, Turn]]:
+    """The conversation that `message` replies to, for the model, each turn with its message's id (0: the system turn).
+    An exchange whose reply failed without a word is left out with its question: for the model it never happened."""
     rows = {row.pk: row for row in message.conversation.messages.all()}
     path = path_to(rows, message.parent_id)
-    turns: list[Turn] = [{"role": "system", "content": system}] if system.strip() else []
+    turns: list[tuple[int, Turn]] = [(0, {"role": "system", "content": system})] if system.strip() else []
     for number, row in enumerate(path):
         answer = path[number + 1] if number + 1 < len(path) else None
         unanswered = answer is not None and answer.role == "assistant" and not answer.text.strip()
         if not unanswered and row.text.strip():
-            turns.append({"role": row.role, "content": row.text})
+            turns.append((row.pk, {"role": row.role, "content": row.text}))
     return turns
+
+
+def messages_before(message: Message, system: str = "") -> list[Turn]:
+    return [turn for _, turn in turns_before(message, system)]
 
 
 def prompt_of(reply: Message) -> list[Turn]:
@@ -97,6 +106,7 @@ class Line:
     rival: Message | None = None
     rival_number: int = 0
     rival_is_better: bool = False
+    verdict: str = ""
     is_last: bool = False
 
     @property
@@ -110,30 +120,105 @@ class Line:
 
 @dataclass
 class Thread:
+    """A stretch of the branch in sight, to its end unless `before` cut it."""
+
     lines: list[Line] = field(default_factory=list)
+    earlier: int = 0
+    """How many messages there are above it."""
+    oldest: int | None = None
+    """The first of them."""
+    version: str = ""
+    """Differs when the branch, a message or a state is another."""
+    last_token: str = ""
+    """The token of the newest message that the person sent."""
 
     @property
     def under_way(self) -> Message | None:
         return next((line.message for line in self.lines if line.message.under_way), None)
 
+    @property
+    def seen_from(self) -> int | None:
+        """The message from which on the model saw the conversation when it replied last."""
+        replies = [line.message for line in self.lines if line.message.role == "assistant"]
+        return replies[-1].seen_from if replies else None
 
-def thread(conversation: Conversation) -> Thread:
-    """The branch in sight."""
-    rows = {row.pk: row for row in conversation.messages.select_related("model")}
+
+def branch(conversation: Conversation) -> list[int]:
+    """The ids of the messages in sight, first to last."""
+    parents = dict(conversation.messages.values_list("pk", "parent_id"))
+    end = conversation.leaf_id or max(parents, default=None)
+    path: list[int] = []
+    while end is not None and end in parents:
+        path.append(end)
+        end = parents[end]
+    return path[::-1]
+
+
+def thread(conversation: Conversation, *, first: int | None = None, before: int | None = None) -> Thread:
+    """The newest messages of the branch in sight; more of them where `first` names an older one to begin with, or the
+    ones `before` a message. Only what is shown is read."""
+    path = branch(conversation)
+    end = path.index(before) if before in path else len(path)
+    start = max(0, end - WINDOW)
+    if first in path:
+        start = min(start, path.index(first))
+    start -= start % 2 and start > 0  # with the question that a reply answers
+    shown = path[start:end]
+    lines = lines_of(conversation, shown)
+    if lines and before is None:
+        lines[-1].is_last = True
+    sent = [line.message for line in lines if line.message.role == "user"]
+    return Thread(
+        lines, start, path[0] if start else None, version_of(conversation.pk), str(sent[-1].token or "") if sent else ""
+    )
+
+
+def version_of(conversation_id: UUID) -> str:
+    """Another one whenever a message or the branch in sight is another. What a person said of a reply does not count:
+    it would swap messages while they write."""
+    rows = Conversation.objects.filter(pk=conversation_id).annotate(size=Count("messages"))
+    row = rows.values_list("leaf", "leaf__state", "title", "size").first()
+    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]
+
+
+def lines_of(conversation: Conversation, shown: list[int]) -> list[Line]:
+    """The messages with their siblings and what the person said of them."""
+    rows = {row.pk: row for row in conversation.messages.select_related("model").filter(pk__in=shown)}
+    parents = [row.parent_id for row in rows.values()]
+    beside = Q(parent__in=[pk for pk in parents if pk is not None])
+    if None in parents:
+        beside |= Q(parent=None)
     children: dict[int | None, list[Message]] = defaultdict(list)
-    for row in rows.values():
+    for row in conversation.messages.select_related("model").filter(beside).order_by("pk"):
         children[row.parent_id].append(row)
-    path = path_to(rows, conversation.leaf_id or max(rows, default=None))
-    lines = [line_of(row, children[row.parent_id]) for row in path]
-    judged = [*path, *(line.rival for line in lines if line.rival)]
+    lines = [line_of(rows[pk], children[rows[pk].parent_id]) for pk in shown]
+    judged = [*shown, *(line.rival.pk for line in lines if line.rival)]
     said = {f.message_id: f for f in Feedback.objects.filter(message__in=judged, user_id=conversation.user_id)}
     for line in lines:
         line.feedback = said.get(line.message.pk)
         opposite = said.get(line.rival.pk) if line.rival else None
         line.rival_is_better = opposite is not None and opposite.preferred_over_id == line.message.pk
-    if lines:
-        lines[-1].is_last = True
-    return Thread(lines)
+        line.verdict = verdict_on(line, line.feedback, opposite)
+    return lines
+
+
+def verdict_on(line: Line, own: Feedback | None, opposite: Feedback | None) -> str:
+    """Tie or both bad, whichever of the two replies it was said of."""
+    if line.rival is None:
+        return ""
+    if own is not None and own.compared_with_id == line.rival.pk:
+        return own.verdict
+    return opposite.verdict if opposite is not None and opposite.compared_with_id == line.message.pk else ""
+
+
+def line_for(message: Message) -> Line | None:
+    """The message with what a page shows around it; none where it is not on the branch in sight."""
+    path = branch(message.conversation)
+    if message.pk not in path:
+        return None
+    (line,) = lines_of(message.conversation, [message.pk])
+    line.is_last = path[-1] == message.pk
+    return line
 
 
 def line_of(message: Message, around: list[Message]) -> Line:
@@ -158,7 +243,19 @@ def usable(message: Message) -> bool:
 def as_markdown(conversation: Conversation) -> str:
     """The branch in sight, as a document."""
     parts = [f"# {conversation}\n"]
-    for line in thread(conversation).lines:
+    for line in lines_of(conversation, branch(conversation)):
         who = "You" if line.message.role == "user" else conversation.project.name
         parts.append(f"**{who}**\n\n{line.text}\n")
     return "\n".join(parts)
+
+
+def deleted_conversations(user: User, project: Project) -> QuerySet[Conversation]:
+    """Those that can still be restored, the newest deletion first."""
+    return Conversation.objects.filter(user=user, project=project, deleted_at__isnull=False).order_by("-deleted_at")
+
+
+def projects_with_chats_of(user: User) -> QuerySet[Project]:
+    """The person's projects, and those that hold chats, consents or erasures of theirs, left or archived since."""
+    kept = Q(conversations__user=user) | Q(consents__user=user) | Q(erasures__user=user)
+    others = Project.objects.filter(kept).values("pk")
+    return Project.objects.filter(Q(pk__in=projects_of(user).values("pk")) | Q(pk__in=others)).order_by("name")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
+from datetime import timedelta
 from uuid import UUID
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import content_disposition_header
+from django.utils.text import slugify
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from webapp.accounts.access import allow, declares, may, project_for, signed_in
@@ -18,28 +23,30 @@ from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.accounts.selectors import consent_of, projects_of
 from webapp.chat import selectors
-from webapp.chat.exports import conversation_row, conversation_rows
+from webapp.chat.exports import conversation_row
 from webapp.chat.forms import TextForm
 from webapp.chat.models import Conversation
 from webapp.chat.services import conversations as service
-from webapp.chat.services.feedback import BAD_REASONS, GOOD_REASONS, allow_use, forbid_use, wording
-from webapp.chat.services.replies import interrupt_stale
-from webapp.downloads import download
+from webapp.chat.services.feedback import BAD_REASONS, GOOD_REASONS, wording
+from webapp.chat.services.replies import KEEP_DELETED, interrupt_stale
+from webapp.chat.stream_views import SILENCE_SECONDS
 from webapp.errors import BadInput
+from webapp.params import parse_int, read_int, read_text, read_uuid
 from webapp.registry.selectors import open_deployments
 
 PAGE = 40
+MAX_PAGE = 1_000_000
 
 
 def filled_in(form: TextForm) -> tuple[str, UUID]:
     if not form.is_valid():
-        raise BadInput("The page has sent something incomplete. Reload it and try again.")
+        raise BadInput("The page sent an incomplete form. Reload the page and try again. Your text is kept.")
     return form.cleaned_data["text"], form.cleaned_data["token"]
 
 
 def project_in_hand(request: Request) -> Project | None:
     """The project that the address names, else the one visited last, else any of the person's."""
-    named = request.GET.get("project") or request.POST.get("project")
+    named = read_text(request.GET, "project") or read_text(request.POST, "project")
     if named:
         project = project_for(request.user, named, "chat")
         request.session["project"] = project.slug
@@ -55,25 +62,31 @@ def own(request: Request, conversation_id: UUID, *, deleted: bool = False) -> Co
 
 
 def chat_page(request: Request, project: Project, conversation: Conversation | None = None) -> HttpResponse:
-    search = request.GET.get("q", "").strip()
+    search = read_text(request.GET, "q").strip()
     mine = selectors.conversations_of(request.user, project, search)
-    deployed = open_deployments(project).exists()
-    deleted = request.GET.get("deleted", "")
-    rated = request.GET.get("rated", "")
+    shown_from = parse_int(request.headers.get("X-First-Message", "")) or read_int(request.GET, "first")
     context = {
         "project": project,
         "conversation": conversation,
-        "thread": selectors.thread(conversation) if conversation else None,
-        "page": Paginator(mine, PAGE).get_page(request.GET.get("page")),
+        "thread": selectors.thread(conversation, first=shown_from) if conversation else None,
+        "page": Paginator(mine, PAGE).get_page(read_int(request.GET, "page", 1, high=MAX_PAGE)),
         "search": search,
-        "deployed": deployed,
+        "deployed": open_deployments(project).exists(),
         "may_deploy": may(request.user, "models.deploy", project),
-        "deleted": deleted if deleted and search == "" else "",
-        "rated": int(rated) if rated.isdigit() else 0,
+        "deleted": None if search else just_deleted(request),
+        "deleted_count": selectors.deleted_conversations(request.user, project).count(),
+        "rated": read_int(request.GET, "rated", 0),
         "token": uuid.uuid4(),
+        "silence": SILENCE_SECONDS,
         **about_feedback(request, project),
     }
     return render(request, "chat/chat.html", context)
+
+
+def just_deleted(request: Request) -> Conversation | None:
+    """The person's conversation that the address says was just deleted, while it is."""
+    named = read_uuid(request.GET, "deleted")
+    return Conversation.objects.filter(pk=named, user=request.user).exclude(deleted_at=None).first() if named else None
 
 
 def about_feedback(request: Request, project: Project) -> dict[str, object]:
@@ -102,10 +115,30 @@ def chat(request: Request) -> HttpResponse:
 @declares("chat")
 @require_GET
 def conversation(request: Request, conversation_id: UUID) -> HttpResponse:
-    found = own(request, conversation_id)
-    interrupt_stale()
+    found = own(request, conversation_id, deleted=True)
     request.session["project"] = found.project.slug
+    if found.deleted_at is not None:
+        context = {"project": found.project, "conversation": found, "days_left": days_left(found)}
+        return render(request, "chat/deleted_one.html", context, status=410)
+    interrupt_stale()
     return chat_page(request, found.project, found)
+
+
+@declares("chat")
+@require_GET
+def earlier(request: Request, conversation_id: UUID) -> HttpResponse:
+    """Older messages of the branch in sight, before `before`, as part of a page."""
+    found = own(request, conversation_id)
+    thread = selectors.thread(found, before=read_int(request.GET, "before", 0))
+    context = {"thread": thread, "conversation": found, "project": found.project, "token": uuid.uuid4()}
+    return render(request, "chat/lines.html", context | about_feedback(request, found.project))
+
+
+def days_left(conversation: Conversation) -> int:
+    """How many more days the conversation can be restored."""
+    if conversation.deleted_at is None:
+        return 0
+    return max(0, math.ceil((conversation.deleted_at + KEEP_DELETED - timezone.now()) / timedelta(days=1)))
 
 
 @declares("chat")
@@ -135,6 +168,17 @@ def delete(request: Request, conversation_id: UUID) -> HttpResponse:
 
 @declares("chat")
 @require_POST
+def delete_for_good(request: Request, conversation_id: UUID) -> HttpResponse:
+    found = own(request, conversation_id, deleted=True)
+    service.delete_for_good(conversation=found)
+    messages.success(request, f"“{found}” was deleted for good.")
+    if selectors.deleted_conversations(request.user, found.project).exists():
+        return redirect("chat_deleted", found.project.slug)
+    return redirect("chat_data")
+
+
+@declares("chat")
+@require_POST
 def restore(request: Request, conversation_id: UUID) -> HttpResponse:
     found = own(request, conversation_id, deleted=True)
     service.restore(conversation=found)
@@ -143,7 +187,7 @@ def restore(request: Request, conversation_id: UUID) -> HttpResponse:
 
 def attachment(content: str, kind: str, name: str) -> HttpResponse:
     response = HttpResponse(content, content_type=f"{kind}; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    response["Content-Disposition"] = content_disposition_header(as_attachment=True, filename=name) or "attachment"
     response["Cache-Control"] = "no-store"
     return response
 
@@ -154,51 +198,11 @@ def export(request: Request, conversation_id: UUID) -> HttpResponse:
     found = own(request, conversation_id)
     if request.GET.get("format") == "json":
         text = json.dumps(conversation_row(found), ensure_ascii=False, indent=1)
-        return attachment(text, "application/json", f"conversation-{found.pk}.json")
-    return attachment(selectors.as_markdown(found), "text/markdown", f"conversation-{found.pk}.md")
+        return attachment(text, "application/json", f"{file_name(found)}.json")
+    return attachment(selectors.as_markdown(found), "text/markdown", f"{file_name(found)}.md")
 
 
-@signed_in
-@require_GET
-def own_data(request: Request) -> HttpResponse:
-    """What is kept of the person's chats, project by project, and what they may do about it."""
-    projects = [
-        {
-            "project": project,
-            "count": selectors.conversations_of(request.user, project).count(),
-            "consent": consent_of(user=request.user, project=project),
-            "wording": wording(project),
-        }
-        for project in projects_of(request.user)
-    ]
-    return render(request, "chat/own_data.html", {"projects": projects})
-
-
-@declares("chat")
-@require_GET
-def export_all(request: Request, slug: str) -> StreamingHttpResponse:
-    project = project_for(request.user, slug, "chat")
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in conversation_rows(request.user, project))
-    return download(request, lines, f"{slug}-chats.jsonl")
-
-
-@declares("chat")
-@require_POST
-def delete_all(request: Request, slug: str) -> HttpResponse:
-    project = project_for(request.user, slug, "chat")
-    count = service.delete_all(user=request.user, project=project)
-    messages.success(request, f"{count} conversation{'' if count == 1 else 's'} deleted for good.")
-    return redirect("chat_data")
-
-
-@declares("chat")
-@require_POST
-def consent(request: Request, slug: str) -> HttpResponse:
-    project = project_for(request.user, slug, "chat")
-    if request.POST.get("consent") == "yes":
-        allow_use(user=request.user, project=project)
-        messages.success(request, f"Thank you. What you say of {project.name}'s replies teaches it from now on.")
-    else:
-        forbid_use(user=request.user, project=project)
-        messages.success(request, f"Taken back. {project.name} does not learn from your feedback any more.")
-    return redirect("chat_data")
+def file_name(conversation: Conversation) -> str:
+    """Its title and the day it was last written in, e.g. how-do-kites-fly-2026-11-26."""
+    title = slugify(conversation.title, allow_unicode=True)[:60].strip("-") or "conversation"
+    return f"{title}-{timezone.localtime(conversation.updated_at):%Y-%m-%d}"

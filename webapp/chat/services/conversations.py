@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
+from annotations.models import Prompt, Task
+from annotations.services.places import fill_places, lock_task
+from annotations.services.prompts import withdraw_prompts
 from webapp.accounts.models import Project, User
 from webapp.chat.generation import start
+from webapp.chat.live import announce_conversation
 from webapp.chat.models import Conversation, Erasure, Message
-from webapp.chat.services.erasure import erase_conversations
+from webapp.chat.services.erasure import erase_conversations, prompts_of_only
 from webapp.errors import BadInput, Conflict, NotFound, TooMany
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import choose_model, open_deployments
@@ -29,7 +35,8 @@ def model_for(project: Project, key: UUID, before: ModelVersion | None = None) -
     model = choose_model(project, str(key))
     if model is None:
         raise Conflict(
-            f"No model of {project.name} is deployed, so nobody can answer. A manager of the project can deploy one.",
+            f"No model of {project.name} is deployed, so no one can answer. Your text is kept. A manager of the "
+            "project can deploy one.",
             code="nothing_deployed",
         )
     return model
@@ -57,16 +64,16 @@ def locked(conversation: Conversation) -> Conversation:
         .first()
     )
     if found is None:
-        raise NotFound("This conversation was deleted. Bring it back from the list first.")
+        raise NotFound("This conversation was deleted. Restore it from your deleted conversations first.")
     return found
 
 
 def check_nothing_under_way(conversation: Conversation) -> None:
     if conversation.messages.filter(state__in=UNDER_WAY).exists():
-        raise Conflict("The reply before is still being written. Wait for it, or stop it.", code="under_way")
+        raise Conflict("The previous reply is still being written. Wait for it, or stop it.", code="under_way")
     mine = Message.objects.filter(conversation__user=conversation.user, state__in=UNDER_WAY)
     if mine.count() >= AT_ONCE:
-        raise TooMany(f"{AT_ONCE} replies are being written for you already. Wait for one of them, or stop it.")
+        raise TooMany(f"{AT_ONCE} replies are already being written for you. Wait for one, or stop it.")
 
 
 def sent_before(conversation: Conversation, token: UUID) -> Message | None:
@@ -89,7 +96,13 @@ def ask(conversation: Conversation, parent: Message, token: UUID | None = None) 
     conversation.leaf, conversation.updated_at = reply, now
     conversation.save(update_fields=["model", "leaf", "updated_at"])
     transaction.on_commit(lambda: start(reply.pk))
+    tell_viewers(conversation)
     return reply
+
+
+def tell_viewers(conversation: Conversation) -> None:
+    """Have open pages of the conversation look at it again, on every device."""
+    transaction.on_commit(lambda: announce_conversation(conversation.pk))
 
 
 def say(conversation: Conversation, parent: Message | None, text: str, token: UUID) -> Message:
@@ -163,6 +176,7 @@ def show(*, message: Message) -> Message:
         end = child
     conversation.leaf = end
     conversation.save(update_fields=["leaf"])
+    tell_viewers(conversation)
     return end
 
 
@@ -178,14 +192,38 @@ def rename(*, conversation: Conversation, title: str) -> Conversation:
 
 
 @transaction.atomic
-def delete(*, conversation: Conversation) -> None:
-    """Out of sight at once, and gone for good after a month; until then it can be brought back."""
-    Conversation.objects.filter(pk=conversation.pk, deleted_at=None).update(deleted_at=timezone.now())
+def delete(*, conversation: Conversation, now: datetime | None = None) -> None:
+    """Out of sight and out of training at once, and gone for good after 30 days; until then it can be restored."""
+    now = now or timezone.now()
+    if Conversation.objects.filter(pk=conversation.pk, deleted_at=None).update(deleted_at=now):
+        withdraw_prompts(prompts=prompts_of_only(conversation), now=now)
+        tell_viewers(conversation)
 
 
 @transaction.atomic
 def restore(*, conversation: Conversation) -> None:
-    Conversation.objects.filter(pk=conversation.pk).update(deleted_at=None)
+    """Bring a deleted conversation back, with the prompts and tasks that its deletion took out of the queue."""
+    row = Conversation.objects.select_for_update().filter(pk=conversation.pk).first()
+    if row is None:
+        raise NotFound("This conversation was deleted for good.")
+    if row.deleted_at is None:
+        return
+    withdrawn = Prompt.objects.filter(feedback__message__conversation=row, withdrawn_at=row.deleted_at, erased_at=None)
+    reopen_prompts(prompt_ids=sorted(withdrawn.values_list("pk", flat=True).distinct()))
+    row.deleted_at = None
+    row.save(update_fields=["deleted_at"])
+
+
+def reopen_prompts(*, prompt_ids: list[int]) -> None:
+    """Make prompts usable again, and ask again for what was being asked."""
+    Prompt.objects.filter(pk__in=prompt_ids).update(withdrawn_at=None)
+    asked = Q(feedback__isnull=False) | Q(demonstration__retracted_at=None, demonstration__state="pending")
+    tasks = Task.objects.filter(asked, prompt__in=prompt_ids, state=Task.State.WITHDRAWN)
+    for task in Task.objects.filter(pk__in=tasks.values("pk")).order_by("pk"):
+        lock_task(task)
+        task.state = Task.State.OPEN
+        task.save(update_fields=["state"])
+        fill_places(task)
 
 
 def delete_for_good(*, conversation: Conversation) -> None:

@@ -77,6 +77,14 @@ def erase_uses(*, user: User, project: Project, now: datetime | None = None) -> 
     return erase(made, user=user, project=project, feedback=feedback, reason=reason, conversations=0, now=now)
 
 
+def prompts_of_only(conversation: Conversation) -> QuerySet[Prompt]:
+    """Prompts that stand for this conversation and for no other that is still there."""
+    made = Prompt.objects.filter(feedback__message__conversation=conversation, source=Prompt.Source.CHAT)
+    elsewhere = Feedback.objects.filter(prompt__in=made, message__conversation__deleted_at=None)
+    others = elsewhere.exclude(message__conversation=conversation)
+    return Prompt.objects.filter(pk__in=made.values("pk")).exclude(pk__in=others.values("prompt"))
+
+
 def made_of(feedback: QuerySet[Feedback], user: User, project: Project, message_ids: set[int] | None) -> Made:
     """What feedback names, and what says of itself that it came from these chat messages (None: from any), which is how
     labels that were replaced since are found, and those whose feedback is gone."""

@@ -17,7 +17,7 @@ from django.utils import timezone
 from annotations.models import Demonstration, Prompt, Ranking, Response, Task
 from annotations.services.labels import withdraw_label
 from annotations.services.prompts import add_prompt, add_responses
-from annotations.services.records import offer_demonstration, record_ranking
+from annotations.services.records import offer_demonstration, record_judgment, record_ranking
 from annotations.services.tasks import open_rank_task, open_write_task, withdraw_tasks
 from webapp.accounts.models import Consent, Project, User
 from webapp.accounts.services import grant_consent
@@ -31,16 +31,16 @@ GOOD_REASONS: Final = {
     "correct": "Correct",
     "helpful": "Helpful",
     "concise": "To the point",
-    "polite": "Kind",
+    "polite": "Polite",
 }
 BAD_REASONS: Final = {
     "incorrect": "Wrong or made up",
     "instruction": "Did not do what I asked",
     "long": "Too long",
     "short": "Too short",
-    "impolite": "Impolite",
+    "impolite": "Rude",
     "harmful": "Harmful",
-    "declined": "Declined without need",
+    "declined": "Refused for no good reason",
     "language": "Badly written",
 }
 REASONS: Final = GOOD_REASONS | BAD_REASONS
@@ -58,7 +58,7 @@ def wording(project: Project) -> str:
 def feedback_on(reply: Message, user: User) -> Feedback:
     """The person's feedback on the reply, locked; made where there is none."""
     if reply.role != "assistant" or reply.under_way:
-        raise BadInput("Wait for the reply to end before you judge it.")
+        raise BadInput("Wait until the reply is complete before you rate it.")
     feedback, _ = Feedback.objects.get_or_create(message=reply, user=user)
     return Feedback.objects.select_for_update(of=("self",)).select_related("message__conversation__project").get(
         pk=feedback.pk
@@ -102,10 +102,38 @@ def pick(*, winner: Message, loser: Message, user: User) -> Feedback:
         raise BadInput("Only two finished replies to the same message can be compared.")
     for opposite in Feedback.objects.filter(message=loser, user=user, preferred_over=winner):
         unpick(reply=opposite.message, user=user)
+    drop_verdicts(winner, loser, user)
     feedback = feedback_on(winner, user)
     feedback.preferred_over = loser
     settle(feedback)
     return feedback
+
+
+@transaction.atomic
+def compare(*, reply: Message, rival: Message, verdict: str, user: User) -> Feedback:
+    """Neither of two replies is better: they are equally good, or both bad. Takes the place of a pick between them."""
+    if reply.pk == rival.pk or reply.parent_id != rival.parent_id or not (usable(reply) and usable(rival)):
+        raise BadInput("Only two finished replies to the same message can be compared.")
+    if verdict not in Feedback.Verdict.values:
+        raise BadInput("Two replies are equally good, or both bad.")
+    for message, other in ((reply, rival), (rival, reply)):
+        for picked in Feedback.objects.filter(message=message, user=user, preferred_over=other):
+            unpick(reply=picked.message, user=user)
+    drop_verdicts(reply, rival, user)
+    feedback = feedback_on(reply, user)
+    feedback.verdict, feedback.compared_with = verdict, rival
+    settle(feedback)
+    return feedback
+
+
+@transaction.atomic
+def drop_verdicts(reply: Message, rival: Message, user: User) -> None:
+    """Forget a tie, or that both are bad, whichever of the two replies it was said of."""
+    for message, other in ((reply, rival), (rival, reply)):
+        if Feedback.objects.filter(message=message, user=user, compared_with=other).exists():
+            feedback = feedback_on(message, user)
+            feedback.verdict, feedback.compared_with = "", None
+            settle(feedback)
 
 
 @transaction.atomic
@@ -143,6 +171,7 @@ def settle(feedback: Feedback) -> None:
     feedback.prompt = prompt or feedback.prompt
     settle_demonstration(feedback, prompt)
     settle_ranking(feedback, prompt)
+    settle_judgments(feedback, prompt)
     settle_task(feedback, prompt)
     feedback.updated_at = timezone.now()
     feedback.save()
@@ -155,7 +184,7 @@ def consent_held(*, user: User, project: Project) -> bool:
 
 
 def worth_work(feedback: Feedback) -> bool:
-    return feedback.thumb < 0 or bool(feedback.better_answer) or feedback.preferred_over_id is not None
+    return feedback.thumb < 0 or bool(feedback.better_answer) or bool(feedback.preferred_over_id or feedback.verdict)
 
 
 def source(feedback: Feedback) -> str:
@@ -190,20 +219,40 @@ def settle_demonstration(feedback: Feedback, prompt: Prompt | None) -> None:
 
 
 def settle_ranking(feedback: Feedback, prompt: Prompt | None) -> None:
-    loser = feedback.preferred_over if prompt is not None else None
+    """A pick ranks this reply over the other; a tie puts both into one group."""
+    tied = feedback.verdict == Feedback.Verdict.TIE
+    other = (feedback.compared_with if tied else feedback.preferred_over) if prompt is not None else None
+    how = f"{source(feedback)} {'ties' if tied else 'over'} {other.pk}" if other is not None else ""
     made = feedback.ranking
-    if made is not None and (loser is None or not made.source_ref.endswith(f" over {loser.pk}")):
+    if made is not None and made.source_ref != how:
         take_back(made)
         feedback.ranking = made = None
-    if loser is not None and made is None and prompt is not None:
-        better, worse = responses_for(prompt, [feedback.message, loser])
+    if other is not None and made is None and prompt is not None:
+        this, that = responses_for(prompt, [feedback.message, other])
         feedback.ranking = record_ranking(
             prompt=prompt,
-            responses=[worse, better] if loser.pk < feedback.message_id else [better, worse],
-            groups=[[better.pk], [worse.pk]],
+            responses=[that, this] if other.pk < feedback.message_id else [this, that],
+            groups=[[this.pk, that.pk]] if tied else [[this.pk], [that.pk]],
             author=feedback.user,
             token=uuid.uuid4(),
-            source_ref=f"{source(feedback)} over {loser.pk}",
+            source_ref=how,
+        )
+
+
+def settle_judgments(feedback: Feedback, prompt: Prompt | None) -> None:
+    """Both bad: a verdict on each of the two replies."""
+    bad = feedback.verdict == Feedback.Verdict.BOTH_BAD and prompt is not None
+    other = feedback.compared_with if bad else None
+    how = f"{source(feedback)} both bad {other.pk}" if other is not None else ""
+    standing = feedback.judgments.filter(retracted_at=None)
+    for judgment in standing.exclude(source_ref=how):
+        feedback.judgments.remove(judgment)
+        withdraw_label(label=judgment)
+    if other is None or prompt is None or standing.exists():
+        return
+    for response in responses_for(prompt, [feedback.message, other]):
+        feedback.judgments.add(
+            record_judgment(response=response, good=False, author=feedback.user, token=uuid.uuid4(), source_ref=how)
         )
 
 

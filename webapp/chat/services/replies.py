@@ -10,11 +10,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from webapp.chat.gateway import chat_body, person_key
-from webapp.chat.live import announce
+from webapp.chat.live import announce, announce_conversation
 from webapp.chat.models import Conversation, Erasure, Event, Message
-from webapp.chat.selectors import messages_before
+from webapp.chat.selectors import turns_before
 from webapp.chat.services.erasure import erase_conversations
-from webapp.registry.models import ModelVersion
+from webapp.errors import TutelageError
+from webapp.registry.models import Deployment, ModelVersion
 from webapp.text import clean_text
 
 log = logging.getLogger(__name__)
@@ -22,15 +23,17 @@ log = logging.getLogger(__name__)
 STALE: Final = timedelta(seconds=20)
 KEEP_EVENTS: Final = timedelta(days=1)
 KEEP_DELETED: Final = timedelta(days=30)
-CUT_OFF: Final = "The reply was cut off before its end. What had come of it is kept."
-SAID_NOTHING: Final = "The model ended its reply without a word. Try again, or put it in other words."
-STOPPED_EARLY: Final = "You stopped this reply before its first word."
+CUT_OFF: Final = "The reply was cut off. What had arrived is kept. Try again."
+SAID_NOTHING: Final = "The model gave an empty reply. Try again, or rephrase your message."
+STOPPED_EARLY: Final = "You stopped this reply before it began."
 
 
 class Job(NamedTuple):
     model: ModelVersion
     body: dict[str, Any]
     """For /v1/chat/completions, without the model's served name."""
+    turn_ids: list[int]
+    """The message that each turn of the body is; 0 for the system turn."""
 
 
 def locked(message_id: int, *states: Message.State) -> Message | None:
@@ -57,15 +60,28 @@ def claim(*, message_id: int) -> Job | None:
     message.save(update_fields=["state", "heartbeat_at"])
     transaction.on_commit(lambda: announce(message_id))
     project = message.conversation.project
+    turns = turns_before(message, system=project.system_prompt)
     body = chat_body(
         model="",
-        messages=messages_before(message, system=project.system_prompt),
+        messages=[turn for _, turn in turns],
         temperature=project.temperature,
         top_p=project.top_p,
         max_tokens=project.max_new_tokens,
         user=person_key(message.conversation.user_id),
     )
-    return Job(message.model, body)
+    body["stream_options"] = {"include_usage": True}
+    return Job(message.model, body, [number for number, _ in turns])
+
+
+def note_seen_from(*, message_id: int, first: int | None) -> None:
+    """Keep which message the model was shown first, where it was not shown them all."""
+    Message.objects.filter(pk=message_id).exclude(seen_from=first).update(seen_from=first)
+
+
+def note_problem(*, model: ModelVersion, error: TutelageError) -> None:
+    """Show on the Deployments page why the model does not answer; the reconciler removes it when it does."""
+    if error.status in (409, 503) and error.error_code not in ("cut_off", "busy"):
+        Deployment.objects.filter(model=model, state__in=Deployment.OPEN).update(problem=error.message)
 
 
 @transaction.atomic
@@ -99,6 +115,7 @@ def end(message: Message, *, finish: str = "", error: str = "", refused: bool = 
     message.heartbeat_at, message.finished_at = None, timezone.now()
     message.save(update_fields=["text", "finish", "error", "state", "heartbeat_at", "finished_at"])
     transaction.on_commit(lambda: announce(message.pk))
+    transaction.on_commit(lambda: announce_conversation(message.conversation_id))
 
 
 @transaction.atomic

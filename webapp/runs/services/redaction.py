@@ -89,6 +89,21 @@ def unredacted_runs() -> QuerySet[Run]:
     return Run.objects.filter(Q(Exists(erased), redacted_at=None) | Q(Exists(since))).order_by("pk")
 
 
+def files_left(rows: Mapping[str, Collection[int]]) -> dict[str, int]:
+    """How many snapshots and runs still hold these erased rows in their files."""
+    items = Q()
+    for kind, ids in rows.items():
+        items |= Q(row__in=ids, snapshot__kind=kind)
+    if not items:
+        return {}
+    snapshots = SnapshotItem.objects.filter(items).order_by().values("snapshot").distinct()
+    left = {
+        "snapshots": unredacted_snapshots().filter(pk__in=snapshots).count(),
+        "runs": unredacted_runs().filter(snapshots__in=snapshots).order_by().distinct().count(),
+    }
+    return {what: count for what, count in left.items() if count}
+
+
 def erased_names(items: QuerySet[SnapshotItem]) -> set[str]:
     """The erased rows as files name them, e.g. ranking:12."""
     rows = items.filter(erased_at__isnull=False).values_list("snapshot__kind", "row")

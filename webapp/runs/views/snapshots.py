@@ -70,6 +70,7 @@ def snapshot_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "runs": runs,
         "models": ModelVersion.objects.filter(run__in=runs),
         "rows": preview(snapshot),
+        "redacted": snapshot.items.filter(erased_at__isnull=False).count(),
     }
     return render(request, "runs/snapshot_detail.html", context)
 
