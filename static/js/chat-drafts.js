@@ -62,12 +62,21 @@ function keepMessage(composer) {
   });
   composer.addEventListener("htmx:afterRequest", (event) => {
     if (event.detail.elt !== composer || !accepted(event.detail)) return;
-    const sent = (stored(`attempt:${key}`) || {}).text || "";
-    arrived(key);
-    field.value = field.value.startsWith(sent) ? field.value.slice(sent.length) : field.value; // typed on meanwhile
-    if (field.value) localStorage.setItem(`draft:${key}`, field.value);
+    clear();
     field.focus();
   });
+  // The answer was lost, and the page has learned otherwise that the message arrived.
+  document.addEventListener("chat:merged", () => {
+    const attempt = stored(`attempt:${key}`);
+    if (attempt && attempt.token === document.getElementById("thread").dataset.sent) clear();
+  });
+
+  function clear() {
+    const sent = (stored(`attempt:${key}`) || {}).text || "";
+    arrived(key);
+    if (field.value.startsWith(sent)) field.value = field.value.slice(sent.length); // what was typed meanwhile stays
+    if (field.value) localStorage.setItem(`draft:${key}`, field.value);
+  }
 }
 
 // ---- edits, better answers, comments

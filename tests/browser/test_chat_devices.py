@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+from django.conf import settings
 from playwright.sync_api import Page, Route, expect
 
 from tests import factories
@@ -110,7 +111,7 @@ def test_a_text_survives_the_end_of_the_session(open_page: Callable[..., Page], 
     page = open_page("/chat/?project=kite", tess)
     begun(page)
     cookies = page.context.cookies()
-    page.context.clear_cookies(name="sessionid")
+    page.context.clear_cookies(name=settings.SESSION_COOKIE_NAME)
 
     ask(page, "Typed before the end")
 
@@ -132,8 +133,9 @@ def test_a_text_whose_answer_was_lost_counts_once_and_what_follows_is_kept(
         route.fetch()
         route.abort()
 
-    page.route("**/send/", lose)
     page.route("**/news/*", lambda route: route.abort())
+    page.reload()
+    page.route("**/send/", lose)
     ask(page, "Once")
     until(page, lambda: Message.objects.filter(text="Once").count() == 1)
     for future in list(generation.under_way):
@@ -155,6 +157,22 @@ def test_a_text_whose_answer_was_lost_counts_once_and_what_follows_is_kept(
     ask(page, "Twice, but other words")
     expect(page.locator(".bubble").last).to_have_text("Twice, but other words")
     page.reload()
+    expect(message_field(page)).to_have_value("")
+
+
+def test_a_text_whose_answer_was_lost_leaves_the_field_when_the_page_hears_of_it(
+    open_page: Callable[..., Page], model: Script, tess: User
+) -> None:
+    page = open_page("/chat/?project=kite", tess)
+    begun(page)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/send/", lose)
+    ask(page, "Once")
+    expect(page.locator(".bubble")).to_have_text(["What is a kite?", "Once"])
     expect(message_field(page)).to_have_value("")
 
 
