@@ -228,7 +228,7 @@ def test_who_left_a_project_still_sees_downloads_and_deletes_their_chats(tess_cl
     Membership.objects.filter(user=tess).delete()
 
     assert "Your data is still yours to download and delete" in tess_client.get("/chat/data/").content.decode()
-    assert str(talk.pk) in tess_client.get("/chat/data/kite/export/").content.decode()
+    assert str(talk.pk) in tess_client.get("/chat/data/kite/export/").getvalue().decode()
     tess_client.post("/chat/data/kite/delete/")
     assert not Conversation.objects.exists()
 
