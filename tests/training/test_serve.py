@@ -723,3 +723,14 @@ def test_the_thread_that_loads_a_model_ends_so_that_openmp_has_one_team(
     ModelPool(COMPUTE, slots=1, most=1).load("model", str(folders["toy"]))
     assert computed[0] is not threading.current_thread()
     assert not computed[0].is_alive()
+
+
+def test_a_conversation_is_counted_as_it_would_be_read(site: Site) -> None:
+    said = site.chat(max_tokens=1).json()["usage"]["prompt_tokens"]
+    counted = site.post("/tokenize", {"model": "toy", "messages": HELLO, "add_generation_prompt": True}).json()
+    assert counted["count"] == len(counted["tokens"]) == said
+    assert counted["max_model_len"] == site.client.models.list().data[0].max_model_len
+    text = site.post("/tokenize", {"model": "toy", "prompt": "the cat"}).json()
+    assert 0 < text["count"] < counted["count"]
+    assert site.post("/tokenize", {"model": "none", "messages": HELLO}).status_code == 404
+    assert site.post("/tokenize", {"model": "toy", "messages": HELLO}, token="x").status_code == 401

@@ -23,7 +23,7 @@ from training.serve.gate import Gate
 from training.serve.generation import Generation
 from training.serve.metrics import Metrics
 from training.serve.pool import ModelPool, Served
-from training.serve.protocol import APIError, LoadBody, UnloadBody, read_generation, read_order, sampling
+from training.serve.protocol import APIError, LoadBody, TokenizeBody, UnloadBody, read_generation, read_order, sampling
 from training.serve.replies import Shape
 from training.serve.scheduler import Scheduler
 
@@ -93,6 +93,22 @@ class Server:
             raise APIError.of(error) from error
         shape = Shape(True, body.model, served, body.logprobs, folded)
         return await self._answer(request, body, shape, [prompt], body.top_logprobs)
+
+    async def tokenize(self, request: HTTPRequest) -> Response:
+        """How many tokens a conversation has, opening of the reply included, and how many the model can hold: what a
+        client needs to leave out old turns by itself. The same route and answer as vLLM's."""
+        body = await read_order(request, TokenizeBody)
+        served = self._served(body.model)
+        chat, turns, tokenizer = served.chat, [message.turn() for message in body.messages], served.tokenizer
+        if turns and chat is None:
+            raise APIError(400, f"The model `{body.model}` has no chat template; give `prompt`", param="messages")
+        try:
+            tokens = await served.encoder.run(
+                lambda: chat_prompt(chat, turns)[0] if turns and chat else tokenizer.encode(body.prompt)
+            )
+        except TrainingError as error:
+            raise APIError.of(error) from error
+        return JSONResponse({"count": len(tokens), "max_model_len": served.engine.context, "tokens": tokens})
 
     async def completions(self, request: HTTPRequest) -> Response:
         body = await read_generation(request, CompletionRequest)
@@ -203,6 +219,7 @@ def build_app(
             Route("/metrics", server.metrics_text),
             Route("/v1/models", server.models),
             Route("/v1/models/{name:path}", server.model),
+            post("/tokenize", server.tokenize),
             post("/v1/chat/completions", server.chat),
             post("/v1/completions", server.completions),
             post("/v1/load_lora_adapter", server.load),

@@ -17,13 +17,14 @@ from training.serve.protocol import APIError
 
 PATHS: Final = {
     "/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/load_lora_adapter",
-    "/v1/unload_lora_adapter",
+    "/v1/unload_lora_adapter", "/tokenize",
 }  # fmt: skip
+GUARDED: Final = ("/v1/", "/tokenize")
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Gate:
-    """Checks the bearer token of /v1/…, refuses pages of other sites, names and counts requests."""
+    """Checks the bearer token of /v1/… and /tokenize, refuses pages of other sites, names and counts requests."""
 
     def __init__(self, app: ASGIApp, token: str, metrics: Metrics) -> None:
         self._app = app
@@ -54,7 +55,7 @@ class Gate:
 
     def _refusal(self, method: str, path: str, headers: Headers) -> APIError | None:
         given = headers.get("authorization", "").encode()
-        if self._expected and path.startswith("/v1/") and not hmac.compare_digest(given, self._expected):
+        if self._expected and path.startswith(GUARDED) and not hmac.compare_digest(given, self._expected):
             return APIError(401, "this server wants a bearer token, and this is not the one")
         if method not in ("GET", "HEAD") and comes_from_a_page(headers):
             return APIError(403, "this server does not answer pages that other addresses serve")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request as HTTPRequest
 
 from training.contract import TrainingError
-from training.contract.completions import MAX_BODY_BYTES, Body, GenerationRequest, checked, read_request
+from training.contract.completions import MAX_BODY_BYTES, Body, GenerationRequest, Message, checked, read_request
 from training.contract.refusals import RequestRefused, error_body, parse_json
 from training.engine import SamplingParams, seed_of
 
@@ -53,6 +53,12 @@ class APIError(Exception):
 class LoadBody(Body):
     lora_name: str = Field(min_length=1, max_length=200)
     lora_path: str = Field(min_length=1, max_length=4096)
+
+
+class TokenizeBody(Body):
+    model: str
+    messages: list[Message] = Field(default_factory=list)
+    prompt: str = ""
 
 
 class UnloadBody(Body):
