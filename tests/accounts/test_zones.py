@@ -3,12 +3,15 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import OperationalError
+from django.test import RequestFactory
 from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
 
 from annotations.models import Lease
 from tests import factories
 from webapp.accounts.models import Guidelines, User
-from webapp.accounts.zones import zone_named
+from webapp.accounts.zones import zone_named, zone_of
 
 
 @pytest.fixture
@@ -49,6 +52,16 @@ def test_what_is_no_zone_counts_as_none(client, project, ann, saved, name):
     assert "25 November 2026, 23:31" in page(client)
     client.post("/profile/", {"name": "Ann", "time_zone": name})
     assert User.objects.get(pk=ann.pk).time_zone == ""
+
+
+def test_a_database_that_does_not_answer_leaves_the_browsers_zone():
+    def unanswered() -> User:
+        raise OperationalError("the database is starting up")
+
+    request = RequestFactory().get("/")
+    request.COOKIES["time_zone"] = "Asia/Tokyo"
+    request.user = SimpleLazyObject(unanswered)
+    assert str(zone_of(request)) == "Asia/Tokyo"
 
 
 def test_one_persons_zone_does_not_reach_the_next_request(client, project, ann, saved):

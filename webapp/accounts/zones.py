@@ -9,6 +9,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.db import DatabaseError
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -42,7 +43,10 @@ def browser_zone(request: HttpRequest) -> ZoneInfo | None:
 
 def zone_of(request: HttpRequest) -> tzinfo:
     """For a page that this request asks for."""
-    chosen = zone_named(getattr(request.user, "time_zone", ""))
+    try:
+        chosen = zone_named(getattr(request.user, "time_zone", ""))
+    except DatabaseError:
+        chosen = None  # the view asks for the person again, and its error becomes a page that says what is wrong
     return chosen or browser_zone(request) or timezone.get_default_timezone()
 
 
