@@ -54,6 +54,15 @@ def test_a_token_is_shown_once_with_what_it_is_for(adas, ada):
     assert (made.scopes, made.expiry - made.created) == (["read"], pytest.approx(timedelta(days=30), abs=timedelta(1)))
 
 
+def test_reloading_the_page_with_a_token_makes_no_second_one(adas, ada):
+    form = {**FORM, "form_token": adas.get("/profile/").context["form_token"]}
+    adas.post("/profile/tokens/", form)
+    page = adas.post("/profile/tokens/", form, follow=True)
+
+    assert "This token was made before." in page.content.decode()
+    assert tokens_of(ada).count() == 1
+
+
 def test_a_token_can_be_revoked(adas, ada):
     secret = token(ada)
     adas.post(f"/profile/tokens/{tokens_of(ada).get().digest}/revoke/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import uuid4
 
 from allauth.account.internal.flows.login import get_authentication_records
 from allauth.account.views import EmailView
@@ -35,6 +36,7 @@ def profile_page(
     request: Request, form: ProfileForm | None = None, token_form: TokenForm | None = None, secret: str = ""
 ) -> HttpResponse:
     context = {
+        "form_token": uuid4(),
         "form": form or profile_form(request),
         "token_form": token_form or TokenForm(),
         "tokens": tokens.tokens_of(request.user),
@@ -78,7 +80,12 @@ def token_new(request: Request) -> HttpResponse:
     form = TokenForm(request.POST)
     if not form.is_valid():
         return profile_page(request, token_form=form)
+    sent = read_text(request.POST, "form_token")
+    if sent and sent == request.session.get("token_form"):  # a reload sends the form again
+        messages.warning(request, "This token was made before. If you did not copy it, revoke it and make another.")
+        return redirect("profile")
     _, secret = tokens.create_api_token(user=request.user, **form.arguments())
+    request.session["token_form"] = sent
     response = profile_page(request, secret=secret)
     response["Cache-Control"] = "no-store"
     return response
