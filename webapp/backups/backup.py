@@ -159,7 +159,7 @@ def check_backup(source: Path, *, say: Say, moved: Progress) -> tuple[Path, Mani
     """Read every byte of a backup again; its folder and what is wrong with it, a sentence each. Raises BadInput."""
     folder = newest_backup(source)
     manifest = Manifest.read(folder)
-    say(f"Checking {folder}: {len(manifest.files):,} files")
+    say(f"Checking {folder}; files: {len(manifest.files):,}")
     wrong = [check_file(folder / DUMP, manifest.dump, moved)]
     wrong += [check_file(inside(folder / FILES, name), known, moved) for name, known in manifest.files.items()]
     if not wrong[0]:
