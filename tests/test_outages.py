@@ -19,11 +19,11 @@ from django.db import OperationalError, ProgrammingError, connection
 from django.db.utils import DatabaseErrorWrapper
 from django.test import Client, RequestFactory
 from django.urls import reverse
-from knox.models import AuthToken
 
 from annotations.models import Prompt
 from tests import factories
-from webapp.accounts.models import Project, User
+from webapp.accounts.models import ApiToken, Project, User
+from webapp.accounts.tokens import create_api_token
 from webapp.data.models import Import
 from webapp.errors import DISK_IS_FULL, NO_BROKER, NO_DATABASE, DiskFull, as_error, error_response
 
@@ -86,11 +86,12 @@ def test_signing_in_says_that_the_disk_is_full(full_database: None, visitor: Cli
 
 
 def test_the_api_says_so_in_its_json(full_database: None, visitor: Client, ada: User):
+    _, secret = create_api_token(user=ada, name="Test", scopes=ApiToken.Scope.values)
     answer = visitor.post(
         "/api/v1/projects/kite/prompts/",
         {"conversations": [[{"role": "user", "content": "Where is the kite?"}]]},
         content_type="application/json",
-        headers={"Authorization": f"Bearer {AuthToken.objects.create(ada)[1]}"},
+        headers={"Authorization": f"Bearer {secret}"},
     )
     assert (answer.status_code, answer.json()) == (507, {"code": "disk_full", "message": DISK_IS_FULL})
     assert not Prompt.objects.exists()

@@ -17,12 +17,13 @@ import tempfile
 from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
-from knox.models import AuthToken
 from tests import factories
 from tests.training.toys import TEXTS
 from training.chatformat import ChatFormat
 from training.models import save_model
 from training.tokenizer import learn, wrap
+from webapp.accounts.models import ApiToken
+from webapp.accounts.tokens import create_api_token
 from webapp.registry.services import deploy, register_model
 from webapp.runs.services import create_snapshot
 ada = factories.person("Ada")
@@ -41,7 +42,7 @@ with tempfile.TemporaryDirectory() as folder:
     full = register_model(project=project, name="full", kind="full", stage="sft", by=ada, folder=Path(folder))
 deploy(project=project, model=full, by=ada)
 create_snapshot(project=project, kind="demonstrations", by=ada)
-result = AuthToken.objects.create(user=ada)[1]
+result = create_api_token(user=ada, name="Test", scopes=ApiToken.Scope.values)[1]
 """
 NAMES = """
 from webapp.accounts.models import Project
