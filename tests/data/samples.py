@@ -303,6 +303,22 @@ SAMPLES: dict[str, tuple[Any, list[Any]]] = {
         {"instruction": ASKED, "input": "", "output": BAD, "kto_tag": False},
         [JudgmentItem(ASK, BAD, False)],
     ),
+    "a pair without its second reply": (
+        {"prompt": ASKED, "chosen": GOOD, "rejected": None},
+        [left("fewer than two replies that are not empty")],
+    ),
+    "a chosen reply alone": (
+        {"prompt": ASKED, "chosen": GOOD},
+        [left("“chosen” judges it, in a way that is not known")],
+    ),
+    "a label that is empty": (
+        {"prompt": ASKED, "completion": GOOD, "label": None},
+        [left("“label” judges it, in a way that is not known")],
+    ),
+    "a transcript that waits for its reply": (
+        {"prompt": f"\n\nHuman: {ASKED}\n\nAssistant:", "completion": f" {GOOD}"},
+        [shown()],
+    ),
     "HH with another prompt": (
         {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: c\n\nAssistant: d"},
         [left("chosen and rejected answer different prompts")],

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from webapp.data.shapes.checks import judgment, ranking
 from webapp.data.shapes.model import Item, Messages, Part, ScoredReply
-from webapp.data.shapes.prompts import CHATS, has_prompt, prompt_of, with_system
+from webapp.data.shapes.prompts import CHATS, after_marker, has_prompt, prompt_of, with_system
 from webapp.data.shapes.row import Row, Skip, annotator_field, binary, is_verdict, label_fields, number, split_field
 from webapp.data.shapes.turns import parse_chat, reply_of
 
@@ -189,7 +189,7 @@ def prompt_and_reply(row: Row) -> tuple[Messages, str]:
     column = reply_column(row)
     if column is not None:
         reply = reply_of(row.get(column), row, column)
-        return prompt_of(row), reply
+        return prompt_of(row), after_marker(reply, row)
     name = next(name for name in CHATS if row.is_list(name))
     messages = with_system(parse_chat(row.get(name), row, name), row).messages
     if not messages or messages[-1]["role"] != "assistant":

@@ -20,9 +20,17 @@ from typing import Any, Final
 
 from webapp.data.shapes.checks import ranking
 from webapp.data.shapes.model import Item, Messages
-from webapp.data.shapes.prompts import ASKED, CHATS, has_prompt, prompt_of, refuse_tools, system_turn
+from webapp.data.shapes.prompts import (
+    ASKED,
+    CHATS,
+    after_marker,
+    has_prompt,
+    prompt_of,
+    refuse_tools,
+    system_turn,
+)
 from webapp.data.shapes.row import Row, Skip, label_fields, number
-from webapp.data.shapes.turns import ends_with_marker, is_transcript, parse_chat, parse_transcript, reply_of
+from webapp.data.shapes.turns import is_transcript, parse_chat, parse_transcript, reply_of
 
 SCORES: Final = (
     ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen-rating", "rejected-rating"),
@@ -37,10 +45,13 @@ DIFFERENT: Final = "chosen and rejected answer different prompts"
 
 
 def is_pair(row: Row) -> bool:
-    return row.has(*SIDES)
+    """Both columns are there, and one of them says something."""
+    return all(side in row.record for side in SIDES) and any(row.has(side) for side in SIDES)
 
 
 def read_pair(row: Row) -> Iterator[Item]:
+    if not row.has(*SIDES):
+        raise Skip("fewer than two replies that are not empty")
     ranks, strength = order_by_scores(row)
     fields: dict[str, Any] = {**label_fields(row), **({} if strength is None else {"strength": strength})}
     refuse_tools(row)
@@ -52,9 +63,7 @@ def read_pair(row: Row) -> Iterator[Item]:
         if not has_prompt(row):
             raise Skip("chosen and rejected are texts without a prompt")
         messages = prompt_of(row)
-        replies = [
-            replied(value, row, name, with_space=not waits(row)) for value, name in zip(sides, SIDES, strict=True)
-        ]
+        replies = [after_marker(reply_of(value, row, name), row) for value, name in zip(sides, SIDES, strict=True)]
     yield ranking(messages, replies, ranks, **fields)
 
 
@@ -83,17 +92,6 @@ def shared_prompt(row: Row, chosen: Messages, rejected: Messages) -> tuple[Messa
         raise Skip(DIFFERENT)
     messages = [*system_turn(row, chosen), *chosen[:-1]]
     return messages, [chosen[-1]["content"], rejected[-1]["content"]]
-
-
-def waits(row: Row) -> bool:
-    """Does the prompt end with an Assistant: whose space stands at the start of the reply?"""
-    prompt = row.peek(row.first((*ASKED, *CHATS)) or "")
-    return isinstance(prompt, str) and is_transcript(prompt) and ends_with_marker(prompt)
-
-
-def replied(value: Any, row: Row, name: str, *, with_space: bool) -> str:
-    reply = reply_of(value, row, name)
-    return reply if with_space else reply.removeprefix(" ")
 
 
 def order_by_scores(row: Row) -> tuple[list[float], float | None]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from webapp.data.shapes.model import Messages
 from webapp.data.shapes.row import Row, Skip, is_blank
-from webapp.data.shapes.turns import Chat, is_transcript, parse_chat, parse_transcript
+from webapp.data.shapes.turns import Chat, ends_with_marker, is_transcript, parse_chat, parse_transcript
 
 ASKED: Final = ("instruction", "prompt", "question", "query", "problem", "inputs", "input")
 SYSTEMS: Final = ("system", "system_prompt", "system_message")
@@ -36,6 +36,13 @@ def prompt_of(row: Row, *columns: str) -> Messages:
     else:
         messages = [{"role": "user", "content": value}]
     return with_context(messages, row, asked)
+
+
+def after_marker(reply: str, row: Row) -> str:
+    """The reply, less the space that belongs to the Assistant: at the end of its transcript of a prompt."""
+    prompt = row.peek(row.first((*ASKED, *CHATS)) or "")
+    waits = isinstance(prompt, str) and is_transcript(prompt) and ends_with_marker(prompt)
+    return reply.removeprefix(" ") if waits else reply
 
 
 def with_context(messages: Messages, row: Row, asked: str) -> Messages:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from webapp.data.shapes.checks import BROKEN, demonstration, is_broken, is_empty, prompt
-from webapp.data.shapes.model import Document, Item, LeftOut, Part
-from webapp.data.shapes.prompts import ASKED, CHOICES, choice_lines, prompt_of, refuse_tools
+from webapp.data.shapes.model import DemonstrationItem, Document, Item, LeftOut, Part, PromptItem
+from webapp.data.shapes.prompts import ASKED, CHOICES, after_marker, choice_lines, prompt_of, refuse_tools
 from webapp.data.shapes.row import Row, Skip, binary, is_blank, is_verdict, label_fields, number, split_field
 from webapp.data.shapes.turns import reply_of
 
@@ -54,7 +54,7 @@ def read_answered(row: Row) -> Iterator[Item]:
     value = row.get(column)
     if is_blank(value):
         raise Skip("the reply is empty")
-    reply = reply_of(value, row, column)
+    reply = after_marker(reply_of(value, row, column), row)
     yield demonstration(prompt_of(row, asked), reply, **label_fields(row))
 
 
@@ -107,21 +107,19 @@ def read_document(row: Row) -> Iterator[Item]:
 
 def unknown_verdict(part: Item | Part, row: Row) -> str | None:
     """A column that judges a demonstration or a prompt, in a way that nothing here has read."""
-    kind = type(part).__name__
-    if kind not in ("DemonstrationItem", "PromptItem"):
-        return None
-    asks_to_choose = not row.used.isdisjoint((*CHOICES, "ans0"))
-    for column in row.unused():
-        if not is_verdict(column):
-            continue
-        if asks_to_choose and kind == "PromptItem" and column in ("label", "labels"):  # the right choice
-            continue
-        value: Any = row.peek(column)
-        if (
-            kind == "DemonstrationItem"
-            or isinstance(value, bool)
-            or number(value) is not None
-            or binary(value) is not None
-        ):
-            return column
+    if isinstance(part, DemonstrationItem):
+        empty = (name for name in ("label", "kto_tag") if name in row.record and is_blank(row.peek(name)))
+        return next(empty, None) or next(filter(is_verdict, row.unused()), None)
+    if isinstance(part, PromptItem):
+        return next((name for name in row.unused() if is_verdict(name) and judges_prompt(name, row)), None)
     return None
+
+
+def judges_prompt(column: str, row: Row) -> bool:
+    """Does the column judge something that was there beside the prompt? A word may name the kind of the prompt, and a
+    label the right one of its choices."""
+    if column in ("label", "labels") and not row.used.isdisjoint((*CHOICES, "ans0")):
+        return False
+    value: Any = row.peek(column)
+    judged = isinstance(value, bool) or number(value) is not None or binary(value) is not None
+    return judged or column in ("chosen", "rejected", "winner")
