@@ -298,3 +298,17 @@ def test_an_annotator_may_not_take_part(client: Client, hand_in, ann: User, proj
         assert client.post(reverse(f"data_import_{what}", args=["kite", record.pk])).status_code == 403
     factories.project(ann, "Other", slug="other")
     assert client.post(reverse("data_import_cancel", args=["other", record.pk])).status_code == 404
+
+
+def test_a_report_forgets_the_rows_it_quotes_when_words_of_the_project_are_erased(project: Project, mo: User) -> None:
+    report = {"found": {"prompts": 1}, "samples": {"prompts": [{"place": "f:1"}]}, "errors": ["f:2: Sing"]}
+    record = Import.objects.create(project=project, by=mo, name="f", state=State.DONE, report=report)
+    tasks.clean_up()
+    assert Import.objects.get().report == report
+
+    Prompt.objects.filter(pk=factories.prompt(project).pk).update(erased_at=timezone.now())
+    tasks.clean_up()
+    tasks.clean_up()
+
+    record.refresh_from_db()
+    assert (record.report["samples"], record.report["errors"], record.report["found"]) == ({}, [], {"prompts": 1})

@@ -9,8 +9,10 @@ from typing import Any, Final, TypedDict, Unpack
 
 from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
+from annotations.models import Prompt
 from webapp.accounts.models import Project, User
 from webapp.data import loading
 from webapp.data.files import FORMATS, file_format
@@ -144,6 +146,18 @@ def clean_up(now: datetime | None = None) -> int:
             delete_file(record)
         count += 1
     return count + delete_orphans(before)
+
+
+def forget_previews() -> int:
+    """Drop the rows and errors that reports quote, where words of the project were erased since: an exported file that
+    was imported again may quote them. Returns how many reports changed."""
+    erased = Prompt.objects.filter(project=OuterRef("project"), erased_at__gt=OuterRef("created_at"))
+    ended = Import.objects.exclude(state__in=Import.ACTIVE).filter(Exists(erased), report__forgotten__isnull=True)
+    count = 0
+    for record in ended:
+        report = record.report | {"samples": {}, "errors": [], "forgotten": True}
+        count += Import.objects.filter(pk=record.pk).update(report=report)
+    return count
 
 
 def delete_orphans(before: datetime) -> int:

@@ -29,4 +29,5 @@ def reconcile() -> None:
 
 @shared_task
 def clean_up() -> int:
+    services.forget_previews()
     return services.clean_up()
