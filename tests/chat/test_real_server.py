@@ -145,11 +145,32 @@ def test_the_real_server_answers_to_the_longest_length(served, tess):
     assert reply.text.strip()
 
 
-def test_a_conversation_longer_than_the_context_is_told_in_a_sentence(served, tess):
+def test_a_message_longer_than_the_context_is_told_in_a_sentence(served, tess):
     reply = ended(reply_of(begin(served, tess, "the cat sat on the mat " * 400)))
 
     assert reply.state == State.REFUSED
-    assert "longer than the model can read" in reply.error
+    assert "Your message is longer than this model can read: it has 2,4" in reply.error
+    assert "and the model reads 1,024" in reply.error
+
+
+def test_a_conversation_longer_than_the_context_goes_on_without_its_oldest_turns(served, tess):
+    talk = begin(served, tess, "the cat sat on the mat " * 30)
+    for _ in range(6):
+        assert ended(reply_of(talk)).state == State.COMPLETE
+        conversations.send(conversation=talk, text="the cat sat on the mat " * 30, token=uuid.uuid4())
+    reply = ended(reply_of(talk))
+
+    assert (reply.state, reply.finish) == (State.COMPLETE, "length")
+    first = Message.objects.get(pk=reply.seen_from)
+    assert first.role == "user"
+    assert talk.messages.filter(pk__lt=first.pk).count() >= 2
+
+
+def test_a_reply_that_fills_the_context_says_so(served, tess):
+    Project.objects.filter(pk=served.pk).update(max_new_tokens=5000)
+    served.refresh_from_db()
+
+    assert ended(reply_of(begin(served, tess))).finish == "context"
 
 
 def test_a_model_that_the_server_has_forgotten_is_loaded_again(served, tess):
