@@ -63,8 +63,8 @@
       method: "POST", body: new URLSearchParams(body), redirect: "manual",
       headers: { "X-CSRFToken": Label.csrf(), Accept: "application/json" },
     });
-    const refusedUnread = response.status === 403 && !response.headers.get("Content-Type")?.includes("json");
-    return response.type === "opaqueredirect" || refusedUnread ? null : response;
+    const isUnread = response.status === 403 && (await response.clone().json().catch(() => ({}))).code === "csrf_failed";
+    return response.type === "opaqueredirect" || isUnread ? null : response;
   };
 
   function body() {
@@ -185,6 +185,7 @@
       } else if (Label.same(kept.fields, Label.fields())) {
         forget(name);
       } else if (!restored && (kept.base ?? null) === base) {
+        if (kept.left) Label.form.elements.token.value = name.split(":").at(-1); // its last save may still be under way
         Label.fill(kept.fields);
         Label.form.elements.replaces.value = kept.replaces ?? "";
         forget(name);
@@ -247,6 +248,7 @@
     if (!Label.form || Label.sending() || Label.choosing() || !Label.isDirty()) return;
     const fields = body();
     fields.set("csrfmiddlewaretoken", Label.csrf());
+    localStorage.setItem(key(), JSON.stringify({ ...read(key()), left: true }));
     navigator.sendBeacon(Label.element.dataset.draft, fields);
   });
   window.addEventListener("pageshow", (event) => {

@@ -94,8 +94,8 @@
     const { xhr } = event.detail;
     if (isSubmission(event) && (xhr.status >= 500 || xhr.status === 429)) return failed();
     if (isSubmission(event)) giveUp();
-    if (xhr.status === 403 && /^\s*<!doctype/i.test(xhr.responseText)) return Label.signedOut(); // not read for want of a cookie
     const message = new DOMParser().parseFromString(xhr.responseText, "text/html").querySelector("[data-error-message]");
+    if (message?.dataset.errorCode === "csrf_failed") return Label.signedOut(); // not read for want of a cookie
     if (changesDraft(event) && message?.dataset.errorCode === "draft_conflict") return Label.saveDraft(); // which offers both
     Label.warn("refused", message?.textContent.trim() ?? `The server answered ${xhr.status}. What you wrote is kept; reload the page and try again.`);
   }

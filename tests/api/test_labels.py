@@ -6,6 +6,7 @@ import pytest
 
 from annotations.models import Demonstration, Ranking, Task
 from tests import factories
+from webapp.accounts.services import archive_project
 
 pytestmark = pytest.mark.django_db
 
@@ -72,3 +73,25 @@ def test_a_field_that_is_missing_is_named(api, project):
     lease = take(api).json()
     answer = api.post(f"/api/v1/leases/{lease['id']}/demonstration/", {"text": "x"}, format="json")
     assert (answer.status_code, answer.json()["message"]) == (400, "token: This field is required.")
+
+
+def test_a_token_that_comes_again_with_another_text_is_refused(api, ann, project):
+    factories.task(project)
+    lease = take(api).json()
+    assert lease["guidelines"] == 1
+    address, token = f"/api/v1/leases/{lease['id']}/demonstration/", str(uuid.uuid4())
+    api.post(address, {"token": token, "text": "Because."}, format="json")
+    answer = api.post(address, {"token": token, "text": "Because of the wind."}, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (409, "sent_before")
+    assert Demonstration.objects.get(author=ann).response.text == "Because."
+
+
+def test_an_archived_project_hands_out_nothing_and_takes_what_was_under_way(api, ann, project):
+    for _ in range(2):
+        factories.task(project)
+    lease = take(api).json()
+    archive_project(project=project)
+    assert take(api).status_code == 204
+    body = {"token": str(uuid.uuid4()), "text": "Because."}
+    assert api.post(f"/api/v1/leases/{lease['id']}/demonstration/", body, format="json").status_code == 201
+    assert take(api).status_code == 204

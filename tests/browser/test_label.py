@@ -642,3 +642,22 @@ def test_the_counts_of_what_is_left_follow_each_label(three_to_write: Project, a
     expect(count).to_have_text("3")
     answer(page, "Answer 0.")
     expect(count).to_have_text("2")
+
+
+def test_a_chosen_rank_is_seen_in_forced_colors(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=rank", ann, forced_colors="active")
+    page.keyboard.press("1")
+    first = page.locator(".reply").first.locator(".ranks span")
+    color = "element => getComputedStyle(element).backgroundColor"
+    assert first.nth(0).evaluate(color) != first.nth(1).evaluate(color)
+
+
+def test_keys_do_nothing_while_an_answer_is_on_its_way(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=write", ann)
+    page.route("**/submit/", lambda route: route.abort())
+    answer(page, "Because the wind lifts it.")
+    expect(page.locator("#label-alert")).to_contain_text("sent again by itself")
+    for key in ("s", "Enter", "u"):
+        page.keyboard.press(key)
+    expect(page.locator(".skip .items")).to_be_hidden()
+    assert not Lease.objects.filter(outcome=Lease.Outcome.SKIPPED).exists()

@@ -86,7 +86,8 @@ class ReviewSerializer(serializers.ModelSerializer[Review]):
 
 
 class LeaseSerializer(serializers.Serializer[Any]):
-    """A task in hand. `responses` stand in the order to show them in; who wrote them is not told."""
+    """A task in hand. `responses` stand in the order to show them in; who wrote them is not told. `guidelines` is the
+    version that applies to it, which its label will name."""
 
     id = serializers.IntegerField()
     until = serializers.DateTimeField()
@@ -94,6 +95,7 @@ class LeaseSerializer(serializers.Serializer[Any]):
     task = serializers.IntegerField(source="task_id")
     kind = serializers.ChoiceField(choices=Task.Kind.choices, source="task.kind")
     prompt = PromptSerializer(source="task.prompt")
+    guidelines = serializers.IntegerField(source="guidelines.version", allow_null=True, default=None)
     responses = serializers.SerializerMethodField()
 
     def get_responses(self, lease: Any) -> list[dict[str, Any]]:
