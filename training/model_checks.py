@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,13 +46,32 @@ def damaged(source: str, what: str, error: Exception) -> InputError:
 def check_weights(source: str, what: str) -> None:
     """Raises InputError where a folder has weights, but none as safetensors: other kinds may run code when read."""
     folder = Path(source)
-    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+    if not folder.is_dir():
+        return
+    check_indexes(folder)
+    if any(folder.glob("*.safetensors")):
         return
     if others := sorted(path.name for kind in OTHER_WEIGHTS for path in folder.glob(kind)):
         raise InputError(
             f"{source}: this {what} folder has its weights as {others[0]} only; convert them to safetensors",
             code="model_unsupported",
         )
+
+
+def check_indexes(folder: Path) -> None:
+    """Raises InputError where an index of shards names a file that is not in the folder itself."""
+    for path in folder.glob("*.index.json"):
+        try:
+            shards = json.loads(path.read_text())["weight_map"].values()
+        except DAMAGE as error:
+            raise damaged(str(folder), "model", error) from error
+        if outside := [
+            shard for shard in shards if not isinstance(shard, str) or Path(shard).name != shard or shard == ".."
+        ]:
+            raise InputError(
+                f"{folder}: {path.name} names {str(outside[0])[:100]!r}, which is not a file of this folder",
+                code="model_damaged",
+            )
 
 
 def check_causal(source: str) -> None:

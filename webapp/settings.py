@@ -139,6 +139,8 @@ API_REPLIES_AT_ONCE: int = env.int("API_REPLIES_AT_ONCE", default=16)
 
 # Run folders and model artefacts: any fsspec address. Training itself always works in a local folder.
 ARTEFACTS_URL: str = env.str("ARTEFACTS_URL", default=f"file://{HOME}/artefacts")
+# Folders on the training machine below which people may name a model to start from; see webapp.model_names.
+MODEL_FOLDERS: list[Path] = [Path(folder) for folder in env.list("MODEL_FOLDERS", default=[])]
 RUNS_FOLDER: Path = Path(env.str("RUNS_FOLDER", default=str(HOME / "runs")))
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)

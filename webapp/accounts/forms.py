@@ -9,6 +9,8 @@ from django.http import HttpRequest, QueryDict
 from webapp.accounts.models import ApiToken, Project, Role, User
 from webapp.accounts.tokens import DEFAULT_DAYS, MAX_DAYS
 from webapp.accounts.zones import zones_by_region
+from webapp.errors import BadInput
+from webapp.model_names import check_model_name
 
 MAX_GUIDELINES = 100_000  # characters
 ROLE_HELP = {
@@ -103,6 +105,14 @@ class SettingsForm(forms.ModelForm):
     def groups(self) -> list[tuple[str, list[Any]]]:
         """The bound fields under their headings."""
         return [(title, [self[name] for name in names]) for title, names in SETTINGS_GROUPS]
+
+    def clean_base_model(self) -> str:
+        name: str = self.cleaned_data["base_model"].strip()
+        try:
+            check_model_name(name, "base_model")
+        except BadInput as error:
+            raise forms.ValidationError(error.message.removeprefix("base_model: ")) from None
+        return name
 
     def changes(self) -> dict[str, Any]:
         return {name: self.cleaned_data[name] for name in self.changed_data}

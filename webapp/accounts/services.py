@@ -15,6 +15,7 @@ from webapp.accounts.selectors import has_superuser
 from webapp.accounts.validation import save_valid
 from webapp.edits import EditConflict, same_value
 from webapp.errors import BadInput, NotAllowed
+from webapp.model_names import check_model_name
 from webapp.text import clean_text
 
 RESERVED_SLUGS: Final = {"new"}
@@ -98,6 +99,8 @@ def change_settings(
     stands now, raises EditConflict and saves nothing."""
     if unknown := set(changes) - SETTINGS:
         raise BadInput(f"There is no project setting called {', '.join(sorted(unknown))}.")
+    if "base_model" in changes:
+        check_model_name(str(changes["base_model"]).strip(), "base_model")
     current = Project.objects.select_for_update().get(pk=project.pk)
     clashes = {
         field: stands

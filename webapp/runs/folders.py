@@ -9,6 +9,7 @@ from pathlib import Path
 from django.conf import settings
 
 from training.contract import CONFIG, DATA, EVENTS, LOG, MODEL
+from webapp.model_names import model_source
 from webapp.registry.artefacts import fetch_file, local_folder
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run
@@ -45,7 +46,7 @@ def sources(run: Run) -> dict[str, str]:
         if model is not None:
             found[field] = str(local_folder(model))
         elif SOURCES[field] == "base" and run.base_name:
-            found[field] = run.base_name
+            found[field] = model_source(run.base_name)
     return found
 
 

@@ -224,7 +224,7 @@ class LaunchForm(forms.Form):
 
 
 CORPUS_HELP = "Whose cleaned text this reads."
-HUB = "A Hugging Face hub name or a folder on the training machine, instead of a model of the project."
+HUB = "A model of the Hugging Face hub, or a folder that the operator lists, in place of a model of the project."
 
 
 class SnapshotField(forms.ModelChoiceField):

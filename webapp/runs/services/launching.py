@@ -13,6 +13,7 @@ from django.utils import timezone
 from training.contract import Settings, Stage
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, Conflict
+from webapp.model_names import check_model_name
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run, Snapshot
 from webapp.runs.services.redaction import unredacted_runs
@@ -92,6 +93,7 @@ def check_inputs(
         given = models[field] is not None or (field == "base" and bool(base_name.strip()))
         check_given(stage, field, getattr(needs, field), given)
         check_model(project, field, models[field], kinds)
+    check_model_name(base_name.strip())
     if models["base"] and base_name.strip():
         raise BadInput("base: choose a model of the project or name one, not both.", field="base")
     check_given(stage, "corpus_run", needs.corpus_run, corpus_run is not None)

@@ -1,0 +1,106 @@
+"""Which models a person may name instead of choosing one of the project: of the hub, or below a listed folder.
+
+Without a list, a name that is a path reaches every model on the training machine, other projects' too, and its errors
+tell which folders exist. So a name is held against the list by its letters alone where a person gives it, and the files
+themselves where the run is about to read them, on the machine that has them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from django.conf import settings
+
+from webapp.errors import BadInput
+from webapp.home_folder import ROOT
+
+HUB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+MAX_FILES: Final = 10_000
+ADAPTER: Final = "adapter_config.json"
+
+
+def check_model_name(name: str, field: str = "base_name") -> None:
+    """Raises BadInput for what is neither a hub name nor a path below a listed folder. No file is looked at, so the
+    answer tells nothing about this machine."""
+    if not name or is_hub_name(name) or listed_root(Path(os.path.normpath(name))) is not None:
+        return
+    folders = ", ".join(str(folder) for folder in settings.MODEL_FOLDERS)
+    more = f", or a folder below {folders}" if folders else "; folders are not open to this here (MODEL_FOLDERS)"
+    raise BadInput(f"{field}: give the name of a model on the Hugging Face hub, such as org/model{more}.", field=field)
+
+
+def is_hub_name(name: str) -> bool:
+    """`model` or `org/model`, and no folder that stands beside the code."""
+    return bool(HUB_NAME.fullmatch(name)) and ".." not in name and not (ROOT / name).exists()
+
+
+def listed_root(path: Path) -> Path | None:
+    """The listed folder that an absolute path lies in, by its letters; none for the site's own models and runs."""
+    if not path.is_absolute() or any(path.is_relative_to(own) for own in own_folders()):
+        return None
+    return next((folder for folder in settings.MODEL_FOLDERS if path.is_relative_to(folder)), None)
+
+
+def own_folders() -> list[Path]:
+    """Where the models of all projects lie; whoever may use one chooses it from the project."""
+    store = urlsplit(settings.ARTEFACTS_URL)
+    return [Path(settings.RUNS_FOLDER), *([Path(store.path)] if store.scheme in ("", "file") else [])]
+
+
+def model_source(name: str) -> str:
+    """What training reads: the hub name as it is, a folder after its files were looked at.
+
+    Raises BadInput where a link, an index or an adapter leads out of the listed folders.
+    """
+    check_model_name(name)
+    if is_hub_name(name):
+        return name
+    folder = Path(name)
+    if not folder.is_dir():
+        raise BadInput(f"{name}: there is no such folder on the training machine.", field="base_name")
+    for path in places(folder):
+        if not stays_inside(path):
+            raise BadInput(f"{name}: {path.name} leads out of the folders that are open to this.", field="base_name")
+    return str(folder.resolve())
+
+
+def stays_inside(path: Path) -> bool:
+    resolved = path.resolve()
+    roots = [Path(folder).resolve() for folder in settings.MODEL_FOLDERS]
+    own = [folder.resolve() for folder in own_folders()]
+    return any(resolved.is_relative_to(root) for root in roots) and not any(resolved.is_relative_to(o) for o in own)
+
+
+def places(folder: Path) -> Iterator[Path]:
+    """Every file that reading this model may open: its own, those its indexes name, and an adapter's base."""
+    yield folder
+    files = [path for _, path in zip(range(MAX_FILES), sorted(folder.rglob("*")), strict=False)]
+    yield from files
+    for path in files:
+        if path.name.endswith(".index.json") or path.name == ADAPTER:
+            yield from named_in(path)
+
+
+def named_in(path: Path) -> Iterator[Path]:
+    content = read_object(path)
+    weights = content.get("weight_map")
+    for name in set(weights.values()) if isinstance(weights, dict) else ():
+        yield path.parent / str(name)
+    base = content.get("base_model_name_or_path")
+    if path.name == ADAPTER and isinstance(base, str) and not is_hub_name(base):
+        yield path.parent / base
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file, empty where there is none: training says what is wrong with it."""
+    try:
+        value = json.loads(path.read_text()) if stays_inside(path) else {}
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
