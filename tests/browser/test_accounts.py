@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import pytest
 from playwright.sync_api import Page, expect
 
+from annotations.models import Prompt
+from annotations.services.prompts import add_prompt, withdraw_prompts
 from tests import factories
 from tests.browser.conftest import PHONE
 from webapp.accounts import memberships
@@ -161,3 +164,51 @@ def test_a_sign_in_in_a_window_of_its_own_leads_back_to_the_other(
     sign_in(other, ann)
     expect(other.get_by_text("Go back to the window where you were working")).to_be_visible()
     no_violations(other)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_of_people_passwords_and_prompts_are_accessible_and_fit_a_phone(
+    open_page: Open, root: User, project: Project, ada: User, ann: User, no_violations: Check, scheme: str
+) -> None:
+    asked = factories.task(project).prompt
+    factories.demonstration(project, ann, prompt=asked)
+    gone = add_prompt(project=project, messages=[{"role": "user", "content": "Sing"}], source=Prompt.Source.WRITTEN)
+    withdraw_prompts(prompts=Prompt.objects.filter(pk=gone.pk))
+    unasked = factories.prompt(project)
+
+    def check(page: Page) -> None:
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], page.url
+        no_violations(page)
+
+    page = open_page("/people/", root, viewport=PHONE, color_scheme=scheme)
+    page.get_by_role("button", name="Reset password of Ann").click()
+    expect(page.get_by_role("heading", name="Send this link to Ann")).to_be_visible()
+    check(page)
+    link = page.locator("code").inner_text()
+    for prompt in (asked, gone, unasked):
+        page.goto(f"/projects/kite/data/prompts/{prompt.pk}/")
+        check(page)
+    page.goto("/projects/kite/data/prompts/")
+    expect(page.get_by_role("button", name="Ask annotators to reply")).to_be_visible()
+    check(page)
+    page.goto("/projects/kite/data/prompts/add/")
+    page.get_by_label("Prompts").fill("Dance\nSing")
+    page.get_by_role("button", name="Add prompts").click()
+    expect(page.get_by_text("The prompt on line 2 was withdrawn")).to_be_visible()
+    expect(page.get_by_label("Prompts", exact=True)).to_have_value("Dance\nSing")
+    check(page)
+    page.get_by_label("Restore the withdrawn prompts").check()
+    page.get_by_role("button", name="Add prompts").click()
+    expect(page.get_by_text("Restored 1 prompt.")).to_be_visible()
+
+    nobody = open_page(link, viewport=PHONE, color_scheme=scheme)
+    check(nobody)
+    for field in nobody.locator("input[type=password]").all():
+        field.fill("another battery staple")
+    nobody.get_by_role("button", name="Save the new password").click()
+    expect(nobody.get_by_role("heading", name="Your password is changed")).to_be_visible()
+    check(nobody)
+    nobody.locator("main").get_by_role("link", name="Sign in").click()
+    nobody.get_by_role("link", name="Forgot your password?").click()
+    expect(nobody.get_by_text("This installation does not send email")).to_be_visible()
+    check(nobody)
