@@ -114,6 +114,12 @@ def site(tmp_path: Path) -> Iterator[Moving]:
         site.stop()
 
 
+def readable_by_others(home: Path) -> list[Path]:
+    """But for the database's files, which come and go."""
+    paths = [path for top in home.iterdir() if top.name != "postgres" for path in (top, *top.rglob("*"))]
+    return [path for path in paths if path.stat().st_mode & 0o077 and not path.is_socket()]
+
+
 def moved(site: Moving, to: Path) -> Moving:
     assert site.stop() == 0, site.said()
     to.parent.mkdir(parents=True)
@@ -136,6 +142,8 @@ def test_a_moved_data_folder_chats_trains_on_resumes_and_rolls_back(site: Moving
     site.tell("request_stop(run=Run.objects.get(name='long'), by=ada); result = 0")
     site.see_through("long", "cancelled")
     stopped_at = site.tell(STATE, name="long")[1]
+
+    assert readable_by_others(site.home) == [site.home / "up.txt"], "which this test writes itself"
 
     there = moved(site, tmp_path / "second" / "place" / "home")
     try:
