@@ -13,6 +13,7 @@ from webapp.data.exports import EXPORTS
 from webapp.data.exports.selection import STATES
 from webapp.data.files import FORMATS
 from webapp.data.loading import KINDS
+from webapp.data.packing import COMPRESSIONS
 from webapp.data.selectors import authors
 from webapp.data.services import Options
 
@@ -50,8 +51,8 @@ class OptionsForm(forms.Form):
 
 class ImportForm(OptionsForm):
     file = forms.FileField(
-        help_text=f"{', '.join(FORMATS)}; packed with gzip too. At most 512 MB.",
-        widget=forms.FileInput(attrs={"accept": ",".join([*FORMATS, ".gz"]), "hx-preserve": "true"}),
+        help_text=f"{', '.join(FORMATS)}, also packed ({', '.join(COMPRESSIONS)}). At most 512 MB.",
+        widget=forms.FileInput(attrs={"accept": ",".join([*FORMATS, *COMPRESSIONS]), "hx-preserve": "true"}),
     )
     field_order = ("file",)
 
