@@ -90,7 +90,7 @@ SAMPLES: dict[str, tuple[Any, list[Any]]] = {
         [
             won(
                 annotator="person:3", weight=0.5, split="heldout", ratings={0: 7}, flags={1: ["wrong", "long"]},
-                reason="It is so.",
+                reason="It is so.", created_at="2026-01-01T00:00:00Z", active_seconds=1.5,
             )
         ],
     ),
