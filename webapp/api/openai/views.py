@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -44,6 +45,7 @@ from webapp.registry.services import ensure_served
 log = logging.getLogger(__name__)
 
 DATABASE_HOPS: Final = 8  # at once in one process; more wait, so that pages find a connection
+loaders = ThreadPoolExecutor(4, thread_name_prefix="loads")  # a load takes seconds to minutes
 T = TypeVar("T")
 View = TypeVar("View", bound=Callable[..., Any])
 hops: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
@@ -171,7 +173,7 @@ async def load_again(model: ModelVersion, error: Unavailable) -> None:
     locks = loads.setdefault(asyncio.get_running_loop(), {})
     async with locks.setdefault(model.pk, asyncio.Lock()):
         try:
-            await asyncio.to_thread(ensure_served, model)
+            await asyncio.get_running_loop().run_in_executor(loaders, ensure_served, model)
         except TutelageError as failed:
             log.error("%s cannot be served: %s %s", model.served_name, failed.message, failed.data)
             raise
