@@ -8,6 +8,7 @@ with `takes_large_body`, and only for people who have the permission that the vi
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import import_module
 from io import BytesIO
@@ -132,6 +133,8 @@ async def refuse(scope: Message, send: Send, limit: int, *, close: bool) -> None
         kind, text = b"text/html; charset=utf-8", render_to_string(template, {"error": error})
     body = text.encode()
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
+    if request.path.startswith("/v1/"):
+        headers.append((b"x-request-id", f"req_{secrets.token_hex(12)}".encode()))
     if close:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})

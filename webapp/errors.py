@@ -22,6 +22,7 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.views import defaults
 
+from training import contract
 from webapp.partials import wants_fragment
 
 log = logging.getLogger(__name__)
@@ -172,8 +173,7 @@ def is_api(request: HttpRequest) -> bool:
 def error_body(request: HttpRequest, status: int, code: str, message: str) -> dict[str, Any]:
     """The API's body of an error; OpenAI's under /v1/."""
     if request.path.startswith("/v1/"):
-        kind = "invalid_request_error" if status < 500 else "server_error"
-        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+        return contract.error_body(message, status=status, code="request_too_large" if status == 413 else code)
     return {"code": code, "message": message}
 
 

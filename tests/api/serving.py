@@ -18,6 +18,7 @@ from tests.training.serving import Site as ModelSite
 from tests.training.serving import until
 from webapp.accounts.models import Project, User
 from webapp.accounts.tokens import create_api_token
+from webapp.bodies import BodyLimit
 
 
 @dataclass
@@ -52,7 +53,7 @@ def site() -> Iterator[str]:
     """The address of a web process of the site."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(get_asgi_application(), lifespan="off", log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(BodyLimit(get_asgi_application()), lifespan="off", log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     until(lambda: server.started)

@@ -83,7 +83,7 @@ def test_the_api_says_so_in_json(address, spooled):
     status, body = ask(address, f"POST /api/v1/projects/kite/prompts/ {head}")
     assert (status, json.loads(body)["code"]) == (413, "too_large")
     status, body = ask(address, f"POST /v1/chat/completions {head}")
-    assert (status, json.loads(body)["error"]["code"]) == (413, "too_large")
+    assert (status, json.loads(body)["error"]["code"]) == (413, "request_too_large")
     assert spooled == []
 
 
