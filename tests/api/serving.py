@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -28,24 +28,27 @@ class Face:
     url: str
     models: ModelSite
     project: Project
+    tokens: dict[int, str] = field(default_factory=dict)
+
+    def token(self, person: User) -> str:
+        """The person's token, made at the first call: make it before threads ask, whose connections nobody closes."""
+        if person.pk not in self.tokens:
+            self.tokens[person.pk] = create_api_token(user=person, name="Test", scopes=["chat"])[1]
+        return self.tokens[person.pk]
 
     def client(self, person: User, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url + "/v1", api_key=token_of(person), max_retries=0, **options)
+        return openai.OpenAI(base_url=self.url + "/v1", api_key=self.token(person), max_retries=0, **options)
 
     def send(self, person: User | None, path: str, body: Any = None, method: str = "POST", **headers: str):
         """One request. A body of bytes goes as it is, everything else as JSON."""
         if person is not None:
-            headers = {"Authorization": f"Bearer {token_of(person)}", **headers}
+            headers = {"Authorization": f"Bearer {self.token(person)}", **headers}
         content = {"content": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
         return httpx.request(method, self.url + path, headers=headers, timeout=60, **content)
 
     def chat(self, person: User | None, **body: Any) -> httpx.Response:
         messages = [{"role": "user", "content": "the cat sat"}]
         return self.send(person, "/v1/chat/completions", {"model": "kite", "messages": messages, **body})
-
-
-def token_of(person: User) -> str:
-    return create_api_token(user=person, name="Test", scopes=["chat"])[1]
 
 
 @contextmanager

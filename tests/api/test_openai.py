@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from tests import factories
-from tests.api.serving import Face, site, token_of
+from tests.api.serving import Face, site
 from tests.training.serving import ENDLESS, TOKEN, served, until
 from tests.training.toys import ALTERNATES, toy_policy
 from webapp.accounts.models import Project, User
@@ -373,7 +373,7 @@ def test_a_client_that_leaves_ends_its_reply_on_the_model_server(face: Face, tes
     step, held = engine.step, threading.Event()
     engine.step = lambda: (held.wait(0.05), step())[1]
     body = {**SOUND, "n": 16, **ENDLESS}
-    headers = {"Authorization": f"Bearer {token_of(tess)}"}
+    headers = {"Authorization": f"Bearer {face.token(tess)}"}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(face.url + CHAT, json=body, headers=headers, timeout=1.5)
     until(lambda: scheduler.running + scheduler.waiting == 0)
@@ -396,6 +396,7 @@ def test_one_person_has_so_many_replies_at_once_and_others_are_not_kept_waiting(
     engine = face.models.pool.get("kite-2").engine
     step, go = engine.step, threading.Event()
     engine.step = lambda: (go.wait(0.05), step())[1]
+    face.token(tess)
     with ThreadPoolExecutor(2) as threads:
         many = [threads.submit(face.chat, tess, n=3, **ENDLESS) for _ in range(2)]
         until(lambda: face.models.scheduler.running + face.models.scheduler.waiting == 6)
@@ -413,7 +414,7 @@ def test_one_person_has_so_many_replies_at_once_and_others_are_not_kept_waiting(
 
 @pytest.mark.slow
 def test_two_hundred_streams_at_once_get_replies_or_429_and_pages_stay_up(face: Face, tess: User, ann: User) -> None:
-    keys = [token_of(tess), token_of(ann)]
+    keys = [face.token(tess), face.token(ann)]
 
     def ask(i: int) -> tuple[int, str, str]:
         headers = {"Authorization": f"Bearer {keys[i % 2]}"}
