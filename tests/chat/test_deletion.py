@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from django.conf import LazySettings
 from django.db import connection
+from django.test import Client
 from django.utils import timezone
 from fsspec.core import url_to_fs
 from psycopg import sql
@@ -28,6 +29,8 @@ from webapp.accounts.selectors import consent_of
 from webapp.chat.live import client as redis_client
 from webapp.chat.models import Conversation, Erasure, Feedback, Message
 from webapp.chat.services import conversations, feedback, replies
+from webapp.chat.services.account import delete_account
+from webapp.chat.services.erasure import rows_of
 from webapp.chat.services.replies import KEEP_DELETED, tidy
 from webapp.errors import Conflict
 from webapp.registry.artefacts import hashes_of, publish
@@ -418,3 +421,38 @@ def test_a_reply_that_is_being_written_ends_with_its_conversation(deployed: Proj
     assert not replies.append(message_id=reply.pk, text=f"more {WORD}")
     assert rows_that_say(WORD) == []
     assert not Message.objects.exists()
+
+
+def test_a_deleted_account_leaves_neither_words_nor_name(
+    labelled: Conversation, trained: Run, client: Client, tess: User, places: Path, settings: LazySettings
+):
+    tess.name, tess.email = "Tessa Unusual", "tessa.unusual@example.org"
+    tess.save()
+    client.force_login(tess)
+    assert client.post("/chat/data/delete-account/", {"email": "other@example.org"}).status_code == 400
+    assert Conversation.objects.exists()
+
+    client.post("/chat/data/delete-account/", {"email": tess.email})
+    end(trained)
+
+    assert everywhere(places, settings) == []
+    assert rows_that_say("unusual") == []
+    assert client.get("/chat/data/").status_code == 302
+    assert not client.login(email="tessa.unusual@example.org", password=factories.PASSWORD)
+    assert [model.name for model in models_that_learned_from_rows(rows_of(Erasure.objects.all()))] == ["Learned it"]
+
+
+def test_who_alone_owns_a_project_cannot_leave_it_behind(project: Project, ada: User):
+    with pytest.raises(Conflict, match="only owner of Kite"):
+        delete_account(user=ada)
+    ada.refresh_from_db()
+    assert ada.is_active
+
+
+def test_work_for_a_project_stays_without_its_authors_name(project: Project, ann: User):
+    factories.demonstration(project, ann, "A good reply.", state="accepted")
+
+    delete_account(user=ann)
+
+    demonstration = Demonstration.objects.get()
+    assert (demonstration.response.text, str(demonstration.author)) == ("A good reply.", "Deleted person")

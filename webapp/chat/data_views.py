@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.auth import logout
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_GET, require_POST, require_safe
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from webapp.accounts.access import declares, requires, role_of, signed_in
 from webapp.accounts.models import Project, User
@@ -17,6 +18,7 @@ from webapp.accounts.selectors import consent_of
 from webapp.chat import selectors
 from webapp.chat.exports import conversation_rows
 from webapp.chat.models import Conversation, Erasure
+from webapp.chat.services import account
 from webapp.chat.services import conversations as service
 from webapp.chat.services.erasure import rows_of
 from webapp.chat.services.feedback import allow_use, forbid_use, wording
@@ -101,6 +103,21 @@ def consent(request: Request, slug: str) -> HttpResponse:
         forbid_use(user=request.user, project=project)
         messages.success(request, f"Consent withdrawn. {project.name} no longer learns from your feedback.")
     return redirect("chat_data")
+
+
+@signed_in
+@require_http_methods(["GET", "HEAD", "POST"])
+def delete_account(request: Request) -> HttpResponse:
+    """Typing one's address confirms it."""
+    wrong = False
+    if request.method == "POST":
+        wrong = request.POST.get("email", "").strip().lower() != request.user.email.lower()
+        if not wrong:
+            account.delete_account(user=request.user)
+            logout(request)
+            messages.success(request, "Your account and your chats are deleted.")
+            return redirect("account_login")
+    return render(request, "chat/delete_account.html", {"wrong": wrong}, status=400 if wrong else 200)
 
 
 @require_safe

@@ -7,6 +7,7 @@ from webapp.chat import data_views, message_views, stream_views, views
 urlpatterns: list[URLPattern] = [
     path("chat/", views.chat, name="chat"),
     path("chat/data/", data_views.own_data, name="chat_data"),
+    path("chat/data/delete-account/", data_views.delete_account, name="chat_delete_account"),
     path("chat/data/<slug:slug>/export/", data_views.export_all, name="chat_export_all"),
     path("chat/data/<slug:slug>/delete/", data_views.delete_all, name="chat_delete_all"),
     path("chat/data/<slug:slug>/consent/", data_views.consent, name="chat_consent"),
