@@ -110,6 +110,18 @@ def test_a_path_too_long_for_a_socket_does_not_stand_in_the_way(home: Path, monk
     shutil.rmtree(postgres.socket_folder().parent)
 
 
+def test_a_copy_that_changed_owner_and_mode_is_put_right(start: Callable[[], Child]):
+    first = start()
+    write_row()
+    first.stop()
+    until(lambda: not first.is_alive)
+    for path in (postgres.data_folder(), *postgres.data_folder().rglob("*")):
+        os.chown(path, os.geteuid(), -1)
+    postgres.data_folder().chmod(0o755)
+    start()
+    assert read_row() == "kept"
+
+
 def test_a_cluster_half_made_is_made_anew(home: Path):
     half = home / "postgres.new"
     half.mkdir()

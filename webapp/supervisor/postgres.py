@@ -157,6 +157,7 @@ def make_cluster() -> None:
     version_file = data_folder() / "PG_VERSION"
     if version_file.exists():
         check_version(int(version_file.read_text()))
+        give_to_its_user(data_folder())
         return
     fresh = home() / "postgres.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -210,6 +211,18 @@ def own(folder: Path) -> None:
     if folder.stat().st_uid != os.geteuid() and not system_user():
         raise CannotStart(f"{folder} belongs to another user; start Tutelage as the user who started it first.")
     folder.chmod(0o700)
+
+
+def give_to_its_user(folder: Path) -> None:
+    """Undo what a copy or another machine did to owner and mode, without which the server refuses its data. The folder
+    itself comes last, so that one that belongs to the right user need not be searched."""
+    if user := system_user():
+        entry = pwd.getpwnam(user)
+        if folder.stat().st_uid != entry.pw_uid:
+            for top, _, names in os.walk(folder, topdown=False):
+                for path in (*(Path(top, name) for name in names), Path(top)):
+                    os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+    own(folder)
 
 
 def clear_the_way() -> None:
