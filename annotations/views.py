@@ -86,8 +86,8 @@ def label_lease(request: HttpRequest, lease_id: int) -> HttpResponse:
     """One task again: after an undo, or to go on with an unfinished one."""
     lease = leases.renew_lease(lease=my_lease(request, lease_id))
     request.session["project"] = lease.task.project.slug
-    if lease.outcome == Lease.Outcome.SUBMITTED:
-        return redirect("label_history")
+    if lease.outcome in (Lease.Outcome.SUBMITTED, Lease.Outcome.SKIPPED):
+        return redirect("label_history")  # from where both can be taken up again
     return show(request, lease.task.project, lease)
 
 

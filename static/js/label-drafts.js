@@ -151,6 +151,7 @@
     if (element !== Label.element) return;
     Label.calm("signed-out");
     if (answer.outcome === "submitted") answered();
+    else if (answer.outcome === "skipped") Label.warn("hold", "You skipped this task in another window. You can still submit an answer to it.");
     else if (answer.outcome !== "held") Label.warn("hold", "Your hold on this task ended and someone else took it. You can still submit your answer: it is kept, and counts when a place becomes free.");
     else Label.calm("hold");
     if (answer.draft) changedElsewhere(answer.draft);

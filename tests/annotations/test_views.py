@@ -392,3 +392,16 @@ def test_a_reply_of_spaces_says_so(browser: Client, project: Project):
     replies = [factories.response(prompt, text) for text in ("   ", "Straw.")]
     factories.task(project, Task.Kind.RANK, prompt=prompt, responses=replies)
     assert "Only white space: 3 spaces." in browser.get("/label/").text
+
+
+def test_a_skipped_task_opens_as_history(browser: Client, project: Project, ann: User):
+    factories.task(project)
+    lease = lease_next(person=ann, project=project)
+    browser.post(f"/label/leases/{lease.pk}/skip/")
+    assert browser.get(f"/label/leases/{lease.pk}/")["Location"] == "/label/history/"
+    assert browser.post(f"/label/leases/{lease.pk}/renew/").json()["outcome"] == "skipped"
+
+
+def test_a_list_says_what_a_reply_is_that_shows_nothing(project: Project, ada: User):
+    factories.demonstration(project, ada, "   ")
+    assert "Only white space: 3 spaces." in signed_in(ada).get("/projects/kite/data/demonstrations/").text
