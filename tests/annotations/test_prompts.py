@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
+from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotations.models import Prompt, Response
-from annotations.services.prompts import add_prompt, add_prompts, add_responses, split_of, withdraw_prompts
+from annotations.models import Prompt, Response, Task
+from annotations.services.prompts import add_and_ask, add_prompt, add_prompts, add_responses, split_of, withdraw_prompts
 from tests import factories
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput
@@ -103,3 +106,28 @@ def test_ten_thousand_prompts_come_in_within_seconds(project: Project):
     add_prompts(project=project, conversations=[ask(f"q{n}") for n in range(10_000)], source=Prompt.Source.IMPORT)
     assert time.perf_counter() - start < 15
     assert Prompt.objects.count() == 10_000
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_add_the_same_prompts_at_once_ask_once(project: Project, ada: User):
+    known = add_prompt(project=project, messages=ask("known"), source=Prompt.Source.WRITTEN)
+    barrier = Barrier(4)
+
+    def add(_: int) -> int:
+        barrier.wait()
+        try:
+            return add_and_ask(
+                project=project,
+                conversations=[ask("new"), ask("known")],
+                source=Prompt.Source.API,
+                by=ada,
+                open_tasks=True,
+            ).tasks
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as people:
+        opened = list(people.map(add, range(4)))
+
+    assert sum(opened) == Task.objects.count() == 2
+    assert known.tasks.count() == 1
