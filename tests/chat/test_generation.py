@@ -233,14 +233,3 @@ def test_two_writers_of_one_reply_write_it_once(talk):
 
     reply.refresh_from_db()
     assert reply.text == "Hi"
-
-
-def test_who_chats_reads_no_path_of_a_damaged_model(talk):
-    def serve(model):
-        raise Conflict("Model 3 (x) is damaged: /srv/artefacts/models/ab/model.safetensors is missing.", code="damaged")
-
-    reply = written(talk, saying("Hello"), serve=serve)
-
-    assert reply.failed
-    assert "manager of the project" in reply.error
-    assert "/" not in reply.error

@@ -25,9 +25,7 @@ log = logging.getLogger(__name__)
 CHAT: Final = "/v1/chat/completions"
 TEXT: Final = "/v1/completions"
 CONNECT_SECONDS: Final = 5.0
-SILENCE_SECONDS: Final = (
-    120.0  # our model server says something every ten; one that is silent so long is taken for dead
-)
+SILENCE_SECONDS: Final = 120.0  # after which a server is taken for dead; ours says something every ten
 DOWN: Final = (
     "The model server does not answer, so nobody can reply. Try again in a minute; if it stays so, tell whoever runs "
     "this installation."
