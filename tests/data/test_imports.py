@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -252,6 +252,17 @@ def test_the_page_says_how_far_a_worker_is(mos: Client, hand_in):
     shown = page(mos, record)
     assert f'max="{record.size}" value="10"' in shown
     assert "1,200 rows" in shown
+
+
+def test_a_second_worker_passes_over_what_the_first_one_reads(mos: Client, hand_in):
+    record = act(mos, hand_in(GOOD), "confirm")
+    first = connection.copy()
+    with first.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s, %s)", [reading.LOCK, record.pk])
+    assert (work(record).state, record.attempts) == (State.WAITING, 0)
+    first.connection.close()  # as when its process is killed: the session ends, rather than going back to the pool
+    first.close()
+    assert work(record).state == State.DONE, "its worker died, and the lock went with it"
 
 
 def test_an_import_is_not_confirmed_twice(mos: Client, hand_in):
