@@ -74,9 +74,9 @@ def my_lease(request: HttpRequest, lease_id: int) -> Lease:
         lease = leases.lease_with_task(lease_id)
     except Lease.DoesNotExist:
         raise NotFound("There is no such task, or it is not in your hands.") from None
-    allow(request.user, "label", lease.task.project)
     if lease.person_id != person(request).pk:
         raise NotFound("There is no such task, or it is not in your hands.")
+    allow(request.user, "label", lease.task.project)
     return lease
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from webapp.accounts.models import Role
 WORDS = frozenset({"public", "signed_in", "superuser", "token", *ROLES})
 PEOPLE = ("ada", "mo", "ann", "tess", "stranger", "root", "nobody")
 ROLE = {"ada": Role.OWNER, "mo": Role.MANAGER, "ann": Role.ANNOTATOR, "tess": Role.TESTER, "root": Role.OWNER}
+SENTENCE = re.compile(r'data-error-message[^>]*>(.*?)<|"message": ?"(.*?)"', re.DOTALL)
 # What an allowed person gets who asks with nothing in hand: 200 from a GET and 302 from a POST, but for these. The rows
 # behind the addresses are those of `rows_behind`.
 ANSWERS = {
@@ -100,6 +102,24 @@ def test_every_address_answers_each_role_as_declared(person, rows, request):
         elif status == 302 and person == "nobody" and declared(pattern) != "public":
             assert response.headers["Location"].startswith("/accounts/login/?next="), address
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_stranger_cannot_tell_what_exists(stranger, rows):
+    """The answer about somebody else's row is the one about a row that nobody has."""
+    client = Client(raise_request_exception=False)
+    client.force_login(stranger)
+    nothing = {name: ((2**31 - 1, "") if isinstance(value, int) else (value, "")) for name, (value, _) in rows.items()}
+    told = []
+    for route, pattern in ours():
+        there, absent = filled(route, rows)[0], filled(route, nothing)[0]
+        if there == absent or declared(pattern) in ("public", "token", "superuser"):
+            continue
+        with undone():
+            answers = [asked(client, address)[1] for address in (there, absent)]
+        words = [SENTENCE.findall(answer.content.decode()) for answer in answers]
+        if answers[0].status_code != answers[1].status_code or words[0] != words[1]:
+            told.append(f"{there}: {answers[0].status_code} {words[0]}, {absent}: {answers[1].status_code} {words[1]}")
+    assert not told, "\n".join(told)
 
 
 def test_every_page_that_is_gone_back_to_is_whole(ada, rows):

@@ -21,7 +21,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer, Serializer
 from rest_framework.views import APIView
 
-from webapp.accounts.access import SCOPES, allow, declare, project_for
+from webapp.accounts.access import SCOPES, allow, declare, project_for, role_of
 from webapp.accounts.authentication import check_scope
 from webapp.accounts.models import Project, User
 from webapp.data.selectors import page
@@ -67,7 +67,7 @@ class Endpoint(APIView):
     ) -> Any:
         """The row, for a person who has this method's permission in its project."""
         row = rows.filter(pk=pk).first()
-        if row is None:
+        if row is None or role_of(self.person, project(row)) is None:
             raise NotFound("There is no such thing, or it is not yours to see.")
         allow(self.person, self.needs[self.request.method or "GET"], project(row))
         return row
