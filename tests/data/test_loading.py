@@ -85,6 +85,19 @@ def test_lines_of_plain_text_may_be_prompts(project, ada, tmp_path):
     assert sorted(p.text for p in Prompt.objects.all()) == ["Dance", "Sing"]
 
 
+def test_the_report_shows_how_rows_are_read_and_stays_small(project, ada, file):
+    turns = [{"role": ("user", "assistant")[n % 2], "content": f"{n} " + "x" * 5000} for n in range(1000)]
+    rows = [{"prompt": "Sing\u0000\ud83d", "\u0000": 1, "y": 2}, {"prompt": "Sing", "\u0000": 1, "completion": "La"}]
+    report = load(project=project, by=ada, paths=[file({"messages": turns}, *rows)], dry_run=True).as_json()
+    first, second = report["samples"]["demonstrations"]
+    assert len(json.dumps(first)) < 100_000
+    assert first["messages"][19] == {"role": "…", "content": "960 more turns"}
+    assert (len(first["messages"]), first["messages"][-1]["content"][:4]) == (40, "998 ")
+    assert (second["reply"], second["place"]) == ("La", "rows.jsonl:3")
+    assert report["unused_columns"] == {"\N{SYMBOL FOR NULL}": 1}
+    assert report["left_out"]["a character is broken: half of a surrogate pair"]["count"] == 1
+
+
 def test_nul_bytes_do_not_stop_a_load(project, ada, file):
     load(project=project, by=ada, paths=[file({"prompt": "Si\u0000ng"})])
     assert Prompt.objects.get().text == "Sing"

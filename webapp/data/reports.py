@@ -31,6 +31,7 @@ MAX_REASONS: Final = 200
 MAX_COLUMNS: Final = 200
 MAX_SAMPLES: Final = 2
 MAX_SAMPLE_TEXT: Final = 2000
+MAX_SAMPLE_PARTS: Final = 40  # turns of a chat, or replies
 OTHER: Final = "other reasons"
 
 
@@ -128,6 +129,11 @@ def sample(item: Item, place: Place) -> dict[str, Any]:
 def shortened(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value if len(value) <= MAX_SAMPLE_TEXT else value[:MAX_SAMPLE_TEXT] + " […]")
+    if isinstance(value, list) and len(value) > MAX_SAMPLE_PARTS:
+        half = MAX_SAMPLE_PARTS // 2
+        between = {"role": "…", "content": f"{len(value) - 2 * half + 1:,} more turns"}
+        is_chat = all(isinstance(part, dict) for part in value)
+        value = [*value[: half - 1], between, *value[-half:]] if is_chat else value[:half]
     if isinstance(value, list):
         return [shortened(part) for part in value]
     if isinstance(value, dict):

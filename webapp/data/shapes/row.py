@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Any, Final
 
 Record = dict[str, Any]
@@ -109,7 +110,7 @@ def number(value: Any) -> float | None:
         except ValueError:
             return None
     try:
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+        return float(value) if isinstance(value, int | float | Decimal) and math.isfinite(value) else None
     except OverflowError:
         return None
 
