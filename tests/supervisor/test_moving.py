@@ -159,9 +159,9 @@ def test_a_moved_data_folder_chats_trains_on_resumes_and_rolls_back(site: Moving
         steps = (
             "events = Run.objects.get(name='long').events.filter(type='checkpoint'); result = [e.step for e in events]"
         )
-        steps = there.tell(steps)
-        assert steps[-1] > stopped_at
-        assert steps == sorted(set(steps)), "it went on from its checkpoint, and did nothing twice"
+        taken = there.tell(steps)
+        assert taken[-1] > stopped_at
+        assert taken == sorted(set(taken)), "it went on from its checkpoint, and did nothing twice"
         there.tell("result = str(roll_back(deployment=Deployment.objects.get(state='live'), by=ada))")
         assert there.tell(LIVE) == "full"
         until(there.chat, there.said)
