@@ -285,6 +285,21 @@ def test_prompts_that_an_earlier_deletion_left_behind_go_with_the_consent(
     assert rows_that_say(WORD) == []
 
 
+def test_the_clean_up_erases_what_an_earlier_version_left_of_deleted_conversations(
+    labelled: Conversation, project: Project, tess: User
+):
+    standing = conversations.begin(user=tess, project=project, text="Who flies a kite?", token=uuid.uuid4())
+    feedback.say_more(reply=answer(standing, "A"), user=tess, reasons=[], comment="", better_answer="One")
+    feedback.say_more(reply=reply_of(standing), user=tess, reasons=[], comment="", better_answer="Two")
+    Conversation.objects.filter(pk=labelled.pk).delete()
+    assert WORD in exported(project)
+
+    tidy()
+
+    assert rows_that_say(WORD) == []
+    assert Demonstration.objects.get(retracted_at=None, author=tess).response.text == "Two"
+
+
 def test_the_models_that_learned_from_it_stay_known(trained: Run, labelled: Conversation, project: Project, tess: User):
     conversations.delete_all(user=tess, project=project)
 

@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import BigIntegerField, Exists, Func, OuterRef, QuerySet
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from annotations.models import Demonstration, Judgment, Prompt, Ranking, Task
@@ -159,6 +160,43 @@ def erase(
     return Erasure.objects.create(
         user=user, project=project, reason=reason, conversations=conversations, rows=everything, created_at=now
     )
+
+
+def erase_leftovers(*, now: datetime | None = None) -> int:
+    """Erase prompts and labels whose chat message is gone: earlier versions deleted conversations and left these. How
+    many prompts and labels there were, at most BATCH of each kind at a time."""
+    now = now or timezone.now()
+    count = 0
+    prompts = orphans(Prompt.objects.filter(source=Prompt.Source.CHAT, created_by__isnull=False))
+    made_by: dict[tuple[User, Project], Made] = defaultdict(Made)
+    for prompt in prompts.select_related("created_by", "project")[:BATCH]:
+        if prompt.created_by is not None:
+            made_by[prompt.created_by, prompt.project].prompts.add(prompt.pk)
+    for kind, model in (("demonstrations", Demonstration), ("rankings", Ranking), ("judgments", Judgment)):
+        labels = orphans(model._default_manager.filter(retracted_at=None))
+        for label in labels.select_related("author", "prompt__project")[:BATCH]:
+            getattr(made_by[label.author, label.prompt.project], kind).add(label.pk)
+    for (user, project), made in made_by.items():
+        count += len(made.prompts) + len(made.demonstrations) + len(made.rankings) + len(made.judgments)
+        with transaction.atomic():
+            nothing = Feedback.objects.none()
+            reason = Erasure.Reason.EXPIRED
+            erase(made, user=user, project=project, feedback=nothing, reason=reason, conversations=0, now=now)
+    return count
+
+
+def orphans(rows: QuerySet[Any]) -> QuerySet[Any]:
+    """Those that came from a chat message which is not there any more."""
+    number = Cast(RegexpMessage("source_ref"), BigIntegerField())
+    gone = rows.filter(source_ref__regex=rf"^{SOURCE}[0-9]{{1,18}}\y", erased_at=None, feedback=None)
+    return gone.annotate(message_number=number).exclude(Exists(Message.objects.filter(pk=OuterRef("message_number"))))
+
+
+class RegexpMessage(Func):
+    """The number of the message in a source_ref."""
+
+    function = "substring"
+    template = "%(function)s(%(expressions)s from '^chat message ([0-9]+)')"
 
 
 def ids_of(rows: QuerySet[Demonstration] | QuerySet[Ranking] | QuerySet[Judgment]) -> list[int]:

@@ -13,7 +13,7 @@ from webapp.chat.gateway import chat_body, person_key
 from webapp.chat.live import announce, announce_conversation
 from webapp.chat.models import Conversation, Erasure, Event, Message
 from webapp.chat.selectors import turns_before
-from webapp.chat.services.erasure import erase_conversations
+from webapp.chat.services.erasure import erase_conversations, erase_leftovers
 from webapp.errors import TutelageError
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.text import clean_text
@@ -164,3 +164,4 @@ def tidy(*, now: datetime | None = None) -> None:
     Event.objects.filter(message__finished_at__lt=now - KEEP_EVENTS).delete()
     expired = Conversation.objects.filter(deleted_at__lt=now - KEEP_DELETED)
     erase_conversations(conversations=expired, reason=Erasure.Reason.EXPIRED)
+    erase_leftovers()
