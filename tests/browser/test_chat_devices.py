@@ -5,9 +5,11 @@ from __future__ import annotations
 import queue
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 from django.conf import settings
+from django.utils import timezone
 from playwright.sync_api import Page, Route, expect
 
 from tests import factories
@@ -15,10 +17,11 @@ from tests.browser.scripted import Script, scripted_server
 from tests.browser.test_chat import ask, shot, until
 from webapp.accounts.models import Project, User
 from webapp.chat import generation, stream_views, views
-from webapp.chat.models import Conversation, Message
+from webapp.chat.models import Conversation, Erasure, Message
 from webapp.chat.services import conversations
 from webapp.registry.models import Deployment
 from webapp.registry.services import retire
+from webapp.runs.models import Snapshot, SnapshotItem
 
 
 @pytest.fixture
@@ -303,3 +306,37 @@ def test_the_toast_does_not_cover_the_place_to_write(open_page: Callable[..., Pa
     box, place = toast.bounding_box(), page.locator(".composer").bounding_box()
     assert box["y"] + box["height"] <= place["y"]
     page.context.set_offline(False)
+
+
+@pytest.mark.parametrize(("viewport", "scheme"), [(None, "light"), ({"width": 390, "height": 844}, "dark")])
+def test_the_pages_about_ones_data_read_well(
+    open_page: Callable[..., Page],
+    model: Script,
+    tess: User,
+    mo: User,
+    project: Project,
+    no_violations: Callable[[Page], None],
+    viewport: dict[str, int] | None,
+    scheme: str,
+) -> None:
+    learned = factories.model_version(project, name="Learned it")
+    snapshot = factories.snapshot(project, Snapshot.Kind.PROMPTS)
+    SnapshotItem.objects.create(snapshot=snapshot, row=7, erased_at=timezone.now())
+    run = factories.run(project, "ppo", output=learned, state="running", started_at=timezone.now() - timedelta(hours=1))
+    run.snapshots.add(snapshot)
+    Erasure.objects.create(user=tess, project=project, reason="all", conversations=2, rows={"prompts": [7]})
+    talk = factories.conversation(tess, project, title="A word of " + "x" * 80)
+    conversations.delete(conversation=talk)
+    options = {"color_scheme": scheme} | ({"viewport": viewport} if viewport else {})
+
+    for person, path, name in (
+        (tess, "/chat/data/", "own-data"),
+        (tess, "/chat/data/kite/deleted/", "deleted"),
+        (tess, f"/chat/{talk.pk}/", "deleted-one"),
+        (tess, "/chat/data/delete-account/", "delete-account"),
+        (mo, "/projects/kite/withdrawn-data/", "withdrawn-data"),
+    ):
+        page = open_page(path, person, **options)
+        no_violations(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        shot(page, f"{name}-{scheme}")
