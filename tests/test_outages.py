@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from html import unescape
@@ -40,7 +41,9 @@ def tiny_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
     if mounted.returncode:
         pytest.skip(f"a file system can be mounted by root only: {mounted.stderr}")
-    for parent in folder.parents[:2]:  # pytest's, so that the database's user gets there
+    for parent in folder.parents:  # pytest's, so that the database's user gets there
+        if parent == Path(tempfile.gettempdir()):
+            break
         parent.chmod(0o711)
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
@@ -60,17 +63,18 @@ def full_database(tiny_disk: Path, transactional_db: None, project: Project, ada
         cursor.execute("SELECT setting FROM pg_settings WHERE name = 'data_directory'")
         owner = Path(cursor.fetchone()[0]).stat().st_uid
         os.chown(tiny_disk, owner, pwd.getpwuid(owner).pw_gid)
-        cursor.execute(f"CREATE TABLESPACE tiny LOCATION '{tiny_disk}'")
+        tablespace = f"tiny_{connection.settings_dict['NAME']}"  # each of several test processes has its own
+        cursor.execute(f"CREATE TABLESPACE {tablespace} LOCATION '{tiny_disk}'")
         for table in FULL_TABLES:
             cursor.execute(f"TRUNCATE {table} CASCADE")
-            cursor.execute(f"ALTER TABLE {table} SET TABLESPACE tiny")
+            cursor.execute(f"ALTER TABLE {table} SET TABLESPACE {tablespace}")
     fill(tiny_disk)
     yield
     (tiny_disk / "filler").unlink()
     with connection.cursor() as cursor:
         for table in FULL_TABLES:
             cursor.execute(f"ALTER TABLE {table} SET TABLESPACE pg_default")
-        cursor.execute("DROP TABLESPACE tiny")
+        cursor.execute(f"DROP TABLESPACE {tablespace}")
 
 
 @pytest.fixture
