@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from django.test import Client
+from django.urls import reverse
 
 from tests import factories
-from webapp.accounts.models import Project
+from webapp.accounts.models import Project, User
 from webapp.errors import BadInput
 from webapp.registry.models import ModelVersion
 from webapp.runs.drawing import draw
@@ -56,6 +58,18 @@ def test_rows_of_another_kind_with_the_same_id_are_not_confused(family: dict[str
     assert not models_that_learned_from("ranking", 1).exists()
     with pytest.raises(BadInput):
         models_that_learned_from("dream", 1)
+
+
+def test_the_page_of_a_prompt_names_the_models_that_learned_from_its_labels(
+    client: Client, project: Project, ada: User, ann: User
+):
+    ranking = factories.ranking(project, ann)
+    ranked = factories.snapshot(project, Snapshot.Kind.RANKINGS)
+    SnapshotItem.objects.create(snapshot=ranked, row=ranking.pk)
+    reward = trained(project, "reward", Kind.REWARD, snapshot=ranked)
+    client.force_login(ada)
+    page = client.get(reverse("data_prompt", args=[project.slug, ranking.prompt.pk]))
+    assert set(page.context["models"]) == {reward}
 
 
 def test_a_model_s_descent_names_labels_snapshots_runs_models_and_deployments(

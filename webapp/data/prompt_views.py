@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import messages
 from django.db.models import Count, Q
 from django.http import HttpResponse, HttpResponseRedirect, QueryDict
@@ -20,7 +22,7 @@ from webapp.data import selectors
 from webapp.data.forms import FilterForm, PromptForm
 from webapp.data.views import MAX_ASKED, PROMPT_FILTERS, attach_replies
 from webapp.errors import Conflict
-from webapp.runs.lineage import models_that_learned_from
+from webapp.runs.lineage import models_that_learned_from_rows
 from webapp.text import counted
 
 
@@ -32,13 +34,16 @@ def prompt_detail(request: Request, project: Project, pk: int) -> HttpResponse:
     this = Prompt.objects.filter(pk=pk)
     rankings = list(prompt.rankings.select_related("author").order_by("pk"))
     attach_replies(rankings)
-    context = {
+    labels: dict[str, list[Any]] = {
+        "demonstrations": list(prompt.demonstrations.select_related("author", "response").order_by("pk")),
+        "rankings": rankings,
+        "judgments": list(prompt.judgments.select_related("author", "response").order_by("pk")),
+    }
+    rows = {"prompts": [prompt.pk]} | {kind: [label.pk for label in found] for kind, found in labels.items()}
+    context = labels | {
         "project": project,
         "prompt": prompt,
         "responses": prompt.responses.select_related("author", "model").order_by("pk"),
-        "demonstrations": prompt.demonstrations.select_related("author", "response").order_by("pk"),
-        "rankings": rankings,
-        "judgments": prompt.judgments.select_related("author", "response").order_by("pk"),
         "tasks": prompt.tasks.annotate(given=Count("leases", filter=Q(leases__outcome="submitted"))).order_by("pk"),
         "unasked": unasked_prompts(this).exists(),
         "restorable": restorable(this).exists(),
@@ -46,7 +51,7 @@ def prompt_detail(request: Request, project: Project, pk: int) -> HttpResponse:
             counted(counted_labels(prompt), "label"),
             counted(tasks_to_restore(this).count(), "task"),
         ],
-        "models": models_that_learned_from("prompt", prompt.pk),
+        "models": models_that_learned_from_rows(rows),
     }
     return render(request, "data/prompt.html", context)
 
