@@ -79,6 +79,12 @@ def test_a_better_answer_is_a_demonstration_to_review_once(answered, consenting,
     assert open_tasks(deployed).get().kind == Task.Kind.REVIEW
 
 
+def test_a_better_answer_keeps_its_indentation_and_its_last_line_break(answered, consenting, deployed):
+    code = "    y = x\n    return y\n"
+    assert better(answered, consenting, code).better_answer == code
+    assert better(answered, consenting, " \n").better_answer == ""
+
+
 def test_a_better_answer_takes_the_place_of_the_request_for_one(answered, consenting, deployed):
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
     better(answered, consenting, "A mathematician and writer.")

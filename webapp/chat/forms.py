@@ -27,7 +27,7 @@ class ThumbForm(forms.Form):
 class FeedbackForm(forms.Form):
     reasons = forms.MultipleChoiceField(required=False, choices=[*GOOD_REASONS.items(), *BAD_REASONS.items()])
     comment = forms.CharField(required=False, max_length=5_000)
-    better_answer = forms.CharField(required=False, max_length=LONGEST)
+    better_answer = forms.CharField(required=False, max_length=LONGEST, strip=False)
     consent = forms.BooleanField(required=False)
 
 

@@ -86,7 +86,8 @@ def say_more(
     feedback = feedback_on(reply, user)
     feedback.reasons = list(dict.fromkeys(reasons))
     feedback.comment = clean_text(comment).strip()
-    feedback.better_answer = clean_text(better_answer).strip().replace("\r\n", "\n")
+    better = clean_text(better_answer).replace("\r\n", "\n")
+    feedback.better_answer = better if better.strip() else ""
     feedback.save()
     if consent:
         allow_use(user=user, project=reply.conversation.project)
