@@ -78,6 +78,10 @@ def chat(*turns: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"messages": list(turns), **fields}
 
 
+def chatgpt(role: str, *parts: str, **fields: Any) -> dict[str, Any]:
+    return {"author": {"role": role}, "content": {"content_type": "text", "parts": list(parts)}, **fields}
+
+
 SAMPLES: dict[str, tuple[Any, list[Any]]] = {
     # our own exports
     "own ranking": (
@@ -313,7 +317,7 @@ SAMPLES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "a label that is empty": (
         {"prompt": ASKED, "completion": GOOD, "label": None},
-        [left("“label” judges it, in a way that is not known")],
+        [left("its “label” is empty")],
     ),
     "a transcript that waits for its reply": (
         {"prompt": f"\n\nHuman: {ASKED}\n\nAssistant:", "completion": f" {GOOD}"},
@@ -516,5 +520,156 @@ SAMPLES: dict[str, tuple[Any, list[Any]]] = {
             "chat": {"history": {"messages": {"1": NODES["1"], "3": NODES["3"]}, "currentId": "3"}, "messages": []},
         },
         [JudgmentItem(ASK, BAD, False, annotator="u")],
+    ),
+    # columns by other names
+    "columns with capitals and spaces": (
+        {"Prompt": ASKED, "Response A": GOOD, "Response B": BAD, "Winner": "Response A"},
+        [won()],
+    ),
+    "a pair by other names": ({"question": ASKED, "response_j": GOOD, "response_k": BAD}, [won()]),
+    "preferred and non-preferred output beside a prompt": (
+        {"prompt": ASKED, "preferred_output": GOOD, "non_preferred_output": BAD},
+        [won()],
+    ),
+    "UltraFeedback binarized, its older columns": (
+        {
+            "instruction": ASKED, "chosen_response": GOOD, "rejected_response": BAD, "chosen_avg_rating": 2.0,
+            "rejected_avg_rating": 4.0,
+        },
+        [left("its scores contradict its order: rejected_response has the higher one")],
+    ),
+    "passages for retrieval": (
+        {"query": ASKED, "positive": GOOD, "negative": BAD},
+        [left("“positive” judges it, in a way that is not known")],
+    ),
+    "names of models that won and lost": (
+        {"prompt": ASKED, "winner": "x", "loser": "y"},
+        [left("“winner” judges it, in a way that is not known")],
+    ),
+    "RewardBench 2": (
+        {"prompt": ASKED, "chosen": [GOOD], "rejected": [BAD, WORST], "num_correct": 1},
+        [RankingItem(ASK, [GOOD, BAD, WORST], [[0], [1, 2]])],
+    ),
+    "HelpSteer3, an edit": (
+        {"context": ASK, "original_response": BAD, "edited_response": GOOD, "change_summary": "x"},
+        [RankingItem(ASK, [GOOD, BAD], [[0], [1]])],
+    ),
+    # verdicts by other names
+    "BeaverTails": (
+        {"prompt": ASKED, "response": BAD, "category": {"x": True}, "is_safe": False},
+        [JudgmentItem(ASK, BAD, False)],
+    ),
+    "a label as tables have it": (
+        {"prompt": ASKED, "completion": BAD, "label": "0.0"},
+        [JudgmentItem(ASK, BAD, False)],
+    ),
+    "a reply that is toxic": (
+        {"prompt": ASKED, "response": BAD, "toxic": True},
+        [left("“toxic” says that something is wrong with it")],
+    ),
+    "a reply that is not toxic": ({"prompt": ASKED, "response": GOOD, "toxic": False}, [shown()]),
+    "a reply with a grade": (
+        {"prompt": ASKED, "response": BAD, "grade": "F"},
+        [left("“grade” judges it, in a way that is not known")],
+    ),
+    "OffsetBias": ({"instruction": ASKED, "output_1": BAD, "output_2": GOOD, "label": 2, "bias": "length"}, [lost()]),
+    "AlpacaFarm": (
+        {"instruction": "Sum it up.", "input": "It rained.", "output_1": GOOD, "output_2": BAD, "preference": 2},
+        [RankingItem([{"role": "user", "content": "Sum it up.\n\nIt rained."}], [GOOD, BAD], [[1], [0]])],
+    ),
+    "AlpacaEval, a tie": ({"instruction": ASKED, "output_1": GOOD, "output_2": BAD, "preference": 1.5}, [tie()]),
+    "summarize-from-feedback, one rated summary": (
+        {"info": {"post": "It rained."}, "summary": {"text": GOOD, "axes": {"overall": 6}}, "worker": "w"},
+        [left("a reply with a score (“summary.axes.overall”), and no other reply to its prompt beside it")],
+    ),
+    "replies that are no list": (
+        {"prompt": ASKED, "replies": 5, "ranks": [1]},
+        [left("“replies” is not a list of replies")],
+    ),
+    "one reply with a rank": (
+        {"prompt": ASKED, "replies": [GOOD], "ranks": [1]},
+        [left("fewer than two replies in “replies”")],
+    ),
+    "ranks without replies": (
+        {"prompt": ASKED, "ranks": [1, 2]},
+        [left("“ranks” judges it, in a way that is not known")],
+    ),
+    "replies with an order of an unknown kind": (
+        {"prompt": ASKED, "responses": [GOOD, BAD], "ranking": "1>2"},
+        [left("several replies, and “ranking” judges them, in a way that is not known")],
+    ),
+    "TRL, steps with labels": (
+        {"prompt": ASKED, "completions": [GOOD, BAD], "labels": [True, False]},
+        [left("“completions” are steps of one reply with a label each, which are not read")],
+    ),
+    "a reply in a column of an unknown name": (
+        {"prompt": ASKED, "gpt4_response": GOOD},
+        [left("“gpt4_response” looks like a reply, and what it is worth is not known")],
+    ),
+    "Stack Exchange with authors": (
+        {"question": ASKED, "answers": [{"text": GOOD, "author": "Al", "pm_score": 4}, {"text": BAD, "pm_score": 1}]},
+        [won()],
+    ),
+    # more chats
+    "distilabel, one generation": ({"instruction": ASKED, "generation": GOOD, "model_name": "x"}, [shown()]),
+    "LIMA": ({"conversations": [ASKED, BAD, "Sure?", GOOD], "source": "x"}, [shown(LONGER)]),
+    "Capybara": (
+        {"conversation": [{"input": ASKED, "output": BAD}, {"input": "Sure?", "output": GOOD}]},
+        [shown(LONGER)],
+    ),
+    "a chat with pictures": (
+        chat({"role": "user", "content": "<image>What is it?"}, GOOD_TURN, images=["a.png"]),
+        [left("“images” belongs to it, and only text is read")],
+    ),
+    "a reply of which parts are not learned": (
+        chat(*ASK, {**GOOD_TURN, "train_detail": [{"begin_offset": 0, "end_offset": 3, "train": False}]}),
+        [left("turn 2: parts of it are not to be learned, which is not read")],
+    ),
+    "reasoning beside a reply": (chat(*ASK, {**GOOD_TURN, "reasoning_content": "Light …"}), [shown()]),
+    "SVAMP": ({"Body": "Light scatters.", "Question": ASKED, "Answer": 4.0}, [asked(f"{ASKED}\n\nLight scatters.")]),
+    "ChatGPT's export": (
+        {
+            "title": "Sky", "current_node": "b", "moderation_results": [],
+            "mapping": {
+                "r": {"message": None, "parent": None},
+                "s": {"message": chatgpt("system", "", weight=0), "parent": "r"},
+                "a": {"message": chatgpt("user", ASKED), "parent": "s"},
+                "b": {"message": chatgpt("assistant", GOOD), "parent": "a"},
+                "c": {"message": chatgpt("assistant", BAD), "parent": "a"},
+            },
+        },
+        [shown()],
+    ),
+    "ChatGPT's export with a tool": (
+        {"current_node": "a", "mapping": {"a": {"message": chatgpt("tool", "4"), "parent": None}}},
+        [left("a message of the role tool and the type text, which is not read")],
+    ),
+    # more tools for labeling
+    "Prodigy, choices": (
+        {
+            "prompt": ASKED, "options": [{"id": 1, "text": GOOD}, {"id": 2, "text": BAD}], "accept": [1],
+            "answer": "accept", "_annotator_id": "ann",
+        },
+        [won(annotator="ann")],
+    ),
+    "Prodigy, one reply": (
+        {"prompt": ASKED, "response": BAD, "answer": "reject", "_task_hash": 1},
+        [JudgmentItem(ASK, BAD, False)],
+    ),
+    "Prodigy, ignored": (
+        {"prompt": ASKED, "response": BAD, "answer": "ignore", "_task_hash": 1},
+        [left("its annotator ignored it")],
+    ),
+    "Argilla's flat table, unanswered": (
+        {"prompt": ASKED, "response": GOOD, "quality.responses": None, "quality.suggestion": "good"},
+        [left("nobody has answered it")],
+    ),
+    "Argilla 1's table": (
+        {"prompt": ASKED, "response": BAD, "good": [{"user_id": "u", "value": "no", "status": "submitted"}]},
+        [JudgmentItem(ASK, BAD, False, annotator="u")],
+    ),
+    "JSON-MIN, the class of a text": (
+        {"text": ASKED, "sentiment": "Positive", "annotator": 2, "annotation_id": 3, "lead_time": 1.0},
+        [left("an answer to “sentiment” that is no verdict which is known")],
     ),
 }  # fmt: skip

@@ -88,6 +88,13 @@ def test_the_files_of_an_archive_are_read_one_by_one(tmp_path):
     assert list(found.report.notes) == ["a file in the archive of no format that is read was passed over"]
 
 
+def test_files_that_describe_an_archive_are_passed_over(tmp_path):
+    about = {"README__md": "# Data", "LICENSE__txt": "MIT", "dataset_info__json": '{"text": "x"}', "state__json": "{}"}
+    reading = read_file(write(tmp_path, "a.zip", zipped(**about, rows__jsonl=LINES)))
+    assert reading.items == SHOWN
+    assert reading.report.notes["a file that describes the archive was passed over"].count == 4
+
+
 def test_an_archive_in_an_archive_is_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes(zipped(inner__zip=zipped(one__jsonl=LINES)))
     assert "a.zip/inner.zip: an archive in an archive" in read_file(tmp_path / "a.zip").error
@@ -232,6 +239,13 @@ def test_bad_bytes_in_a_file_that_is_utf8_are_not_taken_for_another_encoding(tmp
     assert found.report.error_count == 1
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_read_and_said(tmp_path, encoding):
+    reading = read_file(write(tmp_path, "a.jsonl", LINES.encode(encoding)))
+    assert reading.items == SHOWN
+    assert "read as UTF-16, for every other byte is 0" in reading.report.notes
+
+
 def test_half_of_a_surrogate_pair_is_told_and_not_replaced(tmp_path):
     found = read_file(write(tmp_path, "a.jsonl", '{"prompt": "x \\ud83d y"}\n' + LINES))
     assert found.items == SHOWN
@@ -360,3 +374,54 @@ def test_a_list_of_any_records_is_read_piece_by_piece(tmp_path, monkeypatch, val
     records = [{"prompt": "x", **value} for value in values]
     path = write(tmp_path, "a.json", json.dumps(records, indent=indent, ensure_ascii=ascii_only))
     assert [record for _, record in read(path)] == records
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "prompt,completion\n"), ("a.jsonl", ""), ("a.json", "[]")])
+def test_a_file_without_rows_says_so(tmp_path, name, content):
+    reading = read_file(write(tmp_path, name, content))
+    assert not reading.items
+    assert "the file holds no rows" in reading.report.notes
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    reading = read_file(write(tmp_path, "a.csv", "prompt,response,response\na,b,c\n"))
+    assert "two columns are named response" in reading.error
+
+
+def test_a_column_without_a_name_is_named_among_those_that_were_not_used(tmp_path):
+    reading = read_file(write(tmp_path, "a.csv", "prompt,completion,\na,b,c\na,b,\n"))
+    assert dict(reading.report.unused_columns) == {"(column 3 without a name)": 1}
+
+
+def test_columns_that_were_not_used_are_named_as_in_the_file(tmp_path):
+    reading = read_file(write(tmp_path, "a.jsonl", json.dumps({"Prompt": "a", "Answer": 4}) + "\n"))
+    assert dict(reading.report.unused_columns) == {"Answer": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"columns": ["prompt", "completion"], "index": [0, 1], "data": [["a", "b"], ["c", "d"]]},
+        {"prompt": {"0": "a", "1": "c"}, "completion": {"0": "b", "1": "d"}},
+    ],
+)
+def test_a_table_that_pandas_wrote_as_json_is_read_by_its_rows(tmp_path, content):
+    reading = read_file(write(tmp_path, "a.json", json.dumps(content)))
+    assert [(item.messages[0]["content"], item.reply) for item in reading.items] == [("a", "b"), ("c", "d")]
+
+
+def test_reasoning_beside_a_reply_is_noted(tmp_path):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "reasoning_content": "c"}]
+    reading = read_file(write(tmp_path, "a.jsonl", json.dumps({"messages": turns}) + "\n"))
+    assert any(note.startswith("the reasoning beside a reply is not learned") for note in reading.report.notes)
+
+
+def test_rated_summaries_of_one_post_are_a_ranking(tmp_path):
+    rows = [
+        {"info": {"post": "It rained."}, "summary": {"text": text, "axes": {"overall": score}}, "worker": "w"}
+        for text, score in (("Rain.", 7), ("Snow.", 1))
+    ]
+    reading = read_file(write(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
+    assert [(item.replies, item.groups, item.annotator) for item in reading.items] == [
+        (["Rain.", "Snow."], [[0], [1]], "w")
+    ]

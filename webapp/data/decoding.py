@@ -83,6 +83,11 @@ def as_utf8(stream: io.BufferedReader, name: str, on_note: OnNote) -> io.Buffere
         if start.startswith(mark):
             on_note(f"read as {title}, as its byte order mark says", Place(name, 1))
             return io.BufferedReader(Transcoded(stream, encoding, title, name), CHUNK)
+    first = stream.peek(16)[:16]
+    for zeros, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):  # every other byte of ASCII in UTF-16 is 0
+        if len(first) >= 4 and not any(first[zeros::2]) and all(first[1 - zeros :: 2]):
+            on_note("read as UTF-16, for every other byte is 0", Place(name, 1))
+            return io.BufferedReader(Transcoded(stream, encoding, "UTF-16", name), CHUNK)
     if start.startswith(codecs.BOM_UTF8):
         stream.read(len(codecs.BOM_UTF8))
     return stream

@@ -16,7 +16,7 @@ from typing import IO, Final, cast
 from webapp.data.columnar import read_arrow, read_parquet, seekable
 from webapp.data.decoding import OnNote, as_utf8, chunks, lines
 from webapp.data.json_files import read_json, read_json_lines
-from webapp.data.packing import COMPRESSIONS, DAMAGED, Budget, damaged, is_packed, members, opened, unpacked
+from webapp.data.packing import COMPRESSIONS, DAMAGED, Budget, damaged, is_about, is_packed, members, opened, unpacked
 from webapp.data.places import MAX_DOCUMENT, BadRow, Place, Record, size
 from webapp.data.tables import read_table
 from webapp.errors import BadInput
@@ -88,6 +88,9 @@ def read_archive(raw: IO[bytes], name: str, on_note: OnNote, budget: Budget, *, 
     """The files of a zip archive, one after another; those of no format that is read are noted and passed over."""
     for member, stream in members(raw, name):
         inner = f"{name}/{member}"
+        if is_about(member):
+            on_note("a file that describes the archive was passed over", Place(inner, 1))
+            continue
         try:
             kind = file_format(Path(member))
         except BadInput:

@@ -234,9 +234,30 @@ def is_list_of_records(source: Source) -> bool:
     return re.match(r"\[\s*\{", source.text[source.at :][:1000]) is not None
 
 
+def table_rows(whole: dict[str, Any]) -> Iterator[Record] | None:
+    """The rows of a table as pandas writes it: {columns, index, data} ("split"), or {column: {"0": …}} ("columns")."""
+    columns, data = whole.get("columns"), whole.get("data")
+    if isinstance(columns, list) and isinstance(data, list) and whole.keys() <= {"columns", "index", "data"}:
+        if all(isinstance(row, list) and len(row) == len(columns) for row in data) and len(columns) == len(
+            {str(name) for name in columns}
+        ):
+            return ({str(name): cell for name, cell in zip(columns, row, strict=True)} for row in data)
+        return None
+    cells = list(whole.values())
+    if len(cells) < 2 or not all(isinstance(column, dict) and column.keys() == cells[0].keys() for column in cells):
+        return None
+    if not cells[0] or not all(key.isdecimal() for key in cells[0]):
+        return None
+    return ({name: column[key] for name, column in whole.items()} for key in cells[0])
+
+
 def unwrapped(whole: dict[str, Any]) -> Iterator[Any]:
     lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
     plain = all(not isinstance(value, dict | list) for value in whole.values() if value not in lists)
+    table = table_rows(whole)
+    if table is not None:
+        yield from table
+        return
     named = {"messages", "conversations", "conversation", "segments", "turns", "utterances"} & whole.keys()
     if len(lists) == 1 and len(whole) == 1 and plain and not named:
         yield from lists[0]

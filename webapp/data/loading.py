@@ -83,7 +83,8 @@ def collect(
     rows = read_rows(
         path, on_position=on_position, on_note=report.note, budget=budget, by_line=kind == "prompts" and is_text(path)
     )
-    for place, record in rows:
+    count = 0
+    for count, (place, record) in enumerate(rows, 1):  # noqa: B007 (it is told below whether there were any)
         if isinstance(record, BadRow):
             report.add_error(record.reason, record.sentence, place)
         else:
@@ -91,6 +92,8 @@ def collect(
                 yield from wanted(grouper.add(place, part), kind, report)
         if report.error_count >= MAX_ERRORS and not skip_bad:
             return
+    if not count:
+        report.note("the file holds no rows", Place(path.name, 1))
     yield from wanted(grouper.flush(), kind, report)
 
 
@@ -102,7 +105,7 @@ def parts_in(record: Record, place: Place, report: Report) -> list[Item | Part]:
         report.add_error(UNKNOWN, f"{place}: {error}", place)
         return []
     if any(not isinstance(part, LeftOut) for part in parts):
-        report.add_unused(row.unused())
+        report.add_unused(row.unused_as_named())
         for note in row.notes:
             report.note(note, place)
     return parts

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,11 @@ from webapp.errors import BadInput
 
 COMPRESSIONS: Final = (".gz", ".zst", ".bz2", ".xz")
 XZ_MEMORY: Final = 256 * 1024 * 1024
+ABOUT: Final = re.compile(
+    r"(?:read[_-]?me|licen[cs]e|copying|notice|citation|changelog)(?:[._-].*)?$"
+    r"|(?:dataset_infos?|dataset_dict|state)\.json$",
+    re.IGNORECASE,
+)
 CHUNK: Final = 256 * 1024
 # What the readers of damaged files raise; pyarrow's errors are OSError and ValueError.
 DAMAGED: Final = (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError)
@@ -153,6 +159,11 @@ def members(raw: IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:
         raise
     except DAMAGED as error:
         raise damaged(name, error) from error
+
+
+def is_about(name: str) -> bool:
+    """Does a file describe the archive that it lies in (README, LICENSE, dataset_info.json), rather than hold data?"""
+    return ABOUT.match(name.rpartition("/")[2]) is not None
 
 
 def is_hidden(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from webapp.data.decoding import TOO_LONG, OnNote, lines
 from webapp.data.places import MAX_RECORD, BadRow, Place, Record
-from webapp.data.shapes.registry import KNOWN_COLUMNS
+from webapp.data.shapes.registry import KNOWN_COLUMNS, NAMES, usual_names
 from webapp.errors import BadInput
 
 DELIMITERS: Final = ",;\t|"
@@ -174,14 +174,28 @@ def wrong(place: Place, error: csv.Error) -> BadRow:
 def named_columns(row: list[str], place: Place) -> list[str]:
     """The names of the columns. Raises BadInput where the first line names none that is read here."""
     columns = [cell.strip() for cell in row]
-    columns = [cell if cell in KNOWN_COLUMNS or cell.lower() not in KNOWN_COLUMNS else cell.lower() for cell in columns]
+    usual = usual_names(frozenset(columns))
+    columns = [usual.get(cell, cell) for cell in columns]
     if KNOWN_COLUMNS.isdisjoint(columns) and not any(column.endswith(".responses") for column in columns):
         found = ", ".join(cell[:40] for cell in columns[:4])
         raise BadInput(
             f"{place}: the first line does not name columns that are read (found: {found}). "
             "Put a line such as prompt,completion or prompt,chosen,rejected above the rows."
         )
-    return columns
+    return [own_name(number, columns, place) for number in range(len(columns))]
+
+
+def own_name(number: int, columns: list[str], place: Place) -> str:
+    """A name for a column that has none, or the one of a column before it. Raises BadInput where it is unclear which of
+    two columns is meant."""
+    name = columns[number]
+    if not name:
+        return f"(column {number + 1} without a name)"
+    if name not in columns[:number]:
+        return name
+    if name in NAMES:
+        raise BadInput(f"{place}: two columns are named {name[:40]}. Give each column a name of its own.")
+    return f"{name} (column {number + 1})"
 
 
 def record_of(row: list[str], columns: list[str], place: Place) -> Record | BadRow:
@@ -191,7 +205,7 @@ def record_of(row: list[str], columns: list[str], place: Place) -> Record | BadR
         )
         return BadRow(WRONG, sentence)
     row = row + [""] * (len(columns) - len(row))
-    record = {column: cell_of(column, cell) for column, cell in zip(columns, row, strict=True) if column}
+    record = {column: cell_of(column, cell) for column, cell in zip(columns, row, strict=True)}
     if OWN_ID.match(str(record.get("id", ""))):
         record = {
             column: without_apostrophe(cell) if isinstance(cell, str) else cell for column, cell in record.items()

@@ -25,8 +25,8 @@ from webapp.data.shapes.model import (
     RankingItem,
     UnknownShape,
 )
-from webapp.data.shapes.questions import unknown_verdict
-from webapp.data.shapes.registry import KNOWN_COLUMNS, shape_of
+from webapp.data.shapes.questions import problem_with
+from webapp.data.shapes.registry import KNOWN_COLUMNS, row_of, shape_of
 from webapp.data.shapes.row import Row, Skip
 from webapp.data.shapes.turns import is_transcript, parse_transcript
 
@@ -47,7 +47,7 @@ def items(record: dict[str, Any] | str) -> Iterator[Item]:
 
 def parts_of(record: dict[str, Any] | str) -> tuple[list[Item | Part], Row]:
     """What a record holds, and which columns that took. Raises UnknownShape."""
-    row = Row(record if isinstance(record, dict) else {})
+    row = row_of(record) if isinstance(record, dict) else Row({})
     parts: list[Item | Part] = []
     try:
         if isinstance(record, str):
@@ -70,8 +70,8 @@ def bare_messages(text: str) -> Messages:
 
 def finished(part: Item | Part, row: Row) -> Item | Part:
     """The part as it is taken: without NUL characters, and not at all where it is judged in an unknown way."""
-    if (column := unknown_verdict(part, row)) is not None:
-        return LeftOut(f"“{column}” judges it, in a way that is not known")
+    if problem := problem_with(part, row):
+        return LeftOut(problem)
     if is_broken(getattr(part, "annotator", ""), getattr(part, "reason", "")):
         return LeftOut(BROKEN)
     texts = [*(m["content"] for m in getattr(part, "messages", ())), getattr(part, "text", "")]

@@ -1,6 +1,7 @@
 """Argilla's records.
 
 {fields: {instruction, response-1, …}, responses: {question: [{value, user_id, status}]}}     Argilla 2
+{instruction, response, quality: [{value, user_id, status}]}                                   Argilla 1's table
 {instruction, generations, "ranking.responses", "ranking.responses.users", "….status"}         Argilla's flat table
 
 Only submitted answers count, one label a person. Source: docs.argilla.io, "Import and export datasets".
@@ -18,6 +19,7 @@ from webapp.data.shapes.row import Row, Skip, binary, number
 from webapp.data.shapes.turns import is_transcript, parse_chat, parse_transcript, reply_of
 from webapp.data.shapes.two_replies import by_name
 
+ANSWER: Final = frozenset({"value", "user_id", "status"})
 ENDING: Final = ".responses"
 LISTS: Final = ("generations", "responses", "replies", "completions")
 ABOUT: Final = ("id", "status", "_server_id", "inserted_at", "updated_at", "external_id")
@@ -128,11 +130,15 @@ def order_of(value: list[Any], sheet: Sheet) -> Iterator[tuple[float, str]]:
 
 
 def is_flat(row: Row) -> bool:
-    return any(str(name).endswith(ENDING) and isinstance(value, list) for name, value in row.record.items())
+    return any(
+        str(name).endswith(ENDING) and (value is None or isinstance(value, list)) for name, value in row.record.items()
+    )
 
 
 def read_flat(row: Row) -> Iterator[Item | Part]:
     row.use(*ABOUT)
+    if not any(row.is_list(name) for name in row.record if str(name).endswith(ENDING)):
+        raise Skip("nobody has answered it")
     listed = next((name for name in LISTS if row.is_list(name)), None)
     fields = {name: value for name, value in row.record.items() if "." not in str(name) and name != listed}
     shown = Row(fields)
@@ -158,3 +164,33 @@ def flat_answers(row: Row, name: str) -> Iterator[tuple[Any, str]]:
         person = people[place] if isinstance(people, list) and place < len(people) else ""
         if counts(state) and value is not None:
             yield value, str(person or "")
+
+
+# ------------------------------------------------------------------------------------------- the table of version 1
+
+
+def answers_within(row: Row) -> Iterator[str]:
+    """The columns that hold people's answers: lists of {value, user_id, status}."""
+    for name, value in row.record.items():
+        if isinstance(value, list) and value and all(isinstance(a, dict) and a.keys() >= ANSWER for a in value):
+            yield str(name)
+
+
+def is_old_flat(row: Row) -> bool:
+    return next(answers_within(row), None) is not None
+
+
+def read_old_flat(row: Row) -> Iterator[Item | Part]:
+    row.use(*ABOUT)
+    questions = list(answers_within(row))
+    shown = Row({name: value for name, value in row.record.items() if isinstance(value, str)})
+    sheet = sheet_of(shown)
+    row.use(*shown.used, *questions)
+    found = False
+    for question in questions:
+        for answer in row.get(question):
+            if counts(answer.get("status")) and answer.get("value") is not None:
+                found = True
+                yield from answered(sheet, question, answer["value"], str(answer.get("user_id") or ""))
+    if not found:
+        raise Skip("nobody has answered it")

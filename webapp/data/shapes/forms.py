@@ -17,7 +17,10 @@ REPLY_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 WRITTEN_NAME: Final = re.compile(r"response|reply|answer|completion|correct|rewrite|edit|demonstration", re.IGNORECASE)
-ASKED_NAMES: Final = ("instruction", "prompt", "question", "query", "input", "conversation", "messages", "chat")
+ASKED_NAMES: Final = (
+    "instruction", "prompt", "question", "query", "input", "conversation", "messages", "chat",
+    "dialogue", "dialog",
+)  # fmt: skip
 
 
 @dataclass

@@ -159,6 +159,9 @@ def read_min(row: Row) -> Iterator[Item | Part]:
             found = True
             row.use(question)
             yield item
+    said = [str(name) for name in shown.unused() if name not in row.used]
+    if not found and said and len(sheet.replies) != 1:
+        raise Skip(f"an answer to “{said[0][:40]}” that is no verdict which is known")
     if not found:
         yield from demonstrated(sheet, person)
 

@@ -40,6 +40,11 @@ VERDICTS: Final = (
     "is_preferred",
     "preferred",
     "accepted",
+    "is_safe",
+    "safe",
+    "is_correct",
+    "approved",
+    "passed",
 )
 THUMBS: Final = frozenset({"thumb", "thumbs", "vote", "feedback"})  # 0 is no word here  # fmt: skip
 SCORES: Final = ("score", "rating", "reward", "helpfulness", "overall_score", "overall", "quality")
@@ -132,15 +137,27 @@ def is_unranked(row: Row) -> bool:
     nothing judges them."""
     if not has_prompt(row):
         return False
-    names = [name for name in REPLIES if row.is_list(name) and row.peek(name)]
+    names = [name for name in REPLIES if row.has(name)]
     return any(name != "answers" or are_judged(row.peek(name)) for name in names)
 
 
-def are_judged(answers: list[Any]) -> bool:
-    return any(is_verdict(str(key)) for answer in answers if isinstance(answer, dict) for key in answer)
+def are_judged(answers: Any) -> bool:
+    listed = answers if isinstance(answers, list) else []
+    return any(is_verdict(str(key)) for answer in listed if isinstance(answer, dict) for key in answer)
 
 
-def read_unranked(_: Row) -> Iterator[Item]:
+def read_unranked(row: Row) -> Iterator[Item]:
+    name = next(name for name in REPLIES if row.has(name) and (name != "answers" or are_judged(row.peek(name))))
+    replies = row.peek(name)
+    if not isinstance(replies, list):
+        raise Skip(f"“{name}” is not a list of replies")
+    if len(replies) < 2:
+        raise Skip(f"fewer than two replies in “{name}”")
+    if row.is_list("labels"):
+        raise Skip(f"“{name}” are steps of one reply with a label each, which are not read")
+    column = next((str(other) for other in row.record if is_verdict(str(other)) and row.has(other)), None)
+    if column is not None:
+        raise Skip(f"several replies, and “{column}” judges them, in a way that is not known")
     raise Skip("several replies without ranks or scores")
 
 

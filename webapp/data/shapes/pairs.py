@@ -2,6 +2,10 @@
 
 {chosen, rejected}                          HH transcripts, or whole conversations (TRL, implicit prompt)
 {prompt, chosen, rejected, margin?}         TRL, explicit prompt: texts, or lists of messages
+{prompt, chosen_response, rejected_response}                 the same by another name: response_j, response_k; better,
+                                            worse; preferred_output, non_preferred_output; and more
+{prompt, chosen: ["…"], rejected: ["…", "…"]}                RewardBench 2: each of the chosen over each of the rejected
+{context, edited_response, original_response}                HelpSteer3's edits: the edit is the better one
 {conversations, chosen, rejected}           LLaMA-Factory sharegpt ranking; {instruction, input, …} its alpaca ranking
 {prompt, chosen, rejected, score_chosen, score_rejected}     UltraFeedback binarized, and others with scores
 {input: {messages}, preferred_output, non_preferred_output}  OpenAI preference
@@ -29,18 +33,29 @@ from webapp.data.shapes.prompts import (
     refuse_tools,
     system_turn,
 )
-from webapp.data.shapes.row import Row, Skip, label_fields, number
+from webapp.data.shapes.row import Row, Skip, binary, label_fields, number
 from webapp.data.shapes.turns import is_transcript, parse_chat, parse_transcript, reply_of
 
 SCORES: Final = (
     ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"), ("chosen-rating", "rejected-rating"),
     ("chosen_rating", "rejected_rating"), ("rating_chosen", "rating_rejected"), ("chosen_reward", "rejected_reward"),
     ("reward_chosen", "reward_rejected"), ("chosen_scores", "rejected_scores"),
+    ("chosen_avg_rating", "rejected_avg_rating"),
 )  # fmt: skip
 SCORE_COLUMNS: Final = frozenset(name for names in SCORES for name in names)
 ULTRAFEEDBACK: Final = ("score_chosen", "score_rejected")
 STRENGTHS: Final = ("strength", "margin", "preference_strength")
 SIDES: Final = ("chosen", "rejected")
+OTHER_SIDES: Final = (
+    ("chosen_response", "rejected_response"), ("response_chosen", "response_rejected"),
+    ("chosen_answer", "rejected_answer"), ("preferred_response", "rejected_response"),
+    ("preferred_output", "non_preferred_output"), ("preferred", "dispreferred"), ("preferred", "rejected"),
+    ("accepted", "rejected"), ("better", "worse"), ("better_response", "worse_response"),
+    ("winning_response", "losing_response"), ("response_j", "response_k"), ("good", "bad"),
+    ("good_response", "bad_response"), ("good_edited_response", "bad_edited_response"),
+    ("edited_response", "original_response"),
+)  # fmt: skip
+BEFORE: Final = ("context", "history")
 DIFFERENT: Final = "chosen and rejected answer different prompts"
 
 
@@ -49,9 +64,41 @@ def is_pair(row: Row) -> bool:
     return all(side in row.record for side in SIDES) and any(row.has(side) for side in SIDES)
 
 
+def other_sides(row: Row) -> tuple[str, str] | None:
+    """Which columns hold the better and the worse reply, where they are called by none of the usual names."""
+    return next((names for names in OTHER_SIDES if all(is_reply(row.record.get(name)) for name in names)), None)
+
+
+def is_reply(value: Any) -> bool:
+    return isinstance(value, list | dict) or (isinstance(value, str) and binary(value) is None)
+
+
+def is_other_pair(row: Row) -> bool:
+    return other_sides(row) is not None and (has_prompt(row) or has_prompt(row, BEFORE))
+
+
+def read_other_pair(row: Row) -> Iterator[Item]:
+    names = other_sides(row) or SIDES
+    refuse_tools(row)
+    replies = [reply_of(row.get(name), row, name) for name in names]
+    messages = prompt_of(row) if has_prompt(row) else prompt_of(row, *BEFORE)
+    ranks, strength = order_by_scores(row, names)
+    fields: dict[str, Any] = {**label_fields(row), **({} if strength is None else {"strength": strength})}
+    yield ranking(messages, [after_marker(reply, row) for reply in replies], ranks, **fields)
+
+
+def are_texts(*values: Any) -> bool:
+    return all(isinstance(value, list) and value and all(isinstance(text, str) for text in value) for value in values)
+
+
 def read_pair(row: Row) -> Iterator[Item]:
     if not row.has(*SIDES):
         raise Skip("fewer than two replies that are not empty")
+    if are_texts(*(row.peek(side) for side in SIDES)):
+        chosen, rejected = row.get("chosen"), row.get("rejected")
+        ranks = [1.0] * len(chosen) + [2.0] * len(rejected)
+        yield ranking(prompt_of(row), [*chosen, *rejected], ranks, **label_fields(row))
+        return
     ranks, strength = order_by_scores(row)
     fields: dict[str, Any] = {**label_fields(row), **({} if strength is None else {"strength": strength})}
     refuse_tools(row)
@@ -94,7 +141,7 @@ def shared_prompt(row: Row, chosen: Messages, rejected: Messages) -> tuple[Messa
     return messages, [chosen[-1]["content"], rejected[-1]["content"]]
 
 
-def order_by_scores(row: Row) -> tuple[list[float], float | None]:
+def order_by_scores(row: Row, sides: tuple[str, str] = SIDES) -> tuple[list[float], float | None]:
     """Ranks of chosen and rejected, and how much better chosen is. Raises Skip where the scores say otherwise."""
     strength = given_strength(row)
     for names in SCORES if not SCORE_COLUMNS.isdisjoint(row.record) else ():
@@ -103,7 +150,7 @@ def order_by_scores(row: Row) -> tuple[list[float], float | None]:
             continue
         row.use(*names)
         if chosen < rejected:
-            raise Skip("its scores contradict its order: rejected has the higher one")
+            raise Skip(f"its scores contradict its order: {sides[1]} has the higher one")
         if chosen == rejected:
             return [1.0, 1.0], None
         if strength is None and names == ULTRAFEEDBACK and all(1 <= score <= 10 for score in (chosen, rejected)):

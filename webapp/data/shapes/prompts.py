@@ -11,7 +11,8 @@ from webapp.data.shapes.turns import Chat, ends_with_marker, is_transcript, pars
 
 ASKED: Final = ("instruction", "prompt", "question", "query", "problem", "inputs", "input")
 SYSTEMS: Final = ("system", "system_prompt", "system_message")
-CONTEXTS: Final = ("context", "input", "passage", "paragraph", "document", "article", "background")
+CONTEXTS: Final = ("context", "input", "passage", "paragraph", "document", "article", "background", "body")
+MEDIA: Final = ("images", "image", "videos", "video", "audios", "audio")
 CHOICES: Final = ("choices", "options")
 CHATS: Final = ("messages", "conversations", "conversation")
 
@@ -148,7 +149,10 @@ def list_of(value: Any) -> list[Any]:
 
 
 def refuse_tools(row: Row) -> None:
-    """A chat that offers tools means something else without them."""
+    """A chat that offers tools means something else without them; so does one with pictures."""
+    for name in MEDIA:
+        if not is_blank(row.peek(name)):
+            raise Skip(f"“{name}” belongs to it, and only text is read")
     for name in ("tools", "functions"):
         value = row.peek(name)
         if is_blank(value) or value == "[]":

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -20,7 +21,17 @@ from webapp.data.shapes.prompts import ASKED, CHOICES, after_marker, choice_line
 from webapp.data.shapes.row import Row, Skip, binary, is_blank, is_verdict, label_fields, number, split_field
 from webapp.data.shapes.turns import reply_of
 
-ANSWERS: Final = ("response", "output", "completion", "answer", "reply", "solution", "target", "targets", "answer_text")
+REPLY_COLUMN: Final = re.compile(
+    r"^(?:.*[_\- ])?(?:response|reply|completion|generation)s?(?:[_\- ]?(?:\d+|[a-z]))?$", re.IGNORECASE
+)
+SIDES: Final = (
+    "chosen", "rejected", "winner", "preferred", "better", "worse", "positive", "negative", "pos", "neg", "good", "bad",
+)  # fmt: skip
+FAULTS: Final = ("toxic", "is_toxic", "harmful", "is_harmful", "unsafe", "is_unsafe", "flagged", "is_bad")
+ANSWERS: Final = (
+    "response", "output", "completion", "answer", "reply", "solution", "target", "targets", "answer_text",
+    "generation",
+)  # fmt: skip
 
 
 def answer_column(row: Row) -> str | None:
@@ -85,6 +96,7 @@ def is_prompt(row: Row) -> bool:
 
 
 def read_prompt(row: Row) -> Iterator[Item]:
+    refuse_tools(row)
     yield prompt(prompt_of(row, asked_column(row) or ""), **split_field(row))
 
 
@@ -105,6 +117,23 @@ def read_document(row: Row) -> Iterator[Item]:
 # ------------------------------------------------------------------------------------------------------------ verdicts
 
 
+def problem_with(part: Item | Part, row: Row) -> str:
+    """Why a demonstration or a prompt is not taken for what else its row says; empty where it is."""
+    column = unknown_verdict(part, row)
+    if column is not None:
+        said = column in row.record and is_blank(row.peek(column))
+        return f"its “{column}” is empty" if said else f"“{column}” judges it, in a way that is not known"
+    if isinstance(part, PromptItem):
+        for name in row.unused():
+            if REPLY_COLUMN.match(name) and isinstance(row.peek(name), str):
+                return f"“{name}” looks like a reply, and what it is worth is not known"
+    if isinstance(part, DemonstrationItem):
+        for name in FAULTS:
+            if row.peek(name) is True:
+                return f"“{name}” says that something is wrong with it"
+    return ""
+
+
 def unknown_verdict(part: Item | Part, row: Row) -> str | None:
     """A column that judges a demonstration or a prompt, in a way that nothing here has read."""
     if isinstance(part, DemonstrationItem):
@@ -121,5 +150,10 @@ def judges_prompt(column: str, row: Row) -> bool:
     if column in ("label", "labels") and not row.used.isdisjoint((*CHOICES, "ans0")):
         return False
     value: Any = row.peek(column)
-    judged = isinstance(value, bool) or number(value) is not None or binary(value) is not None
-    return judged or column in ("chosen", "rejected", "winner")
+    if isinstance(value, dict):
+        value = list(value.values())
+    judged = any(
+        isinstance(said, bool) or number(said) is not None or binary(said) is not None
+        for said in (value if isinstance(value, list) else [value])
+    )
+    return judged or column in SIDES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,15 +13,18 @@ from webapp.data.shapes import (
     dialogs,
     labelstudio,
     lists,
+    openai,
     openwebui,
     own,
     pairs,
+    prodigy,
+    prompts,
     questions,
     trees,
     two_replies,
 )
 from webapp.data.shapes.model import Item, Part
-from webapp.data.shapes.row import Row
+from webapp.data.shapes.row import ANNOTATORS, SPLITS, Row
 
 MAX_CACHED: Final = 1000
 
@@ -66,6 +70,9 @@ SHAPES: Final = (
     shape(labelstudio.is_min, labelstudio.read_min, "annotation_id"),
     shape(argilla.is_record, argilla.read_record, "fields responses"),
     Shape(argilla.is_flat, argilla.read_flat, ending=argilla.ENDING),
+    shape(argilla.is_old_flat, argilla.read_old_flat, one_of=questions.ASKED),
+    shape(prodigy.is_annotation, prodigy.read_annotation, "answer"),
+    shape(openai.is_chat, openai.read_chat, "mapping"),
     shape(openwebui.is_feedback, openwebui.read_feedback, "snapshot data type"),
     shape(openwebui.is_chat, openwebui.read_chat, "chat"),
     *(
@@ -74,7 +81,9 @@ SHAPES: Final = (
     ),
     shape(two_replies.is_webgpt, two_replies.read_webgpt, "question answer_0 answer_1 score_0 score_1"),
     shape(two_replies.is_summaries, two_replies.read_summaries, "info summaries choice"),
+    shape(two_replies.is_rated_summary, two_replies.read_rated_summary, "info summary"),
     shape(pairs.is_pair, pairs.read_pair, "chosen rejected"),
+    shape(pairs.is_other_pair, pairs.read_other_pair, one_of=[better for better, _ in pairs.OTHER_SIDES]),
     shape(lists.is_ranked, lists.read_ranked, one_of=lists.REPLIES),
     shape(lists.is_output_list, lists.read_output_list, "output"),
     shape(two_replies.is_named_pair, two_replies.read_named_pair, one_of=[a for a, _ in two_replies.NAMED_PAIRS]),
@@ -94,7 +103,37 @@ SHAPES: Final = (
     shape(questions.is_document, questions.read_document, "text"),
 )
 KNOWN_COLUMNS: Final = frozenset().union(*(found.needs | found.one_of for found in SHAPES))
+BESIDE: Final = frozenset((  # what no shape needs, and many read
+    *(name for names in (*two_replies.NAMED_PAIRS, *pairs.OTHER_SIDES, *pairs.SCORES) for name in names),
+    *two_replies.WINNER_COLUMNS, *lists.REPLIES, *lists.REPLY, *lists.RANKS, *lists.SCORE_LISTS, *prompts.SYSTEMS,
+    *prompts.CONTEXTS, *prompts.CHOICES, *pairs.STRENGTHS, *ANNOTATORS, *SPLITS, "history", "weight",
+))  # fmt: skip
+NAMES: Final = KNOWN_COLUMNS | BESIDE
+RENAMED: dict[frozenset[Any], dict[Any, str]] = {}
 CANDIDATES: dict[frozenset[str], tuple[Shape, ...]] = {}
+
+
+def usual_names(columns: frozenset[Any]) -> dict[Any, str]:
+    """For columns that are named like ones that are read, but for capitals and spaces (Response A), those names."""
+    renamed = RENAMED.get(columns)
+    if renamed is None:
+        renamed = {}
+        for name in sorted(columns - NAMES, key=str):
+            usual = re.sub(r"[\s_\-]+", "_", str(name).strip().lower())
+            if usual in NAMES and usual not in columns and usual not in renamed.values():
+                renamed[name] = usual
+        if len(RENAMED) < MAX_CACHED:
+            RENAMED[columns] = renamed
+    return renamed
+
+
+def row_of(record: dict[str, Any]) -> Row:
+    """The record with its columns by the names that are read."""
+    renamed = usual_names(frozenset(record))
+    if not renamed:
+        return Row(record)
+    named = {renamed.get(name, name): value for name, value in record.items()}
+    return Row(named, {usual: str(name) for name, usual in renamed.items()})
 
 
 def shape_of(row: Row) -> Shape | None:

@@ -16,18 +16,21 @@ ANNOTATORS: Final = dict.fromkeys((
 )).keys()  # fmt: skip
 SPLITS: Final = frozenset({"split", "heldout", "held_out"})
 HELD_OUT: Final = frozenset({"heldout", "held_out", "held-out", "held out"})
-TRUE: Final = frozenset({"true", "yes", "y", "good", "1", "+1", "up", "thumbs_up", "thumbs up", "positive", "like"})
+TRUE: Final = frozenset(
+    {"true", "yes", "y", "good", "1", "1.0", "+1", "up", "thumbs_up", "thumbs up", "positive", "like"}
+)
 FALSE: Final = frozenset(
-    {"false", "no", "n", "bad", "0", "-1", "down", "thumbs_down", "thumbs down", "negative", "dislike"}
+    {"false", "no", "n", "bad", "0", "0.0", "-1", "-1.0", "down", "thumbs_down", "thumbs down", "negative", "dislike"}
 )
 VERDICT_WORDS: Final = (
     "label", "labels", "weight", "score", "scores", "rating", "ratings", "vote", "votes", "rank", "ranks", "ranking",
     "reward", "rewards", "thumb", "thumbs", "preference", "preferred", "winner", "verdict", "judgment", "judgement",
-    "feedback", "quality", "upvotes", "downvotes", "likes", "helpfulness", "correctness",
+    "feedback", "quality", "upvotes", "downvotes", "likes", "helpfulness", "correctness", "harmlessness", "grade",
+    "grades", "stars", "toxicity",
 )  # fmt: skip
 VERDICT: Final = re.compile(
     rf"^(?:.*[_.\- ])?(?:{'|'.join(VERDICT_WORDS)})(?:[_.\- ].*)?$"
-    r"|^(?:is_)?(?:good|bad|correct|accepted|rejected|chosen)$",
+    r"|^(?:is_)?(?:good|bad|correct|accepted|rejected|chosen|safe|approved|passed|better|worse|positive|negative|pos|neg)$",
     re.IGNORECASE,
 )
 
@@ -39,10 +42,12 @@ class Skip(Exception):
 class Row:
     """A record whose columns are marked as used when they are read. A column that is null counts as absent."""
 
-    __slots__ = ("nested", "notes", "record", "used")
+    __slots__ = ("names", "nested", "notes", "record", "used")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, names: dict[str, str] | None = None) -> None:
+        """`names` are what the file calls columns that have another name here."""
         self.record = record
+        self.names = names or {}
         self.used: set[str] = set()
         self.nested: set[str] = set()
         self.notes: list[str] = []
@@ -86,6 +91,10 @@ class Row:
             if name not in used and value is not None and not is_blank(value):
                 yield str(name)
         yield from self.nested
+
+    def unused_as_named(self) -> Iterator[str]:
+        """The same, by the names that they have in the file."""
+        yield from (self.names.get(name, name) for name in self.unused())
 
 
 def is_blank(value: Any) -> bool:

@@ -17,9 +17,13 @@ ROLES: Final = {
     "ai": "assistant", "bing": "assistant", "bard": "assistant", "claude": "assistant", "chatbot": "assistant",
 }  # fmt: skip
 READ_ROLES: Final = "system, user and assistant are"
-ROLE_KEYS: Final = ("role", "from", "speaker", "author")
+ROLE_KEYS: Final = ("role", "from", "speaker", "author", "sender")
 CONTENT_KEYS: Final = ("content", "value", "text", "message", "utterance")
 MASK_KEYS: Final = ("weight", "training", "train")
+REASONING: Final = ("reasoning_content", "reasoning", "thinking")
+UNLEARNED_REASONING: Final = (
+    "the reasoning beside a reply is not learned; to have it learned, put it into the reply as <think>…</think>"
+)
 TURN: Final = re.compile(r"\n\n(Human|Assistant):")
 MARKED_TURN: Final = re.compile(r"\n?<extra_id_1>(User|Assistant|System)\n?")
 
@@ -39,6 +43,7 @@ def parse_chat(value: Any, row: Row, column: str) -> Chat:
     """Messages from a list of {role, content}, {from, value} and the like. Raises Skip, naming the turn."""
     if not isinstance(value, list):
         raise Skip(f"“{column}” is not a list of messages")
+    value = told_apart(value, column)
     if not all(isinstance(turn, dict) for turn in value):
         raise Skip(f"“{column}” is not a list of {{role, content}}")
     chat = Chat()
@@ -46,12 +51,27 @@ def parse_chat(value: Any, row: Row, column: str) -> Chat:
     for position, (turn, role) in enumerate(zip(value, roles, strict=True), 1):
         content = content_of(turn, position)
         note_unused(turn, row, column)
+        if role == "assistant" and any(not is_blank(turn.get(key)) for key in REASONING):
+            row.note(UNLEARNED_REASONING)
         if role == "system" and not content.strip():
             continue
         if role == "assistant" and is_masked(turn, position):
             chat.masked.append(len(chat.messages))
         chat.messages.append({"role": role, "content": content})
     return chat
+
+
+def told_apart(value: list[Any], column: str) -> list[Any]:
+    """Turns as messages where they come in turn (LIMA), or as pairs of input and output (Capybara)."""
+    if column in ("conversations", "conversation") and value and all(isinstance(said, str) for said in value):
+        return [{"role": ("user", "assistant")[place % 2], "content": said} for place, said in enumerate(value)]
+    if value and all(isinstance(turn, dict) and turn.keys() == {"input", "output"} for turn in value):
+        return [
+            {"role": role, "content": turn[name]}
+            for turn in value
+            for role, name in (("user", "input"), ("assistant", "output"))
+        ]
+    return value
 
 
 def role_of(turn: dict[str, Any], position: int) -> str:
@@ -96,6 +116,8 @@ def is_masked(turn: dict[str, Any], position: int) -> bool:
     for key in ("training", "train"):
         if turn.get(key) is not None and not isinstance(turn[key], bool):
             raise Skip(f"turn {position}: {key} is neither true nor false")
+    if not is_blank(turn.get("train_detail")) or not is_blank(turn.get("training_detail")):
+        raise Skip(f"turn {position}: parts of it are not to be learned, which is not read")
     if turn.get("training") is False or turn.get("train") is False:
         return True
     if turn.get("weight") is None:
@@ -171,6 +193,13 @@ def parse_json_text(value: Any) -> Any:
     return value
 
 
+def is_turn(value: dict[str, Any]) -> bool:
+    """Does an object say whose turn it is? An author may also be the person who wrote an answer."""
+    if any(value.get(key) is not None for key in ("role", "from", "speaker")):
+        return True
+    return any(isinstance(value.get(key), str) and value[key].lower() in ROLES for key in ("author", "sender"))
+
+
 def reply_of(value: Any, row: Row, column: str) -> str:
     """One reply: a text, a message, a list with one message of the assistant, or an object with a text."""
     if isinstance(value, str):
@@ -181,7 +210,7 @@ def reply_of(value: Any, row: Row, column: str) -> str:
             raise Skip(f"“{column}” is not a single message of the assistant")
         return chat.messages[0]["content"]
     if isinstance(value, dict):
-        if any(value.get(key) is not None for key in ROLE_KEYS):
+        if is_turn(value):
             return reply_of([value], row, column)
         for key in ("text", "content", "value", "response", "answer", "completion", "output"):
             if isinstance(value.get(key), str):

@@ -3,11 +3,13 @@
 {prompt, response_1, response_2, preference_strength}       HelpSteer2-preference: -3 (first) to 3 (second)
 {context, response1, response2, overall_preference}         HelpSteer3: the same; context is a list of messages
 {history, human_ref_A, human_ref_B, labels, score_ratio}    SHP: labels 1 is A
-{input, output_1, output_2, label}                          LLMBar: 1 or 2
+{input, output_1, output_2, label}                          LLMBar: 1 or 2; {instruction, …} OffsetBias
+{instruction, input, output_1, output_2, preference}        AlpacaFarm, AlpacaEval: 1 to 2, 1.5 and 0 a tie
 {instruction, input, response1, response2, annotator1, …}   PandaLM: 0 tie, 1 or 2; one ranking a person
 {prompt, response_0, response_1, better_response_id}        PKU-SafeRLHF: 0 or 1
 {question: {full_text}, answer_0, answer_1, score_0, …}     WebGPT comparisons: scores from -1 to 1
 {info, summaries: [{text}], choice, worker}                 summarize-from-feedback: 0 or 1
+{info, summary: {text, axes: {overall}}, worker}            the same, axis: rows of one post stand together
 {goal, sol1, sol2, label}                                   PIQA: 0 or 1
 {prompt, response_a, response_b, winner}                    a winner by name: a, model_a, response_a, left, tie, …
 
@@ -23,9 +25,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from webapp.data.shapes.checks import judgment, ranking
-from webapp.data.shapes.model import Item, Messages
+from webapp.data.shapes.model import Item, Messages, Part, ScoredReply
 from webapp.data.shapes.prompts import has_prompt, prompt_of
-from webapp.data.shapes.row import Row, Skip, annotator_field, is_blank, label_fields, number
+from webapp.data.shapes.row import Row, Skip, annotator_field, is_blank, label_fields, number, split_field
 from webapp.data.shapes.turns import reply_of
 
 FIRST, SECOND, TIE, BOTH_BAD = "first", "second", "tie", "both bad"
@@ -100,9 +102,11 @@ def by_name(value: Any, names: tuple[str, str]) -> str | None:
     if not isinstance(value, str):
         return None
     word = value.strip()
+    if word not in names:
+        word = word.lower().replace(" ", "_")
     if word in names:
         return (FIRST, SECOND)[names.index(word)]
-    return WINNERS.get(word.lower())
+    return WINNERS.get(value.strip().lower())
 
 
 def by_number(column: str, first: int, *, tie: int | None = None) -> Callable[[Row], list[Vote]]:
@@ -148,6 +152,13 @@ def shp_votes(row: Row) -> list[Vote]:
     ratio = number(row.get("score_ratio"))
     strength = min(3.0, math.log2(ratio)) if ratio is not None and ratio >= 1 else None
     return [Vote(FIRST if first else SECOND, strength)]
+
+
+def alpaca_votes(row: Row) -> list[Vote]:
+    value = number(row.get("preference"))
+    if value is None or not (value == 0 or 1 <= value <= 2):
+        raise Skip("“preference” is not a number from 1 (the first) to 2 (the second), or 0 for a tie")
+    return [Vote(TIE if value in (0, 1.5) else FIRST if value < 1.5 else SECOND)]
 
 
 def panda_votes(row: Row) -> list[Vote]:
@@ -196,6 +207,21 @@ def read_summaries(row: Row) -> Iterator[Item]:
     yield from voted(post_to_sum_up(row), replies, votes, **label_fields(row))
 
 
+def is_rated_summary(row: Row) -> bool:
+    summary = row.peek("summary")
+    return row.is_dict("info") and isinstance(summary, dict) and isinstance(summary.get("axes"), dict)
+
+
+def read_rated_summary(row: Row) -> Iterator[Part]:
+    summary = row.get("summary")
+    score = number(summary["axes"].get("overall"))
+    if score is None:
+        raise Skip("its summary has no overall score")
+    reply = reply_of(summary, row, "summary")
+    who, split = annotator_field(row), split_field(row)
+    yield ScoredReply(post_to_sum_up(row), reply, score, "summary.axes.overall", **who, **split)
+
+
 def post_to_sum_up(row: Row) -> Messages:
     """The post with its title, followed by TL;DR:, as it was put to the models (Stiennon et al. 2020, appendix)."""
     info = row.get("info")
@@ -215,6 +241,8 @@ KNOWN: Final = (
     ),
     TwoReplies(("response1", "response2"), ("overall_preference",), by_preference("overall_preference"), ("context",)),
     TwoReplies(("human_ref_A", "human_ref_B"), ("labels",), shp_votes, ("history",)),
+    TwoReplies(("output_1", "output_2"), ("preference",), alpaca_votes, ("instruction",)),
+    TwoReplies(("output_1", "output_2"), ("label",), by_number("label", 1), ("instruction",)),
     TwoReplies(("output_1", "output_2"), ("label",), by_number("label", 1), ("input",)),
     TwoReplies(("response1", "response2"), ("annotator1",), panda_votes, ("instruction",)),
     TwoReplies(("response_0", "response_1"), ("better_response_id",), by_number("better_response_id", 0), ("prompt",)),
