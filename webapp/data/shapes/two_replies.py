@@ -218,8 +218,8 @@ def read_rated_summary(row: Row) -> Iterator[Part]:
     if score is None:
         raise Skip("its summary has no overall score")
     reply = reply_of(summary, row, "summary")
-    who, split = annotator_field(row), split_field(row)
-    yield ScoredReply(post_to_sum_up(row), reply, score, "summary.axes.overall", **who, **split)
+    fields: dict[str, Any] = {**annotator_field(row), **split_field(row)}
+    yield ScoredReply(post_to_sum_up(row), reply, score, "summary.axes.overall", **fields)
 
 
 def post_to_sum_up(row: Row) -> Messages:
