@@ -263,6 +263,7 @@ def test_every_other_address_and_method_answers_json(face: Face, tess: User) -> 
         options = face.send(person, CHAT, method="OPTIONS")
         assert (options.status_code, options.headers["allow"]) == (204, "POST, OPTIONS")
     assert "access-control-allow-origin" not in options.headers
+    assert error_of(face.send(tess, "/v1/models/%00", method="GET"), 404)["code"] == "model_not_found"
     assert face.send(tess, "/v1/models", method="HEAD").status_code == 200
 
 

@@ -52,7 +52,7 @@ def find_target(person: User, name: str, key: str = "") -> Target:
 
     Raises NotFound, in the same words for what does not exist and for what belongs to others.
     """
-    project = Project.objects.filter(slug=name, archived_at=None).first()
+    project = None if "\0" in name else Project.objects.filter(slug=name, archived_at=None).first()
     if project is not None and may(person, "chat", project):
         model = choose_model(project, key)
         if model is None:
