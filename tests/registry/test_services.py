@@ -168,8 +168,9 @@ def test_a_canary_is_promoted_and_taken_back(project: Project, store: Path, serv
     one, two, three = (model_of(project, store, name) for name in ("one", "two", "three"))
     put_live(project, one, serving)
     put_live(project, two, serving, share=0.1)
-    promoted = put_live(project, two, serving)
+    promoted = deploy(project=project, model=two, by=project.created_by, server=serving.client)
     assert (promoted.state, promoted.share) == (State.LIVE, 1.0)
+    assert promoted.why.endswith(f"Made live by {project.created_by}")
     canary = put_live(project, three, serving, share=0.1)
     assert roll_back(deployment=canary, by=project.created_by, server=serving.client) is None
     canary.refresh_from_db()

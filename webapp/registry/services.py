@@ -128,7 +128,7 @@ def switch(*, project: Project, model: ModelVersion, by: User, share: float, why
         end(live, State.RETIRED, by=by, why=f"Replaced by {model.name}.")
     if canary and promoted:
         canary.state, canary.share, canary.replaced = State.LIVE, 1.0, before
-        canary.why = f"{canary.why}\nMade live by {by}: {why}".strip()
+        canary.why = f"{canary.why}\nMade live by {by}: {why}".removesuffix(": ").strip()
         canary.save(update_fields=["state", "share", "why", "replaced"])
         return canary
     state, share = (State.CANARY, share) if share < 1 and live else (State.LIVE, 1.0)
