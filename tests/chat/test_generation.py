@@ -7,7 +7,7 @@ import pytest
 
 from tests import factories
 from tests.chat.conftest import chunk, reply_of, saying
-from webapp.chat import generation
+from webapp.chat import gateway, generation
 from webapp.chat.fitting import Size
 from webapp.chat.models import Message
 from webapp.chat.services import conversations, replies
@@ -169,7 +169,7 @@ def test_a_server_that_is_down_leaves_a_sentence_and_a_retry(talk):
 
     reply = written(talk, saying("Hi"), serve=down)
 
-    assert (reply.state, reply.error) == (State.INTERRUPTED, generation.UNAVAILABLE)
+    assert (reply.state, reply.error) == (State.INTERRUPTED, gateway.UNAVAILABLE)
 
 
 def test_a_damaged_model_is_the_operators_affair(talk):
@@ -178,7 +178,7 @@ def test_a_damaged_model_is_the_operators_affair(talk):
 
     reply = written(talk, saying("Hi"), serve=damaged)
 
-    assert reply.error == generation.UNAVAILABLE
+    assert reply.error == gateway.UNAVAILABLE
     assert "/srv/var" in Deployment.objects.get().problem
 
 

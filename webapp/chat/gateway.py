@@ -17,7 +17,7 @@ import httpx
 from django.conf import settings
 
 from webapp.chat.collected import Collected
-from webapp.errors import BadInput, Conflict, TooMany, TutelageError, Unavailable
+from webapp.errors import BadInput, TooMany, TutelageError, Unavailable
 from webapp.registry.model_server import Fault, fault, tls
 
 log = logging.getLogger(__name__)
@@ -30,16 +30,17 @@ DOWN: Final = (
     "The model server does not answer, so nobody can reply. Try again in a minute; if it stays so, tell whoever runs "
     "this installation."
 )
-CUT_OFF: Final = "The model server broke off in the middle of the reply. Try again."
+CUT_OFF: Final = "The reply was cut off before its end. Try again."
 FAILED: Final = (
     "The model server failed over this reply. Try again; if it stays so, tell whoever runs this installation: its log "
     "has the details."
 )
-DAMAGED: Final = (
-    "This model cannot answer at the moment. Tell a manager of the project: the models page says what is the matter."
+UNAVAILABLE: Final = (
+    "The model is not available right now. Try again in a minute. If this goes on, tell a manager of the project, who "
+    "can see why under Models, Deployments."
 )
-OPERATORS: Final = frozenset({"model_server_unavailable", "model_server_token"})
-BEHIND: Final = frozenset({"model_server_refused", "store_unavailable", "disk_full"})  # their words name folders
+REFUSED: Final = "The model cannot answer this message as it is. Change it, and try again."
+FOR_PEOPLE: Final = frozenset({"prompt_too_long", "message_too_long", "busy", "cut_off", "unknown_model"})
 TOO_LONG: Final = ("context", "too long", "longer than", "maximum model length")
 
 
@@ -167,9 +168,8 @@ def refusal(status: int, said: Fault, body: Mapping[str, Any]) -> TutelageError:
 
 
 def for_people(error: TutelageError) -> str:
-    """The sentence for somebody who chats: without paths, addresses and what only an operator can mend."""
-    if error.error_code in OPERATORS:
-        return DOWN
-    if isinstance(error, Conflict) or error.error_code in BEHIND:
-        return DAMAGED
-    return error.message
+    """The sentence for somebody who chats or asks by API. Paths, addresses and the server's words are for those who run
+    it: they have them in the log and on the Deployments page."""
+    if error.error_code in FOR_PEOPLE:
+        return error.message
+    return REFUSED if isinstance(error, BadInput) else UNAVAILABLE

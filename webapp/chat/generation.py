@@ -26,12 +26,6 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 4.0
 BROKEN: Final = "Something went wrong while this reply was written. Try again."
-UNAVAILABLE: Final = (
-    "The model is not available right now. Try again in a minute. If this goes on, tell a manager of the project, who "
-    "can see why under Models, Deployments."
-)
-REFUSED: Final = "The model cannot answer this message as it is. Change it, and try again."
-FOR_PEOPLE: Final = frozenset({"prompt_too_long", "message_too_long", "busy"})
 T = TypeVar("T")
 Chat = Callable[[Mapping[str, Any]], AsyncIterator[dict[str, Any]]]
 Serve = Callable[[ModelVersion], str]
@@ -92,22 +86,13 @@ async def write_reply(
     except TutelageError as error:
         log.warning("reply %s: %s: %s %s", message_id, error.error_code, error.message, error.data)
         await in_thread(replies.note_problem, model=job.model, error=error)
-        await in_thread(replies.fail, message_id=message_id, error=told(error), refused=isinstance(error, BadInput))
+        sentence, refused = gateway.for_people(error), isinstance(error, BadInput)
+        await in_thread(replies.fail, message_id=message_id, error=sentence, refused=refused)
     except Exception:
         log.exception("reply %s failed", message_id)
         await in_thread(replies.fail, message_id=message_id, error=BROKEN)
     finally:
         pulse.cancel()
-
-
-def told(error: TutelageError) -> str:
-    """The error for the person who chats. Paths, addresses and the server's words are for those who run it: they have
-    them in the log and on the Deployments page."""
-    if error.error_code in FOR_PEOPLE:
-        return error.message
-    if error.error_code == "cut_off":
-        return replies.CUT_OFF
-    return REFUSED if isinstance(error, BadInput) else UNAVAILABLE
 
 
 async def converse(message_id: int, job: replies.Job, chat: Chat, serve: Serve, count: fitting.Count) -> None:

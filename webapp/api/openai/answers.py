@@ -19,7 +19,7 @@ PING: Final = b": waiting\n\n"
 DONE: Final = b"data: [DONE]\n\n"
 CODES: Final = {
     "model_server_unavailable": "model_server_unavailable", "model_server_token": "model_server_unavailable",
-    "cut_off": "reply_cut_off", "unknown_model": "model_loading",
+    "cut_off": "reply_cut_off", "unknown_model": "model_loading", "model_server_failed": "model_server_failed",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from django.db import transaction
 from django.utils import timezone
 
-from webapp.chat.gateway import chat_body, person_key
+from webapp.chat.gateway import CUT_OFF, chat_body, person_key
 from webapp.chat.live import announce, announce_conversation
 from webapp.chat.models import Conversation, Erasure, Event, Message
 from webapp.chat.selectors import turns_before
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 STALE: Final = timedelta(seconds=20)
 KEEP_EVENTS: Final = timedelta(days=1)
 KEEP_DELETED: Final = timedelta(days=30)
-CUT_OFF: Final = "The reply was cut off. What had arrived is kept. Try again."
 SAID_NOTHING: Final = "The model gave an empty reply. Try again, or rephrase your message."
 STOPPED_EARLY: Final = "You stopped this reply before it began."
 
