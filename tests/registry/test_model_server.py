@@ -76,7 +76,7 @@ def test_models_go_live_come_back_and_survive_a_restart_of_the_server(
     two = register_model(project=project, name="two", kind="full", stage="sft", by=by, folder=trained / "base")
     deploy(project=project, model=one, by=by, why="first", server=server.client)
     second = deploy(project=project, model=two, by=by, why="better", server=server.client)
-    assert server.client.served() == {"kite-1", "kite-2"}
+    assert set(server.client.served()) == {"kite-1", "kite-2"}
 
     server.kill()
     assert reload_deployments(server.client) == 0
@@ -85,7 +85,7 @@ def test_models_go_live_come_back_and_survive_a_restart_of_the_server(
 
     server.start()
     assert reload_deployments(server.client) == 1
-    assert server.client.served() == {"kite-2"}
+    assert set(server.client.served()) == {"kite-2"}
     returned = roll_back(deployment=second, by=by, why="worse", server=server.client)
     assert (returned.model, returned.state) == (one, Deployment.State.LIVE)
     assert "kite-1" in server.client.served()

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from django.apps import apps
 from django.conf import LazySettings
+from django.test import Client
 
 from tests import factories
 from webapp.accounts.models import Project
@@ -38,8 +39,12 @@ class Serving:
     def __init__(self) -> None:
         self.loaded: dict[str, str] = {}
         self.asked: list[str] = []
+        self.takes_system = True
         self.down = self.refuses = False
         self.client = ModelServer("http://models", "word", httpx.MockTransport(self.answer))
+
+    def entry(self, name: str) -> dict[str, object]:
+        return {"id": name} if self.takes_system else {"id": name, "takes_system": False}
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         if self.down:
@@ -47,7 +52,7 @@ class Serving:
         assert request.headers["Authorization"] == "Bearer word"
         body = json.loads(request.content or "{}")
         if request.url.path == "/v1/models":
-            return httpx.Response(200, json={"data": [{"id": name} for name in self.loaded]})
+            return httpx.Response(200, json={"data": [self.entry(name) for name in self.loaded]})
         if self.refuses:
             return httpx.Response(400, json={"error": {"message": "no room for another model"}})
         if request.url.path == "/v1/load_lora_adapter":
@@ -258,6 +263,23 @@ def test_a_restarted_model_server_gets_its_models_again(project: Project, store:
     assert reload_deployments(serving.client) == 2
     assert set(serving.loaded) == {"kite-1", "kite-2"}
     assert reload_deployments(serving.client) == 0
+
+
+def test_a_live_model_without_system_turns_is_told_on_its_page(
+    project: Project, store: Path, serving: Serving, client: Client
+):
+    client.force_login(project.created_by)
+    sentence = "takes no system prompt"
+    deployment = put_live(project, model_of(project, store, "one"), serving)
+    assert sentence not in client.get(f"/projects/{project.slug}/deployments/").content.decode()
+    serving.takes_system = False
+    reload_deployments(serving.client)
+    deployment.refresh_from_db()
+    assert deployment.folds_system
+    assert sentence in client.get(f"/projects/{project.slug}/deployments/").content.decode()
+    second = put_live(project, model_of(project, store, "two"), serving)
+    assert second.folds_system
+    assert roll_back(deployment=second, by=project.created_by, server=serving.client).folds_system
 
 
 def test_what_keeps_a_model_from_being_served_is_kept_for_its_page(project: Project, store: Path, serving: Serving):

@@ -38,9 +38,11 @@ class ModelServer:
             "verify": tls(),
         }
 
-    def served(self) -> set[str]:
-        """Names of the models that answer now. Raises Unavailable."""
-        return {model["id"] for model in self._call("GET", "/v1/models", QUICK).json()["data"]}
+    def served(self) -> dict[str, bool]:
+        """Names of the models that answer now, and whether their chat templates take a system turn; a server that does
+        not say (vLLM) is taken to have such. Raises Unavailable."""
+        models = self._call("GET", "/v1/models", QUICK).json()["data"]
+        return {model["id"]: bool(model.get("takes_system", True)) for model in models}
 
     def load(self, name: str, folder: Path) -> None:
         """Serve the model of a folder under `name`; nothing happens where it already is. Raises Unavailable."""

@@ -74,6 +74,10 @@ class Deployment(models.Model):
     by = models.ForeignKey(User, models.PROTECT, related_name="+")
     why = models.TextField(blank=True)
     problem = models.TextField(blank=True, help_text="why the model server does not serve it, while that is so")
+    folds_system = models.BooleanField(
+        default=False,
+        help_text="whether the chat template takes no system turn: its text goes before the first message",
+    )
     ended_by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")
     ended_why = models.TextField(blank=True)
     replaced = models.ForeignKey(

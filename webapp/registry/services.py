@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,12 @@ def deploy(
         raise BadInput("The share must be more than 0 and at most 1.")
     server = server or ModelServer()
     server.smoke_test(ensure_served(model, server))
+    served = server.served()
     with transaction.atomic():
         Project.objects.select_for_update().get(pk=project.pk)
-        return switch(project=project, model=model, by=by, share=share, why=why)
+        deployment = switch(project=project, model=model, by=by, share=share, why=why)
+        note_folding(deployment, served)
+    return deployment
 
 
 def switch(*, project: Project, model: ModelVersion, by: User, share: float, why: str) -> Deployment:
@@ -188,6 +192,7 @@ def roll_back(
             why=returned,
             problem=problem,
             replaced=previous.replaced,
+            folds_system=previous.folds_system,
         )
 
 
@@ -229,7 +234,7 @@ def reload_deployments(server: ModelServer | None = None) -> int:
     try:
         served, down = server.served(), ""
     except Unavailable as error:
-        served, down = set(), error.message
+        served, down = {}, error.message
     for deployment in deployments:
         problem = down
         if not down and deployment.model.served_name not in served:
@@ -241,4 +246,14 @@ def reload_deployments(server: ModelServer | None = None) -> int:
         if problem != deployment.problem:
             log.warning("deployment %s: %s", deployment.pk, problem or "served again")
             Deployment.objects.filter(pk=deployment.pk).update(problem=problem)
+    for deployment in deployments:
+        note_folding(deployment, served)
     return loaded
+
+
+def note_folding(deployment: Deployment, served: Mapping[str, bool]) -> None:
+    """Keep whether the chat template of the model takes no system turn, where the model server serves it."""
+    folds = not served.get(deployment.model.served_name, not deployment.folds_system)
+    if folds != deployment.folds_system:
+        deployment.folds_system = folds
+        Deployment.objects.filter(pk=deployment.pk).update(folds_system=folds)
