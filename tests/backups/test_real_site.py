@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import factories
-from tests.kill.test_chat import begin
 from tests.kill.test_label import next_ranking
-from tests.kill.whole import Visitor, Whole, until
+from tests.kill.whole import Visitor, Whole, fresh_token, until
 from tests.supervisor.test_moving import MAKE_MODEL, NAMES, Moving
 from webapp.backups.manifest import FILES, Manifest
 from webapp.home_folder import ROOT
@@ -81,6 +80,16 @@ def labels(person: Visitor) -> Callable[[], object]:
     return once
 
 
+def chats(person: Visitor) -> Callable[[], object]:
+    """Begins one conversation after another, as fast as the site allows."""
+
+    def once() -> None:
+        person.get("/chat/")
+        person.post_until_accepted("/chat/", {"text": "the cat", "token": fresh_token()})
+
+    return once
+
+
 def manage(home: Path, *arguments: str | Path, site: Whole) -> str:
     done = subprocess.run(
         [sys.executable, "manage.py", *map(str, arguments)],
@@ -97,7 +106,7 @@ def manage(home: Path, *arguments: str | Path, site: Whole) -> str:
 def test_a_backup_under_way_of_people_s_work_runs_elsewhere_beside_the_original(site: Moving, tmp_path: Path):
     site.token = str(site.ask(MAKE_MODEL))
     ann, ben, ada = (site.visitor(email, factories.PASSWORD) for email in site.ask(MAKE_WORK))
-    busy = [Busy(labels(ann)), Busy(labels(ben)), Busy(lambda: begin(ada, "the cat"))]
+    busy = [Busy(labels(ann)), Busy(labels(ben)), Busy(chats(ada))]
     until(lambda: all(one.done > 2 for one in busy), site.said)
     acknowledged = [one.done for one in busy]
     processes = {name: child["pid"] for name, child in site.processes().items()}
