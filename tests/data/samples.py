@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from webapp.data.shapes import DemonstrationItem, JudgmentItem, LeftOut, PromptItem, RankingItem
@@ -347,7 +348,7 @@ SAMPLES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "answers with a verdict that is not known": (
         {"question": ASKED, "answers": [{"text": GOOD, "quality": "high"}, {"text": BAD}]},
-        [left("several replies without ranks or scores")],
+        [left("several replies in “answers” with verdicts that are not known")],
     ),
     "a thumb down": ({"prompt": ASKED, "response": BAD, "thumb": -1}, [JudgmentItem(ASK, BAD, False)]),
     "a rating of 1, which may be the worst": (
@@ -671,5 +672,99 @@ SAMPLES: dict[str, tuple[Any, list[Any]]] = {
     "JSON-MIN, the class of a text": (
         {"text": ASKED, "sentiment": "Positive", "annotator": 2, "annotation_id": 3, "lead_time": 1.0},
         [left("an answer to “sentiment” that is no verdict which is known")],
+    ),
+    # what stands beside
+    "three replies in columns of their own": (
+        {"prompt": ASKED, "response_a": GOOD, "response_b": BAD, "response_c": WORST, "winner": "a"},
+        [left("more than two replies in columns of their own (“response_c”), which are not read")],
+    ),
+    "two replies with a score each": (
+        {"prompt": ASKED, "response_1": BAD, "response_2": GOOD, "score_1": 0.2, "score_2": 0.9},
+        [lost()],
+    ),
+    "two replies with votes of an unknown kind": (
+        {"prompt": ASKED, "response_a": GOOD, "response_b": BAD, "votes": ["a", "b"]},
+        [left("two replies, and “votes” judges them, in a way that is not known")],
+    ),
+    "two replies and the name of the chosen one": (
+        {"prompt": ASKED, "response_1": BAD, "response_2": GOOD, "chosen": "response_2"},
+        [lost()],
+    ),
+    "answers with votes": (
+        {"prompt": ASKED, "answers": [{"text": GOOD, "votes": 5}, {"text": BAD, "votes": 2}]},
+        [won()],
+    ),
+    "replies of which one is marked": (
+        {"prompt": ASKED, "outputs": [{"output": GOOD, "chosen": True}, {"output": BAD, "chosen": False}]},
+        [left("several replies in “outputs” with verdicts that are not known")],
+    ),
+    "one chosen reply and two rejected ones": (
+        {"prompt": ASKED, "chosen": GOOD, "rejected": [BAD, WORST]},
+        [RankingItem(ASK, [GOOD, BAD, WORST], [[0], [1, 2]])],
+    ),
+    "replies with the marker of their transcript": (
+        {"prompt": f"\n\nHuman: {ASKED}", "chosen": f"\n\nAssistant: {GOOD}", "rejected": f"\n\nAssistant: {BAD}"},
+        [won()],
+    ),
+    "a chat as JSON in a text": ({"messages": json.dumps([*ASK, GOOD_TURN])}, [shown()]),
+    "a demonstration that its status rejects": (
+        {"prompt": ASKED, "response": BAD, "status": "rejected"},
+        [left("“status” says that something is wrong with it")],
+    ),
+    "a demonstration that is of no help": (
+        {"prompt": ASKED, "response": BAD, "is_helpful": False},
+        [left("“is_helpful” judges it, in a way that is not known")],
+    ),
+    "a demonstration with ratings inside": (
+        {"prompt": ASKED, "response": BAD, "annotations": [{"rating": 1}]},
+        [left("“annotations” judges it, in a way that is not known")],
+    ),
+    "a demonstration that is not to be learned": (
+        chat(*ASK, BAD_TURN, train=False),
+        [left("“train” says that it is not to be learned")],
+    ),
+    "ms-swift with a masked turn": (
+        chat(*ASK, {**BAD_TURN, "loss": False}, LONGER[2], {**GOOD_TURN, "loss": True}),
+        [shown(LONGER, masked_turns=[1])],
+    ),
+    "a turn with a mask": (chat(*ASK, {**GOOD_TURN, "mask": [1]}), [left("turn 2: it has a mask, which is not read")]),
+    "earlier turns by another name": (
+        {"query": "Sure?", "response": GOOD, "chat_history": [[ASKED, BAD]]},
+        [shown(LONGER)],
+    ),
+    "documents beside a question": (
+        {"question": ASKED, "answer": GOOD, "documents": ["Light scatters."]},
+        [left("“documents” looks like context, which is not read from there")],
+    ),
+    "two columns that ask": (
+        {"instruction": "Answer in French.", "prompt": ASKED, "completion": GOOD},
+        [left("“prompt” asks something, too")],
+    ),
+    "choices by their letters": (
+        {"question": ASKED, "options": {"A": "x", "B": "y"}, "answer": "A"},
+        [DemonstrationItem([{"role": "user", "content": f"{ASKED}\n\nA. x\nB. y"}], "A")],
+    ),
+    "a choice a column": (
+        {"question": ASKED, "opa": "x", "opb": "y", "opc": "z", "opd": "w", "cop": 1},
+        [asked(f"{ASKED}\n\nA. x\nB. y\nC. z\nD. w")],
+    ),
+    "a reply that is a number": (
+        {"prompt": ASKED, "completion": 1.5},
+        [left("“completion” looks like a reply, and what it is worth is not known")],
+    ),
+    "Label Studio, a verdict on one of two replies": (
+        task(
+            {"type": "choices", "from_name": "ok", "to_name": "answer2", "value": {"choices": ["Bad"]}},
+            answer1=GOOD, answer2=BAD,
+        ),
+        [JudgmentItem(ASK, BAD, False, annotator="7")],
+    ),
+    "Label Studio, a rating of each of two replies": (
+        task(
+            {"type": "rating", "from_name": "r1", "to_name": "answer1", "value": {"rating": 4}},
+            {"type": "rating", "from_name": "r2", "to_name": "answer2", "value": {"rating": 2}},
+            answer1=GOOD, answer2=BAD,
+        ),
+        [won(annotator="7")],
     ),
 }  # fmt: skip

@@ -425,3 +425,21 @@ def test_rated_summaries_of_one_post_are_a_ranking(tmp_path):
     assert [(item.replies, item.groups, item.annotator) for item in reading.items] == [
         (["Rain.", "Snow."], [[0], [1]], "w")
     ]
+
+
+def test_lists_as_python_prints_them_are_read(tmp_path):
+    cell = "[{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]"
+    reading = read_file(write(tmp_path, "a.csv", f'messages\n"{cell}"\n"{cell[:-4]}"\n'))
+    assert [(item.messages[0]["content"], item.reply) for item in reading.items] == [("a", "b")]
+    assert reading.report.left_out["a cell with a list that is not JSON"].count == 1
+
+
+def test_a_line_that_tells_excel_the_delimiter_is_no_header(tmp_path):
+    reading = read_file(write(tmp_path, "a.csv", "sep=;\r\nprompt;completion\r\na;b\r\n"))
+    assert [(item.messages[0]["content"], item.reply) for item in reading.items] == [("a", "b")]
+
+
+def test_all_the_splits_that_stand_in_one_object_are_read(tmp_path):
+    rows = {"train": [{"prompt": "a", "completion": "b"}], "test": [{"prompt": "c", "completion": "d"}]}
+    reading = read_file(write(tmp_path, "a.json", json.dumps(rows)))
+    assert [item.reply for item in reading.items] == ["b", "d"]

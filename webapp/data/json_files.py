@@ -17,7 +17,19 @@ INVALID: Final = "not valid JSON"
 NO_RECORD: Final = "neither an object nor a string"
 TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
 MAX_DIGITS: Final = 400  # of an integer; longer ones are kept as text
-WRAPPERS: Final = ("data", "rows", "records", "items", "examples", "train", "entries")
+WRAPPERS: Final = (
+    "data",
+    "rows",
+    "records",
+    "items",
+    "examples",
+    "train",
+    "entries",
+    "test",
+    "validation",
+    "valid",
+    "dev",
+)
 SPACE: Final = re.compile(r"[ \t\r\n]*")
 NUMBER_CHARACTERS: Final = frozenset("0123456789+-.eEaflnrstuINy")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -18,6 +19,8 @@ from webapp.errors import BadInput
 DELIMITERS: Final = ",;\t|"
 SAMPLE_LINES: Final = 2000
 SAMPLE_BYTES: Final = 4 * 1024 * 1024
+MAX_PRINTED: Final = 1024 * 1024
+NO_LIST: Final = "a cell with a list that is not JSON"
 WRONG: Final = "a row that does not fit its columns"
 OWN_ID: Final = re.compile(r"(prompt|demonstration|ranking|judgment|document):\d+")
 LISTS: Final = frozenset({
@@ -98,7 +101,10 @@ def read_table(
     texts = [line for _, line in sample if isinstance(line, str)]
     if not texts:
         raise BadInput(f"{name}:1: the file is empty; its first line must name the columns.")
-    delimiter = "\t" if is_tsv else delimiter_of(texts[0])
+    named = re.fullmatch(r"sep=(.)\s*", texts[0].removeprefix("\ufeff"), re.IGNORECASE)  # as Excel is told
+    if named is not None and len(texts) > 1:
+        sample, texts = sample[1:], texts[1:]
+    delimiter = named[1] if named is not None else "\t" if is_tsv else delimiter_of(texts[0])
     quoted = not is_tsv or is_quoted(texts, delimiter)
     table = TableLines(source)
     table.waiting = sample[::-1]
@@ -205,7 +211,10 @@ def record_of(row: list[str], columns: list[str], place: Place) -> Record | BadR
         )
         return BadRow(WRONG, sentence)
     row = row + [""] * (len(columns) - len(row))
-    record = {column: cell_of(column, cell) for column, cell in zip(columns, row, strict=True)}
+    try:
+        record = {column: cell_of(column, cell) for column, cell in zip(columns, row, strict=True)}
+    except ValueError:
+        return BadRow(NO_LIST, f"{place}: {NO_LIST}. Write the table as JSON lines, or its lists as JSON.")
     if OWN_ID.match(str(record.get("id", ""))):
         record = {
             column: without_apostrophe(cell) if isinstance(cell, str) else cell for column, cell in record.items()
@@ -215,12 +224,24 @@ def record_of(row: list[str], columns: list[str], place: Place) -> Record | BadR
 
 def cell_of(column: str, cell: str) -> object:
     """A cell as text, or as the list that it holds as JSON where its column holds lists."""
+    if cell[:3] == "[{'" and column in LISTS | MAY_BE_LISTS:
+        return python_list(cell)
     if cell[:1] == "[" and (column in LISTS or (column in MAY_BE_LISTS and cell[:200].lstrip("[ \n").startswith("{"))):
         try:
             return json.loads(cell)
         except (ValueError, RecursionError):
             return cell
     return cell
+
+
+def python_list(cell: str) -> object:
+    """A list as Python prints it, which tables have that pandas wrote. Raises ValueError where it is none."""
+    try:
+        if len(cell) > MAX_PRINTED:
+            raise ValueError("too long")
+        return ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError("a list that is neither JSON nor Python's") from error
 
 
 def without_apostrophe(cell: str) -> str:

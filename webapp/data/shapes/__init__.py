@@ -25,10 +25,10 @@ from webapp.data.shapes.model import (
     RankingItem,
     UnknownShape,
 )
-from webapp.data.shapes.questions import problem_with
 from webapp.data.shapes.registry import KNOWN_COLUMNS, row_of, shape_of
 from webapp.data.shapes.row import Row, Skip
 from webapp.data.shapes.turns import is_transcript, parse_transcript
+from webapp.data.shapes.verdicts import problem_with
 
 __all__ = [
     "KNOWN_COLUMNS", "DemonstrationItem", "Document", "Grouper", "Item", "JudgmentItem", "Kind", "LeftOut", "Messages",

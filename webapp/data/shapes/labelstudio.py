@@ -16,7 +16,7 @@ from webapp.data.shapes.argilla import messages_of
 from webapp.data.shapes.forms import ASKED_NAMES, REPLY_NAME, Sheet, chosen, ranked_names, rated, written
 from webapp.data.shapes.model import Item, LeftOut, Part
 from webapp.data.shapes.prompts import contexts, system_turn
-from webapp.data.shapes.row import Row, Skip, number
+from webapp.data.shapes.row import Row, Skip, binary, number
 from webapp.data.shapes.turns import reply_of
 
 MIN_ABOUT: Final = (
@@ -109,15 +109,24 @@ def answered(sheet: Sheet, result: Any, person: str) -> Iterator[Item | Part]:
             for text in value["text"] if isinstance(value.get("text"), list) else [value.get("text")]:
                 yield from written(sheet, text, question, annotator=person)
         elif kind == "rating":
-            yield from rated(sheet, value.get("rating"), question, person)
+            about = one_of(sheet, result.get("to_name"))
+            yield from rated(about or sheet, value.get("rating"), "rating" if about else question, person)
         elif kind == "choices":
             choices = value.get("choices")
             said = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
-            yield from chosen(sheet, said, question, annotator=person)
+            about = one_of(sheet, result.get("to_name")) if binary(said) is not None else None
+            yield from chosen(about or sheet, said, question, annotator=person)
         else:
             yield LeftOut(f"an answer of type {kind[:40]}, which is not read")
     except Skip as skip:
         yield LeftOut(str(skip))
+
+
+def one_of(sheet: Sheet, name: Any) -> Sheet | None:
+    """Of several replies, the one that an answer is about, where it names it."""
+    if len(sheet.replies) < 2 or not isinstance(name, str) or name not in sheet.replies:
+        return None
+    return Sheet(sheet.messages, {name: sheet.replies[name]})
 
 
 def side_by_side(sheet: Sheet, names: list[str]) -> Sheet:

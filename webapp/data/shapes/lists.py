@@ -24,7 +24,7 @@ REPLIES: Final = ("replies", "responses", "answers", "completions", "generations
 RANKS: Final = ("ranks", "rank", "rankings")
 SCORE_LISTS: Final = ("scores", "ratings", "rewards", "overall_scores", "rating", "score")
 RANK_KEYS: Final = ("rank",)
-SCORE_KEYS: Final = ("overall_score", "score", "rating", "reward", "pm_score")
+SCORE_KEYS: Final = ("overall_score", "score", "rating", "reward", "pm_score", "votes", "upvotes")
 MAX_ULTRAFEEDBACK: Final = 10.0
 REPLY: Final = ("completion", "response", "output", "answer", "reply", "generation")
 VERDICTS: Final = (
@@ -155,6 +155,8 @@ def read_unranked(row: Row) -> Iterator[Item]:
         raise Skip(f"fewer than two replies in “{name}”")
     if row.is_list("labels"):
         raise Skip(f"“{name}” are steps of one reply with a label each, which are not read")
+    if are_judged(replies):
+        raise Skip(f"several replies in “{name}” with verdicts that are not known")
     column = next((str(other) for other in row.record if is_verdict(str(other)) and row.has(other)), None)
     if column is not None:
         raise Skip(f"several replies, and “{column}” judges them, in a way that is not known")

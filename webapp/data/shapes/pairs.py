@@ -87,15 +87,19 @@ def read_other_pair(row: Row) -> Iterator[Item]:
     yield ranking(messages, [after_marker(reply, row) for reply in replies], ranks, **fields)
 
 
-def are_texts(*values: Any) -> bool:
-    return all(isinstance(value, list) and value and all(isinstance(text, str) for text in value) for value in values)
+def texts_of(value: Any) -> list[str]:
+    """A text, or a list of texts, as a list; empty where it is neither."""
+    if isinstance(value, str):
+        return [value]
+    return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else []
 
 
 def read_pair(row: Row) -> Iterator[Item]:
     if not row.has(*SIDES):
         raise Skip("fewer than two replies that are not empty")
-    if are_texts(*(row.peek(side) for side in SIDES)):
-        chosen, rejected = row.get("chosen"), row.get("rejected")
+    chosen, rejected = (texts_of(row.peek(side)) for side in SIDES)
+    if chosen and rejected and any(row.is_list(side) for side in SIDES):
+        row.use(*SIDES)
         ranks = [1.0] * len(chosen) + [2.0] * len(rejected)
         yield ranking(prompt_of(row), [*chosen, *rejected], ranks, **label_fields(row))
         return

@@ -10,10 +10,17 @@ from webapp.data.shapes.row import Row, Skip, is_blank
 from webapp.data.shapes.turns import Chat, ends_with_marker, is_transcript, parse_chat, parse_transcript
 
 ASKED: Final = ("instruction", "prompt", "question", "query", "problem", "inputs", "input")
-SYSTEMS: Final = ("system", "system_prompt", "system_message")
+SYSTEMS: Final = ("system", "system_prompt", "system_message", "system_instruction")
+HISTORIES: Final = ("history", "chat_history", "conversation_history")
 CONTEXTS: Final = ("context", "input", "passage", "paragraph", "document", "article", "background", "body")
 MEDIA: Final = ("images", "image", "videos", "video", "audios", "audio")
 CHOICES: Final = ("choices", "options")
+CHOICE_COLUMNS: Final = (  # a choice a column, as in BBQ, MedMCQA and tables
+    ("ans0", "ans1", "ans2"), ("A", "B", "C", "D", "E"), ("opa", "opb", "opc", "opd"),
+    ("option_a", "option_b", "option_c", "option_d", "option_e"), ("option1", "option2", "option3", "option4"),
+    ("option_1", "option_2", "option_3", "option_4"), ("choice1", "choice2", "choice3", "choice4"),
+    ("choice_a", "choice_b", "choice_c", "choice_d"),
+)  # fmt: skip
 CHATS: Final = ("messages", "conversations", "conversation")
 
 
@@ -42,8 +49,11 @@ def prompt_of(row: Row, *columns: str) -> Messages:
 def after_marker(reply: str, row: Row) -> str:
     """The reply, less the space that belongs to the Assistant: at the end of its transcript of a prompt."""
     prompt = row.peek(row.first((*ASKED, *CHATS)) or "")
-    waits = isinstance(prompt, str) and is_transcript(prompt) and ends_with_marker(prompt)
-    return reply.removeprefix(" ") if waits else reply
+    if not isinstance(prompt, str) or not is_transcript(prompt):
+        return reply
+    if not ends_with_marker(prompt) and reply.startswith("\n\nAssistant:"):
+        return reply.removeprefix("\n\nAssistant:").removeprefix(" ")
+    return reply.removeprefix(" ") if ends_with_marker(prompt) else reply
 
 
 def with_context(messages: Messages, row: Row, asked: str) -> Messages:
@@ -94,18 +104,19 @@ def contexts(row: Row, asked: str) -> list[str]:
 
 def history(row: Row) -> Messages:
     """Earlier turns: pairs of question and answer (as in LLaMA-Factory), or messages."""
-    value = row.peek("history")
-    if is_blank(value):
+    name = row.first(HISTORIES)
+    value = row.peek(name or "")
+    if name is None or is_blank(value):
         return []
-    row.use("history")
+    row.use(name)
     if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
-        return parse_chat(value, row, "history").messages
+        return parse_chat(value, row, name).messages
     if not isinstance(value, list):
-        raise Skip("“history” is not a list of turns")
+        raise Skip(f"“{name}” is not a list of turns")
     turns: Messages = []
     for pair in value:
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(said, str) for said in pair)):
-            raise Skip("“history” is not a list of pairs of question and answer")
+            raise Skip(f"“{name}” is not a list of pairs of question and answer")
         turns += [{"role": role, "content": said} for role, said in zip(("user", "assistant"), pair, strict=True)]
     return turns
 
@@ -118,15 +129,18 @@ def choices(row: Row) -> list[str]:
             continue
         row.use(name)
         return [choice_lines(value, name)]
-    numbered = [name for name in ("ans0", "ans1", "ans2") if row.is_text(name)]  # as in BBQ
-    if len(numbered) == 3:
-        row.use(*numbered)
-        return [choice_lines([row.peek(name) for name in numbered], "ans0")]
+    for names in CHOICE_COLUMNS:
+        there = [name for name in names if row.is_text(name)]
+        if len(there) > 1 and there == list(names[: len(there)]):
+            row.use(*there)
+            return [choice_lines([row.peek(name) for name in there], there[0])]
     return []
 
 
 def choice_lines(value: Any, name: str) -> str:
-    if isinstance(value, dict):  # {"text": [...], "label": [...]}
+    if isinstance(value, dict) and value and all(isinstance(text, str) for text in value.values()):  # {"A": "…"}
+        value = [{"label": label, "text": text} for label, text in value.items()]
+    elif isinstance(value, dict):  # {"text": [...], "label": [...]}
         value = [
             {"label": label, "text": text}
             for label, text in zip(list_of(value.get("label")), list_of(value.get("text")), strict=False)

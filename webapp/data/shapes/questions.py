@@ -11,23 +11,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from webapp.data.shapes.checks import BROKEN, demonstration, is_broken, is_empty, prompt
-from webapp.data.shapes.model import DemonstrationItem, Document, Item, LeftOut, Part, PromptItem
-from webapp.data.shapes.prompts import ASKED, CHOICES, after_marker, choice_lines, prompt_of, refuse_tools
-from webapp.data.shapes.row import Row, Skip, binary, is_blank, is_verdict, label_fields, number, split_field
+from webapp.data.shapes.model import Document, Item, LeftOut
+from webapp.data.shapes.prompts import (
+    ASKED,
+    after_marker,
+    choice_lines,
+    prompt_of,
+    refuse_tools,
+)
+from webapp.data.shapes.row import Row, Skip, is_blank, label_fields, split_field
 from webapp.data.shapes.turns import reply_of
 
-REPLY_COLUMN: Final = re.compile(
-    r"^(?:.*[_\- ])?(?:response|reply|completion|generation)s?(?:[_\- ]?(?:\d+|[a-z]))?$", re.IGNORECASE
-)
-SIDES: Final = (
-    "chosen", "rejected", "winner", "preferred", "better", "worse", "positive", "negative", "pos", "neg", "good", "bad",
-)  # fmt: skip
-FAULTS: Final = ("toxic", "is_toxic", "harmful", "is_harmful", "unsafe", "is_unsafe", "flagged", "is_bad")
 ANSWERS: Final = (
     "response", "output", "completion", "answer", "reply", "solution", "target", "targets", "answer_text",
     "generation",
@@ -112,48 +110,3 @@ def read_document(row: Row) -> Iterator[Item]:
         raise Skip(BROKEN)
     row.use("format")
     yield Document(text, "html" if row.peek("format") == "html" else "text")
-
-
-# ------------------------------------------------------------------------------------------------------------ verdicts
-
-
-def problem_with(part: Item | Part, row: Row) -> str:
-    """Why a demonstration or a prompt is not taken for what else its row says; empty where it is."""
-    column = unknown_verdict(part, row)
-    if column is not None:
-        said = column in row.record and is_blank(row.peek(column))
-        return f"its “{column}” is empty" if said else f"“{column}” judges it, in a way that is not known"
-    if isinstance(part, PromptItem):
-        for name in row.unused():
-            if REPLY_COLUMN.match(name) and isinstance(row.peek(name), str):
-                return f"“{name}” looks like a reply, and what it is worth is not known"
-    if isinstance(part, DemonstrationItem):
-        for name in FAULTS:
-            if row.peek(name) is True:
-                return f"“{name}” says that something is wrong with it"
-    return ""
-
-
-def unknown_verdict(part: Item | Part, row: Row) -> str | None:
-    """A column that judges a demonstration or a prompt, in a way that nothing here has read."""
-    if isinstance(part, DemonstrationItem):
-        empty = (name for name in ("label", "kto_tag") if name in row.record and is_blank(row.peek(name)))
-        return next(empty, None) or next(filter(is_verdict, row.unused()), None)
-    if isinstance(part, PromptItem):
-        return next((name for name in row.unused() if is_verdict(name) and judges_prompt(name, row)), None)
-    return None
-
-
-def judges_prompt(column: str, row: Row) -> bool:
-    """Does the column judge something that was there beside the prompt? A word may name the kind of the prompt, and a
-    label the right one of its choices."""
-    if column in ("label", "labels") and not row.used.isdisjoint((*CHOICES, "ans0")):
-        return False
-    value: Any = row.peek(column)
-    if isinstance(value, dict):
-        value = list(value.values())
-    judged = any(
-        isinstance(said, bool) or number(said) is not None or binary(said) is not None
-        for said in (value if isinstance(value, list) else [value])
-    )
-    return judged or column in SIDES

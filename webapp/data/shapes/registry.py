@@ -25,6 +25,7 @@ from webapp.data.shapes import (
 )
 from webapp.data.shapes.model import Item, Part
 from webapp.data.shapes.row import ANNOTATORS, SPLITS, Row
+from webapp.data.shapes.turns import parse_json_text
 
 MAX_CACHED: Final = 1000
 
@@ -109,8 +110,14 @@ BESIDE: Final = frozenset((  # what no shape needs, and many read
     *prompts.CONTEXTS, *prompts.CHOICES, *pairs.STRENGTHS, *ANNOTATORS, *SPLITS, "history", "weight",
 ))  # fmt: skip
 NAMES: Final = KNOWN_COLUMNS | BESIDE
+CHAT_COLUMNS: Final = ("messages", "conversations", "conversation", "chosen", "rejected")
+CHAT_TEXT: Final = re.compile(r'\[\s*\{\s*"(?:role|content|from|value)"\s*:')
 RENAMED: dict[frozenset[Any], dict[Any, str]] = {}
 CANDIDATES: dict[frozenset[str], tuple[Shape, ...]] = {}
+
+
+def is_chat_text(value: Any) -> bool:
+    return isinstance(value, str) and value[:1] == "[" and CHAT_TEXT.match(value) is not None
 
 
 def usual_names(columns: frozenset[Any]) -> dict[Any, str]:
@@ -128,7 +135,9 @@ def usual_names(columns: frozenset[Any]) -> dict[Any, str]:
 
 
 def row_of(record: dict[str, Any]) -> Row:
-    """The record with its columns by the names that are read."""
+    """The record with its columns by the names that are read, and chats that stand as JSON in a text."""
+    chats = {name: parse_json_text(value) for name in CHAT_COLUMNS if is_chat_text(value := record.get(name))}
+    record = {**record, **chats} if chats else record
     renamed = usual_names(frozenset(record))
     if not renamed:
         return Row(record)

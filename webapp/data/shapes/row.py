@@ -26,11 +26,11 @@ VERDICT_WORDS: Final = (
     "label", "labels", "weight", "score", "scores", "rating", "ratings", "vote", "votes", "rank", "ranks", "ranking",
     "reward", "rewards", "thumb", "thumbs", "preference", "preferred", "winner", "verdict", "judgment", "judgement",
     "feedback", "quality", "upvotes", "downvotes", "likes", "helpfulness", "correctness", "harmlessness", "grade",
-    "grades", "stars", "toxicity",
+    "grades", "stars", "toxicity", "csat", "likert", "points",
 )  # fmt: skip
 VERDICT: Final = re.compile(
     rf"^(?:.*[_.\- ])?(?:{'|'.join(VERDICT_WORDS)})(?:[_.\- ].*)?$"
-    r"|^(?:is_)?(?:good|bad|correct|accepted|rejected|chosen|safe|approved|passed|better|worse|positive|negative|pos|neg)$",
+    r"|^(?:is_)?(?:good|bad|correct|accepted|rejected|chosen|safe|approved|passed|pass|helpful|harmless|useful|valid|resolved|upvoted|downvoted|better|worse|positive|negative|pos|neg)$",
     re.IGNORECASE,
 )
 

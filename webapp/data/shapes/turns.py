@@ -19,7 +19,8 @@ ROLES: Final = {
 READ_ROLES: Final = "system, user and assistant are"
 ROLE_KEYS: Final = ("role", "from", "speaker", "author", "sender")
 CONTENT_KEYS: Final = ("content", "value", "text", "message", "utterance")
-MASK_KEYS: Final = ("weight", "training", "train")
+LEARNED_KEYS: Final = ("training", "train", "trainable", "loss")
+MASK_KEYS: Final = ("weight", "mask", *LEARNED_KEYS)
 REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 UNLEARNED_REASONING: Final = (
     "the reasoning beside a reply is not learned; to have it learned, put it into the reply as <think>…</think>"
@@ -112,13 +113,16 @@ def text_of(content: Any, position: int) -> str:
 
 
 def is_masked(turn: dict[str, Any], position: int) -> bool:
-    """Does the file say that this turn is not to be learned? (OpenAI: weight 0; Axolotl: training false)"""
-    for key in ("training", "train"):
-        if turn.get(key) is not None and not isinstance(turn[key], bool):
+    """Does the file say that this turn is not to be learned? (OpenAI: weight 0; Axolotl: training false; ms-swift:
+    loss false)"""
+    for key in LEARNED_KEYS:
+        if turn.get(key) not in (None, True, False):
             raise Skip(f"turn {position}: {key} is neither true nor false")
+    if not is_blank(turn.get("mask")):
+        raise Skip(f"turn {position}: it has a mask, which is not read")
     if not is_blank(turn.get("train_detail")) or not is_blank(turn.get("training_detail")):
         raise Skip(f"turn {position}: parts of it are not to be learned, which is not read")
-    if turn.get("training") is False or turn.get("train") is False:
+    if any(turn.get(key) is not None and not turn[key] for key in LEARNED_KEYS):
         return True
     if turn.get("weight") is None:
         return False

@@ -27,7 +27,7 @@ from typing import Any, Final
 from webapp.data.shapes.checks import judgment, ranking
 from webapp.data.shapes.model import Item, Messages, Part, ScoredReply
 from webapp.data.shapes.prompts import has_prompt, prompt_of
-from webapp.data.shapes.row import Row, Skip, annotator_field, is_blank, label_fields, number, split_field
+from webapp.data.shapes.row import Row, Skip, annotator_field, is_blank, is_verdict, label_fields, number, split_field
 from webapp.data.shapes.turns import reply_of
 
 FIRST, SECOND, TIE, BOTH_BAD = "first", "second", "tie", "both bad"
@@ -46,6 +46,9 @@ WINNER_COLUMNS: Final = (
     "chosen_model",
     "vote",
     "label",
+    "chosen",
+    "selected",
+    "best",
 )
 NAMED_PAIRS: Final = (
     ("response_a", "response_b"), ("response_1", "response_2"), ("response1", "response2"),
@@ -258,8 +261,23 @@ def is_named_pair(row: Row) -> bool:
     return named_pair(row) is not None and has_prompt(row)
 
 
+def by_scores(row: Row, names: tuple[str, str]) -> list[Vote]:
+    """The vote of two numbers, one a reply, in columns that end as theirs do: score_a and score_b. None: no vote."""
+    for column in ("score", "rating", "reward", "votes"):
+        columns = [f"{column}_{name[-1]}" for name in names]
+        scores = [number(row.peek(name)) for name in columns]
+        if scores[0] is not None and scores[1] is not None:
+            row.use(*columns)
+            return [Vote(TIE if scores[0] == scores[1] else FIRST if scores[0] > scores[1] else SECOND)]
+    return []
+
+
 def read_named_pair(row: Row) -> Iterator[Item]:
     names = named_pair(row) or ("", "")
+    third = names[1][:-1] + chr(ord(names[1][-1]) + 1)
+    if row.has(third):
+        raise Skip(f"more than two replies in columns of their own (“{third}”), which are not read")
+    votes = by_scores(row, names)
     for column in WINNER_COLUMNS:
         winner = by_name(row.peek(column), names)
         if winner is not None:
@@ -269,6 +287,13 @@ def read_named_pair(row: Row) -> Iterator[Item]:
             return
         if not is_blank(row.peek(column)):
             raise Skip(f"which of its two replies won is not known from its {column}")
+    if votes:
+        replies = [reply_of(row.get(name), row, name) for name in names]
+        yield from voted(prompt_of(row), replies, votes, **label_fields(row))
+        return
+    column = next((str(name) for name in row.record if is_verdict(str(name)) and row.has(name)), None)
+    if column is not None:
+        raise Skip(f"two replies, and “{column}” judges them, in a way that is not known")
     raise Skip("two replies without a word which of them is better")
 
 
