@@ -291,9 +291,9 @@ def read_named_pair(row: Row) -> Iterator[Item]:
         replies = [reply_of(row.get(name), row, name) for name in names]
         yield from voted(prompt_of(row), replies, votes, **label_fields(row))
         return
-    column = next((str(name) for name in row.record if is_verdict(str(name)) and row.has(name)), None)
-    if column is not None:
-        raise Skip(f"two replies, and “{column}” judges them, in a way that is not known")
+    judging = next((str(name) for name in row.record if is_verdict(str(name)) and row.has(name)), None)
+    if judging is not None:
+        raise Skip(f"two replies, and “{judging}” judges them, in a way that is not known")
     raise Skip("two replies without a word which of them is better")
 
 
