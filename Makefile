@@ -75,7 +75,7 @@ lock:
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install --quiet --quiet --upgrade pip uv
 	@.venv-lock/bin/python -m pip install --quiet '.[web,embedded,train,dev]'
-	@.venv-lock/bin/python -m pip freeze --all --exclude tutelage --exclude uv 2>/dev/null | .venv-lock/bin/python tools/lock.py
+	@.venv-lock/bin/python -m pip freeze --all --exclude tutelage --exclude uv 2>/dev/null | .venv-lock/bin/python .ci/lock.py
 	@rm -rf .venv-lock build tutelage.egg-info
 	@echo "Now: make test"
 

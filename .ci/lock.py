@@ -25,7 +25,6 @@ HEADS = {
     CUDA_LOCK: "What torch's builds for NVIDIA GPUs need besides; `make setup` installs it if torch asks for it.",
 }
 ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
-INDEX = "https://pypi.org/simple"
 
 
 def compiled(requirements: str, *options: str) -> list[str]:
@@ -35,9 +34,7 @@ def compiled(requirements: str, *options: str) -> list[str]:
         file.flush()
         command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--no-config", *options]
         how = ["--generate-hashes", "--no-header", "--no-annotate", "--universal", "--python-version", "3.11"]
-        done = subprocess.run(
-            [*command, *how, "--default-index", INDEX, file.name], check=True, capture_output=True, text=True
-        )
+        done = subprocess.run([*command, *how, file.name], check=True, capture_output=True, text=True)
     return [entry.strip() for entry in re.split(r"\n(?=\S)", done.stdout) if entry.strip()]
 
 
