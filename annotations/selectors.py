@@ -80,8 +80,7 @@ def unasked_prompts(prompts: QuerySet[Prompt]) -> QuerySet[Prompt]:
 
 def open_task_counts(project: Project) -> dict[str, int]:
     """Open tasks by kind."""
-    rows = Task.objects.filter(project=project, state=Task.State.OPEN).values_list("kind").annotate(n=Count("id"))
-    return dict.fromkeys(Task.Kind.values, 0) | dict(rows.order_by())
+    return dict.fromkeys(Task.Kind.values, 0) | _by_kind(Task.objects.filter(project=project, state=Task.State.OPEN))
 
 
 def labels_wanted(project: Project) -> dict[str, int]:
@@ -97,32 +96,42 @@ def labels_wanted(project: Project) -> dict[str, int]:
     return {kind: places.get(kind, 0) - filled.get(kind, 0) for kind in Task.Kind.values}
 
 
-def tasks_open_to(person: User, project: Project, now: datetime | None = None) -> QuerySet[Task]:
-    """The open tasks that the person can do: those in their hands and those that `lease_next` can hand to them.
-
-    A task is left out when they answered or skipped it, when it shows what they wrote themselves, or when submissions
-    and other people's live leases hold all its places. An archived project hands out nothing new.
-    """
-    now = now or timezone.now()
-    own = Q(leases__person=person)
-    taken = Q(leases__seat__isnull=False) & (Q(leases__outcome=Lease.Outcome.SUBMITTED) | Q(leases__until__gte=now))
-    done = own & Q(leases__outcome__in=[Lease.Outcome.SUBMITTED, Lease.Outcome.SKIPPED])
-    shown = Task.responses.through.objects.filter(task=OuterRef("pk"), response__author=person)
-    tasks = Task.objects.filter(project=project, state=Task.State.OPEN).annotate(
-        taken=Count("leases", filter=taken),
-        done=Count("leases", filter=done),
-        in_hand=Count("leases", filter=own & Q(leases__outcome=Lease.Outcome.HELD)),
-    )
-    new = Q(done=0, taken__lt=F("overlap")) & ~Exists(shown) & ~Q(demonstration__author=person)
-    in_hand = Q(in_hand__gt=0)
-    return tasks.filter(in_hand | new if project.archived_at is None else in_hand)
-
-
 def labels_open_to(person: User, project: Project, now: datetime | None = None) -> dict[str, int]:
-    """The labels that the person can give now, by kind: one for each task of `tasks_open_to`."""
-    tasks = Task.objects.filter(pk__in=tasks_open_to(person, project, now).values("pk"))
-    rows = tasks.order_by().values_list("kind").annotate(n=Count("id"))
-    return dict.fromkeys(Task.Kind.values, 0) | dict(rows)
+    """The labels that the person can give now, by kind: one for each task in their hands or that `lease_next` can hand
+    to them. An archived project hands out nothing new.
+
+    All open tasks are counted, and those that are closed to the person taken off: they are few and found by indexes,
+    where asking every open task whether it is one of them takes twenty times as long.
+    """
+    in_hand = _in_hand(person, project)
+    if project.archived_at is not None:
+        return dict.fromkeys(Task.Kind.values, 0) | _by_kind(in_hand)
+    counts = open_task_counts(project)
+    closed = _by_kind(_tasks_closed_to(person, project, now or timezone.now()).exclude(pk__in=in_hand.values("pk")))
+    return {kind: n - closed.get(kind, 0) for kind, n in counts.items()}
+
+
+def _in_hand(person: User, project: Project) -> QuerySet[Task]:
+    held = Lease.objects.filter(person=person, outcome=Lease.Outcome.HELD)
+    return Task.objects.filter(project=project, state=Task.State.OPEN, pk__in=held.values("task"))
+
+
+def _tasks_closed_to(person: User, project: Project, now: datetime) -> QuerySet[Task]:
+    """The open tasks that the person answered or skipped, that show what they wrote themselves, and those whose places
+    are all held by submissions and live leases: somebody has such a task in hand, or it would not be open."""
+    live = Q(outcome=Lease.Outcome.SUBMITTED) | Q(until__gte=now)
+    places = Lease.objects.filter(live, task=OuterRef("task"), seat__isnull=False).order_by().values("task")
+    held = Lease.objects.filter(outcome=Lease.Outcome.HELD, until__gte=now, task__project=project)
+    full = held.alias(taken=Subquery(places.annotate(n=Count("id")).values("n"))).filter(taken__gte=F("task__overlap"))
+    done = Lease.objects.filter(person=person, outcome__in=[Lease.Outcome.SUBMITTED, Lease.Outcome.SKIPPED])
+    shown = Task.responses.through.objects.filter(response__author=person)
+    own = Task.objects.filter(demonstration__author=person).order_by()
+    tasks = done.values("task").union(full.values("task"), shown.values("task"), own.values("pk"))
+    return Task.objects.filter(project=project, state=Task.State.OPEN, pk__in=tasks)
+
+
+def _by_kind(tasks: QuerySet[Task]) -> dict[str, int]:
+    return dict(tasks.order_by().values_list("kind").annotate(n=Count("id")))
 
 
 def label_counts(project: Project) -> dict[str, int]:
