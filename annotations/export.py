@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 
 from annotations.models import Demonstration, Judgment, Label, Prompt, Ranking, Response
@@ -10,6 +11,8 @@ from training.contract import DemonstrationRow, JudgmentRow, PromptRow, RankingR
 from webapp.accounts.models import Project
 from webapp.batches import batches_of, rows_in_batches
 
+log = logging.getLogger(__name__)
+
 
 def demonstration_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[DemonstrationRow]:
     for demonstration in rows_in_batches(accepted_demonstrations(project, split)):
@@ -17,11 +20,18 @@ def demonstration_rows(project: Project, split: str | None = None, system: str =
 
 
 def ranking_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[RankingRow]:
+    """Rankings of which a reply was deleted for good are left out; the log says how many."""
+    incomplete = 0
     for rankings in batches_of(usable_rankings(project, split)):
         shown = {pk for ranking in rankings for pk in ranking.order_shown}
         texts = dict(Response.objects.filter(pk__in=shown).values_list("pk", "text"))
         for ranking in rankings:
-            yield ranking_row(ranking, texts, system)
+            if texts.keys() >= set(ranking.order_shown):
+                yield ranking_row(ranking, texts, system)
+            else:
+                incomplete += 1
+    if incomplete:
+        log.warning("%s: left out %d rankings of which a reply was deleted", project.slug, incomplete)
 
 
 def prompt_rows(project: Project, split: str | None = None, system: str = "") -> Iterator[PromptRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from annotations.export import demonstration_rows, judgment_rows, prompt_rows, ranking_rows
-from annotations.models import Demonstration, Prompt, Task
+from annotations.models import Demonstration, Prompt, Response, Task
 from annotations.services.prompts import withdraw_prompts
 from tests import factories
 from webapp.accounts.models import Project, User
@@ -101,3 +101,12 @@ def test_what_was_withdrawn_rejected_or_taken_back_is_left_out(project: Project,
 def test_another_projects_labels_are_left_out(project: Project, ann: User):
     factories.ranking(factories.project(), ann)
     assert list(ranking_rows(project)) == []
+
+
+def test_a_ranking_of_which_a_reply_was_deleted_is_left_out_and_counted(
+    project: Project, ann: User, caplog: pytest.LogCaptureFixture
+):
+    kept, broken = (factories.ranking(project, ann) for _ in range(2))
+    Response.objects.get(pk=broken.order_shown[1]).delete()
+    assert [row.id for row in ranking_rows(project)] == [f"ranking:{kept.pk}"]
+    assert "left out 1 rankings" in caplog.text
