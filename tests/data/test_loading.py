@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from django.db import connection
 
 from annotations.models import Demonstration, Prompt, Ranking, Task
 from webapp.data.loading import load
+from webapp.data.storing import MANY_ROWS
 from webapp.errors import BadInput
 from webapp.runs.models import Document
 
@@ -101,3 +103,13 @@ def test_the_report_shows_how_rows_are_read_and_stays_small(project, ada, file):
 def test_nul_bytes_do_not_stop_a_load(project, ada, file):
     load(project=project, by=ada, paths=[file({"prompt": "Si\u0000ng"})])
     assert Prompt.objects.get().text == "Sing"
+
+
+def test_after_a_large_import_the_database_knows_how_many_rows_there_are(
+    project, ada, file, django_capture_on_commit_callbacks
+):
+    with django_capture_on_commit_callbacks(execute=True):
+        load(project=project, by=ada, paths=[file(*({"prompt": f"Sing song {n}"} for n in range(MANY_ROWS)))])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reltuples FROM pg_class WHERE oid = 'annotations_prompt'::regclass")
+        assert cursor.fetchone() == (MANY_ROWS,)

@@ -27,7 +27,7 @@ from webapp.data.shapes import (
     UnknownShape,
     parts_of,
 )
-from webapp.data.storing import Found, Target, store
+from webapp.data.storing import MANY_ROWS, Found, Target, refresh_statistics, store
 from webapp.errors import BadInput
 
 __all__ = ["KINDS", "Report", "load"]
@@ -66,6 +66,8 @@ def load(
         if report.errors and not skip_bad:
             more = "\n…" if report.error_count >= MAX_ERRORS else ""
             raise BadInput("Nothing was loaded, because some rows cannot be read:\n" + "\n".join(report.errors) + more)
+        if report.added.total() >= MANY_ROWS:
+            transaction.on_commit(refresh_statistics, robust=True)
     return report
 
 

@@ -8,7 +8,9 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
-from annotations.models import Prompt
+from django.db import connection
+
+from annotations.models import Demonstration, Judgment, Prompt, Ranking, Response, Task
 from annotations.services import prompts as prompt_services
 from annotations.services import records as label_services
 from annotations.services import tasks as task_services
@@ -17,8 +19,10 @@ from webapp.data.places import Place
 from webapp.data.reports import kind_of
 from webapp.data.shapes.model import Item, Kind
 from webapp.runs import services as run_services
-from webapp.runs.models import Corpus
+from webapp.runs.models import Corpus, Document
 
+MANY_ROWS: Final = 1000  # that came in at once: PostgreSQL's own look at its tables comes up to a minute later
+TABLES: Final = [m._meta.db_table for m in (Prompt, Response, Task, Demonstration, Ranking, Judgment, Document)]
 Found = tuple[Place, Item]
 
 
@@ -40,6 +44,12 @@ def store(batch: Iterable[Found], target: Target) -> dict[Kind, int]:
     for kind, group in groupby(ordered, key=lambda found: kind_of(found[1])):
         added[kind] = STORES[kind](list(group), target)
     return added
+
+
+def refresh_statistics() -> None:
+    """Let PostgreSQL count what the tables hold now, so that it plans the next queries for that many rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"ANALYZE {', '.join(map(connection.ops.quote_name, TABLES))}")
 
 
 def store_documents(found: list[tuple[Place, Any]], target: Target) -> int:
