@@ -35,6 +35,7 @@ SKIP_REASONS: Final = (
     "I would rather not read this",
     "Something is broken",
 )
+DELETED_REPLY: Final = "This reply was deleted."
 KINDS: Final = (("any", "Any"), (Task.Kind.WRITE, "Write"), (Task.Kind.RANK, "Rank"), (Task.Kind.REVIEW, "Review"))
 
 
@@ -72,7 +73,8 @@ def history_rows(labels: list[AnyLabel], skipped: list[Lease]) -> list[HistoryRo
 
 
 def _texts(ranking: Ranking, texts: dict[int, str]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(texts[pk] for pk in group) for group in ranking.groups)
+    """A reply that was deleted for good is not there any more."""
+    return tuple(tuple(texts.get(pk, DELETED_REPLY) for pk in group) for group in ranking.groups)
 
 
 def undo_of_label(kind: str, label_id: int) -> dict[str, str]:
@@ -110,7 +112,7 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
         "unfinished": unfinished(request.user, project, than=lease)[:10],
         "undo": request.session.pop("label_undo", None),
         "guidelines": current_guidelines(project),
-        "archived": archived_at(project) is not None,
+        "archived": (lease.task.project.archived_at if lease else archived_at(project)) is not None,
     }
     if lease is None:
         context["projects"] = [p for p in labeling_projects(request.user) if p != project]

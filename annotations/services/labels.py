@@ -168,7 +168,8 @@ def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind) -> tuple[
         raise Conflict("This submission's token was used for another task. Reload the page and send it again.")
     if task.kind != kind:
         raise BadInput(f"This task asks for something else: {task.get_kind_display().lower()}.")
-    newest = Lease.objects.filter(task=task, person_id=lease.person_id).order_by("-id")[0]
+    leases = Lease.objects.filter(task=task, person_id=lease.person_id).select_related("guidelines")
+    newest = leases.order_by("-id")[0]
     newest.task, newest.person = task, lease.person
     if sent is None:
         check_open(newest)
@@ -179,11 +180,10 @@ def check_open(lease: Lease) -> None:
     """Raises Conflict where the task was answered, or where the project was archived when it was not under way."""
     if lease.outcome == Lease.Outcome.SUBMITTED:
         raise AlreadyAnswered
+    if lease.outcome == Lease.Outcome.HELD:
+        return
     archived = archived_at(lease.task.project)
-    under_way = lease.outcome == Lease.Outcome.HELD or (
-        lease.ended_at is not None and archived is not None and lease.ended_at >= archived
-    )
-    if archived is not None and not under_way:
+    if archived is not None and (lease.ended_at is None or lease.ended_at < archived):
         raise Conflict(
             f"{lease.task.project.name} is archived and takes no more labels. What you wrote is kept as a draft."
         )

@@ -25,6 +25,7 @@ LEASE_NEXT: Final = """
 WITH picked AS (
     SELECT t.id, t.overlap FROM annotations_task t
     WHERE t.project_id = %(project)s AND t.state = 'open' AND t.kind = ANY(%(kinds)s)
+      AND (SELECT p.archived_at IS NULL FROM accounts_project p WHERE p.id = %(project)s)
       AND (SELECT count(l.seat) < t.overlap
             AND count(*) FILTER (
                 WHERE l.person_id = %(person)s AND l.outcome IN ('held', 'submitted', 'skipped')) = 0
@@ -80,8 +81,6 @@ def lease_next(
     """
     now = now or timezone.now()
     kinds = list(kinds or Task.Kind)
-    if archived_at(project) is not None:
-        return None
     sweep_lapsed(project=project, now=now)
     lease_id = _in_hand(person, project, kinds, now) or _take(person, project, kinds, now)
     return lease_with_task(lease_id) if lease_id else None
@@ -123,7 +122,9 @@ def sweep_lapsed(*, project: Project, now: datetime) -> None:
 
 
 def _in_hand(person: User, project: Project, kinds: Sequence[Task.Kind], now: datetime) -> int | None:
-    mine = Lease.objects.filter(person=person, outcome=Lease.Outcome.HELD, task__project=project)
+    mine = Lease.objects.filter(
+        person=person, outcome=Lease.Outcome.HELD, task__project=project, task__project__archived_at=None
+    )
     wanted = None
     for lease_id, kind in mine.order_by("id").values_list("id", "task__kind"):
         if kind not in kinds:
