@@ -131,6 +131,11 @@ def test_feedback_is_given_and_shown(tess_client, answered):
     assert (feedback.thumb, feedback.reasons, feedback.comment) == (-1, ["incorrect"], "No.")
 
 
+def test_a_better_answer_is_kept_as_it_was_typed(tess_client, answered):
+    tess_client.post(f"/chat/messages/{answered.pk}/feedback/", {"better_answer": "    x = 1\r\n", "consent": "on"})
+    assert Feedback.objects.get().better_answer == "    x = 1\n"
+
+
 def test_a_pick_is_made_and_taken_back(tess_client, talk, answered):
     conversations.regenerate(message=answered, token=uuid.uuid4())
     second = answer(talk, "A poet.")

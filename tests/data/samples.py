@@ -429,6 +429,10 @@ SAMPLES: dict[str, tuple[Any, list[Any]]] = {
         {**VOTE, "winner": "tie (bothbad)"},
         [JudgmentItem(ASK, GOOD, False), JudgmentItem(ASK, BAD, False)],
     ),
+    "Arena, both bad in other words": (
+        {**VOTE, "winner": "Tie (both bad)"},
+        [JudgmentItem(ASK, GOOD, False), JudgmentItem(ASK, BAD, False)],
+    ),
     "Arena, several turns": (
         {
             **VOTE, "winner": "model_b", "turn": 2, "conversation_a": [*ASK, GOOD_TURN, LONGER[2], GOOD_TURN],
