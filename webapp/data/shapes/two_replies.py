@@ -34,7 +34,8 @@ FIRST, SECOND, TIE, BOTH_BAD = "first", "second", "tie", "both bad"
 WINNERS: Final = {
     "a": FIRST, "model_a": FIRST, "left": FIRST, "b": SECOND, "model_b": SECOND, "right": SECOND,
     "tie": TIE, "draw": TIE, "equal": TIE, "same": TIE, "both": TIE, "both good": TIE, "both_good": TIE,
-    "tie (bothbad)": BOTH_BAD, "tie (both bad)": BOTH_BAD, "bothbad": BOTH_BAD, "both bad": BOTH_BAD, "both_bad": BOTH_BAD, "neither": BOTH_BAD,
+    "tie (bothbad)": BOTH_BAD, "tie (both bad)": BOTH_BAD,
+    "bothbad": BOTH_BAD, "both bad": BOTH_BAD, "both_bad": BOTH_BAD, "neither": BOTH_BAD,
 }  # fmt: skip
 WINNER_COLUMNS: Final = (
     "winner",
