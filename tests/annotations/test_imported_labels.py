@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from annotations.models import Demonstration, Judgment, Prompt, Ranking
-from annotations.services.records import (
+from annotations.services.imported import (
     ImportedDemonstration,
     ImportedJudgment,
     ImportedRanking,

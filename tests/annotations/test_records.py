@@ -8,14 +8,13 @@ import pytest
 
 from annotations.models import Demonstration, Prompt, Ranking, Response, Task
 from annotations.selectors import accepted_demonstrations, history, usable_rankings
-from annotations.services.records import (
+from annotations.services.imported import (
     ImportedDemonstration,
     ImportedRanking,
     import_demonstrations,
     import_rankings,
-    offer_demonstration,
-    record_ranking,
 )
+from annotations.services.records import offer_demonstration, record_ranking
 from tests import factories
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, Conflict

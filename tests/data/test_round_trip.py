@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from annotations.models import Demonstration, Judgment, Prompt, Ranking
-from annotations.services.records import (
+from annotations.services.imported import (
     ImportedDemonstration,
     ImportedJudgment,
     ImportedRanking,

@@ -11,8 +11,8 @@ from typing import Any, Final
 from django.db import connection
 
 from annotations.models import Demonstration, Judgment, Prompt, Ranking, Response, Task
+from annotations.services import imported as label_services
 from annotations.services import prompts as prompt_services
-from annotations.services import records as label_services
 from annotations.services import tasks as task_services
 from webapp.accounts.models import Project, User
 from webapp.data.places import Place

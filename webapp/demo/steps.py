@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from annotations.models import Task
-from annotations.services.records import ImportedDemonstration, import_demonstrations
+from annotations.services.imported import ImportedDemonstration, import_demonstrations
 from annotations.services.tasks import open_write_tasks
 from webapp.accounts.services import change_settings
 from webapp.demo import chats, labelling
