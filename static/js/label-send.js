@@ -50,9 +50,12 @@
     retryTimer = setTimeout(resend, 0);
   };
 
-  // The answer may have arrived all the same, so the next one says which it replaces.
+  // The answer may have arrived all the same, so the next one says which it replaces. If it is being sent again right now,
+  // the response must not take away the page that is being typed into.
   function change() {
     clearTimeout(retryTimer);
+    if (sending) htmx.trigger(Label.form, "htmx:abort");
+    sending = false;
     const { token, replaces } = Label.form.elements;
     Label.forgetDraft();
     replaces.value = `${replaces.value} ${pending.token}`.trim();

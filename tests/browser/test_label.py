@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.utils import timezone
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from annotations.models import Demonstration, Draft, Lease, Ranking, Review, Task
 from annotations.services.tasks import open_review_task
@@ -407,6 +407,15 @@ def test_ranks_of_two_devices_are_offered_both(day: Project, ann: User, open_pag
     expect(desktop.locator("#draft-state")).to_have_text("Draft saved")
 
 
+# The texts of pairs of elements, one of each selector, that lie on each other.
+TOUCH = """([these, those]) => {
+  const box = (element) => [element.textContent.trim(), element.getBoundingClientRect()];
+  const boxes = (selector) => [...document.querySelectorAll(selector)].map(box);
+  const touch = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  return boxes(these).flatMap(([a, one]) => boxes(those).filter(([, other]) => touch(one, other)).map(([b]) => [a, b]));
+}"""
+
+
 def lose_the_first_answer(page: Page) -> list[str]:
     """The first submission reaches the server, its response does not reach the page. Returns what is sent."""
     sent: list[str] = []
@@ -453,6 +462,33 @@ def test_an_answer_that_is_changed_before_it_was_confirmed_replaces_the_first(da
     assert live.response.text == "Because the wind lifts it. Plus an important correction."
 
 
+def test_an_answer_can_be_changed_while_it_is_being_sent_again(day: Project, ann: User, open_page):
+    page = open_page("/label/?kind=write", ann)
+    routes: list[Route] = []
+
+    def handle(route: Route) -> None:
+        routes.append(route)
+        if len(routes) == 1:
+            route.abort()
+        elif len(routes) > 2:
+            route.continue_()
+
+    page.route("**/submit/", handle)
+    answer(page, "Because the wind lifts it.")
+    with page.expect_request("**/submit/"):
+        page.get_by_role("button", name="Send now").click()
+    response = routes[1].fetch()  # the server has it, and the page does not know yet
+    page.get_by_role("button", name="Change it").click()
+    page.locator("#id_text").press_sequentially(" Plus a correction.")
+    routes[1].fulfill(response=response)
+    expect(page.locator("#draft-state")).to_have_text("Draft saved")
+    expect(page.locator("#id_text")).to_have_value("Because the wind lifts it. Plus a correction.")
+    page.keyboard.press("Control+Enter")
+    title(page, "Nothing left to do here")
+    live = Demonstration.objects.get(author=ann, retracted_at=None)
+    assert live.response.text == "Because the wind lifts it. Plus a correction."
+
+
 def test_a_skip_takes_a_reason_only_when_one_is_chosen_and_can_be_undone(day: Project, ann: User, open_page):
     page = open_page("/label/?kind=write", ann)
     page.keyboard.type("Because the wi")
@@ -461,6 +497,8 @@ def test_a_skip_takes_a_reason_only_when_one_is_chosen_and_can_be_undone(day: Pr
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.locator(".label-saved")).to_contain_text("Skipped.")
+    page.set_viewport_size({"width": 1000, "height": 800})
+    assert page.evaluate(TOUCH, ["#label-kinds a", ".label-saved, .label-head a, .label-head button"]) == []
     assert Lease.objects.get(outcome=Lease.Outcome.SKIPPED).skip_reason == "The prompt is unclear"
     page.keyboard.press("u")
     expect(page.locator("#id_text")).to_have_value("Because the wi")
