@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 
 from annotations.models import Demonstration, Draft, Lease, Ranking, Review, Task
 from annotations.services.leases import lease_next
@@ -131,6 +132,12 @@ def test_the_kind_asked_for_is_kept_to(browser: Client, project: Project):
     assert "Rank 3 replies" in browser.get("/label/").text
     assert "Nothing left to do" in browser.get("/label/?kind=review", follow=True).text
     assert "Write a reply" in browser.get("/label/?kind=any", follow=True).text
+
+
+def test_with_nothing_left_to_do_a_manager_is_led_to_the_form_that_adds_prompts(project: Project, ada: User):
+    browser = Client()
+    browser.force_login(ada)
+    assert reverse("data_prompt_add", args=[project.slug]) in browser.get("/label/").text
 
 
 def test_skipping_takes_the_reason_along(browser: Client, project: Project, ann: User):
