@@ -91,8 +91,8 @@ def steps_in(path: Path, start: int = 0) -> list[int]:
     return [event["step"] for event in events if event["type"] == "metric" and "loss" in event["values"]]
 
 
-def long_run(project: Project, cleaned: Run, tokenizer: ModelVersion) -> Run:
-    config = SMALL | {"max_steps": STEPS, "epochs": 1000, "checkpoint_every": 10, "log_every": 1, "evaluate_every": 0}
+def long_run(project: Project, cleaned: Run, tokenizer: ModelVersion, steps: int = STEPS) -> Run:
+    config = SMALL | {"max_steps": steps, "epochs": 1000, "checkpoint_every": 10, "log_every": 1, "evaluate_every": 0}
     return launch_run(
         project=project, stage="pretrain", by=project.created_by, corpus_run=cleaned, tokenizer=tokenizer, config=config
     )
@@ -132,7 +132,7 @@ def test_a_killed_run_resumes_from_its_checkpoint_and_counts_nothing_twice(
 def test_a_worker_that_is_shut_down_lets_its_run_write_a_checkpoint_and_gives_it_back(
     workers: Workers, project: Project, cleaned: Run, tokenizer: ModelVersion
 ):
-    run = long_run(project, cleaned, tokenizer)
+    run = long_run(project, cleaned, tokenizer, steps=20 * STEPS)  # it must not end before the worker has told it
     worker = workers.start()
     wait_for(run, lambda run: run.step >= 3)
     worker.terminate()
