@@ -43,6 +43,7 @@ class PageForm(forms.Form):
         return PageState(
             began_from=self.cleaned_data["revision"],
             writer=self.cleaned_data["token"],
+            earlier_writers=tuple(self.cleaned_data["replaces"]),
             typed_at=self.cleaned_data["typed_at"] or 0,
             active_seconds=self.cleaned_data["active_seconds"] or 0.0,
         )

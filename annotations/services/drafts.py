@@ -25,12 +25,14 @@ class PageState:
     Args:
         began_from: the draft's revision that the page was made with, or saved last; None: there was no draft.
         writer: the page itself; it may always save over its own saves. None: a program or a page without scripts.
+        earlier_writers: what the page was called before, when it began to change an answer that is being sent.
         typed_at: milliseconds by the page's clock; of two saves of one page, the later stays whichever arrives last.
         active_seconds: spent on the task so far.
     """
 
     began_from: UUID | None = None
     writer: UUID | None = None
+    earlier_writers: tuple[UUID, ...] = ()
     typed_at: int = 0
     active_seconds: float = 0.0
 
@@ -119,7 +121,7 @@ def _filled_in(content: Content) -> dict[str, Any]:
 
 
 def _own(draft: Draft, page: PageState) -> bool:
-    return page.writer is not None and draft.writer == page.writer
+    return page.writer is not None and draft.writer in (page.writer, *page.earlier_writers)
 
 
 def _check(draft: Draft, content: Content, page: PageState) -> None:

@@ -53,6 +53,13 @@ def test_a_page_goes_on_after_a_save_whose_answer_it_never_got(lease: Lease):
     assert draft_for(lease).content == {"text": "A kite flies"}
 
 
+def test_a_page_that_changes_its_answer_goes_on_over_its_own_draft(lease: Lease):
+    before, after = uuid.uuid4(), uuid.uuid4()
+    save(lease, "A kite", PageState(writer=before, typed_at=1))
+    save(lease, "A kite flies", PageState(writer=after, earlier_writers=(before,), typed_at=2))
+    assert draft_for(lease).content == {"text": "A kite flies"}
+
+
 def test_an_older_page_never_overwrites_what_another_device_saved(lease: Lease):
     draft = save(lease, "A kite", page())
     desktop, phone = page(draft), page(draft)
