@@ -135,11 +135,6 @@ class ChatFormat:
         self.pad_id: int = tokenizer.pad_token_id
         self.document_id: int = self.stop_ids[-1] if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
-    @property
-    def takes_system(self) -> bool:
-        """Whether the chat template takes a system turn; if not, it is folded by `fold_system`."""
-        return not self.folds_system
-
     @cached_property
     def reachable(self) -> set[int]:
         """The tokens that text, a conversation or padding may hold: all but special tokens of no use here."""

@@ -324,9 +324,9 @@ def said_by(*turns: tuple[str, str]) -> list[Turn]:
 
 
 def test_a_template_that_refuses_a_system_turn_is_known_by_it() -> None:
-    assert not ChatFormat(foreign(ALTERNATES)).takes_system
-    assert ChatFormat(foreign(CHATML)).takes_system
-    assert ChatFormat(toy_tokenizer()).takes_system
+    assert ChatFormat(foreign(ALTERNATES)).folds_system
+    assert not ChatFormat(foreign(CHATML)).folds_system
+    assert not ChatFormat(toy_tokenizer()).folds_system
 
 
 @pytest.mark.parametrize(

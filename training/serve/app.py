@@ -163,7 +163,7 @@ def described(name: str, served: Served) -> dict[str, Any]:
     return {
         "id": name, "object": "model", "created": served.created, "owned_by": "tutelage", "root": served.path,
         "parent": None, "max_model_len": served.engine.context,
-        "takes_system": served.chat is None or served.chat.takes_system,
+        "takes_system": served.chat is None or not served.chat.folds_system,
     }  # fmt: skip
 
 

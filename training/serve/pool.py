@@ -111,7 +111,7 @@ class ModelPool:
         model = load_causal(path, self._compute)
         if chat:
             check_vocabulary(chat, model, path)
-            if not chat.takes_system:
+            if chat.folds_system:
                 log.warning("%s: its chat template takes no system turn; the text of one goes before a user turn", path)
         engine = Engine(
             model, copy.deepcopy(tokenizer), slots=self._slots, live=False, owned=True,
