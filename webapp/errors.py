@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Final
 import kombu.exceptions
 import psycopg
 import redis
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.db import DataError, InterfaceError, OperationalError
@@ -23,6 +22,7 @@ from django.template.loader import render_to_string
 from django.views import defaults
 
 from training import contract
+from webapp.middleware import HybridMiddleware
 from webapp.partials import wants_fragment
 
 log = logging.getLogger(__name__)
@@ -232,21 +232,8 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return error_response(request, NotAllowed(message, code="csrf_failed"), "403_csrf.html")
 
 
-class ErrorMiddleware:
+class ErrorMiddleware(HybridMiddleware):
     """Turns a TutelageError, and what stands for one, into a page, an htmx message or JSON."""
-
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Any) -> None:
-        self.get_response = get_response
-
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> Any:
-        return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         error = as_error(exception)

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
-from asgiref.sync import iscoroutinefunction
 from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_cache_control
-from django.utils.decorators import sync_and_async_middleware
 
-GetResponse = Callable[[HttpRequest], Any]
+from webapp.middleware import HybridMiddleware
 
 
-@sync_and_async_middleware
-def no_store(get_response: GetResponse) -> GetResponse:
+class NoStoreMiddleware(HybridMiddleware):
     """`Cache-Control: no-store` on every answer to a session or a token. Static files are answered before this."""
-    if iscoroutinefunction(get_response):
 
-        async def answer(request: HttpRequest) -> HttpResponseBase:
-            return marked(request, await cast("Awaitable[HttpResponseBase]", get_response(request)))
+    def answer(self, request: HttpRequest) -> Any:
+        return marked(request, super().answer(request))
 
-        return answer
-
-    def answer_sync(request: HttpRequest) -> HttpResponseBase:
-        return marked(request, get_response(request))
-
-    return answer_sync
+    async def answer_async(self, request: HttpRequest) -> Any:
+        return marked(request, await super().answer_async(request))
 
 
 def marked(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

@@ -78,7 +78,7 @@ MIDDLEWARE = [
     "webapp.api.openai.middleware.OpenAIMiddleware",  # first: nothing below is for /v1/
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "webapp.private.no_store",
+    "webapp.private.NoStoreMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

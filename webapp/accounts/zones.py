@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import tzinfo
 from functools import lru_cache
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from asgiref.sync import sync_to_async
 from django.db import DatabaseError
 from django.http import HttpRequest
 from django.utils import timezone
+
+from webapp.middleware import HybridMiddleware
 
 COOKIE: Final = "time_zone"  # house.js sets it
 MACHINES: Final = ("/api/", "/v1/", "/static/")  # times there are ISO, in UTC
@@ -50,28 +51,17 @@ def zone_of(request: HttpRequest) -> tzinfo:
     return chosen or browser_zone(request) or timezone.get_default_timezone()
 
 
-class TimeZoneMiddleware:
+class TimeZoneMiddleware(HybridMiddleware):
     """Pages show times in the person's zone, and their days begin at the person's midnight."""
 
-    sync_capable = True
-    async_capable = True
-
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
-
-    def __call__(self, request: HttpRequest) -> Any:
-        if self.is_async:
-            return self.answer(request)
+    def answer(self, request: HttpRequest) -> Any:
         if request.path.startswith(MACHINES):
-            return self.get_response(request)
+            return super().answer(request)
         with timezone.override(zone_of(request)):
-            return self.get_response(request)
+            return super().answer(request)
 
-    async def answer(self, request: HttpRequest) -> Any:
+    async def answer_async(self, request: HttpRequest) -> Any:
         if request.path.startswith(MACHINES):
-            return await self.get_response(request)
+            return await super().answer_async(request)
         with timezone.override(await sync_to_async(zone_of)(request)):
-            return await self.get_response(request)
+            return await super().answer_async(request)

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
 from typing import Any, Final
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -18,6 +17,7 @@ from django.urls import Resolver404, resolve
 from training.contract import RequestRefused
 from webapp.api.openai.answers import failure, refused
 from webapp.errors import TutelageError
+from webapp.middleware import HybridMiddleware
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +26,16 @@ PREFLIGHT_SECONDS: Final = 600
 HERE: Final = "There are /v1/chat/completions, /v1/completions and /v1/models."
 
 
-class OpenAIMiddleware:
-    sync_capable = True
-    async_capable = True
+class OpenAIMiddleware(HybridMiddleware):
+    def answer(self, request: HttpRequest) -> Any:
+        return async_to_sync(answer)(request) if is_ours(request) else super().answer(request)
 
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
+    async def answer_async(self, request: HttpRequest) -> Any:
+        return await (answer(request) if is_ours(request) else super().answer_async(request))
 
-    def __call__(self, request: HttpRequest) -> Any:
-        ours = request.path_info.startswith(PREFIX) or request.path_info == PREFIX.rstrip("/")
-        if not ours:
-            return self.get_response(request)
-        return answer(request) if self.is_async else async_to_sync(answer)(request)
+
+def is_ours(request: HttpRequest) -> bool:
+    return request.path_info.startswith(PREFIX) or request.path_info == PREFIX.rstrip("/")
 
 
 async def answer(request: HttpRequest) -> HttpResponseBase:
