@@ -25,8 +25,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from training.chatformat import SPECIAL
-from training.tokenizer import wrap
+from training.data.chat_format import SPECIAL
+from training.stages.tokenizer import wrap
 from webapp.home_folder import ROOT
 
 VOCABULARY: Final = 8192

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from benchmarks._training import VOCABULARY, Peer, Row, Shape, compare, own, own_peer, policy_folder
-from training.chatformat import SPECIAL
+from training.data.chat_format import SPECIAL
 from training.engine import Engine, Request, SamplingParams
-from training.heap import keep_memory
-from training.models import Compute, bf16_is_faster, load_causal, load_tokenizer
+from training.kernels.heap import keep_memory
+from training.models.loading import Compute, bf16_is_faster, load_causal, load_tokenizer
 
 SHAPE = Shape(hidden=256, mlp=704, layers=5, heads=4)  # 8.2 million parameters
 PROMPTS, SLOTS = 256, 64

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, Stage, TrainingError
-from training.heap import keep_memory
-from training.rundir import Stopped, open_run
+from training.kernels.heap import keep_memory
+from training.run.run import Stopped, open_run
 
 SPINS = "10000"  # about a tenth of a millisecond
 KERNELS = "256"  # that oneDNN and torch's caches of its operations keep, half a megabyte each; theirs is 1,024
@@ -50,7 +50,7 @@ def run_stage(stage: Stage, folder: Path) -> int:
     """Run it to its end. Raises Stopped after SIGTERM, TrainingError where it fails."""
     with open_run(folder, stage) as run:
         if not run.finished():
-            importlib.import_module(f"training.{stage}").main(run)
+            importlib.import_module(f"training.stages.{stage}").main(run)
     return EXIT_DONE
 
 

@@ -98,8 +98,8 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from tests.training.toys import toy_tokenizer
-    from training.chatformat import ChatFormat
-    from training.models import save_model
+    from training.data.chat_format import ChatFormat
+    from training.models.loading import save_model
 
     folder = tmp_path_factory.mktemp("model")
     tokenizer = toy_tokenizer()

@@ -19,9 +19,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from tests import factories
 from tests.training.toys import TEXTS
-from training.chatformat import ChatFormat
-from training.models import save_model
-from training.tokenizer import learn, wrap
+from training.data.chat_format import ChatFormat
+from training.models.loading import save_model
+from training.stages.tokenizer import learn, wrap
 from webapp.accounts.models import ApiToken
 from webapp.accounts.tokens import create_api_token
 from webapp.registry.services import deploy, register_model

@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from training.__main__ import run_stage
-from training.chatformat import ChatFormat
-from training.models import save_model
-from training.tokenizer import learn, wrap
+from training.data.chat_format import ChatFormat
+from training.models.loading import save_model
+from training.stages.tokenizer import learn, wrap
 
 PROJECT = Path(__file__).parents[2]
 TEXTS = ["the cat sat on the mat", "yes of course the sky is blue", "no never the sea is 1234567890"] * 3

@@ -16,9 +16,9 @@ from training.engine.general import GeneralForward
 from training.engine.llama import LlamaForward, supports
 from training.engine.requests import Completion, PromptTooLong, Request, uniforms
 from training.engine.running import GREEDY_BELOW, Rows, Running, alike
+from training.engine.sampling import drawn
 from training.engine.text import Detokenizer, StopStrings, decoder
-from training.models import CausalModel, unwrap
-from training.sampling import drawn
+from training.models.loading import CausalModel, unwrap
 
 FEW = 8  # above this many replies idle slots are moved on as well, up to a multiple of it: each shape wants its own
 # kernels. Below, every row costs: a lone reply padded to 8 rows takes twice the time of one that is not.

@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 
 from training.contract import TrainingError
 from training.engine.cache import SlotCache
-from training.models import CausalModel, unwrap
+from training.models.loading import CausalModel, unwrap
 
 ATTENTION = ("sdpa", "eager")
 

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from training import kernels
 from training.engine.cache import SlotCache
 from training.engine.weights import plain_linears, weight_of
-from training.llama import bias_of, joined
-from training.models import CausalModel, unwrap
+from training.kernels import ops
+from training.models.llama_training import bias_of, joined
+from training.models.loading import CausalModel, unwrap
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
 ROPE = ("default", "linear", "llama3", "yarn")  # frequencies that do not change with the length of the text
@@ -64,7 +64,7 @@ class LlamaForward:
         self.cache = cache
         config = self.base.config
         self.eps: float = config.rms_norm_eps
-        self.heads = kernels.Heads(config.num_attention_heads, config.num_key_value_heads, self.eps)
+        self.heads = ops.Heads(config.num_attention_heads, config.num_key_value_heads, self.eps)
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.cosine, self.sine = self._rotation(context)
         self._owned = owned
@@ -102,28 +102,26 @@ class LlamaForward:
         cosine, sine = (table[:longest].repeat(n, 1) for table in (self.cosine, self.sine))
         x = F.embedding(prompts.flatten(), self.embedding).float()
         for i, layer in enumerate(self.layers):
-            normed, _ = kernels.norm(x, layer.attention_norm, self.eps, dtype)
+            normed, _ = ops.norm(x, layer.attention_norm, self.eps, dtype)
             qkv = linear(normed, layer.qkv, layer.qkv_bias).view(n * longest, -1, self.head_dim)
             if layer.head_norm is not None:
-                kernels.norm_heads(qkv[:, : queries + keys], layer.head_norm, self.eps)
-            kernels.rotate(qkv, cosine, sine, queries + keys)
+                ops.norm_heads(qkv[:, : queries + keys], layer.head_norm, self.eps)
+            ops.rotate(qkv, cosine, sine, queries + keys)
             heads = qkv.view(n, longest, -1, self.head_dim).transpose(1, 2)  # [n, heads, T, head_dim]
             query, key, value = heads.split([queries, keys, keys], dim=1)
             self.cache.fill(i, slots, rows, key, value)
-            if tiles := kernels.tiled(qkv):
+            if tiles := ops.tiled(qkv):
                 q, k, v = qkv.split([queries, keys, keys], dim=1)
-                seen = kernels.attend(tiles, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
+                seen = ops.attend(tiles, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
             else:
                 seen = F.scaled_dot_product_attention(
                     query, key, value, is_causal=True, scale=layer.scale, enable_gqa=queries != keys
                 )
                 seen = seen.transpose(1, 2).reshape(n * longest, -1)
-            x, (normed, _) = kernels.add_norm(
-                x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
-            )
-            x = kernels.add(x, self._mlp(layer, normed), None)
+            x, (normed, _) = ops.add_norm(x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps)
+            x = ops.add(x, self._mlp(layer, normed), None)
         last = x.view(n, longest, -1)[torch.arange(n, device=x.device), lengths - 1]
-        return linear(kernels.norm(last, self.norm, self.eps, dtype).out, self.head, None)
+        return linear(ops.norm(last, self.norm, self.eps, dtype).out, self.head, None)
 
     def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
         """The logits [n, V] after one more token a slot.
@@ -132,20 +130,18 @@ class LlamaForward:
         """
         n, cache = len(tokens), self.cache
         x = F.embedding(tokens, self.embedding).float()
-        normed, _ = kernels.norm(x, self.layers[0].attention_norm, self.eps, cache.dtype)
+        normed, _ = ops.norm(x, self.layers[0].attention_norm, self.eps, cache.dtype)
         after = [*(layer.attention_norm for layer in self.layers[1:]), self.norm]
         for layer, keys, values, norm in zip(self.layers, cache.keys, cache.values, after, strict=True):
             qkv = linear(normed, layer.qkv, layer.qkv_bias).view(n, -1, self.head_dim)
-            kernels.take(qkv, self.heads, layer.head_norm, self.cosine, self.sine, positions, keys, values)
-            seen = kernels.look(qkv, self.heads, keys, values, positions, length, layer.scale)
-            x, (normed, _) = kernels.add_norm(
-                x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
-            )
-            x, (normed, _) = kernels.add_norm(x, self._mlp(layer, normed), None, norm, self.eps)
+            ops.take(qkv, self.heads, layer.head_norm, self.cosine, self.sine, positions, keys, values)
+            seen = ops.look(qkv, self.heads, keys, values, positions, length, layer.scale)
+            x, (normed, _) = ops.add_norm(x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps)
+            x, (normed, _) = ops.add_norm(x, self._mlp(layer, normed), None, norm, self.eps)
         return linear(normed, self.head, None)
 
     def _mlp(self, layer: Layer, normed: Tensor) -> Tensor:
-        acted = kernels.swiglu(linear(normed, layer.gate_up, layer.gate_up_bias))
+        acted = ops.swiglu(linear(normed, layer.gate_up, layer.gate_up_bias))
         return linear(acted, layer.down, layer.down_bias)
 
     def _rotation(self, context: int) -> tuple[Tensor, Tensor]:

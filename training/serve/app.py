@@ -15,9 +15,9 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from training.chatformat import ChatFormat
 from training.contract import TrainingError, Turn
 from training.contract.completions import ChatRequest, CompletionRequest, GenerationRequest
+from training.data.chat_format import ChatFormat
 from training.engine import PromptTooLong, Request
 from training.serve.gate import Gate
 from training.serve.generation import Generation

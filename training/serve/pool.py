@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.chatformat import TEMPLATE, ChatFormat, Render
 from training.contract import InputError, TrainingError, Turn
+from training.data.chat_format import TEMPLATE, ChatFormat, Render
+from training.data.chat_templates import TemplateProcess
 from training.engine import Engine, Request, SamplingParams
 from training.engine.text import decoder
-from training.model_checks import check_source, check_vocabulary
-from training.models import Compute, adapter_base, load_causal, load_tokenizer
+from training.models.checks import check_source, check_vocabulary
+from training.models.loading import Compute, adapter_base, load_causal, load_tokenizer
 from training.serve.encoder import Encoder
-from training.templates import TemplateProcess
 
 log = logging.getLogger(__name__)
 

@@ -165,7 +165,7 @@ def base_of(model: ModelVersion) -> ModelVersion | None:
 
 
 def fetch_base(base: ModelVersion) -> None:
-    """Make sure that a base stands beside its adapters, where training looks for it (training/placement.py).
+    """Make sure that a base stands beside its adapters, where training looks for it (training/run/placement.py).
 
     Raises Conflict (code `damaged`). Hashes are compared when it is fetched; a local one may be large and only
     has to be there.

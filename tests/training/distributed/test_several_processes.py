@@ -1,0 +1,355 @@
+"""Two processes compute what one does.
+
+Figures and weights are equal up to the rounding of sums in another order, which Adam enlarges where gradients are near
+zero: WEIGHTS is absolute, for weights of size 1, FIGURES absolute below 1 and relative above.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.toys import PROJECT, events, prompts, run_folder, run_here, started_together, toy_policy, turns
+from training.contract import SETTINGS, InputError, Stage
+from training.distributed.collectives import buckets, spread
+from training.distributed.launch import check_stage
+from training.run.run import open_run
+from training.stages.grpo import main as improve_by_comparing
+
+WEIGHTS = 5e-5
+FIGURES = 2e-4
+PATIENCE = 120  # seconds; processes that do not agree wait for each other
+CLOCKS = {"tokens_per_second", "step_time", "time/rollout", "time/score", "time/update"}
+DEMONSTRATIONS = [
+    {"id": f"demonstration:{i}", "messages": turns(f"is the sky {i}", "yes " * (i % 5 + 1))} for i in range(12)
+]
+RANKINGS = [
+    {
+        "id": f"ranking:{i}", "messages": turns(f"the cat {i}"), "replies": ["yes", "no never", "of course the sky"],
+        "groups": [[0], [1, 2]] if i % 3 else [[2], [0], [1]],
+    }
+    for i in range(20)
+]  # fmt: skip
+TEXTS = [{"id": f"text:{i}", "text": f"the cat sat on the mat {i} and the sky is blue"} for i in range(20)]
+LOOP = {
+    "batch_tokens": 128, "micro_tokens": 64, "learning_rate": 3e-3, "log_every": 1, "evaluate_every": 4, "epochs": 3,
+}  # fmt: skip
+STAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "sft": ({"max_tokens": 64}, {"demonstrations": DEMONSTRATIONS, "heldout": DEMONSTRATIONS[:3]}),
+    "pretrain": ({"context": 32, "layers": 2, "hidden": 32, "heads": 2}, {"corpus": TEXTS, "heldout": TEXTS[:3]}),
+    "reward": ({"ties": "davidson", "min_rows": 5}, {"rankings": RANKINGS, "heldout": RANKINGS[:5]}),
+    "ppo": (
+        {
+            "reward": "function:digits", "steps": 4, "prompts_per_step": 7, "epochs": 2, "minibatches": 2,
+            "value_warmup": 1, "evaluate_every": 2, "ptx_weight": 0.1, "sampling": {"max_new_tokens": 8},
+        },
+        {"prompts": prompts(), "heldout": prompts(5), "corpus": TEXTS},
+    ),
+    "dpo": ({"min_rows": 5, "learning_rate": 1e-3}, {"rankings": RANKINGS, "heldout": RANKINGS[:5]}),
+    "kto": ({"min_rows": 5, "learning_rate": 1e-3}, {"rankings": RANKINGS, "heldout": RANKINGS[:5]}),
+    "grpo": (
+        {
+            "reward": "function:digits", "steps": 4, "prompts_per_step": 3, "samples_per_prompt": 4,
+            "evaluate_every": 2, "micro_tokens": 32, "sampling": {"max_new_tokens": 8},
+        },
+        {"prompts": prompts(), "heldout": prompts(5)},
+    ),
+}  # fmt: skip
+SOURCE = {"sft": "base", "reward": "base", "pretrain": "tokenizer"}  # of the others it is the policy
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_policy(tmp_path_factory.mktemp("models") / "base")
+
+
+def new_run(folder: Path, stage: Stage, base: Path, **changes: Any) -> Path:
+    settings, data = STAGES[stage]
+    loop = {name: value for name, value in LOOP.items() if name in SETTINGS[stage].model_fields}
+    source = SOURCE.get(stage, "policy")
+    return run_folder(folder, {"stage": stage, source: str(base)} | loop | settings | changes, **data)
+
+
+def run_together(folder: Path, **how: Any) -> None:
+    with started_together(folder, **how) as child:
+        told, _ = child.communicate(timeout=PATIENCE)
+        assert child.returncode == 0, told
+
+
+def curves(folder: Path) -> dict[tuple[int, str], float]:
+    """A step told twice, before and after a resume, counts once."""
+    return {
+        (event["step"], name): value
+        for event in events(folder, "metric")
+        for name, value in event["values"].items()
+        if name not in CLOCKS
+    }
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: w for path in sorted((folder / "model").glob("*.safetensors")) for name, w in load_file(path).items()}
+
+
+def assert_same(one: Path, two: Path) -> None:
+    assert curves(two) == pytest.approx(curves(one), rel=FIGURES, abs=FIGURES)
+    first, second = weights(one), weights(two)
+    assert first.keys() == second.keys()
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=0, atol=WEIGHTS)
+    assert [len(events(folder, "done")) for folder in (one, two)] == [1, 1]
+
+
+def test_two_processes_fine_tune_as_one_does(tmp_path: Path, base: Path) -> None:
+    one, two = new_run(tmp_path / "one", "sft", base), new_run(tmp_path / "two", "sft", base)
+    before = load_file(base / "model.safetensors")
+    run_together(two)
+    result = run_here(one)
+    assert_same(one, two)
+    moved = max(float((weight - before[name]).abs().max()) for name, weight in weights(two).items())
+    assert moved > 100 * WEIGHTS
+    assert [event["reply"] for event in events(two, "sample")] == [event["reply"] for event in events(one, "sample")]
+    assert result["device"] == "cpu, 1 threads"
+    assert '"device": "cpu, 1 threads, 2 processes"' in (two / "result.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["parallel", "fsdp"])
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        ("sft", {"epochs": 6, "batch_tokens": 64, "micro_tokens": 32}),  # steps of one row: a process without any
+        ("sft", {"lora": {"rank": 4}}),
+        ("pretrain", {}),
+        ("reward", {}),
+        ("reward", {"lora": {"rank": 4}}),
+        ("ppo", {}),
+        ("ppo", {"minibatches": 1, "sampling": {"max_new_tokens": 8, "temperature": 0.7}}),
+        ("ppo", {"lora": {"rank": 4}}),
+    ],
+)
+def test_two_processes_learn_what_one_does(
+    tmp_path: Path, base: Path, stage: Stage, changes: dict[str, Any], config: str
+) -> None:
+    one, two = new_run(tmp_path / "one", stage, base, **changes), new_run(tmp_path / "two", stage, base, **changes)
+    run_together(two, config=config)
+    run_here(one)
+    assert_same(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"lora": {"rank": 4}}, {"beta": 0, "shaping": "brevity=0.1"}])
+def test_two_processes_improve_a_policy_by_comparing_replies_as_one_does(
+    tmp_path: Path, base: Path, changes: dict[str, Any]
+) -> None:
+    one, two = new_run(tmp_path / "one", "grpo", base, **changes), new_run(tmp_path / "two", "grpo", base, **changes)
+    run_together(two)
+    run_here(one)
+    assert_same(one, two)
+    assert len((two / "output" / "frontier.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_what_trl_computes_runs_in_two_processes(tmp_path: Path, base: Path, stage: Stage) -> None:
+    folder = new_run(tmp_path, stage, base, checkpoint_every=2)
+    run_together(folder)
+    losses = [value for (_, name), value in curves(folder).items() if name == "loss"]
+    assert losses[-1] < losses[0]
+    assert {path.name for path in folder.iterdir()} >= {"model", "result.json"}
+    assert not list(folder.glob("*.partial"))
+    assert len(events(folder, "done")) == 1
+
+
+IN_PARTS = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+from training.distributed.collectives import gathered, join
+from training.distributed.fsdp import dissolve, gathered_weights, like, shard, whole
+
+join()
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+kind = type(model.model.layers[0])
+before = {name: p.detach().clone() for name, p in model.named_parameters()}
+root = shard({"model": model}, torch.device("cpu"))
+held = [p.to_local().numel() for p in model.parameters()]
+assert sum(held) < 0.6 * sum(p.numel() for p in before.values()), held
+for name, p in model.named_parameters():
+    assert torch.equal(whole(p), before[name]) and torch.equal(whole(like(before[name], p)), before[name])
+with gathered_weights(root):
+    assert all(type(p) is torch.nn.Parameter and torch.equal(p, before[name]) for name, p in model.named_parameters())
+    model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4)
+assert [p.to_local().numel() for p in model.parameters()] == held
+dissolve(root)
+assert all(type(p) is torch.nn.Parameter and torch.equal(p, before[name]) for name, p in model.named_parameters())
+assert model.lm_head.weight is model.model.embed_tokens.weight
+assert type(model.model.layers[0]) is kind and not model.model.layers[0]._forward_hooks
+assert all(torch.equal(weight, before.get(name, weight)) for name, weight in model.state_dict().items())
+assert gathered(1) == [1, 1]
+"""
+
+
+@pytest.mark.slow
+def test_weights_lie_in_parts_and_are_whole_when_they_are_wanted(tmp_path: Path, base: Path) -> None:
+    script = tmp_path / "in_parts.py"
+    script.write_text(IN_PARTS)
+    child = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script, base],
+        cwd=PROJECT, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False,
+        timeout=PATIENCE,
+    )  # fmt: skip
+    assert child.returncode == 0, child.stderr
+
+
+# ------------------------------------------------------------------------------------------------- stopping and failing
+
+
+def workers(launcher: subprocess.Popen[str]) -> dict[int, psutil.Process]:
+    """The processes of a run by their rank, as soon as all are there."""
+    while True:
+        assert launcher.poll() is None, launcher.communicate(timeout=PATIENCE)[0]
+        found = {}
+        for process in psutil.Process(launcher.pid).children(recursive=True):
+            try:
+                place, words = process.environ().get("RANK"), process.cmdline()
+            except psutil.Error:  # it has just begun or ended
+                continue
+            if place is not None and "training" in words:
+                found[int(place)] = process
+        if len(found) == 2:
+            return found
+        time.sleep(0.05)
+
+
+def when_it_learns(launcher: subprocess.Popen[str], folder: Path) -> None:
+    while not list(folder.glob("checkpoint-*[0-9]")):
+        assert launcher.poll() is None, launcher.communicate(timeout=PATIENCE)[0]
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "changes", "config", "asked", "then"),
+    [
+        ("sft", {"epochs": 100}, "parallel", "launcher", 2),
+        ("sft", {"epochs": 100}, "parallel", "one process", 1),
+        ("sft", {"epochs": 100}, "fsdp", "one process", 2),
+        ("ppo", {"steps": 60, "learning_rate": 1e-4}, "parallel", "one process", 2),
+        ("grpo", {"steps": 60, "learning_rate": 1e-4}, "parallel", "one process", 2),
+        ("grpo", {"steps": 60, "learning_rate": 1e-4}, "parallel", "launcher", 1),
+    ],
+)
+def test_sigterm_stops_all_at_one_step_and_the_run_goes_on_from_there(
+    tmp_path: Path, base: Path, stage: Stage, changes: dict[str, Any], config: str, asked: str, then: int
+) -> None:
+    changes = {"checkpoint_every": 3, "evaluate_every": 0, "log_every": 20, "learning_rate": 1e-3, **changes}
+    one, two = new_run(tmp_path / "one", stage, base, **changes), new_run(tmp_path / "two", stage, base, **changes)
+    with started_together(two, config=config) as child:
+        process = workers(child)[1]
+        when_it_learns(child, two)
+        (child if asked == "launcher" else process).send_signal(signal.SIGTERM)
+        assert child.wait(timeout=PATIENCE) != 0
+    assert not (two / "result.json").exists()
+    assert events(two)[-1]["type"] == "checkpoint"
+    assert not list(two.glob("*.partial"))
+    if then == 1:
+        run_here(two)
+    else:
+        run_together(two, config=config)
+    run_here(one)
+    assert_same(one, two)
+
+
+FAILING = """
+import os
+from training.preferences.reward_functions import reward_function
+
+@reward_function("fails-in-one")
+def fails_in_one(messages, reply):
+    if os.environ.get("RANK") == "1":
+        raise RuntimeError("the judge has gone home")
+    return 0.0
+"""
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_ends_all_and_is_told(tmp_path: Path, base: Path) -> None:
+    folder = new_run(tmp_path / "run", "ppo", base, reward="function:fails-in-one")
+    (tmp_path / "failing.py").write_text(FAILING)
+    with started_together(folder, TUTELAGE_REWARDS="failing", PYTHONPATH=str(tmp_path)) as child:
+        told, _ = child.communicate(timeout=PATIENCE)
+        assert child.returncode != 0
+    assert [event["message"] for event in events(folder, "failed")] == [
+        "internal error, please report it: RuntimeError: the judge has gone home"
+    ]
+    assert "the judge has gone home" in told
+
+
+@pytest.mark.slow
+def test_an_error_that_all_find_is_told_once(tmp_path: Path, base: Path) -> None:
+    folder = new_run(tmp_path, "sft", base, min_rows=1000)
+    with started_together(folder) as child:
+        child.communicate(timeout=PATIENCE)
+        assert child.returncode != 0
+    (failed,) = events(folder, "failed")
+    assert failed["message"] == "sft: 12 demonstrations in the snapshot, at least 1000 are needed"
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_run_with_a_sentence(tmp_path: Path, base: Path) -> None:
+    folder = new_run(tmp_path, "sft", base, epochs=1000, checkpoint_every=3, evaluate_every=0)
+    with started_together(folder) as child:
+        process = workers(child)[1]
+        when_it_learns(child, folder)
+        process.kill()
+        child.communicate(timeout=PATIENCE)
+        assert child.returncode != 0
+    (failed,) = events(folder, "failed")
+    assert failed["code"] == "process_lost"
+    assert "another process of this run ended" in failed["message"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "sharded"),
+    [("evaluate", "false"), ("sample", "false"), ("corpus", "false"), ("dpo", "true"), ("grpo", "true")],
+)
+def test_what_several_processes_cannot_compute_is_refused(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage, sharded: str
+) -> None:
+    check_stage(stage)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", sharded)
+    with pytest.raises(InputError, match=stage):
+        check_stage(stage)
+
+
+def test_replies_that_cannot_be_shared_evenly_are_refused(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_run(new_run(tmp_path, "grpo", base)) as run, monkeypatch.context() as five:
+        five.setenv("WORLD_SIZE", "5")
+        with pytest.raises(InputError, match="a step's 12 replies cannot be shared evenly by 5 processes"):
+            improve_by_comparing(run)
+
+
+# ---------------------------------------------------------------------------------------------------------- small parts
+
+
+def test_one_process_computes_everything() -> None:
+    assert spread([3, 1, 2], lambda part: [x + 1 for x in part]) == [4, 2, 3]
+
+
+def test_tensors_are_added_up_in_bounded_buckets_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.distributed.collectives.BUCKET", 10)
+    sizes = [4, 6, 1, 30, 2]
+    tensors = [torch.zeros(size) for size in sizes] + [torch.zeros(2, dtype=torch.bfloat16)]
+    assert [[len(tensor) for tensor in bucket] for bucket in buckets(tensors)] == [[4, 6], [1], [30], [2], [2]]

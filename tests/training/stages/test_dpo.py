@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from tests.training.stages.test_reward import BAD, GOOD, rankings
+from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
+from training.contract import InputError, RankingRow, Turn
+from training.data.chat_format import ChatFormat
+from training.data.packing import text_batch
+from training.models.forward import Forward
+from training.stages.dpo import encoded_pairs
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return toy_policy(tmp_path_factory.mktemp("policy") / "model")
+
+
+def settings(policy, **changed) -> dict:
+    return {
+        "stage": "dpo", "policy": str(policy), "learning_rate": 2e-3, "epochs": 2, "batch_tokens": 1000,
+        "evaluate_every": 0, "checkpoint_every": 0, **changed,
+    }  # fmt: skip
+
+
+def preference(model, prompt: str, chosen: str, rejected: str) -> float:
+    """log p(chosen) - log p(rejected)"""
+    chat = ChatFormat(toy_tokenizer())
+    found = []
+    for reply in (chosen, rejected):
+        encoded = chat.exchange([Turn(role="user", content=prompt)], reply, 64)
+        with torch.no_grad():
+            losses = Forward(model).losses(text_batch([encoded.ids], [encoded.mask], chat.pad_id, torch.device("cpu")))
+        found.append(-losses.sum().item())
+    return found[0] - found[1]
+
+
+def test_the_policy_comes_to_prefer_what_people_prefer(policy, tmp_path):
+    folder = run_folder(tmp_path, settings(policy), rankings=rankings(40, 1), heldout=rankings(8, 2))
+    result = run_here(folder)
+    before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (policy, folder / "model"))
+    asked = ("is the sea 3?", f"{GOOD} cat", f"{BAD} cat")
+    assert preference(after, *asked) > preference(before, *asked) + 2
+    assert result["metrics"]["heldout_rewards/accuracies"] > 0.9
+    assert (result["counts"]["pairs"], result["counts"]["heldout_pairs"]) == (40 * 5, 8 * 5)
+    assert {"loss", "rewards/margins"} <= {name for event in events(folder, "metric") for name in event["values"]}
+    assert not (folder / "trl.partial").exists()
+
+
+def test_an_adapter_learns_alone(policy, tmp_path):
+    folder = run_folder(tmp_path, settings(policy, lora={"rank": 2}, max_steps=4), rankings=rankings(20, 1))
+    result = run_here(folder)
+    assert result["model"]["kind"] == "adapter"
+    assert sorted(path.name for path in (folder / "model").iterdir() if path.is_dir()) == []
+    saved = load_file(folder / "model" / "adapter_model.safetensors")
+    assert any(weight.abs().max() > 0 for name, weight in saved.items() if "lora_B" in name)
+
+
+def compared(*replies: str, groups: list[list[int]], asked: list[dict[str, str]] | None = None) -> RankingRow:
+    return RankingRow(id="r:1", messages=asked or turns("which?"), replies=list(replies), groups=groups)
+
+
+def test_pairs_hold_no_ties_and_lose_their_oldest_turns_first():
+    chat = ChatFormat(toy_tokenizer())
+    asked = [{"role": "system", "content": "no"}, *turns("the cat " * 30, "yes", "which?")]
+    row = compared("yes", "no", "sea", groups=[[2], [0, 1]], asked=asked)
+    pairs, changes, total, _ = encoded_pairs([row], chat, 30)
+    assert [pair["chosen_ids"] for pair in pairs] == [chat.reply("sea", row.messages)] * 2
+    assert {chat.tokenizer.decode(pair["prompt_ids"]) for pair in pairs} == {
+        "<|system|>no<|end|><|user|>which?<|end|><|assistant|>"
+    }
+    assert (total, changes.named()) == (2, {"cut/older_turns": 2})
+
+
+def test_pairs_that_do_not_fit_are_left_out_counted_and_told(policy, tmp_path):
+    short, long = ("word a", "no"), ("sky " * 60, "no")
+    rows = [
+        {"id": f"r:{i}", "messages": turns("what?"), "replies": list(long if i % 2 else short), "groups": [[0], [1]]}
+        for i in range(8)
+    ]
+    folder = run_folder(tmp_path / "half", settings(policy, max_tokens=40, max_steps=2, min_rows=1), rankings=rows)
+    result = run_here(folder)
+    assert (result["counts"]["pairs"], result["counts"]["left_out/too_long"]) == (4, 4)
+    assert "4 of 8 pairs are left out: longer than 40 tokens (the first is r:1)" in [
+        event["message"] for event in events(folder, "warning")
+    ]
+    folder = run_folder(tmp_path / "all", settings(policy, max_tokens=40, min_rows=1), rankings=rows[1::2])
+    with pytest.raises(InputError, match=r"dpo: no pairs to learn from; 4 of 4 pairs are left out: longer than 40"):
+        run_here(folder)
+
+
+def test_pairs_whose_sides_are_the_same_tokens_are_left_out():
+    chat = ChatFormat(toy_tokenizer())
+    _, changes, _, counts = encoded_pairs([compared("yes", "yes", "no", groups=[[0], [1], [2]])], chat, 60)
+    assert (changes.named(), counts) == ({"left_out/equal": 1}, {"pairs": 2})
+
+
+def test_too_few_rankings_are_a_sentence(policy, tmp_path):
+    with pytest.raises(InputError, match="dpo: 3 rankings in the snapshot, at least 20 are needed"):
+        run_here(run_folder(tmp_path, settings(policy), rankings=rankings(3, 1)))
+
+
+def test_rankings_of_nothing_but_ties_are_a_sentence(policy, tmp_path):
+    rows = [{**row, "groups": [[0, 1, 2, 3]]} for row in rankings(20, 1)]
+    with pytest.raises(InputError, match="no ranking puts one reply above another"):
+        run_here(run_folder(tmp_path, settings(policy), rankings=rows))

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.toys import events, prompts, run_folder, run_here, toy_policy
+from training.contract import InputError
+from training.engine import Completion
+from training.preferences.reward_functions import reward_function
+from training.rl.heldout import MOST_HELDOUT
+from training.stages.grpo import largest_divisor, reply_figures
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return toy_policy(tmp_path_factory.mktemp("policy") / "model")
+
+
+def settings(policy, **changed) -> dict:
+    return {
+        "stage": "grpo", "policy": str(policy), "reward": "function:digits", "steps": 60, "prompts_per_step": 4,
+        "samples_per_prompt": 8, "learning_rate": 1e-2, "beta": 0.0, "sampling": {"max_new_tokens": 8},
+        "evaluate_every": 0, "checkpoint_every": 0, **changed,
+    }  # fmt: skip
+
+
+def test_replies_get_better(policy, tmp_path):
+    folder = run_folder(tmp_path, settings(policy), prompts=prompts(), heldout=prompts(16))
+    result = run_here(folder)
+    assert result["metrics"]["heldout_reward"] > result["metrics"]["heldout_reward_before"] + 0.3
+    assert {"reward", "entropy", "loss"} <= {name for event in events(folder, "metric") for name in event["values"]}
+
+
+def test_shaping_is_part_of_what_is_learned(policy, tmp_path):
+    config = settings(policy, reward="function:nothing-much", shaping="digits=1")
+    result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(8)))
+    shaped = heldout_curve(tmp_path, "heldout_shaping")
+    assert shaped[60] > shaped[0] + 0.3
+    assert result["metrics"]["heldout_reward"] == 0
+
+
+@reward_function("nothing-much")
+def nothing_much(messages, reply) -> float:
+    return 0.0
+
+
+def test_an_adapter_learns_alone(policy, tmp_path):
+    folder = run_folder(tmp_path, settings(policy, lora={"rank": 2}, steps=2), prompts=prompts())
+    assert run_here(folder)["model"]["kind"] == "adapter"
+
+
+def test_greedy_replies_have_nothing_to_compare(policy, tmp_path):
+    changed = settings(policy, sampling={"temperature": 0})
+    with pytest.raises(InputError, match=r"sampling\.temperature"):
+        run_here(run_folder(tmp_path, changed, prompts=prompts()))
+
+
+def heldout_curve(folder: Path, name: str) -> dict[int, float]:
+    return {e["step"]: e["values"][name] for e in events(folder, "metric") if name in e["values"]}
+
+
+def test_it_is_evaluated_while_it_learns(policy, tmp_path):
+    config = settings(policy, steps=4, evaluate_every=2, beta=0.1)
+    result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(3)))
+    rewards, kl = (heldout_curve(tmp_path, name) for name in ("heldout_reward", "heldout_kl"))
+    assert list(rewards) == list(kl) == [0, 2, 4]
+    assert kl[0] == pytest.approx(0, abs=1e-4)
+    assert abs(kl[4]) > 1e-3
+    assert result["metrics"]["heldout_reward_before"] == rewards[0]
+    assert result["metrics"]["heldout_reward"] == max(rewards[2], rewards[4])
+    assert result["intervals"]["heldout_reward"][2] == 3
+    rows = [json.loads(line) for line in (tmp_path / "output" / "frontier.jsonl").read_text().splitlines()]
+    assert {row["step"]: row["kl"] for row in rows} == kl
+
+
+@pytest.mark.parametrize(("beta", "rank"), [(0.0, 0), (0.1, 2), (0.0, 2)])
+def test_the_kl_is_to_where_it_began_however_it_learns(policy, tmp_path, beta, rank):
+    first = run_folder(
+        tmp_path / "first",
+        settings(policy, steps=2, beta=beta, lora={"rank": rank}),
+        prompts=prompts(),
+        heldout=prompts(2),
+    )
+    second = run_folder(
+        tmp_path / "second",
+        settings(first / "model", steps=2, beta=beta, lora={"rank": rank}),
+        prompts=prompts(),
+        heldout=prompts(2),
+    )
+    for folder in (first, second):
+        run_here(folder)
+        kl = heldout_curve(folder, "heldout_kl")
+        assert kl[0] == pytest.approx(0, abs=1e-4)
+        assert abs(kl[2]) > 1e-3
+
+
+def test_an_adapter_merged_into_its_base_is_held_to_itself(policy, tmp_path):
+    adapter = run_folder(tmp_path / "adapter", settings(policy, steps=2, lora={"rank": 2}), prompts=prompts())
+    run_here(adapter)
+    config = settings(adapter / "model", steps=1, beta=0.1)
+    folder = run_folder(tmp_path / "full", config, prompts=prompts(), heldout=prompts(2))
+    run_here(folder)
+    assert heldout_curve(folder, "heldout_kl")[0] == pytest.approx(0, abs=1e-4)
+    assert heldout_curve(folder, "kl")[1] == pytest.approx(0, abs=1e-4)
+
+
+def test_no_more_held_out_prompts_are_answered_than_in_ppo(policy, tmp_path):
+    config = settings(policy, steps=1, sampling={"max_new_tokens": 2})
+    result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(MOST_HELDOUT + 5)))
+    assert result["intervals"]["heldout_reward"][2] == MOST_HELDOUT
+
+
+CALLS = {"asked": 0}
+
+
+@reward_function("worse-and-worse")
+def worse_and_worse(messages, reply) -> float:
+    CALLS["asked"] += 1
+    return -float(CALLS["asked"])
+
+
+def test_the_policy_that_did_best_is_kept(policy, tmp_path):
+    config = settings(policy, steps=3, evaluate_every=1, reward="function:worse-and-worse")
+    result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(2)))
+    assert result["metrics"]["saved_step"] == 1
+    assert "the policy of step 1 is kept" in events(tmp_path, "warning")[-1]["message"]
+    last = run_folder(tmp_path / "one", settings(policy, steps=3, reward="function:worse-and-worse"), prompts=prompts())
+    run_here(last)
+    kept, other = (load_file(f / "model" / "model.safetensors") for f in (tmp_path, last))
+    assert any(not torch.equal(weight, other[name]) for name, weight in kept.items())
+
+
+def test_a_policy_that_runs_away_is_stopped(policy, tmp_path):
+    config = settings(policy, steps=40, learning_rate=0.3, beta=1e-4, sampling={"max_new_tokens": 4})
+    result = run_here(run_folder(tmp_path, config, prompts=prompts()))
+    assert result["metrics"]["steps"] < 40
+    assert events(tmp_path, "warning")[-1]["message"].startswith("stopped at step ")
+
+
+def test_the_figures_of_replies_are_over_their_tokens():
+    replies = [Completion([5, 6, 7], [-1.0, -2.0, -3.0], "", "length"), Completion([9], [-2.0], "", "stop")]
+    assert reply_figures(replies) == {"entropy": 2.0, "length": 2.0, "ended": 0.5}
+
+
+def test_passes_hold_a_whole_share_of_the_replies():
+    assert [largest_divisor(32, most) for most in (100, 20, 7, 0)] == [32, 16, 4, 1]

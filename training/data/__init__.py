@@ -1,0 +1,1 @@
+"""Chat templates, tokenized rows, batching, packing, cleaning, deduplication."""

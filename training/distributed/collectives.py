@@ -1,0 +1,133 @@
+"""What the processes of one run do together: divide work, add up, agree. With one process nothing here communicates.
+
+Collectives must be called by every process in the same order; none of them may stand behind a condition that the
+processes can see differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from training.distributed.launch import is_main, rank, world
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+BUCKET: Final = 1 << 25  # numbers that are added up at once: 128 MiB in float32
+PATIENCE: Final = timedelta(hours=1)  # the longest that one process may work alone, as when it writes a checkpoint
+
+
+def join() -> None:
+    """Meet the other processes, at the address that the launcher gave all of them."""
+    store, place, size = next(dist.rendezvous("env://"))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=place, world_size=size, timeout=PATIENCE)
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def first(what: str) -> bool:
+    """Whether this process is the first to ask this. No collective: it may be asked when others are gone."""
+    if not dist.is_initialized():
+        return is_main()
+    return bool(dist.distributed_c10d._get_default_store().add(what, 1) == 1)
+
+
+# ------------------------------------------------------------------------------------------------------- dividing work
+
+
+def mine(pieces: Sequence[T]) -> Sequence[T]:
+    """This process's share of the pieces."""
+    return pieces[rank() :: world()]
+
+
+def spread(items: Sequence[T], compute: Callable[[Sequence[T]], Sequence[U]]) -> list[U]:
+    """compute(items), of which each process computes its share; all get all the results, in the order of the items."""
+    if world() == 1:
+        return list(compute(items))
+    share = mine(items)
+    results: list[U] = [None] * len(items)  # type: ignore[list-item]
+    for place, part in enumerate(gathered(list(compute(share)) if share else [])):
+        results[place :: world()] = part
+    return results
+
+
+# ------------------------------------------------------------------------------------------------- adding up, agreeing
+
+
+def gathered(thing: T) -> list[T]:
+    """Every process's thing, by rank."""
+    if world() == 1:
+        return [thing]
+    things: list[Any] = [None] * world()
+    dist.all_gather_object(things, thing)
+    return things
+
+
+def most(*values: float) -> list[float]:
+    """Each value as large as it is in any process."""
+    if world() == 1:
+        return list(values)
+    found = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return found.tolist()
+
+
+def wait() -> None:
+    """Until every process has come here."""
+    most(0)
+
+
+def add(tensors: Sequence[Tensor]) -> None:
+    """Make each tensor the sum over the processes, in place."""
+    if world() == 1:
+        return
+    for bucket in buckets(tensors):
+        flat = torch.cat([tensor.flatten() for tensor in bucket])
+        dist.all_reduce(flat)
+        for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Make each gradient the sum over the processes. A parameter without one in every process is left without."""
+    if world() == 1 or not parameters:
+        return
+    there = most(*(parameter.grad is not None for parameter in parameters))
+    learned = [parameter for parameter, somewhere in zip(parameters, there, strict=True) if somewhere]
+    for parameter in learned:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    add([parameter.grad for parameter in learned if parameter.grad is not None])
+
+
+@torch.no_grad()
+def make_same(tensors: Sequence[Tensor]) -> None:
+    """Give each tensor the main process's numbers."""
+    if world() == 1:
+        return
+    for tensor in tensors:
+        dist.broadcast(tensor.detach(), 0)
+
+
+def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one dtype and device, together at most BUCKET numbers or one tensor."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        kind = (tensor.dtype, tensor.device)
+        full = sum(one.numel() for one in bucket) + tensor.numel() > BUCKET
+        if bucket and (full or kind != (bucket[0].dtype, bucket[0].device)):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket

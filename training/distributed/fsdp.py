@@ -1,0 +1,139 @@
+"""Modules that learn while their weights, gradients and optimiser state lie in parts in the processes: torch's FSDP
+(Zhao et al. 2023, arXiv:2304.11277; torch.distributed.fsdp.fully_shard).
+
+FSDP gathers the weights of a layer around that layer's forward and backward pass. All that belongs to no layer
+(embeddings, last norm, heads) is gathered around the root's. A loss of ours calls a model's parts by themselves, so the
+root here is a module whose forward pass is the whole computation of a loss.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from training.distributed.launch import world
+
+T = TypeVar("T")
+
+
+class Root(nn.Module):
+    """The modules that learn under one roof; its forward pass is whatever is to be computed with them. frees: whether a
+    layer's weights are let go between its forward and its backward pass."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], *, frees: bool) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(modules)
+        self.frees = frees
+
+    def forward(self, compute: Callable[[], T]) -> T:
+        return compute()
+
+
+def shard(modules: Mapping[str, nn.Module], device: torch.device) -> Root:
+    """Cut the modules' parameters among the processes, layer by layer. Gradients are summed, not averaged. Parameters
+    that are one number are left whole."""
+    root = Root(modules, frees=os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "").lower() != "false")
+    mesh = init_device_mesh(device.type, (world(),))
+    kinds = {name for module in root.modules() for name in getattr(module, "_no_split_modules", None) or ()}
+    for layer in [module for module in root.modules() if type(module).__name__ in kinds]:
+        fully_shard(layer, mesh=mesh, reshard_after_forward=root.frees)
+    fully_shard(root, mesh=mesh, ignored_params={p for p in root.parameters() if p.ndim == 0})
+    for module in parts_of(root):
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
+    return root
+
+
+def parts_of(root: Root) -> list[FSDPModule]:
+    return [module for module in root.modules() if isinstance(module, FSDPModule)]
+
+
+@contextmanager
+def gathered_weights(root: Root) -> Iterator[None]:
+    """All weights whole on every process, for what is no forward pass: generating, evaluating."""
+    root(lambda: None)  # tells FSDP which module is the root, where nothing has been computed yet
+    parts = parts_of(root)
+    layers = [part for part in parts if part is not root]
+    for part in layers:
+        part.set_reshard_after_forward(False, recurse=False)
+    for part in parts:
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.reshard()
+        for part in layers:
+            part.set_reshard_after_forward(root.frees, recurse=False)
+
+
+@torch.no_grad()
+def dissolve(root: Root) -> None:
+    """Make the modules what they were before `shard`, with whole weights in every process."""
+    for part in parts_of(root):
+        part.reshard()
+    plain: dict[nn.Parameter, nn.Parameter] = {}
+    for module in root.modules():
+        for name, parameter in list(module._parameters.items()):
+            if isinstance(parameter, DTensor):
+                if parameter not in plain:
+                    plain[parameter] = nn.Parameter(parameter.full_tensor(), parameter.requires_grad)
+                module._parameters[name] = plain[parameter]
+                module._state_dict_pre_hooks.clear()
+                module._load_state_dict_pre_hooks.clear()
+                module._load_state_dict_post_hooks.clear()
+    for module in [module for module in root.modules() if isinstance(module, FSDPModule)]:
+        module._forward_pre_hooks.clear()
+        module._forward_pre_hooks_with_kwargs.clear()
+        module._forward_hooks.clear()
+        module.__class__ = type(module).__mro__[FSDPModule._orig_cls_mro_index]
+
+
+def in_parts(tensor: Tensor) -> bool:
+    return isinstance(tensor, DTensor)
+
+
+def clip_in_parts(parameters: Sequence[nn.Parameter], most: float) -> float:
+    """nn.utils.clip_grad_norm_ for parameters of which some lie in parts and some are whole."""
+    squares = 0.0
+    learned = [p for p in parameters if p.grad is not None]
+    kinds = [[p for p in learned if in_parts(p)], [p for p in learned if not in_parts(p)]]
+    for kind in kinds:
+        if kind:
+            squares += float(whole(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]))) ** 2
+    norm = math.sqrt(squares)
+    for kind in kinds:
+        nn.utils.clip_grads_with_norm_(kind, most, torch.tensor(norm))
+    return norm
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that lies in parts. A collective."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_all(thing: Any) -> Any:
+    """Nested dicts and lists with every tensor whole, on the CPU where it lay in parts."""
+    if isinstance(thing, DTensor):
+        return whole(thing).cpu()
+    if isinstance(thing, dict):
+        return {key: whole_all(value) for key, value in thing.items()}
+    if isinstance(thing, list):
+        return [whole_all(value) for value in thing]
+    return thing
+
+
+def like(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor of the parameter's shape, in parts where the parameter is."""
+    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+        return tensor
+    return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)

@@ -1,0 +1,184 @@
+"""Causal attention of packed sequences, each to itself, with its gradient.
+
+T is the length of the packed row, d the width of a head. On a CPU with AMX both passes are kernels of ours in bf16
+(kernels/attention.cpp). On others, and in float32, the forward pass is torch's flash kernel. Its backward kernel takes
+two to four times as long in bf16 as the matrix products it is made of while sequences are short, so there these are
+written out. On other devices torch chooses, and differentiates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from training.kernels import ops
+from training.kernels.ops import Blocks
+
+OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows
+WEIGHTS: Final = 1 << 20  # attention weights held at once in the backward pass, which the cache has room for
+LONG: Final = {torch.bfloat16: 768}  # sequences from which torch's backward kernel is faster
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> tuple[Tensor, Tensor]:
+    """What each token sees, (T, heads, d), and the log-sums (heads, T), on a CPU; no gradient is recorded.
+
+    query (T, heads, d), key and value (T, kv_heads, d)
+    """
+    if compiled := ops.tiled(query):
+        return ops.attend(compiled, query, key, value, blocks, scale)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    seen, log_sums = query.new_empty(query.shape), torch.empty(query.shape[:2])
+    for block, *parts in cut(blocks, seen, log_sums, query, key, value):
+        out, sums, q, k, v = (part.unflatten(0, block).transpose(1, 2) for part in parts)
+        one, of_one = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+        out.copy_(one)
+        sums.copy_(of_one)
+    return seen, log_sums.t()
+
+
+def attend_backward(
+    grad: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    into: tuple[Tensor, Tensor, Tensor],
+    blocks: Blocks,
+    scale: float,
+) -> None:
+    """Write the gradients of query, key and value to `into`, for a gradient (T, heads, d) of what `attend` gave.
+
+    saved: query, key, value, and the two results of `attend`.
+    """
+    query, key, value, seen, log_sums = saved
+    if compiled := ops.tiled(query):
+        ops.attend_backward(compiled, saved, grad, into, blocks, scale)
+        return
+    for block, *tensors in cut(blocks, grad, query, key, value, seen, log_sums.t(), *into):
+        g, q, k, v, out, sums, dq, dk, dv = (tensor.unflatten(0, block) for tensor in tensors)
+        sums = sums.transpose(1, 2)
+        if block[1] >= LONG.get(q.dtype, 0):
+            _by_kernel((g, q, k, v, out), sums, (dq, dk, dv), scale)
+        else:
+            _by_products((g, q, k, v), sums, (dq, dk, dv), scale)
+
+
+def halves(n: int, most: int) -> Iterator[slice]:
+    """0 to n in powers of two of at most `most`: few sizes, since oneDNN prepares and keeps a kernel for each."""
+    begin = 0
+    while begin < n:
+        size = 1 << min(n - begin, most).bit_length() - 1
+        yield slice(begin, begin + size)
+        begin += size
+
+
+def cut(blocks: Blocks, *tensors: Tensor) -> Any:
+    """Each block with its part of every tensor (T, …)."""
+    sizes = [n * width for n, width in blocks]
+    return zip(blocks, *(tensor.split(sizes) for tensor in tensors), strict=True)
+
+
+def _by_kernel(saved: tuple[Tensor, ...], log_sum: Tensor, into: tuple[Tensor, ...], scale: float) -> None:
+    """All (n, L, heads or kv_heads, d)."""
+    groups = saved[1].shape[2] // saved[2].shape[2]
+    wide = [x.repeat_interleave(groups, dim=2) if x.shape[2] < saved[1].shape[2] else x for x in saved]
+    g, q, k, v, out = (x.transpose(1, 2) for x in wide)
+    found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        g, q, k, v, out, log_sum, 0.0, True, scale=scale
+    )
+    for target, gradient in zip(into, found, strict=True):
+        here = gradient.transpose(1, 2)
+        if here.shape[2] > target.shape[2]:
+            here = here.unflatten(2, (target.shape[2], groups)).sum(3)
+        target.copy_(here)
+
+
+def _by_products(saved: tuple[Tensor, ...], log_sums: Tensor, into: tuple[Tensor, ...], scale: float) -> None:
+    """The heads that share a key are rows of one product; the attention weights are computed anew, some at a time."""
+    g, q, k, v = saved
+    n, width, heads, d = q.shape
+    shared = k.shape[2]
+    groups = heads // shared
+
+    def rows(x: Tensor) -> Tensor:  # (n, L, heads, d) -> (n * kv_heads, groups * L, d)
+        return x.unflatten(2, (shared, groups)).permute(0, 2, 3, 1, 4).reshape(n * shared, groups * width, d)
+
+    def columns(x: Tensor) -> Tensor:  # (n, L, kv_heads, d) -> (n * kv_heads, L, d)
+        return x.transpose(1, 2).reshape(n * shared, width, d)
+
+    gr, qr, kc, vc = (x.contiguous() for x in (rows(g), rows(q), columns(k), columns(v)))
+    sums = log_sums.contiguous().view(n * shared, -1)
+    dq, dk, dv = (torch.empty_like(x) for x in (qr, kc, vc))
+    for some in halves(n * shared, max(1, WEIGHTS // (groups * width * width))):
+        weights = torch.bmm(qr[some], kc[some].transpose(1, 2))
+        change = torch.bmm(gr[some], vc[some].transpose(1, 2))
+        ops.attention_backward(weights, change, sums[some], width, scale)
+        torch.bmm(weights.transpose(1, 2), gr[some], out=dv[some])
+        torch.bmm(change, kc[some], out=dq[some])
+        torch.bmm(change.transpose(1, 2), qr[some], out=dk[some])
+    into[0].unflatten(2, (shared, groups)).copy_(dq.view(n, shared, groups, width, d).permute(0, 3, 1, 2, 4))
+    into[1].copy_(dk.view(n, shared, width, d).transpose(1, 2))
+    into[2].copy_(dv.view(n, shared, width, d).transpose(1, 2))
+
+
+class OnCPU(Function):
+    """(T, heads, d), (T, kv_heads, d) twice -> (T, heads, d)"""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> Tensor:
+        query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
+        seen, log_sums = attend(query, key, value, blocks, scale)
+        ctx.save_for_backward(query, key, value, seen, log_sums)
+        ctx.settings = blocks, scale
+        return seen
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors[:3]
+        blocks, scale = ctx.settings
+        into = (query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape))
+        attend_backward(grad.contiguous(), ctx.saved_tensors, into, blocks, scale)
+        return *into, None, None
+
+
+def one_by_one(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001 (none is made for this attention)
+    *,
+    blocks: Blocks,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **asked: Any,
+) -> tuple[Tensor, None]:
+    """For transformers' attention interface.
+
+    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d). Raises ValueError for what would
+    make it another attention and a few tokens of a random model might not show.
+    """
+    if unknown := [name for name in OTHERS if asked.get(name) is not None]:
+        raise ValueError(f"attention with {', '.join(unknown)} is not computed on packed sequences")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    dropped = dropout if module.training else 0.0
+    kind = query.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
+    rows = [x[0].transpose(0, 1).to(dtype) for x in (query, key, value)]
+    if kind == "cpu" and not dropped and value.shape[-1] == query.shape[-1]:
+        return OnCPU.apply(*rows, blocks, scale)[None], None
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        rows[1:] = (x.repeat_interleave(groups, dim=1) for x in rows[1:])
+    seen = []
+    for block, *parts in cut(blocks, *rows):
+        q, k, v = (part.unflatten(0, block).transpose(1, 2) for part in parts)  # (n, heads, L, d)
+        one = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropped)
+        seen.append(one.transpose(1, 2).flatten(0, 1))
+    return torch.cat(seen)[None], None

@@ -1,0 +1,94 @@
+"""Log-probabilities of chosen tokens straight from hidden states, without the logits ever being there as a whole.
+
+M is the number of positions that are read, H the width, V the vocabulary. The forward pass keeps one number a
+position; the backward pass computes the logits once more, CHUNK of them at a time (as Wijmans et al. 2024,
+arXiv:2411.09009, do on a GPU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from training.kernels import ops
+
+CHUNK: Final = 1 << 23  # logits held at once: 16 MiB in bfloat16
+
+
+class Read(NamedTuple):
+    logprobs: Tensor  # (M,)
+    entropy: Tensor  # (M,), zeros where not wanted
+
+
+def read(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, *, entropy: bool) -> Read:
+    """log p(target) and the entropy (nats) of softmax(scale * (hidden @ weight.T + bias)).
+
+    hidden (M, H), weight (V, H), bias (V), targets (M). Products are in the dtype of autocast where that is on, the
+    rest is float32.
+    """
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    with torch.autocast(device, enabled=False):
+        return Read(*FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy))
+
+
+class Products:
+    """The logits of some positions at a time, to be written over: (positions, V), in the dtype of the products."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        self.hidden, self.weight = hidden, weight
+        self.bias = None if bias is None else bias.to(weight.dtype)
+        self.at_once = max(1, min(len(hidden), CHUNK // len(weight)))
+        self.space = hidden.new_empty(self.at_once, len(weight))
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        for first in range(0, len(self.hidden), self.at_once):
+            some = slice(first, min(first + self.at_once, len(self.hidden)))
+            out = torch.mm(self.hidden[some], self.weight.t(), out=self.space[: some.stop - first])
+            yield some, out if self.bias is None else out.add_(self.bias)
+
+
+class FromHidden(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float,
+        dtype: torch.dtype, entropy: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        h, w = hidden.to(dtype).contiguous(), weight.to(dtype)
+        targets = targets.long().contiguous()  # as the kernels take them
+        logprobs, log_sums, entropies = hidden.new_zeros(3, len(h), dtype=torch.float32).unbind()
+        for some, logits in Products(h, w, bias):
+            found = ops.read_logits(logits, targets[some], scale, entropy=entropy)
+            logprobs[some], log_sums[some] = found.logprobs, found.log_sums
+            if found.entropies is not None:
+                entropies[some] = found.entropies
+        ctx.save_for_backward(h, w, bias, targets, log_sums, entropies)
+        ctx.settings = scale, hidden.dtype
+        ctx.set_materialize_grads(False)
+        return logprobs, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_logprobs: Tensor | None, d_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+        h, w, bias, targets, log_sums, entropies = ctx.saved_tensors
+        scale, dtype = ctx.settings
+        d_logprobs = torch.zeros_like(log_sums) if d_logprobs is None else d_logprobs.contiguous()
+        d_entropy = None if d_entropy is None else d_entropy.contiguous()
+        d_h = torch.empty_like(h)
+        d_w = torch.zeros(w.shape, dtype=torch.float32, device=w.device) if ctx.needs_input_grad[1] else None
+        d_b = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        for some, logits in Products(h, w, bias):
+            found = ops.Logits(d_logprobs[some], log_sums[some], entropies[some])
+            spread = None if d_entropy is None else d_entropy[some]
+            ops.read_logits_backward(logits, targets[some], found, d_logprobs[some], spread, scale)
+            if d_b is not None:
+                d_b += logits.sum(dim=0, dtype=torch.float32)
+            torch.mm(logits, w, out=d_h[some])
+            if d_w is not None:
+                d_w += torch.mm(logits.t(), h[some])
+        return d_h.to(dtype), d_w, d_b, None, None, None, None

@@ -1,0 +1,316 @@
+"""The work between a language model's matrix products, each in one pass over memory on a CPU.
+
+Every function has two forms that agree to rounding: C++, where it could be compiled and the tensors are on a CPU, and
+torch, on other devices and machines; for `draw` that is in sampling.py, for `attend` in attention.py. They record no
+gradients. T is the number of rows, H the width, M that of the feed-forward layer, d that of a head, V the vocabulary.
+Norms' inputs, sums, weights and statistics are float32; "activations" are float32 or bfloat16, all of one call alike;
+what a comment calls dense is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import c_int64
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.kernels.native import Library, library
+
+Blocks = list[tuple[int, int]]  # (n, L): n sequences of L tokens, one after another, which make up T
+
+
+def compiled_for(x: Tensor, dtype: torch.dtype | None = None) -> Library | None:
+    return library(dtype or x.dtype) if x.device.type == "cpu" else None
+
+
+# --------------------------------------------------------------------------------------------------------------- norms
+
+
+class Normed(NamedTuple):
+    out: Tensor  # (T, H) activations
+    inverse: Tensor  # (T,) 1 / root mean square
+
+
+def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Normed:
+    """RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467) of x (T, H), dense, weighted by (H,)."""
+    if compiled := compiled_for(x, dtype):
+        found = Normed(torch.empty_like(x, dtype=dtype), x.new_empty(len(x)))
+        compiled.call("norm", x, weight, eps, len(x), x.shape[1], found.out, found.inverse)
+        return found
+    inverse = x.square().mean(-1).add_(eps).rsqrt_()
+    return Normed((x * inverse[:, None] * weight).to(dtype), inverse)
+
+
+def add(x: Tensor, more: Tensor, bias: Tensor | None) -> Tensor:
+    """x + more + bias: (T, H), activations (T, H), (H,) -> (T, H), all dense."""
+    if compiled := compiled_for(more):
+        total = torch.empty_like(x)
+        compiled.call("add_norm", x, more, bias, None, 0.0, len(x), x.shape[1], total, None, None)
+        return total
+    total = x + more
+    return total if bias is None else total.add_(bias)
+
+
+def add_norm(x: Tensor, more: Tensor, bias: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Normed]:
+    """`add` and the `norm` of what it gives."""
+    if compiled := compiled_for(more):
+        total, found = torch.empty_like(x), Normed(torch.empty_like(more), x.new_empty(len(x)))
+        compiled.call("add_norm", x, more, bias, weight, eps, len(x), x.shape[1], total, *found)
+        return total, found
+    total = add(x, more, bias)
+    return total, norm(total, weight, eps, more.dtype)
+
+
+class NormGradients(NamedTuple):
+    x: Tensor  # (T, H) float32
+    cast: Tensor  # (T, H) the same as activations
+    weight: Tensor | None  # (H,)
+    out: Tensor | None  # (T, H) what the norm gave, once more
+
+
+def norm_backward(
+    past: Tensor | None, grad: Tensor, x: Tensor, inverse: Tensor, weight: Tensor, learns: bool
+) -> NormGradients:
+    """Through `norm`, for the gradient of what it gave, activations (T, H), added to that which goes `past` it to x,
+    (T, H) float32; all dense. `learns`: whether the weight's gradient and the norm's result are wanted."""
+    if compiled := compiled_for(grad):
+        change = torch.empty_like(x)
+        cast = change if grad.dtype == x.dtype else torch.empty_like(grad)
+        d_weight, out = (torch.empty_like(weight), torch.empty_like(grad)) if learns else (None, None)
+        compiled.call(
+            "norm_backward", past, grad, x, inverse, weight, len(x), x.shape[1], change,
+            None if cast is change else cast, out, d_weight,
+        )  # fmt: skip
+        return NormGradients(change, cast, d_weight, out)
+    unit, scaled = x * inverse[:, None], grad.float() * weight
+    change = (scaled - unit * (scaled * unit).mean(-1, keepdim=True)) * inverse[:, None]
+    if past is not None:
+        change += past
+    cast = change.to(grad.dtype)
+    if not learns:
+        return NormGradients(change, cast, None, None)
+    return NormGradients(change, cast, (grad.float() * unit).sum(0), (unit * weight).to(grad.dtype))
+
+
+# -------------------------------------------------------------------------------------------------------- feed-forward
+
+
+def swiglu(joined: Tensor) -> Tensor:
+    """silu(gate) * up (Shazeer 2020, arXiv:2002.05202) of activations (T, 2 M), dense, gate before up -> (T, M)."""
+    if compiled := compiled_for(joined):
+        out = joined.new_empty(len(joined), joined.shape[1] // 2)
+        compiled.call("swiglu", joined, len(out), out.shape[1], out)
+        return out
+    gate, up = joined.chunk(2, dim=-1)
+    return functional.silu(gate) * up
+
+
+def swiglu_backward(grad: Tensor, joined: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of `joined` (T, 2 M), and what `swiglu` gave, (T, M), once more; `grad` (T, M) is written over."""
+    if compiled := compiled_for(joined):
+        change = torch.empty_like(joined)
+        compiled.call("swiglu_backward", grad, joined, len(grad), grad.shape[1], change)
+        return change, grad
+    gate, up = joined.chunk(2, dim=-1)
+    acted = functional.silu(gate)
+    change = torch.cat([torch.ops.aten.silu_backward(grad * up, gate), grad * acted], dim=-1)
+    return change, acted * up
+
+
+# ----------------------------------------------------------------------------------------------------------- attention
+
+
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor, heads: int, *, back: bool = False) -> None:
+    """Turn the first heads of activations (T, n, d), dense, in place, number i with number i + d / 2 (Su et al. 2021,
+    arXiv:2104.09864, in transformers' order); cosine and sine (T, d / 2) float32, dense."""
+    half, sign = x.shape[-1] // 2, -1.0 if back else 1.0
+    if compiled := compiled_for(x):
+        compiled.call("rotate", x, cosine, sine, len(x), heads, half, x.stride(0), sign)
+        return
+    first, second = x[:, :heads].float().split(half, dim=-1)
+    c, s = cosine[:, None], sign * sine[:, None]
+    x[:, :heads] = torch.cat([first * c - second * s, second * c + first * s], dim=-1).to(x.dtype)
+
+
+def tiled(x: Tensor) -> Library | None:
+    """What computes `attend` for activations like x; where there is none, attention.py computes by torch."""
+    compiled = compiled_for(x) if x.dtype == torch.bfloat16 else None
+    return compiled if compiled is not None and compiled.tiles else None
+
+
+def attend(
+    compiled: Library, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Causal attention of each of the packed sequences to itself: (T, heads, d), dense, and the log-sums (heads, T).
+
+    query (T, heads, d), key and value (T, kv_heads, d)
+    """
+    seen = query.new_empty(query.shape)
+    log_sums = torch.empty(query.shape[1], len(query))
+    _tiled(compiled, "attend", [query, key, value, seen], blocks, scale, log_sums)
+    return seen, log_sums
+
+
+def attend_backward(
+    compiled: Library, saved: Sequence[Tensor], grad: Tensor, into: Sequence[Tensor], blocks: Blocks, scale: float
+) -> None:
+    """Through `attend`, as Dao 2023 (arXiv:2307.08691) does it: `grad` (T, heads, d) is that of what it gave, `saved`
+    are query, key, value, and its two results; the gradients of the first three are written to `into`."""
+    *views, log_sums = saved
+    _tiled(compiled, "attend_backward", [*views, grad, *into], blocks, scale, log_sums)
+
+
+def _tiled(compiled: Library, name: str, views: list[Tensor], blocks: Blocks, scale: float, log_sums: Tensor) -> None:
+    query, key = views[:2]
+    if any(x.stride(-1) != 1 for x in views):
+        raise ValueError("a head's numbers do not lie side by side")
+    if sum(n * length for n, length in blocks) != len(query):
+        raise ValueError("the blocks do not make up the row")
+    places = [number for x in views for number in (x.data_ptr(), x.stride(0), x.stride(1))]
+    cut = [number for block in blocks for number in block]
+    compiled.call(
+        name, (c_int64 * len(places))(*places), (c_int64 * len(cut))(*cut), len(blocks), *query.shape[:2],
+        *key.shape[1:], scale, log_sums,
+    )  # fmt: skip
+
+
+def attention_backward(scores: Tensor, grads: Tensor, log_sums: Tensor, queries: int, scale: float) -> None:
+    """Through causal attention weights exp(scale * score - log_sum), in place.
+
+    scores (n, R, L) activations become the weights, and `grads`, those of the weights, become the scores'. log_sums (n,
+    R) float32. Row r of R is token r % queries of L; later tokens than that have weight zero. All dense.
+    """
+    rows, width = scores.shape[0] * scores.shape[1], scores.shape[2]
+    if compiled := compiled_for(scores):
+        compiled.call("attention_backward", scores, grads, log_sums, rows, queries, width, scale)
+        return
+    places = torch.arange(width, device=scores.device)
+    later = places > places[:queries, None]
+    weights = (scores.float() * scale - log_sums[..., None]).unflatten(1, (-1, queries)).exp()
+    weights = weights.masked_fill_(later, 0.0).flatten(1, 2)
+    change = grads.float() * weights
+    change = (change - weights * change.sum(-1, keepdim=True)) * scale
+    scores.copy_(weights)
+    grads.copy_(change)
+
+
+# -------------------------------------------------------------------------------------------------------- output layer
+
+
+class Logits(NamedTuple):
+    """What is read from rows of logits."""
+
+    logprobs: Tensor  # (T,) of the targets, nats
+    log_sums: Tensor  # (T,)
+    entropies: Tensor | None  # (T,) nats
+
+
+def read_logits(x: Tensor, targets: Tensor, scale: float, *, entropy: bool) -> Logits:
+    """Of softmax(scale * x), for activations x (T, V), dense, and targets (T,)."""
+    if compiled := compiled_for(x):
+        logprobs, log_sums, entropies = torch.empty(3, len(x)).unbind()
+        found = Logits(logprobs, log_sums, entropies if entropy else None)
+        compiled.call("read_logits", x, targets, scale, *x.shape, *found)
+        return found
+    scaled = x.float() * scale
+    log_sums = scaled.logsumexp(-1)
+    logprobs = scaled.gather(1, targets[:, None])[:, 0] - log_sums
+    if not entropy:
+        return Logits(logprobs, log_sums, None)
+    log_p = scaled - log_sums[:, None]
+    return Logits(logprobs, log_sums, -torch.linalg.vecdot(log_p.exp(), log_p))
+
+
+def read_logits_backward(
+    x: Tensor, targets: Tensor, found: Logits, d_logprobs: Tensor, d_entropies: Tensor | None, scale: float
+) -> None:
+    """x (T, V) becomes its gradient, for those of what `read_logits` found, (T,) each, dense."""
+    if compiled := compiled_for(x):
+        compiled.call(
+            "read_logits_backward", x, targets, found.log_sums, found.entropies, d_logprobs, d_entropies, scale,
+            *x.shape,
+        )  # fmt: skip
+        return
+    log_p = x.float() * scale - found.log_sums[:, None]
+    grad = d_logprobs[:, None].expand_as(x)
+    if d_entropies is not None and found.entropies is not None:
+        grad = grad + (log_p + found.entropies[:, None]) * d_entropies[:, None]
+    change = log_p.exp().mul_(grad).neg_().scatter_add_(1, targets[:, None], d_logprobs[:, None])
+    x.copy_(change.mul_(scale))
+
+
+# ---------------------------------------------------------------------------------------------------------- generation
+
+
+class Heads(NamedTuple):
+    """How the heads lie in a row of queries, keys and values."""
+
+    queries: int
+    keys: int
+    eps: float  # of the norm of each head, where there is one
+
+
+def norm_heads(x: Tensor, norms: Tensor, eps: float) -> None:
+    """RMSNorm of each head of activations (n, heads, d), in place, weighted by `norms` (heads, d); by torch."""
+    x.copy_(functional.rms_norm(x.float(), x.shape[-1:], None, eps) * norms)
+
+
+def take(
+    joined: Tensor, heads: Heads, norms: Tensor | None, cosine: Tensor, sine: Tensor, positions: Tensor,
+    keys: Tensor, values: Tensor,
+) -> None:  # fmt: skip
+    """One new token each of the first n sequences: normalise each head, where there are `norms` (heads + kv_heads, d),
+    turn queries and keys, and put keys and values in their place.
+
+    joined (n, heads + 2 kv_heads, d) activations, written over; cosine, sine (context, d / 2); positions (n,); keys and
+    values (slots, kv_heads, capacity, d). All dense.
+    """
+    n, _, d = joined.shape
+    if compiled := compiled_for(joined):
+        compiled.call(
+            "take", joined, norms, heads.eps, cosine, sine, positions, n, heads.queries, heads.keys, d, keys.shape[2],
+            keys, values,
+        )  # fmt: skip
+        return
+    turned = heads.queries + heads.keys
+    if norms is not None:
+        norm_heads(joined[:, :turned], norms, heads.eps)
+    rotate(joined, cosine[positions], sine[positions], turned)
+    rows = torch.arange(n, device=joined.device)
+    keys[rows, :, positions], values[rows, :, positions] = joined[:, heads.queries :].split(heads.keys, dim=1)
+
+
+def look(
+    joined: Tensor, heads: Heads, keys: Tensor, values: Tensor, positions: Tensor, longest: int, scale: float
+) -> Tensor:
+    """What the n queries in `joined` see of their sequences up to `positions`: (n, heads * d). See `take`; `longest` is
+    the largest position plus one."""
+    n, _, d = joined.shape
+    if compiled := compiled_for(joined):
+        out = joined.new_empty(n, heads.queries * d)
+        compiled.call(
+            "look", joined, keys, values, positions, scale, n, heads.queries, heads.keys, d, keys.shape[2], out
+        )
+        return out
+    # A query's heads that share a key are rows of one small product.
+    queries = joined[:, : heads.queries].reshape(n, heads.keys, -1, d)
+    seen = torch.arange(longest, device=joined.device) <= positions[:, None]
+    return functional.scaled_dot_product_attention(
+        queries, keys[:n, :, :longest], values[:n, :, :longest], attn_mask=seen[:, None, None], scale=scale
+    ).reshape(n, -1)
+
+
+def draw(x: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """A token of softmax(x / temperature) for each row, the likeliest where the temperature is 0, by inverting the
+    cumulative sum at `uniform`; its log-probability under softmax(x); and the row's log-sum-exp. (n,) each.
+
+    Activations x (n, V); temperature and uniform (n,) float32; all dense. None where only torch can compute.
+    """
+    if compiled := compiled_for(x):
+        tokens, found = torch.empty(len(x), dtype=torch.long), torch.empty(2, len(x))
+        compiled.call("draw", x, temperature, uniform, *x.shape, tokens, *found.unbind())
+        return tokens, found[0], found[1]
+    return None

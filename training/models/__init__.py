@@ -1,0 +1,1 @@
+"""Loading, checking and saving models, the memory they need, and their forward passes."""

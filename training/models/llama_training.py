@@ -1,0 +1,180 @@
+"""The trunk of the Llama family (Llama, Mistral, Qwen2), written out for learning on a CPU.
+
+Against transformers' modules it joins the matrices that read the same numbers, keeps for the backward pass only what
+cannot be had again for little, and does what lies between two matrix products in one pass over memory
+(training/kernels). Matrix products are in the dtype of autocast, where that is on; the residual stream, norms and
+rotations are float32. T is the length of the packed row, H the width, d that of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from training.data.packing import Packed
+from training.kernels import ops
+from training.kernels.attention import attend, attend_backward
+from training.kernels.ops import Blocks
+
+FAMILY = ("llama", "mistral", "qwen2")
+Gradients = tuple[Tensor | None, ...]
+
+
+class Shape(NamedTuple):
+    """What a layer needs to know besides its weights."""
+
+    heads: int
+    kv_heads: int
+    eps: float
+    scale: float
+    dtype: torch.dtype  # of the matrix products
+    blocks: Blocks
+
+
+def supports(model: PreTrainedModel) -> bool:
+    """Whether `hidden` computes what the base model `model` does: its family, on a CPU, in float32, with plain weights
+    that all learn or all do not, without dropout."""
+    config = model.config
+    if config.model_type not in FAMILY or config.hidden_act != "silu" or getattr(config, "attention_dropout", 0.0):
+        return False
+    plain = (nn.Linear, nn.Embedding)
+    for module in model.modules():
+        hooked = module._forward_hooks or module._forward_pre_hooks
+        if hooked or (isinstance(module, plain) and type(module) not in plain) or hasattr(module, "base_layer"):
+            return False
+    weights = list(model.parameters())
+    if any(type(w) is not nn.Parameter or w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
+        return False
+    return len({w.requires_grad for w in weights}) == 1
+
+
+def hidden(model: Any, packed: Packed) -> Tensor:
+    """Last hidden states (T, H) of the row, float32."""
+    config = model.config
+    autocast = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if autocast else torch.float32
+    with torch.autocast("cpu", enabled=False):
+        x = functional.embedding(packed.ids[0], model.embed_tokens.weight)
+        half = model.layers[0].self_attn.head_dim // 2
+        cosine, sine = (table[0, :, :half].contiguous() for table in model.rotary_emb(x[None], packed.positions))
+        for layer in model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            shape = Shape(
+                config.num_attention_heads, config.num_key_value_heads, layer.input_layernorm.variance_epsilon,
+                attention.scaling, dtype, packed.blocks,
+            )  # fmt: skip
+            linears = (
+                attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+                mlp.gate_proj, mlp.up_proj, mlp.down_proj,
+            )  # fmt: skip
+            x = Layer.apply(
+                shape, x, cosine, sine, layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
+                *(one.weight for one in linears), *(one.bias for one in linears),
+            )  # fmt: skip
+        return Norm.apply(x, model.norm.weight, model.norm.variance_epsilon)
+
+
+class Layer(Function):
+    """x (T, H) -> x + attention + feed-forward, (T, H), float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, shape: Shape, x: Tensor, cosine: Tensor, sine: Tensor, norm: Tensor, mlp_norm: Tensor,
+        wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, wg: Tensor, wu: Tensor, wd: Tensor, *biases: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        bq, bk, bv, bo, bg, bu, bd = biases
+        dtype, length = shape.dtype, len(x)
+        x = x.contiguous()
+        wo, wd = wo.to(dtype), wd.to(dtype)
+        wqkv, wgu = joined([wq, wk, wv], dtype), joined([wg, wu], dtype)
+        normed, inverse = ops.norm(x, norm, shape.eps, dtype)
+        qkv = functional.linear(normed, wqkv, bias_of([bq, bk, bv], dtype)).view(length, -1, 2 * cosine.shape[1])
+        ops.rotate(qkv, cosine, sine, shape.heads + shape.kv_heads)
+        query, key, value = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], 1)
+        seen, log_sums = attend(query, key, value, shape.blocks, shape.scale)
+        middle, (normed, mlp_inverse) = ops.add_norm(x, torch.mm(seen.flatten(1), wo.t()), bo, mlp_norm, shape.eps)
+        gate_up = functional.linear(normed, wgu, bias_of([bg, bu], dtype))
+        out = ops.add(middle, torch.mm(ops.swiglu(gate_up), wd.t()), bd)
+        ctx.shape, ctx.biases = shape, [one is not None for one in biases]
+        ctx.sizes = [len(wq), len(wk), len(wv)]
+        ctx.save_for_backward(
+            x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd,
+            inverse, qkv, seen, log_sums, middle, mlp_inverse, gate_up,
+        )  # fmt: skip
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        (
+            x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd,
+            inverse, qkv, seen, log_sums, middle, mlp_inverse, gate_up,
+        ) = ctx.saved_tensors  # fmt: skip
+        shape: Shape = ctx.shape
+        learns, heads = ctx.needs_input_grad[4], [shape.heads, shape.kv_heads, shape.kv_heads]
+        grad = grad.contiguous()
+        cast = grad.to(shape.dtype)
+        d_gate_up, acted = ops.swiglu_backward(torch.mm(cast, wd), gate_up)
+        mlp = ops.norm_backward(grad, torch.mm(d_gate_up, wgu), middle, mlp_inverse, mlp_norm, learns)
+        d_qkv = torch.empty_like(qkv)
+        attend_backward(
+            torch.mm(mlp.cast, wo).view_as(seen), (*qkv.split(heads, 1), seen, log_sums), d_qkv.split(heads, 1),
+            shape.blocks, shape.scale,
+        )  # fmt: skip
+        ops.rotate(d_qkv, cosine, sine, shape.heads + shape.kv_heads, back=True)
+        d_qkv = d_qkv.flatten(1)
+        attention = ops.norm_backward(mlp.x, torch.mm(d_qkv, wqkv), x, inverse, norm, learns)
+        if attention.out is None or mlp.out is None:  # frozen
+            return None, attention.x, *[None] * 18
+        changes = (
+            *weight_gradient(d_qkv, attention.out).split(ctx.sizes), weight_gradient(mlp.cast, seen.flatten(1)),
+            *weight_gradient(d_gate_up, mlp.out).chunk(2), weight_gradient(cast, acted),
+        )  # fmt: skip
+        d_biases: Gradients = (None,) * 7
+        if any(ctx.biases):
+            sums_of = [one.sum(0, dtype=torch.float32) for one in (d_qkv, d_gate_up)]
+            found = (*sums_of[0].split(ctx.sizes), mlp.x.sum(0), *sums_of[1].chunk(2), grad.sum(0))
+            d_biases = tuple(one if there else None for one, there in zip(found, ctx.biases, strict=True))
+        return None, attention.x, None, None, attention.weight, mlp.weight, *changes, *d_biases
+
+
+class Norm(Function):
+    """x (T, H) -> its RMSNorm, (T, H), float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        out, inverse = ops.norm(x, weight, eps, x.dtype)
+        ctx.save_for_backward(x, inverse, weight)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        x, inverse, weight = ctx.saved_tensors
+        found = ops.norm_backward(None, grad.contiguous(), x, inverse, weight, ctx.needs_input_grad[1])
+        return found.x, found.weight, None
+
+
+def joined(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Matrices or biases that read the same numbers, one below the other."""
+    sizes = [len(part) for part in parts]
+    out = parts[0].new_empty(sum(sizes), *parts[0].shape[1:], dtype=dtype)
+    for part, place in zip(parts, out.split(sizes), strict=True):
+        place.copy_(part)
+    return out
+
+
+def bias_of(parts: list[Tensor | None], dtype: torch.dtype) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return joined(there, dtype) if there else None
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """(T, out), (T, in) -> (out, in), float32"""
+    return torch.mm(grad.t(), x).float()

@@ -1,0 +1,335 @@
+"""Models on disk and in memory: made from scratch, loaded, given an adapter, saved. Safetensors only."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    modeling_utils,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from training.contract import InputError, LoopSettings, LoraSettings, PretrainSettings, Settings
+from training.distributed.launch import local_rank, world
+from training.models.checks import DAMAGE, check_causal, check_source, check_weights, damaged
+from training.models.memory import check_fits
+from training.run.placement import place_base
+from training.run.run import Run
+
+ADAPTER: Final = "adapter_config.json"
+OPENING: Final = threading.Lock()
+NARROW: Final = 192  # hidden size; there bf16 is 2.3 times as fast as fp32 on a CPU with AMX
+
+CausalModel: TypeAlias = PreTrainedModel | PeftModel
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and in what precision a run computes."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
+
+
+def prepare(run: Run[Any]) -> Compute:
+    """Seed, threads, device and precision from the run's settings; call it once, before any tensor is made."""
+    settings: Settings = run.config
+    disable_progress_bar()  # transformers draws one for each file, into the log
+    torch.manual_seed(settings.seed)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda is asked for, but torch sees no GPU on this machine", code="no_device")
+    cuda = settings.device != "cpu" and torch.cuda.is_available()
+    if cuda and world() > 1:
+        take_gpu(local_rank())
+    device = torch.device("cuda" if cuda else "cpu")
+    run.device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
+    if world() > 1:
+        run.device += f", {world()} processes"
+    precision = settings.precision if isinstance(settings, LoopSettings) else "auto"
+    bf16 = bf16_is_faster(device, width_of(settings)) if precision == "auto" else precision == "bf16"
+    return Compute(device, torch.bfloat16 if bf16 else torch.float32)
+
+
+def take_gpu(number: int) -> None:
+    """What this process means by "cuda" from now on. Raises InputError where the machine has no such GPU."""
+    if number >= (there := torch.cuda.device_count()):
+        raise InputError(f"more processes were launched than there are GPUs here, {there}", code="no_device")
+    torch.cuda.set_device(number)
+
+
+def bf16_is_faster(device: torch.device, width: int) -> bool:
+    """Whether a model of this width is to learn in bf16. A CPU without bf16 instructions is slower with it than with
+    fp32 (measured on AVX2, a ninth). One with AMX gains below NARROW, too, but the sample project's model, of width
+    160, was tuned and measured in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(has_instructions) and width >= NARROW
+
+
+def width_of(settings: Settings) -> int:
+    """The hidden size of the model that a run is about; of one that is not in a folder here, NARROW."""
+    source = str(getattr(settings, "policy", "") or getattr(settings, "base", "") or getattr(settings, "reward", ""))
+    if not source:
+        return int(getattr(settings, "hidden", NARROW))
+    try:
+        found = json.loads((Path(adapter_base(source) or source) / "config.json").read_text())
+        return int(found.get("hidden_size") or found.get("n_embd") or NARROW)
+    except (OSError, ValueError):
+        return NARROW  # what is wrong with the folder is told where it is loaded
+
+
+# ------------------------------------------------------------------------------------------------------------- loading
+
+
+def load_tokenizer(source: str, run: Run[Any] | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or hub name; where it has no pad token its end-of-text token pads, which `run` is told.
+    Raises InputError."""
+    check_source(source, "tokenizer")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # the tokenizers library raises no narrower one on a damaged file
+        raise damaged(source, "tokenizer", error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        if run is not None:
+            run.warn(f"{source}: its tokenizer has no pad token; its end-of-text token {tokenizer.eos_token} pads")
+    return tokenizer
+
+
+def load_causal(
+    source: str,
+    compute: Compute,
+    *,
+    lora: LoraSettings | None = None,
+    trainable: bool = False,
+    copies: int = 0,
+) -> CausalModel:
+    """The language model of a folder, adapter folder or hub name, on the device, in eval mode, dropout off.
+
+    trainable: weights in fp32. With `lora.rank`, only a new adapter learns, over the frozen model; where `source` is
+    itself an adapter, that adapter goes on learning. Without, an adapter is merged into its base and all weights learn.
+    copies: frozen models of the same size that will be loaded beside one whose every weight learns, for which there
+    must be memory, too. Raises InputError where the folder is missing, damaged or no causal language model, or the
+    memory is not there.
+    """
+    adapter_only = trainable and lora is not None and lora.rank > 0
+    dtype = torch.float32 if trainable and not adapter_only else compute.dtype
+    base = adapter_base(source)
+    check_source(base or source, "model")
+    check_weights(base or source, "model")
+    check_causal(base or source)
+    check_fits(
+        base or source, device=compute.device, learning=trainable, dtype=dtype, adapter=adapter_only,
+        beside=0 if adapter_only else copies * compute.dtype.itemsize,
+    )  # fmt: skip
+    model: CausalModel = read_weights(base or source, dtype)
+    if base:
+        try:
+            model = PeftModel.from_pretrained(model, source, is_trainable=adapter_only)
+        except DAMAGE as error:
+            raise damaged(source, "adapter", error) from error
+        if not adapter_only:
+            model = merged(model)
+    elif adapter_only and lora is not None:
+        model = add_adapter(model, lora)
+    for parameter in model.parameters():
+        parameter.requires_grad_(trainable and (parameter.requires_grad or not adapter_only))
+    return model.to(compute.device).eval()
+
+
+def read_weights(source: str, dtype: torch.dtype) -> PreTrainedModel:
+    """Every weight must be in the files: transformers alone would fill gaps with random numbers and go on."""
+    try:
+        with read_not_mapped():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
+    except DAMAGE as error:
+        raise damaged(source, "model", error) from error
+    if missing := sorted(report["missing_keys"]):
+        raise damaged(source, "model", ValueError(f"{len(missing)} weights are missing, the first is {missing[0]}"))
+    model.config._name_or_path = str(Path(source).resolve()) if Path(source).exists() else source
+    return model
+
+
+@contextmanager
+def read_not_mapped() -> Iterator[None]:
+    """Weights that are loaded meanwhile are read from their files one by one.
+
+    transformers maps the files into memory, and a process that uses a model whose file was overwritten or cut short
+    dies of SIGBUS, with everything else it does. On Windows and MPS it reads them as is done here, by the same argument
+    of `safe_open`; its own `disable_mmap` holds a file's bytes twice.
+    """
+
+    def open_to_read(path: str, **options: Any) -> Any:
+        return safe_open(path, **{**options, "backend": "pread"})
+
+    with OPENING:
+        modeling_utils.safe_open = open_to_read
+        try:
+            yield
+        finally:
+            modeling_utils.safe_open = safe_open
+
+
+def adapter_base(source: str) -> str:
+    """The base of an adapter folder, also after both moved; empty where `source` is a whole model."""
+    path = Path(source) / ADAPTER
+    if not source or not path.exists():
+        return ""
+    if not (Path(source) / "adapter_model.safetensors").exists():
+        raise damaged(source, "adapter", OSError("adapter_model.safetensors is missing"))
+    try:
+        return place_base(str(json.loads(path.read_text())["base_model_name_or_path"]), source)
+    except (ValueError, KeyError) as error:
+        raise damaged(source, "adapter", error) from error
+
+
+def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
+    targets: str | list[str] = lora.targets
+    if targets != "all-linear":
+        targets = [name.strip() for name in lora.targets.split(",") if name.strip()]
+    if tied := sorted(tied_modules(model)):
+        asked = [] if isinstance(targets, str) else [name for name in targets if name.split(".")[-1] in tied]
+        if asked:
+            raise InputError(
+                f"lora.targets: {' and '.join(tied)} share their weights in this model, so an adapter on "
+                f"{' or '.join(asked)} could not be merged into it; take other modules",
+                code="config_invalid",
+            )
+    settings = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        raise InputError(f"lora.targets: {error}", code="config_invalid") from error
+
+
+def tied_modules(model: PreTrainedModel) -> set[str]:
+    """The names of input and output embeddings where both are one matrix; nothing where they are two."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or getattr(head, "weight", None) is not getattr(embedding, "weight", embedding):
+        return set()
+    return {name.split(".")[-1] for name, module in model.named_modules() if module is embedding or module is head}
+
+
+def merged(model: PeftModel) -> PreTrainedModel:
+    """The model with its adapter's change added to its weights. Embeddings that the model shares between both its ends
+    part first where the adapter changes one of them."""
+    inner = model.get_base_model()
+    ends = [inner.get_input_embeddings(), inner.get_output_embeddings()]
+    embedding, head = (getattr(end, "base_layer", end) for end in ends)
+    if any(hasattr(end, "base_layer") for end in ends) and embedding.weight is head.weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    whole: PreTrainedModel = model.merge_and_unload()
+    return whole
+
+
+# ---------------------------------------------------------------------------------------------------- making and saving
+
+
+def new_causal(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase, compute: Compute) -> LlamaForCausalLM:
+    """A Llama-shaped model with random weights and tied embeddings, on the device."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden,
+        intermediate_size=-(-settings.hidden * 8 // 3 // 32) * 32,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.kv_heads or settings.heads,
+        max_position_embeddings=settings.context,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config).to(compute.device)
+
+
+def save_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: Path, stop_ids: list[int]) -> None:
+    """Weights, tokenizer with its chat template, and a generation config that ends at `stop_ids` and at whatever else
+    the model's own one ended at.
+
+    Full models are saved in fp32; an adapter as PEFT does, naming its base by absolute path.
+    """
+    generation = unwrap(model).generation_config
+    own = generation.eos_token_id
+    others = own if isinstance(own, list) else [] if own is None else [own]
+    generation.eos_token_id = list(dict.fromkeys([*stop_ids, *others]))
+    generation.pad_token_id = tokenizer.pad_token_id
+    generation.bos_token_id = tokenizer.bos_token_id
+    if isinstance(model, PeftModel):
+        for config in model.peft_config.values():
+            if isinstance(config.target_modules, set):  # whose order is another in every process
+                config.target_modules = sorted(config.target_modules)
+        # embeddings do not change with an adapter, and "auto" would ask the hub whether they did
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+        generation.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)
+    else:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def about(model: CausalModel, kind: str = "") -> dict[str, Any]:
+    """The `model` part of result.json."""
+    inner = unwrap(model)
+    config = inner.config.get_text_config()
+    adapter = isinstance(model, PeftModel)
+    return {
+        "kind": kind or ("adapter" if adapter else "full"),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "context": context_of(model),
+        "vocabulary": config.vocab_size,
+        "base": inner.config._name_or_path,
+    }
+
+
+def context_of(model: CausalModel) -> int:
+    """The most tokens the model was made for."""
+    return int(getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+
+def state_width(model: CausalModel) -> int:
+    """H, the length of the last hidden states; OPT's may be another than its layers'."""
+    return int(unwrap(model).get_output_embeddings().weight.shape[1])
+
+
+def context_named(source: str) -> int:
+    """The same of a folder or hub name, from its config alone. Raises InputError."""
+    base = adapter_base(source) or source
+    check_source(base, "model")
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except DAMAGE as error:
+        raise damaged(base, "model", error) from error
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+
+def unwrap(model: CausalModel) -> PreTrainedModel:
+    """The transformers model; an adapter's layers stay inside it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -1,0 +1,90 @@
+"""Whether a model fits into the memory there is, told before it is loaded and not by the system's killer after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from math import prod
+from pathlib import Path
+from typing import Final
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from training.contract import InputError
+from training.distributed.launch import on_this_machine, sharded, world
+
+WHOLE: Final = 4  # bytes of a weight
+LEARNING: Final = 16  # bytes for each parameter that learns: fp32 weight and gradient, and AdamW's two moments
+GB: Final = 1e9
+
+
+def check_fits(
+    source: str,
+    *,
+    device: torch.device,
+    learning: bool,
+    dtype: torch.dtype,
+    adapter: bool = False,
+    beside: int = 0,
+) -> None:
+    """Raises InputError, with both figures, where the model's weights, and where it learns its gradients and optimiser,
+    are more than the memory that is free. `beside`: bytes for each parameter that frozen copies will take, too. With
+    FSDP a process holds its part of these, and the weights whole while it evaluates and saves. Activations are not
+    counted: micro_tokens bounds them."""
+    count = parameters_of(source)
+    learns = WHOLE + LEARNING / world() if sharded() else LEARNING
+    size = (learns if learning and not adapter else dtype.itemsize) + beside
+    free = free_bytes(device)
+    if count * size <= free:
+        return
+    way = "train every weight of it; set lora.rank to train an adapter," if learning and not adapter else "hold it;"
+    needed, there = f"{count * size / GB:.1f} GB", f"{free / GB:.1f} GB"
+    raise InputError(
+        f"{source}: {needed} are needed to {way} and {there} are free on {device.type}; take a smaller model or a "
+        "machine with more memory",
+        code="too_large",
+    )
+
+
+def parameters_of(source: str) -> int:
+    """How many parameters the model of a folder or hub name has, from the headers of its weights or, where there are
+    none here, from its config. 0 where neither says: what is wrong is told when it is loaded."""
+    folder = Path(source)
+    try:
+        files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        if files:
+            return sum(map(elements, files))
+        with torch.device("meta"):
+            return sum(
+                p.numel() for p in AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source)).parameters()
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return 0
+
+
+def elements(path: Path) -> int:
+    """Numbers in a safetensors file: its header, length first, holds every tensor's shape."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(min(length, path.stat().st_size)))
+    return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a process may still take: of the GPU, or of the machine within the limit of its control group, which it
+    shares with the run's other processes here."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError):
+        pass  # no Linux, or no control group: what the system says stands
+    return free // on_this_machine()

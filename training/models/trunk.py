@@ -1,0 +1,99 @@
+"""A language model up to its last hidden states, computed on packed sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from training.data.packing import Packed, moved, pack
+from training.kernels.attention import one_by_one
+from training.models import llama_training
+
+NAME: Final = "one_by_one"
+SAME: Final = 1e-3  # of the largest hidden state: more than rounding is another computation
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, one_by_one)
+
+
+@contextmanager
+def attending_one_by_one(model: PreTrainedModel) -> Iterator[None]:
+    config = model.config
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+@dataclass
+class Trunk:
+    """A language model up to its last hidden states.
+
+    The Llama family is computed by training/models/llama_training.py where it can be, other models by their own modules
+    on the packed row. Models whose attention does not look at all earlier tokens alike, or does not go through
+    transformers' attention interface, compute on padded sequences; computing a few tokens both ways tells which it is.
+    """
+
+    model: PreTrainedModel  # the base model, without its output matrix
+
+    def __post_init__(self) -> None:
+        self.packs = attends_to_all(self.model.config.get_text_config()) and self._agrees()
+
+    def hidden(self, packed: Packed) -> Tensor:
+        """Last hidden states (T, H) of the row; only those at the sequences' own tokens mean anything."""
+        return self._packed(packed) if self.packs else self._padded(packed)
+
+    def _packed(self, packed: Packed) -> Tensor:
+        if llama_training.supports(self.model):
+            return llama_training.hidden(self.model, packed)
+        with attending_one_by_one(self.model):
+            found = self.model(
+                input_ids=packed.ids, position_ids=packed.positions, use_cache=False, blocks=packed.blocks
+            )
+        return found.last_hidden_state[0]
+
+    def _padded(self, packed: Packed) -> Tensor:
+        places = torch.arange(int(packed.lengths.max()), device=packed.lengths.device)
+        within = places < packed.lengths[:, None]
+        flat = (packed.starts[:, None] + places)[within]
+        ids = packed.ids.new_zeros(within.shape)
+        ids[within] = packed.ids[0, flat]
+        hidden = self.model(input_ids=ids, use_cache=False).last_hidden_state
+        row = hidden.new_zeros(packed.ids.shape[1], hidden.shape[2])
+        return row.index_put((flat,), hidden[within])
+
+    @torch.no_grad()
+    def _agrees(self) -> bool:
+        embedding = self.model.get_input_embeddings()
+        draw = np.random.default_rng(0)
+        packed = pack([draw.integers(0, embedding.num_embeddings, n) for n in (5, 9, 2)], 0)
+        packed = moved(packed, embedding.weight.device)
+        training = self.model.training
+        self.model.eval()
+        try:
+            other = self._padded(packed)
+            try:
+                one = self._packed(packed)
+            except (AttributeError, TypeError, ValueError, RuntimeError):  # as MPT's, which reads the mask there is not
+                return False
+        finally:
+            self.model.train(training)
+        starts, lengths = packed.starts.tolist(), packed.lengths.tolist()
+        own = [place for start, n in zip(starts, lengths, strict=True) for place in range(start, start + n)]
+        return bool((one - other)[own].abs().max() <= SAME * other[own].abs().max())
+
+
+def attends_to_all(config: Any) -> bool:
+    """Whether no layer looks through a window only, which a few tokens would not show."""
+    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    return not windowed and kinds <= {"full_attention"}

@@ -1,0 +1,1 @@
+"""The training loop: optimizer, schedule, meters, checkpoints, losses."""

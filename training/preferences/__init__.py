@@ -1,0 +1,1 @@
+"""Reward models, reward functions, and what is learned from rankings."""

@@ -1,0 +1,65 @@
+"""Several reward models that score as one: by their mean, less what they disagree by (Coste et al. 2023,
+arXiv:2310.02743). K is the number of members, N that of replies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from training.contract import Turn
+from training.models.loading import Compute
+from training.preferences.reward_model import RewardModel, score
+
+Scores = NDArray[np.float64]
+
+
+class Ensemble:
+    """A scorer made of reward models with their tokenizers; one alone gives its own scores.
+
+    `last` (K, N) is what each member said of the replies that were scored last. A member's scores are free by a
+    constant, which would count as disagreement: the mean that it gave to what it learned from is taken off.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[tuple[RewardModel, PreTrainedTokenizerBase]],
+        compute: Compute,
+        pessimism: float = 0.0,
+    ) -> None:
+        self.members = members
+        self.compute = compute
+        self.pessimism = pessimism
+        self.last: Scores = np.zeros((len(members), 0))
+
+    def __call__(self, asked: Sequence[Sequence[Turn]], replies: Sequence[str]) -> list[float]:
+        answered = [[*a, Turn(role="assistant", content=r)] for a, r in zip(asked, replies, strict=True)]
+        with self.compute.autocast():
+            scores = np.array([score(model, tokenizer, answered) for model, tokenizer in self.members])
+        self.last = centred(scores, [model.mean for model, _ in self.members])
+        return combined(self.last, self.pessimism).tolist()
+
+
+def centred(scores: Scores, means: Sequence[float]) -> Scores:
+    """(K, N) less each member's mean; the scores of one member as they are."""
+    return scores - np.array(means)[:, None] if len(scores) > 1 else scores
+
+
+def combined(scores: Scores, pessimism: float) -> Scores:
+    """(K, N) -> (N,): the mean less `pessimism` standard deviations. Coste et al.'s uncertainty-weighted optimisation
+    (section 4.2) takes the variance; the deviation has the scores' unit, so one weight fits all of them."""
+    return scores.mean(axis=0) - pessimism * spreads(scores)
+
+
+def spreads(scores: Scores) -> Scores:
+    """(K, N) -> (N,): the members' standard deviation; zeros for one member."""
+    return scores.std(axis=0, ddof=1) if len(scores) > 1 else np.zeros(scores.shape[1])
+
+
+def disagreement(scorer: object) -> float | None:
+    """The members' standard deviation, its mean over the replies scored last; None for one reward alone."""
+    if not isinstance(scorer, Ensemble) or len(scorer.last) < 2:
+        return None
+    return float(spreads(scorer.last).mean())

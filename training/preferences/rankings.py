@@ -1,0 +1,148 @@
+"""Rankings as what a reward model learns from: every set of replies encoded once, with all that people said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from training.contract import InputError, RankingRow, RewardSettings
+from training.data.batching import Rows, Sizes
+from training.data.chat_format import ChatFormat, Refused
+from training.data.fitting import RowCounts
+from training.data.packing import Packed, moved, pack
+from training.models.loading import Compute
+from training.optim.loop import Examples
+from training.preferences.annotator_reliability import annotators_of
+from training.preferences.losses import Comparisons, Ranked, Ties, collate_comparisons, comparisons_of
+from training.preferences.reward_model import encode
+
+
+class RankingBatch(NamedTuple):
+    packed: Packed  # every reply with its prompt, to its end token
+    comparisons: Comparisons
+    weight: float  # the sum of the rankings' weights
+
+
+def usable(rows: Sequence[RankingRow], config: RewardSettings) -> tuple[list[RankingRow], dict[str, int]]:
+    """The rows that say something, and how many do not: no weight, or nothing but ties where ties are dropped.
+
+    Raises InputError where rows were given and none is left.
+    """
+    weighed = [row for row in rows if row.weight > 0]
+    kept = [row for row in weighed if comparisons_of(row.groups, config.ties)]
+    left_out = {"left_out/no_weight": len(rows) - len(weighed), "left_out/only_ties": len(weighed) - len(kept)}
+    if rows and not kept:
+        raise InputError(
+            "reward: no ranking puts one reply above another, so there is nothing to learn", code="no_data"
+        )
+    return kept, left_out
+
+
+def share_of_ties(rows: Sequence[RankingRow]) -> float:
+    outcomes = [outcome for row in rows for *_, outcome in comparisons_of(row.groups)]
+    return sum(outcome != 1 for outcome in outcomes) / len(outcomes)
+
+
+class ReplySet(NamedTuple):
+    """The replies to one prompt that people ranked, as tokens behind their prompt, and all rankings of them."""
+
+    encoded: Sequence[list[int]]
+    rankings: list[Ranked]
+
+    @property
+    def weight(self) -> float:
+        return sum(ranked.weight for ranked in self.rankings)
+
+
+def reply_sets(rows: Sequence[RankingRow], encoded: Sequence[Sequence[list[int]]]) -> list[ReplySet]:
+    """The rows by what was ranked, in the order of their first ones: people see the replies in different orders.
+    `encoded` holds each row's replies as tokens."""
+    numbers = {name: number for number, name in enumerate(annotators_of(rows), 1)}
+    found: dict[tuple[Any, ...], ReplySet] = {}
+    for row, ids in zip(rows, encoded, strict=True):
+        order = sorted(range(len(row.replies)), key=row.replies.__getitem__)
+        place = {old: new for new, old in enumerate(order)}
+        key = (*((turn.role, turn.content) for turn in row.messages), *(row.replies[i] for i in order))
+        groups = [[place[i] for i in group] for group in row.groups]
+        one = found.setdefault(key, ReplySet([ids[i] for i in order], []))
+        annotator = numbers.get(row.annotator, 0)
+        one.rankings.append(Ranked(groups, row.weight, row.strength, annotator, kinds_of(one.encoded)))
+    return list(found.values())
+
+
+def ranking_examples(
+    rows: Sequence[RankingRow], chat: ChatFormat, config: RewardSettings, limit: int, compute: Compute
+) -> tuple[list[RankingRow], Examples[RankingBatch], RowCounts]:
+    """The rows that can be learned from, batches of whole sets of replies, every reply encoded once and in at most
+    `limit` tokens, and what was left out or shortened. Raises InputError if nothing is left."""
+    changes = RowCounts("rankings", limit)
+    pairs = [(row, encode_replies(row, chat, limit, changes, config.ties)) for row in rows]
+    kept = [row for row, ids in pairs if ids]
+    if rows and not kept:
+        raise InputError(f"reward: nothing to learn from; {'; '.join(changes.sentences(len(rows)))}", code="no_data")
+    sets = reply_sets(kept, [ids for _, ids in pairs if ids])
+    sizes = Sizes.of([sum(map(len, one.encoded)) for one in sets], [one.weight for one in sets])
+
+    def batch(chosen: Rows) -> RankingBatch:
+        ids = [ids for i in chosen for ids in sets[i].encoded]
+        comparisons = collate_comparisons([sets[i].rankings for i in chosen], config.ties)
+        return RankingBatch(
+            moved(pack(ids, chat.pad_id), compute.device),
+            Comparisons(*(column.to(compute.device) for column in comparisons)),
+            sum(sets[i].weight for i in chosen),
+        )
+
+    return kept, Examples(sizes, batch), changes
+
+
+def encode_replies(
+    row: RankingRow, chat: ChatFormat, limit: int, changes: RowCounts, ties: Ties = "half"
+) -> list[list[int]]:
+    """The row's replies with their prompt, in at most `limit` tokens each, and what was changed counted. Nothing if the
+    template refuses the row, or if no two replies that the person compared differ within the limit."""
+    try:
+        fitted = [encode(chat, row.messages, reply, limit) for reply in row.replies]
+    except Refused as error:
+        changes.add("left_out/refused", row.id, error.reason)
+        return []
+    ids = [one.encoded.ids for one in fitted]
+    kinds = kinds_of(ids)
+    if not comparisons_of(row.groups, ties, kinds):
+        changes.add("left_out/equal", row.id)
+        return []
+    if len(set(kinds)) < len(kinds):
+        changes.add("cut/equal_pairs", row.id)
+    changes.add_fitted(max((one.prompt for one in fitted), key=lambda prompt: prompt.dropped), row.id, chat)
+    if any(one.cut_reply for one in fitted):
+        changes.add("cut/reply", row.id)
+    return ids
+
+
+def encode_heldout(
+    rows: Sequence[RankingRow], chat: ChatFormat, limit: int
+) -> tuple[list[RankingRow], list[list[list[int]]], RowCounts]:
+    """The held-out rows that can be scored, and their replies as tokens."""
+    changes = RowCounts("held-out rankings", limit)
+    pairs = [(row, encode_replies(row, chat, limit, changes)) for row in rows]
+    return [row for row, ids in pairs if ids], [ids for _, ids in pairs if ids], changes
+
+
+def kinds_of(replies: Sequence[Sequence[int]]) -> list[int]:
+    """For each encoded reply a number, the same for the same tokens."""
+    numbers: dict[tuple[int, ...], int] = {}
+    return [numbers.setdefault(tuple(ids), len(numbers)) for ids in replies]
+
+
+def scorable(rows: Sequence[RankingRow], formats: Sequence[ChatFormat]) -> tuple[list[RankingRow], RowCounts]:
+    """The rows whose prompts all of the formats take, and the count of the rest. Raises InputError if none does."""
+    changes, kept = RowCounts("rankings", 0), []
+    for row in rows:
+        try:
+            for chat in formats:
+                chat.prompt(row.messages)
+            kept.append(row)
+        except Refused as error:
+            changes.add("left_out/refused", row.id, error.reason)
+    if rows and not kept:
+        raise InputError("; ".join(changes.sentences(len(rows))), code="no_data")
+    return kept, changes

@@ -1,0 +1,1 @@
+"""PPO and GRPO: losses, rollouts, updates, held-out evaluation, early stopping."""

@@ -1,0 +1,86 @@
+"""The policy that PPO trains and the reference it is held to: two models, or one model with its adapter on and off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from training.contract import InputError, PPOSettings
+from training.models.loading import CausalModel, Compute, adapter_base, load_causal, state_width
+from training.preferences.reward_model import RewardModel
+from training.rl.actor import Actor
+
+POLICY: Final = "default"
+REFERENCE: Final = "reference"
+
+
+@dataclass(frozen=True)
+class Policies:
+    """`reference` computes with the reference's weights inside `as_reference()`, and only there."""
+
+    actor: Actor
+    reference: Actor
+    as_reference: Callable[[], AbstractContextManager[object]]
+
+
+def load_policies(config: PPOSettings, compute: Compute, reward_model: RewardModel | None) -> Policies:
+    """Full fine-tuning: the policy and a frozen copy. With an adapter there is one copy of the base weights, and the
+    reference is the base alone or, where the policy begins as an adapter, a frozen copy of that adapter."""
+    model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=1)
+    head = value_head(state_width(model), reward_model).to(compute.device)
+    temperature = config.sampling.temperature
+    actor = Actor(model, head, temperature, entropy_gradient=config.entropy_weight > 0)
+    if not isinstance(model, PeftModel):
+        return Policies(actor, Actor(load_causal(config.policy, compute), head, temperature), nullcontext)
+    if adapter_base(config.policy):
+        model.load_adapter(config.policy, adapter_name=REFERENCE, is_trainable=False)
+        return Policies(actor, actor, lambda: switched(model, REFERENCE))
+    return Policies(actor, actor, model.disable_adapter)
+
+
+@contextmanager
+def switched(model: PeftModel, name: str) -> Iterator[None]:
+    """The model with its other adapter active; the policy's alone learns again afterwards."""
+    model.set_adapter(name)
+    try:
+        yield
+    finally:
+        model.set_adapter(POLICY)
+
+
+def value_head(width: int, reward_model: RewardModel | None) -> nn.Linear:
+    """H -> 1: begun from the reward model's head where that has the same width (Ouyang et al. 2022, appendix C.4), else
+    from zero."""
+    head = nn.Linear(width, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    if reward_model is not None and reward_model.head.weight.shape == head.weight.shape:
+        with torch.no_grad():
+            head.weight.copy_(reward_model.head.weight)
+    return head
+
+
+def drop_reference(model: CausalModel) -> None:
+    """Leave only the policy's adapter, so that saving the model saves that one."""
+    if isinstance(model, PeftModel) and REFERENCE in model.peft_config:
+        model.delete_adapter(REFERENCE)
+
+
+def check_sampling(config: PPOSettings) -> str:
+    """Raises InputError where the policy could not explore; returns a warning where the update cannot see the
+    distribution that was sampled from."""
+    sampling = config.sampling
+    if sampling.temperature == 0:
+        raise InputError(
+            "sampling.temperature: 0 gives the same reply every time, so there is nothing to learn; take 1",
+            code="config_invalid",
+        )
+    if sampling.top_p < 1 or sampling.top_k > 0:
+        return "top_p and top_k cut the distribution that PPO learns from; its ratios are those of the whole one"
+    return ""

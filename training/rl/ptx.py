@@ -1,0 +1,36 @@
+"""PPO-ptx: pretraining text mixed into the updates, so that the policy does not forget it (Ouyang et al. 2022,
+equation 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training.contract import PPOSettings, TextRow
+from training.data.batching import epoch_batches, micro_batches, steps_per_epoch
+from training.data.chat_format import ChatFormat
+from training.data.packing import TextBatch
+from training.distributed.collectives import mine
+from training.distributed.launch import world
+from training.models.loading import Compute
+from training.stages.pretrain import examples, stream_of
+
+
+class PretrainingMix:
+    """An endless run of `batch_tokens` of text for each optimiser step; `position` is how many have been taken."""
+
+    def __init__(
+        self, config: PPOSettings, chat: ChatFormat, corpus: Sequence[TextRow], context: int, compute: Compute
+    ) -> None:
+        self.config = config
+        self.texts = examples(stream_of(chat, [row.text for row in corpus], context), compute)
+        self.position = 0
+
+    def take(self) -> tuple[list[TextBatch], int]:
+        """This process's share of the next step's text, in micro-batches, and how many tokens of it all of them learn
+        from."""
+        sizes, config = self.texts.sizes, self.config
+        epoch, within = divmod(self.position, steps_per_epoch(sizes, config.batch_tokens))
+        rows = epoch_batches(sizes, config.batch_tokens, config.seed, epoch)[within]
+        self.position += 1
+        pieces = mine(micro_batches(rows, sizes, config.micro_tokens, world()))
+        return [self.texts.batch(piece) for piece in pieces], int(sizes.weights[rows].sum())

@@ -1,0 +1,177 @@
+"""Prompts in, replies with their scores out: what PPO and evaluation ask the engine and the reward for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.contract import InputError, LongPrompts, PromptRow, SamplingSettings, TrainingError, Turn
+from training.data.chat_format import ChatFormat, Refused
+from training.data.fitting import Fitted, RowCounts, fit_prompt
+from training.distributed.collectives import spread
+from training.engine import Completion, Engine, Request, SamplingParams, seed_of
+from training.models.loading import Compute
+from training.preferences.ensemble import Ensemble
+from training.preferences.reward_functions import PREFIX, find_reward_function
+from training.preferences.reward_model import RewardModel, load_members
+from training.run.run import Run
+
+Scorer = Callable[[Sequence[Sequence[Turn]], Sequence[str]], list[float]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    row: PromptRow
+    ids: list[int]
+
+
+class Sampled(NamedTuple):
+    """N replies, one each to N prompts, which may repeat."""
+
+    prompts: list[Prompt]
+    completions: list[Completion]
+    scores: Tensor  # (N,)
+
+    @property
+    def conversations(self) -> list[Sequence[Turn]]:
+        return [prompt.row.messages for prompt in self.prompts]
+
+    @property
+    def texts(self) -> list[str]:
+        return [completion.text for completion in self.completions]
+
+    @property
+    def ended(self) -> Tensor:
+        return torch.tensor([completion.finish == "stop" for completion in self.completions])
+
+    @property
+    def lengths(self) -> Tensor:
+        return torch.tensor([len(completion.tokens) for completion in self.completions])
+
+
+def encode_prompts(
+    rows: Sequence[PromptRow], chat: ChatFormat, limit: int, long_prompts: LongPrompts = "drop", scorer: object = None
+) -> tuple[list[Prompt], RowCounts]:
+    """The prompts in at most `limit` tokens, and what was left out or shortened. `scorer`: what will score the replies;
+    prompts that a reward model's template refuses are left out, too."""
+    changes = RowCounts("prompts", limit)
+    prompts = []
+    formats = reward_formats(scorer)
+    for row in rows:
+        try:
+            ids = chat.prompt(row.messages)
+            for reward_format in formats:
+                reward_format.prompt(row.messages)
+            fitted = (
+                fit_prompt(chat, row.messages, limit, ids) if long_prompts == "shorten" else Fitted(row.messages, ids)
+            )
+        except Refused as error:
+            changes.add("left_out/refused", row.id, error.reason)
+            continue
+        if fitted is None or len(fitted.ids) > limit:
+            changes.add("left_out/too_long", row.id)
+            continue
+        changes.add_fitted(fitted, row.id, chat)
+        prompts.append(Prompt(row, fitted.ids))
+    return prompts, changes
+
+
+def reward_formats(scorer: object) -> list[ChatFormat]:
+    """How the reward models of a scorer read a conversation; none if it is a function."""
+    return [ChatFormat(tokenizer) for _, tokenizer in scorer.members] if isinstance(scorer, Ensemble) else []
+
+
+def warn_of_changes(run: Run[Any], changes: RowCounts, total: int) -> None:
+    """Log what happened to the prompts, of `total`, that did not fit."""
+    for sentence in changes.sentences(total):
+        run.warn(sentence)
+
+
+ALWAYS_COUNTED: Final = ("left_out/too_long", "cut/older_turns", "cut/question")
+
+
+def prompt_room(context: int, max_prompt_tokens: int, max_new_tokens: int) -> int:
+    """The longest prompt to which a full reply fits into the model's context. Raises InputError where none does."""
+    if max_new_tokens >= context:
+        raise InputError(
+            f"max_new_tokens: replies of {max_new_tokens} tokens leave no room for a prompt in the model's context of "
+            f"{context}",
+            code="config_invalid",
+        )
+    return min(max_prompt_tokens, context - max_new_tokens)
+
+
+def prompts_of_step(count: int, step: int, per_step: int, seed: int) -> list[int]:
+    """Which of `count` prompts a step takes: all of them in a new random order in each pass over them. The answer
+    depends on nothing but the arguments, so a resumed run goes on where it was."""
+    first = step * per_step
+    orders: dict[int, np.ndarray] = {}
+    found = []
+    for place in range(first, first + per_step):
+        pass_, within = divmod(place, count)
+        if pass_ not in orders:
+            orders[pass_] = np.random.default_rng((seed, pass_)).permutation(count)
+        found.append(int(orders[pass_][within]))
+    return found
+
+
+def sample_replies(
+    engine: Engine, prompts: Sequence[Prompt], sampling: SamplingSettings, seed: Sequence[int | str]
+) -> list[Completion]:
+    """One reply to each prompt, in their order; the i-th draws from the stream of (seed, i)."""
+    stop_ids = engine.stop_ids
+    requests = [
+        Request(prompt.ids, SamplingParams.of(sampling, seed=seed_of(*seed, i), stop_ids=stop_ids))
+        for i, prompt in enumerate(prompts)
+    ]
+    return spread(requests, engine.generate)
+
+
+def load_scorer(
+    source: str | Sequence[str], compute: Compute, pessimism: float = 0.0
+) -> tuple[Scorer, RewardModel | None]:
+    """The scorer that `source` names: a reward model's folder, several of them, or function:<name>; and the reward
+    model, of several the first, if it is one. Raises InputError.
+
+    A reward model reads the text in its own tokens, so policy and reward model may have different tokenizers.
+    """
+    if isinstance(source, str) and source.startswith(PREFIX):
+        function = find_reward_function(source)
+        return lambda asked, replies: [function(a, r) for a, r in zip(asked, replies, strict=True)], None
+    if any(one.startswith(PREFIX) for one in source):
+        raise InputError(
+            "reward: several rewards are reward models that score as one; a function stands alone",
+            code="config_invalid",
+        )
+    ensemble = Ensemble(load_members(source or "", compute), compute, pessimism)
+    return ensemble, ensemble.members[0][0]
+
+
+def score_replies(scorer: Scorer, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
+    """The scores of the replies (N,). Raises TrainingError where one is no finite number."""
+    scores = spread(
+        [(prompt.row.messages, completion.text) for prompt, completion in zip(prompts, completions, strict=True)],
+        lambda part: scorer([messages for messages, _ in part], [reply for _, reply in part]),
+    )
+    for prompt, value in zip(prompts, scores, strict=True):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the reward of a reply to {prompt.row.id} is {value}: the reward model is damaged, or the reward "
+                "function divides by zero",
+                code="reward_not_finite",
+            )
+    return torch.tensor(scores, dtype=torch.float32)
+
+
+def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Ragged rows as (N, T) with zeros on the right."""
+    found = torch.zeros(len(rows), max(map(len, rows)), dtype=dtype)
+    for i, row in enumerate(rows):
+        found[i, : len(row)] = torch.tensor(row, dtype=dtype)
+    return found

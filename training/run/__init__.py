@@ -1,0 +1,1 @@
+"""The run folder: config, rows, events, checkpoints, result."""

@@ -1,0 +1,1 @@
+"""One module per stage; its `main` shows the whole stage."""

@@ -1,0 +1,68 @@
+"""The DPO stage: learns a policy from rankings without a reward model (Rafailov et al. 2023, arXiv:2305.18290).
+
+TRL's DPOTrainer computes; events, checkpoints, stopping and the result are those of every other stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+
+from training.contract import DPOSettings, RankingRow
+from training.data.chat_format import ChatFormat, Refused
+from training.data.fitting import RowCounts, fit_prompt
+from training.preferences.losses import comparisons_of
+from training.run.run import Run
+from training.stages.trl import EncodedExamples, Example, learn_from_examples
+
+
+class PairTrainer(DPOTrainer):
+    """Takes pairs that are tokens already: ours are encoded so that nobody's text is read as special tokens."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+
+def main(run: Run[DPOSettings]) -> None:
+    config = run.config
+    rows, heldout = run.rows("rankings", RankingRow, config.min_rows), run.rows("heldout", RankingRow)
+
+    def encode(chat: ChatFormat, limit: int) -> tuple[EncodedExamples, EncodedExamples]:
+        return encoded_pairs(rows, chat, limit), encoded_pairs(heldout, chat, limit)
+
+    learn_from_examples(
+        run, encode, PairTrainer, DPOConfig,
+        counts={"rankings": len(rows), "heldout": len(heldout)}, beta=config.beta,
+    )  # fmt: skip
+
+
+def encoded_pairs(rows: Sequence[RankingRow], chat: ChatFormat, limit: int) -> EncodedExamples:
+    """Every comparison that a person decided, as tokens; ties and rankings without weight say nothing to DPO. A pair
+    that does not fit into `limit` tokens with its system turn and question, or whose sides are equal, is left out."""
+    counts = RowCounts("pairs", limit)
+    pairs: list[Example] = []
+    total = 0
+    for row in rows:
+        comparisons = comparisons_of(row.groups, "drop") if row.weight else []
+        total += len(comparisons)
+        try:
+            prompt = chat.prompt(row.messages) if comparisons else []
+            replies = [chat.reply(reply, row.messages) for reply in row.replies] if comparisons else []
+        except Refused as error:
+            for _ in comparisons:
+                counts.add("left_out/refused", row.id, error.reason)
+            continue
+        for better, worse, _ in comparisons:
+            chosen, rejected = replies[better], replies[worse]
+            fitted = fit_prompt(chat, row.messages, limit - max(len(chosen), len(rejected)), prompt)
+            if chosen == rejected:
+                counts.add("left_out/equal", row.id)
+            elif fitted is None:
+                counts.add("left_out/too_long", row.id)
+            else:
+                counts.add_fitted(fitted, row.id, chat)
+                pairs.append({"prompt_ids": fitted.ids, "chosen_ids": chosen, "rejected_ids": rejected})
+    return EncodedExamples(pairs, counts, total, {"pairs": len(pairs)})

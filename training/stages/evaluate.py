@@ -1,0 +1,331 @@
+"""The evaluate stage: measures a policy and a reward on whatever rows the folder has, and two policies side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from training.contract import (
+    OUTPUT,
+    DemonstrationRow,
+    EvaluateSettings,
+    InputError,
+    PromptRow,
+    RankingRow,
+    Row,
+    SampleRow,
+    ScoresRow,
+    TextRow,
+)
+from training.data.batching import Sizes, micro_batches
+from training.data.chat_format import ChatFormat
+from training.data.fitting import RowCounts
+from training.data.packing import text_batch
+from training.engine import Completion, Engine, context_limit
+from training.models.checks import check_vocabulary
+from training.models.forward import Forward
+from training.models.loading import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare, unwrap
+from training.optim.loop import mean_figures
+from training.preferences.accuracy import agreement
+from training.preferences.ensemble import Ensemble, Scores
+from training.preferences.losses import comparisons_of
+from training.preferences.rankings import scorable
+from training.rl.rollouts import (
+    ALWAYS_COUNTED,
+    Prompt,
+    Scorer,
+    encode_prompts,
+    load_scorer,
+    prompt_room,
+    reward_formats,
+    sample_replies,
+    score_replies,
+    warn_of_changes,
+)
+from training.run.intervals import Interval, clustered_mean, clustered_share, wins
+from training.run.run import Run
+from training.stages.pretrain import bits_per_byte
+from training.stages.sft import encode, examples, weighted_loss
+
+MICRO_TOKENS: Final = 8192
+SHOWN: Final = 10
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A policy with what it needs to speak."""
+
+    model: CausalModel
+    chat: ChatFormat
+
+    @cached_property
+    def forward(self) -> Forward:
+        return Forward(self.model)
+
+    @classmethod
+    def load(cls, source: str, run: Run[EvaluateSettings], compute: Compute) -> Speaker:
+        chat = ChatFormat(load_tokenizer(source, run), source)
+        model = load_causal(source, compute)
+        check_vocabulary(chat, model, source)
+        return cls(model, chat)
+
+
+@dataclass
+class Report:
+    """Figures, intervals and counts as they come, and the rows of output/ by file name."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float, int]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    output: dict[str, Sequence[Row]] = field(default_factory=dict)
+
+    def take(self, name: str, found: Interval) -> None:
+        self.metrics[name] = found.value
+        if found.low is not None and found.high is not None:
+            self.intervals[name] = (found.low, found.high, found.n)
+
+
+def main(run: Run[EvaluateSettings]) -> None:
+    config = run.config
+    texts, demonstrations = run.rows("text", TextRow), run.rows("demonstrations", DemonstrationRow)
+    rankings, prompts = run.rows("rankings", RankingRow), run.rows("prompts", PromptRow)
+    check_inputs(config, texts, demonstrations, rankings, prompts)
+    compute = prepare(run)
+    scorer = load_scorer(config.reward, compute, config.pessimism)[0] if config.reward else None
+    policy = Speaker.load(config.policy, run, compute) if config.policy else None
+    report = Report()
+    if policy and texts:
+        with run.timed("text"):
+            most = min(config.max_tokens, context_of(policy.model))
+            of = [row.text for row in texts]
+            report.metrics |= bits_per_byte(policy.forward, policy.chat, of, compute, most, MICRO_TOKENS)
+        report.counts["texts"] = len(texts)
+    run.stop_if_asked()
+    if policy and demonstrations:
+        with run.timed("demonstrations"):
+            measure_demonstrations(report, policy, demonstrations, config, compute)
+    run.stop_if_asked()
+    if scorer and rankings:
+        with run.timed("rankings"):
+            measure_rankings(run, report, scorer, rankings)
+    run.stop_if_asked()
+    if policy and prompts:
+        baseline = Speaker.load(config.baseline, run, compute) if config.baseline else None
+        compare_replies(run, report, policy, baseline, scorer, prompts, compute)
+    run.metric(0, report.metrics)
+    if report.output:
+        with run.writing(OUTPUT) as folder:
+            for name, rows in report.output.items():
+                write_rows(folder / f"{name}.jsonl", rows)
+    run.finish(report.metrics, intervals=report.intervals, counts=report.counts)
+
+
+def check_inputs(
+    config: EvaluateSettings,
+    texts: Sequence[TextRow],
+    demonstrations: Sequence[DemonstrationRow],
+    rankings: Sequence[RankingRow],
+    prompts: Sequence[PromptRow],
+) -> None:
+    """Raises InputError where there is nothing to measure or the model to measure is not named."""
+    if not (texts or demonstrations or rankings or prompts):
+        raise InputError("evaluate: the snapshot has no text, demonstrations, rankings or prompts", code="no_data")
+    for rows, name, source in (
+        (texts, "text", config.policy),
+        (demonstrations, "demonstrations", config.policy),
+        (prompts, "prompts", config.policy),
+        (rankings, "rankings", config.reward),
+    ):
+        if rows and not source:
+            what = "reward model" if name == "rankings" else "policy"
+            raise InputError(f"evaluate: there are {name} to measure on, but no {what} is named", code="config_invalid")
+
+
+def measure_demonstrations(
+    report: Report, policy: Speaker, rows: list[DemonstrationRow], config: EvaluateSettings, compute: Compute
+) -> None:
+    """The loss on what the assistant says, nats a token."""
+    most = min(config.max_tokens, context_of(policy.model))
+    kept, encoded, _, changes = encode(policy.chat, rows, most)
+    report.counts |= {"demonstrations": len(kept), "demonstrations/left_out": len(rows) - len(kept)}
+    report.counts |= changes.named(prefix="demonstrations/")
+    if encoded:
+        found = mean_figures(
+            examples(encoded, policy.chat, compute),
+            lambda batch: weighted_loss(policy.forward, batch),
+            compute,
+            MICRO_TOKENS,
+        )
+        report.metrics["demonstration_loss"] = found["loss"]
+
+
+def measure_rankings(
+    run: Run[EvaluateSettings], report: Report, scorer: Scorer, rankings: Sequence[RankingRow]
+) -> None:
+    """How well the reward agrees with people, and its scores of every reply."""
+    rows, changes = scorable(rankings, reward_formats(scorer))
+    warn_of_changes(run, changes, len(rankings))
+    report.counts |= changes.named(prefix="rankings/")
+    flat = scorer([row.messages for row in rows for _ in row.replies], [r for row in rows for r in row.replies])
+    (scores,) = split([flat], rows)
+    report.counts["rankings"] = len(rows)
+    members = split(scorer.last, rows) if isinstance(scorer, Ensemble) else []
+    found = agreement(rows, scores, [[len(reply) for reply in row.replies] for row in rows], members)
+    if found:
+        report.metrics |= {f"reward_{name}": value for name, value in found.metrics.items()}
+        report.take("reward_accuracy", found.accuracy)
+        report.counts |= {f"reward/{name}": count for name, count in found.counts.items()}
+    report.output["rankings"] = [
+        ScoresRow(id=row.id, scores=own, agrees=agrees(row, own)) for row, own in zip(rows, scores, strict=True)
+    ]
+
+
+def split(scores: Sequence[Sequence[float]] | Scores, rows: Sequence[RankingRow]) -> list[list[list[float]]]:
+    """Scores of all replies, for each of several scorers, by row."""
+    found = []
+    for own in scores:
+        rest = iter(own)
+        found.append([[float(next(rest)) for _ in row.replies] for row in rows])
+    return found
+
+
+def agrees(row: RankingRow, scores: Sequence[float]) -> float:
+    """The share of the person's decided comparisons that the scores see so, equal scores being half right."""
+    decided = comparisons_of(row.groups, "drop")
+    if not decided:
+        return 0.5
+    return sum(wins([scores[i] for i, *_ in decided], [scores[j] for _, j, _ in decided])) / len(decided)
+
+
+def compare_replies(
+    run: Run[EvaluateSettings],
+    report: Report,
+    policy: Speaker,
+    baseline: Speaker | None,
+    scorer: Scorer | None,
+    rows: Sequence[PromptRow],
+    compute: Compute,
+) -> None:
+    """Replies of the policy and, on the same random numbers, of the baseline: scores, wins, lengths, KL."""
+    speakers = {"policy": policy} | ({"baseline": baseline} if baseline else {})
+    kept, room = fitting(run, report, speakers, rows, scorer)
+    ids = [row.id for row in kept]
+    scores: dict[str, list[float]] = {}
+    prompts: dict[str, list[Prompt]] = {}
+    replies: dict[str, list[Completion]] = {}
+    for name, speaker in speakers.items():
+        run.progress(len(replies), len(speakers), f"{name} replies")
+        with run.timed(f"{name} replies"):
+            prompts[name], replies[name] = speak(run, speaker, kept, room)
+            if scorer:
+                scores[name] = score_replies(scorer, prompts[name], replies[name]).tolist()
+                report.take(f"{name}_reward", clustered_mean(scores[name], ids))
+        report.metrics[f"{name}_length"] = sum(len(c.tokens) for c in replies[name]) / len(kept)
+        report.metrics[f"{name}_ended"] = sum(c.finish == "stop" for c in replies[name]) / len(kept)
+        file = "samples" if name == "policy" else name
+        report.output[file] = sample_rows(kept, replies[name], scores.get(name))
+        run.stop_if_asked()
+    if baseline:
+        if scores:
+            report.take("win_rate", clustered_share(wins(scores["policy"], scores["baseline"]), ids))
+        if policy.chat.tokenizer.get_vocab() == baseline.chat.tokenizer.get_vocab():
+            with run.timed("kl"):
+                kl = kl_to(baseline, prompts["policy"], replies["policy"], compute)
+            report.take("kl", clustered_mean(kl, ids))
+        else:
+            run.warn("policy and baseline have different tokenizers, so there is no KL between them")
+    for i in range(min(SHOWN, len(kept))):
+        reward = scores["policy"][i] if scores else None
+        run.sample(0, kept[i].messages[-1].content, replies["policy"][i].text, reward)
+
+
+def fitting(
+    run: Run[EvaluateSettings],
+    report: Report,
+    speakers: dict[str, Speaker],
+    rows: Sequence[PromptRow],
+    scorer: Scorer | None,
+) -> tuple[list[PromptRow], int]:
+    """The prompts to answer, and the most tokens of one that leave every speaker room for a full reply. Raises
+    InputError if there is none."""
+    config = run.config
+    contexts = [context_limit(unwrap(speaker.model).config.get_text_config()) for speaker in speakers.values()]
+    room = prompt_room(min(contexts), 1 << 30, config.sampling.max_new_tokens)
+    kept, changes = list(rows), RowCounts("prompts", room)
+    for number, speaker in enumerate(speakers.values()):
+        prompts, own_changes = encode_prompts(kept, speaker.chat, room, config.long_prompts, scorer)
+        kept = [prompt.row for prompt in prompts]
+        if number:
+            changes.add_left_out(own_changes)
+        else:
+            changes = own_changes
+    warn_of_changes(run, changes, len(rows))
+    report.counts |= {"prompts": len(kept)} | changes.named(*ALWAYS_COUNTED, prefix="prompts/")
+    if not kept:
+        raise InputError(
+            f"evaluate: no prompt can be answered; {'; '.join(changes.sentences(len(rows)))}. Lower max_new_tokens, or "
+            "set long_prompts to shorten",
+            code="no_data",
+        )
+    return kept, room
+
+
+def speak(
+    run: Run[EvaluateSettings], speaker: Speaker, rows: Sequence[PromptRow], room: int
+) -> tuple[list[Prompt], list[Completion]]:
+    """The speaker's reply to each prompt, in at most `room` tokens."""
+    prompts, _ = encode_prompts(rows, speaker.chat, room, run.config.long_prompts)
+    engine = Engine(
+        speaker.model, speaker.chat.tokenizer, slots=min(run.config.slots, len(prompts)), live=False,
+        stop_ids=speaker.chat.stop_ids,
+    )  # fmt: skip
+    return prompts, sample_replies(engine, prompts, run.config.sampling, (run.config.seed, "evaluate"))
+
+
+@torch.no_grad()
+def kl_to(
+    reference: Speaker, prompts: Sequence[Prompt], completions: Sequence[Completion], compute: Compute
+) -> list[float]:
+    """For each reply the sum over its tokens of log p(token) - log q(token), an unbiased estimate of the KL divergence
+    from the reference in nats a reply, where it was sampled at temperature 1."""
+    sequences = [[*p.ids, *c.tokens] for p, c in zip(prompts, completions, strict=True)]
+    masks = [[False] * len(p.ids) + [True] * len(c.tokens) for p, c in zip(prompts, completions, strict=True)]
+    found = torch.tensor([sum(completion.logprobs) for completion in completions])
+    sizes = Sizes.of([len(ids) for ids in sequences])
+    for piece in micro_batches(np.arange(len(sequences)), sizes, MICRO_TOKENS):
+        batch = text_batch(
+            [sequences[i] for i in piece], [masks[i] for i in piece], reference.chat.pad_id, compute.device
+        )
+        with compute.autocast():
+            losses = reference.forward.losses(batch).cpu()
+        lengths = [len(completions[i].tokens) for i in piece]
+        found[piece] += torch.stack([part.sum() for part in losses.split(lengths)])
+    return found.tolist()
+
+
+def sample_rows(
+    rows: Sequence[PromptRow], completions: Sequence[Completion], scores: Sequence[float] | None
+) -> list[SampleRow]:
+    return [
+        SampleRow(
+            id=f"{row.id}#0",
+            prompt_id=row.id,
+            messages=row.messages,
+            reply=completion.text,
+            tokens=len(completion.tokens),
+            finish="stop" if completion.finish == "stop" else "length",
+            logprob=sum(completion.logprobs) / max(1, len(completion.logprobs)),
+            reward=scores[i] if scores else None,
+        )
+        for i, (row, completion) in enumerate(zip(rows, completions, strict=True))
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    path.write_text("".join(row.model_dump_json() + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,234 @@
+"""The reward stage: learns from people's rankings what a good reply is.
+
+Every reply is encoded once, however many people ranked it, and all comparisons are read from that one pass.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.contract import MODEL, RankingRow, RewardSettings
+from training.data.chat_format import ChatFormat
+from training.distributed.collectives import gathered, spread, wait
+from training.models.checks import check_vocabulary
+from training.models.loading import Compute, about, context_named, load_tokenizer, merged, prepare
+from training.optim.loop import Examples, Learner, Sums, mean_figures, train
+from training.preferences.accuracy import Agreement, agreement
+from training.preferences.annotator_reliability import Annotators, TieRate, annotators_of, weights_of
+from training.preferences.ensemble import centred, combined
+from training.preferences.losses import Comparisons, preference_loss
+from training.preferences.rankings import (
+    RankingBatch,
+    encode_heldout,
+    ranking_examples,
+    share_of_ties,
+    usable,
+)
+from training.preferences.reward_model import (
+    RewardModel,
+    load_members,
+    member_name,
+    reward_from_language_model,
+    save_reward,
+    score_ids,
+)
+from training.run.run import Run
+
+TIES_RATE = 1e-2  # of Davidson's one parameter, which begins near its place
+PEOPLE_RATE = 5e-2  # of the logarithms of reliabilities, which may have far to go
+MEAN_OVER = 65_536  # tokens
+FIGURES = "figures.json"  # of an ensemble's member and the clock after it, while the others are trained
+
+
+class Lesson(NamedTuple):
+    """What every member of an ensemble learns from and is measured on."""
+
+    chat: ChatFormat
+    compute: Compute
+    most: int  # tokens of prompt and reply
+    rows: list[RankingRow]
+    examples: Examples[RankingBatch]
+    heldout: list[RankingRow]
+    encoded: list[list[list[int]]]  # the held-out rows' replies
+
+
+class Learned(NamedTuple):
+    model: RewardModel
+    figures: dict[str, float]
+    found: Agreement | None  # on held-out rankings
+    kept: dict[str, float]  # what the model's config says of its training
+    described: dict[str, Any]  # for result.json
+
+
+def main(run: Run[RewardSettings]) -> None:
+    config = run.config
+    compute = prepare(run)
+    rows, left_out = usable(run.rows("rankings", RankingRow, config.min_rows), config)
+    heldout, _ = usable(run.rows("heldout", RankingRow), config)
+    chat = ChatFormat(load_tokenizer(config.base, run), config.base)
+    most = min(config.max_tokens, context_named(config.base))
+    with run.timed("encoding"):
+        rows, examples, changes = ranking_examples(rows, chat, config, most, compute)
+        heldout, held, heldout_changes = encode_heldout(heldout, chat, most)
+    for sentence in changes.sentences(len(rows) + changes.left_out):
+        run.warn(sentence)
+    lesson = Lesson(chat, compute, most, rows, examples, heldout, held)
+    if config.ensemble == 1:
+        one = learn(run, lesson)
+        figures, found, described = one.figures, one.found, one.described
+        if run.main:
+            with run.writing(MODEL) as folder:
+                save_reward(one.model, chat.tokenizer, folder, one.kept)
+    else:
+        figures, described = learn_ensemble(run, lesson)
+        members = [model for model, _ in load_members(str(run.folder / MODEL), compute)]
+        with run.timed("evaluation"):
+            found = agree(members, lesson, config.micro_tokens)
+    intervals = {}
+    if found:
+        figures |= {f"heldout_{name}": value for name, value in found.metrics.items()}
+        if found.accuracy.low is not None and found.accuracy.high is not None:
+            intervals["heldout_accuracy"] = (found.accuracy.low, found.accuracy.high, found.accuracy.n)
+    run.finish(
+        figures,
+        intervals=intervals,
+        counts={
+            "rankings": len(rows),
+            "heldout": len(heldout),
+            **left_out,
+            **changes.named(),
+            **heldout_changes.named(prefix="heldout/"),
+        }
+        | ({f"heldout/{name}": count for name, count in found.counts.items()} if found else {}),
+        model=described,
+    )
+    for member in range(config.ensemble if run.main else 0):
+        shutil.rmtree(run.folder / member_name(member), ignore_errors=True)
+
+
+def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
+    """Train one model. Members of an ensemble differ in where their heads begin and in the order of the rows."""
+    config, compute, rows = run.config, lesson.compute, lesson.rows
+    torch.manual_seed(config.seed + member)
+    language, model = reward_from_language_model(config.base, compute, config.lora)
+    check_vocabulary(lesson.chat, language, config.base)
+    ties = TieRate(share_of_ties(rows)).to(compute.device) if config.ties == "davidson" else None
+    people = Annotators(weights_of(rows)).to(compute.device) if config.annotator_reliability else None
+    others = {"ties": ties, "people": people}
+    modules: dict[str, nn.Module] = {"model": model} | {name: one for name, one in others.items() if one is not None}
+    learner = Learner(modules, config, compute, rates={"ties": TIES_RATE, "people": PEOPLE_RATE})
+
+    def loss(batch: RankingBatch) -> Sums:
+        scores = model(batch.packed)
+        total = preference_loss(
+            scores,
+            batch.comparisons,
+            log_nu=ties.log_nu if ties else None,
+            margin=config.margin,
+            centring=config.centring,
+            reliability=people() if people else None,
+        )
+        if people:
+            total = total + people.penalty(batch.comparisons)
+        return {"loss": (total, batch.weight), **accuracy(scores.detach(), batch.comparisons)}
+
+    def evaluate(step: int, final: bool) -> dict[str, float]:  # noqa: ARG001 - every evaluation looks at all rows
+        found = agree([model], lesson, config.micro_tokens)
+        return {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}
+
+    with run.timed("training"):
+        figures = train(
+            run, learner, lesson.examples, loss,
+            epochs=config.epochs, max_steps=config.max_steps, turn=member, turns=config.ensemble, evaluate=evaluate,
+        )  # fmt: skip
+    if config.lora.rank:
+        merged(language)
+    with run.timed("evaluation"):
+        found = agree([model], lesson, config.micro_tokens)
+        mean = mean_score(model, lesson, config.micro_tokens)
+    kept = {"max_tokens": lesson.most, "temperature": found.temperature if found else 1.0, "mean": mean}
+    if ties:
+        figures["log_nu"] = kept["log_nu"] = ties.log_nu.item()
+    if people:
+        figures |= {
+            f"annotator_reliability/{name}": value
+            for name, value in zip(annotators_of(rows), people()[1:].tolist(), strict=True)
+        }
+    return Learned(model, figures, found, kept, about(language, "reward"))
+
+
+def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, float], dict[str, Any]]:
+    """Train the members one after the other into folders of their own, of which those that an earlier process has left
+    stay, and gather them in model/. Returns their mean figures, and what result.json says of the model."""
+    config = run.config
+    places = [run.folder / member_name(member) for member in range(config.ensemble)]
+    for member, place in enumerate(places):
+        if gathered(place.exists())[0]:
+            run.go_on_after(json.loads((place / FIGURES).read_text())[2])
+            continue
+        one = learn(run, lesson, member)
+        if one.found:
+            one.figures["heldout_member_accuracy"] = one.found.metrics["accuracy"]
+        known = {"members": config.ensemble} if member == 0 else {}  # its folder becomes the top of model/
+        if run.main:
+            with run.writing(place.name) as folder:
+                save_reward(one.model, lesson.chat.tokenizer, folder, one.kept | known)
+                (folder / FIGURES).write_text(json.dumps([one.figures, one.described, run.spent()]))
+        wait()
+    told = [json.loads((place / FIGURES).read_text()) for place in places]
+    if run.main:
+        with run.writing(MODEL) as folder:
+            for member, place in enumerate(places):
+                into = folder / member_name(member) if member else folder
+                shutil.copytree(place, into, ignore=shutil.ignore_patterns(FIGURES), dirs_exist_ok=True)
+    wait()
+    means = {name: sum(figures[name] for figures, *_ in told) / len(told) for name in told[0][0]}
+    means |= {name: sum(figures[name] for figures, *_ in told) for name in ("steps", "skipped")}
+    return means, told[0][1] | {"members": config.ensemble}
+
+
+@torch.no_grad()
+def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int) -> float:
+    """Over replies of the training set, of which a fixed part is enough."""
+
+    def total(batch: RankingBatch) -> Sums:
+        scores = model(batch.packed)
+        return {"score": (scores.sum(), len(scores))}
+
+    return mean_figures(lesson.examples, total, lesson.compute, micro_tokens, MEAN_OVER)["score"]
+
+
+def accuracy(scores: Tensor, comparisons: Comparisons) -> dict[str, tuple[float, float]]:
+    """Decided comparisons in which the better reply scores higher, equal scores being half right; and their number."""
+    decided = comparisons.outcome == 1
+    if not decided.any():
+        return {}
+    difference = (scores[comparisons.first] - scores[comparisons.second])[decided]
+    right = (difference > 0).sum() + 0.5 * (difference == 0).sum()
+    return {"accuracy": (float(right), len(difference))}
+
+
+def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int) -> Agreement | None:
+    """How the models' mean scores agree with held-out rankings; None where there are none."""
+    if not lesson.heldout:
+        return None
+    chat, rows, encoded = lesson.chat, lesson.heldout, lesson.encoded
+    flat = [ids for row in encoded for ids in row]
+
+    def scored(model: RewardModel) -> list[float]:
+        return spread(flat, lambda part: score_ids(model, part, chat.pad_id, micro_tokens))
+
+    with torch.no_grad(), lesson.compute.autocast():
+        scores = np.array([scored(model) for model in models])
+    scores = centred(scores, [model.mean for model in models])
+    cuts = np.cumsum([len(row) for row in encoded])[:-1]
+    mean, *members = ([part.tolist() for part in np.split(one, cuts)] for one in (combined(scores, 0), *scores))
+    lengths = [[len(chat.text(reply)) for reply in row.replies] for row in rows]
+    return agreement(rows, mean, lengths, members)

@@ -1,0 +1,192 @@
+"""Stage `sample`: K replies to each prompt, for people to rank."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from training.contract import DATA, OUTPUT, InputError, PromptRow, SampleRow, SampleSettings, Turn
+from training.data.chat_format import ChatFormat
+from training.engine import Completion, Engine, Request, SamplingParams, seed_of
+from training.models.checks import check_vocabulary
+from training.models.loading import about, load_causal, load_tokenizer, prepare
+from training.rl.rollouts import (
+    ALWAYS_COUNTED,
+    Prompt,
+    Scorer,
+    encode_prompts,
+    load_scorer,
+    prompt_room,
+    warn_of_changes,
+)
+from training.run.durable import write_aside
+from training.run.run import Run
+
+PROGRESS: Final = "samples.jsonl"  # replies so far, in the run folder; a killed run goes on from here
+REDRAWS: Final = 4
+AT_ONCE: Final = 8  # replies asked for at a time, as a multiple of the slots: enough to keep them full
+
+
+def main(run: Run[SampleSettings]) -> None:
+    config = run.config
+    rows = run.rows("prompts", PromptRow)
+    ids = {row.id for row in rows}
+    if len(ids) < len(rows):
+        raise InputError(f"prompts.jsonl: {len(rows) - len(ids)} ids occur more than once", code="data_invalid")
+    compute = prepare(run)
+    with run.timed("load"):
+        tokenizer = load_tokenizer(config.policy, run)
+        chat = ChatFormat(tokenizer, config.policy)
+        model = load_causal(config.policy, compute)
+        check_vocabulary(chat, model, config.policy)
+        described = about(model)
+        engine = Engine(model, tokenizer, slots=config.slots, live=False)
+        del model
+        scorer = load_scorer(config.reward, compute, config.pessimism)[0] if config.reward else None
+    room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
+    prompts, changes = encode_prompts(rows, chat, room, config.long_prompts, scorer)
+    if not prompts:
+        raise InputError(f"sample: {'; '.join(changes.sentences(len(rows)))}", code="prompts_too_long")
+    warn_of_changes(run, changes, len(rows))
+
+    progress = Progress(run.folder / PROGRESS, fingerprint(run))
+    size = max(1, AT_ONCE * config.slots // config.replies)
+    run.progress(len(progress.done), len(prompts), "sampling")
+    for first in range(0, len(prompts), size):  # the same parts whatever is done: how replies are batched rounds them
+        part = prompts[first : first + size]
+        if all(prompt.row.id in progress.done for prompt in part):
+            continue
+        run.stop_if_asked()
+        with run.timed("generate"):
+            replies = draw_replies(engine, part, config, frozenset(chat.stop_ids) | engine.stop_ids)
+        with run.timed("score"):
+            samples = [row for group in sample_rows(part, replies, scorer) for row in group]
+        shown = samples[0]
+        run.sample(first + len(part), shown.messages[-1].content, shown.reply, shown.reward)
+        progress.add(samples)
+        run.progress(len(progress.done), len(prompts), "sampling")
+
+    found = [row for prompt in prompts for row in progress.done[prompt.row.id]]
+    with run.writing(OUTPUT) as folder:
+        (folder / "samples.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in found))
+    counts = {
+        "prompts": len(rows),
+        **changes.named(*ALWAYS_COUNTED),
+        "replies": len(found),
+        "repeated": repeated(found),
+    }
+    run.finish(figures(found), counts=counts, model=described)
+    progress.remove()
+
+
+def draw_replies(
+    engine: Engine, prompts: Sequence[Prompt], config: SampleSettings, stop_ids: frozenset[int]
+) -> list[list[Completion]]:
+    """K replies to each prompt. Reply k is drawn from the stream of (seed, prompt id, k, redraws so far), so it is the
+    same whatever other prompts there are. With `distinct`, one that repeats an earlier one is drawn again."""
+    found: list[list[Completion]] = [[] for _ in prompts]
+    wanted = [(i, k) for i in range(len(prompts)) for k in range(config.replies)]
+    replies: dict[tuple[int, int], Completion] = {}
+    draws = 1 + REDRAWS if config.distinct and config.sampling.temperature > 0 else 1
+    for attempt in range(draws):
+        requests = [
+            Request(
+                prompts[i].ids,
+                SamplingParams.of(
+                    config.sampling, seed=seed_of(config.seed, prompts[i].row.id, k, attempt), stop_ids=stop_ids
+                ),
+            )
+            for i, k in wanted
+        ]
+        replies.update(zip(wanted, engine.generate(requests), strict=True))
+        found = [[replies[i, k] for k in range(config.replies)] for i in range(len(prompts))]
+        texts = [[reply.text.strip() for reply in group] for group in found]
+        wanted = [(i, k) for i, k in replies if texts[i][k] in texts[i][:k]]
+        if not wanted:
+            break
+    return found
+
+
+def sample_rows(
+    prompts: Sequence[Prompt], replies: Sequence[Sequence[Completion]], scorer: Scorer | None
+) -> Iterator[list[SampleRow]]:
+    """The rows of each prompt's replies, scored where there is a reward model."""
+    asked: list[list[Turn]] = [p.row.messages for p, group in zip(prompts, replies, strict=True) for _ in group]
+    scores = scorer(asked, [reply.text for group in replies for reply in group]) if scorer else None
+    rewards = iter(scores) if scores is not None else None
+    for prompt, group in zip(prompts, replies, strict=True):
+        yield [
+            SampleRow(
+                id=f"{prompt.row.id}#{k}",
+                prompt_id=prompt.row.id,
+                messages=prompt.row.messages,
+                reply=reply.text,
+                tokens=len(reply.tokens),
+                finish="stop" if reply.finish == "stop" else "length",
+                logprob=sum(reply.logprobs) / len(reply.logprobs),
+                reward=next(rewards) if rewards is not None else None,
+            )
+            for k, reply in enumerate(group)
+        ]
+
+
+def repeated(rows: Sequence[SampleRow]) -> int:
+    """Replies that say what another one to the same prompt says."""
+    return len(rows) - len({(row.prompt_id, row.reply.strip()) for row in rows})
+
+
+def figures(rows: Sequence[SampleRow]) -> dict[str, float]:
+    found = {
+        "tokens": sum(row.tokens for row in rows) / len(rows),
+        "ended": sum(row.finish == "stop" for row in rows) / len(rows),
+        "logprob": sum(row.logprob for row in rows) / len(rows),
+    }
+    rewards = [row.reward for row in rows if row.reward is not None]
+    return found | ({"reward": sum(rewards) / len(rewards)} if rewards else {})
+
+
+def fingerprint(run: Run[SampleSettings]) -> str:
+    """What the replies follow from: another config or other prompts begin anew."""
+    digest = hashlib.sha256(run.config.model_dump_json(exclude={"threads", "slots"}).encode())
+    digest.update((run.folder / DATA / "prompts.jsonl").read_bytes())
+    return digest.hexdigest()
+
+
+class Progress:
+    """The rows of the prompts that are done, kept in a file that a kill at any moment leaves usable: each line holds
+    all replies to one prompt, and a torn last line is cut off."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path = path
+        self.done: dict[str, list[SampleRow]] = {}
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        if lines and lines[0] == fingerprint.encode():
+            for line in lines[1:]:
+                try:
+                    rows = [SampleRow.model_validate(row) for row in json.loads(line)]
+                except (ValueError, ValidationError):
+                    break
+                self.done[rows[0].prompt_id] = rows
+        write_aside(path, fingerprint + "\n" + "".join(map(self._line, self.done.values())))
+
+    def add(self, rows: Sequence[SampleRow]) -> None:
+        groups: dict[str, list[SampleRow]] = {}
+        for row in rows:
+            groups.setdefault(row.prompt_id, []).append(row)
+        with self.path.open("a") as file:
+            file.write("".join(map(self._line, groups.values())))
+            file.flush()
+            os.fsync(file.fileno())
+        self.done |= groups
+
+    def remove(self) -> None:
+        self.path.unlink()
+
+    def _line(self, rows: Sequence[SampleRow]) -> str:
+        return json.dumps([row.model_dump() for row in rows]) + "\n"

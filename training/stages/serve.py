@@ -1,0 +1,61 @@
+"""Serves models over HTTP through the interface that vLLM offers: the parts are in training/serve/."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+
+from training.contract import ServeSettings, TrainingError
+from training.models.loading import prepare
+from training.run.run import Run, Stopped
+from training.serve.app import build_app
+from training.serve.pool import ModelPool
+from training.serve.scheduler import Scheduler
+
+GRACE = 3  # seconds that replies under way get to end after SIGTERM
+
+
+def main(run: Run[ServeSettings]) -> None:
+    config = run.config
+    compute = prepare(run)
+    listener = bind(config.host, config.port)
+    pool = ModelPool(compute, slots=config.slots, most=config.max_models)
+    with run.timed("load"):
+        for name, path in config.models.items():
+            pool.load(name, path)
+    scheduler = Scheduler()
+    scheduler.start()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(pool, scheduler, token=config.token, default_max_tokens=config.default_max_tokens),
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=GRACE,
+        )
+    )
+    host, port = listener.getsockname()[:2]
+    print(f"serving on http://{host}:{port}: {pool.told()}", flush=True)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        scheduler.stop()
+    if run.stopping:
+        raise Stopped
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises TrainingError where the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise TrainingError(
+            f"cannot listen on {host} port {port} ({error.strerror}); choose another `port` in config.json",
+            code="port_taken",
+        ) from error
+    return listener
