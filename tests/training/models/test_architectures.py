@@ -80,7 +80,7 @@ def test_it_becomes_a_reward_model_and_a_policy(kind: str, folder: Path, tmp_pat
         talks = [[Turn(role="user", content="is it?"), Turn(role="assistant", content=r)] for r in ("yes", "no never")]
         other = AutoModelForSequenceClassification.from_pretrained(reward / "model").eval()
         for talk, own in zip(talks, score(model, tokenizer, talks), strict=True):
-            ids = encode(ChatFormat(tokenizer), talk[:-1], talk[-1].content, 48)
+            ids = encode(ChatFormat(tokenizer), talk[:-1], talk[-1].content, 48).encoded.ids
             assert other(torch.tensor([ids])).logits.item() == pytest.approx(own, abs=1e-4)
     source = "function:brevity" if kind in NO_REWARD else str(reward / "model")
     config = {
