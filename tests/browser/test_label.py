@@ -682,6 +682,16 @@ def test_the_counts_of_what_is_left_follow_each_label(three_to_write: Project, a
     expect(count).to_have_text("2")
 
 
+def test_nothing_covers_the_border_of_the_chosen_kind(day: Project, ann: User, open_page):
+    day.guidelines.all().delete()  # so that no notice stands between the kinds and the prompt
+    page = open_page("/label/?kind=rank", ann, viewport={"width": 1280, "height": 800})
+    kind = page.locator("#label-kinds [aria-current]")
+    page.mouse.move(640, 700)
+    shown = kind.screenshot()
+    page.locator(".label-prompt").evaluate("prompt => { prompt.style.boxShadow = 'none'; }")
+    assert kind.screenshot() == shown
+
+
 def test_a_chosen_rank_is_seen_in_forced_colors(day: Project, ann: User, open_page):
     page = open_page("/label/?kind=rank", ann, forced_colors="active")
     page.keyboard.press("1")
