@@ -92,3 +92,7 @@ def test_a_stale_form_gets_a_whole_page_that_says_so(project):
     assert page.status_code == 403
     assert b"house.css" in page.content
     assert b"This page is out of date" in page.content
+
+
+def test_sign_up_says_who_sees_the_name(client, db):
+    assert "Shown to your team." in client.get("/accounts/signup/").content.decode()

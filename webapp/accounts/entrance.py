@@ -34,13 +34,13 @@ class SignUpForm(SignupForm):
                 label="Setup code",
                 max_length=50,
                 initial=context.request.GET.get("code", "")[:50],
-                help_text="Where the site was started it printed a link with this code. "
-                "`manage.py setup_code` prints it again.",
+                help_text="The site printed a link with this code when it started. "
+                "Run `manage.py setup_code` to see it again.",
                 widget=forms.TextInput(attrs={"autocomplete": "off"}),
             )
 
     def clean_setup_code(self) -> str:
         given = str(self.cleaned_data["setup_code"]).strip().lower()
         if not constant_time_compare(given, setup_code()):
-            raise forms.ValidationError("This is not the code. Copy the whole link that `manage.py setup_code` prints.")
+            raise forms.ValidationError("This is not the setup code. Copy the whole link that `manage.py setup_code` prints.")
         return given

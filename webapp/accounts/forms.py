@@ -14,10 +14,10 @@ from webapp.model_names import check_model_name
 
 MAX_GUIDELINES = 100_000  # characters
 ROLE_HELP = {
-    Role.OWNER: "everything, archive the project and make owners too",
+    Role.OWNER: "everything, including archiving the project and adding owners",
     Role.MANAGER: "settings, members, data, runs, models and deployments",
-    Role.ANNOTATOR: "labels, and chats with the assistant",
-    Role.TESTER: "chats with the assistant and says what was wrong",
+    Role.ANNOTATOR: "labels and chats with the assistant",
+    Role.TESTER: "chats with the assistant and reports what was wrong",
 }
 ROLE_CHOICES = [(role.value, f"{role.label}: {ROLE_HELP[role]}") for role in reversed(Role)]
 
@@ -29,7 +29,7 @@ class NameForm(forms.Form):
         max_length=100,
         required=False,
         label="Your name",
-        help_text="As your team sees it.",
+        help_text="Shown to your team.",
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
     field_order: tuple[str, ...] = ("name", "email", "password1")
@@ -50,7 +50,7 @@ class ProfileForm(NameForm):
             label="Time zone",
             required=False,
             choices=[("", same), *zones_by_region()],
-            help_text="Times are shown in it, and “today” begins at its midnight.",
+            help_text="Times are shown in this time zone, and “today” starts at its midnight.",
         )
 
 
@@ -94,8 +94,21 @@ class SettingsForm(forms.ModelForm):
             "max_new_tokens": "Longest reply, in tokens",
         }
         # What the label says already is not said again.
-        help_texts = {"write_overlap": "", "replies_to_rank": "", "max_new_tokens": "", "lease_minutes": "",
-                      "rank_overlap": "Each by a different person.", "review_overlap": "0 means none."}  # fmt: skip
+        help_texts = {
+            "base_model": "Name on the Hugging Face Hub, or folder, of the model to start from. Leave it empty to train "
+            "from scratch.",
+            "system_prompt": "Placed before every conversation. Leave it empty for none.",
+            "rank_overlap": "Each by a different person.",
+            "write_overlap": "",
+            "review_overlap": "0 means none.",
+            "lease_minutes": "",
+            "name_annotators": "Exports name the person behind each label. If this is off, they number people instead, "
+            "always in the same way, such as person:3.",
+            "replies_to_rank": "",
+            "temperature": "0 always picks the most likely word; 1 keeps the model’s own probabilities.",
+            "top_p": "Only the most likely words that add up to this probability are sampled.",
+            "max_new_tokens": "",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -137,7 +150,7 @@ class GuidelinesForm(forms.Form):
     text = forms.CharField(
         label="Guidelines",
         max_length=MAX_GUIDELINES,
-        help_text="Markdown. Saving makes a new version; each label names the version it was made under.",
+        help_text="Markdown. Saving creates a new version. Each label records the version it was given under.",
         widget=forms.Textarea(attrs={"rows": 20}),
     )
     began_from = forms.IntegerField(required=False, widget=forms.HiddenInput)  # the version that the page showed
@@ -152,7 +165,7 @@ class InviteForm(forms.Form):
     email = forms.EmailField(
         required=False,
         label="Email address",
-        help_text="Optional. With it, only this person’s account can join.",
+        help_text="Optional. If you enter one, only the account with this address can join.",
     )
 
 
@@ -168,7 +181,7 @@ class TokenForm(forms.Form):
         initial=["read"],
         widget=forms.CheckboxSelectMultiple,
     )
-    days = forms.TypedChoiceField(label="Ends after", coerce=int, initial=DEFAULT_DAYS)
+    days = forms.TypedChoiceField(label="Expires after", coerce=int, initial=DEFAULT_DAYS)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"label_suffix": "", "auto_id": "id_token_%s", **kwargs})

@@ -72,7 +72,7 @@ def invitation_new(request: Request, project: Project) -> HttpResponse:
 @require_POST
 def invitation_revoke(request: Request, project: Project, invitation_id: int) -> HttpResponse:
     memberships.revoke_invitation(project=project, invitation_id=invitation_id)
-    messages.success(request, "The link does not work any more.")
+    messages.success(request, "The link no longer works.")
     return redirect("member_list", project.slug)
 
 

@@ -43,7 +43,7 @@ def project_new(request: Request) -> HttpResponse:
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         project = services.create_project(user=request.user, **form.cleaned_data)
-        messages.success(request, f"Created {project.name}. Say in its guidelines what a good reply does.")
+        messages.success(request, f"Created {project.name}. Describe a good reply in its guidelines.")
         return redirect("project_detail", project.slug)
     return render(request, "accounts/project_new.html", {"form": form})
 
