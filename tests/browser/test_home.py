@@ -182,15 +182,30 @@ def test_a_long_name_pushes_nothing_out_of_the_page(
     ("path", "tab"),
     [("/projects/kite/members/", "Project"), ("/projects/kite/guidelines/", "Project"),
      ("/projects/kite/settings/", "Project"), ("/projects/kite/", "Project"),
-     ("/projects/kite/deployments/", "Models"), ("/projects/kite/data/snapshots/", "Data"), ("/label/", "Label")],
+     ("/projects/kite/deployments/", "Models"), ("/projects/kite/withdrawn-data/", "Models"),
+     ("/projects/kite/data/snapshots/", "Data"), ("/label/", "Label")],
 )  # fmt: skip
 def test_the_navigation_shows_where_one_is_also_on_a_phone(
     open_page: Open, busy: Project, ada: User, path: str, tab: str
 ) -> None:
     page = open_page(path, ada, viewport={"width": 320, "height": 640})
-    current = page.get_by_role("navigation", name="Main").locator("[aria-current=page]")
+    current = page.get_by_role("navigation", name="Main").locator("[aria-current]")
     expect(current).to_have_text(tab)
     expect(current).to_be_in_viewport(ratio=0.99)
+    is_this_page = current.get_attribute("href") == path
+    expect(current).to_have_attribute("aria-current", "page" if is_this_page else "true")
+
+
+def test_deployments_and_withdrawn_data_are_tabs_beside_the_models(
+    open_page: Open, busy: Project, ada: User, no_violations: Check
+) -> None:
+    page = open_page("/projects/kite/models/", ada)
+    tabs = page.get_by_role("navigation", name="Models")
+    for name in ("Deployments", "Withdrawn data", "Models"):
+        tabs.get_by_role("link", name=name).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        expect(tabs.locator("[aria-current=page]")).to_have_text(name)
+        no_violations(page)
 
 
 def test_a_profile_with_tokens_and_two_factors(
