@@ -95,8 +95,8 @@ class SettingsForm(forms.ModelForm):
         }
         # What the label says already is not said again.
         help_texts = {
-            "base_model": "Name on the Hugging Face Hub, or folder, of the model to start from. Leave it empty to train "
-            "from scratch.",
+            "base_model": "Name on the Hugging Face Hub, or folder, of the model to start from. Leave it empty to "
+            "train from scratch.",
             "system_prompt": "Placed before every conversation. Leave it empty for none.",
             "rank_overlap": "Each by a different person.",
             "write_overlap": "",
