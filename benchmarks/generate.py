@@ -18,7 +18,8 @@ from benchmarks._training import VOCABULARY, Peer, Row, Shape, compare, own, own
 from training.data.chat_format import SPECIAL
 from training.engine import Engine, Request, SamplingParams
 from training.kernels.heap import keep_memory
-from training.models.loading import Compute, bf16_is_faster, load_causal, load_tokenizer
+from training.models.compute import Compute, bf16_is_faster
+from training.models.loading import load_causal, load_tokenizer
 
 SHAPE = Shape(hidden=256, mlp=704, layers=5, heads=4)  # 8.2 million parameters
 PROMPTS, SLOTS = 256, 64

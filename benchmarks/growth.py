@@ -19,8 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks._training import MIDDLE, VOCABULARY, Shape
 from training.data.packing import TextBatch, text_batch
 from training.kernels.heap import keep_memory
+from training.models.compute import bf16_is_faster
 from training.models.forward import Forward
-from training.models.loading import bf16_is_faster
 
 TOKENS, LENGTH, STEPS = 2048, 128, 6
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from django.conf import LazySettings
 from django.db import connection
 
 from tests import factories
-from training.models.loading import adapter_base
+from training.models.compute import adapter_base
 from webapp.accounts.models import Project
 from webapp.errors import Conflict
 from webapp.home_folder import ROOT

@@ -18,7 +18,7 @@ import torch
 import uvicorn
 
 from tests.training.toys import turns
-from training.models.loading import Compute
+from training.models.compute import Compute
 from training.serve.app import build_app
 from training.serve.pool import ModelPool
 from training.serve.scheduler import Scheduler

@@ -7,13 +7,15 @@ data is the step number, and a resumed run sees exactly the rows it would have s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,14 @@ class Sizes:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Examples(Generic[B]):
+    """Rows to learn from: their sizes, and how some of them become a batch on the device."""
+
+    sizes: Sizes
+    batch: Callable[[Rows], B]
 
 
 def steps_per_epoch(sizes: Sizes, batch_tokens: int) -> int:

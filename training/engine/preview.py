@@ -7,7 +7,8 @@ from transformers import GenerationConfig
 
 from training.contract import Turn
 from training.data.chat_format import ChatFormat
-from training.models.loading import CausalModel, Compute, context_of
+from training.models.compute import Compute
+from training.models.loading import CausalModel, context_of
 
 TOKENS = 48
 

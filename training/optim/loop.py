@@ -16,33 +16,25 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from training.contract import LoopSettings, TrainingError
-from training.data.batching import Rows, Sizes, epoch_batches, micro_batches, steps_per_epoch
+from training.data.batching import Examples, epoch_batches, micro_batches, steps_per_epoch
 from training.distributed.collectives import add_gradients, gathered, make_same, mine, most, wait
 from training.distributed.fsdp import clip_in_parts, dissolve, gathered_weights, in_parts, like, shard, whole_all
 from training.distributed.launch import rank, sharded, world
 from training.kernels.heap import Heap
-from training.models.loading import Compute
+from training.models.compute import Compute
 from training.run.run import Run
 
 B = TypeVar("B")
 Sums = Mapping[str, tuple[Tensor | float, float]]
 STATE: Final = "state.pt"
 MOST_SKIPS_IN_A_ROW: Final = 20
-
-
-@dataclass(frozen=True)
-class Examples(Generic[B]):
-    """Rows to learn from: their sizes, and how some of them become a batch on the device."""
-
-    sizes: Sizes
-    batch: Callable[[Rows], B]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from training.contract import Turn
-from training.models.loading import Compute
+from training.models.compute import Compute
 from training.preferences.reward_model import RewardModel, score
 
 Scores = NDArray[np.float64]

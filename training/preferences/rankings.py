@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from training.contract import InputError, RankingRow, RewardSettings
-from training.data.batching import Rows, Sizes
+from training.data.batching import Examples, Rows, Sizes
 from training.data.chat_format import ChatFormat, Refused
 from training.data.fitting import RowCounts
 from training.data.packing import Packed, moved, pack
-from training.models.loading import Compute
-from training.optim.loop import Examples
+from training.models.compute import Compute
 from training.preferences.annotator_reliability import annotators_of
 from training.preferences.losses import Comparisons, Ranked, Ties, collate_comparisons, comparisons_of
 from training.preferences.reward_model import encode

@@ -26,7 +26,8 @@ from training.data.chat_format import ChatFormat, Encoded
 from training.data.fitting import FittedExchange, fit_exchange
 from training.data.packing import Packed, moved, pack
 from training.models.checks import DAMAGE, check_source, check_vocabulary, check_weights, damaged
-from training.models.loading import CausalModel, Compute, load_causal, load_tokenizer, state_width, unwrap
+from training.models.compute import Compute
+from training.models.loading import CausalModel, load_causal, load_tokenizer, state_width, unwrap
 from training.models.memory import check_fits
 from training.models.trunk import Trunk
 

@@ -16,8 +16,9 @@ from training.contract import OUTPUT, FrontierRow, SamplingSettings
 from training.distributed.collectives import add
 from training.distributed.fsdp import whole
 from training.engine import Engine
+from training.models.compute import Compute
 from training.models.forward import Forward
-from training.models.loading import CausalModel, Compute
+from training.models.loading import CausalModel
 from training.preferences.ensemble import disagreement
 from training.preferences.reward_functions import find_shaping, shaping_of
 from training.rl.actor import rollout_batches

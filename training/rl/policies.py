@@ -12,7 +12,8 @@ from peft import PeftModel
 from torch import nn
 
 from training.contract import InputError, PPOSettings
-from training.models.loading import CausalModel, Compute, adapter_base, load_causal, state_width
+from training.models.compute import Compute, adapter_base
+from training.models.loading import CausalModel, load_causal, state_width
 from training.preferences.reward_model import RewardModel
 from training.rl.actor import Actor
 

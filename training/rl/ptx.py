@@ -9,10 +9,10 @@ from training.contract import PPOSettings, TextRow
 from training.data.batching import epoch_batches, micro_batches, steps_per_epoch
 from training.data.chat_format import ChatFormat
 from training.data.packing import TextBatch
+from training.data.text_stream import text_examples, tokenize_texts
 from training.distributed.collectives import mine
 from training.distributed.launch import world
-from training.models.loading import Compute
-from training.stages.pretrain import examples, stream_of
+from training.models.compute import Compute
 
 
 class PretrainingMix:
@@ -22,7 +22,7 @@ class PretrainingMix:
         self, config: PPOSettings, chat: ChatFormat, corpus: Sequence[TextRow], context: int, compute: Compute
     ) -> None:
         self.config = config
-        self.texts = examples(stream_of(chat, [row.text for row in corpus], context), compute)
+        self.texts = text_examples(tokenize_texts(chat, [row.text for row in corpus], context), compute.device)
         self.position = 0
 
     def take(self) -> tuple[list[TextBatch], int]:

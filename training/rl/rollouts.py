@@ -16,7 +16,7 @@ from training.data.chat_format import ChatFormat, Refused
 from training.data.fitting import Fitted, RowCounts, fit_prompt
 from training.distributed.collectives import spread
 from training.engine import Completion, Engine, Request, SamplingParams, seed_of
-from training.models.loading import Compute
+from training.models.compute import Compute
 from training.preferences.ensemble import Ensemble
 from training.preferences.reward_functions import PREFIX, find_reward_function
 from training.preferences.reward_model import RewardModel, load_members

@@ -13,7 +13,7 @@ from torch import Tensor
 from training.contract import PPOSettings
 from training.data.packing import TextBatch
 from training.distributed.collectives import add
-from training.models.loading import Compute
+from training.models.compute import Compute
 from training.optim.loop import Learner, Means, Sums
 from training.rl.actor import MicroBatch, rollout_batches
 from training.rl.losses import Rollout, Trajectory, clipped_policy_loss, clipped_value_loss

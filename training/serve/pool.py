@@ -18,7 +18,8 @@ from training.data.chat_templates import TemplateProcess
 from training.engine import Engine, Request, SamplingParams
 from training.engine.text import decoder
 from training.models.checks import check_source, check_vocabulary
-from training.models.loading import Compute, adapter_base, load_causal, load_tokenizer
+from training.models.compute import Compute, adapter_base
+from training.models.loading import load_causal, load_tokenizer
 from training.serve.encoder import Encoder
 
 log = logging.getLogger(__name__)

@@ -25,13 +25,16 @@ from training.contract import (
 )
 from training.data.batching import Sizes, micro_batches
 from training.data.chat_format import ChatFormat
+from training.data.demonstrations import demonstration_examples, encode_demonstrations
 from training.data.fitting import RowCounts
 from training.data.packing import text_batch
 from training.engine import Completion, Engine, context_limit
 from training.models.checks import check_vocabulary
+from training.models.compute import Compute, prepare
 from training.models.forward import Forward
-from training.models.loading import CausalModel, Compute, context_of, load_causal, load_tokenizer, prepare, unwrap
+from training.models.loading import CausalModel, context_of, load_causal, load_tokenizer, unwrap
 from training.optim.loop import mean_figures
+from training.optim.losses import bits_per_byte, weighted_loss
 from training.preferences.accuracy import agreement
 from training.preferences.ensemble import Ensemble, Scores
 from training.preferences.losses import comparisons_of
@@ -50,8 +53,6 @@ from training.rl.rollouts import (
 )
 from training.run.intervals import Interval, clustered_mean, clustered_share, wins
 from training.run.run import Run
-from training.stages.pretrain import bits_per_byte
-from training.stages.sft import encode, examples, weighted_loss
 
 MICRO_TOKENS: Final = 8192
 SHOWN: Final = 10
@@ -152,12 +153,12 @@ def measure_demonstrations(
 ) -> None:
     """The loss on what the assistant says, nats a token."""
     most = min(config.max_tokens, context_of(policy.model))
-    kept, encoded, _, changes = encode(policy.chat, rows, most)
+    kept, encoded, _, changes = encode_demonstrations(policy.chat, rows, most)
     report.counts |= {"demonstrations": len(kept), "demonstrations/left_out": len(rows) - len(kept)}
     report.counts |= changes.named(prefix="demonstrations/")
     if encoded:
         found = mean_figures(
-            examples(encoded, policy.chat, compute),
+            demonstration_examples(encoded, policy.chat, compute.device),
             lambda batch: weighted_loss(policy.forward, batch),
             compute,
             MICRO_TOKENS,

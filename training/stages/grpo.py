@@ -21,8 +21,9 @@ from training.data.chat_format import ChatFormat
 from training.distributed.launch import rank, world
 from training.engine import Completion, Engine
 from training.models.checks import check_vocabulary
+from training.models.compute import Compute, adapter_base, prepare
 from training.models.forward import Forward
-from training.models.loading import CausalModel, Compute, about, adapter_base, load_causal, load_tokenizer, prepare
+from training.models.loading import CausalModel, about, load_causal, load_tokenizer
 from training.optim.loop import due
 from training.preferences.reward_functions import find_shaping, shaping_of
 from training.rl.early_stop import Watch

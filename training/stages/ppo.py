@@ -13,7 +13,8 @@ from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts
 from training.engine import Engine
 from training.models.checks import check_vocabulary
-from training.models.loading import CausalModel, about, context_of, load_tokenizer, prepare, save_model
+from training.models.compute import prepare
+from training.models.loading import CausalModel, about, context_of, load_tokenizer, save_model
 from training.optim.loop import Learner, agreed, load_state, save_checkpoint
 from training.rl.policies import check_sampling, drop_reference, load_policies
 from training.rl.ptx import PretrainingMix

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from training.contract import MODEL, RankingRow, RewardSettings
+from training.data.batching import Examples
 from training.data.chat_format import ChatFormat
 from training.distributed.collectives import gathered, spread, wait
 from training.models.checks import check_vocabulary
-from training.models.loading import Compute, about, context_named, load_tokenizer, merged, prepare
-from training.optim.loop import Examples, Learner, Sums, mean_figures, train
+from training.models.compute import Compute, prepare
+from training.models.loading import about, context_named, load_tokenizer, merged
+from training.optim.loop import Learner, Sums, mean_figures, train
 from training.preferences.accuracy import Agreement, agreement
 from training.preferences.annotator_reliability import Annotators, TieRate, annotators_of, weights_of
 from training.preferences.ensemble import centred, combined

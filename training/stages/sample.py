@@ -15,7 +15,8 @@ from training.contract import DATA, OUTPUT, InputError, PromptRow, SampleRow, Sa
 from training.data.chat_format import ChatFormat
 from training.engine import Completion, Engine, Request, SamplingParams, seed_of
 from training.models.checks import check_vocabulary
-from training.models.loading import about, load_causal, load_tokenizer, prepare
+from training.models.compute import prepare
+from training.models.loading import about, load_causal, load_tokenizer
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
     Prompt,

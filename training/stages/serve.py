@@ -7,7 +7,7 @@ import socket
 import uvicorn
 
 from training.contract import ServeSettings, TrainingError
-from training.models.loading import prepare
+from training.models.compute import prepare
 from training.run.run import Run, Stopped
 from training.serve.app import build_app
 from training.serve.pool import ModelPool

@@ -21,16 +21,8 @@ from training.data.fitting import RowCounts
 from training.distributed.collectives import most, wait
 from training.distributed.launch import world
 from training.models.checks import check_vocabulary
-from training.models.loading import (
-    CausalModel,
-    Compute,
-    about,
-    context_of,
-    load_causal,
-    load_tokenizer,
-    prepare,
-    save_model,
-)
+from training.models.compute import Compute, prepare
+from training.models.loading import CausalModel, about, context_of, load_causal, load_tokenizer, save_model
 from training.optim.loop import Learner, Means, load_state, raise_if_diverged, save_state, schedule
 from training.run.durable import PARTIAL
 from training.run.run import Run

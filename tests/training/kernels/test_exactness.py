@@ -25,11 +25,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tests.training.toys import run_folder, run_here, tiny_folder, tiny_model, toy_tokenizer, turns
 from training.contract import PPOSettings, RankingRow, RewardSettings, Turn
 from training.data.chat_format import ChatFormat, Encoded
+from training.data.demonstrations import demonstration_examples
+from training.data.text_stream import text_examples, tokenize_texts
 from training.engine import Request, SamplingParams
 from training.kernels.attention import one_by_one
+from training.models.compute import Compute
 from training.models.forward import Forward
-from training.models.loading import Compute, load_causal
+from training.models.loading import load_causal
 from training.optim.loop import mean_figures
+from training.optim.losses import bits_per_byte, next_token_loss, weighted_loss
 from training.preferences.losses import preference_loss
 from training.preferences.rankings import ranking_examples
 from training.preferences.reward_model import RewardModel, encode, score_ids
@@ -38,9 +42,6 @@ from training.rl.losses import clipped_policy_loss, clipped_value_loss
 from training.rl.policies import Policies
 from training.rl.update import Pass, Updater
 from training.serve.pool import ModelPool
-from training.stages.pretrain import bits_per_byte, next_token_loss, stream_of
-from training.stages.pretrain import examples as text_examples
-from training.stages.sft import examples, weighted_loss
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 NATS = 1e-4
@@ -113,7 +114,7 @@ def every_way(test: Callable[..., None]) -> Callable[..., None]:
 def test_the_loss_of_demonstrations_is_the_sum_of_each_ones_own(name: str, packs: bool, rows: Any, seed: int) -> None:
     draw = np.random.default_rng(seed)
     encoded = [(Encoded(ids, [False, *(draw.random(len(ids) - 1) < 0.6)]), weight) for ids, weight in rows]
-    data = examples(encoded, chat_format(), CPU)
+    data = demonstration_examples(encoded, chat_format(), CPU.device)
     with torch.no_grad():
         parts = [weighted_loss(forward_of(name, packs), data.batch(piece))["loss"] for piece in cut(len(rows), draw)]
     total, weight = sum(float(loss) for loss, _ in parts), sum(count for _, count in parts)
@@ -125,8 +126,8 @@ def test_the_loss_of_demonstrations_is_the_sum_of_each_ones_own(name: str, packs
 @every_way
 @given(texts=st.lists(words.filter(bool), min_size=1, max_size=5), seed=st.integers(0, 999))
 def test_the_loss_of_text_is_the_sum_of_its_rows(name: str, packs: bool, texts: list[str], seed: int) -> None:
-    stream = stream_of(chat_format(), texts, 16)
-    data, forward = text_examples(stream, CPU), forward_of(name, packs)
+    stream = tokenize_texts(chat_format(), texts, 16)
+    data, forward = text_examples(stream, CPU.device), forward_of(name, packs)
     with torch.no_grad():
         pieces = cut(len(data.sizes), np.random.default_rng(seed))
         parts = [next_token_loss(forward, data.batch(piece))["loss"] for piece in pieces]
@@ -243,7 +244,7 @@ def test_evaluation_does_not_depend_on_how_it_is_batched(name: str, packs: bool,
     assert bits_per_byte(forward, chat, texts, CPU, 24, micro) == pytest.approx(whole, rel=NATS)
     encoded = [(chat.exchange([Turn(role="user", content="is it?")], text, 60), 1.0) for text in texts]
     loss = mean_figures(
-        examples(encoded, chat, CPU), lambda batch: weighted_loss(forward, batch), CPU, micro
+        demonstration_examples(encoded, chat, CPU.device), lambda batch: weighted_loss(forward, batch), CPU, micro
     )["loss"]  # fmt: skip
     spoken = [alone(name, one.ids)[0][torch.tensor(one.mask[1:])] for one, _ in encoded]
     assert loss == pytest.approx(-float(torch.cat(spoken).mean()), rel=NATS, abs=NATS)

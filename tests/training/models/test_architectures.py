@@ -25,7 +25,8 @@ from tests.training.toys import (
 from training.contract import InputError, Turn
 from training.data.chat_format import ChatFormat
 from training.engine import Engine, Request, SamplingParams
-from training.models.loading import CausalModel, Compute, load_causal
+from training.models.compute import Compute
+from training.models.loading import CausalModel, load_causal
 from training.preferences.reward_model import encode, load_reward, score
 
 pytestmark = pytest.mark.slow

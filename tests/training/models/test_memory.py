@@ -6,7 +6,8 @@ import torch
 from tests.training.toys import toy_policy
 from training.contract import InputError, LoraSettings
 from training.models import memory
-from training.models.loading import Compute, load_causal
+from training.models.compute import Compute
+from training.models.loading import load_causal
 from training.models.memory import free_bytes, parameters_of
 
 CPU = Compute(torch.device("cpu"), torch.float32)

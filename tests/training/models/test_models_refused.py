@@ -30,7 +30,8 @@ from tests.training.toys import (
 from training.contract import InputError, LoraSettings, PPOSettings, TrainingError
 from training.data.chat_format import ChatFormat
 from training.models.checks import check_vocabulary
-from training.models.loading import Compute, load_causal
+from training.models.compute import Compute
+from training.models.loading import load_causal
 from training.models.memory import LEARNING, parameters_of
 from training.preferences.reward_model import load_reward, reward_from_language_model, save_reward
 from training.rl.policies import load_policies

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from tests.training.toys import events, run_folder
 from training.contract import SFTSettings, TrainingError
-from training.data.batching import Rows, Sizes
-from training.models.loading import Compute
-from training.optim.loop import Examples, Learner, Means, Sums, mean_figures, schedule, train
+from training.data.batching import Examples, Rows, Sizes
+from training.models.compute import Compute
+from training.optim.loop import Learner, Means, Sums, mean_figures, schedule, train
 from training.run.run import Stopped, open_run
 
 CPU = Compute(torch.device("cpu"), torch.float32)

@@ -15,7 +15,8 @@ from transformers import AutoModelForSequenceClassification
 from tests.training.stages.test_reward import rankings
 from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy, turns
 from training.contract import InputError, LoraSettings, Turn
-from training.models.loading import Compute, load_tokenizer
+from training.models.compute import Compute
+from training.models.loading import load_tokenizer
 from training.preferences.ensemble import Ensemble, centred, combined, disagreement
 from training.preferences.reward_model import load_members, load_reward, reward_from_language_model, save_reward
 from training.rl.rollouts import load_scorer

@@ -8,8 +8,8 @@ from tests.training.toys import prompts, toy_policy, toy_tokenizer
 from training.contract import PromptRow
 from training.data.chat_format import ChatFormat
 from training.engine import Completion
+from training.models.compute import Compute
 from training.models.forward import Forward
-from training.models.loading import Compute
 from training.rl.heldout import Divergence, frontier
 from training.rl.rollouts import Sampled, encode_prompts
 

@@ -6,7 +6,7 @@ import torch
 from tests.training.toys import TEXTS, toy_policy, toy_tokenizer, turns
 from training.contract import InputError, LoraSettings, PromptRow, Turn, parts_of_shaping
 from training.data.chat_format import ChatFormat
-from training.models.loading import Compute
+from training.models.compute import Compute
 from training.preferences.reward_functions import find_reward_function, reward_function
 from training.preferences.reward_model import encode, load_reward, reward_from_language_model, save_reward
 from training.rl.policies import value_head

@@ -11,7 +11,7 @@ from tests.training.toys import events, run_folder, toy_policy, toy_tokenizer, t
 from training.contract import PromptRow, TrainingError, Turn
 from training.data.chat_format import ChatFormat
 from training.engine import Completion
-from training.models.loading import prepare
+from training.models.compute import prepare
 from training.optim.loop import Learner
 from training.preferences.reward_functions import find_shaping, reward_function
 from training.rl.policies import load_policies

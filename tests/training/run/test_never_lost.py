@@ -34,7 +34,8 @@ from tests.training.toys import PROJECT, events, prompts, run_folder, start_chil
 from training.__main__ import main
 from training.contract import SETTINGS, STAGES, LoopSettings, Stage
 from training.data.chat_format import ChatFormat
-from training.models.loading import Compute, save_model
+from training.models.compute import Compute
+from training.models.loading import save_model
 from training.preferences.reward_model import reward_from_language_model, save_reward
 from training.run.run import Run, Stopped, open_run
 from training.stages.sample import PROGRESS

@@ -15,9 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer
 from training.contract import InputError, TrainingError
 from training.data.chat_format import ChatFormat
+from training.data.text_stream import text_examples, tokenize_texts
+from training.models.compute import Compute
 from training.models.forward import Forward
-from training.models.loading import Compute, load_causal
-from training.stages.pretrain import bits_per_byte, examples, first_bytes, stream_of
+from training.models.loading import load_causal
+from training.optim.losses import bits_per_byte
+from training.stages.pretrain import first_bytes
 from training.stages.tokenizer import learn, wrap
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -80,9 +83,9 @@ def test_pretraining_goes_on_from_a_base(tmp_path: Path) -> None:
 
 def test_every_token_but_the_first_is_predicted_once() -> None:
     chat = ChatFormat(toy_tokenizer())
-    stream = stream_of(chat, SENTENCES, 16)
+    stream = tokenize_texts(chat, SENTENCES, 16)
     assert stream.tokens.tolist() == [i for text in SENTENCES for i in (chat.document_id, *chat.text(text))]
-    data = examples(stream, CPU)
+    data = text_examples(stream, CPU.device)
     batch = data.batch(np.arange(len(data.sizes)))
     assert batch.targets.tolist() == stream.tokens[1:].tolist()
     assert batch.packed.ids[0, batch.states].tolist() == stream.tokens[:-1].tolist()

@@ -21,7 +21,7 @@ from tests.training.toys import (
 )
 from training.contract import InputError, RankingRow, RewardSettings, Turn
 from training.data.chat_format import ChatFormat
-from training.models.loading import Compute
+from training.models.compute import Compute
 from training.preferences.annotator_reliability import PRIOR, Annotators, annotators_of, weights_of
 from training.preferences.losses import Ranked, collate_comparisons, preference_loss
 from training.preferences.rankings import ranking_examples, reply_sets, share_of_ties, usable

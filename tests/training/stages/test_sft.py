@@ -28,10 +28,12 @@ from tests.training.toys import (
 )
 from training.contract import DemonstrationRow, TrainingError
 from training.data.chat_format import ChatFormat
+from training.data.demonstrations import demonstration_examples, encode_demonstrations
+from training.models.compute import Compute, adapter_base
 from training.models.forward import Forward
-from training.models.loading import Compute, adapter_base, load_causal
+from training.models.loading import load_causal
+from training.optim.losses import weighted_loss
 from training.run.durable import file_sha256
-from training.stages.sft import encode, examples, weighted_loss
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 QUESTIONS = {"is the sky blue": "yes of course", "is the sea 12": "no never"}
@@ -122,7 +124,7 @@ def test_an_adapter_goes_on_learning_as_an_adapter_or_is_merged_for_full_trainin
 def test_the_loss_is_on_the_assistants_words_alone_and_weighs_the_rows(base: Path) -> None:
     model, chat = load_causal(str(base), CPU), ChatFormat(toy_tokenizer())
     rows = [demonstration("the cat", "sat on it"), demonstration("is it", "no", "why", "never", weight=0.5)]
-    data = examples(encode(chat, rows, 64)[1], chat, CPU)
+    data = demonstration_examples(encode_demonstrations(chat, rows, 64)[1], chat, CPU.device)
     sums = weighted_loss(Forward(model), data.batch(np.arange(2)))
     expected = total = 0.0
     for row in rows:
@@ -145,7 +147,7 @@ def test_a_row_learned_turn_by_turn_counts_as_if_its_turns_were_together() -> No
     tokenizer = foreign_tokenizer(FORGETS_THOUGHTS)
     model, chat = tiny_model("llama", vocab_size=len(tokenizer), max_position_embeddings=128), ChatFormat(tokenizer)
     rows = [demonstration(*(turn["content"] for turn in TALK), weight=0.5), demonstration("ask", "tell", weight=2)]
-    lessons = encode(chat, rows, 128)
+    lessons = encode_demonstrations(chat, rows, 128)
     assert (lessons.rows, lessons.by_turn, len(lessons.examples)) == (rows, 1, 4)
     expected = total = 0.0
     for asked, reply, weight in (
@@ -158,7 +160,7 @@ def test_a_row_learned_turn_by_turn_counts_as_if_its_turns_were_together() -> No
         logprobs = functional.log_softmax(model(torch.tensor([ids])).logits[0].detach().double(), dim=-1)
         expected -= weight * sum(float(logprobs[i - 1, ids[i]]) for i in range(len(ids) - spoken, len(ids)))
         total += weight * spoken
-    data = examples(lessons.examples, chat, CPU)
+    data = demonstration_examples(lessons.examples, chat, CPU.device)
     sums = weighted_loss(Forward(model), data.batch(np.arange(4)))
     assert float(sums["loss"][0]) == pytest.approx(expected, rel=1e-4)
     assert sums["loss"][1] == pytest.approx(total)
@@ -170,7 +172,7 @@ def test_a_turn_too_long_to_learn_leaves_the_others_of_its_row() -> None:
     row = demonstration("ask", "[hm] " + "tell " * 20, "more", "[oh] told", "again", "[ah] said")
     spoken = [
         chat.decode([token for token, own in zip(one.ids, one.mask, strict=True) if own])
-        for one, _ in encode(chat, [row], 60).examples
+        for one, _ in encode_demonstrations(chat, [row], 60).examples
     ]
     assert spoken == ["[oh] told", "[ah] said"]
 
@@ -189,7 +191,7 @@ def test_a_long_conversation_loses_its_oldest_turns_and_keeps_its_system_turn() 
     chat = ChatFormat(toy_tokenizer())
     talk = turns("the cat " * 20, "yes", "the sea " * 20, "no", "why?", "yes of course")
     row = DemonstrationRow(id="long", messages=[{"role": "system", "content": "no"}, *talk])
-    kept, encoded, _, counts = encode(chat, [row], 40)
+    kept, encoded, _, counts = encode_demonstrations(chat, [row], 40)
     assert kept == [row]
     assert chat.tokenizer.decode(encoded[0][0].ids) == (
         "<|system|>no<|end|><|user|>why?<|end|><|assistant|>yes of course<|end|>"
@@ -203,7 +205,7 @@ def test_a_long_conversation_loses_its_oldest_turns_and_keeps_its_system_turn() 
 def test_a_question_that_is_too_long_alone_keeps_its_beginning_and_its_end() -> None:
     chat = ChatFormat(toy_tokenizer())
     row = demonstration("is the sky blue? " + "the cat sat on the mat " * 20 + "say yes or no", "yes")
-    _, encoded, _, counts = encode(chat, [row], 60)
+    _, encoded, _, counts = encode_demonstrations(chat, [row], 60)
     text = chat.tokenizer.decode(encoded[0][0].ids)
     assert text.startswith("<|user|>is the sky blue? the cat")
     assert text.endswith("say yes or no<|end|><|assistant|>yes<|end|>")
@@ -215,7 +217,7 @@ def test_a_question_that_is_too_long_alone_keeps_its_beginning_and_its_end() -> 
 def test_what_is_too_long_empty_or_without_weight_is_left_out_each_with_its_reason() -> None:
     chat = ChatFormat(toy_tokenizer())
     rows = [demonstration("why", "the cat " * 30), demonstration("a", " "), demonstration("a", "b", weight=0)]
-    kept, encoded, _, counts = encode(chat, rows, 20)
+    kept, encoded, _, counts = encode_demonstrations(chat, rows, 20)
     assert (kept, encoded) == ([], [])
     assert counts.named() == {"left_out/too_long": 1, "left_out/empty": 1, "left_out/no_weight": 1}
 
@@ -225,7 +227,7 @@ def test_a_masked_turn_is_context_only_also_in_a_shortened_conversation() -> Non
     row = demonstration("the cat " * 20, "yes", "is it?", "no never", "why?", "of course")
     row = row.model_copy(update={"masked_turns": [3]})
     for limit in (200, 40):
-        ((encoded, _),) = encode(chat, [row], limit).examples
+        ((encoded, _),) = encode_demonstrations(chat, [row], limit).examples
         learned = chat.tokenizer.decode([i for i, own in zip(encoded.ids, encoded.mask, strict=True) if own])
         assert learned == ("yes<|end|>of course<|end|>" if limit == 200 else "of course<|end|>")
         assert "no never" in chat.tokenizer.decode(encoded.ids)

@@ -32,13 +32,15 @@ from tests.training.toys import (
 )
 from training.contract import DemonstrationRow, InputError, LoraSettings, TrainingError, Turn
 from training.data.chat_format import ChatFormat
+from training.data.demonstrations import demonstration_examples, encode_demonstrations
 from training.engine import Engine
+from training.models.compute import Compute
 from training.models.forward import Forward
-from training.models.loading import Compute, add_adapter, load_causal, load_tokenizer, save_model
+from training.models.loading import add_adapter, load_causal, load_tokenizer, save_model
+from training.optim.losses import weighted_loss
 from training.preferences.reward_model import encode as encode_for_reward
 from training.preferences.reward_model import load_reward, reward_from_language_model, save_reward, score
 from training.serve.pool import ModelPool
-from training.stages.sft import encode, examples, weighted_loss
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 ASK = [Turn(role="user", content="is it?")]
@@ -90,9 +92,9 @@ def test_the_loss_is_on_the_stop_token_even_where_it_pads(padless: Path) -> None
     assert chat.pad_id == tokenizer.eos_token_id
     rows = [DemonstrationRow(**row) for row in DEMONSTRATIONS[:2]]
     rows.append(DemonstrationRow(id="long", messages=turns("a" * 40, "b", "c", "no never")))
-    kept, encoded, _, _ = encode(chat, rows, 128)
+    kept, encoded, _, _ = encode_demonstrations(chat, rows, 128)
     assert kept == rows
-    batch = examples(encoded, chat, CPU).batch(np.arange(3))
+    batch = demonstration_examples(encoded, chat, CPU.device).batch(np.arange(3))
     ended = 4 if chat.tokenizer.chat_template == CHATML else 3  # of four turns; an earlier one has no end in NO_END
     assert (batch.targets == chat.end_id).sum() == ended
     slow = 0.0
@@ -430,7 +432,7 @@ def test_every_stage_begins_a_text_once(tmp_path: Path) -> None:
     ].count(bos) == 2  # fmt: skip
     policy = foreign_policy(tmp_path / "model", tokenizer)
     chat = ChatFormat(load_tokenizer(str(policy)))
-    (learned, _), = encode(chat, [DemonstrationRow(**DEMONSTRATIONS[0])], 100).examples  # fmt: skip
+    (learned, _), = encode_demonstrations(chat, [DemonstrationRow(**DEMONSTRATIONS[0])], 100).examples  # fmt: skip
     scored = encode_for_reward(chat, ASK, "yes", 100).encoded.ids
     pool = ModelPool(CPU, slots=1, most=1)
     pool.load("it", str(policy))
