@@ -16,8 +16,8 @@ import torch
 
 from benchmarks._training import VOCABULARY, Peer, Row, Shape, compare, own, own_peer, policy_folder
 from training.data.chat_format import SPECIAL
-from training.engine import Engine, Request, SamplingParams
-from training.kernels.heap import keep_memory
+from training.engine import Engine, EngineRequest, SamplingParams
+from training.kernels.heap import disable_malloc_trim
 from training.models.compute import Compute, bf16_is_faster
 from training.models.loading import load_causal, load_tokenizer
 
@@ -39,7 +39,7 @@ def work() -> list[tuple[list[int], int]]:
 
 
 def measure(scratch: Path) -> tuple[float, float, Row]:
-    keep_memory()
+    disable_malloc_trim()
     folder = str(policy_folder(scratch / "model", SHAPE))
     cpu = torch.device("cpu")
     dtype = torch.bfloat16 if bf16_is_faster(cpu, SHAPE.hidden) else torch.float32
@@ -50,7 +50,7 @@ def measure(scratch: Path) -> tuple[float, float, Row]:
         live=False,
     )
     requests = [
-        Request(prompt, SamplingParams(max_new_tokens=length, seed=i, stop_ids=frozenset()))
+        EngineRequest(prompt, SamplingParams(max_new_tokens=length, seed=i, stop_ids=frozenset()))
         for i, (prompt, length) in enumerate(work())
     ]
     engine.generate(requests[:8])

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks._training import MIDDLE, VOCABULARY, Shape
 from training.data.packing import TextBatch, text_batch
-from training.kernels.heap import keep_memory
+from training.kernels.heap import disable_malloc_trim
 from training.models.compute import bf16_is_faster
 from training.models.forward import Forward
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks growth", description=__doc__)
     parser.add_argument("--profile", action="store_true", help="print where the time goes in place of the figures")
     options = parser.parse_args(argv)
-    keep_memory()
+    disable_malloc_trim()
     if options.profile:
         Pass(MIDDLE).profile()
         return

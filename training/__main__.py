@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, Stage, TrainingError
-from training.kernels.heap import keep_memory
+from training.kernels.heap import disable_malloc_trim
 from training.run.run import Stopped, open_run
 
 SPINS = "10000"  # about a tenth of a millisecond
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, KERNELS)
-    keep_memory()
+    disable_malloc_trim()
     try:
         return run_stage(chosen.stage, chosen.run_dir)
     except Stopped:

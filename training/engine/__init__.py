@@ -1,12 +1,23 @@
-"""Text generation: static slots, continuous batching, log-probabilities of what was sampled.
+"""Text generation: static slots, continuous batching, log-probabilities of the sampled tokens.
 
     engine = Engine(model, tokenizer, slots=32)
-    completions = engine.generate([Request(ids, SamplingParams(temperature=0.7, seed=seed_of(0, "prompt:1", 0)))])
+    params = SamplingParams(temperature=0.7, seed=derive_seed(0, "prompt:1", 0))
+    completions = engine.generate([EngineRequest(ids, params)])
 
-engine.py schedules, cache.py holds keys and values, llama.py and general.py compute, text.py turns tokens into text.
+engine.py schedules, kv_cache.py holds keys and values, llama_inference.py and transformers_forward.py compute, and
+detokenizer.py turns tokens into text.
 """
 
 from training.engine.engine import Engine, context_limit
-from training.engine.requests import Completion, Delta, PromptTooLong, Request, SamplingParams, seed_of
+from training.engine.engine_request import (
+    Completion,
+    Delta,
+    EngineRequest,
+    PromptTooLong,
+    SamplingParams,
+    derive_seed,
+)  # fmt: skip
 
-__all__ = ["Completion", "Delta", "Engine", "PromptTooLong", "Request", "SamplingParams", "context_limit", "seed_of"]
+__all__ = [
+    "Completion", "Delta", "Engine", "EngineRequest", "PromptTooLong", "SamplingParams", "context_limit", "derive_seed",
+]  # fmt: skip

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from training.contract import TrainingError
-from training.engine.cache import SlotCache
-from training.engine.general import GeneralForward
-from training.engine.llama import LlamaForward, supports
-from training.engine.requests import Completion, PromptTooLong, Request, uniforms
-from training.engine.running import GREEDY_BELOW, Rows, Running, alike
+from training.engine.detokenizer import Detokenizer, StopStrings, token_decoder
+from training.engine.engine_request import Completion, EngineRequest, PromptTooLong, uniforms
+from training.engine.kv_cache import SlotCache
+from training.engine.llama_inference import LlamaForward, supports
 from training.engine.sampling import drawn
-from training.engine.text import Detokenizer, StopStrings, decoder
+from training.engine.sequence import GREEDY_BELOW, Rows, Running, alike
+from training.engine.transformers_forward import GeneralForward
 from training.models.loading import CausalModel, unwrap
 
 FEW = 8  # above this many replies idle slots are moved on as well, up to a multiple of it: each shape wants its own
@@ -75,7 +75,7 @@ class Engine:
         self._live = live
         self._dropped = False
         self._prefill_tokens = prefill_tokens
-        self._decode_text = decoder(tokenizer)
+        self._decode_text = token_decoder(tokenizer)
         self._waiting: deque[Running] = deque()
         self._running: list[Running | None] = []  # by slot; None where one has left in this step
         self._rows: Rows | None = None
@@ -83,12 +83,12 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------------- offline
 
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+    def generate(self, requests: Sequence[EngineRequest]) -> list[Completion]:
         """Replies to all requests, in their order. Raises PromptTooLong before anything is generated."""
         completions = dict(self.stream(requests))
         return [completions[i] for i in range(len(requests))]
 
-    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+    def stream(self, requests: Sequence[EngineRequest]) -> Iterator[tuple[int, Completion]]:
         """(index, reply) as replies end. Prompts are read longest first, so that those read together are alike in
         length."""
         if self.busy:
@@ -128,7 +128,7 @@ class Engine:
         """Requests that have a slot."""
         return len(self._running)
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: EngineRequest) -> None:
         """Queue a request. Raises PromptTooLong, or TrainingError for token ids that the model does not have."""
         self._check(request)
         if self._dropped:
@@ -147,13 +147,13 @@ class Engine:
             )
         )
 
-    def cancel(self, request: Request) -> None:
+    def cancel(self, request: EngineRequest) -> None:
         """End a request at the next step, with what it has. Nothing happens where it has ended already."""
         for running in (*self._waiting, *self._running):
             if running is not None and running.request is request:
                 running.finish = "cancelled"
 
-    def step(self) -> list[tuple[Request, Completion]]:
+    def step(self) -> list[tuple[EngineRequest, Completion]]:
         """Give free slots to waiting requests, move all running ones on by a token, and return those that ended."""
         try:
             with torch.inference_mode(isinstance(self._forward, LlamaForward)):
@@ -174,7 +174,7 @@ class Engine:
         self._forward.load()
         self._dropped = False
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: EngineRequest) -> None:
         if not request.prompt:
             raise TrainingError("the prompt is empty: there is nothing to go on from", code="prompt_empty")
         if len(request.prompt) >= self.context:
@@ -245,7 +245,7 @@ class Engine:
         for row, token, logprob in zip(running, tokens.tolist(), logprobs.tolist(), strict=True):
             row.push(token, logprob)
 
-    def _leave(self) -> list[tuple[Request, Completion]]:
+    def _leave(self) -> list[tuple[EngineRequest, Completion]]:
         """Take out what has ended."""
         done = [running for running in (*self._waiting, *self._running) if running is not None and running.finish]
         if not done:

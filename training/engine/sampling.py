@@ -75,7 +75,7 @@ def drawn(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`draw` of logits of any dtype, with the tokens' log-probabilities under softmax(logits), float32, and each row's
     log-sum-exp: [n] each. cut: whether any row has a top_k or top_p."""
-    if not cut and (found := ops.draw(logits, temperature, uniform)):
+    if not cut and (found := ops.sample_tokens(logits, temperature, uniform)):
         return found
     logits = logits.float()
     normaliser = logits.logsumexp(-1)

@@ -25,13 +25,15 @@ WEIGHTS: Final = 1 << 20  # attention weights held at once in the backward pass,
 LONG: Final = {torch.bfloat16: 768}  # sequences from which torch's backward kernel is faster
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> tuple[Tensor, Tensor]:
+def varlen_attention_forward(
+    query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float
+) -> tuple[Tensor, Tensor]:
     """What each token sees, (T, heads, d), and the log-sums (heads, T), on a CPU; no gradient is recorded.
 
     query (T, heads, d), key and value (T, kv_heads, d)
     """
-    if compiled := ops.tiled(query):
-        return ops.attend(compiled, query, key, value, blocks, scale)
+    if compiled := ops.amx_kernels(query):
+        return ops.amx_attention_forward(compiled, query, key, value, blocks, scale)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
@@ -44,20 +46,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: flo
     return seen, log_sums.t()
 
 
-def attend_backward(
+def varlen_attention_backward(
     grad: Tensor,
     saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
     into: tuple[Tensor, Tensor, Tensor],
     blocks: Blocks,
     scale: float,
 ) -> None:
-    """Write the gradients of query, key and value to `into`, for a gradient (T, heads, d) of what `attend` gave.
+    """Write the gradients of query, key and value to `into`, for the gradient (T, heads, d) of what the forward gave.
 
-    saved: query, key, value, and the two results of `attend`.
+    saved: query, key, value, and the two results of `varlen_attention_forward`.
     """
     query, key, value, seen, log_sums = saved
-    if compiled := ops.tiled(query):
-        ops.attend_backward(compiled, saved, grad, into, blocks, scale)
+    if compiled := ops.amx_kernels(query):
+        ops.amx_attention_backward(compiled, saved, grad, into, blocks, scale)
         return
     for block, *tensors in cut(blocks, grad, query, key, value, seen, log_sums.t(), *into):
         g, q, k, v, out, sums, dq, dk, dv = (tensor.unflatten(0, block) for tensor in tensors)
@@ -117,7 +119,7 @@ def _by_products(saved: tuple[Tensor, ...], log_sums: Tensor, into: tuple[Tensor
     for some in halves(n * shared, max(1, WEIGHTS // (groups * width * width))):
         weights = torch.bmm(qr[some], kc[some].transpose(1, 2))
         change = torch.bmm(gr[some], vc[some].transpose(1, 2))
-        ops.attention_backward(weights, change, sums[some], width, scale)
+        ops.causal_softmax_backward(weights, change, sums[some], width, scale)
         torch.bmm(weights.transpose(1, 2), gr[some], out=dv[some])
         torch.bmm(change, kc[some], out=dq[some])
         torch.bmm(change.transpose(1, 2), qr[some], out=dk[some])
@@ -132,7 +134,7 @@ class OnCPU(Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> Tensor:
         query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
-        seen, log_sums = attend(query, key, value, blocks, scale)
+        seen, log_sums = varlen_attention_forward(query, key, value, blocks, scale)
         ctx.save_for_backward(query, key, value, seen, log_sums)
         ctx.settings = blocks, scale
         return seen
@@ -143,11 +145,11 @@ class OnCPU(Function):
         query, key, value = ctx.saved_tensors[:3]
         blocks, scale = ctx.settings
         into = (query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape))
-        attend_backward(grad.contiguous(), ctx.saved_tensors, into, blocks, scale)
+        varlen_attention_backward(grad.contiguous(), ctx.saved_tensors, into, blocks, scale)
         return *into, None, None
 
 
-def one_by_one(
+def varlen_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,

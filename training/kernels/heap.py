@@ -24,21 +24,21 @@ def glibc() -> Any:
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
-def keep_memory() -> None:
+def disable_malloc_trim() -> None:
     """From now on, keep freed memory for later tensors."""
     if library := glibc():
         library.mallopt(M_MMAP_MAX, 0)
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-class Heap:
+class HeapTrimmer:
     """Gives idle memory back to the system when a process takes much more of it than its passes need."""
 
     def __init__(self) -> None:
         self.needed = 0  # resident after the first pass on a tidy heap, its activations' memory still kept
         self.passes = 0  # since then
 
-    def look_after(self) -> None:
+    def maybe_trim(self) -> None:
         """For between two passes, when no activations are in use. What was given back and is touched again costs time:
         so only now and then."""
         library, now = glibc(), resident()

@@ -1,7 +1,7 @@
 """Log-probabilities of chosen tokens straight from hidden states, without the logits ever being there as a whole.
 
 M is the number of positions that are read, H the width, V the vocabulary. The forward pass keeps one number a
-position; the backward pass computes the logits once more, CHUNK of them at a time (as Wijmans et al. 2024,
+position; the backward pass computes the logits once more, MAX_LOGITS of them at a time (as Wijmans et al. 2024,
 arXiv:2411.09009, do on a GPU).
 """
 
@@ -17,15 +17,17 @@ from torch.autograd.function import once_differentiable
 
 from training.kernels import ops
 
-CHUNK: Final = 1 << 23  # logits held at once: 16 MiB in bfloat16
+MAX_LOGITS: Final = 1 << 23  # logits held at once: 16 MiB in bfloat16
 
 
-class Read(NamedTuple):
+class TokenLogprobs(NamedTuple):
     logprobs: Tensor  # (M,)
     entropy: Tensor  # (M,), zeros where not wanted
 
 
-def read(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, *, entropy: bool) -> Read:
+def logprobs_from_hidden(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, *, entropy: bool
+) -> TokenLogprobs:
     """log p(target) and the entropy (nats) of softmax(scale * (hidden @ weight.T + bias)).
 
     hidden (M, H), weight (V, H), bias (V), targets (M). Products are in the dtype of autocast where that is on, the
@@ -34,7 +36,7 @@ def read(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, s
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
     with torch.autocast(device, enabled=False):
-        return Read(*FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy))
+        return TokenLogprobs(*FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy))
 
 
 class Products:
@@ -43,7 +45,7 @@ class Products:
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.hidden, self.weight = hidden, weight
         self.bias = None if bias is None else bias.to(weight.dtype)
-        self.at_once = max(1, min(len(hidden), CHUNK // len(weight)))
+        self.at_once = max(1, min(len(hidden), MAX_LOGITS // len(weight)))
         self.space = hidden.new_empty(self.at_once, len(weight))
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
@@ -63,7 +65,7 @@ class FromHidden(Function):
         targets = targets.long().contiguous()  # as the kernels take them
         logprobs, log_sums, entropies = hidden.new_zeros(3, len(h), dtype=torch.float32).unbind()
         for some, logits in Products(h, w, bias):
-            found = ops.read_logits(logits, targets[some], scale, entropy=entropy)
+            found = ops.logprobs_from_logits(logits, targets[some], scale, entropy=entropy)
             logprobs[some], log_sums[some] = found.logprobs, found.log_sums
             if found.entropies is not None:
                 entropies[some] = found.entropies
@@ -83,9 +85,9 @@ class FromHidden(Function):
         d_w = torch.zeros(w.shape, dtype=torch.float32, device=w.device) if ctx.needs_input_grad[1] else None
         d_b = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for some, logits in Products(h, w, bias):
-            found = ops.Logits(d_logprobs[some], log_sums[some], entropies[some])
+            found = ops.LogitStatistics(d_logprobs[some], log_sums[some], entropies[some])
             spread = None if d_entropy is None else d_entropy[some]
-            ops.read_logits_backward(logits, targets[some], found, d_logprobs[some], spread, scale)
+            ops.logprobs_from_logits_backward(logits, targets[some], found, d_logprobs[some], spread, scale)
             if d_b is not None:
                 d_b += logits.sum(dim=0, dtype=torch.float32)
             torch.mm(logits, w, out=d_h[some])

@@ -1,10 +1,10 @@
 """The work between a language model's matrix products, each in one pass over memory on a CPU.
 
 Every function has two forms that agree to rounding: C++, where it could be compiled and the tensors are on a CPU, and
-torch, on other devices and machines; for `draw` that is in sampling.py, for `attend` in attention.py. They record no
-gradients. T is the number of rows, H the width, M that of the feed-forward layer, d that of a head, V the vocabulary.
-Norms' inputs, sums, weights and statistics are float32; "activations" are float32 or bfloat16, all of one call alike;
-what a comment calls dense is taken as it is.
+torch, on other devices and machines; for `sample_tokens` that is in sampling.py, for `amx_attention_forward` in
+attention.py. They record no gradients. T is the number of rows, H the width, M that of the feed-forward layer, d that
+of a head, V the vocabulary. Norms' inputs, sums, weights and statistics are float32; "activations" are float32 or
+bfloat16, all of one call alike; what a comment calls dense is taken as it is.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from training.kernels.native import Library, library
 Blocks = list[tuple[int, int]]  # (n, L): n sequences of L tokens, one after another, which make up T
 
 
-def compiled_for(x: Tensor, dtype: torch.dtype | None = None) -> Library | None:
+def kernels_for(x: Tensor, dtype: torch.dtype | None = None) -> Library | None:
     return library(dtype or x.dtype) if x.device.type == "cpu" else None
 
 
 # --------------------------------------------------------------------------------------------------------------- norms
 
 
-class Normed(NamedTuple):
+class NormOutput(NamedTuple):
     out: Tensor  # (T, H) activations
     inverse: Tensor  # (T,) 1 / root mean square
 
 
-def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Normed:
+def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> NormOutput:
     """RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467) of x (T, H), dense, weighted by (H,)."""
-    if compiled := compiled_for(x, dtype):
-        found = Normed(torch.empty_like(x, dtype=dtype), x.new_empty(len(x)))
+    if compiled := kernels_for(x, dtype):
+        found = NormOutput(torch.empty_like(x, dtype=dtype), x.new_empty(len(x)))
         compiled.call("norm", x, weight, eps, len(x), x.shape[1], found.out, found.inverse)
         return found
     inverse = x.square().mean(-1).add_(eps).rsqrt_()
-    return Normed((x * inverse[:, None] * weight).to(dtype), inverse)
+    return NormOutput((x * inverse[:, None] * weight).to(dtype), inverse)
 
 
-def add(x: Tensor, more: Tensor, bias: Tensor | None) -> Tensor:
+def residual_add(x: Tensor, more: Tensor, bias: Tensor | None) -> Tensor:
     """x + more + bias: (T, H), activations (T, H), (H,) -> (T, H), all dense."""
-    if compiled := compiled_for(more):
+    if compiled := kernels_for(more):
         total = torch.empty_like(x)
         compiled.call("add_norm", x, more, bias, None, 0.0, len(x), x.shape[1], total, None, None)
         return total
@@ -54,14 +54,14 @@ def add(x: Tensor, more: Tensor, bias: Tensor | None) -> Tensor:
     return total if bias is None else total.add_(bias)
 
 
-def add_norm(x: Tensor, more: Tensor, bias: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Normed]:
-    """`add` and the `norm` of what it gives."""
-    if compiled := compiled_for(more):
-        total, found = torch.empty_like(x), Normed(torch.empty_like(more), x.new_empty(len(x)))
+def add_rms_norm(x: Tensor, more: Tensor, bias: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, NormOutput]:
+    """`residual_add` and the `rms_norm` of what it gives."""
+    if compiled := kernels_for(more):
+        total, found = torch.empty_like(x), NormOutput(torch.empty_like(more), x.new_empty(len(x)))
         compiled.call("add_norm", x, more, bias, weight, eps, len(x), x.shape[1], total, *found)
         return total, found
-    total = add(x, more, bias)
-    return total, norm(total, weight, eps, more.dtype)
+    total = residual_add(x, more, bias)
+    return total, rms_norm(total, weight, eps, more.dtype)
 
 
 class NormGradients(NamedTuple):
@@ -71,12 +71,12 @@ class NormGradients(NamedTuple):
     out: Tensor | None  # (T, H) what the norm gave, once more
 
 
-def norm_backward(
+def rms_norm_backward(
     past: Tensor | None, grad: Tensor, x: Tensor, inverse: Tensor, weight: Tensor, learns: bool
 ) -> NormGradients:
-    """Through `norm`, for the gradient of what it gave, activations (T, H), added to that which goes `past` it to x,
-    (T, H) float32; all dense. `learns`: whether the weight's gradient and the norm's result are wanted."""
-    if compiled := compiled_for(grad):
+    """Through `rms_norm`, for the gradient of what it gave, activations (T, H), added to that which goes `past` it to
+    x, (T, H) float32; all dense. `learns`: whether the weight's gradient and the norm's result are wanted."""
+    if compiled := kernels_for(grad):
         change = torch.empty_like(x)
         cast = change if grad.dtype == x.dtype else torch.empty_like(grad)
         d_weight, out = (torch.empty_like(weight), torch.empty_like(grad)) if learns else (None, None)
@@ -100,7 +100,7 @@ def norm_backward(
 
 def swiglu(joined: Tensor) -> Tensor:
     """silu(gate) * up (Shazeer 2020, arXiv:2002.05202) of activations (T, 2 M), dense, gate before up -> (T, M)."""
-    if compiled := compiled_for(joined):
+    if compiled := kernels_for(joined):
         out = joined.new_empty(len(joined), joined.shape[1] // 2)
         compiled.call("swiglu", joined, len(out), out.shape[1], out)
         return out
@@ -110,7 +110,7 @@ def swiglu(joined: Tensor) -> Tensor:
 
 def swiglu_backward(grad: Tensor, joined: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient of `joined` (T, 2 M), and what `swiglu` gave, (T, M), once more; `grad` (T, M) is written over."""
-    if compiled := compiled_for(joined):
+    if compiled := kernels_for(joined):
         change = torch.empty_like(joined)
         compiled.call("swiglu_backward", grad, joined, len(grad), grad.shape[1], change)
         return change, grad
@@ -123,11 +123,11 @@ def swiglu_backward(grad: Tensor, joined: Tensor) -> tuple[Tensor, Tensor]:
 # ----------------------------------------------------------------------------------------------------------- attention
 
 
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor, heads: int, *, back: bool = False) -> None:
+def apply_rotary(x: Tensor, cosine: Tensor, sine: Tensor, heads: int, *, back: bool = False) -> None:
     """Turn the first heads of activations (T, n, d), dense, in place, number i with number i + d / 2 (Su et al. 2021,
     arXiv:2104.09864, in transformers' order); cosine and sine (T, d / 2) float32, dense."""
     half, sign = x.shape[-1] // 2, -1.0 if back else 1.0
-    if compiled := compiled_for(x):
+    if compiled := kernels_for(x):
         compiled.call("rotate", x, cosine, sine, len(x), heads, half, x.stride(0), sign)
         return
     first, second = x[:, :heads].float().split(half, dim=-1)
@@ -135,13 +135,13 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor, heads: int, *, back: bool = 
     x[:, :heads] = torch.cat([first * c - second * s, second * c + first * s], dim=-1).to(x.dtype)
 
 
-def tiled(x: Tensor) -> Library | None:
-    """What computes `attend` for activations like x; where there is none, attention.py computes by torch."""
-    compiled = compiled_for(x) if x.dtype == torch.bfloat16 else None
+def amx_kernels(x: Tensor) -> Library | None:
+    """What computes `amx_attention_forward` for activations like x; without it, attention.py computes by torch."""
+    compiled = kernels_for(x) if x.dtype == torch.bfloat16 else None
     return compiled if compiled is not None and compiled.tiles else None
 
 
-def attend(
+def amx_attention_forward(
     compiled: Library, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Causal attention of each of the packed sequences to itself: (T, heads, d), dense, and the log-sums (heads, T).
@@ -154,11 +154,11 @@ def attend(
     return seen, log_sums
 
 
-def attend_backward(
+def amx_attention_backward(
     compiled: Library, saved: Sequence[Tensor], grad: Tensor, into: Sequence[Tensor], blocks: Blocks, scale: float
 ) -> None:
-    """Through `attend`, as Dao 2023 (arXiv:2307.08691) does it: `grad` (T, heads, d) is that of what it gave, `saved`
-    are query, key, value, and its two results; the gradients of the first three are written to `into`."""
+    """Through `amx_attention_forward`, as Dao 2023 (arXiv:2307.08691) does it: `grad` (T, heads, d) is that of what it
+    gave, `saved` are query, key, value, and its two results; the gradients of the first three are written to `into`."""
     *views, log_sums = saved
     _tiled(compiled, "attend_backward", [*views, grad, *into], blocks, scale, log_sums)
 
@@ -177,14 +177,14 @@ def _tiled(compiled: Library, name: str, views: list[Tensor], blocks: Blocks, sc
     )  # fmt: skip
 
 
-def attention_backward(scores: Tensor, grads: Tensor, log_sums: Tensor, queries: int, scale: float) -> None:
+def causal_softmax_backward(scores: Tensor, grads: Tensor, log_sums: Tensor, queries: int, scale: float) -> None:
     """Through causal attention weights exp(scale * score - log_sum), in place.
 
     scores (n, R, L) activations become the weights, and `grads`, those of the weights, become the scores'. log_sums (n,
     R) float32. Row r of R is token r % queries of L; later tokens than that have weight zero. All dense.
     """
     rows, width = scores.shape[0] * scores.shape[1], scores.shape[2]
-    if compiled := compiled_for(scores):
+    if compiled := kernels_for(scores):
         compiled.call("attention_backward", scores, grads, log_sums, rows, queries, width, scale)
         return
     places = torch.arange(width, device=scores.device)
@@ -200,7 +200,7 @@ def attention_backward(scores: Tensor, grads: Tensor, log_sums: Tensor, queries:
 # -------------------------------------------------------------------------------------------------------- output layer
 
 
-class Logits(NamedTuple):
+class LogitStatistics(NamedTuple):
     """What is read from rows of logits."""
 
     logprobs: Tensor  # (T,) of the targets, nats
@@ -208,27 +208,27 @@ class Logits(NamedTuple):
     entropies: Tensor | None  # (T,) nats
 
 
-def read_logits(x: Tensor, targets: Tensor, scale: float, *, entropy: bool) -> Logits:
+def logprobs_from_logits(x: Tensor, targets: Tensor, scale: float, *, entropy: bool) -> LogitStatistics:
     """Of softmax(scale * x), for activations x (T, V), dense, and targets (T,)."""
-    if compiled := compiled_for(x):
+    if compiled := kernels_for(x):
         logprobs, log_sums, entropies = torch.empty(3, len(x)).unbind()
-        found = Logits(logprobs, log_sums, entropies if entropy else None)
+        found = LogitStatistics(logprobs, log_sums, entropies if entropy else None)
         compiled.call("read_logits", x, targets, scale, *x.shape, *found)
         return found
     scaled = x.float() * scale
     log_sums = scaled.logsumexp(-1)
     logprobs = scaled.gather(1, targets[:, None])[:, 0] - log_sums
     if not entropy:
-        return Logits(logprobs, log_sums, None)
+        return LogitStatistics(logprobs, log_sums, None)
     log_p = scaled - log_sums[:, None]
-    return Logits(logprobs, log_sums, -torch.linalg.vecdot(log_p.exp(), log_p))
+    return LogitStatistics(logprobs, log_sums, -torch.linalg.vecdot(log_p.exp(), log_p))
 
 
-def read_logits_backward(
-    x: Tensor, targets: Tensor, found: Logits, d_logprobs: Tensor, d_entropies: Tensor | None, scale: float
+def logprobs_from_logits_backward(
+    x: Tensor, targets: Tensor, found: LogitStatistics, d_logprobs: Tensor, d_entropies: Tensor | None, scale: float
 ) -> None:
-    """x (T, V) becomes its gradient, for those of what `read_logits` found, (T,) each, dense."""
-    if compiled := compiled_for(x):
+    """x (T, V) becomes its gradient, for those of what `logprobs_from_logits` found, (T,) each, dense."""
+    if compiled := kernels_for(x):
         compiled.call(
             "read_logits_backward", x, targets, found.log_sums, found.entropies, d_logprobs, d_entropies, scale,
             *x.shape,
@@ -245,7 +245,7 @@ def read_logits_backward(
 # ---------------------------------------------------------------------------------------------------------- generation
 
 
-class Heads(NamedTuple):
+class HeadLayout(NamedTuple):
     """How the heads lie in a row of queries, keys and values."""
 
     queries: int
@@ -258,8 +258,8 @@ def norm_heads(x: Tensor, norms: Tensor, eps: float) -> None:
     x.copy_(functional.rms_norm(x.float(), x.shape[-1:], None, eps) * norms)
 
 
-def take(
-    joined: Tensor, heads: Heads, norms: Tensor | None, cosine: Tensor, sine: Tensor, positions: Tensor,
+def append_kv(
+    joined: Tensor, heads: HeadLayout, norms: Tensor | None, cosine: Tensor, sine: Tensor, positions: Tensor,
     keys: Tensor, values: Tensor,
 ) -> None:  # fmt: skip
     """One new token each of the first n sequences: normalise each head, where there are `norms` (heads + kv_heads, d),
@@ -269,7 +269,7 @@ def take(
     values (slots, kv_heads, capacity, d). All dense.
     """
     n, _, d = joined.shape
-    if compiled := compiled_for(joined):
+    if compiled := kernels_for(joined):
         compiled.call(
             "take", joined, norms, heads.eps, cosine, sine, positions, n, heads.queries, heads.keys, d, keys.shape[2],
             keys, values,
@@ -278,18 +278,18 @@ def take(
     turned = heads.queries + heads.keys
     if norms is not None:
         norm_heads(joined[:, :turned], norms, heads.eps)
-    rotate(joined, cosine[positions], sine[positions], turned)
+    apply_rotary(joined, cosine[positions], sine[positions], turned)
     rows = torch.arange(n, device=joined.device)
     keys[rows, :, positions], values[rows, :, positions] = joined[:, heads.queries :].split(heads.keys, dim=1)
 
 
-def look(
-    joined: Tensor, heads: Heads, keys: Tensor, values: Tensor, positions: Tensor, longest: int, scale: float
+def decode_attention(
+    joined: Tensor, heads: HeadLayout, keys: Tensor, values: Tensor, positions: Tensor, longest: int, scale: float
 ) -> Tensor:
-    """What the n queries in `joined` see of their sequences up to `positions`: (n, heads * d). See `take`; `longest` is
-    the largest position plus one."""
+    """What the n queries in `joined` see of their sequences up to `positions`: (n, heads * d). See `append_kv`;
+    `longest` is the largest position plus one."""
     n, _, d = joined.shape
-    if compiled := compiled_for(joined):
+    if compiled := kernels_for(joined):
         out = joined.new_empty(n, heads.queries * d)
         compiled.call(
             "look", joined, keys, values, positions, scale, n, heads.queries, heads.keys, d, keys.shape[2], out
@@ -303,13 +303,13 @@ def look(
     ).reshape(n, -1)
 
 
-def draw(x: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+def sample_tokens(x: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """A token of softmax(x / temperature) for each row, the likeliest where the temperature is 0, by inverting the
     cumulative sum at `uniform`; its log-probability under softmax(x); and the row's log-sum-exp. (n,) each.
 
     Activations x (n, V); temperature and uniform (n,) float32; all dense. None where only torch can compute.
     """
-    if compiled := compiled_for(x):
+    if compiled := kernels_for(x):
         tokens, found = torch.empty(len(x), dtype=torch.long), torch.empty(2, len(x))
         compiled.call("draw", x, temperature, uniform, *x.shape, tokens, *found.unbind())
         return tokens, found[0], found[1]

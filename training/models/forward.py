@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from training.contract import InputError
 from training.data.packing import Packed, TextBatch, moved, pack
-from training.kernels.logprobs import CHUNK, Read, read
+from training.kernels.logprobs import MAX_LOGITS, TokenLogprobs, logprobs_from_hidden
 from training.models.loading import CausalModel, unwrap
 from training.models.trunk import Trunk
 
@@ -60,32 +60,34 @@ class Forward:
         temperature: float = 1.0,
         entropy: bool = False,
         entropy_gradient: bool = False,
-    ) -> Read:
+    ) -> TokenLogprobs:
         """Natural log-probabilities of targets (M,) and entropies from hidden states (M, H), a bounded number of logits
         at a time. Entropies cost passes over the logits: they are zeros unless wanted."""
 
         head = self.base.get_output_embeddings()
         if not self.cap and type(head) is nn.Linear:
-            found = read(hidden, head.weight, head.bias, targets, self.scale / temperature, entropy=entropy)
+            found = logprobs_from_hidden(
+                hidden, head.weight, head.bias, targets, self.scale / temperature, entropy=entropy
+            )
         else:
             found = self._read_in_parts(hidden, targets, temperature, entropy)
-        return found if entropy_gradient else Read(found.logprobs, found.entropy.detach())
+        return found if entropy_gradient else TokenLogprobs(found.logprobs, found.entropy.detach())
 
-    def _read_in_parts(self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool) -> Read:
+    def _read_in_parts(self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool) -> TokenLogprobs:
         """For heads that are more than a matrix."""
 
         def part(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             logprobs, log_p = chosen_logprobs(self.logits(hidden), targets, temperature)
             return logprobs, entropy_of(log_p) if entropy else torch.zeros_like(logprobs)
 
-        step = max(1, CHUNK // self.base.config.get_text_config().vocab_size)
+        step = max(1, MAX_LOGITS // self.base.config.get_text_config().vocab_size)
         parts = []
         for some, wanted in zip(hidden.split(step), targets.split(step), strict=True):
             if torch.is_grad_enabled() and len(targets) > step:
                 parts.append(checkpoint(part, some, wanted, use_reentrant=False))
             else:
                 parts.append(part(some, wanted))
-        return Read(torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts]))
+        return TokenLogprobs(torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts]))
 
     def losses(self, batch: TextBatch) -> Tensor:
         """Negative log-likelihoods (N,) of the batch's targets, nats."""

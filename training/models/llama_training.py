@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from training.data.packing import Packed
 from training.kernels import ops
-from training.kernels.attention import attend, attend_backward
+from training.kernels.attention import varlen_attention_backward, varlen_attention_forward
 from training.kernels.ops import Blocks
 
 FAMILY = ("llama", "mistral", "qwen2")
@@ -92,15 +92,15 @@ class Layer(Function):
         dtype, length = shape.dtype, len(x)
         x = x.contiguous()
         wo, wd = wo.to(dtype), wd.to(dtype)
-        wqkv, wgu = joined([wq, wk, wv], dtype), joined([wg, wu], dtype)
-        normed, inverse = ops.norm(x, norm, shape.eps, dtype)
-        qkv = functional.linear(normed, wqkv, bias_of([bq, bk, bv], dtype)).view(length, -1, 2 * cosine.shape[1])
-        ops.rotate(qkv, cosine, sine, shape.heads + shape.kv_heads)
+        wqkv, wgu = fused_weight([wq, wk, wv], dtype), fused_weight([wg, wu], dtype)
+        normed, inverse = ops.rms_norm(x, norm, shape.eps, dtype)
+        qkv = functional.linear(normed, wqkv, fused_bias([bq, bk, bv], dtype)).view(length, -1, 2 * cosine.shape[1])
+        ops.apply_rotary(qkv, cosine, sine, shape.heads + shape.kv_heads)
         query, key, value = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], 1)
-        seen, log_sums = attend(query, key, value, shape.blocks, shape.scale)
-        middle, (normed, mlp_inverse) = ops.add_norm(x, torch.mm(seen.flatten(1), wo.t()), bo, mlp_norm, shape.eps)
-        gate_up = functional.linear(normed, wgu, bias_of([bg, bu], dtype))
-        out = ops.add(middle, torch.mm(ops.swiglu(gate_up), wd.t()), bd)
+        seen, log_sums = varlen_attention_forward(query, key, value, shape.blocks, shape.scale)
+        middle, (normed, mlp_inverse) = ops.add_rms_norm(x, torch.mm(seen.flatten(1), wo.t()), bo, mlp_norm, shape.eps)
+        gate_up = functional.linear(normed, wgu, fused_bias([bg, bu], dtype))
+        out = ops.residual_add(middle, torch.mm(ops.swiglu(gate_up), wd.t()), bd)
         ctx.shape, ctx.biases = shape, [one is not None for one in biases]
         ctx.sizes = [len(wq), len(wk), len(wv)]
         ctx.save_for_backward(
@@ -121,15 +121,15 @@ class Layer(Function):
         grad = grad.contiguous()
         cast = grad.to(shape.dtype)
         d_gate_up, acted = ops.swiglu_backward(torch.mm(cast, wd), gate_up)
-        mlp = ops.norm_backward(grad, torch.mm(d_gate_up, wgu), middle, mlp_inverse, mlp_norm, learns)
+        mlp = ops.rms_norm_backward(grad, torch.mm(d_gate_up, wgu), middle, mlp_inverse, mlp_norm, learns)
         d_qkv = torch.empty_like(qkv)
-        attend_backward(
+        varlen_attention_backward(
             torch.mm(mlp.cast, wo).view_as(seen), (*qkv.split(heads, 1), seen, log_sums), d_qkv.split(heads, 1),
             shape.blocks, shape.scale,
         )  # fmt: skip
-        ops.rotate(d_qkv, cosine, sine, shape.heads + shape.kv_heads, back=True)
+        ops.apply_rotary(d_qkv, cosine, sine, shape.heads + shape.kv_heads, back=True)
         d_qkv = d_qkv.flatten(1)
-        attention = ops.norm_backward(mlp.x, torch.mm(d_qkv, wqkv), x, inverse, norm, learns)
+        attention = ops.rms_norm_backward(mlp.x, torch.mm(d_qkv, wqkv), x, inverse, norm, learns)
         if attention.out is None or mlp.out is None:  # frozen
             return None, attention.x, *[None] * 18
         changes = (
@@ -149,7 +149,7 @@ class Norm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        out, inverse = ops.norm(x, weight, eps, x.dtype)
+        out, inverse = ops.rms_norm(x, weight, eps, x.dtype)
         ctx.save_for_backward(x, inverse, weight)
         return out
 
@@ -157,11 +157,11 @@ class Norm(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         x, inverse, weight = ctx.saved_tensors
-        found = ops.norm_backward(None, grad.contiguous(), x, inverse, weight, ctx.needs_input_grad[1])
+        found = ops.rms_norm_backward(None, grad.contiguous(), x, inverse, weight, ctx.needs_input_grad[1])
         return found.x, found.weight, None
 
 
-def joined(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
+def fused_weight(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
     """Matrices or biases that read the same numbers, one below the other."""
     sizes = [len(part) for part in parts]
     out = parts[0].new_empty(sum(sizes), *parts[0].shape[1:], dtype=dtype)
@@ -170,9 +170,9 @@ def joined(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
     return out
 
 
-def bias_of(parts: list[Tensor | None], dtype: torch.dtype) -> Tensor | None:
+def fused_bias(parts: list[Tensor | None], dtype: torch.dtype) -> Tensor | None:
     there = [part for part in parts if part is not None]
-    return joined(there, dtype) if there else None
+    return fused_weight(there, dtype) if there else None
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:

@@ -14,20 +14,20 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from training.data.packing import Packed, moved, pack
-from training.kernels.attention import one_by_one
+from training.kernels.attention import varlen_attention
 from training.models import llama_training
 
-NAME: Final = "one_by_one"
+VARLEN: Final = "varlen_attention"
 SAME: Final = 1e-3  # of the largest hidden state: more than rounding is another computation
 
-ALL_ATTENTION_FUNCTIONS.register(NAME, one_by_one)
+ALL_ATTENTION_FUNCTIONS.register(VARLEN, varlen_attention)
 
 
 @contextmanager
-def attending_one_by_one(model: PreTrainedModel) -> Iterator[None]:
+def use_varlen_attention(model: PreTrainedModel) -> Iterator[None]:
     config = model.config
     before = config._attn_implementation
-    config._attn_implementation = NAME
+    config._attn_implementation = VARLEN
     try:
         yield
     finally:
@@ -55,7 +55,7 @@ class Trunk:
     def _packed(self, packed: Packed) -> Tensor:
         if llama_training.supports(self.model):
             return llama_training.hidden(self.model, packed)
-        with attending_one_by_one(self.model):
+        with use_varlen_attention(self.model):
             found = self.model(
                 input_ids=packed.ids, position_ids=packed.positions, use_cache=False, blocks=packed.blocks
             )

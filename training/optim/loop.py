@@ -27,7 +27,7 @@ from training.data.batching import Examples, epoch_batches, micro_batches, steps
 from training.distributed.collectives import add_gradients, gathered, make_same, mine, most, wait
 from training.distributed.fsdp import clip_in_parts, dissolve, gathered_weights, in_parts, like, shard, whole_all
 from training.distributed.launch import rank, sharded, world
-from training.kernels.heap import Heap
+from training.kernels.heap import HeapTrimmer
 from training.models.compute import Compute
 from training.run.run import Run
 
@@ -94,7 +94,7 @@ class Learner:
                 if chosen:
                     groups.append({"params": chosen, "weight_decay": decay, "lr": peak, "peak": peak})
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
-        self.heap = Heap()
+        self.heap = HeapTrimmer()
 
     def update(
         self,
@@ -145,7 +145,7 @@ class Learner:
         with self.compute.autocast():
             sums = loss(batch) if self.root is None else self.root(lambda: loss(batch))
         torch.autograd.backward(torch.as_tensor(sums["loss"][0]) / scale)
-        self.heap.look_after()
+        self.heap.maybe_trim()
         return {name: (float(torch.as_tensor(value).detach()), count) for name, (value, count) in sums.items()}
 
     def _clip(self) -> float:

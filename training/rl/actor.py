@@ -17,7 +17,7 @@ from training.data.batching import Sizes, micro_batches
 from training.data.packing import Packed, moved, pack
 from training.distributed.collectives import mine
 from training.distributed.launch import world
-from training.models.forward import Forward, Read
+from training.models.forward import Forward, TokenLogprobs
 from training.models.loading import CausalModel
 
 
@@ -87,7 +87,7 @@ class Actor:
         """The trunk's last hidden state before each reply token, (M, H)."""
         return self.forward.hidden(batch.packed)[batch.states]
 
-    def read(self, hidden: Tensor, targets: Tensor, *, entropy: bool = False) -> Read:
+    def read(self, hidden: Tensor, targets: Tensor, *, entropy: bool = False) -> TokenLogprobs:
         """Log-probabilities and entropies (M,) from hidden states (M, H)."""
         return self.forward.read(
             hidden, targets, temperature=self.temperature, entropy=entropy, entropy_gradient=self.entropy_gradient

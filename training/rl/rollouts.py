@@ -15,7 +15,7 @@ from training.contract import InputError, LongPrompts, PromptRow, SamplingSettin
 from training.data.chat_format import ChatFormat, Refused
 from training.data.fitting import Fitted, RowCounts, fit_prompt
 from training.distributed.collectives import spread
-from training.engine import Completion, Engine, Request, SamplingParams, seed_of
+from training.engine import Completion, Engine, EngineRequest, SamplingParams, derive_seed
 from training.models.compute import Compute
 from training.preferences.ensemble import Ensemble
 from training.preferences.reward_functions import PREFIX, find_reward_function
@@ -127,7 +127,7 @@ def sample_replies(
     """One reply to each prompt, in their order; the i-th draws from the stream of (seed, i)."""
     stop_ids = engine.stop_ids
     requests = [
-        Request(prompt.ids, SamplingParams.of(sampling, seed=seed_of(*seed, i), stop_ids=stop_ids))
+        EngineRequest(prompt.ids, SamplingParams.of(sampling, seed=derive_seed(*seed, i), stop_ids=stop_ids))
         for i, prompt in enumerate(prompts)
     ]
     return spread(requests, engine.generate)

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from training.contract import TrainingError, Turn
 from training.contract.completions import ChatRequest, CompletionRequest, GenerationRequest
 from training.data.chat_format import ChatFormat
-from training.engine import PromptTooLong, Request
+from training.engine import EngineRequest, PromptTooLong
 from training.serve.gate import Gate
 from training.serve.generation import Generation
 from training.serve.metrics import Metrics
@@ -130,7 +130,7 @@ class Server:
         if self.scheduler.waiting + body.replies > MAX_WAITING:
             raise APIError(429, f"{MAX_WAITING} replies are waiting already; try again in a moment")
         params = sampling(body, limit=self._default_max_tokens, stop_ids=shape.served.stop_ids, top=alternatives)
-        requests = [Request(prompt, one) for prompt in prompts for one in params]
+        requests = [EngineRequest(prompt, one) for prompt in prompts for one in params]
         lengths = [len(prompt) for prompt in prompts]
         generation = Generation(self.scheduler, self.metrics, engine, requests, shape, lengths, body.user)
         if body.stream:

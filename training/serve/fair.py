@@ -6,12 +6,12 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
-from training.engine import Request
+from training.engine import EngineRequest
 
 
 class Waiting(Protocol):
     @property
-    def request(self) -> Request: ...
+    def request(self) -> EngineRequest: ...
 
     @property
     def user(self) -> str: ...
@@ -51,7 +51,7 @@ class FairQueue(Generic[W]):
             self._queues[user] = queue  # behind everybody else
         return order
 
-    def remove(self, request: Request) -> W | None:
+    def remove(self, request: EngineRequest) -> W | None:
         """Take a request out; none where it does not wait here."""
         for user, queue in self._queues.items():
             for order in queue:

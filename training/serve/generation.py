@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HTTPRequest
 
 from training.contract import TrainingError
-from training.engine import Completion, Delta, Engine, Request
+from training.engine import Completion, Delta, Engine, EngineRequest
 from training.serve.metrics import Metrics
 from training.serve.protocol import APIError
 from training.serve.replies import LAST_EVENT, Shape, event
@@ -31,7 +31,7 @@ class Generation:
         scheduler: Scheduler,
         metrics: Metrics,
         engine: Engine,
-        requests: Sequence[Request],
+        requests: Sequence[EngineRequest],
         shape: Shape,
         lengths: Sequence[int],
         user: str = "",

@@ -15,8 +15,8 @@ from typing import Any
 from training.contract import InputError, TrainingError, Turn
 from training.data.chat_format import TEMPLATE, ChatFormat, Render
 from training.data.chat_templates import TemplateProcess
-from training.engine import Engine, Request, SamplingParams
-from training.engine.text import decoder
+from training.engine import Engine, EngineRequest, SamplingParams
+from training.engine.detokenizer import token_decoder
 from training.models.checks import check_source, check_vocabulary
 from training.models.compute import Compute, adapter_base
 from training.models.loading import load_causal, load_tokenizer
@@ -118,7 +118,7 @@ class ModelPool:
             model, copy.deepcopy(tokenizer), slots=self._slots, live=False, owned=True,
             stop_ids=chat.stop_ids if chat else (),
         )  # fmt: skip
-        served = Served(path, engine, chat, tokenizer, engine.stop_ids, decoder(copy.deepcopy(tokenizer)))
+        served = Served(path, engine, chat, tokenizer, engine.stop_ids, token_decoder(copy.deepcopy(tokenizer)))
         smoke_test(served)
         return served
 
@@ -163,6 +163,6 @@ def smoke_test(served: Served) -> None:
         prompt = served.tokenizer.encode("Hello") or [0]
     sampling = SamplingParams(temperature=0, max_new_tokens=SMOKE_TOKENS)
     try:
-        served.engine.generate([Request(prompt, sampling)])
+        served.engine.generate([EngineRequest(prompt, sampling)])
     except (TrainingError, RuntimeError, IndexError) as error:
         raise InputError(f"{served.path}: the model does not generate: {error}", code="model_damaged") from error

@@ -11,7 +11,7 @@ from starlette.requests import Request as HTTPRequest
 from training.contract import TrainingError
 from training.contract.completions import MAX_BODY_BYTES, Body, GenerationRequest, Message, checked, read_request
 from training.contract.refusals import RequestRefused, error_body, parse_json
-from training.engine import SamplingParams, seed_of
+from training.engine import SamplingParams, derive_seed
 
 RETRY_SECONDS: Final = 5
 CODES: Final = {
@@ -108,4 +108,4 @@ def sampling(request: GenerationRequest, *, limit: int, stop_ids: frozenset[int]
         "stop_ids": frozenset() if request.ignore_eos else stop_ids,
         "top_logprobs": top,
     }
-    return [SamplingParams(seed=seed_of(seed, i), **shared) for i in range(request.n)]
+    return [SamplingParams(seed=derive_seed(seed, i), **shared) for i in range(request.n)]

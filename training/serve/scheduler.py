@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from training.contract import TrainingError
-from training.engine import Completion, Delta, Engine, Request
+from training.engine import Completion, Delta, Engine, EngineRequest
 from training.serve.fair import FairQueue
 
 RATE_WINDOW = 10.0  # seconds
@@ -22,7 +22,7 @@ class Order:
     whose request it is, as far as the caller says."""
 
     engine: Engine
-    request: Request
+    request: EngineRequest
     loop: asyncio.AbstractEventLoop
     on_end: Callable[[Completion | TrainingError], None]
     user: str = ""
@@ -40,7 +40,7 @@ class Scheduler(threading.Thread):
         self._clock = clock
         self._wake = threading.Condition()
         self._orders: deque[Callable[[], None]] = deque()
-        self._running: dict[Engine, dict[Request, Order]] = {}
+        self._running: dict[Engine, dict[EngineRequest, Order]] = {}
         self._queues: dict[Engine, FairQueue[Order]] = {}  # of the same engines
         self._news: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
         self._stopping = False
@@ -52,7 +52,7 @@ class Scheduler(threading.Thread):
     def submit(
         self,
         engine: Engine,
-        request: Request,
+        request: EngineRequest,
         on_end: Callable[[Completion | TrainingError], None],
         on_delta: Callable[[Delta], None] | None = None,
         user: str = "",
@@ -63,7 +63,7 @@ class Scheduler(threading.Thread):
             request.on_delta = lambda delta: self._news.append((order.loop, lambda: on_delta(delta)))
         self._tell(lambda: self._begin(order))
 
-    def cancel(self, engine: Engine, request: Request) -> None:
+    def cancel(self, engine: Engine, request: EngineRequest) -> None:
         self._tell(lambda: self._cancel(engine, request))
 
     def stop(self) -> None:
@@ -107,7 +107,7 @@ class Scheduler(threading.Thread):
         self._running.setdefault(order.engine, {})
         self._queues.setdefault(order.engine, FairQueue()).push(order)
 
-    def _cancel(self, engine: Engine, request: Request) -> None:
+    def _cancel(self, engine: Engine, request: EngineRequest) -> None:
         queue = self._queues.get(engine)
         if queue is not None and (order := queue.remove(request)):
             self._end(order, Completion([], [], "", "cancelled"))

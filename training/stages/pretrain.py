@@ -10,7 +10,7 @@ import numpy as np
 from training.contract import MODEL, InputError, PretrainSettings, TextRow
 from training.data.chat_format import ChatFormat
 from training.data.text_stream import text_examples, tokenize_texts
-from training.engine.preview import greedy
+from training.engine.greedy_preview import greedy_continuation
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
 from training.models.forward import Forward
@@ -45,7 +45,8 @@ def main(run: Run[PretrainSettings]) -> None:
         model.eval()
         texts = heldout if final else part
         figures = bits_per_byte(forward, chat, texts, compute, settings.context, settings.micro_tokens)
-        run.sample(step, chat.tokenizer.decode(opening), greedy(model, chat, [chat.document_id, *opening], compute))
+        continuation = greedy_continuation(model, chat, [chat.document_id, *opening], compute)
+        run.sample(step, chat.tokenizer.decode(opening), continuation)
         model.train()
         return figures
 

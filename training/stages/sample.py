@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from training.contract import DATA, OUTPUT, InputError, PromptRow, SampleRow, SampleSettings, Turn
 from training.data.chat_format import ChatFormat
-from training.engine import Completion, Engine, Request, SamplingParams, seed_of
+from training.engine import Completion, Engine, EngineRequest, SamplingParams, derive_seed
 from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.loading import about, load_causal, load_tokenizer
@@ -97,10 +97,10 @@ def draw_replies(
     draws = 1 + REDRAWS if config.distinct and config.sampling.temperature > 0 else 1
     for attempt in range(draws):
         requests = [
-            Request(
+            EngineRequest(
                 prompts[i].ids,
                 SamplingParams.of(
-                    config.sampling, seed=seed_of(config.seed, prompts[i].row.id, k, attempt), stop_ids=stop_ids
+                    config.sampling, seed=derive_seed(config.seed, prompts[i].row.id, k, attempt), stop_ids=stop_ids
                 ),
             )
             for i, k in wanted

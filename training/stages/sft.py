@@ -8,7 +8,7 @@ from training.contract import MODEL, DemonstrationRow, InputError, SFTSettings
 from training.data.chat_format import ChatFormat
 from training.data.demonstrations import WeightedExample, demonstration_examples, encode_demonstrations
 from training.data.packing import TextBatch
-from training.engine.preview import greedy_reply
+from training.engine.greedy_preview import greedy_reply
 from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.forward import Forward

@@ -22,10 +22,10 @@ from transformers import (
 
 from tests.training.toys import toy_tokenizer
 from training.contract import TrainingError
-from training.engine import Delta, Engine, PromptTooLong, Request, SamplingParams, seed_of
-from training.engine.general import GeneralForward
-from training.engine.llama import LlamaForward
-from training.engine.text import Detokenizer, StopStrings
+from training.engine import Delta, Engine, EngineRequest, PromptTooLong, SamplingParams, derive_seed
+from training.engine.detokenizer import Detokenizer, StopStrings
+from training.engine.llama_inference import LlamaForward
+from training.engine.transformers_forward import GeneralForward
 
 VOCABULARY = 300
 SHAPE = {
@@ -87,7 +87,7 @@ def test_greedy_replies_are_those_of_transformers_token_for_token(name: str) -> 
     model = build(name)
     engine = Engine(model, toy_tokenizer(), slots=5)
     assert isinstance(engine._forward, GeneralForward if name == "gpt2" else LlamaForward)
-    replies = engine.generate([Request(prompt, GREEDY) for prompt in prompts()])
+    replies = engine.generate([EngineRequest(prompt, GREEDY) for prompt in prompts()])
     expected = [generated_alone(model, prompt) for prompt in prompts()]
     assert [reply.tokens for reply in replies] == expected
     assert [reply.finish == "stop" for reply in replies] == [tokens[-1] == 7 for tokens in expected]
@@ -97,7 +97,7 @@ def test_greedy_replies_are_those_of_transformers_token_for_token(name: str) -> 
 def test_logprobs_are_those_of_a_plain_forward_pass_whatever_the_temperature(name: str) -> None:
     model = build(name)
     sampling = SamplingParams(temperature=1.7, top_k=50, top_p=0.9, max_new_tokens=15, seed=3)
-    requests = [Request(prompt, sampling) for prompt in prompts()]
+    requests = [EngineRequest(prompt, sampling) for prompt in prompts()]
     for request, reply in zip(requests, Engine(model, toy_tokenizer(), slots=4).generate(requests), strict=True):
         expected = plain_logprobs(model, request.prompt, reply.tokens)
         torch.testing.assert_close(torch.tensor(reply.logprobs), expected, atol=2e-4, rtol=1e-4)
@@ -107,14 +107,14 @@ def test_the_general_forward_and_the_written_out_one_agree() -> None:
     model = build("qwen2")
     fast, general = Engine(model, toy_tokenizer(), slots=3), Engine(model, toy_tokenizer(), slots=3)
     general._forward = GeneralForward(model, general._cache)
-    requests = [Request(prompt, GREEDY) for prompt in prompts()]
+    requests = [EngineRequest(prompt, GREEDY) for prompt in prompts()]
     assert [r.tokens for r in fast.generate(requests)] == [r.tokens for r in general.generate(requests)]
 
 
 def test_a_reply_does_not_depend_on_what_else_is_in_the_batch() -> None:
     model = build("llama")
-    sampling = [SamplingParams(temperature=1.2, max_new_tokens=12, seed=seed_of(1, i)) for i in range(len(LENGTHS))]
-    requests = [Request(prompt, params) for prompt, params in zip(prompts(), sampling, strict=True)]
+    sampling = [SamplingParams(temperature=1.2, max_new_tokens=12, seed=derive_seed(1, i)) for i in range(len(LENGTHS))]
+    requests = [EngineRequest(prompt, params) for prompt, params in zip(prompts(), sampling, strict=True)]
     together = Engine(model, toy_tokenizer(), slots=3).generate(requests)
     alone = [Engine(model, toy_tokenizer(), slots=1).generate([request])[0] for request in requests]
     assert [r.tokens for r in together] == [r.tokens for r in alone]
@@ -128,7 +128,7 @@ def test_replies_to_one_prompt_share_its_reading_and_differ_by_seed() -> None:
     read: list[int] = []
     prefill = engine._forward.prefill
     engine._forward.prefill = lambda prompts, *rest: read.append(len(prompts)) or prefill(prompts, *rest)
-    first, second, third, again = (r.tokens for r in engine.generate([Request(prompt, s) for s in sampling]))
+    first, second, third, again = (r.tokens for r in engine.generate([EngineRequest(prompt, s) for s in sampling]))
     assert read == [1]
     assert first == again
     assert len({tuple(first), tuple(second), tuple(third)}) == 3
@@ -137,7 +137,7 @@ def test_replies_to_one_prompt_share_its_reading_and_differ_by_seed() -> None:
 def test_sampling_at_temperature_one_follows_the_models_distribution() -> None:
     model = build("llama")
     prompt = prompts()[1]
-    requests = [Request(prompt, SamplingParams(max_new_tokens=1, seed=seed_of(i))) for i in range(4000)]
+    requests = [EngineRequest(prompt, SamplingParams(max_new_tokens=1, seed=derive_seed(i))) for i in range(4000)]
     drawn = torch.tensor([r.tokens[0] for r in Engine(model, toy_tokenizer(), slots=1000).generate(requests)])
     with torch.no_grad():
         expected = model(torch.tensor([prompt])).logits[0, -1].softmax(-1)
@@ -149,27 +149,27 @@ def test_new_weights_are_used_by_the_next_call_and_training_mode_is_left_alone()
     for name in ("llama", "gpt2"):
         model = build(name).train()
         engine = Engine(model, toy_tokenizer(), slots=4)
-        engine.generate([Request(prompts()[0], GREEDY)])
+        engine.generate([EngineRequest(prompts()[0], GREEDY)])
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(-0.9)
         assert model.training
-        replies = engine.generate([Request(prompt, GREEDY) for prompt in prompts()])
+        replies = engine.generate([EngineRequest(prompt, GREEDY) for prompt in prompts()])
         assert [r.tokens for r in replies] == [generated_alone(model.eval(), prompt) for prompt in prompts()]
 
 
 def test_weights_of_a_model_that_is_not_live_are_read_once_and_the_model_is_let_go() -> None:
     model = build("llama")
     engine = Engine(model, toy_tokenizer(), slots=4, live=False)
-    before = engine.generate([Request(prompts()[0], GREEDY)])[0].tokens
+    before = engine.generate([EngineRequest(prompts()[0], GREEDY)])[0].tokens
     assert engine._forward.base is None
-    assert engine.generate([Request(prompts()[0], GREEDY)])[0].tokens == before
+    assert engine.generate([EngineRequest(prompts()[0], GREEDY)])[0].tokens == before
 
 
 @pytest.mark.parametrize("name", ["llama", "llama, tied", "mistral", "qwen2", "qwen3", "gpt2"])
 def test_an_adapter_under_training_is_folded_in_and_can_be_switched_off(name: str) -> None:
     base = build(name)
-    requests = [Request(prompt, GREEDY) for prompt in prompts()]
+    requests = [EngineRequest(prompt, GREEDY) for prompt in prompts()]
     plain = [r.tokens for r in Engine(base, toy_tokenizer(), slots=4).generate(requests)]
     targets = ["c_attn"] if name == "gpt2" else "all-linear"
     model = get_peft_model(base, LoraConfig(r=4, lora_alpha=16, target_modules=targets, task_type="CAUSAL_LM"))
@@ -197,7 +197,7 @@ def test_any_mix_of_lengths_in_any_number_of_slots_gives_transformers_tokens(
     asked = [torch.randint(8, VOCABULARY, (n,), generator=draw).tolist() for n in lengths]
     most = [1 + (seed + i) % 12 for i in range(len(asked))]  # they end at different times
     requests = [
-        Request(prompt, SamplingParams(temperature=0, max_new_tokens=n, stop_ids=END))
+        EngineRequest(prompt, SamplingParams(temperature=0, max_new_tokens=n, stop_ids=END))
         for prompt, n in zip(asked, most, strict=True)
     ]
     replies = Engine(model, toy_tokenizer(), slots=slots).generate(requests)
@@ -208,7 +208,7 @@ def test_any_mix_of_lengths_in_any_number_of_slots_gives_transformers_tokens(
 
 def test_a_model_in_bf16_generates_in_bf16_and_reports_float32_logprobs() -> None:
     model = build("qwen2").to(torch.bfloat16)
-    reply = Engine(model, toy_tokenizer(), slots=2).generate([Request(prompts()[1], GREEDY)])[0]
+    reply = Engine(model, toy_tokenizer(), slots=2).generate([EngineRequest(prompts()[1], GREEDY)])[0]
     expected = plain_logprobs(model, prompts()[1], reply.tokens)
     torch.testing.assert_close(torch.tensor(reply.logprobs), expected, atol=0.4, rtol=0.1)
 
@@ -216,14 +216,14 @@ def test_a_model_in_bf16_generates_in_bf16_and_reports_float32_logprobs() -> Non
 def test_the_context_bounds_the_reply_and_a_longer_prompt_is_refused_with_its_length() -> None:
     engine = Engine(build("llama"), toy_tokenizer(), slots=2)
     full = SamplingParams(temperature=0, max_new_tokens=1000, stop_ids=frozenset())
-    reply = engine.generate([Request([9] * 60, full)])[0]
+    reply = engine.generate([EngineRequest([9] * 60, full)])[0]
     assert (len(reply.tokens), reply.finish) == (4, "length")
     with pytest.raises(PromptTooLong, match=r"has 64 tokens.*context of 64"):
-        engine.generate([Request([9] * 64, full)])
+        engine.generate([EngineRequest([9] * 64, full)])
     with pytest.raises(TrainingError, match="prompt is empty"):
-        engine.generate([Request([], full)])
+        engine.generate([EngineRequest([], full)])
     with pytest.raises(TrainingError, match="outside the model's vocabulary of 300"):
-        engine.generate([Request([300], full)])
+        engine.generate([EngineRequest([300], full)])
     assert not engine.busy
 
 
@@ -240,16 +240,16 @@ def test_a_model_whose_numbers_are_nan_fails_with_a_sentence_and_the_engine_reco
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match="not finite"):
-        engine.generate([Request(prompts()[0], GREEDY)])
+        engine.generate([EngineRequest(prompts()[0], GREEDY)])
     with torch.no_grad():
         model.model.norm.weight.copy_(good)
-    assert engine.generate([Request(prompts()[0], GREEDY)])[0].tokens == generated_alone(model, prompts()[0])
+    assert engine.generate([EngineRequest(prompts()[0], GREEDY)])[0].tokens == generated_alone(model, prompts()[0])
 
 
 def test_a_cancelled_request_leaves_its_slot_to_the_next() -> None:
     engine = Engine(build("llama"), toy_tokenizer(), slots=1)
     endless = SamplingParams(max_new_tokens=40, stop_ids=frozenset())
-    first, second = Request([9, 10], endless), Request([11], endless)
+    first, second = EngineRequest([9, 10], endless), EngineRequest([11], endless)
     engine.submit(first)
     engine.submit(second)
     engine.step()
@@ -265,7 +265,7 @@ def test_streamed_pieces_are_whole_characters_and_add_up_to_the_text() -> None:
     engine = Engine(build("llama"), toy_tokenizer(), slots=4)  # random bytes: most of them no valid character
     deltas: list[list[Delta]] = [[] for _ in LENGTHS]
     requests = [
-        Request(prompt, SamplingParams(max_new_tokens=30, seed=i), deltas[i].append)
+        EngineRequest(prompt, SamplingParams(max_new_tokens=30, seed=i), deltas[i].append)
         for i, prompt in enumerate(prompts())
     ]
     for reply, told in zip(engine.generate(requests), deltas, strict=True):
@@ -278,11 +278,11 @@ def test_text_is_cut_before_a_stop_string_and_nothing_of_it_is_streamed() -> Non
     tokenizer = toy_tokenizer()
     engine = Engine(build("llama"), tokenizer, slots=2)
     sampling = SamplingParams(max_new_tokens=40, seed=5, stop_ids=frozenset())
-    whole = engine.generate([Request(prompts()[1], sampling)])[0]
+    whole = engine.generate([EngineRequest(prompts()[1], sampling)])[0]
     stop = whole.text[6:9]
     cut = SamplingParams(max_new_tokens=40, seed=5, stop_ids=frozenset(), stop=(stop,))
     deltas: list[Delta] = []
-    reply = engine.generate([Request(prompts()[1], cut, deltas.append)])[0]
+    reply = engine.generate([EngineRequest(prompts()[1], cut, deltas.append)])[0]
     assert reply.text == whole.text[: whole.text.index(stop)]
     assert "".join(delta.text for delta in deltas) == reply.text
     assert reply.finish == "stop"
@@ -294,7 +294,7 @@ def test_alternatives_are_the_likeliest_tokens_with_their_logprobs() -> None:
     sampling = SamplingParams(temperature=0, max_new_tokens=3, top_logprobs=2, stop_ids=frozenset())
     silent = SamplingParams(max_new_tokens=3, stop_ids=frozenset())
     engine = Engine(model, toy_tokenizer(), slots=2)
-    reply, other = engine.generate([Request(prompts()[0], sampling), Request(prompts()[1], silent)])
+    reply, other = engine.generate([EngineRequest(prompts()[0], sampling), EngineRequest(prompts()[1], silent)])
     assert [next(iter(top)) for top in reply.top] == reply.tokens
     assert [top[token] for top, token in zip(reply.top, reply.tokens, strict=True)] == pytest.approx(reply.logprobs)
     assert all(len(top) == 2 for top in reply.top)
@@ -325,11 +325,11 @@ def test_what_may_be_the_beginning_of_a_stop_string_is_held_back_until_it_is_kno
 def test_an_engine_over_weights_that_change_keeps_nothing_between_two_calls(name: str) -> None:
     model = build(name)
     engine = Engine(model, toy_tokenizer(), slots=3)
-    requests = [Request(prompt, GREEDY) for prompt in prompts()]
+    requests = [EngineRequest(prompt, GREEDY) for prompt in prompts()]
     first = [completion.tokens for completion in engine.generate(requests)]
     assert engine._cache.keys == []
     assert [completion.tokens for completion in engine.generate(requests)] == first
-    one = Request(prompts()[0], GREEDY)
+    one = EngineRequest(prompts()[0], GREEDY)
     engine.submit(one)
     found = [completion for _ in range(GREEDY.max_new_tokens) for _, completion in engine.step()]
     assert [completion.tokens for completion in found] == first[:1]
@@ -339,7 +339,7 @@ def test_memory_that_grew_may_be_let_go() -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SHAPE | {"max_position_embeddings": 256})).eval()
     engine = Engine(model, toy_tokenizer(), slots=2)
-    requests = [Request(list(range(8, 8 + n)), GREEDY) for n in (5, 150)]
+    requests = [EngineRequest(list(range(8, 8 + n)), GREEDY) for n in (5, 150)]
     first = [completion.tokens for completion in engine.generate(requests)]
     assert [completion.tokens for completion in engine.generate(requests)] == first
 
@@ -348,7 +348,7 @@ def test_replies_may_be_drawn_in_another_precision_than_the_weights_are_kept_in(
     model = build("qwen2")
     engine = Engine(model, toy_tokenizer(), slots=4, dtype=torch.bfloat16)
     assert model.dtype == torch.float32
-    for request in (Request(prompt, GREEDY) for prompt in prompts()[:6]):
+    for request in (EngineRequest(prompt, GREEDY) for prompt in prompts()[:6]):
         (completion,) = engine.generate([request])
         ids = torch.tensor([request.prompt + completion.tokens])
         logprobs = model(ids).logits[0, len(request.prompt) - 1 : -1].log_softmax(-1)
@@ -364,7 +364,7 @@ def test_a_few_replies_are_not_padded_and_many_take_few_shapes() -> None:
         rows.append(len(tokens)), decode(tokens, positions, length)
     )[1]  # fmt: skip
     for n in (1, 3, 8, 9, 20):
-        engine.generate([Request([1, 2], SamplingParams(max_new_tokens=2, stop_ids=frozenset()))] * n)
+        engine.generate([EngineRequest([1, 2], SamplingParams(max_new_tokens=2, stop_ids=frozenset()))] * n)
     assert rows == [1, 3, 8, 16, 24]
 
 
@@ -373,6 +373,6 @@ def test_an_engine_that_owns_its_model_gives_the_same_and_holds_its_weights_once
     shared, owner = (
         Engine(model, toy_tokenizer(), slots=4, live=False, owned=owned) for owned in (False, True)
     )  # in this order: the second takes the model apart
-    asked = [Request(prompt, GREEDY) for prompt in prompts()[:4]]
+    asked = [EngineRequest(prompt, GREEDY) for prompt in prompts()[:4]]
     assert [reply.tokens for reply in owner.generate(asked)] == [reply.tokens for reply in shared.generate(asked)]
     assert not any(name.startswith("model.layers") for name, _ in model.named_parameters())

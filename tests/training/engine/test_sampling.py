@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from training.contract import TrainingError
-from training.engine import SamplingParams, sampling, seed_of
-from training.engine.requests import uniforms
+from training.engine import SamplingParams, derive_seed, sampling
+from training.engine.engine_request import uniforms
 from training.engine.sampling import draw, pick, truncate
 
 
@@ -105,9 +105,16 @@ def test_the_numbers_of_a_seed_are_a_stream_whose_beginning_does_not_depend_on_i
 
 
 def test_seeds_depend_on_every_part_and_on_where_it_stands() -> None:
-    seeds = {seed_of(1, "a"), seed_of("a", 1), seed_of(1, "b"), seed_of("1a"), seed_of(2, "a"), seed_of("\ud800")}
+    seeds = {
+        derive_seed(1, "a"),
+        derive_seed("a", 1),
+        derive_seed(1, "b"),
+        derive_seed("1a"),
+        derive_seed(2, "a"),
+        derive_seed("\ud800"),
+    }
     assert len(seeds) == 6
-    assert seed_of(1, "a") == seed_of(1, "a")
+    assert derive_seed(1, "a") == derive_seed(1, "a")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +136,7 @@ def test_settings_that_cannot_be_are_refused_by_name(settings: dict, sentence: s
 def test_a_row_that_is_not_finite_is_told_by_its_log_sum_and_breaks_nothing(
     monkeypatch: pytest.MonkeyPatch, top_k: int
 ) -> None:
-    monkeypatch.setattr(sampling.ops, "draw", lambda *_: None)
+    monkeypatch.setattr(sampling.ops, "sample_tokens", lambda *_: None)
     logits = torch.zeros(2, 9)
     logits[1] = float("nan")
     half = torch.tensor([0.5, 0.5])

@@ -27,8 +27,8 @@ from training.contract import PPOSettings, RankingRow, RewardSettings, Turn
 from training.data.chat_format import ChatFormat, Encoded
 from training.data.demonstrations import demonstration_examples
 from training.data.text_stream import text_examples, tokenize_texts
-from training.engine import Request, SamplingParams
-from training.kernels.attention import one_by_one
+from training.engine import EngineRequest, SamplingParams
+from training.kernels.attention import varlen_attention
 from training.models.compute import Compute
 from training.models.forward import Forward
 from training.models.loading import load_causal
@@ -258,9 +258,10 @@ def test_evaluation_does_not_depend_on_how_it_is_batched(name: str, packs: bool,
 def test_attention_of_another_kind_is_never_packed(named: dict[str, Any]) -> None:
     """A few tokens of a random model might not show that scores are capped or seen through a window."""
     query, key, value = (torch.randn(1, 2, 8, 4) for _ in range(3))
-    assert one_by_one(nn.Module(), query, key, value, None, blocks=[(1, 8)], softcap=None)[0].shape == (1, 8, 2, 4)
+    seen, _ = varlen_attention(nn.Module(), query, key, value, None, blocks=[(1, 8)], softcap=None)
+    assert seen.shape == (1, 8, 2, 4)
     with pytest.raises(ValueError, match=f"attention with {next(iter(named))} is not computed on packed sequences"):
-        one_by_one(nn.Module(), query, key, value, None, blocks=[(1, 8)], **named)
+        varlen_attention(nn.Module(), query, key, value, None, blocks=[(1, 8)], **named)
 
 
 # ------------------------------------------------------------------------------------ saved, loaded, merged and served
@@ -303,7 +304,7 @@ def test_what_a_stage_saved_gives_the_same_logits_everywhere(trained: tuple[Path
     pool = ModelPool(CPU, slots=2, most=1)
     pool.load("it", str(folder))
     sampling = SamplingParams(temperature=0, max_new_tokens=6, stop_ids=frozenset(), top_logprobs=VOCABULARY)
-    (served,) = pool.get("it").engine.generate([Request(asked, sampling)])
+    (served,) = pool.get("it").engine.generate([EngineRequest(asked, sampling)])
     logprobs = theirs(torch.tensor([asked + served.tokens])).logits[0, len(asked) - 1 : -1].log_softmax(-1)
     for step, told in enumerate(served.top):
         assert len(told) == VOCABULARY

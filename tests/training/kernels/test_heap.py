@@ -14,15 +14,15 @@ from training.kernels.heap import PASSES, glibc
 PROJECT = Path(__file__).parents[3]
 SCRIPT = """
 import torch
-from training.kernels.heap import PASSES, Heap, keep_memory, resident
-keep_memory()
-heap = Heap()
+from training.kernels.heap import PASSES, HeapTrimmer, disable_malloc_trim, resident
+disable_malloc_trim()
+heap = HeapTrimmer()
 
 def learn(megabytes):
     kept = [torch.ones(1 << 18) for _ in range(megabytes)]
     last = torch.ones(1 << 10)  # so that what is freed does not lie at the end
     del kept
-    heap.look_after()
+    heap.maybe_trim()
     return last, resident()
 
 ends = [learn(50) for _ in range(PASSES)]

@@ -39,7 +39,7 @@ def flat(found: Any) -> list[Tensor]:
 def assert_alike(monkeypatch: pytest.MonkeyPatch, compute: Callable[[], Any], near: float) -> None:
     compiled = flat(compute())
     with monkeypatch.context() as patch:
-        patch.setattr(ops, "compiled_for", lambda *_: None)
+        patch.setattr(ops, "kernels_for", lambda *_: None)
         by_torch = flat(compute())
     assert len(compiled) == len(by_torch)
     for one, other in zip(compiled, by_torch, strict=True):
@@ -60,15 +60,15 @@ def test_norms_and_their_gradients(
     weight, bias = torch.randn(2, width, generator=random).unbind()
     more = torch.randn(rows, width, generator=random).to(dtype)
     near = NEAR[dtype]
-    assert_alike(monkeypatch, lambda: ops.norm(x, weight, 1e-5, dtype), near)
-    assert_alike(monkeypatch, lambda: ops.add(x, more, bias), near)
-    assert_alike(monkeypatch, lambda: ops.add_norm(x, more, None, weight, 1e-5), near)
-    inverse = ops.norm(x, weight, 1e-5, dtype).inverse
+    assert_alike(monkeypatch, lambda: ops.rms_norm(x, weight, 1e-5, dtype), near)
+    assert_alike(monkeypatch, lambda: ops.residual_add(x, more, bias), near)
+    assert_alike(monkeypatch, lambda: ops.add_rms_norm(x, more, None, weight, 1e-5), near)
+    inverse = ops.rms_norm(x, weight, 1e-5, dtype).inverse
     for before in (past, None):
         for learns in (True, False):
             assert_alike(
                 monkeypatch,
-                lambda before=before, learns=learns: ops.norm_backward(before, more, x, inverse, weight, learns),
+                lambda before=before, learns=learns: ops.rms_norm_backward(before, more, x, inverse, weight, learns),
                 max(near, 1e-5),
             )
 
@@ -93,9 +93,9 @@ def test_heads_are_turned_and_turned_back(
 
     def there_and_back() -> tuple[Tensor, Tensor]:
         there = x.clone()
-        ops.rotate(there, angle.cos(), angle.sin(), 6)
+        ops.apply_rotary(there, angle.cos(), angle.sin(), 6)
         back = there.clone()
-        ops.rotate(back, angle.cos(), angle.sin(), 6, back=True)
+        ops.apply_rotary(back, angle.cos(), angle.sin(), 6, back=True)
         return there, back
 
     assert_alike(monkeypatch, there_and_back, NEAR[dtype])
@@ -115,7 +115,7 @@ def test_attention_weights_and_their_gradients(
 
     def both() -> tuple[Tensor, Tensor]:
         weights, change = scores.clone(), grads.clone()
-        ops.attention_backward(weights, change, log_sums, length, 0.3)
+        ops.causal_softmax_backward(weights, change, log_sums, length, 0.3)
         return weights, change
 
     assert_alike(monkeypatch, both, max(NEAR[dtype], 1e-5))
@@ -132,12 +132,12 @@ def test_what_is_read_from_logits_and_its_gradient(
     logits = (4 * torch.randn(23, 301, generator=random)).to(dtype)
     targets = torch.randint(0, 301, (23,), generator=random)
     d_logprobs, d_entropies = torch.randn(2, 23, generator=random).unbind()
-    assert_alike(monkeypatch, lambda: ops.read_logits(logits, targets, 0.7, entropy=entropy), 1e-5)
-    found = ops.read_logits(logits, targets, 0.7, entropy=True)
+    assert_alike(monkeypatch, lambda: ops.logprobs_from_logits(logits, targets, 0.7, entropy=entropy), 1e-5)
+    found = ops.logprobs_from_logits(logits, targets, 0.7, entropy=True)
 
     def backward() -> Tensor:
         change = logits.clone()
-        ops.read_logits_backward(change, targets, found, d_logprobs, d_entropies if entropy else None, 0.7)
+        ops.logprobs_from_logits_backward(change, targets, found, d_logprobs, d_entropies if entropy else None, 0.7)
         return change
 
     assert_alike(monkeypatch, backward, max(NEAR[dtype], 1e-5))
@@ -148,7 +148,7 @@ def test_what_is_read_from_logits_and_its_gradient(
 def test_a_new_token_finds_its_place_and_sees_its_own_sequence(
     monkeypatch: pytest.MonkeyPatch, random: torch.Generator, dtype: torch.dtype, normed: bool
 ) -> None:
-    heads, positions = ops.Heads(4, 2, 1e-5), torch.tensor([3, 0, 9, 5, 2])
+    heads, positions = ops.HeadLayout(4, 2, 1e-5), torch.tensor([3, 0, 9, 5, 2])
     joined = torch.randn(5, 8, 16, generator=random).to(dtype)
     cache = torch.randn(2, 7, 2, 12, 16, generator=random).to(dtype)
     norms = torch.rand(6, 16, generator=random) if normed else None
@@ -156,8 +156,8 @@ def test_a_new_token_finds_its_place_and_sees_its_own_sequence(
 
     def token() -> tuple[Tensor, ...]:
         new, (keys, values) = joined.clone(), cache.clone()
-        ops.take(new, heads, norms, cosine, sine, positions, keys, values)
-        return new, keys, values, ops.look(new, heads, keys, values, positions, 10, 0.25)
+        ops.append_kv(new, heads, norms, cosine, sine, positions, keys, values)
+        return new, keys, values, ops.decode_attention(new, heads, keys, values, positions, 10, 0.25)
 
     assert_alike(monkeypatch, token, max(NEAR[dtype], 1e-5))
 
@@ -166,7 +166,7 @@ def test_a_new_token_finds_its_place_and_sees_its_own_sequence(
 
 
 def drawn(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    found = ops.draw(logits, torch.full((len(logits),), temperature), uniform)
+    found = ops.sample_tokens(logits, torch.full((len(logits),), temperature), uniform)
     assert found is not None
     return found
 
@@ -209,9 +209,11 @@ def test_numbers_that_are_not_finite_are_told_by_the_log_sum() -> None:
 def test_nan_is_not_lost(dtype: torch.dtype) -> None:
     x = torch.zeros(2, 40)
     x[1, 3] = float("nan")
-    assert ops.norm(x, torch.ones(40), 1e-5, dtype).out.isnan().any(-1).tolist() == [False, True]
+    assert ops.rms_norm(x, torch.ones(40), 1e-5, dtype).out.isnan().any(-1).tolist() == [False, True]
     assert ops.swiglu(x.to(dtype)).isnan().any(-1).tolist() == [False, True]
-    assert ops.read_logits(x.to(dtype), torch.tensor([0, 0]), 1.0, entropy=False).logprobs.isnan().tolist() == [
+    assert ops.logprobs_from_logits(
+        x.to(dtype), torch.tensor([0, 0]), 1.0, entropy=False
+    ).logprobs.isnan().tolist() == [
         False,
         True,
     ]
@@ -249,7 +251,7 @@ def test_without_a_compiler_torch_computes_and_the_log_says_so(
         found = ops.swiglu(x)
     assert torch.allclose(found, wanted, atol=1e-6)
     assert "without compiled kernels" in caplog.text
-    assert ops.draw(x, torch.ones(4), torch.zeros(4)) is None
+    assert ops.sample_tokens(x, torch.ones(4), torch.zeros(4)) is None
 
 
 def test_source_that_does_not_compile_leaves_nothing_behind(

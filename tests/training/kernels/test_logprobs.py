@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from training.kernels import logprobs
-from training.kernels.logprobs import read
+from training.kernels.logprobs import logprobs_from_hidden
 
 ROWS, WIDTH, VOCABULARY = 23, 16, 50
 
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logprobs, "CHUNK", 9 * VOCABULARY)
+    monkeypatch.setattr(logprobs, "MAX_LOGITS", 9 * VOCABULARY)
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -40,7 +40,7 @@ def test_values_and_gradients_are_those_of_the_logits(scale: float, with_bias: b
             log_p = logits.log_softmax(-1)
             chosen, entropy = log_p.gather(1, targets[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
         else:
-            chosen, entropy = read(hidden, weight, head, targets, scale, entropy=True)
+            chosen, entropy = logprobs_from_hidden(hidden, weight, head, targets, scale, entropy=True)
         ((chosen * grad).sum() + entropy_weight * entropy.sum()).backward()
         kept += [chosen, entropy, hidden.grad, weight.grad, *([bias.grad] if with_bias else [])]
     for one, other in zip(found, wanted, strict=True):
@@ -49,7 +49,7 @@ def test_values_and_gradients_are_those_of_the_logits(scale: float, with_bias: b
 
 def test_only_the_entropy_may_be_learned_from() -> None:
     hidden, weight, _, targets = inputs()
-    read(hidden, weight, None, targets, 1.0, entropy=True).entropy.sum().backward()
+    logprobs_from_hidden(hidden, weight, None, targets, 1.0, entropy=True).entropy.sum().backward()
     mine = hidden.grad.clone()
     hidden.grad = None
     log_p = torch.nn.functional.linear(hidden, weight).log_softmax(-1)
@@ -59,14 +59,14 @@ def test_only_the_entropy_may_be_learned_from() -> None:
 
 def test_logits_that_overflow_a_sum_of_exponentials_are_read() -> None:
     hidden, weight, _, targets = inputs()
-    found = read(hidden * 1000, weight, None, targets, 1.0, entropy=True)
+    found = logprobs_from_hidden(hidden * 1000, weight, None, targets, 1.0, entropy=True)
     assert bool(torch.stack(found).isfinite().all())
     assert float(found.logprobs.max()) <= 0
 
 
 def test_a_frozen_head_gets_no_gradient() -> None:
     hidden, weight, _, targets = inputs()
-    read(hidden, weight.detach(), None, targets, 1.0, entropy=False).logprobs.sum().backward()
+    logprobs_from_hidden(hidden, weight.detach(), None, targets, 1.0, entropy=False).logprobs.sum().backward()
     assert weight.grad is None
     assert hidden.grad is not None
 
@@ -74,8 +74,8 @@ def test_a_frozen_head_gets_no_gradient() -> None:
 def test_in_bf16_the_sums_are_float32() -> None:
     hidden, weight, _, targets = inputs()
     with torch.autocast("cpu", torch.bfloat16):
-        half = read(hidden, weight, None, targets, 1.0, entropy=False).logprobs
-    whole = read(hidden, weight, None, targets, 1.0, entropy=False).logprobs
+        half = logprobs_from_hidden(hidden, weight, None, targets, 1.0, entropy=False).logprobs
+    whole = logprobs_from_hidden(hidden, weight, None, targets, 1.0, entropy=False).logprobs
     assert half.dtype == torch.float32
     assert torch.allclose(half, whole, atol=0.1)
     assert not torch.equal(half, whole)

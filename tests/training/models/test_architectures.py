@@ -24,7 +24,7 @@ from tests.training.toys import (
 )
 from training.contract import InputError, Turn
 from training.data.chat_format import ChatFormat
-from training.engine import Engine, Request, SamplingParams
+from training.engine import Engine, EngineRequest, SamplingParams
 from training.models.compute import Compute
 from training.models.loading import CausalModel, load_causal
 from training.preferences.reward_model import encode, load_reward, score
@@ -108,7 +108,7 @@ def check_engine(model: CausalModel) -> None:
     draw = torch.Generator().manual_seed(0)
     asked = [torch.randint(8, len(toy_tokenizer()), (n,), generator=draw).tolist() for n in (3, 17, 1, 26, 9, 9)]
     sampling = SamplingParams(temperature=0, max_new_tokens=12, stop_ids=frozenset({7}))
-    replies = Engine(model, toy_tokenizer(), slots=2).generate([Request(prompt, sampling) for prompt in asked])
+    replies = Engine(model, toy_tokenizer(), slots=2).generate([EngineRequest(prompt, sampling) for prompt in asked])
     for prompt, reply in zip(asked, replies, strict=True):
         alone = model.generate(
             torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=7, pad_token_id=0

@@ -101,8 +101,8 @@ def test_an_architecture_whose_logits_need_more_than_the_head_is_refused():
 
 def test_logits_in_chunks_give_the_same_losses_and_gradients(monkeypatch):
     gradients = []
-    for chunk in (module.CHUNK, 31 * 2):
-        monkeypatch.setattr(module, "CHUNK", chunk)
+    for chunk in (module.MAX_LOGITS, 31 * 2):
+        monkeypatch.setattr(module, "MAX_LOGITS", chunk)
         actor = Actor(tiny_llama(), nn.Linear(16, 1), 1.0, entropy_gradient=True)
         seen = actor.evaluate(batches_of(1000)[0])
         (seen.logprobs.sum() + seen.entropy.sum()).backward()

@@ -25,7 +25,7 @@ from tests.training.serving import COMPUTE, ENDLESS, HELLO, TOKEN, Site, free_po
 from tests.training.toys import ALTERNATES, run_folder, start_child, toy_policy, toy_tokenizer, turns
 from training.contract import InputError
 from training.data.chat_format import ChatFormat
-from training.engine import Engine, Request, SamplingParams
+from training.engine import Engine, EngineRequest, SamplingParams
 from training.models.loading import load_causal, save_model
 from training.serve.fair import FairQueue
 from training.serve.pool import ModelPool
@@ -57,7 +57,7 @@ def greedy(folder: Path, tokens: int = 8) -> str:
     engine = Engine(load_causal(str(folder), COMPUTE), toy_tokenizer(), slots=1)
     prompt = toy_tokenizer().apply_chat_template(HELLO, add_generation_prompt=True)["input_ids"]
     sampling = SamplingParams(temperature=0, max_new_tokens=tokens, stop_ids=frozenset(chat.stop_ids))
-    return engine.generate([Request(prompt, sampling)])[0].text
+    return engine.generate([EngineRequest(prompt, sampling)])[0].text
 
 
 # -------------------------------------------------------------------------------------------------------------- talking
@@ -481,7 +481,7 @@ def test_people_take_turns_and_leave_a_quarter_of_the_slots_to_the_next() -> Non
     @dataclass(eq=False)
     class Order:
         user: str
-        request: Request = field(default_factory=lambda: Request([1]))
+        request: EngineRequest = field(default_factory=lambda: EngineRequest([1]))
 
     queue: FairQueue[Order] = FairQueue()
     orders = [Order("a") for _ in range(5)] + [Order("b"), Order("c"), Order("")]

@@ -14,7 +14,9 @@ TOKENS = 48
 
 
 @torch.no_grad()
-def greedy(model: CausalModel, chat: ChatFormat, ids: list[int], compute: Compute, tokens: int = TOKENS) -> str:
+def greedy_continuation(
+    model: CausalModel, chat: ChatFormat, ids: list[int], compute: Compute, tokens: int = TOKENS
+) -> str:
     """The likeliest continuation of `ids`, to its end or `tokens` tokens; special tokens left out."""
     known = torch.tensor([ids[-max(1, context_of(model) - tokens) :]], device=compute.device)
     settings = GenerationConfig(
@@ -26,4 +28,4 @@ def greedy(model: CausalModel, chat: ChatFormat, ids: list[int], compute: Comput
 
 
 def greedy_reply(model: CausalModel, chat: ChatFormat, messages: list[Turn], compute: Compute) -> str:
-    return greedy(model, chat, chat.prompt(messages), compute)
+    return greedy_continuation(model, chat, chat.prompt(messages), compute)

@@ -85,7 +85,7 @@ class Delta:
 
 
 @dataclass(eq=False, slots=True)
-class Request:
+class EngineRequest:
     """One reply wanted. `on_delta`, where given, is called after each token from the thread that steps the engine."""
 
     prompt: list[int]
@@ -107,8 +107,8 @@ class Completion:
     top: list[dict[int, float]] = field(default_factory=list)
 
 
-def seed_of(*parts: int | str) -> int:
-    """A 64-bit seed that depends on all of `parts` and nothing else, e.g. seed_of(run seed, prompt id, k)."""
+def derive_seed(*parts: int | str) -> int:
+    """A 64-bit seed that depends on all of `parts` and nothing else, e.g. derive_seed(run seed, prompt id, k)."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 

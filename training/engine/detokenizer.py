@@ -16,7 +16,7 @@ class Detokenizer:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._decode = decoder(tokenizer)
+        self._decode = token_decoder(tokenizer)
         self._tokens: list[int] = []
         self._start = 0
         self._told = 0
@@ -68,7 +68,7 @@ def _overlaps(text: str, stop: str) -> list[int]:
     return [size for size in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:size])]
 
 
-def decoder(tokenizer: Any) -> Any:
+def token_decoder(tokenizer: Any) -> Any:
     """tokens -> text without special tokens, by the quickest way there is."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from training.contract import TrainingError
-from training.engine.cache import SlotCache
+from training.engine.kv_cache import SlotCache
 from training.models.loading import CausalModel, unwrap
 
 ATTENTION = ("sdpa", "eager")

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from training.engine.cache import SlotCache
+from training.engine.kv_cache import SlotCache
 from training.engine.weights import plain_linears, weight_of
 from training.kernels import ops
-from training.models.llama_training import bias_of, joined
+from training.models.llama_training import fused_bias, fused_weight
 from training.models.loading import CausalModel, unwrap
 
 FAMILY = ("llama", "mistral", "qwen2", "qwen3")
@@ -64,7 +64,7 @@ class LlamaForward:
         self.cache = cache
         config = self.base.config
         self.eps: float = config.rms_norm_eps
-        self.heads = ops.Heads(config.num_attention_heads, config.num_key_value_heads, self.eps)
+        self.heads = ops.HeadLayout(config.num_attention_heads, config.num_key_value_heads, self.eps)
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.cosine, self.sine = self._rotation(context)
         self._owned = owned
@@ -102,26 +102,28 @@ class LlamaForward:
         cosine, sine = (table[:longest].repeat(n, 1) for table in (self.cosine, self.sine))
         x = F.embedding(prompts.flatten(), self.embedding).float()
         for i, layer in enumerate(self.layers):
-            normed, _ = ops.norm(x, layer.attention_norm, self.eps, dtype)
+            normed, _ = ops.rms_norm(x, layer.attention_norm, self.eps, dtype)
             qkv = linear(normed, layer.qkv, layer.qkv_bias).view(n * longest, -1, self.head_dim)
             if layer.head_norm is not None:
                 ops.norm_heads(qkv[:, : queries + keys], layer.head_norm, self.eps)
-            ops.rotate(qkv, cosine, sine, queries + keys)
+            ops.apply_rotary(qkv, cosine, sine, queries + keys)
             heads = qkv.view(n, longest, -1, self.head_dim).transpose(1, 2)  # [n, heads, T, head_dim]
             query, key, value = heads.split([queries, keys, keys], dim=1)
             self.cache.fill(i, slots, rows, key, value)
-            if tiles := ops.tiled(qkv):
+            if tiles := ops.amx_kernels(qkv):
                 q, k, v = qkv.split([queries, keys, keys], dim=1)
-                seen = ops.attend(tiles, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
+                seen = ops.amx_attention_forward(tiles, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
             else:
                 seen = F.scaled_dot_product_attention(
                     query, key, value, is_causal=True, scale=layer.scale, enable_gqa=queries != keys
                 )
                 seen = seen.transpose(1, 2).reshape(n * longest, -1)
-            x, (normed, _) = ops.add_norm(x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps)
-            x = ops.add(x, self._mlp(layer, normed), None)
+            x, (normed, _) = ops.add_rms_norm(
+                x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
+            )
+            x = ops.residual_add(x, self._mlp(layer, normed), None)
         last = x.view(n, longest, -1)[torch.arange(n, device=x.device), lengths - 1]
-        return linear(ops.norm(last, self.norm, self.eps, dtype).out, self.head, None)
+        return linear(ops.rms_norm(last, self.norm, self.eps, dtype).out, self.head, None)
 
     def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
         """The logits [n, V] after one more token a slot.
@@ -130,14 +132,16 @@ class LlamaForward:
         """
         n, cache = len(tokens), self.cache
         x = F.embedding(tokens, self.embedding).float()
-        normed, _ = ops.norm(x, self.layers[0].attention_norm, self.eps, cache.dtype)
+        normed, _ = ops.rms_norm(x, self.layers[0].attention_norm, self.eps, cache.dtype)
         after = [*(layer.attention_norm for layer in self.layers[1:]), self.norm]
         for layer, keys, values, norm in zip(self.layers, cache.keys, cache.values, after, strict=True):
             qkv = linear(normed, layer.qkv, layer.qkv_bias).view(n, -1, self.head_dim)
-            ops.take(qkv, self.heads, layer.head_norm, self.cosine, self.sine, positions, keys, values)
-            seen = ops.look(qkv, self.heads, keys, values, positions, length, layer.scale)
-            x, (normed, _) = ops.add_norm(x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps)
-            x, (normed, _) = ops.add_norm(x, self._mlp(layer, normed), None, norm, self.eps)
+            ops.append_kv(qkv, self.heads, layer.head_norm, self.cosine, self.sine, positions, keys, values)
+            seen = ops.decode_attention(qkv, self.heads, keys, values, positions, length, layer.scale)
+            x, (normed, _) = ops.add_rms_norm(
+                x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
+            )
+            x, (normed, _) = ops.add_rms_norm(x, self._mlp(layer, normed), None, norm, self.eps)
         return linear(normed, self.head, None)
 
     def _mlp(self, layer: Layer, normed: Tensor) -> Tensor:
@@ -167,10 +171,11 @@ class LlamaForward:
         down, down_bias = weight_of(mlp.down_proj)
         dtype = self.cache.dtype
         return Layer(
-            layer.input_layernorm.weight.detach().float(), joined([query, key, value], dtype),
-            bias_of([query_bias, key_bias, value_bias], dtype), head_norm, attention.scaling,
+            layer.input_layernorm.weight.detach().float(), fused_weight([query, key, value], dtype),
+            fused_bias([query_bias, key_bias, value_bias], dtype), head_norm, attention.scaling,
             self._cast(out), self._cast(out_bias), layer.post_attention_layernorm.weight.detach().float(),
-            joined([gate, up], dtype), bias_of([gate_bias, up_bias], dtype), self._cast(down), self._cast(down_bias),
+            fused_weight([gate, up], dtype), fused_bias([gate_bias, up_bias], dtype),
+            self._cast(down), self._cast(down_bias),
         )  # fmt: skip
 
     def _cast(self, x: Any) -> Any:

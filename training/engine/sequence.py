@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.engine.requests import Delta, Finish, Request
-from training.engine.text import Detokenizer, StopStrings
+from training.engine.detokenizer import Detokenizer, StopStrings
+from training.engine.engine_request import Delta, EngineRequest, Finish
 
 GREEDY_BELOW = 1e-5  # temperatures under this overflow when divided by
 
@@ -19,7 +19,7 @@ GREEDY_BELOW = 1e-5  # temperatures under this overflow when divided by
 class Running:
     """A request in a slot, or waiting for one."""
 
-    request: Request
+    request: EngineRequest
     room: int  # most tokens it may produce
     stop_ids: frozenset[int]
     detokenizer: Detokenizer | None
