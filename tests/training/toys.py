@@ -132,6 +132,9 @@ FORGETS_THOUGHTS = (  # what the assistant thought, up to the bracket, is gone o
     "{{ m['content'] if loop.last else m['content'].split('] ')[-1] }}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+USER_FIRST = (  # refuses a conversation that the assistant begins
+    "{% if messages[0].role == 'assistant' %}{{ raise_exception('the user speaks first') }}{% endif %}" + CHATML
+)
 NO_END = (  # its turns end with no special token, so the end of text has to end them
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"

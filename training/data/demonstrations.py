@@ -11,7 +11,7 @@ import torch
 
 from training.contract import DemonstrationRow
 from training.data.batching import Examples, Rows, Sizes
-from training.data.chat_format import ChatFormat, Encoded, Refused
+from training.data.chat_format import ChatFormat, Encoded
 from training.data.fitting import Fitted, FittedExchange, RowCounts, exchanges_of, fit_exchange
 from training.data.packing import TextBatch, text_batch
 
@@ -46,21 +46,19 @@ def encode_demonstration(chat: ChatFormat, row: DemonstrationRow, limit: int, co
     if row.weight == 0:
         counts.add("left_out/no_weight", row.id)
         return []
-    try:
+    with counts.leave_out_if_refused(row.id):
         lessons = chat.lessons(row.messages, row.masked_turns)
         if not row.messages[-1].content.strip() or not any(lessons[-1][1].mask):
             counts.add("left_out/empty", row.id)
             return []
         fit = fit_conversation if len(lessons) == 1 else fit_lesson
         fitted = [fit(chat, row, end, lesson, limit) for end, lesson in lessons]
-    except Refused as error:
-        counts.add("left_out/refused", row.id, error.reason)
-        return []
-    if fitted[-1] is None:
-        counts.add("left_out/too_long", row.id)
-        return []
-    counts.add_fitted(fitted[-1].prompt, row.id, chat)
-    return [lesson.encoded for lesson in fitted if lesson is not None]
+        if fitted[-1] is None:
+            counts.add("left_out/too_long", row.id)
+            return []
+        counts.add_fitted(fitted[-1].prompt, row.id, chat)
+        return [lesson.encoded for lesson in fitted if lesson is not None]
+    return []
 
 
 def fit_conversation(

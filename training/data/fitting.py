@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Final, NamedTuple
 
 from training.contract import Turn
-from training.data.chat_format import ChatFormat, Encoded
+from training.data.chat_format import ChatFormat, Encoded, Refused
 
 MIN_QUESTION: Final = 64  # characters
 GAP: Final = " … "
@@ -46,6 +47,15 @@ class RowCounts:
         """`case` is a key of SENTENCES."""
         self.counts[case] += 1
         self.first.setdefault(case, f"{row_id}: {detail}" if detail else row_id)
+
+    @contextmanager
+    def leave_out_if_refused(self, row_id: str, times: int = 1) -> Iterator[None]:
+        """Ends the block early if the chat template refuses the row, and counts the row as left out."""
+        try:
+            yield
+        except Refused as error:
+            for _ in range(times):
+                self.add("left_out/refused", row_id, error.reason)
 
     def add_fitted(self, fitted: Fitted, row_id: str, chat: ChatFormat) -> None:
         """Count what the row's prompt has lost."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from training.contract import InputError, RankingRow, RewardSettings
 from training.data.batching import Examples, Rows, Sizes
-from training.data.chat_format import ChatFormat, Refused
+from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts
 from training.data.packing import Packed, moved, pack
 from training.models.compute import Compute
@@ -99,22 +99,20 @@ def encode_replies(
 ) -> list[list[int]]:
     """The row's replies with their prompt, in at most `limit` tokens each, and what was changed counted. Nothing if the
     template refuses the row, or if no two replies that the person compared differ within the limit."""
-    try:
+    with changes.leave_out_if_refused(row.id):
         fitted = [encode(chat, row.messages, reply, limit) for reply in row.replies]
-    except Refused as error:
-        changes.add("left_out/refused", row.id, error.reason)
-        return []
-    ids = [one.encoded.ids for one in fitted]
-    kinds = kinds_of(ids)
-    if not comparisons_of(row.groups, ties, kinds):
-        changes.add("left_out/equal", row.id)
-        return []
-    if len(set(kinds)) < len(kinds):
-        changes.add("cut/equal_pairs", row.id)
-    changes.add_fitted(max((one.prompt for one in fitted), key=lambda prompt: prompt.dropped), row.id, chat)
-    if any(one.cut_reply for one in fitted):
-        changes.add("cut/reply", row.id)
-    return ids
+        ids = [one.encoded.ids for one in fitted]
+        kinds = kinds_of(ids)
+        if not comparisons_of(row.groups, ties, kinds):
+            changes.add("left_out/equal", row.id)
+            return []
+        if len(set(kinds)) < len(kinds):
+            changes.add("cut/equal_pairs", row.id)
+        changes.add_fitted(max((one.prompt for one in fitted), key=lambda prompt: prompt.dropped), row.id, chat)
+        if any(one.cut_reply for one in fitted):
+            changes.add("cut/reply", row.id)
+        return ids
+    return []
 
 
 def encode_heldout(
@@ -136,12 +134,10 @@ def scorable(rows: Sequence[RankingRow], formats: Sequence[ChatFormat]) -> tuple
     """The rows whose prompts all of the formats take, and the count of the rest. Raises InputError if none does."""
     changes, kept = RowCounts("rankings", 0), []
     for row in rows:
-        try:
+        with changes.leave_out_if_refused(row.id):
             for chat in formats:
                 chat.prompt(row.messages)
             kept.append(row)
-        except Refused as error:
-            changes.add("left_out/refused", row.id, error.reason)
     if rows and not kept:
         raise InputError("; ".join(changes.sentences(len(rows))), code="no_data")
     return kept, changes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.contract import InputError, LongPrompts, PromptRow, SamplingSettings, TrainingError, Turn
-from training.data.chat_format import ChatFormat, Refused
+from training.data.chat_format import ChatFormat
 from training.data.fitting import Fitted, RowCounts, fit_prompt
 from training.distributed.collectives import spread
 from training.engine import Completion, Engine, EngineRequest, SamplingParams, derive_seed
@@ -64,21 +64,17 @@ def encode_prompts(
     prompts = []
     formats = reward_formats(scorer)
     for row in rows:
-        try:
+        with changes.leave_out_if_refused(row.id):
             ids = chat.prompt(row.messages)
             for reward_format in formats:
                 reward_format.prompt(row.messages)
-            fitted = (
-                fit_prompt(chat, row.messages, limit, ids) if long_prompts == "shorten" else Fitted(row.messages, ids)
-            )
-        except Refused as error:
-            changes.add("left_out/refused", row.id, error.reason)
-            continue
-        if fitted is None or len(fitted.ids) > limit:
-            changes.add("left_out/too_long", row.id)
-            continue
-        changes.add_fitted(fitted, row.id, chat)
-        prompts.append(Prompt(row, fitted.ids))
+            shorten = long_prompts == "shorten"
+            fitted = fit_prompt(chat, row.messages, limit, ids) if shorten else Fitted(row.messages, ids)
+            if fitted is None or len(fitted.ids) > limit:
+                changes.add("left_out/too_long", row.id)
+                continue
+            changes.add_fitted(fitted, row.id, chat)
+            prompts.append(Prompt(row, fitted.ids))
     return prompts, changes
 
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from training.contract import DPOSettings, RankingRow
-from training.data.chat_format import ChatFormat, Refused
+from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts, fit_prompt
 from training.preferences.losses import comparisons_of
 from training.run.run import Run
@@ -48,21 +48,19 @@ def encoded_pairs(rows: Sequence[RankingRow], chat: ChatFormat, limit: int) -> E
     for row in rows:
         comparisons = comparisons_of(row.groups, "drop") if row.weight else []
         total += len(comparisons)
-        try:
-            prompt = chat.prompt(row.messages) if comparisons else []
-            replies = [chat.reply(reply, row.messages) for reply in row.replies] if comparisons else []
-        except Refused as error:
-            for _ in comparisons:
-                counts.add("left_out/refused", row.id, error.reason)
+        if not comparisons:
             continue
-        for better, worse, _ in comparisons:
-            chosen, rejected = replies[better], replies[worse]
-            fitted = fit_prompt(chat, row.messages, limit - max(len(chosen), len(rejected)), prompt)
-            if chosen == rejected:
-                counts.add("left_out/equal", row.id)
-            elif fitted is None:
-                counts.add("left_out/too_long", row.id)
-            else:
-                counts.add_fitted(fitted, row.id, chat)
-                pairs.append({"prompt_ids": fitted.ids, "chosen_ids": chosen, "rejected_ids": rejected})
+        with counts.leave_out_if_refused(row.id, times=len(comparisons)):
+            prompt = chat.prompt(row.messages)
+            replies = [chat.reply(reply, row.messages) for reply in row.replies]
+            sides = [(replies[better], replies[worse]) for better, worse, _ in comparisons]
+            prompts = [fit_prompt(chat, row.messages, limit - max(map(len, pair)), prompt) for pair in sides]
+            for (chosen, rejected), fitted in zip(sides, prompts, strict=True):
+                if chosen == rejected:
+                    counts.add("left_out/equal", row.id)
+                elif fitted is None:
+                    counts.add("left_out/too_long", row.id)
+                else:
+                    counts.add_fitted(fitted, row.id, chat)
+                    pairs.append({"prompt_ids": fitted.ids, "chosen_ids": chosen, "rejected_ids": rejected})
     return EncodedExamples(pairs, counts, total, {"pairs": len(pairs)})

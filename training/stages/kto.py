@@ -12,7 +12,7 @@ from datasets import Dataset
 from trl import KTOConfig, KTOTrainer
 
 from training.contract import InputError, JudgmentRow, KTOSettings, RankingRow, Turn
-from training.data.chat_format import ChatFormat, Refused
+from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts, fit_prompt
 from training.run.run import Run
 from training.stages.trl import EncodedExamples, Example, learn_from_examples
@@ -84,17 +84,14 @@ def encoded_replies(verdicts: Sequence[Verdict], chat: ChatFormat, limit: int) -
     counts = RowCounts("replies", limit)
     examples: list[Example] = []
     for row_id, messages, reply, good in verdicts:
-        try:
+        with counts.leave_out_if_refused(row_id):
             spoken = chat.reply(reply, messages)
             fitted = fit_prompt(chat, messages, limit - len(spoken))
-        except Refused as error:
-            counts.add("left_out/refused", row_id, error.reason)
-            continue
-        if fitted is None:
-            counts.add("left_out/too_long", row_id)
-            continue
-        counts.add_fitted(fitted, row_id, chat)
-        examples.append({"prompt_ids": fitted.ids, "completion_ids": spoken, "label": good})
+            if fitted is None:
+                counts.add("left_out/too_long", row_id)
+                continue
+            counts.add_fitted(fitted, row_id, chat)
+            examples.append({"prompt_ids": fitted.ids, "completion_ids": spoken, "label": good})
     good_count = sum(example["label"] for example in examples)
     return EncodedExamples(examples, counts, len(verdicts), {"good": good_count, "bad": len(examples) - good_count})
 

@@ -6,7 +6,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.training.stages.test_reward import BAD, GOOD, rankings
-from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
+from tests.training.toys import (
+    USER_FIRST,
+    events,
+    foreign_tokenizer,
+    run_folder,
+    run_here,
+    toy_policy,
+    toy_tokenizer,
+    turns,
+)
 from training.contract import InputError, RankingRow, Turn
 from training.data.chat_format import ChatFormat
 from training.data.packing import text_batch
@@ -96,6 +105,14 @@ def test_pairs_whose_sides_are_the_same_tokens_are_left_out():
     chat = ChatFormat(toy_tokenizer())
     _, changes, _, counts = encoded_pairs([compared("yes", "yes", "no", groups=[[0], [1], [2]])], chat, 60)
     assert (changes.named(), counts) == ({"left_out/equal": 1}, {"pairs": 2})
+
+
+def test_a_ranking_that_the_template_refuses_is_left_out_and_each_of_its_pairs_counted():
+    chat = ChatFormat(foreign_tokenizer(USER_FIRST))
+    odd = compared("yes", "no", "sea", groups=[[0], [1], [2]], asked=turns("hello", "which?")[1:])
+    pairs, changes, total, _ = encoded_pairs([odd, compared("yes", "no", groups=[[0], [1]])], chat, 100)
+    assert (len(pairs), total, changes.named()) == (1, 4, {"left_out/refused": 3})
+    assert "(the first is r:1: the user speaks first)" in changes.sentences(total)[0]
 
 
 def test_too_few_rankings_are_a_sentence(policy, tmp_path):

@@ -5,8 +5,17 @@ from transformers import AutoModelForCausalLM
 
 from tests.training.stages.test_dpo import preference
 from tests.training.stages.test_reward import BAD, GOOD, rankings
-from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
-from training.contract import InputError, RankingRow, Turn
+from tests.training.toys import (
+    USER_FIRST,
+    events,
+    foreign_tokenizer,
+    run_folder,
+    run_here,
+    toy_policy,
+    toy_tokenizer,
+    turns,
+)
+from training.contract import InputError, JudgmentRow, RankingRow, Turn
 from training.data.chat_format import ChatFormat
 from training.stages.kto import encoded_replies, rotated, verdicts_of
 
@@ -77,6 +86,16 @@ def test_the_policy_learns_from_replies_that_were_called_good_or_bad_alone(polic
     counts = result["counts"]
     assert (counts["rankings"], counts["judgments"], counts["good"], counts["bad"]) == (0, 80, 40, 40)
     assert (counts["heldout_good"], counts["heldout_bad"]) == (4, 4)
+
+
+def test_a_reply_whose_prompt_the_template_refuses_is_left_out_and_counted():
+    asked = turns("hello", "which?")
+    rows = [
+        JudgmentRow(id=f"judgment:{i}", messages=messages, reply="yes", good=True)
+        for i, messages in enumerate((asked[1:], asked[:1]))
+    ]
+    replies = encoded_replies(verdicts_of([], rows), ChatFormat(foreign_tokenizer(USER_FIRST)), 100)
+    assert (len(replies.examples), replies.changes.named()) == (1, {"left_out/refused": 1})
 
 
 def test_judgments_of_one_kind_are_a_sentence(policy, tmp_path):

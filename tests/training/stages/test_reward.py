@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.training.toys import (
-    CHATML,
+    USER_FIRST,
     events,
     foreign_policy,
     foreign_tokenizer,
@@ -315,8 +315,7 @@ def test_replies_that_are_equal_after_the_cut_teach_nothing_and_are_counted():
 
 
 def test_a_row_that_the_template_refuses_is_left_out_of_the_reward_run_and_named(tmp_path):
-    picky = "{% if messages[0].role == 'assistant' %}{{ raise_exception('the user speaks first') }}{% endif %}" + CHATML
-    base = foreign_policy(tmp_path / "base", foreign_tokenizer(picky))
+    base = foreign_policy(tmp_path / "base", foreign_tokenizer(USER_FIRST))
     odd = rankings(1, 5)[0] | {"id": "ranking:odd"}
     odd["messages"] = [{"role": "assistant", "content": "hello"}, *odd["messages"]]
     config = {"stage": "reward", "base": str(base), "min_rows": 1, "max_steps": 1, "evaluate_every": 0}
