@@ -10,6 +10,7 @@ from django import forms
 from django.http import QueryDict
 
 from annotations.models import Flag, Lease, Review, Task
+from annotations.selectors import replies_shown
 from annotations.services.drafts import PageState
 from webapp.errors import BadInput
 
@@ -58,7 +59,7 @@ class Submission(forms.Form):
     def __init__(self, data: QueryDict, lease: Lease) -> None:
         super().__init__(data)
         self.sent = data
-        self.shown: list[int] = lease.order_shown
+        self.shown = [reply.pk for reply in replies_shown(lease)]
 
     def arguments(self) -> dict[str, Any]:
         """For the service. Raises BadInput with what is wrong."""

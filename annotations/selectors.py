@@ -281,9 +281,9 @@ def draft_for(lease: Lease) -> Draft | None:
 
 
 def replies_shown(lease: Lease) -> list[Response]:
-    """The replies of a rank task in the order this person sees them."""
-    found = Response.objects.in_bulk(lease.order_shown)
-    return [found[pk] for pk in lease.order_shown]
+    """The replies of a rank task in the order this person sees them, without those that were deleted meanwhile."""
+    replies = Response.objects.in_bulk(lease.order_shown)
+    return [replies[pk] for pk in lease.order_shown if pk in replies]
 
 
 def unfinished(person: User, project: Project, than: Lease | None = None) -> QuerySet[Draft]:

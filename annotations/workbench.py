@@ -134,7 +134,7 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
     if lease.task.kind == Task.Kind.RANK:
         context |= {"strengths": STRENGTHS, "flag_choices": Flag.choices, "ratings": [str(n) for n in range(1, 8)]}
         context["replies"] = [_reply(n, r, content) for n, r in enumerate(replies_shown(lease))]
-        context["places"] = [str(n) for n in range(1, len(lease.order_shown) + 1)]
+        context["places"] = [str(n) for n in range(1, len(context["replies"]) + 1)]
     return context
 
 

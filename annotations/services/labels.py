@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from annotations.models import Demonstration, Draft, Flag, Judgment, Label, Lease, Ranking, Response, Review, Task
-from annotations.selectors import history
+from annotations.selectors import history, replies_shown
 from annotations.services.drafts import AlreadyAnswered
 from annotations.services.leases import archived_at, lease_end
 from annotations.services.places import fill_places, free_place, is_erased, lock_task, settle_state
@@ -65,7 +65,7 @@ def submit_ranking(
     active_seconds: float = 0.0,
     now: datetime | None = None,
 ) -> Ranking:
-    """An ordering of the replies that the task shows.
+    """An ordering of the replies that the task shows; one that was deleted meanwhile is not asked for any more.
 
     Args:
         groups: response ids, best group first; replies in one group are tied.
@@ -75,20 +75,21 @@ def submit_ranking(
     """
     now = now or timezone.now()
     lease, sent = _begin(lease, Ranking, token, Task.Kind.RANK)
+    shown = [reply.pk for reply in replies_shown(lease)]
+    if sent is None and len(shown) < 2:
+        raise Conflict("The other replies of this task were deleted, so there is nothing to compare. Skip the task.")
     content: dict[str, Any] = {
-        "groups": whole_ranking(groups, lease.order_shown),
+        "groups": whole_ranking(groups, shown),
         "strength": valid_strength(strength),
-        "ratings": valid_ratings(ratings or {}, lease.order_shown),
-        "flags": valid_flags(flags or {}, lease.order_shown),
+        "ratings": valid_ratings(ratings or {}, shown),
+        "flags": valid_flags(flags or {}, shown),
         "reason": clean_text(reason).strip(),
     }
     if sent:
         return sent_again(sent, **content)
     if len(content["groups"]) == 1 and strength:
         raise BadInput("All replies are tied, so none is better: rank one above the others, or leave out how much.")
-    label = Ranking(
-        **content, order_shown=lease.order_shown, **_what_every_label_carries(lease, token, active_seconds, now)
-    )
+    label = Ranking(**content, order_shown=shown, **_what_every_label_carries(lease, token, active_seconds, now))
     label.save()
     _finish(lease, now)
     return label

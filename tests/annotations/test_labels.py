@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotations.models import Demonstration, Draft, Lease, Ranking, Task
+from annotations.models import Demonstration, Draft, Lease, Ranking, Response, Task
 from annotations.selectors import accepted_demonstrations, usable_rankings
 from annotations.services.drafts import PageState, save_draft
 from annotations.services.labels import submit_demonstration, submit_ranking, undo, withdraw_label
@@ -295,3 +295,18 @@ def test_labels_of_an_archived_project_are_not_taken_back(writing: Lease, projec
     archive_project(project=project)
     with pytest.raises(Conflict, match="archived"):
         undo(label=label, by=ann)
+
+
+def test_a_reply_that_was_deleted_while_it_was_in_hand_needs_no_rank(ranking: Lease, project: Project):
+    a, gone, c, d = ranking.order_shown
+    Response.objects.get(pk=gone).delete()
+    label = ranked(ranking, groups=[[d], [a, c]], ratings={d: 7})
+    assert (label.groups, label.order_shown) == ([[d], [a, c]], [a, c, d])
+    assert list(usable_rankings(project)) == [label]
+
+
+def test_a_single_reply_that_is_left_is_not_ranked(ranking: Lease):
+    last, *gone = ranking.order_shown
+    Response.objects.filter(pk__in=gone).delete()
+    with pytest.raises(Conflict, match="nothing to compare"):
+        ranked(ranking, groups=[[last]])

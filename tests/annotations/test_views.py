@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from annotations.models import Demonstration, Draft, Lease, Ranking, Review, Task
+from annotations.models import Demonstration, Draft, Lease, Ranking, Response, Review, Task
 from annotations.services.leases import lease_next
 from annotations.services.tasks import open_review_task
 from tests import factories
@@ -99,6 +99,27 @@ def test_ranks_with_gaps_and_ties_become_groups(browser: Client, project: Projec
     assert label.groups == [[b], [a, c]]
     assert (label.ratings, label.flags) == ({str(b): 6}, {str(a): ["long", "rude"]})
     assert label.strength == 1
+
+
+def test_the_replies_that_are_left_are_shown_and_ranked_when_one_was_deleted(
+    browser: Client, project: Project, ann: User
+):
+    factories.task(project, Task.Kind.RANK, replies=3)
+    lease = lease_next(person=ann, project=project)
+    gone, b, c = lease.order_shown
+    Response.objects.get(pk=gone).delete()
+    page = browser.get("/label/")
+    assert "Rank 2 replies" in page.text
+    assert (f"rank_{gone}" in page.text, f"rank_{b}" in page.text) == (False, True)
+    submit(browser, lease, **{f"rank_{gone}": 1, f"rank_{b}": 2, f"rank_{c}": 1})
+    assert Ranking.objects.get().groups == [[c], [b]]
+
+
+def test_a_page_whose_other_replies_were_deleted_says_so(browser: Client, project: Project, ann: User):
+    factories.task(project, Task.Kind.RANK, replies=2)
+    lease = lease_next(person=ann, project=project)
+    Response.objects.get(pk=lease.order_shown[0]).delete()
+    assert "there is nothing to compare. Skip the task." in browser.get("/label/").text
 
 
 @pytest.mark.parametrize("bad", [{"token": "no"}, {"strength": "huge"}, {"active_seconds": "-4"}])

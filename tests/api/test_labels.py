@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from annotations.models import Demonstration, Ranking, Task
+from annotations.models import Demonstration, Ranking, Response, Task
 from tests import factories
 from webapp.accounts.services import archive_project
 
@@ -39,6 +39,17 @@ def test_a_ranking_names_the_replies_in_hand(api, ann, project):
     answer = api.post(f"/api/v1/leases/{lease['id']}/ranking/", body, format="json")
     assert answer.status_code == 201, answer.content
     assert Ranking.objects.get(author=ann).groups == [[ids[2]], ids[:2]]
+
+
+def test_a_ranking_names_the_replies_that_are_left_when_one_was_deleted(api, ann, project):
+    factories.task(project, Task.Kind.RANK, replies=3)
+    lease = take(api).json()
+    Response.objects.get(pk=lease["responses"][0]["id"]).delete()
+    lease = api.post(f"/api/v1/leases/{lease['id']}/renew/").json()
+    ids = [response["id"] for response in lease["responses"]]
+    body = {"token": str(uuid.uuid4()), "groups": [[reply] for reply in ids]}
+    answer = api.post(f"/api/v1/leases/{lease['id']}/ranking/", body, format="json")
+    assert (answer.status_code, len(ids)) == (201, 2), answer.content
 
 
 def test_a_ranking_of_other_replies_is_refused_with_a_sentence(api, project):

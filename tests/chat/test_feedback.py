@@ -60,6 +60,22 @@ def test_a_thumb_down_among_several_replies_asks_for_a_ranking(answered, second,
     assert all(r.model == answered.model for r in task.responses.all())
 
 
+@pytest.mark.parametrize("text", ["    A mathematician.", "A mathematician. ", "A mathematician.\n"])
+def test_replies_that_differ_in_white_space_are_different(talk, answered, consenting, text):
+    conversations.regenerate(message=answered, token=uuid.uuid4())
+    other = answer(talk, text)
+    feedback.set_thumb(reply=other, user=consenting, thumb=-1)
+
+    assert {reply.text for reply in Task.objects.get().responses.all()} == {"A mathematician.", text}
+
+
+def test_a_reply_with_the_same_text_is_not_compared_with_itself(talk, answered, consenting):
+    conversations.regenerate(message=answered, token=uuid.uuid4())
+    feedback.set_thumb(reply=answer(talk, answered.text), user=consenting, thumb=-1)
+
+    assert Task.objects.get().kind == Task.Kind.WRITE
+
+
 def test_a_change_of_mind_takes_the_work_back(answered, consenting, deployed):
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
     feedback.set_thumb(reply=answered, user=consenting, thumb=1)

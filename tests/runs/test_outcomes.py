@@ -1,14 +1,15 @@
-"""Whose figures an evaluation's are."""
+"""Whose figures an evaluation's are, and which sampled replies are ranked."""
 
 from __future__ import annotations
 
 import pytest
 
+from annotations.models import Task
 from tests import factories
-from training.contract import Result
+from training.contract import Result, SampleRow
 from webapp.accounts.models import Project
 from webapp.registry.models import ModelVersion
-from webapp.runs.services.outcomes import record_figures
+from webapp.runs.services.outcomes import import_samples, record_figures
 
 pytestmark = pytest.mark.django_db
 
@@ -31,3 +32,25 @@ def test_each_figure_of_an_evaluation_goes_to_the_model_it_is_about(project: Pro
         (baseline, "baseline_reward"): (None, 0),
         (reward, "reward_accuracy"): (0.6, 240),
     }
+
+
+def test_sampled_replies_are_ranked_once_each_text_and_white_space_counts(project: Project):
+    prompt = factories.prompt(project, "Write a line of Python.")
+    replies = ["return x", "    return x", "return x\n", "return x"]
+    rows = [
+        SampleRow(
+            id=f"prompt:{prompt.pk}#{number}",
+            prompt_id=f"prompt:{prompt.pk}",
+            messages=prompt.messages,
+            reply=reply,
+            tokens=3,
+            finish="stop",
+            logprob=-1.0,
+        )
+        for number, reply in enumerate(replies)
+    ]
+    lines = "".join(f"{row.model_dump_json()}\n" for row in rows)
+    run = factories.run_with_output(project, "samples.jsonl", lines, base=factories.model_version(project))
+
+    assert import_samples(run=run) == 1
+    assert sorted(reply.text for reply in Task.objects.get().responses.all()) == sorted(set(replies))

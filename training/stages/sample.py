@@ -107,7 +107,7 @@ def draw_replies(
         ]
         replies.update(zip(wanted, engine.generate(requests), strict=True))
         found = [[replies[i, k] for k in range(config.replies)] for i in range(len(prompts))]
-        texts = [[reply.text.strip() for reply in group] for group in found]
+        texts = [[reply.text for reply in group] for group in found]
         wanted = [(i, k) for i, k in replies if texts[i][k] in texts[i][:k]]
         if not wanted:
             break
@@ -138,8 +138,8 @@ def sample_rows(
 
 
 def repeated(rows: Sequence[SampleRow]) -> int:
-    """Replies that say what another one to the same prompt says."""
-    return len(rows) - len({(row.prompt_id, row.reply.strip()) for row in rows})
+    """Replies with the same text as another one to the same prompt."""
+    return len(rows) - len({(row.prompt_id, row.reply) for row in rows})
 
 
 def figures(rows: Sequence[SampleRow]) -> dict[str, float]:

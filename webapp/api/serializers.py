@@ -7,6 +7,7 @@ from typing import Any, Final
 from rest_framework import serializers
 
 from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, Response, Review, Task
+from annotations.selectors import replies_shown
 from training.contract import STAGES
 from webapp.accounts.models import ApiToken, Project
 from webapp.params import MAX_BIGINT, parse_int
@@ -99,8 +100,7 @@ class LeaseSerializer(serializers.Serializer[Any]):
     responses = serializers.SerializerMethodField()
 
     def get_responses(self, lease: Any) -> list[dict[str, Any]]:
-        texts = dict(Response.objects.filter(pk__in=lease.order_shown).values_list("pk", "text"))
-        return [{"id": pk, "text": texts[pk]} for pk in lease.order_shown if pk in texts]
+        return [{"id": reply.pk, "text": reply.text} for reply in replies_shown(lease)]
 
 
 class SnapshotSerializer(serializers.ModelSerializer[Snapshot]):

@@ -12,7 +12,7 @@ from tests.training.toys import events, run_folder, run_here, toy_policy, turns
 from training.__main__ import main
 from training.contract import SampleRow
 from training.engine import Engine
-from training.stages.sample import PROGRESS
+from training.stages.sample import PROGRESS, repeated
 
 WORDS = ["the", "cat", "sat", "on", "mat", "yes", "of", "course", "sky", "is", "blue", "no", "never", "sea"]
 
@@ -75,6 +75,15 @@ def test_a_reply_that_repeats_another_is_drawn_again(tmp_path: Path, policy: Pat
     assert counts[1] > counts[0]
     kept = [(a.reply, b.reply) for a, b in zip(samples(repeating), samples(folder), strict=True) if a.id.endswith("#0")]
     assert all(a == b for a, b in kept)
+
+
+def test_replies_that_differ_in_white_space_do_not_repeat_each_other() -> None:
+    replies = ["return x", "    return x", "return x\n", "return x"]
+    rows = [
+        SampleRow(id=f"a#{k}", prompt_id="a", messages=turns("cat"), reply=reply, tokens=1, finish="stop", logprob=-1.0)
+        for k, reply in enumerate(replies)
+    ]
+    assert repeated(rows) == 1
 
 
 def test_replies_are_scored_by_the_reward_that_is_named(tmp_path: Path, policy: Path) -> None:

@@ -275,13 +275,15 @@ def settle_task(feedback: Feedback, prompt: Prompt | None) -> None:
 
 
 def candidates_beside(reply: Message) -> list[Message]:
-    """This reply and its newest different siblings, for a ranking."""
+    """This reply and its newest different siblings, for a ranking. See docs/decisions/equal-replies.md."""
     if not usable(reply):
         return [reply]
     siblings = Message.objects.filter(conversation=reply.conversation_id, parent=reply.parent_id, role="assistant")
-    different = {m.text.strip(): m for m in siblings.order_by("id") if usable(m)}
-    different.pop(reply.text.strip(), None)
-    return [reply, *list(different.values())[::-1][: MOST_TO_RANK - 1]]
+    different: dict[str, Message] = {}
+    for sibling in siblings.order_by("-id"):
+        if usable(sibling) and sibling.text != reply.text:
+            different.setdefault(sibling.text, sibling)
+    return [reply, *list(different.values())[: MOST_TO_RANK - 1]]
 
 
 def responses_for(prompt: Prompt, messages: Sequence[Message]) -> list[Response]:

@@ -152,5 +152,5 @@ def response(run: Run, prompt: Prompt, sample: SampleRow) -> Response:
 
 
 def distinct(responses: list[Response]) -> list[Response]:
-    """One of each text: equal replies cannot be told apart by who ranks them."""
-    return list({response.text.strip(): response for response in responses}.values())
+    """One of each text: equal replies cannot be told apart by who ranks them. See docs/decisions/equal-replies.md."""
+    return list({response.text: response for response in responses}.values())
