@@ -22,6 +22,7 @@ from django.db import connections
 from django.template.loader import render_to_string
 from django.urls import Resolver404, resolve
 
+from training.contract import too_large
 from webapp.accounts.access import project_for
 from webapp.errors import TooLarge, TutelageError, error_body, wants_json
 
@@ -124,7 +125,7 @@ def large_limit(scope: Message) -> int:
 
 
 async def refuse(scope: Message, send: Send, limit: int, *, close: bool) -> None:
-    error = TooLarge(f"This is too large. At most {limit // 2**20:,} MB can be sent here.")
+    error = TooLarge(too_large(limit - MULTIPART_OVERHEAD if limit > settings.MAX_BODY_BYTES else limit))
     request = ASGIRequest(dict(scope), BytesIO())
     if wants_json(request):
         kind, text = b"application/json", json.dumps(error_body(request, error.status, error.error_code, error.message))

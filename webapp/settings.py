@@ -12,6 +12,7 @@ import environ
 from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from training.contract import MAX_BODY_BYTES
 from webapp.home_folder import ROOT, endpoint, home
 
 env = environ.Env()
@@ -263,8 +264,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
 IMPORT_MAX_UNPACKED: int = env.int("IMPORT_MAX_UNPACKED", default=4 * 1024**3)  # bytes of the files of one import
-MAX_BODY_BYTES: int = 10 * 1024 * 1024  # of any request, but those to views that take files; see webapp.bodies
-DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES  # of any request, but those to views that take files; see webapp.bodies
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [NONE],

@@ -229,10 +229,16 @@ def test_null_stands_for_the_default_through_the_site_too(face: Face, tess: User
 
 
 def test_a_body_that_is_too_large_is_413(face: Face, tess: User) -> None:
-    big = json.dumps({"model": "kite", "messages": [{"role": "user", "content": "a" * (9 << 20)}]}).encode()
+    big = json.dumps({"model": "kite", "messages": [{"role": "user", "content": "a" * (11 << 20)}]}).encode()
     assert error_of(face.send(tess, CHAT, big), 413)["code"] == "request_too_large"
     bigger = big + b" " * (4 << 20)
     assert error_of(face.send(tess, CHAT, bigger), 413)["code"] == "request_too_large"
+    direct = face.models.post(CHAT, big)
+    assert direct.status_code == 413
+    assert direct.json() == face.send(tess, CHAT, big).json()
+    below = json.dumps({"model": "kite", "messages": [{"role": "user", "content": "a" * (9 << 20)}]}).encode()
+    for answer in (face.send(tess, CHAT, below), face.models.post(CHAT, below.replace(b"kite", b"kite-2"))):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
 
 
 def test_json_is_read_whatever_its_content_type(face: Face, tess: User) -> None:

@@ -87,6 +87,20 @@ def test_the_api_says_so_in_json(address, spooled):
     assert spooled == []
 
 
+def test_every_door_has_one_limit_and_says_it_in_one_sentence(address, project):
+    head = f"HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: {12 * MB}"
+    for path in ("/accounts/login/", "/api/v1/projects/kite/prompts/", "/v1/chat/completions"):
+        assert "This is too large. At most 10 MB can be sent here." in ask(address, f"POST {path} {head}")[1]
+
+
+def test_a_file_that_is_too_large_is_told_the_limit_of_files(address, project, mo):
+    client = Client()
+    client.force_login(mo)
+    head = f"HTTP/1.1\nHost: localhost\nCookie: sessionid={client.cookies['sessionid'].value}"
+    status, body = ask(address, f"POST /projects/kite/data/import/ {head}\nContent-Length: {600 * MB}")
+    assert (status, "At most 512 MB can be sent here." in body) == (413, True)
+
+
 def test_a_body_that_streams_too_much_is_cut_off(address, spooled):
     head = "POST /accounts/login/ HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked"
     assert ask(address, head, chunks(64 * MB))[0] == 413

@@ -26,7 +26,6 @@ Exit status of every stage: 0 done; 1 failed, with a `failed` event that carries
 from __future__ import annotations
 
 from training.contract.completions import (
-    MAX_BODY_BYTES,
     ChatRequest,
     CompletionRequest,
     GenerationRequest,
@@ -58,9 +57,11 @@ from training.contract.policy_stages import (
     PPOSettings,
 )
 from training.contract.refusals import (
+    MAX_BODY_BYTES,
     RequestRefused,
     error_body,
     parse_json,
+    too_large,
 )
 from training.contract.result import (
     Result,
@@ -197,4 +198,5 @@ __all__ = [
     "row_type",
     "setting",
     "source",
+    "too_large",
 ]

@@ -25,7 +25,6 @@ from training.contract.parameters import check_parameters
 from training.contract.refusals import RequestRefused
 from training.contract.rows import Turn
 
-MAX_BODY_BYTES: Final = 8 << 20
 MAX_N: Final = 64
 MAX_ALTERNATIVES: Final = 20
 MAX_STOPS: Final = 16

@@ -6,7 +6,12 @@ import json
 import math
 from typing import Any, Final
 
+MAX_BODY_BYTES: Final = 10 << 20  # of any request to the site or the model server, but uploads of files
 MAX_DEPTH: Final = 64  # lists and objects inside each other; a request for tools, which goes deepest, has ten
+
+
+def too_large(limit: int = MAX_BODY_BYTES) -> str:
+    return f"This is too large. At most {limit >> 20:,} MB can be sent here."
 
 
 class RequestRefused(ValueError):

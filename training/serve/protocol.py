@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request as HTTPRequest
 
 from training.contract import TrainingError
-from training.contract.completions import MAX_BODY_BYTES, Body, GenerationRequest, Message, checked, read_request
-from training.contract.refusals import RequestRefused, error_body, parse_json
+from training.contract.completions import Body, GenerationRequest, Message, checked, read_request
+from training.contract.refusals import MAX_BODY_BYTES, RequestRefused, error_body, parse_json, too_large
 from training.engine import SamplingParams, derive_seed
 
 RETRY_SECONDS: Final = 5
@@ -92,7 +92,7 @@ async def read_raw(request: HTTPRequest) -> bytes:
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > MAX_BODY_BYTES:
-            raise APIError(413, f"The request is larger than {MAX_BODY_BYTES >> 20} MiB.")
+            raise APIError(413, too_large())
     return bytes(raw)
 
 

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.http.request import UnreadablePostError
 from django.urls import Resolver404, resolve
 
-from training.contract import RequestRefused
+from training.contract import RequestRefused, too_large
 from webapp.api.openai.answers import failure, refused
 from webapp.errors import TutelageError
 from webapp.middleware import HybridMiddleware
@@ -83,8 +83,7 @@ async def route(request: HttpRequest) -> HttpResponseBase:
     try:
         result: HttpResponseBase = await match.func(request, *match.args, **match.kwargs)
     except RequestDataTooBig:
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE >> 20
-        raise RequestRefused(f"The request is larger than {limit} MiB.", status=413, code="request_too_large") from None
+        raise RequestRefused(too_large(), status=413, code="request_too_large") from None
     except UnreadablePostError:
         raise RequestRefused("The request did not arrive whole. Send it again.", code="invalid_json") from None
     return result

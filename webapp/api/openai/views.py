@@ -16,7 +16,6 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
 
 from training.contract import (
-    MAX_BODY_BYTES,
     ChatRequest,
     CompletionRequest,
     GenerationRequest,
@@ -138,10 +137,6 @@ async def generate(request: HttpRequest, kind: type[GenerationRequest], path: st
 def read_asked(request: HttpRequest, kind: type[GenerationRequest]) -> GenerationRequest | RequestRefused:
     """The request, or what is wrong with it: that is told to people with a token only."""
     try:
-        if int(request.headers.get("Content-Length") or 0) > MAX_BODY_BYTES:
-            raise RequestRefused(
-                f"The request is larger than {MAX_BODY_BYTES >> 20} MiB.", status=413, code="request_too_large"
-            )
         return read_request(parse_json(request.body), kind)
     except RequestRefused as refusal:
         return refusal
