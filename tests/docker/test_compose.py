@@ -145,3 +145,9 @@ def test_every_value_that_is_asked_for_has_its_line_in_the_example():
     asked = set(re.findall(r"\$\{(\w+):\?", text)) | {"COMPOSE_PROFILES", "VLLM_MODEL", "LISTEN"}
     given = set(re.findall(r"^(\w+)=", (ROOT / "docker" / "env.example").read_text(), re.MULTILINE))
     assert asked == given
+
+
+def test_the_model_server_is_looked_after_at_the_address_that_takes_no_token():
+    test = SERVICES["model-server"]["healthcheck"]["test"]
+    ours = ServeSettings.model_validate_json((ROOT / "docker" / "serve.json").read_text())
+    assert f"http://localhost:{ours.port}/health" in test[-1]

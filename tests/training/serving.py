@@ -40,6 +40,9 @@ class Site:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return httpx.post(self.url + path, content=content, headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
+    def get(self, path: str, token: str = TOKEN) -> httpx.Response:
+        return httpx.get(self.url + path, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+
     def chat(self, token: str = TOKEN, **body: Any) -> httpx.Response:
         return self.post("/v1/chat/completions", {"model": "toy", "messages": HELLO, "max_tokens": 8, **body}, token)
 

@@ -58,4 +58,4 @@ class ServeSettings(Settings):
     default_max_tokens: int = Field(
         1024, ge=1, description="longest reply, in tokens, of a chat request that sets no limit itself"
     )
-    token: str = Field("", description="when set, requests need it as a bearer token")
+    token: str = Field("", description="when set, every request but GET /health needs it as a bearer token")

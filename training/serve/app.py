@@ -53,13 +53,16 @@ class Server:
         name = request.path_params["name"]
         return JSONResponse(described(name, self._served(name)))
 
-    async def health(self, _: HTTPRequest) -> Response:
-        """503 where the scheduler has ended, or a model's encoder does not come back from a prompt."""
+    async def health(self, request: HTTPRequest) -> Response:
+        """503 where the scheduler has ended, or a model's encoder does not come back from a prompt. The names of models
+        are for those who have the token."""
         names = self.pool.names()
         tried = await asyncio.gather(*(encodes(served) for served in names.values()))
         stuck = [name for name, well in zip(names, tried, strict=True) if not well]
         well = self.scheduler.is_alive() and not stuck
-        body = {"status": "ok" if well else "failed", "models": self.pool.told(), "stuck": stuck}
+        body: dict[str, Any] = {"status": "ok" if well else "failed"}
+        if request.scope["has_token"]:
+            body |= {"models": self.pool.told(), "stuck": stuck}
         return JSONResponse(body, 200 if well else 503)
 
     async def metrics_text(self, _: HTTPRequest) -> Response:

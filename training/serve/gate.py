@@ -19,12 +19,13 @@ PATHS: Final = {
     "/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/load_lora_adapter",
     "/v1/unload_lora_adapter", "/tokenize",
 }  # fmt: skip
-GUARDED: Final = ("/v1/", "/tokenize")
+GUARDED: Final = ("/v1/", "/tokenize", "/metrics")
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Gate:
-    """Checks the bearer token of /v1/… and /tokenize, refuses pages of other sites, names and counts requests."""
+    """Checks the bearer token, refuses pages of other sites, names and counts requests. /health alone is answered
+    without the token; `has_token` of the scope says whether the request carries it, or none is set."""
 
     def __init__(self, app: ASGIApp, token: str, metrics: Metrics) -> None:
         self._app = app
@@ -46,18 +47,19 @@ class Gate:
                 self._metrics.requests.labels(known, message["status"]).inc()
             await send(message)
 
-        refusal = self._refusal(scope["method"], path, headers)
+        given = headers.get("authorization", "").encode()
+        scope["has_token"] = not self._expected or hmac.compare_digest(given, self._expected)
+        refusal = self._refusal(scope, headers)
         if refusal is not None:
             extra = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
             await JSONResponse(refusal.body, refusal.status, extra)(scope, receive, counted)
             return
         await self._app(scope, receive, counted)
 
-    def _refusal(self, method: str, path: str, headers: Headers) -> APIError | None:
-        given = headers.get("authorization", "").encode()
-        if self._expected and path.startswith(GUARDED) and not hmac.compare_digest(given, self._expected):
+    def _refusal(self, scope: Scope, headers: Headers) -> APIError | None:
+        if scope["path"].startswith(GUARDED) and not scope["has_token"]:
             return APIError(401, "this server wants a bearer token, and this is not the one")
-        if method not in ("GET", "HEAD") and comes_from_a_page(headers):
+        if scope["method"] not in ("GET", "HEAD") and comes_from_a_page(headers):
             return APIError(403, "this server does not answer pages that other addresses serve")
         return None
 

@@ -242,7 +242,7 @@ def test_unloading_takes_the_name_away(site: Site) -> None:
     assert site.post("/v1/unload_lora_adapter", {"lora_name": "toy"}).status_code == 200
     assert site.chat().status_code == 404
     assert site.post("/v1/unload_lora_adapter", {"lora_name": "toy"}).status_code == 404
-    health = httpx.get(site.url + "/health").json()
+    health = site.get("/health").json()
     assert health["status"] == "ok"
     assert "no model yet" in health["models"]
 
@@ -423,6 +423,16 @@ def test_a_page_of_another_site_can_neither_load_a_model_nor_have_one_speak(site
     assert set(site.pool.names()) == {"toy"}
 
 
+def test_strangers_hear_whether_the_server_is_up_and_nothing_of_its_models(site: Site) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        health = httpx.get(site.url + "/health", headers=headers)
+        assert (health.status_code, health.json()) == (200, {"status": "ok"})
+        metrics = httpx.get(site.url + "/metrics", headers=headers)
+        assert (metrics.status_code, metrics.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert "toy" not in metrics.text
+    assert site.get("/health").json() == {"status": "ok", "models": "toy", "stuck": []}
+
+
 def test_every_answer_has_a_request_id_and_a_callers_own_is_kept(site: Site) -> None:
     answers = [site.chat(), site.chat(model="nobody"), site.post("/v1/nothing", {}), site.chat(token="wrong")]
     ids = [answer.headers["x-request-id"] for answer in answers]
@@ -570,8 +580,10 @@ def test_health_tells_an_encoder_that_does_not_come_back(site: Site, monkeypatch
     go = threading.Event()
     encoder._thread.submit(encoder._timed, go.wait)
     until(lambda: encoder.stuck)
-    answer = httpx.get(site.url + "/health")
+    answer = site.get("/health")
     assert (answer.status_code, answer.json()["stuck"]) == (503, ["toy"])
+    told = httpx.get(site.url + "/health")
+    assert (told.status_code, told.json()) == (503, {"status": "failed"})
     go.set()
     until(lambda: not encoder.stuck)
     assert httpx.get(site.url + "/health").status_code == 200
@@ -616,7 +628,7 @@ def test_an_empty_folder_is_refused_with_what_is_missing(site: Site, tmp_path: P
 def test_metrics_count_requests_and_tokens(site: Site) -> None:
     site.chat(max_tokens=7, stream=True, **ENDLESS)
     site.chat(model="nobody")
-    text = httpx.get(site.url + "/metrics").text
+    text = site.get("/metrics").text
     assert 'tutelage_generated_tokens_total{model="toy"} 7.0' in text
     assert 'tutelage_requests_total{path="/v1/chat/completions",status="404"} 1.0' in text
     assert "tutelage_time_to_first_token_seconds_count 1.0" in text
