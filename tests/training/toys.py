@@ -66,12 +66,12 @@ def run_here(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "result.json").read_text())
 
 
-def start_child(folder: Path) -> subprocess.Popen[str]:
+def start_child(folder: Path, **environment: str) -> subprocess.Popen[str]:
     """Runs the folder's stage as its caller does, in a process of its own."""
     stage = json.loads((folder / "config.json").read_text())["stage"]
     return subprocess.Popen(
         [sys.executable, "-m", "training", stage, str(folder)],
-        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment,
     )  # fmt: skip
 
 

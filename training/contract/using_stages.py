@@ -47,7 +47,8 @@ class EvaluateSettings(Settings):
 
 
 class ServeSettings(Settings):
-    """`models` maps served names to folders; more come and go by /v1/load_lora_adapter and /v1/unload_lora_adapter."""
+    """`models` maps served names to folders or names on the Hugging Face hub; more folders come and go by
+    /v1/load_lora_adapter and /v1/unload_lora_adapter."""
 
     stage: Literal["serve"] = "serve"
     host: str = "127.0.0.1"

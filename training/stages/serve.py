@@ -10,6 +10,7 @@ from training.contract import ServeSettings, TrainingError
 from training.models.compute import prepare
 from training.run.run import Run, Stopped
 from training.serve.app import build_app
+from training.serve.hub import model_folder
 from training.serve.pool import ModelPool
 from training.serve.scheduler import Scheduler
 
@@ -22,8 +23,8 @@ def main(run: Run[ServeSettings]) -> None:
     listener = bind(config.host, config.port)
     pool = ModelPool(compute, slots=config.slots, most=config.max_models)
     with run.timed("load"):
-        for name, path in config.models.items():
-            pool.load(name, path)
+        for name, source in config.models.items():
+            pool.load(name, model_folder(source))
     scheduler = Scheduler()
     scheduler.start()
     server = uvicorn.Server(

@@ -727,6 +727,31 @@ def test_a_folder_is_never_looked_for_on_the_hub(tmp_path: Path) -> None:
     assert os.environ.get("HF_HUB_OFFLINE") is None or pool.names() == {}
 
 
+def test_a_model_of_the_hub_is_served_by_its_name(folders: dict[str, Path], tmp_path: Path) -> None:
+    cached = tmp_path / "home" / "hub" / "models--org--toy"  # as the hub's client keeps a download
+    shutil.copytree(folders["toy"], cached / "snapshots" / "0123abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0123abc")
+    offline = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    port = free_port()
+    child = start_child(
+        run_folder(tmp_path / "run", {"stage": "serve", "port": port, "models": {"toy": "org/toy"}}), **offline
+    )
+    try:
+        until(lambda: healthy(port))
+        body = {"model": "toy", "messages": HELLO, "max_tokens": 8, "temperature": 0}
+        answer = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=60)
+        assert answer.json()["choices"][0]["message"]["content"] == greedy(folders["toy"])
+    finally:
+        child.kill()
+        child.communicate()
+    models = {"x": "org/nonesuch"}
+    child = start_child(run_folder(tmp_path / "other", {"stage": "serve", "port": port, "models": models}), **offline)
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 2
+    assert "org/nonesuch: cannot get this model from the hub" in said
+
+
 def test_the_thread_that_loads_a_model_ends_so_that_openmp_has_one_team(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
