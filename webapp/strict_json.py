@@ -5,61 +5,86 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
+from training.contract import syntax_problem
 from webapp.errors import BadInput
 from webapp.params import MAX_BIGINT, is_storable
 
 MAX_DIGITS: Final = len(str(MAX_BIGINT))
+MAX_SHOWN: Final = 20
 SUSPICIOUS_ESCAPE: Final = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
 def parse_json(body: bytes) -> Any:
     """The value. Raises BadInput that says where: broken JSON or UTF-8, NaN and Infinity, integers that do not fit 64
     bits, nesting too deep to be read, NUL, and halves of characters."""
+    wrong: list[Wrong] = []
+
+    def noted(reason: str) -> Wrong:
+        wrong.append(Wrong(reason))
+        return wrong[-1]
+
+    def bounded_int(digits: str) -> int | Wrong:
+        if len(digits) <= MAX_DIGITS + 1 and -MAX_BIGINT <= (number := int(digits)) <= MAX_BIGINT:
+            return number
+        return noted(f"{shortened(digits)} is too large; give a whole number of at most 64 bits")
+
+    def finite_float(digits: str) -> float | Wrong:
+        number = float(digits)
+        return number if math.isfinite(number) else noted(f"{shortened(digits)} is too large; give a smaller number")
+
+    def no_number(name: str) -> Wrong:
+        return noted(f"{name} is not a number in JSON; give a finite one")
+
     try:
         text = body.decode("utf-8")
-        value = json.loads(text, parse_constant=refuse_constant, parse_int=bounded_int, parse_float=finite_float)
-    except UnicodeDecodeError as error:
-        raise BadInput(f"The body is not UTF-8 (byte {error.start:,}).", code="parse_error") from None
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise BadInput(f"The body is not valid JSON ({place}: {error.msg}).", code="parse_error") from None
+        value = json.loads(text, parse_constant=no_number, parse_int=bounded_int, parse_float=finite_float)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadInput(f"The body is not valid JSON: {syntax_problem(error)}.", code="parse_error") from None
     except RecursionError:
         raise BadInput("The body is nested too deep to be read.", code="parse_error") from None
+    if wrong:
+        place = place_where(value, lambda item: item is wrong[0]) or "body"  # the same key may have come again
+        raise BadInput(f"{place}: {wrong[0].reason}.", code="parse_error", field=place)
     if SUSPICIOUS_ESCAPE.search(text) and (place := unstorable_place(value)):
         raise BadInput(f"{place}: remove the characters that are not text (NUL or half a character).", field=place)
     return value
 
 
-def refuse_constant(name: str) -> Any:
-    raise BadInput(f"The body is not valid JSON: {name} is not a number in JSON.", code="parse_error")
+@dataclass(frozen=True, eq=False)
+class Wrong:
+    """Stands in the value where something was that JSON does not have, or that cannot be stored."""
+
+    reason: str
 
 
-def bounded_int(digits: str) -> int:
-    if len(digits) <= MAX_DIGITS + 1 and -MAX_BIGINT <= (number := int(digits)) <= MAX_BIGINT:
-        return number
-    raise BadInput(f"The body holds an integer that is too large ({digits[:20]}…).", code="parse_error")
-
-
-def finite_float(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise BadInput(f"The body holds a number that is too large ({digits[:20]}).", code="parse_error")
-    return number
+def shortened(digits: str) -> str:
+    return digits if len(digits) <= MAX_SHOWN else f"{digits[:MAX_SHOWN]}…"
 
 
 def unstorable_place(value: Any) -> str:
     """Where a text or a key is that cannot be stored, as a dotted path; empty where there is none."""
+
+    def unstorable(item: Any) -> bool:
+        return isinstance(item, str) and not is_storable(item)
+
+    return place_where(value, unstorable)
+
+
+def place_where(value: Any, is_wrong: Callable[[Any], bool]) -> str:
+    """The dotted path of an item, or of an object with a key, that `is_wrong`; empty where none is."""
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
         place, item = waiting.pop()
-        if isinstance(item, str) and not is_storable(item):
+        if is_wrong(item):
             return place or "body"
         if isinstance(item, list):
             waiting += [(f"{place}.{i}" if place else str(i), part) for i, part in enumerate(item)]
         if isinstance(item, dict):
-            if not all(is_storable(key) for key in item):
+            if any(is_wrong(key) for key in item):
                 return f"{place or 'body'} (a key)"
             waiting += [(f"{place}.{key}" if place else key, part) for key, part in item.items()]
     return ""

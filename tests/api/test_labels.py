@@ -83,7 +83,10 @@ def test_a_field_that_is_missing_is_named(api, project):
     factories.task(project)
     lease = take(api).json()
     answer = api.post(f"/api/v1/leases/{lease['id']}/demonstration/", {"text": "x"}, format="json")
-    assert (answer.status_code, answer.json()["message"]) == (400, "token: This field is required.")
+    assert (answer.status_code, answer.json()["message"]) == (
+        400,
+        "token: this is missing; give a UUID, such as 123e4567-e89b-42d3-a456-426614174000.",
+    )
 
 
 def test_a_token_that_comes_again_with_another_text_is_refused(api, ann, project):

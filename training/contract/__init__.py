@@ -61,6 +61,7 @@ from training.contract.refusals import (
     RequestRefused,
     error_body,
     parse_json,
+    syntax_problem,
     too_large,
 )
 from training.contract.result import (
@@ -121,6 +122,14 @@ from training.contract.using_stages import (
     EvaluateSettings,
     SampleSettings,
     ServeSettings,
+)
+from training.contract.wording import (
+    give,
+    list_words,
+    number_words,
+    one_of,
+    problems,
+    text_words,
 )
 
 __all__ = [
@@ -191,12 +200,19 @@ __all__ = [
     "Warn",
     "describe",
     "error_body",
+    "give",
+    "list_words",
+    "number_words",
+    "one_of",
     "parse_json",
     "parts_of_shaping",
+    "problems",
     "read_config",
     "read_request",
     "row_type",
     "setting",
     "source",
+    "syntax_problem",
+    "text_words",
     "too_large",
 ]

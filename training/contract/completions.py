@@ -24,12 +24,21 @@ from pydantic import (
 from training.contract.parameters import check_parameters
 from training.contract.refusals import RequestRefused
 from training.contract.rows import Turn
+from training.contract.wording import expects, give, give_without, problems
 
 MAX_N: Final = 64
 MAX_ALTERNATIVES: Final = 20
 MAX_STOPS: Final = 16
 MAX_STOP_LENGTH: Final = 256
 TEXT_COMPLETION_TOKENS: Final = 16  # OpenAI's default for text completions
+
+# What errors say is expected, where the type alone would not say it.
+MODEL_NAME: Final = "the name of a model, as text of at most 300 characters"
+TEXT_PART: Final = '{"type": "text", "text": "…"}'
+CONTENT: Final = "a text or a list of text parts"
+SEED: Final = "a whole number of at most 64 bits"
+STOPS: Final = "a text or a list of texts"
+PROMPTS: Final = "a text, a list of token ids, or a list of either"
 B = TypeVar("B", bound="GenerationRequest")
 
 
@@ -42,22 +51,23 @@ def _text_of(content: Any) -> Any:
     if not isinstance(content, list):
         return content
     for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            kind = part.get("type") if isinstance(part, dict) else None
-            named = f" of type {kind}" if isinstance(kind, str) else ""
-            raise ValueError(f"a part{named} is not supported: these models read text only")
+        if not isinstance(part, dict):
+            raise ValueError(give_without(CONTENT, part))
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            named = f" of type {part['type'][:40]}" if isinstance(part.get("type"), str) else ""
+            raise ValueError(f"a part{named} is not supported, because these models read text only; give {TEXT_PART}")
     return "".join(part["text"] for part in content)
 
 
 class Message(Body):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[StrictStr, BeforeValidator(_text_of)]
+    content: Annotated[StrictStr, BeforeValidator(_text_of)] = Field(json_schema_extra=expects(CONTENT))
 
     @model_validator(mode="before")
     @classmethod
     def _no_tools(cls, data: Any) -> Any:
         if not isinstance(data, dict):
-            raise ValueError("a message is an object with `role` and `content`")
+            raise ValueError("give a message, which is an object with `role` and `content`")
         if data.get("role") in ("tool", "function"):
             raise ValueError("tool messages are not supported; give what the tool said in a user message")
         if any(data.get(name) for name in ("tool_calls", "function_call")):
@@ -80,23 +90,28 @@ def _options(value: Any) -> Any:
 
 def _stops(stop: Any) -> Any:
     stops = [stop] if isinstance(stop, str) else stop
-    if not isinstance(stops, list) or not all(isinstance(text, str) for text in stops):
-        raise ValueError("give a text or a list of texts")
-    if len(stops) > MAX_STOPS or any(len(text) > MAX_STOP_LENGTH for text in stops):
-        raise ValueError(f"give at most {MAX_STOPS} texts of at most {MAX_STOP_LENGTH} characters")
+    if not isinstance(stops, list):
+        raise ValueError(give(STOPS, stop))
+    for text in stops:
+        if not isinstance(text, str):
+            raise ValueError(give_without(STOPS, text))
+    if len(stops) > MAX_STOPS:
+        raise ValueError(f"give at most {MAX_STOPS} texts, not {len(stops):,}")
+    if too_long := next((text for text in stops if len(text) > MAX_STOP_LENGTH), ""):
+        raise ValueError(f"give texts of at most {MAX_STOP_LENGTH} characters, not one of {len(too_long):,}")
     return [text for text in stops if text]
 
 
 class GenerationRequest(Body):
     """What chat and text completions share. `user` tells people apart: their replies are begun in turn."""
 
-    model: StrictStr = Field(min_length=1, max_length=300)
+    model: StrictStr = Field(min_length=1, max_length=300, json_schema_extra=expects(MODEL_NAME))
     max_tokens: StrictInt | None = Field(None, ge=1)
     temperature: StrictFloat | None = Field(None, ge=0, le=5)
     top_p: StrictFloat | None = Field(None, gt=0, le=1)
     top_k: StrictInt = Field(0, ge=-1)
     n: StrictInt = Field(1, ge=1, le=MAX_N)
-    seed: StrictInt | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    seed: StrictInt | None = Field(None, ge=-(1 << 63), lt=1 << 63, json_schema_extra=expects(SEED))
     stop: Annotated[list[str], BeforeValidator(_stops)] = Field(default_factory=list)
     stream: StrictBool = False
     stream_options: Annotated[StreamOptions, BeforeValidator(_options)] = Field(default_factory=StreamOptions)
@@ -146,13 +161,16 @@ class ChatRequest(GenerationRequest):
 
 def _prompts(prompt: Any) -> Any:
     """`prompt` as a list of texts and lists of token ids, whichever of the four shapes it has."""
+    if not isinstance(prompt, list | str):
+        raise ValueError(give(PROMPTS, prompt))
     prompts = prompt if isinstance(prompt, list) and not (prompt and _is_id(prompt[0])) else [prompt]
     for item in prompts:
-        ids = isinstance(item, list) and all(_is_id(token) for token in item)
-        if not ids and not isinstance(item, str):
-            raise ValueError("give a text, a list of token ids, or a list of either")
+        ids = item if isinstance(item, list) else []
+        wrong = [token for token in ids if not _is_id(token)] if isinstance(item, list | str) else [item]
+        if wrong:
+            raise ValueError(give_without(PROMPTS, wrong[0]))
     if not prompts or not all(prompts):
-        raise ValueError("the prompt is empty: there is nothing to go on from")
+        raise ValueError("this is empty, so there is nothing to go on from; give some text")
     return prompts
 
 
@@ -161,7 +179,7 @@ def _is_id(value: Any) -> bool:
 
 
 class CompletionRequest(GenerationRequest):
-    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
+    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)] = Field(json_schema_extra=expects(PROMPTS))
     max_tokens: StrictInt | None = Field(TEXT_COMPLETION_TOKENS, ge=1)
     logprobs: StrictInt | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
 
@@ -176,24 +194,25 @@ class CompletionRequest(GenerationRequest):
 def read_request(data: Any, kind: type[B]) -> B:
     """`data`, as JSON gave it, as a request. Raises RequestRefused that names the parameter."""
     if not isinstance(data, dict):
-        raise RequestRefused("The body must be a JSON object.", code="invalid_type")
+        raise RequestRefused(NO_OBJECT, code="invalid_type")
     given = {name: value for name, value in data.items() if value is not None}
     return checked(check_parameters(given, frozenset(kind.model_fields)), kind)
 
 
 M = TypeVar("M", bound=BaseModel)
 CODES: Final = {"missing": "missing_required_parameter", "value_error": "invalid_value"}
+NO_OBJECT: Final = "The body must be a JSON object."
 
 
 def checked(data: Any, kind: type[M]) -> M:
     """`data` as `kind`. Raises RequestRefused with the first thing that is wrong."""
+    if not isinstance(data, dict):
+        raise RequestRefused(NO_OBJECT, code="invalid_type")
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-    message = first["msg"].removeprefix("Value error, ")
-    place = ".".join(str(part) for part in first["loc"])
+        place, message, type_ = problems(error.errors(), kind)[0]
     if not place and ": " in message:  # said of the request as a whole, by one of its own checks
         place, _, message = message.partition(": ")
-    code = CODES.get(first["type"], "invalid_type" if first["type"].endswith(("type", "parsing")) else "invalid_value")
-    raise RequestRefused(f"{place or 'body'}: {message}", param=place or None, code=code)
+    code = CODES.get(type_, "invalid_type" if type_.endswith(("type", "parsing")) else "invalid_value")
+    raise RequestRefused(f"{place}: {message}.", param=place, code=code)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from training.contract.policy_stages import DPOSettings, GRPOSettings, KTOSettings, PPOSettings
 from training.contract.settings import Settings
@@ -18,6 +19,7 @@ from training.contract.text_stages import (
     TokenizerSettings,
 )
 from training.contract.using_stages import EvaluateSettings, SampleSettings, ServeSettings
+from training.contract.wording import message_of, problems
 
 Config = Annotated[
     CorpusSettings | TokenizerSettings | PretrainSettings | SFTSettings | RewardSettings | PPOSettings | DPOSettings
@@ -50,32 +52,27 @@ def read_config(run_dir: Path) -> Config:
         return CONFIG_FILE.validate_json(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: there is no config.json in this run folder", code="config_missing") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {describe(error)}", code="config_invalid") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe_config(error)}", code="config_invalid") from error
 
 
-def describe(error: ValueError) -> str:
-    """A validation error as one line for a person: field, what is wrong, what was given."""
-    details = getattr(error, "errors", None)
-    if details is None:
-        return str(error)
-    parts = []
-    for item in details():
-        if sentence := about_stage(item):
-            parts.append(sentence)
-            continue
-        field = ".".join(str(part) for part in item["loc"] if part not in STAGES) or "the file"
-        text = (
-            "is not a known setting" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
-        )
-        parts.append(f"{field}: {text}")
-    return "; ".join(parts)
+def describe_config(error: ValidationError) -> str:
+    """What is wrong with config.json, whose `stage` says what all the other settings are of."""
+    details = error.errors()
+    if sentences := [about_stage(item) for item in details if item["type"].startswith("union_tag")]:
+        return "; ".join(sentences)
+    if not (place := details[0]["loc"]):
+        return f"the file: {message_of(details[0], 'an object')}"
+    stage = SETTINGS[cast("Stage", place[0])]
+    return describe([{**item, "loc": item["loc"][1:]} for item in details], stage)
 
 
-def about_stage(item: dict[str, Any]) -> str:
-    """What is wrong with `stage`, which says what all the other settings are of; "" where something else is wrong."""
+def describe(details: Iterable[Mapping[str, Any]], kind: type[BaseModel]) -> str:
+    """Validation errors as one line for a person: field, what is expected, what was given."""
+    return "; ".join(problem.sentence for problem in problems(details, kind))
+
+
+def about_stage(item: Mapping[str, Any]) -> str:
     if item["type"] == "union_tag_not_found":
         return 'stage: it is missing; say what the settings are of, as in "stage": "serve"'
-    if item["type"] == "union_tag_invalid":
-        return f"stage: there is no {str(item['ctx']['tag'])[:40]!r}; the stages are {', '.join(STAGES)}"
-    return ""
+    return f"stage: there is no {str(item['ctx']['tag'])[:40]!r}; the stages are {', '.join(STAGES)}"

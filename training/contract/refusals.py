@@ -45,10 +45,34 @@ def parse_json(raw: bytes) -> Any:
         data = json.loads(raw)
     except RecursionError as error:
         raise RequestRefused(too_deep(), code="invalid_json") from error
-    except ValueError as error:  # bad syntax, bytes that are not UTF-8, integers of thousands of digits
-        raise RequestRefused(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+    except ValueError as error:
+        raise RequestRefused(f"The body is not valid JSON: {syntax_problem(error)}.", code="invalid_json") from error
     check_sound(data)
     return data
+
+
+SYNTAX: Final = {  # how the messages of Python's parser begin, and what they mean to a person
+    "Expecting value": "a value is missing",
+    "Expecting property name": "a name in double quotes is missing",
+    "Expecting ','": "a comma or a closing bracket is missing",
+    "Expecting ':'": "a colon is missing",
+    "Illegal trailing comma": "the comma before the end is one too many",
+    "Extra data": "something follows the end",
+    "Unterminated string": "the text that begins there has no end",
+    "Invalid control character": "a line break or another control character is not escaped",
+    "Invalid \\": "what follows the backslash is not an escape of JSON",
+    "Unexpected UTF-8 BOM": "a byte order mark comes first",
+}
+
+
+def syntax_problem(error: ValueError) -> str:
+    """What is wrong with a text that is no JSON, and where."""
+    if isinstance(error, json.JSONDecodeError):
+        what = next((words for begins, words in SYNTAX.items() if error.msg.startswith(begins)), "it cannot be read")
+        return f"{what} (line {error.lineno:,}, column {error.colno:,})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 (byte {error.start + 1:,})"
+    return "it holds an integer of more than 4,300 digits"  # the only other thing that Python's parser refuses
 
 
 def too_deep() -> str:
@@ -71,17 +95,17 @@ def check_sound(data: Any) -> None:
         elif isinstance(value, str):
             check_text(value, place)
         elif isinstance(value, float) and not math.isfinite(value):
-            raise wrong(place, "NaN and Infinity are no numbers in JSON; give a finite one")
+            raise wrong(place, "NaN and Infinity are not numbers in JSON; give a finite one")
 
 
 def check_text(text: str, place: tuple[str, ...]) -> None:
     if "\0" in text:
-        raise wrong(place, "NUL characters are not allowed in text")
+        raise wrong(place, "this text has a NUL character, which cannot be used; remove it")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise wrong(place, "the text has half a surrogate pair, which is no character") from None
+        raise wrong(place, "this text has half a surrogate pair, which is not a character; remove it") from None
 
 
 def wrong(place: tuple[str, ...], what: str) -> RequestRefused:
-    return RequestRefused(f"{'.'.join(place) or 'body'}: {what}", param=".".join(place) or None)
+    return RequestRefused(f"{'.'.join(place) or 'body'}: {what}.", param=".".join(place) or None)

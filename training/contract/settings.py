@@ -33,7 +33,7 @@ def parts_of_shaping(text: str) -> list[tuple[str, float]]:
         except ValueError:
             value = math.nan
         if not name or not math.isfinite(value):
-            raise ValueError(f"“{part}” is not a registered function's name, = and a weight, as short=0.5")
+            raise ValueError(f"“{part[:60]}” is not a registered function's name, = and a weight, as short=0.5")
         found.append((name, value))
     return found
 

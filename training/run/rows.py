@@ -31,7 +31,7 @@ def read_rows(path: Path, kind: type[R]) -> tuple[list[R], list[int]]:
             try:
                 rows.append(kind.model_validate_json(line))
             except ValidationError as error:
-                wrong.append(f"{path}:{number}: {describe(error)}")
+                wrong.append(f"{path}:{number}: {describe(error.errors(), kind)}")
                 if len(wrong) == 5:
                     break
     if wrong:

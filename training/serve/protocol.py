@@ -11,6 +11,7 @@ from starlette.requests import Request as HTTPRequest
 from training.contract import TrainingError
 from training.contract.completions import Body, GenerationRequest, Message, checked, read_request
 from training.contract.refusals import MAX_BODY_BYTES, RequestRefused, error_body, parse_json, too_large
+from training.contract.wording import expects
 from training.engine import SamplingParams, derive_seed
 
 RETRY_SECONDS: Final = 5
@@ -52,7 +53,7 @@ class APIError(Exception):
 
 class LoadBody(Body):
     lora_name: str = Field(min_length=1, max_length=200)
-    lora_path: str = Field(min_length=1, max_length=4096)
+    lora_path: str = Field(min_length=1, max_length=4096, json_schema_extra=expects("the path of a model's folder"))
 
 
 class TokenizeBody(Body):

@@ -16,6 +16,7 @@ from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer, Serializer
@@ -24,8 +25,9 @@ from rest_framework.views import APIView
 from webapp.accounts.access import SCOPES, allow, declare, project_for, role_of
 from webapp.accounts.authentication import check_scope
 from webapp.accounts.models import Project, User
+from webapp.api.wording import plain
 from webapp.data.selectors import page
-from webapp.errors import NotFound
+from webapp.errors import BadInput, NotFound
 from webapp.params import read_int
 
 BEFORE = OpenApiParameter("before", OpenApiTypes.INT, description="`older` of the page before: ids below it")
@@ -58,8 +60,11 @@ class Endpoint(APIView):
 
     def body(self, serializer: type[Serializer[Any]]) -> dict[str, Any]:
         """The request's body, validated."""
+        if not isinstance(self.request.data, dict):
+            raise BadInput("The body must be a JSON object.")
         given = serializer(data=self.request.data)
-        given.is_valid(raise_exception=True)
+        if not given.is_valid():
+            raise ValidationError(plain(given.errors, given, self.request.data))
         return dict(given.validated_data)
 
     def fetch(

@@ -43,7 +43,8 @@ def sentence(detail: Any, field: str = "") -> str:
     """The first thing that is wrong, with the field's name."""
     if isinstance(detail, dict):
         name, inner = next(iter(detail.items()))
-        return sentence(inner, name if not field else f"{field}.{name}")
+        named = [part for part in (field, str(name)) if part and part != "non_field_errors"]
+        return sentence(inner, ".".join(named))
     if isinstance(detail, list) and detail:
         return sentence(next((part for part in detail if part), detail[0]), field)
-    return f"{field}: {detail}" if field and field != "non_field_errors" else str(detail)
+    return f"{field}: {detail}" if field else str(detail)

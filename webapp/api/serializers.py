@@ -10,6 +10,7 @@ from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, R
 from annotations.selectors import replies_shown
 from training.contract import STAGES
 from webapp.accounts.models import ApiToken, Project
+from webapp.api.wording import OURS
 from webapp.params import MAX_BIGINT, parse_int
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.runs.models import Run, RunEvent, Snapshot
@@ -190,7 +191,9 @@ class ByResponse(serializers.DictField):
         values: dict[str, Any] = super().to_internal_value(data)
         ids = {key: parse_int(key, low=1) for key in values}
         if wrong := [key for key, pk in ids.items() if pk is None]:
-            raise serializers.ValidationError(f"The keys are ids of responses, and {wrong[0][:20]!r} is none.")
+            raise serializers.ValidationError(
+                f"the keys are ids of responses, and “{wrong[0][:20]}” is not.", code=OURS
+            )
         return {pk: values[key] for key, pk in ids.items() if pk is not None}
 
 
@@ -265,7 +268,8 @@ class SnapshotFilters(serializers.Serializer[Any]):
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict) and (unknown := sorted(data.keys() - self.fields.keys())):
             known = ", ".join(self.fields)
-            raise serializers.ValidationError({unknown[0][:100]: f"There is no such filter. There are {known}."})
+            known = serializers.ErrorDetail(f"there is no such filter; there are {known}.", code=OURS)
+            raise serializers.ValidationError({unknown[0][:100]: [known]})
         return super().to_internal_value(data)
 
 

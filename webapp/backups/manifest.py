@@ -9,6 +9,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from training.contract import problems
 from webapp.errors import BadInput
 
 MANIFEST = "manifest.json"
@@ -60,9 +61,8 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise BadInput(
-                f"{folder / MANIFEST} is damaged: {error.errors()[0]['msg']}. Take another backup."
-            ) from error
+            wrong = problems(error.errors(), cls)[0].sentence
+            raise BadInput(f"{folder / MANIFEST} is damaged ({wrong}). Take another backup.") from error
 
 
 def tutelage_version() -> str:

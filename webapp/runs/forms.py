@@ -12,7 +12,7 @@ from django.forms.models import ModelChoiceIterator
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from training.contract import SETTINGS, Stage
+from training.contract import SETTINGS, Stage, problems
 from webapp.accounts.models import Project
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import models_of
@@ -217,9 +217,12 @@ class LaunchForm(forms.Form):
             try:
                 SETTINGS[self.stage].model_validate(config)
             except ValidationError as error:
-                for item in error.errors():
-                    name = ".".join(str(part) for part in item["loc"])
-                    self.add_error(name if name in self.fields else None, item["msg"].removeprefix("Value error, "))
+                for problem in problems(error.errors(), SETTINGS[self.stage]):
+                    named = problem.place in self.fields
+                    said = problem.message if named else problem.sentence
+                    if problem.type != "value_error":  # those may begin with a name
+                        said = f"{said[:1].upper()}{said[1:]}."
+                    self.add_error(problem.place if named else None, said)
         return values | {"config": config}
 
 

@@ -122,7 +122,7 @@ def validated(stage: Stage, config: dict[str, Any]) -> Settings:
         return SETTINGS[stage].model_validate(config | {"stage": stage})
     except ValidationError as error:
         fields = [".".join(str(part) for part in item["loc"]) for item in error.errors()]
-        raise BadInput(describe(error), code="config_invalid", fields=fields) from error
+        raise BadInput(f"{describe(error.errors(), SETTINGS[stage])}.", code="config_invalid", fields=fields) from error
 
 
 def settings_of(stage: Stage, config: dict[str, Any]) -> dict[str, Any]:

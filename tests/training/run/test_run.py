@@ -51,7 +51,7 @@ def test_a_wrong_row_is_named_by_file_line_and_field(tmp_path: Path) -> None:
         run.rows("demonstrations", DemonstrationRow)
     second, third = caught.value.message.splitlines()
     assert "demonstrations.jsonl:2: messages" in second
-    assert "demonstrations.jsonl:3: messages: Field required" in third
+    assert "demonstrations.jsonl:3: messages: this is missing; give a list of" in third
     assert caught.value.exit_status == 2
 
 

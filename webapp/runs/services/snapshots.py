@@ -103,7 +103,7 @@ def checked(project: Project, kind: str, filters: dict[str, Any]) -> tuple[Snaps
         Filters.model_validate(filters)
     except ValidationError as error:
         field = ".".join(["filters", *(str(part) for part in error.errors()[0]["loc"])])
-        raise BadInput(f"filters: {describe(error)}", field=field) from error
+        raise BadInput(f"filters: {describe(error.errors(), Filters)}.", field=field) from error
     chosen = {key: value for key, value in filters.items() if value not in (None, "", [])}
     corpora = set(chosen.get("corpora", []))
     foreign = corpora - set(Corpus.objects.filter(project=project, pk__in=corpora).values_list("pk", flat=True))
