@@ -129,7 +129,7 @@ class Server:
         engine = shape.served.engine
         for prompt in prompts:
             if len(prompt) >= engine.context:
-                raise APIError.of(PromptTooLong(len(prompt), engine.context), "messages" if shape.chat else "prompt")
+                raise APIError.of(PromptTooLong(len(prompt), engine.context), shape.parameter)
         if self.scheduler.waiting + body.replies > MAX_WAITING:
             raise APIError(429, f"{MAX_WAITING} replies are waiting already; try again in a moment")
         params = sampling(body, limit=self._default_max_tokens, stop_ids=shape.served.stop_ids, top=alternatives)

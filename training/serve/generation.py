@@ -57,7 +57,7 @@ class Generation:
             while len(found) < len(self._requests):
                 index, news = await self._next(leaving)
                 if isinstance(news, TrainingError):
-                    raise APIError.of(news) from news
+                    raise APIError.of(news, self._shape.parameter) from news
                 if isinstance(news, Completion):
                     found[index] = news
             self._count([len(reply.tokens) for reply in found.values()])
@@ -80,7 +80,7 @@ class Generation:
                     continue
                 index, news = told
                 if isinstance(news, TrainingError):
-                    yield event(APIError.of(news).body)
+                    yield event(APIError.of(news, self._shape.parameter).body)
                     break
                 if isinstance(news, Completion):
                     written.append(len(news.tokens))

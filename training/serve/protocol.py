@@ -15,6 +15,7 @@ from training.contract.wording import expects
 from training.engine import SamplingParams, derive_seed
 
 RETRY_SECONDS: Final = 5
+NO_CUT: Final = 1 << 30  # a top_k beyond every vocabulary, which a tensor still holds
 CODES: Final = {
     401: "invalid_api_key", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large",
     415: "unsupported_media_type", 429: "rate_limit_exceeded", 500: "server_error", 503: "unavailable",
@@ -103,7 +104,7 @@ def sampling(request: GenerationRequest, *, limit: int, stop_ids: frozenset[int]
     shared: dict[str, Any] = {
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "top_p": 1.0 if request.top_p is None else request.top_p,
-        "top_k": max(request.top_k, 0),
+        "top_k": min(max(request.top_k, 0), NO_CUT),
         "max_new_tokens": request.limit or limit,
         "stop": tuple(request.stop),
         "stop_ids": frozenset() if request.ignore_eos else stop_ids,

@@ -26,6 +26,11 @@ class Shape:
     id: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
 
+    @property
+    def parameter(self) -> str:
+        """The parameter that holds what is to be answered."""
+        return "messages" if self.chat else "prompt"
+
     def __post_init__(self) -> None:
         self.id = ("chatcmpl-" if self.chat else "cmpl-") + secrets.token_hex(12)
 

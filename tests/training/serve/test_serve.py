@@ -303,6 +303,15 @@ def test_what_cannot_be_answered_is_400_with_the_reason_in_openais_shape(site: S
         }  # fmt: skip
 
 
+def test_numbers_that_no_tensor_holds_are_answered_as_any_other(site: Site) -> None:
+    huge = site.chat(max_tokens=10**30, top_k=10**30, temperature=0, **ENDLESS)
+    assert huge.status_code == 200
+    assert huge.json()["choices"][0]["finish_reason"] == "length"
+    for prompt in ([10**30], [-1], [[1], [5000]]):
+        answer = site.post("/v1/completions", {"model": "toy", "prompt": prompt})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+
+
 def test_the_official_client_raises_the_right_errors(site: Site) -> None:
     with pytest.raises(openai.NotFoundError, match="`nobody` does not exist"):
         site.client.chat.completions.create(model="nobody", messages=HELLO)
