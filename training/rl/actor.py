@@ -1,6 +1,6 @@
-"""The policy with its value head, as PPO computes with it: one trunk, logits on the replies' positions only.
+"""The policy with its value head, as PPO computes with it: one trunk, and logits only where reply tokens are predicted.
 
-M is the number of reply tokens in a micro-batch, H the width.
+M is the number of reply tokens in a micro-batch, H the hidden size.
 """
 
 from __future__ import annotations
@@ -22,23 +22,39 @@ from training.models.loading import CausalModel
 
 
 class MicroBatch(NamedTuple):
-    """Some replies of a rollout with their prompts. The flat tensors run over the replies' tokens, row by row."""
+    """Some replies of a rollout with their prompts. The flat tensors hold the reply tokens, row after row."""
 
-    packed: Packed  # prompt and reply
-    states: Tensor  # (M,) where in the packed row each reply token is predicted
+    packed: Packed  # prompts and replies
+    states: Tensor  # (M,) positions in the packed row whose hidden states predict the reply tokens
     targets: Tensor  # (M,) the reply tokens
-    places: Tensor  # (M,) where in the flattened (N * T) tokens of the rollout they are
+    flat_index: Tensor  # (M,) their positions in the rollout's N * T tokens
+    hidden: Tensor | None = None  # (M, H) the policy's hidden states at `states`, if they were kept
 
     @property
     def tokens(self) -> int:
-        """How many are computed on, padding counted."""
+        """How many tokens a forward pass computes, padding included."""
         return self.packed.ids.numel()
 
 
-class Evaluated(NamedTuple):
-    logprobs: Tensor  # (M,)
-    entropy: Tensor  # (M,), with a gradient only if asked for; zeros where not wanted
-    values: Tensor  # (M,)
+def pack_replies(
+    prompts: Sequence[Sequence[int]],
+    replies: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    *,
+    pad: int,
+    device: torch.device,
+) -> MicroBatch:
+    """These rows of a rollout as one micro-batch."""
+    longest = max(map(len, replies))
+    packed = pack([[*prompts[row], *replies[row]] for row in rows], pad)
+    states, targets, flat_index = [], [], []
+    for row, start in zip(rows, packed.starts.tolist(), strict=True):
+        reply = replies[row]
+        before_reply = start + len(prompts[row]) - 1
+        states.append(torch.arange(before_reply, before_reply + len(reply)))
+        targets.append(torch.tensor(reply, dtype=torch.long))
+        flat_index.append(torch.arange(row * longest, row * longest + len(reply)))
+    return MicroBatch(moved(packed, device), *(torch.cat(x).to(device) for x in (states, targets, flat_index)))
 
 
 def rollout_batches(
@@ -49,30 +65,24 @@ def rollout_batches(
     budget: int,
     pad: int,
     device: torch.device,
-    divided: bool = True,
 ) -> list[MicroBatch]:
-    """The given rows of a rollout in forward passes of at most `budget` tokens; unless they are not to be divided, this
-    process's share of them."""
+    """This process's share of these rows of a rollout, in micro-batches of at most `budget` tokens each."""
     sizes = Sizes.of([len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)])
-    longest = max(map(len, replies))
-    found = []
-    pieces = micro_batches(np.asarray(rows), sizes, budget, world() if divided else 1)
-    for piece in mine(pieces) if divided else pieces:
-        packed = pack([[*prompts[row], *replies[row]] for row in piece], pad)
-        states, targets, places = [], [], []
-        for row, start in zip(piece.tolist(), packed.starts.tolist(), strict=True):
-            first, reply = start + len(prompts[row]) - 1, replies[row]
-            states.append(torch.arange(first, first + len(reply)))
-            targets.append(torch.tensor(reply, dtype=torch.long))
-            places.append(torch.arange(row * longest, row * longest + len(reply)))
-        flat = (torch.cat(parts).to(device) for parts in (states, targets, places))
-        found.append(MicroBatch(moved(packed, device), *flat))
-    return found
+    return [
+        pack_replies(prompts, replies, part.tolist(), pad=pad, device=device)
+        for part in mine(micro_batches(np.asarray(rows), sizes, budget, world()))
+    ]
+
+
+def scatter(table: Tensor, batch: MicroBatch, flat: Tensor) -> None:
+    """Write a micro-batch's flat values (M,) into a rollout's table (N, T) on the CPU."""
+    table.view(-1)[batch.flat_index.cpu()] = flat.detach().float().cpu()
 
 
 @dataclass
 class Actor:
-    """The policy model with its value head. Dropout is off: the same tokens have the same log-probabilities."""
+    """The policy model with its value head. Dropout is off, so the same tokens always have the same
+    log-probabilities."""
 
     model: CausalModel
     value_head: nn.Linear  # H -> 1
@@ -97,7 +107,3 @@ class Actor:
         """(M, H) -> (M,)"""
         with torch.autocast(hidden.device.type, enabled=False):
             return self.value_head(hidden.float()).squeeze(-1)
-
-    def evaluate(self, batch: MicroBatch) -> Evaluated:
-        hidden = self.hidden(batch)
-        return Evaluated(*self.read(hidden, batch.targets, entropy=True), self.values(hidden))

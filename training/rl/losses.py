@@ -115,8 +115,8 @@ def clipped_value_loss(new: Tensor, old: Tensor, returns: Tensor, clip: float) -
 
 
 def update_kl(new: Tensor, old: Tensor) -> Tensor:
-    """How far the update has moved the policy: the mean of (log ratio)^2 / 2 over the tokens, (M,) -> ()."""
-    return 0.5 * (new - old).square().mean()
+    """How far an update has moved the policy on each token, in nats: (log ratio)^2 / 2, (M,) -> (M,)."""
+    return 0.5 * (new - old).square()
 
 
 @dataclass
@@ -150,7 +150,7 @@ class RunningMoments:
         self.mean += delta * len(x) / total
         self.count = total
 
-    def normalised(self, x: Tensor, clip: float) -> Tensor:
+    def normalize(self, x: Tensor, clip: float) -> Tensor:
         """x (N,) less the mean, over the deviation, held to [-clip, clip]; 0: not held."""
         white = (x - self.mean) / self.scale
         return white.clamp(-clip, clip) if clip else white

@@ -39,6 +39,14 @@ class Sampled(NamedTuple):
     scores: Tensor  # (N,)
 
     @property
+    def prompt_ids(self) -> list[list[int]]:
+        return [prompt.ids for prompt in self.prompts]
+
+    @property
+    def reply_ids(self) -> list[list[int]]:
+        return [completion.tokens for completion in self.completions]
+
+    @property
     def conversations(self) -> list[Sequence[Turn]]:
         return [prompt.row.messages for prompt in self.prompts]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from datasets import Dataset
@@ -26,8 +25,8 @@ from training.models.forward import Forward
 from training.models.loading import CausalModel, about, load_causal, load_tokenizer
 from training.optim.loop import due
 from training.preferences.reward_functions import find_shaping, shaping_of
-from training.rl.early_stop import Watch
-from training.rl.heldout import Divergence, Heldout
+from training.rl.early_stop import DivergenceMonitor
+from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import switched
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
@@ -105,8 +104,7 @@ def main(run: Run[GRPOSettings]) -> None:
     if trainer.ref_model is not None:  # TRL takes the base where the policy is an adapter merged into it
         trainer.ref_model.load_state_dict(model.state_dict())
     model.eval()
-    divergence = divergence_of(trainer, model, config, compute, chat.pad_id)
-    held = Heldout(run, heldout, engine, scorer, model, divergence)
+    held = HeldoutEvaluator(run, heldout, engine, scorer, model, kl_of(trainer, model, config, compute, chat.pad_id))
     held.evaluate(0)
     figures = train(run, trainer, steps.total, heldout=False, beside=Lookout(config, rollouts, held))
     last = int(figures["steps"])
@@ -169,38 +167,36 @@ def scores_of(score: list[float], **_: Any) -> list[float]:
     return score
 
 
-def divergence_of(
-    trainer: GRPOTrainer, model: CausalModel, config: GRPOSettings, compute: Compute, pad_id: int
-) -> Divergence:
+def kl_of(trainer: GRPOTrainer, model: CausalModel, config: GRPOSettings, compute: Compute, pad_id: int) -> ReplyKL:
     """From the policy that training begins with: TRL's copy of it where there is one, else the base below a new
     adapter, else a copy of our own."""
     policy = Forward(model)
     if trainer.ref_model is not None:
-        return Divergence(policy, Forward(trainer.ref_model), compute, pad_id, config.micro_tokens)
+        return ReplyKL(policy, Forward(trainer.ref_model), compute, pad_id, config.micro_tokens)
     if isinstance(model, PeftModel) and TRL_REFERENCE in model.peft_config:
-        return Divergence(policy, policy, compute, pad_id, config.micro_tokens, lambda: switched(model, TRL_REFERENCE))
+        return ReplyKL(policy, policy, compute, pad_id, config.micro_tokens, lambda: switched(model, TRL_REFERENCE))
     if isinstance(model, PeftModel) and not adapter_base(config.policy):
-        return Divergence(policy, policy, compute, pad_id, config.micro_tokens, model.disable_adapter)
-    return Divergence(policy, Forward(load_causal(config.policy, compute)), compute, pad_id, config.micro_tokens)
+        return ReplyKL(policy, policy, compute, pad_id, config.micro_tokens, model.disable_adapter)
+    return ReplyKL(policy, Forward(load_causal(config.policy, compute)), compute, pad_id, config.micro_tokens)
 
 
 class Lookout:
     """After each step: the evaluation that is due, and whether the policy has run away."""
 
-    def __init__(self, config: GRPOSettings, rollouts: Rollouts, held: Heldout) -> None:
+    def __init__(self, config: GRPOSettings, rollouts: Rollouts, held: HeldoutEvaluator) -> None:
         self.config, self.rollouts, self.held = config, rollouts, held
-        self.watch = Watch(kl_matters=config.beta > 0, cap=config.sampling.max_new_tokens)
+        self.monitor = DivergenceMonitor(kl_penalized=config.beta > 0, cap=config.sampling.max_new_tokens)
 
     def after(self, step: int, figures: Mapping[str, float]) -> str:
         if due(step, self.config.evaluate_every):
             self.held.evaluate(step)
-        return self.watch.see(self.rollouts.figures | {"token_kl": figures.get("kl", 0.0)})
+        return self.monitor.update(self.rollouts.figures | {"token_kl": figures.get("kl", 0.0)})
 
     def state(self) -> dict[str, Any]:
-        return {"watch": asdict(self.watch), "heldout": self.held.state()}
+        return {"watch": self.monitor.state(), "heldout": self.held.state()}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.watch = Watch(**state["watch"])
+        self.monitor.load(state["watch"])
         self.held.load(state["heldout"])
 
 

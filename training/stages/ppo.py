@@ -1,37 +1,52 @@
-"""The PPO stage: improves a policy against a reward, held to where it began by a KL penalty (Ouyang et al. 2022,
-arXiv:2203.02155; Ziegler et al. 2019, arXiv:1909.08593). Each step samples replies, scores them, and learns from
-them: training/rl/trainer.py."""
+"""The PPO stage: improves a policy against a reward while a KL penalty keeps it near the policy it started from (Ouyang
+et al. 2022, arXiv:2203.02155; Ziegler et al. 2019, arXiv:1909.08593).
+
+`main` shows the whole stage, `ppo_step` the algorithm: rollout, score, advantages, update.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from training.contract import MODEL, InputError, PPOSettings, PromptRow, TextRow
 from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts
+from training.data.packing import TextBatch
 from training.engine import Engine
 from training.models.checks import check_vocabulary
 from training.models.compute import prepare
-from training.models.loading import CausalModel, about, context_of, load_tokenizer, save_model
-from training.optim.loop import Learner, agreed, load_state, save_checkpoint
+from training.models.loading import about, context_of, load_tokenizer, save_model
+from training.optim.loop import Learner, Means, agreed, load_state, save_checkpoint
+from training.preferences.ensemble import disagreement
+from training.preferences.reward_functions import shaping_of
+from training.rl.actor import MicroBatch, pack_replies
+from training.rl.heldout import HeldoutEvaluator, ReplyKL
+from training.rl.losses import shaped_scores, trajectory
 from training.rl.policies import check_sampling, drop_reference, load_policies
+from training.rl.ppo_report import report_step, rollout_figures, update_figures
+from training.rl.ppo_state import PPOState
 from training.rl.ptx import PretrainingMix
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
     Prompt,
+    Sampled,
     Scorer,
     encode_prompts,
     load_scorer,
     prompt_room,
+    prompts_of_step,
+    sample_replies,
+    score_replies,
     warn_of_changes,
 )
-from training.rl.trainer import Trainer
-from training.rl.update import Updater
+from training.rl.update import FlatRollout, batches_of, evaluate_rollout, minibatches, moved_too_far, update_loss
 from training.run.run import Run
 
-MOST_SLOTS: Final = 128
+MAX_SLOTS: Final = 128
 
 
 def main(run: Run[PPOSettings]) -> None:
@@ -47,49 +62,134 @@ def main(run: Run[PPOSettings]) -> None:
     policies = load_policies(config, compute, reward_model)
     model = policies.actor.model
     check_vocabulary(chat, model, config.policy)
-    slots = min(config.prompts_per_step * config.samples_per_prompt, MOST_SLOTS)
+    slots = min(config.prompts_per_step * config.samples_per_prompt, MAX_SLOTS)
     engine = Engine(model, tokenizer, slots=slots, stop_ids=chat.stop_ids, dtype=compute.dtype)
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
     prompts, changes = usable_prompts(run, rows, chat, room, scorer)
-    heldout, heldout_changes = encode_prompts(heldout_rows, chat, room, config.long_prompts, scorer)
+    heldout_prompts, heldout_changes = encode_prompts(heldout_rows, chat, room, config.long_prompts, scorer)
     learner = Learner(
         {"policy": model, "value": policies.actor.value_head}, config, compute,
         rates={"value": config.value_learning_rate},
     )  # fmt: skip
-    trainer = Trainer(
-        run=run,
-        prompts=prompts,
-        heldout=heldout,
-        engine=engine,
-        scorer=scorer,
-        updater=Updater(config, policies, learner, compute, chat.pad_id),
-        mix=PretrainingMix(config, chat, corpus, context_of(model), compute) if corpus and config.ptx_weight else None,
-    )
+    kl = ReplyKL(
+        policies.actor.forward, policies.reference.forward, compute, chat.pad_id, config.micro_tokens,
+        policies.as_reference,
+    )  # fmt: skip
+    heldout = HeldoutEvaluator(run, heldout_prompts, engine, scorer, model, kl, learner.whole)
+    mix = PretrainingMix(config, chat, corpus, context_of(model), compute) if corpus and config.ptx_weight else None
+    ppo = PPOState(run, compute, prompts, engine, scorer, policies, learner, chat.pad_id, heldout, mix)
 
     def load(folder: Path) -> None:
-        trainer.load(load_state(folder))
+        ppo.load(load_state(folder))
 
     def save(step: int) -> None:
-        save_checkpoint(run, step, trainer.state())
+        save_checkpoint(run, step, ppo.state())
 
     step = run.resume(load)
     if step == 0:
-        trainer.held.evaluate(step)
-    while (now := agreed(run, step, config.steps)).done < 1 and not trainer.stopped:
+        heldout.evaluate(step)
+    while (now := agreed(run, step, config.steps)).done < 1 and not ppo.stop_reason:
         if now.stop:
             run.stop(step, save)
-        trainer.step(step, now.done)
+        ppo_step(ppo, step, now.done)
         step += 1
         run.progress(step, config.steps, "learning")
         if config.evaluate_every and step % config.evaluate_every == 0:
-            trainer.held.evaluate(step)
+            heldout.evaluate(step)
         if config.checkpoint_every and step % config.checkpoint_every == 0:
             save(step)
-    trainer.held.evaluate(step)
-    finish(run, trainer, model, chat, step, {
+    heldout.evaluate(step)
+    save_best(ppo, chat, step, {
         "prompts": len(prompts), **changes.named(*ALWAYS_COUNTED),
-        "heldout": len(heldout), **heldout_changes.named(*ALWAYS_COUNTED, prefix="heldout/"),
+        "heldout": len(heldout_prompts), **heldout_changes.named(*ALWAYS_COUNTED, prefix="heldout/"),
     })  # fmt: skip
+
+
+def ppo_step(ppo: PPOState, step: int, done: float) -> None:
+    """One step of PPO: sample replies, score them, estimate advantages, and update the policy and its value head.
+
+    `done` is the share of the training that is behind, in [0, 1]; the learning rate follows it.
+    """
+    run, config, learner, actor = ppo.run, ppo.config, ppo.learner, ppo.policies.actor
+    value_only = step < config.value_warmup
+    started = time.perf_counter()
+
+    # Rollout: the policy replies to this step's prompts.
+    with run.timed("rollout"), learner.whole():
+        chosen = prompts_of_step(len(ppo.prompts), step, config.prompts_per_step, config.seed)
+        prompts = [ppo.prompts[i] for i in chosen for _ in range(config.samples_per_prompt)]
+        completions = sample_replies(ppo.engine, prompts, config.sampling, (config.seed, "rollout", step))
+    rollout_ended = time.perf_counter()
+
+    # Score: the reward model or function gives each reply one number.
+    with run.timed("score"):
+        sampled = Sampled(prompts, completions, score_replies(ppo.scorer, prompts, completions))
+        spread = disagreement(ppo.scorer)
+    score_ended = time.perf_counter()
+
+    with run.timed("update"):
+        # Advantages: scores, less penalties, and the KL to the reference are rewards per token; GAE compares them with
+        # what the value head expected.
+        with learner.whole():
+            rollout, batches = evaluate_rollout(ppo, sampled, value_only=value_only)
+        scores = sampled.scores
+        if config.normalise_rewards:
+            ppo.moments.update(scores)
+            scores = ppo.moments.normalize(scores, config.reward_clip)
+        scores = shaped_scores(
+            scores, sampled.ended, sampled.lengths,
+            no_end_penalty=config.no_end_penalty, length_penalty=config.length_penalty,
+        )  # fmt: skip
+        shaping = shaping_of(ppo.shaping, sampled.conversations, sampled.texts)
+        scores = scores + shaping
+        learned = trajectory(
+            rollout, scores,
+            kl_coefficient=ppo.kl.coefficient, kl_estimator=config.kl_estimator,
+            gamma=config.gamma, gae_lambda=config.gae_lambda, whiten=config.whiten_advantages,
+        )  # fmt: skip
+
+        # Update: several passes over the rollout, each of one or more optimizer steps.
+        means = Means()
+        old = FlatRollout.of(rollout, learned, ppo.compute.device)
+        for i, (epoch, rows) in enumerate(minibatches(len(prompts), step, config)):
+            if config.minibatches > 1:
+                batches = batches_of(ppo, sampled, rows)
+            elif epoch == 1 and not value_only:  # the policy has moved: its hidden states are others now
+                batches = [batch._replace(hidden=None) for batch in batches]
+            scale = float(sampled.lengths[rows].sum())
+            texts, text_tokens = ([], 0) if ppo.mix is None or value_only else ppo.mix.take()
+            micro: list[MicroBatch | TextBatch] = [*batches, *texts]
+            loss = partial(
+                update_loss, actor, config, old,
+                value_only=value_only, first=i == 0, text_weight=config.ptx_weight * scale / max(1, text_tokens),
+            )  # fmt: skip
+            spare = partial(
+                pack_replies, sampled.prompt_ids, sampled.reply_ids, rows[:1],
+                pad=ppo.pad_id, device=ppo.compute.device,
+            )  # fmt: skip
+            sums = learner.update(micro, loss, scale, done, 1 / config.steps, spare)
+            means.add(sums)
+            if moved_too_far(sums, config.update_kl_stop):
+                means.add({"val/stopped_early": (1, 1)})
+                break
+    update_ended = time.perf_counter()
+
+    ppo.episodes += len(prompts)
+    figures = rollout_figures(rollout, scores, ppo.kl.coefficient, config) | update_figures(means.values())
+    figures |= {
+        "objective/kl_coefficient": ppo.kl.coefficient,
+        "episode": float(ppo.episodes),
+        "tokens_per_second": float(sampled.lengths.sum()) / (update_ended - started),
+        "time/rollout": rollout_ended - started,
+        "time/score": score_ended - rollout_ended,
+        "time/update": update_ended - score_ended,
+    }
+    if spread is not None:
+        figures["objective/spread"] = spread
+    if ppo.shaping:
+        figures["objective/shaping"] = float(shaping.mean())
+    ppo.kl.update(figures["objective/kl"], len(prompts))
+    report_step(ppo, step + 1, figures, sampled, rollout)
 
 
 def usable_prompts(
@@ -108,25 +208,19 @@ def usable_prompts(
     return prompts, changes
 
 
-def finish(
-    run: Run[PPOSettings],
-    trainer: Trainer,
-    model: CausalModel,
-    chat: ChatFormat,
-    step: int,
-    counts: dict[str, int],
-) -> None:
-    """Save the policy that did best on held-out prompts, or the last one where there are none."""
-    trainer.updater.learner.end()
-    kept = trainer.held.keep_best(step)
+def save_best(ppo: PPOState, chat: ChatFormat, step: int, counts: dict[str, int]) -> None:
+    """Save the policy that did best on held-out prompts, or the last one if there are none."""
+    run, model = ppo.run, ppo.policies.actor.model
+    ppo.learner.end()
+    saved_step = ppo.heldout.keep_best(step)
     drop_reference(model)
     if run.main:
-        trainer.held.write_frontier()
+        ppo.heldout.write_frontier()
         with run.writing(MODEL) as folder:
             save_model(model, chat.tokenizer, folder, chat.stop_ids)
     run.finish(
-        trainer.figures | trainer.held.figures | {"steps": step, "saved_step": kept},
-        intervals=trainer.held.intervals,
-        counts=counts | {"episodes": trainer.episodes},
+        ppo.figures | ppo.heldout.figures | {"steps": step, "saved_step": saved_step},
+        intervals=ppo.heldout.intervals,
+        counts=counts | {"episodes": ppo.episodes},
         model=about(model),
     )

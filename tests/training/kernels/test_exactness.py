@@ -7,7 +7,6 @@ The tolerances are those of float32 on sums of some tens of terms: 1e-4 of a los
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,7 @@ from training.preferences.rankings import ranking_examples
 from training.preferences.reward_model import RewardModel, encode, score_ids
 from training.rl.actor import Actor, rollout_batches
 from training.rl.losses import clipped_policy_loss, clipped_value_loss
-from training.rl.policies import Policies
-from training.rl.update import Pass, Updater
+from training.rl.update import FlatRollout, policy_and_value_loss
 from training.serve.pool import ModelPool
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -201,7 +199,6 @@ def test_the_loss_of_a_rollout_is_the_sum_of_each_replys_own(
     config = PPOSettings(micro_tokens=max(32, budget), entropy_weight=0.0, value_weight=0.1)
     actor = Actor(model_of(name), head_of(name), temperature=0.8)
     actor.forward = forward_of(name, packs)
-    updater = Updater(config, Policies(actor, actor, nullcontext), None, CPU, 0)
     longest = max(map(len, replies))
     draw = torch.Generator().manual_seed(seed)
     old = [torch.randn(len(replies), longest, generator=draw) * scale + shift for scale, shift in OLD]
@@ -210,7 +207,8 @@ def test_the_loss_of_a_rollout_is_the_sum_of_each_replys_own(
         budget=budget, pad=0, device=CPU.device,
     )  # fmt: skip
     with torch.no_grad():
-        parts = [updater._loss(Pass(batch), [x.flatten() for x in old], True) for batch in batches]
+        flat = FlatRollout(*(x.flatten() for x in old))
+        parts = [policy_and_value_loss(actor, config, flat, batch, first=True) for batch in batches]
     slow: dict[str, float] = {"loss/policy_avg": 0.0, "loss/value_avg": 0.0, "val/ratio": 0.0}
     for i, (prompt, reply) in enumerate(rollout):
         logits, states = alone_from(name, prompt, reply)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -34,8 +35,19 @@ def by_row(batches, values) -> dict[int, list[float]]:
     """What the flat values (M,) of each micro-batch say of each reply of the rollout."""
     table = torch.full((len(REPLIES), max(map(len, REPLIES))), float("nan"))
     for batch, flat in zip(batches, values, strict=True):
-        table.view(-1)[batch.places] = flat.detach()
+        table.view(-1)[batch.flat_index] = flat.detach()
     return {row: table[row, : len(reply)].tolist() for row, reply in enumerate(REPLIES)}
+
+
+class Evaluated(NamedTuple):
+    logprobs: torch.Tensor
+    entropy: torch.Tensor
+    values: torch.Tensor
+
+
+def evaluated(actor: Actor, batch: MicroBatch) -> Evaluated:
+    hidden = actor.hidden(batch)
+    return Evaluated(*actor.read(hidden, batch.targets, entropy=True), actor.values(hidden))
 
 
 def slow_logprobs(model, row: int, temperature: float = 1.0) -> list[float]:
@@ -50,7 +62,7 @@ def test_padding_and_micro_batches_do_not_change_any_log_probability(budget):
     model = tiny_llama()
     actor = Actor(model, nn.Linear(16, 1), temperature=0.7)
     batches = batches_of(budget)
-    found = by_row(batches, [actor.evaluate(batch).logprobs for batch in batches])
+    found = by_row(batches, [evaluated(actor, batch).logprobs for batch in batches])
     for row in range(3):
         assert found[row] == pytest.approx(slow_logprobs(model, row, 0.7), abs=1e-5)
 
@@ -58,7 +70,7 @@ def test_padding_and_micro_batches_do_not_change_any_log_probability(budget):
 def test_the_value_is_read_before_each_reply_token():
     model, head = tiny_llama(), nn.Linear(16, 1)
     batches = batches_of(1000)
-    found = by_row(batches, [Actor(model, head, 1.0).evaluate(batch).values for batch in batches])
+    found = by_row(batches, [evaluated(Actor(model, head, 1.0), batch).values for batch in batches])
     for row in range(3):
         hidden = model.model(input_ids=torch.tensor([PROMPTS[row] + REPLIES[row]])).last_hidden_state[0]
         start = len(PROMPTS[row]) - 1
@@ -81,7 +93,7 @@ def test_the_value_is_read_before_each_reply_token():
 )  # fmt: skip
 def test_other_architectures_have_their_own_logits(model):
     batches = batches_of(1000)
-    found = by_row(batches, [Actor(model, nn.Linear(16, 1), 1.0).evaluate(batch).logprobs for batch in batches])
+    found = by_row(batches, [evaluated(Actor(model, nn.Linear(16, 1), 1.0), batch).logprobs for batch in batches])
     assert found[2] == pytest.approx(slow_logprobs(model, 2), abs=1e-5)
 
 
@@ -104,7 +116,7 @@ def test_logits_in_chunks_give_the_same_losses_and_gradients(monkeypatch):
     for chunk in (module.MAX_LOGITS, 31 * 2):
         monkeypatch.setattr(module, "MAX_LOGITS", chunk)
         actor = Actor(tiny_llama(), nn.Linear(16, 1), 1.0, entropy_gradient=True)
-        seen = actor.evaluate(batches_of(1000)[0])
+        seen = evaluated(actor, batches_of(1000)[0])
         (seen.logprobs.sum() + seen.entropy.sum()).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in actor.model.parameters()]))
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
@@ -121,4 +133,4 @@ def test_log_probabilities_and_entropy_are_those_worked_out_by_hand():
 def test_entropy_has_a_gradient_only_when_it_is_in_the_loss():
     for wanted in (False, True):
         actor = Actor(tiny_llama(), nn.Linear(16, 1), 1.0, entropy_gradient=wanted)
-        assert actor.evaluate(batches_of(1000)[0]).entropy.requires_grad == wanted
+        assert evaluated(actor, batches_of(1000)[0]).entropy.requires_grad == wanted

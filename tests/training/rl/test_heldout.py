@@ -10,7 +10,7 @@ from training.data.chat_format import ChatFormat
 from training.engine import Completion
 from training.models.compute import Compute
 from training.models.forward import Forward
-from training.rl.heldout import Divergence, frontier
+from training.rl.heldout import ReplyKL, frontier
 from training.rl.rollouts import Sampled, encode_prompts
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -26,7 +26,7 @@ def test_the_kl_of_a_reply_is_the_sum_over_its_tokens(tmp_path, temperature, bud
     sampled = Sampled(
         asked, [Completion(tokens, [0.0] * len(tokens), "", "stop") for tokens in replies], torch.zeros(2)
     )
-    found = Divergence(Forward(p), Forward(q), CPU, chat.pad_id, budget)(sampled, temperature)
+    found = ReplyKL(Forward(p), Forward(q), CPU, chat.pad_id, budget)(sampled, temperature)
     for prompt, tokens, kl in zip(asked, replies, found, strict=True):
         ids, start = [*prompt.ids, *tokens], len(prompt.ids)
         ours, theirs = ((m(torch.tensor([ids])).logits[0] / temperature).log_softmax(-1) for m in (p, q))

@@ -10,7 +10,7 @@ from training.models.compute import Compute
 from training.preferences.reward_functions import find_reward_function, reward_function
 from training.preferences.reward_model import encode, load_reward, reward_from_language_model, save_reward
 from training.rl.policies import value_head
-from training.rl.rollouts import encode_prompts, load_scorer, padded, prompt_room
+from training.rl.rollouts import encode_prompts, load_scorer, padded, prompt_room, prompts_of_step
 from training.stages.tokenizer import learn, wrap
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -78,6 +78,16 @@ def test_prompts_that_fit_are_encoded_to_where_the_assistant_speaks():
     assert [prompt.row.id for prompt in kept] == ["a"]
     assert changes.left_out == 1
     assert kept[0].ids == chat.prompt(rows[0].messages)
+
+
+def test_every_prompt_comes_once_in_each_pass_and_in_another_order():
+    taken = [i for step in range(5) for i in prompts_of_step(10, step, 4, seed=3)]
+    assert sorted(taken[:10]) == sorted(taken[10:]) == list(range(10))
+    assert taken[:10] != taken[10:]
+
+
+def test_more_prompts_a_step_than_there_are_come_again():
+    assert sorted(prompts_of_step(3, 0, 6, seed=0)) == [0, 0, 1, 1, 2, 2]
 
 
 def test_ragged_rows_are_padded_with_zeros():

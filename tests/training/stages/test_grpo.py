@@ -11,7 +11,7 @@ from tests.training.toys import events, prompts, run_folder, run_here, toy_polic
 from training.contract import InputError
 from training.engine import Completion
 from training.preferences.reward_functions import reward_function
-from training.rl.heldout import MOST_HELDOUT
+from training.rl.heldout import MAX_HELDOUT
 from training.stages.grpo import largest_divisor, reply_figures
 
 
@@ -110,8 +110,8 @@ def test_an_adapter_merged_into_its_base_is_held_to_itself(policy, tmp_path):
 
 def test_no_more_held_out_prompts_are_answered_than_in_ppo(policy, tmp_path):
     config = settings(policy, steps=1, sampling={"max_new_tokens": 2})
-    result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(MOST_HELDOUT + 5)))
-    assert result["intervals"]["heldout_reward"][2] == MOST_HELDOUT
+    result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(MAX_HELDOUT + 5)))
+    assert result["intervals"]["heldout_reward"][2] == MAX_HELDOUT
 
 
 CALLS = {"asked": 0}
