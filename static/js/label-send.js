@@ -1,19 +1,22 @@
 // A submission stays in this browser until the server has said that it has it, and is sent again with the same token.
 // Meanwhile the form is locked, so that what is sent again is what was sent; to change it is to replace it.
+// One action is under way at a time. An undo that is asked for meanwhile is about that one, and follows it.
 "use strict";
 
 (() => {
   const MAX_WAIT = 30; // seconds between two tries
   let sending = false, pending = null, retries = 0, retryTimer = 0, focused = null;
+  let acting = null, undoNext = false; // the form of a skip or an undo under way; whether an undo follows what is under way
 
-  Label.sending = () => sending || pending !== null;
+  Label.skipping = () => acting?.id === "label-skip";
+  Label.sending = () => sending || pending !== null || Label.skipping();
   const isSubmission = (event) => event.detail.elt.id === "label-form";
   const changesDraft = (event) => isSubmission(event) || event.detail.elt.id === "label-skip";
 
   function lock(locked) {
     const fields = document.getElementById("label-fields");
     if (locked && fields.contains(document.activeElement)) focused = document.activeElement;
-    fields.inert = locked;
+    fields.inert = locked || Label.choosing();
     fields.classList.toggle("locked", locked);
     if (!locked) {
       focused?.focus({ preventScroll: true });
@@ -30,6 +33,7 @@
 
   function failed() {
     sending = false;
+    if (undoNext) return change();
     retries += 1;
     Label.warn("away", "The server does not answer. Your answer is kept in this browser and is sent again by itself.",
       { label: "Send now", run: resend }, { label: "Change it", run: change });
@@ -60,15 +64,16 @@
     Label.forgetDraft();
     replaces.value = `${replaces.value} ${pending.token}`.trim();
     token.value = newToken();
-    [pending, retryTimer] = [null, 0];
+    [pending, retryTimer, undoNext] = [null, 0, false];
     Label.calm("away");
     lock(false);
     Label.typed();
   }
 
   function begin(event) {
+    if (sending || acting) return event.preventDefault();
     const missing = Label.missing?.();
-    if (sending || missing || Label.choosing()) {
+    if (missing || Label.choosing()) {
       event.preventDefault();
       if (Label.choosing()) Label.showChoice();
       else if (missing) {
@@ -85,8 +90,46 @@
     Label.keepSubmission(pending);
   }
 
+  function beginSkip(event) {
+    if (sending || acting) return event.preventDefault();
+    acting = event.detail.elt;
+    lock(true);
+    Label.say("Skipping…");
+  }
+
+  function undoWhatIsUnderWay() {
+    undoNext = true;
+    Label.say("Undoing…");
+    Label.announce("It is undone as soon as the server has it.");
+  }
+
+  // The button names an older action. An answer that could not be sent yet is opened again; one that is on its way, and a
+  // skip, are undone when the server has them.
+  function beginUndo(event) {
+    if (!sending && !pending && !acting) {
+      acting = event.detail.elt;
+      return;
+    }
+    event.preventDefault();
+    if (sending || Label.skipping()) undoWhatIsUnderWay();
+    else if (pending) change();
+  }
+  Label.undo = () => {
+    if (Label.skipping()) undoWhatIsUnderWay();
+    else document.getElementById("label-undo")?.requestSubmit();
+  };
+
+  function ended(form) {
+    if (form !== acting) return;
+    if (Label.skipping()) {
+      lock(false);
+      Label.say("");
+    }
+    [acting, undoNext] = [null, false];
+  }
+
   function giveUp() {
-    [sending, pending] = [false, null];
+    [sending, pending, undoNext] = [false, null, false];
     lock(false);
     Label.say("");
     Label.keepSubmission(null);
@@ -105,7 +148,9 @@
 
   Label.onReady(() => {
     clearTimeout(retryTimer);
-    [retries, retryTimer, sending, pending, focused] = [0, 0, false, null, null];
+    const undoes = undoNext;
+    [retries, retryTimer, sending, pending, focused, acting, undoNext] = [0, 0, false, null, null, null, false];
+    if (undoes) Label.undo();
   });
   Label.root.addEventListener("htmx:configRequest", (event) => {
     delete event.detail.parameters.csrfmiddlewaretoken; // it is an old one after signing in again; the cookie has the new one
@@ -114,7 +159,9 @@
     event.detail.parameters.active_seconds = Label.seconds();
     event.detail.parameters.typed_at = String(Date.now());
   });
-  Label.root.addEventListener("htmx:beforeRequest", (event) => { if (isSubmission(event)) begin(event); });
+  const begins = { "label-form": begin, "label-skip": beginSkip, "label-undo": beginUndo };
+  Label.root.addEventListener("htmx:beforeRequest", (event) => begins[event.detail.elt.id]?.(event));
+  Label.root.addEventListener("htmx:afterRequest", (event) => ended(event.detail.elt));
   Label.root.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr } = event.detail;
     if (xhr.status >= 400) return;

@@ -10,12 +10,15 @@ const Label = {
   announce(text) { document.getElementById("label-live").textContent = text; },
   locked() { return this.sending() || this.choosing(); },
 
-  // Single keys work where no text is being typed, no window is open and nobody turned them off.
+  // Single keys work where no text is being typed, no window is open, nothing is being sent and nobody turned them off.
   keysAllowed(event) {
+    return !Label.locked() && Label.isSingleKey(event);
+  },
+  isSingleKey(event) {
     const at = event.target;
     const typing = at.matches("textarea, select, input:not([type=radio], [type=checkbox])");
     const off = localStorage.getItem("label-keys-off") === "1";
-    return !typing && !off && !Label.locked() && !event.ctrlKey && !event.metaKey && !event.altKey && !document.querySelector("dialog[open]");
+    return !typing && !off && !event.ctrlKey && !event.metaKey && !event.altKey && !document.querySelector("dialog[open]");
   },
 
   // The key as it is labeled on a Latin keyboard. Where the layout types other letters, its place counts.
@@ -137,6 +140,9 @@ const Label = {
       chooseSkip(event);
     } else if (Label.keysAllowed(event)) {
       single(event, form);
+    } else if (Label.skipping() && Label.isSingleKey(event) && Label.keyOf(event) === "u") {
+      event.preventDefault();
+      Label.undo();
     }
   }
 
@@ -149,7 +155,7 @@ const Label = {
       "?": () => openDialog("label-help"),
       g: () => openDialog("label-guidelines"),
       s: openSkip,
-      u: () => document.getElementById("label-undo")?.requestSubmit(),
+      u: Label.undo,
       w: () => document.getElementById("id_reason")?.focus(),
       p: togglePlain,
     }[key];

@@ -505,6 +505,105 @@ def test_a_skip_takes_a_reason_only_when_one_is_chosen_and_can_be_undone(day: Pr
     assert Lease.objects.get().outcome == Lease.Outcome.HELD
 
 
+def hold(page: Page, address: str) -> list[Route]:
+    """Requests to the address wait until the test lets them go on. Returns those that wait."""
+    held: list[Route] = []
+
+    def keep(route: Route) -> None:
+        held.append(route)
+
+    page.route(address, keep)
+    return held
+
+
+@pytest.fixture
+def older_action(day: Project, ann: User, open_page) -> Page:
+    """A page that ranks, and offers to undo the demonstration before."""
+    page = open_page("/label/", ann)
+    answer(page, "Because the wind lifts it.")
+    title(page, "Rank 4 replies")
+    expect(page.locator(".label-prompt")).to_contain_text("Name 2 colours")
+    return page
+
+
+def assert_only_the_newer_was_undone(page: Page) -> None:
+    expect(page.locator("#label-undo")).to_have_count(0)
+    title(page, "Rank 4 replies")
+    expect(page.locator(".label-prompt")).to_contain_text("Name 2 colours")
+    assert Demonstration.objects.get(author__name="Ann").retracted_at is None
+
+
+@pytest.mark.parametrize("how", ["key", "button"])
+def test_an_undo_during_a_skip_waits_for_it_and_undoes_it(older_action: Page, how: str):
+    page = older_action
+    page.keyboard.press("2")
+    held = hold(page, "**/skip/")
+    page.keyboard.press("s")
+    page.keyboard.press("Enter")
+    expect(page.locator("#draft-state")).to_have_text("Skipping…")
+    page.keyboard.press("1")  # not into a task that is being skipped
+    if how == "key":
+        page.keyboard.press("u")
+    else:
+        page.locator("#label-undo button").click()
+    expect(page.locator("#draft-state")).to_have_text("Undoing…")
+    with page.expect_response("**/unskip/"):
+        held[0].continue_()
+    assert_only_the_newer_was_undone(page)
+    ranks = [card.locator(".ranks input:checked").count() for card in page.locator(".reply").all()]
+    assert ranks == [1, 0, 0, 0]
+    assert not Lease.objects.filter(outcome=Lease.Outcome.SKIPPED).exists()
+
+
+def test_an_undo_during_a_submission_waits_for_it_and_undoes_it(older_action: Page):
+    page = older_action
+    held = hold(page, "**/submit/")
+    for key in ("2", "1", "3", "3", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#draft-state")).to_have_text("Sending…")
+    page.locator("#label-undo button").click()
+    with page.expect_response("**/undo/"):
+        held[0].continue_()
+    assert_only_the_newer_was_undone(page)
+    expect(page.locator(".ranks input:checked")).to_have_count(4)
+    assert Ranking.objects.get().retracted_at is not None
+
+
+def test_an_undo_opens_an_answer_again_that_could_not_be_sent(older_action: Page):
+    page = older_action
+    held = hold(page, "**/submit/")
+    for key in ("2", "1", "3", "3", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#draft-state")).to_have_text("Sending…")
+    page.locator("#label-undo button").click()
+    held[0].abort()
+    expect(page.locator("#draft-state")).to_have_text("Draft saved")
+    expect(page.locator("#label-fields")).not_to_have_attribute("inert", "")
+    assert Demonstration.objects.get(author__name="Ann").retracted_at is None
+    page.unroute("**/submit/")
+    page.route("**/submit/", lambda route: route.abort())
+    page.keyboard.press("Enter")
+    expect(page.locator("#label-alert")).to_contain_text("sent again by itself")
+    page.locator("#label-undo button").click()
+    expect(page.locator("#label-alert")).to_be_hidden()
+    expect(page.locator(".ranks input:checked")).to_have_count(4)
+    assert Demonstration.objects.get(author__name="Ann").retracted_at is None
+
+
+def test_a_skip_that_the_server_does_not_answer_opens_the_form_again(older_action: Page):
+    page = older_action
+    held = hold(page, "**/skip/")
+    page.keyboard.press("s")
+    page.keyboard.press("Enter")
+    expect(page.locator("#draft-state")).to_have_text("Skipping…")
+    page.keyboard.press("u")
+    held[0].abort()
+    expect(page.locator("#label-alert")).to_contain_text("The server does not answer.")
+    page.keyboard.press("2")
+    expect(page.locator("#draft-state")).to_have_text("Draft saved")
+    assert Demonstration.objects.get(author__name="Ann").retracted_at is None
+
+
 def test_a_refusal_is_seen_where_one_is_and_goes_with_its_cause(project: Project, ann: User, ada: User, open_page):
     open_review_task(demonstration=factories.demonstration(project, ada, "A kite flies.\n\n" * 80))
     page = open_page("/label/", ann)
