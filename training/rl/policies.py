@@ -11,11 +11,12 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from training.contract import InputError, PPOSettings
+from training.contract import PPOSettings
 from training.models.compute import Compute, adapter_base
 from training.models.loading import CausalModel, load_causal, state_width
 from training.preferences.reward_model import RewardModel
 from training.rl.actor import Actor
+from training.run.run import Run
 
 POLICY: Final = "default"
 REFERENCE: Final = "reference"
@@ -73,15 +74,10 @@ def drop_reference(model: CausalModel) -> None:
         model.delete_adapter(REFERENCE)
 
 
-def check_sampling(config: PPOSettings) -> str:
-    """Raises InputError where the policy could not explore; returns a warning where the update cannot see the
-    distribution that was sampled from."""
-    sampling = config.sampling
-    if sampling.temperature == 0:
-        raise InputError(
-            "sampling.temperature: 0 gives the same reply every time, so there is nothing to learn; take 1",
-            code="config_invalid",
+def warn_of_cut_distribution(run: Run[PPOSettings]) -> None:
+    """Warn if replies are sampled from a distribution that the update cannot see."""
+    if run.config.sampling.top_p < 1 or run.config.sampling.top_k > 0:
+        run.warn(
+            "top_p and top_k cut the distribution that replies are sampled from, but PPO's ratios are those of the "
+            "whole one; set top_p to 1 and top_k to 0 if training is unstable"
         )
-    if sampling.top_p < 1 or sampling.top_k > 0:
-        return "top_p and top_k cut the distribution that PPO learns from; its ratios are those of the whole one"
-    return ""

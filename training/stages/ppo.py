@@ -7,66 +7,39 @@ et al. 2022, arXiv:2203.02155; Ziegler et al. 2019, arXiv:1909.08593).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
-from training.contract import MODEL, InputError, PPOSettings, PromptRow, TextRow
+from training.contract import MODEL, PPOSettings, TextRow
 from training.data.chat_format import ChatFormat
-from training.data.fitting import RowCounts
 from training.data.packing import TextBatch
-from training.engine import Engine
-from training.models.checks import check_vocabulary
-from training.models.compute import prepare
-from training.models.loading import about, context_of, load_tokenizer, save_model
+from training.models.loading import about, context_of, save_model
 from training.optim.loop import Learner, Means, agreed, load_state, save_checkpoint
 from training.preferences.ensemble import disagreement
 from training.preferences.reward_functions import shaping_of
 from training.rl.actor import MicroBatch, pack_replies
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.losses import shaped_scores, trajectory
-from training.rl.policies import check_sampling, drop_reference, load_policies
+from training.rl.policies import drop_reference, load_policies, warn_of_cut_distribution
 from training.rl.ppo_report import report_step, rollout_figures, update_figures
 from training.rl.ppo_state import PPOState
 from training.rl.ptx import PretrainingMix
-from training.rl.rollouts import (
-    ALWAYS_COUNTED,
-    Prompt,
-    Sampled,
-    Scorer,
-    encode_prompts,
-    load_scorer,
-    prompt_room,
-    prompts_of_step,
-    sample_replies,
-    score_replies,
-    warn_of_changes,
-)
+from training.rl.rollouts import Sampled, prompts_of_step, sample_replies, score_replies
+from training.rl.setup import check_temperature, load_rollout_inputs, set_up_rollouts
 from training.rl.update import FlatRollout, batches_of, evaluate_rollout, minibatches, moved_too_far, update_loss
 from training.run.run import Run
-
-MAX_SLOTS: Final = 128
 
 
 def main(run: Run[PPOSettings]) -> None:
     config = run.config
-    if complaint := check_sampling(config):
-        run.warn(complaint)
-    rows = run.rows("prompts", PromptRow, config.min_rows)
-    heldout_rows, corpus = run.rows("heldout", PromptRow), run.rows("corpus", TextRow)
-    compute = prepare(run)
-    tokenizer = load_tokenizer(config.policy, run)
-    chat = ChatFormat(tokenizer, config.policy)
-    scorer, reward_model = load_scorer(config.reward, compute, config.pessimism)
-    policies = load_policies(config, compute, reward_model)
+    check_temperature(config.sampling)
+    warn_of_cut_distribution(run)
+    corpus = run.rows("corpus", TextRow)
+    inputs = load_rollout_inputs(run)
+    compute, chat, scorer = inputs.compute, inputs.chat, inputs.scorer
+    policies = load_policies(config, compute, inputs.reward_model)
     model = policies.actor.model
-    check_vocabulary(chat, model, config.policy)
-    slots = min(config.prompts_per_step * config.samples_per_prompt, MAX_SLOTS)
-    engine = Engine(model, tokenizer, slots=slots, stop_ids=chat.stop_ids, dtype=compute.dtype)
-    room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
-    prompts, changes = usable_prompts(run, rows, chat, room, scorer)
-    heldout_prompts, heldout_changes = encode_prompts(heldout_rows, chat, room, config.long_prompts, scorer)
+    engine, prompts, heldout_prompts, counts = set_up_rollouts(run, inputs, model)
     learner = Learner(
         {"policy": model, "value": policies.actor.value_head}, config, compute,
         rates={"value": config.value_learning_rate},
@@ -99,10 +72,7 @@ def main(run: Run[PPOSettings]) -> None:
         if config.checkpoint_every and step % config.checkpoint_every == 0:
             save(step)
     heldout.evaluate(step)
-    save_best(ppo, chat, step, {
-        "prompts": len(prompts), **changes.named(*ALWAYS_COUNTED),
-        "heldout": len(heldout_prompts), **heldout_changes.named(*ALWAYS_COUNTED, prefix="heldout/"),
-    })  # fmt: skip
+    save_best(ppo, chat, step, counts)
 
 
 def ppo_step(ppo: PPOState, step: int, done: float) -> None:
@@ -190,22 +160,6 @@ def ppo_step(ppo: PPOState, step: int, done: float) -> None:
         figures["objective/shaping"] = float(shaping.mean())
     ppo.kl.update(figures["objective/kl"], len(prompts))
     report_step(ppo, step + 1, figures, sampled, rollout)
-
-
-def usable_prompts(
-    run: Run[PPOSettings], rows: Sequence[PromptRow], chat: ChatFormat, room: int, scorer: Scorer
-) -> tuple[list[Prompt], RowCounts]:
-    """The prompts that leave room for a reply, and what happened to the others. Raises InputError if too few do."""
-    prompts, changes = encode_prompts(rows, chat, room, run.config.long_prompts, scorer)
-    if len(prompts) < run.config.min_rows:
-        raise InputError(
-            f"ppo: {len(prompts)} of {len(rows)} prompts can be used, at least {run.config.min_rows} are needed; "
-            f"{'; '.join(changes.sentences(len(rows)))}. Raise max_prompt_tokens, lower max_new_tokens, or set "
-            "long_prompts to shorten",
-            code="too_few_rows",
-        )
-    warn_of_changes(run, changes, len(rows))
-    return prompts, changes
 
 
 def save_best(ppo: PPOState, chat: ChatFormat, step: int, counts: dict[str, int]) -> None:

@@ -1,0 +1,90 @@
+"""What PPO and GRPO set up alike: rows, reward, the engine that samples replies, and the prompts."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from training.contract import GRPOSettings, InputError, PPOSettings, PromptRow, SamplingSettings
+from training.data.chat_format import ChatFormat
+from training.engine import Engine
+from training.models.checks import check_vocabulary
+from training.models.compute import Compute, prepare
+from training.models.loading import CausalModel, load_tokenizer
+from training.preferences.reward_model import RewardModel
+from training.rl.rollouts import (
+    ALWAYS_COUNTED,
+    Prompt,
+    Scorer,
+    encode_prompts,
+    load_scorer,
+    prompt_room,
+    warn_of_changes,
+)
+from training.run.run import Run
+
+MAX_SLOTS: Final = 128  # replies sampled at the same time
+
+
+class RolloutInputs(NamedTuple):
+    """What a stage that samples replies needs before its policy is loaded."""
+
+    prompt_rows: list[PromptRow]
+    heldout_rows: list[PromptRow]
+    compute: Compute
+    chat: ChatFormat
+    scorer: Scorer
+    reward_model: RewardModel | None  # the scorer's first one, if it is made of reward models
+
+
+class RolloutSetup(NamedTuple):
+    """What samples the replies, and to which prompts."""
+
+    engine: Engine
+    prompts: list[Prompt]
+    heldout_prompts: list[Prompt]
+    counts: dict[str, int]  # of prompts used, shortened and left out, for the result
+
+
+def load_rollout_inputs(run: Run[PPOSettings] | Run[GRPOSettings]) -> RolloutInputs:
+    config = run.config
+    prompt_rows = run.rows("prompts", PromptRow, config.min_rows)
+    heldout_rows = run.rows("heldout", PromptRow)
+    compute = prepare(run)
+    chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
+    scorer, reward_model = load_scorer(config.reward, compute, config.pessimism)
+    return RolloutInputs(prompt_rows, heldout_rows, compute, chat, scorer, reward_model)
+
+
+def set_up_rollouts(
+    run: Run[PPOSettings] | Run[GRPOSettings], inputs: RolloutInputs, model: CausalModel
+) -> RolloutSetup:
+    """The engine around the policy `model`, and the prompts that leave room for a full reply. Raises InputError if
+    there are too few of them."""
+    config, chat = run.config, inputs.chat
+    check_vocabulary(chat, model, config.policy)
+    slots = min(config.prompts_per_step * config.samples_per_prompt, MAX_SLOTS)
+    engine = Engine(model, chat.tokenizer, slots=slots, stop_ids=chat.stop_ids, dtype=inputs.compute.dtype)
+    limit = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
+    total = len(inputs.prompt_rows)
+    prompts, changes = encode_prompts(inputs.prompt_rows, chat, limit, config.long_prompts, inputs.scorer)
+    heldout, heldout_changes = encode_prompts(inputs.heldout_rows, chat, limit, config.long_prompts, inputs.scorer)
+    if len(prompts) < config.min_rows:
+        raise InputError(
+            f"{run.stage}: {len(prompts)} of {total} prompts can be used, at least {config.min_rows} are needed; "
+            f"{'; '.join(changes.sentences(total))}. Raise max_prompt_tokens, lower max_new_tokens, or set "
+            "long_prompts to shorten",
+            code="too_few_rows",
+        )
+    warn_of_changes(run, changes, total)
+    counts = {"prompts": len(prompts), **changes.named(*ALWAYS_COUNTED)}
+    counts |= {"heldout": len(heldout), **heldout_changes.named(*ALWAYS_COUNTED, prefix="heldout/")}
+    return RolloutSetup(engine, prompts, heldout, counts)
+
+
+def check_temperature(sampling: SamplingSettings) -> None:
+    """Raises InputError if the policy could not explore."""
+    if sampling.temperature == 0:
+        raise InputError(
+            "sampling.temperature: 0 gives the same reply every time, so there is nothing to learn from; set it to 1",
+            code="config_invalid",
+        )
