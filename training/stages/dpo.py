@@ -1,6 +1,6 @@
-"""The DPO stage: learns a policy from rankings without a reward model (Rafailov et al. 2023, arXiv:2305.18290).
+"""The DPO stage: trains a policy on rankings without a reward model (Rafailov et al. 2023, arXiv:2305.18290).
 
-TRL's DPOTrainer computes; events, checkpoints, stopping and the result are those of every other stage.
+TRL's DPOTrainer does the training; events, checkpoints, stopping and the result are the same as in every other stage.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from training.contract import DPOSettings, RankingRow
 from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts, fit_prompt
 from training.preferences.losses import comparisons_of
+from training.rl.trl.from_labels import TokenExample, TokenExamples, train_on_labels
 from training.run.run import Run
-from training.stages.trl import EncodedExamples, Example, learn_from_examples
 
 
 class PairTrainer(DPOTrainer):
-    """Takes pairs that are tokens already: ours are encoded so that nobody's text is read as special tokens."""
+    """Takes pairs that are token ids already: we encode them so that text is never read as special tokens."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
@@ -29,21 +29,18 @@ class PairTrainer(DPOTrainer):
 def main(run: Run[DPOSettings]) -> None:
     config = run.config
     rows, heldout = run.rows("rankings", RankingRow, config.min_rows), run.rows("heldout", RankingRow)
-
-    def encode(chat: ChatFormat, limit: int) -> tuple[EncodedExamples, EncodedExamples]:
-        return encoded_pairs(rows, chat, limit), encoded_pairs(heldout, chat, limit)
-
-    learn_from_examples(
-        run, encode, PairTrainer, DPOConfig,
+    train_on_labels(
+        run, rows, heldout, encode_pairs, PairTrainer, DPOConfig,
         counts={"rankings": len(rows), "heldout": len(heldout)}, beta=config.beta,
     )  # fmt: skip
 
 
-def encoded_pairs(rows: Sequence[RankingRow], chat: ChatFormat, limit: int) -> EncodedExamples:
-    """Every comparison that a person decided, as tokens; ties and rankings without weight say nothing to DPO. A pair
-    that does not fit into `limit` tokens with its system turn and question, or whose sides are equal, is left out."""
+def encode_pairs(rows: Sequence[RankingRow], chat: ChatFormat, limit: int) -> TokenExamples:
+    """Every comparison that a person decided, as tokens; DPO has no use for ties and for rankings without weight. Pairs
+    of equal replies are left out, and so are those that do not fit into `limit` tokens with system turn and
+    question."""
     counts = RowCounts("pairs", limit)
-    pairs: list[Example] = []
+    pairs: list[TokenExample] = []
     total = 0
     for row in rows:
         comparisons = comparisons_of(row.groups, "drop") if row.weight else []
@@ -63,4 +60,4 @@ def encoded_pairs(rows: Sequence[RankingRow], chat: ChatFormat, limit: int) -> E
                 else:
                     counts.add_fitted(fitted, row.id, chat)
                     pairs.append({"prompt_ids": fitted.ids, "chosen_ids": chosen, "rejected_ids": rejected})
-    return EncodedExamples(pairs, counts, total, {"pairs": len(pairs)})
+    return TokenExamples(pairs, counts, total, {"pairs": len(pairs)})

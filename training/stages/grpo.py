@@ -1,94 +1,98 @@
-"""The GRPO stage: improves a policy by comparing replies to one prompt with each other (Shao et al. 2024,
+"""The GRPO stage: improves a policy by comparing several replies to the same prompt (Shao et al. 2024,
 arXiv:2402.03300).
 
-TRL's GRPOTrainer computes the update; our engine gives the replies and our scorer their rewards, as in PPO. Events,
-checkpoints, stopping and the result are those of every other stage.
+TRL's GRPOTrainer computes the update; our engine samples the replies and our scorer gives the rewards, as in PPO.
+Events, checkpoints, stopping and the result are the same as in every other stage.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
-from training.contract import GRPOSettings, InputError, PromptRow
-from training.data.chat_format import ChatFormat
+from training.contract import GRPOSettings, InputError
 from training.distributed.launch import rank, world
 from training.engine import Completion, Engine
-from training.models.checks import check_vocabulary
-from training.models.compute import Compute, adapter_base, prepare
+from training.models.compute import adapter_base
 from training.models.forward import Forward
-from training.models.loading import CausalModel, about, load_causal, load_tokenizer
+from training.models.loading import CausalModel, about, load_causal
 from training.optim.loop import due
 from training.preferences.reward_functions import find_shaping, shaping_of
 from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import switched
-from training.rl.rollouts import (
-    ALWAYS_COUNTED,
-    Prompt,
-    Sampled,
-    Scorer,
-    encode_prompts,
-    load_scorer,
-    prompt_room,
-    prompts_of_step,
-    sample_replies,
-    score_replies,
-    warn_of_changes,
-)
+from training.rl.rollouts import Prompt, Sampled, Scorer, prompts_of_step, sample_replies, score_replies
+from training.rl.setup import RolloutInputs, check_temperature, load_rollout_inputs, set_up_rollouts
+from training.rl.trl.arguments import BatchPlan, trl_arguments, trl_optimizer
+from training.rl.trl.running import run_trainer
+from training.rl.trl.saving import TRL_REFERENCE, save_policy
 from training.run.run import Run
-from training.stages.trl import TRL_REFERENCE, Steps, arguments, optimizers, save, train
-
-SLOTS = 128
 
 
 def main(run: Run[GRPOSettings]) -> None:
-    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # its hook for rollouts may change; the version is pinned
     config = run.config
-    rows, heldout_rows = run.rows("prompts", PromptRow, config.min_rows), run.rows("heldout", PromptRow)
-    if config.sampling.temperature == 0:
-        raise InputError(
-            "sampling.temperature: 0 gives the same reply every time, so there is nothing to compare; take 1",
-            code="config_invalid",
-        )
+    check_temperature(config.sampling)
+    check_even_shares(config)
+    inputs = load_rollout_inputs(run)
+    model = load_causal(config.policy, inputs.compute, lora=config.lora, trainable=True, copies=int(config.beta > 0))
+    engine, prompts, heldout_prompts, counts = set_up_rollouts(run, inputs, model)
+    rollouts = TRLRollouts(engine, inputs.scorer, prompts, config)
+    trainer = build_trainer(run, inputs, model, prompts, rollouts)
+    model.eval()
+    kl = kl_to_start(trainer, model, config, inputs)
+    heldout = HeldoutEvaluator(run, heldout_prompts, engine, inputs.scorer, model, kl)
+    heldout.evaluate(0)
+    figures = run_trainer(run, trainer, config.steps, callback=GRPOCallbacks(config, rollouts, heldout))
+    last_step = int(figures["steps"])
+    heldout.evaluate(last_step)
+    saved_step = heldout.keep_best(last_step)
+    if run.main:
+        heldout.write_frontier()
+    save_policy(run, model, inputs.chat)
+    run.finish(
+        figures | heldout.figures | {"saved_step": saved_step},
+        intervals=heldout.intervals,
+        counts=counts,
+        model=about(model),
+    )
+
+
+def check_even_shares(config: GRPOSettings) -> None:
+    """Raises InputError if the processes of this run cannot share a step's replies evenly, as TRL requires."""
     replies = config.prompts_per_step * config.samples_per_prompt
     if replies % world():
         raise InputError(
-            f"prompts_per_step: a step's {replies} replies cannot be shared evenly by {world()} processes; take a "
+            f"prompts_per_step: a step's {replies} replies cannot be shared evenly by {world()} processes; choose a "
             "multiple",
             code="config_invalid",
         )
-    compute = prepare(run)
-    tokenizer = load_tokenizer(config.policy, run)
-    chat = ChatFormat(tokenizer, config.policy)
-    scorer, _ = load_scorer(config.reward, compute, config.pessimism)
-    model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=int(config.beta > 0))
-    check_vocabulary(chat, model, config.policy)
-    engine = Engine(model, tokenizer, slots=min(replies, SLOTS), stop_ids=chat.stop_ids, dtype=compute.dtype)
-    room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
-    prompts, changes = encode_prompts(rows, chat, room, config.long_prompts, scorer)
-    heldout, heldout_changes = encode_prompts(heldout_rows, chat, room, config.long_prompts, scorer)
-    if len(prompts) < config.min_rows:
-        raise InputError(
-            f"grpo: {len(prompts)} of {len(rows)} prompts can be used, at least {config.min_rows} are needed; "
-            f"{'; '.join(changes.sentences(len(rows)))}. Raise max_prompt_tokens or set long_prompts to shorten",
-            code="too_few_rows",
-        )
-    warn_of_changes(run, changes, len(rows))
+
+
+def build_trainer(
+    run: Run[GRPOSettings],
+    inputs: RolloutInputs,
+    model: CausalModel,
+    prompts: Sequence[Prompt],
+    rollouts: TRLRollouts,
+) -> GRPOTrainer:
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # TRL warns that rollout_func may change; its version is pinned
+    config = run.config
+    replies = config.prompts_per_step * config.samples_per_prompt // world()
     longest = max(len(prompt.ids) for prompt in prompts) + config.sampling.max_new_tokens
-    micro = largest_divisor(replies // world(), config.micro_tokens // longest)
-    steps = Steps(micro, replies // world() // micro, config.steps)
-    rollouts = Rollouts(engine, scorer, prompts, config)
+    micro = largest_divisor(replies, config.micro_tokens // longest)
+    plan = BatchPlan(micro, replies // micro, config.steps)
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=[scores_of],
         args=GRPOConfig(
-            **arguments(run, compute, steps, heldout=False),
+            **trl_arguments(run, inputs.compute, plan, evaluates=False),
             num_generations=config.samples_per_prompt,
             max_completion_length=config.sampling.max_new_tokens,
             temperature=config.sampling.temperature,
@@ -97,63 +101,50 @@ def main(run: Run[GRPOSettings]) -> None:
             scale_rewards="group" if config.scale_rewards else "none",
         ),
         train_dataset=Dataset.from_list([{"prompt": prompt.row.id} for prompt in prompts]),
-        processing_class=tokenizer,
-        optimizers=optimizers(model, config, compute, steps.total),
+        processing_class=inputs.chat.tokenizer,
+        optimizers=trl_optimizer(model, config, inputs.compute, plan.steps),
         rollout_func=rollouts,
     )
-    if trainer.ref_model is not None:  # TRL takes the base where the policy is an adapter merged into it
+    if trainer.ref_model is not None:  # TRL loads the base, even if the policy is an adapter merged into it
         trainer.ref_model.load_state_dict(model.state_dict())
-    model.eval()
-    held = HeldoutEvaluator(run, heldout, engine, scorer, model, kl_of(trainer, model, config, compute, chat.pad_id))
-    held.evaluate(0)
-    figures = train(run, trainer, steps.total, heldout=False, beside=Lookout(config, rollouts, held))
-    last = int(figures["steps"])
-    held.evaluate(last)
-    kept = held.keep_best(last)
-    if run.main:
-        held.write_frontier()
-    save(run, model, chat)
-    run.finish(
-        figures | held.figures | {"saved_step": kept},
-        intervals=held.intervals,
-        counts={
-            "prompts": len(prompts), **changes.named(*ALWAYS_COUNTED),
-            "heldout": len(heldout), **heldout_changes.named(*ALWAYS_COUNTED, prefix="heldout/"),
-        },
-        model=about(model),
-    )  # fmt: skip
+    return trainer
 
 
-class Rollouts:
-    """Gives TRL replies, with the log-probabilities and scores that it computes with; of several processes each gets
-    its share, in the order in which TRL puts the shares together. Which prompts a step takes we say ourselves, as in
-    PPO, so that a resumed run sees what it would have seen; TRL's own choice is passed over."""
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` that is at most `limit`; at least 1."""
+    return max((n for n in range(1, number + 1) if number % n == 0 and n <= limit), default=1)
 
-    def __init__(self, engine: Engine, scorer: Scorer, prompts: list[Prompt], config: GRPOSettings) -> None:
+
+class TRLRollouts:
+    """TRL's rollout function: gives each process its share of a step's replies, in the order in which TRL gathers the
+    shares, with their log-probabilities and scores. It ignores the prompts that TRL passes and chooses them as PPO
+    does, so that a resumed run sees the same ones."""
+
+    def __init__(self, engine: Engine, scorer: Scorer, prompts: Sequence[Prompt], config: GRPOSettings) -> None:
         self.engine, self.scorer, self.prompts, self.config = engine, scorer, prompts, config
         self.shaping = find_shaping(config.shaping)
-        self.figures: dict[str, float] = {}  # of the last replies
+        self.figures: dict[str, float] = {}  # of the latest replies
 
     def __call__(self, _: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         config, step = self.config, trainer.state.global_step
         chosen = prompts_of_step(len(self.prompts), step, config.prompts_per_step, config.seed)
-        asked = [self.prompts[i] for i in chosen for _ in range(config.samples_per_prompt)]
-        completions = sample_replies(self.engine, asked, config.sampling, (config.seed, "grpo", step))
+        prompts = [self.prompts[i] for i in chosen for _ in range(config.samples_per_prompt)]
+        completions = sample_replies(self.engine, prompts, config.sampling, (config.seed, "grpo", step))
         self.figures = reply_figures(completions)
-        sampled = Sampled(asked, completions, score_replies(self.scorer, asked, completions))
+        sampled = Sampled(prompts, completions, score_replies(self.scorer, prompts, completions))
         scores = sampled.scores + shaping_of(self.shaping, sampled.conversations, sampled.texts)
-        share = len(asked) // world()
-        own = slice(rank() * share, (rank() + 1) * share)
+        share = len(prompts) // world()
+        local = slice(rank() * share, (rank() + 1) * share)
         return {
-            "prompt_ids": [prompt.ids for prompt in asked[own]],
-            "completion_ids": [completion.tokens for completion in completions[own]],
-            "logprobs": [completion.logprobs for completion in completions[own]],
-            "score": scores[own].tolist(),
+            "prompt_ids": [prompt.ids for prompt in prompts[local]],
+            "completion_ids": [completion.tokens for completion in completions[local]],
+            "logprobs": [completion.logprobs for completion in completions[local]],
+            "score": scores[local].tolist(),
         }
 
 
 def reply_figures(completions: Sequence[Completion]) -> dict[str, float]:
-    """Entropy in nats a token, as the replies estimate it; their mean length in tokens; the share that ended."""
+    """An estimate of the entropy in nats per token, the mean length in tokens, and the share of replies that ended."""
     tokens = sum(len(completion.tokens) for completion in completions)
     return {
         "entropy": -sum(sum(completion.logprobs) for completion in completions) / tokens,
@@ -163,43 +154,41 @@ def reply_figures(completions: Sequence[Completion]) -> dict[str, float]:
 
 
 def scores_of(score: list[float], **_: Any) -> list[float]:
-    """TRL's reward function: what the rollout has found already."""
+    """TRL's reward function: passes on the scores of the rollout. Its name is part of the metrics' names."""
     return score
 
 
-def kl_of(trainer: GRPOTrainer, model: CausalModel, config: GRPOSettings, compute: Compute, pad_id: int) -> ReplyKL:
-    """From the policy that training begins with: TRL's copy of it where there is one, else the base below a new
-    adapter, else a copy of our own."""
-    policy = Forward(model)
+def kl_to_start(trainer: GRPOTrainer, model: CausalModel, config: GRPOSettings, inputs: RolloutInputs) -> ReplyKL:
+    """The KL from the policy that training starts from: TRL's copy of it if there is one, else the adapter that TRL
+    keeps of it, else the base model under a new adapter, else a copy of our own."""
+    policy = reference = Forward(model)
+    as_reference: Callable[[], AbstractContextManager[object]] = nullcontext
     if trainer.ref_model is not None:
-        return ReplyKL(policy, Forward(trainer.ref_model), compute, pad_id, config.micro_tokens)
-    if isinstance(model, PeftModel) and TRL_REFERENCE in model.peft_config:
-        return ReplyKL(policy, policy, compute, pad_id, config.micro_tokens, lambda: switched(model, TRL_REFERENCE))
-    if isinstance(model, PeftModel) and not adapter_base(config.policy):
-        return ReplyKL(policy, policy, compute, pad_id, config.micro_tokens, model.disable_adapter)
-    return ReplyKL(policy, Forward(load_causal(config.policy, compute)), compute, pad_id, config.micro_tokens)
+        reference = Forward(trainer.ref_model)
+    elif isinstance(model, PeftModel) and TRL_REFERENCE in model.peft_config:
+        as_reference = partial(switched, model, TRL_REFERENCE)
+    elif isinstance(model, PeftModel) and not adapter_base(config.policy):
+        as_reference = model.disable_adapter
+    else:
+        reference = Forward(load_causal(config.policy, inputs.compute))
+    return ReplyKL(policy, reference, inputs.compute, inputs.chat.pad_id, config.micro_tokens, as_reference)
 
 
-class Lookout:
-    """After each step: the evaluation that is due, and whether the policy has run away."""
+class GRPOCallbacks:
+    """After each step: held-out evaluation if it is due, and a check that the policy has not diverged."""
 
-    def __init__(self, config: GRPOSettings, rollouts: Rollouts, held: HeldoutEvaluator) -> None:
-        self.config, self.rollouts, self.held = config, rollouts, held
+    def __init__(self, config: GRPOSettings, rollouts: TRLRollouts, heldout: HeldoutEvaluator) -> None:
+        self.config, self.rollouts, self.heldout = config, rollouts, heldout
         self.monitor = DivergenceMonitor(kl_penalized=config.beta > 0, cap=config.sampling.max_new_tokens)
 
-    def after(self, step: int, figures: Mapping[str, float]) -> str:
+    def after_step(self, step: int, figures: Mapping[str, float]) -> str:
         if due(step, self.config.evaluate_every):
-            self.held.evaluate(step)
+            self.heldout.evaluate(step)
         return self.monitor.update(self.rollouts.figures | {"token_kl": figures.get("kl", 0.0)})
 
     def state(self) -> dict[str, Any]:
-        return {"watch": self.monitor.state(), "heldout": self.held.state()}
+        return {"watch": self.monitor.state(), "heldout": self.heldout.state()}
 
     def load(self, state: dict[str, Any]) -> None:
         self.monitor.load(state["watch"])
-        self.held.load(state["heldout"])
-
-
-def largest_divisor(of: int, most: int) -> int:
-    """The largest divisor of a number that is at most `most`; at least 1."""
-    return max((n for n in range(1, of + 1) if of % n == 0 and n <= most), default=1)
+        self.heldout.load(state["heldout"])

@@ -1,6 +1,6 @@
-"""The KTO stage: learns a policy from replies that people found good or bad (Ethayarajh et al. 2024, arXiv:2402.01306).
+"""The KTO stage: trains a policy on replies that people found good or bad (Ethayarajh et al. 2024, arXiv:2402.01306).
 
-TRL's KTOTrainer computes; events, checkpoints, stopping and the result are those of every other stage.
+TRL's KTOTrainer does the training; events, checkpoints, stopping and the result are the same as in every other stage.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from trl import KTOConfig, KTOTrainer
 from training.contract import InputError, JudgmentRow, KTOSettings, RankingRow, Turn
 from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts, fit_prompt
+from training.rl.trl.from_labels import TokenExample, TokenExamples, train_on_labels
 from training.run.run import Run
-from training.stages.trl import EncodedExamples, Example, learn_from_examples
 
 
 class JudgedTrainer(KTOTrainer):
-    """Takes replies that are tokens already: ours are encoded so that nobody's text is read as special tokens."""
+    """Takes replies that are token ids already: we encode them so that text is never read as special tokens."""
 
     def _prepare_dataset(self, dataset: Dataset, _: Any, args: KTOConfig, *__: Any) -> Dataset:
-        return Dataset.from_list(rotated(dataset.to_list(), args.per_device_train_batch_size))
+        return Dataset.from_list(with_mismatched_replies(dataset.to_list(), args.per_device_train_batch_size))
 
 
 def main(run: Run[KTOSettings]) -> None:
@@ -35,20 +35,14 @@ def main(run: Run[KTOSettings]) -> None:
             code="too_few_rows",
         )
     heldout, heldout_judgments = run.rows("heldout", RankingRow), run.rows("heldout_judgments", JudgmentRow)
-
-    def encode(chat: ChatFormat, limit: int) -> tuple[EncodedExamples, EncodedExamples]:
-        return (
-            encoded_replies(verdicts_of(rankings, judgments), chat, limit),
-            encoded_replies(verdicts_of(heldout, heldout_judgments), chat, limit),
-        )
-
-    learn_from_examples(
-        run, encode, JudgedTrainer, KTOConfig,
+    train_on_labels(
+        run, verdicts_of(rankings, judgments), verdicts_of(heldout, heldout_judgments), encode_verdicts,
+        JudgedTrainer, KTOConfig,
         counts={
             "rankings": len(rankings), "judgments": len(judgments),
             "heldout": len(heldout), "heldout_judgments": len(heldout_judgments),
         },
-        least=2,  # what a reply gains is measured against others of its pass
+        min_micro=2,  # KTO compares each reply with the others of its forward pass
         beta=config.beta,
         desirable_weight=config.desirable_weight,
         undesirable_weight=config.undesirable_weight,
@@ -56,7 +50,7 @@ def main(run: Run[KTOSettings]) -> None:
 
 
 class Verdict(NamedTuple):
-    """One reply that is good or bad."""
+    """Whether one reply is good or bad."""
 
     row_id: str
     messages: list[Turn]
@@ -65,41 +59,45 @@ class Verdict(NamedTuple):
 
 
 def verdicts_of(rankings: Sequence[RankingRow], judgments: Sequence[JudgmentRow]) -> list[Verdict]:
-    """The replies above the middle of their ranking as good and those below it as bad, and what people called good or
-    bad by itself. Replies in the middle of a ranking, rankings that tie everything, and rows without weight say
-    neither."""
-    found = [
-        Verdict(row.id, row.messages, row.replies[i], good=2 * place < len(row.groups) - 1)
+    """Replies above the middle of their ranking are good, those below it bad; single replies are what people judged
+    them to be. Replies in the middle of a ranking, rankings that tie everything, and rows without weight give no
+    verdict."""
+    verdicts = [
+        Verdict(row.id, row.messages, row.replies[i], good=2 * rank < len(row.groups) - 1)
         for row in rankings
         if row.weight
-        for place, group in enumerate(row.groups)
-        if 2 * place != len(row.groups) - 1
+        for rank, group in enumerate(row.groups)
+        if 2 * rank != len(row.groups) - 1
         for i in group
     ]
-    return found + [Verdict(row.id, row.messages, row.reply, row.good) for row in judgments if row.weight]
+    return verdicts + [Verdict(row.id, row.messages, row.reply, row.good) for row in judgments if row.weight]
 
 
-def encoded_replies(verdicts: Sequence[Verdict], chat: ChatFormat, limit: int) -> EncodedExamples:
-    """The replies as tokens. One that does not fit into `limit` tokens with system turn and question is left out."""
+def encode_verdicts(verdicts: Sequence[Verdict], chat: ChatFormat, limit: int) -> TokenExamples:
+    """The replies as tokens. A reply that does not fit into `limit` tokens with system turn and question is left
+    out."""
     counts = RowCounts("replies", limit)
-    examples: list[Example] = []
+    examples: list[TokenExample] = []
     for row_id, messages, reply, good in verdicts:
         with counts.leave_out_if_refused(row_id):
-            spoken = chat.reply(reply, messages)
-            fitted = fit_prompt(chat, messages, limit - len(spoken))
+            reply_ids = chat.reply(reply, messages)
+            fitted = fit_prompt(chat, messages, limit - len(reply_ids))
             if fitted is None:
                 counts.add("left_out/too_long", row_id)
                 continue
             counts.add_fitted(fitted, row_id, chat)
-            examples.append({"prompt_ids": fitted.ids, "completion_ids": spoken, "label": good})
+            examples.append({"prompt_ids": fitted.ids, "completion_ids": reply_ids, "label": good})
     good_count = sum(example["label"] for example in examples)
-    return EncodedExamples(examples, counts, len(verdicts), {"good": good_count, "bad": len(examples) - good_count})
+    return TokenExamples(examples, counts, len(verdicts), {"good": good_count, "bad": len(examples) - good_count})
 
 
-def rotated(judged: Sequence[Example], size: int) -> list[Example]:
-    """Each reply with that of another prompt of its pass, from which TRL estimates the KL divergence."""
-    found = []
-    for first in range(0, len(judged), size):
-        part = judged[first : first + size]
-        found += [one | {"KL_completion_ids": part[i - 1]["completion_ids"]} for i, one in enumerate(part)]
-    return found
+def with_mismatched_replies(examples: Sequence[TokenExample], micro: int) -> list[TokenExample]:
+    """Each example with the reply of another one in its forward pass of `micro` examples: TRL estimates the KL
+    divergence from such mismatched pairs."""
+    mismatched = []
+    for start in range(0, len(examples), micro):
+        batch = examples[start : start + micro]
+        mismatched += [
+            example | {"KL_completion_ids": batch[i - 1]["completion_ids"]} for i, example in enumerate(batch)
+        ]
+    return mismatched

@@ -20,7 +20,7 @@ from training.contract import InputError, RankingRow, Turn
 from training.data.chat_format import ChatFormat
 from training.data.packing import text_batch
 from training.models.forward import Forward
-from training.stages.dpo import encoded_pairs
+from training.stages.dpo import encode_pairs
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_pairs_hold_no_ties_and_lose_their_oldest_turns_first():
     chat = ChatFormat(toy_tokenizer())
     asked = [{"role": "system", "content": "no"}, *turns("the cat " * 30, "yes", "which?")]
     row = compared("yes", "no", "sea", groups=[[2], [0, 1]], asked=asked)
-    pairs, changes, total, _ = encoded_pairs([row], chat, 30)
+    pairs, changes, total, _ = encode_pairs([row], chat, 30)
     assert [pair["chosen_ids"] for pair in pairs] == [chat.reply("sea", row.messages)] * 2
     assert {chat.tokenizer.decode(pair["prompt_ids"]) for pair in pairs} == {
         "<|system|>no<|end|><|user|>which?<|end|><|assistant|>"
@@ -103,14 +103,14 @@ def test_pairs_that_do_not_fit_are_left_out_counted_and_told(policy, tmp_path):
 
 def test_pairs_whose_sides_are_the_same_tokens_are_left_out():
     chat = ChatFormat(toy_tokenizer())
-    _, changes, _, counts = encoded_pairs([compared("yes", "yes", "no", groups=[[0], [1], [2]])], chat, 60)
+    _, changes, _, counts = encode_pairs([compared("yes", "yes", "no", groups=[[0], [1], [2]])], chat, 60)
     assert (changes.named(), counts) == ({"left_out/equal": 1}, {"pairs": 2})
 
 
 def test_a_ranking_that_the_template_refuses_is_left_out_and_each_of_its_pairs_counted():
     chat = ChatFormat(foreign_tokenizer(USER_FIRST))
     odd = compared("yes", "no", "sea", groups=[[0], [1], [2]], asked=turns("hello", "which?")[1:])
-    pairs, changes, total, _ = encoded_pairs([odd, compared("yes", "no", groups=[[0], [1]])], chat, 100)
+    pairs, changes, total, _ = encode_pairs([odd, compared("yes", "no", groups=[[0], [1]])], chat, 100)
     assert (len(pairs), total, changes.named()) == (1, 4, {"left_out/refused": 3})
     assert "(the first is r:1: the user speaks first)" in changes.sentences(total)[0]
 

@@ -17,7 +17,7 @@ from tests.training.toys import (
 )
 from training.contract import InputError, JudgmentRow, RankingRow, Turn
 from training.data.chat_format import ChatFormat
-from training.stages.kto import encoded_replies, rotated, verdicts_of
+from training.stages.kto import encode_verdicts, verdicts_of, with_mismatched_replies
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_the_middle_of_a_ranking_is_neither_good_nor_bad():
     asked = [Turn(**turn) for turn in turns("which?")]
     row = RankingRow(id="r", messages=asked, replies=["yes", "no", "sea", "sky"], groups=[[2], [0, 3], [1]])
     found = [
-        (one["completion_ids"], one["label"]) for one in encoded_replies(verdicts_of([row], []), chat, 64).examples
+        (one["completion_ids"], one["label"]) for one in encode_verdicts(verdicts_of([row], []), chat, 64).examples
     ]
     assert found == [(chat.reply("sea", asked), True), (chat.reply("no", asked), False)]
     tied = row.model_copy(update={"groups": [[0, 1, 2, 3]]})
@@ -61,7 +61,7 @@ def test_the_middle_of_a_ranking_is_neither_good_nor_bad():
 
 def test_each_reply_is_mismatched_with_another_of_its_pass():
     rows = [{"completion_ids": [i]} for i in range(5)]
-    assert [one["KL_completion_ids"] for one in rotated(rows, 3)] == [[2], [0], [1], [4], [3]]
+    assert [one["KL_completion_ids"] for one in with_mismatched_replies(rows, 3)] == [[2], [0], [1], [4], [3]]
 
 
 def judgments(n: int, *, good_only: bool = False) -> list[dict]:
@@ -94,7 +94,7 @@ def test_a_reply_whose_prompt_the_template_refuses_is_left_out_and_counted():
         JudgmentRow(id=f"judgment:{i}", messages=messages, reply="yes", good=True)
         for i, messages in enumerate((asked[1:], asked[:1]))
     ]
-    replies = encoded_replies(verdicts_of([], rows), ChatFormat(foreign_tokenizer(USER_FIRST)), 100)
+    replies = encode_verdicts(verdicts_of([], rows), ChatFormat(foreign_tokenizer(USER_FIRST)), 100)
     assert (len(replies.examples), replies.changes.named()) == (1, {"left_out/refused": 1})
 
 
