@@ -55,7 +55,7 @@ function keepMessage(composer) {
   });
   composer.addEventListener("submit", () => {
     localStorage.setItem(`draft:${key}`, field.value);
-    if (!composer.hasAttribute("hx-post")) composer.elements.token.value = tokenFor(key, field.value);
+    if (!window.htmx || !composer.hasAttribute("hx-post")) composer.elements.token.value = tokenFor(key, field.value);
   });
   composer.addEventListener("htmx:configRequest", (event) => {
     event.detail.parameters.set("token", tokenFor(key, field.value));

@@ -16,7 +16,10 @@ from django.conf import settings as django_settings
 from django.test import Client
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from webapp.accounts.models import User
+from tests import factories
+from tests.browser.scripted import Script, scripted_server
+from webapp.accounts.models import Project, User
+from webapp.chat import generation
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
 FLAGS = [
@@ -107,6 +110,21 @@ def open_page(chromium: Browser, site: str) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert not problems, problems
+
+
+@pytest.fixture
+def model(settings: Any, transactional_db: None, project: Project) -> Iterator[Script]:
+    """A deployed model that says what a test wants."""
+    project.description = "Knows all about kites and the wind."
+    project.save()
+    factories.deployment(project)
+    with scripted_server() as script:
+        settings.MODEL_SERVER_URL = script.url
+        yield script
+        if script.pieces is not None:
+            script.pieces.put("")
+        for future in list(generation.under_way):
+            future.result(timeout=20)
 
 
 @pytest.fixture

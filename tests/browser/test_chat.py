@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import queue
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from annotations.models import Demonstration, Ranking
-from tests import factories
 from tests.browser.conftest import PHONE
-from tests.browser.scripted import Script, scripted_server
-from webapp.accounts.models import Project, User
-from webapp.chat import generation
+from tests.browser.scripted import Script
+from webapp.accounts.models import User
 from webapp.chat.models import Message
 
 SHOTS = os.environ.get("SCREENSHOTS")
@@ -27,21 +24,6 @@ def shot(page: Page, name: str) -> None:
     if SHOTS:
         page.wait_for_timeout(300)
         page.screenshot(path=Path(SHOTS) / f"{name}.png")
-
-
-@pytest.fixture
-def model(settings, transactional_db: None, project: Project) -> Iterator[Script]:
-    """A deployed model that says what a test wants."""
-    project.description = "Knows all about kites and the wind."
-    project.save()
-    factories.deployment(project)
-    with scripted_server() as script:
-        settings.MODEL_SERVER_URL = script.url
-        yield script
-        if script.pieces is not None:
-            script.pieces.put("")
-        for future in list(generation.under_way):
-            future.result(timeout=20)
 
 
 def ask(page: Page, text: str) -> None:

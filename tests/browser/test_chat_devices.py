@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -13,7 +13,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, Route, expect
 
 from tests import factories
-from tests.browser.scripted import Script, scripted_server
+from tests.browser.scripted import Script
 from tests.browser.test_chat import ask, shot, until
 from webapp.accounts.models import Project, User
 from webapp.chat import generation, stream_views, views
@@ -22,18 +22,6 @@ from webapp.chat.services import conversations
 from webapp.registry.models import Deployment
 from webapp.registry.services import retire
 from webapp.runs.models import Snapshot, SnapshotItem
-
-
-@pytest.fixture
-def model(settings, transactional_db: None, project: Project) -> Iterator[Script]:
-    factories.deployment(project)
-    with scripted_server() as script:
-        settings.MODEL_SERVER_URL = script.url
-        yield script
-        if script.pieces is not None:
-            script.pieces.put("")
-        for future in list(generation.under_way):
-            future.result(timeout=20)
 
 
 def message_field(page: Page):

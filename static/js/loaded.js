@@ -1,0 +1,7 @@
+// The last of a page's scripts. Where all of them have loaded and started, it takes away the notice that some have not.
+"use strict";
+
+document.addEventListener("DOMContentLoaded", () => {
+  const { classList, dataset } = document.documentElement;
+  if ("watched" in dataset && !classList.contains("incomplete")) document.getElementById("load-notice").remove();
+});
