@@ -28,6 +28,18 @@ def message_field(page: Page):
     return page.get_by_label("Message", exact=True)
 
 
+def lose_the_answer(route: Route) -> None:
+    """The request reaches the server, its response does not reach the page."""
+    route.fetch()
+    route.abort()
+
+
+def finish_replies() -> None:
+    """Wait for the replies that are being written."""
+    for future in list(generation.under_way):
+        future.result(timeout=20)
+
+
 def begun(page: Page) -> None:
     """Tess's first question is answered."""
     ask(page, "What is a kite?")
@@ -130,18 +142,12 @@ def test_a_text_whose_answer_was_lost_counts_once_and_what_follows_is_kept(
 ) -> None:
     page = open_page("/chat/?project=kite", tess)
     begun(page)
-
-    def lose(route: Route) -> None:
-        route.fetch()
-        route.abort()
-
     page.route("**/news/*", lambda route: route.abort())
     page.reload()
-    page.route("**/send/", lose)
+    page.route("**/send/", lose_the_answer)
     ask(page, "Once")
     until(page, lambda: Message.objects.filter(text="Once").count() == 1)
-    for future in list(generation.under_way):
-        future.result(timeout=20)
+    finish_replies()
     expect(message_field(page)).to_have_value("Once")
     page.unroute("**/send/")
 
@@ -150,11 +156,10 @@ def test_a_text_whose_answer_was_lost_counts_once_and_what_follows_is_kept(
     expect(message_field(page)).to_have_value("")
     assert Message.objects.filter(text="Once").count() == 1
 
-    page.route("**/send/", lose)
+    page.route("**/send/", lose_the_answer)
     ask(page, "Twice")
     until(page, lambda: Message.objects.filter(text="Twice").count() == 1)
-    for future in list(generation.under_way):
-        future.result(timeout=20)
+    finish_replies()
     page.unroute("**/send/")
     ask(page, "Twice, but other words")
     expect(page.locator(".bubble").last).to_have_text("Twice, but other words")
@@ -167,12 +172,7 @@ def test_a_text_whose_answer_was_lost_leaves_the_field_when_the_page_hears_of_it
 ) -> None:
     page = open_page("/chat/?project=kite", tess)
     begun(page)
-
-    def lose(route: Route) -> None:
-        route.fetch()
-        route.abort()
-
-    page.route("**/send/", lose)
+    page.route("**/send/", lose_the_answer)
     ask(page, "Once")
     expect(page.locator(".bubble")).to_have_text(["What is a kite?", "Once"])
     expect(message_field(page)).to_have_value("")
@@ -248,8 +248,7 @@ def test_a_deleted_conversation_comes_back_from_its_list_and_its_address(
 def long_talk(model: Script, tess: User, project: Project) -> Conversation:
     """300 exchanges."""
     talk = conversations.begin(user=tess, project=project, text="Question 0", token=uuid.uuid4())
-    for future in list(generation.under_way):
-        future.result(timeout=20)
+    finish_replies()
     talk.refresh_from_db()
     parent = talk.leaf
     for number in range(1, 300):

@@ -61,6 +61,14 @@ def work() -> Import:
     return record
 
 
+def check_file(page: Page, path: Path) -> None:
+    """Choose the file and have it checked."""
+    page.get_by_label("File", exact=True).set_input_files(path)
+    page.get_by_role("button", name="Check the file").click()
+    expect(page.get_by_text("Being checked")).to_be_visible()
+    work()
+
+
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_a_file_is_looked_at_before_it_comes_in(
     open_page: Open, no_violations: Check, project: Project, mo: User, file: Path, viewport: dict[str, int]
@@ -118,10 +126,7 @@ def test_rows_that_cannot_be_read_are_named_and_can_be_left_out(
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "Sing"}\n{"colour": "red"}\n')
     page = open_page("/projects/kite/data/import/", user=mo)
-    page.get_by_label("File", exact=True).set_input_files(path)
-    page.get_by_role("button", name="Check the file").click()
-    expect(page.get_by_text("Being checked")).to_be_visible()
-    work()
+    check_file(page, path)
     expect(page.get_by_role("alert").get_by_text("rows.jsonl:2")).to_be_visible()
     expect(page.get_by_label("Skip bad rows")).to_be_checked()
     no_violations(page)
@@ -139,10 +144,7 @@ def test_a_bad_file_says_what_would_do_and_can_be_read_again(
     table = tmp_path / "sheet.csv"
     table.write_text("Frage,Thema\nWarum?,Himmel\n")
     page = open_page("/projects/kite/data/import/", user=mo)
-    page.get_by_label("File", exact=True).set_input_files(table)
-    page.get_by_role("button", name="Check the file").click()
-    expect(page.get_by_text("Being checked")).to_be_visible()
-    work()
+    check_file(page, table)
     expect(page.get_by_role("alert").get_by_text("found: Frage, Thema")).to_be_visible()
     expect(page.get_by_text("a prompt; instruction and question will do too")).to_be_visible()
     no_violations(page)
@@ -154,10 +156,7 @@ def test_a_bad_file_says_what_would_do_and_can_be_read_again(
 
 def test_it_works_without_scripts(open_page: Open, project: Project, mo: User, file: Path) -> None:
     page = open_page("/projects/kite/data/import/", user=mo, java_script_enabled=False)
-    page.get_by_label("File", exact=True).set_input_files(file)
-    page.get_by_role("button", name="Check the file").click()
-    expect(page.get_by_text("Being checked")).to_be_visible()
-    work()
+    check_file(page, file)
     expect(page.get_by_role("button", name="Import", exact=True)).to_be_visible()  # the page loads itself again
     page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_text("Being imported")).to_be_visible()
