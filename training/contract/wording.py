@@ -6,6 +6,7 @@ takes more shapes than the annotation says, the field names them: `Field(json_sc
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType, UnionType
@@ -62,6 +63,8 @@ def message_of(item: Mapping[str, Any], words: str) -> str:
 
 
 def give(words: str, value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        words = words.replace("a number", "a finite number", 1)
     if isinstance(value, int) and abs(value) > HUGE and "number" in words:
         return f"{shown(value)} is too large a number; give {words}"
     if isinstance(value, list) and value and words.startswith("a list"):
