@@ -12,7 +12,7 @@ from rest_framework import serializers as rest
 
 from tests.hostile import client_for
 from training.contract import (
-    SETTINGS,
+    SPECS,
     ChatRequest,
     CompletionRequest,
     GenerationRequest,
@@ -220,9 +220,9 @@ def test_an_answer_of_the_rest_api_names_field_value_and_limits(root: Any, proje
 # ------------------------------------------------------------------------------------------------- settings and rows
 
 
-@pytest.mark.parametrize("stage", SETTINGS)
+@pytest.mark.parametrize("stage", SPECS)
 def test_every_setting_of_every_stage(stage: Any) -> None:
-    kind = SETTINGS[stage]
+    kind = SPECS[stage].settings
     for name in kind.model_fields:
         for value in WRONG:
             with pytest.raises(ValidationError) as wrong:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, Stage, TrainingError
+from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, TrainingError
 from training.kernels.heap import disable_malloc_trim
 from training.run.run import Stopped, open_run
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
 
 
-def run_stage(stage: Stage, folder: Path) -> int:
+def run_stage(stage: str, folder: Path) -> int:
     """Run it to its end. Raises Stopped after SIGTERM, TrainingError where it fails."""
     with open_run(folder, stage) as run:
         if not run.finished():

@@ -33,8 +33,6 @@ from training.contract.completions import (
 )
 from training.contract.config import (
     CONFIG_FILE,
-    SETTINGS,
-    Config,
     describe,
     read_config,
 )
@@ -49,6 +47,22 @@ from training.contract.events import (
     Progress,
     Sample,
     Warn,
+)
+from training.contract.layout import (
+    CONFIG,
+    DATA,
+    EVENTS,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INVALID,
+    EXIT_STOPPED,
+    LOCK,
+    LOG,
+    MODEL,
+    OUTPUT,
+    RESULT,
+    InputError,
+    TrainingError,
 )
 from training.contract.policy_stages import (
     DPOSettings,
@@ -68,8 +82,6 @@ from training.contract.result import (
     Result,
 )
 from training.contract.rows import (
-    INPUTS,
-    ROWS,
     DemonstrationRow,
     DroppedRow,
     FrontierRow,
@@ -81,7 +93,6 @@ from training.contract.rows import (
     ScoresRow,
     TextRow,
     Turn,
-    row_type,
 )
 from training.contract.settings import (
     LongPrompts,
@@ -93,23 +104,12 @@ from training.contract.settings import (
     setting,
     source,
 )
-from training.contract.stages import (
-    CONFIG,
-    DATA,
-    EVENTS,
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INVALID,
-    EXIT_STOPPED,
-    LOCK,
-    LOG,
-    MODEL,
-    OUTPUT,
-    RESULT,
+from training.contract.specs import (
+    SPECS,
     STAGES,
-    InputError,
-    Stage,
-    TrainingError,
+    DataFile,
+    Need,
+    StageSpec,
 )
 from training.contract.text_stages import (
     CorpusSettings,
@@ -142,22 +142,20 @@ __all__ = [
     "EXIT_FAILED",
     "EXIT_INVALID",
     "EXIT_STOPPED",
-    "INPUTS",
     "LOCK",
     "LOG",
     "MAX_BODY_BYTES",
     "MODEL",
     "OUTPUT",
     "RESULT",
-    "ROWS",
-    "SETTINGS",
+    "SPECS",
     "STAGES",
     "ChatRequest",
     "Checkpoint",
     "CompletionRequest",
-    "Config",
     "CorpusSettings",
     "DPOSettings",
+    "DataFile",
     "DemonstrationRow",
     "Done",
     "DroppedRow",
@@ -175,6 +173,7 @@ __all__ = [
     "LoopSettings",
     "LoraSettings",
     "Metric",
+    "Need",
     "PPOSettings",
     "PretrainSettings",
     "Progress",
@@ -192,7 +191,7 @@ __all__ = [
     "ScoresRow",
     "ServeSettings",
     "Settings",
-    "Stage",
+    "StageSpec",
     "TextRow",
     "TokenizerSettings",
     "TrainingError",
@@ -209,7 +208,6 @@ __all__ = [
     "problems",
     "read_config",
     "read_request",
-    "row_type",
     "setting",
     "source",
     "syntax_problem",

@@ -4,48 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final, Union
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from training.contract.policy_stages import DPOSettings, GRPOSettings, KTOSettings, PPOSettings
+from training.contract.layout import CONFIG, InputError
 from training.contract.settings import Settings
-from training.contract.stages import CONFIG, STAGES, InputError, Stage
-from training.contract.text_stages import (
-    CorpusSettings,
-    PretrainSettings,
-    RewardSettings,
-    SFTSettings,
-    TokenizerSettings,
-)
-from training.contract.using_stages import EvaluateSettings, SampleSettings, ServeSettings
+from training.contract.specs import SPECS, STAGES
 from training.contract.wording import message_of, problems
 
-Config = Annotated[
-    CorpusSettings | TokenizerSettings | PretrainSettings | SFTSettings | RewardSettings | PPOSettings | DPOSettings
-    | KTOSettings | GRPOSettings | SampleSettings | EvaluateSettings | ServeSettings,
-    Field(discriminator="stage"),
-]  # fmt: skip
-
-SETTINGS: Final[dict[Stage, type[Settings]]] = {
-    "corpus": CorpusSettings,
-    "tokenizer": TokenizerSettings,
-    "pretrain": PretrainSettings,
-    "sft": SFTSettings,
-    "reward": RewardSettings,
-    "ppo": PPOSettings,
-    "dpo": DPOSettings,
-    "kto": KTOSettings,
-    "grpo": GRPOSettings,
-    "sample": SampleSettings,
-    "evaluate": EvaluateSettings,
-    "serve": ServeSettings,
-}
-
-CONFIG_FILE: Final[TypeAdapter[Config]] = TypeAdapter(Config)
+AnySettings: Any = Annotated[Union[tuple(spec.settings for spec in SPECS.values())], Field(discriminator="stage")]  # noqa: UP007  # made at run time
+CONFIG_FILE: Final[TypeAdapter[Settings]] = TypeAdapter(AnySettings)
 
 
-def read_config(run_dir: Path) -> Config:
+def read_config(run_dir: Path) -> Settings:
     """The validated config of a run folder. Raises InputError, naming the field, where it does not fit."""
     path = run_dir / CONFIG
     try:
@@ -63,8 +35,8 @@ def describe_config(error: ValidationError) -> str:
         return "; ".join(sentences)
     if not (place := details[0]["loc"]):
         return f"the file: {message_of(details[0], 'an object')}"
-    stage = SETTINGS[cast("Stage", place[0])]
-    return describe([{**item, "loc": item["loc"][1:]} for item in details], stage)
+    settings = SPECS[str(place[0])].settings
+    return describe([{**item, "loc": item["loc"][1:]} for item in details], settings)
 
 
 def describe(details: Iterable[Mapping[str, Any]], kind: type[BaseModel]) -> str:

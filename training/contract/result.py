@@ -6,13 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.contract.stages import Stage
-
 
 class Result(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    stage: Stage
+    stage: str
     metrics: dict[str, float] = Field(description="final figures; names as in the metric events")
     intervals: dict[str, tuple[float, float, int]] = Field(
         default_factory=dict, description="for some metrics: low and high end of the 95 % interval, and n"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from training.contract.stages import Stage
 
 
 class Row(BaseModel):
@@ -127,37 +125,3 @@ class ScoresRow(Row):
     agrees: float = Field(
         ge=0, le=1, description="share of the person's decided comparisons that it sees so; 0.5: equal"
     )
-
-
-ROWS: Final[dict[str, type[Row]]] = {
-    "documents": TextRow,
-    "corpus": TextRow,
-    "text": TextRow,
-    "prompts": PromptRow,
-    "demonstrations": DemonstrationRow,
-    "rankings": RankingRow,
-    "judgments": JudgmentRow,
-}
-
-# Which files of data/ a stage needs (True) or may use (False), and what its rows are. `heldout` has the rows of the
-# first, `heldout_<name>` those of <name>. kto needs rankings or judgments, or takes both.
-INPUTS: Final[dict[Stage, dict[str, bool]]] = {
-    "corpus": {"documents": True},
-    "tokenizer": {"corpus": True},
-    "pretrain": {"corpus": True, "heldout": False},
-    "sft": {"demonstrations": True, "heldout": False},
-    "reward": {"rankings": True, "heldout": False},
-    "ppo": {"prompts": True, "heldout": False, "corpus": False},
-    "dpo": {"rankings": True, "heldout": False},
-    "kto": {"rankings": False, "judgments": False, "heldout": False, "heldout_judgments": False},
-    "grpo": {"prompts": True, "heldout": False},
-    "evaluate": {"text": False, "demonstrations": False, "rankings": False, "prompts": False},
-    "sample": {"prompts": True},
-    "serve": {},
-}
-
-
-def row_type(stage: Stage, name: str) -> type[Row]:
-    """The model of a line of data/<name>.jsonl for `stage`."""
-    first = next(iter(INPUTS[stage]), name)
-    return ROWS[first if name == "heldout" else name.removeprefix("heldout_")]

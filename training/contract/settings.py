@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -50,6 +50,8 @@ class Settings(BaseModel):
     """What every stage takes."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    if TYPE_CHECKING:
+        stage: str  # each stage's own settings say which, as a Literal
 
     seed: int = setting(
         0, "Seeds every random choice; the same seed and data give the same result.", ge=0, advanced=True

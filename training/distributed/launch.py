@@ -3,20 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Final
 
-from training.contract import InputError, Stage
-
-SEVERAL: Final = (
-    "pretrain",
-    "sft",
-    "reward",
-    "ppo",
-    "dpo",
-    "kto",
-    "grpo",
-)  # stages that several processes can compute together
-SHARDED: Final = ("pretrain", "sft", "reward", "ppo")  # those of them whose model can lie in parts
+from training.contract import SPECS, InputError
 
 
 def rank() -> int:
@@ -48,12 +36,12 @@ def sharded() -> bool:
     return world() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
-def check_stage(stage: Stage) -> None:
+def check_stage(stage: str) -> None:
     """Raises InputError where the stage cannot be computed as it was launched."""
-    if world() > 1 and stage not in SEVERAL:
+    if world() > 1 and SPECS[stage].processes == "one":
         raise InputError(
             f"{stage} computes in one process; start it with `python -m training {stage}`, without accelerate launch",
             code="one_process",
         )
-    if sharded() and stage not in SHARDED:
+    if sharded() and SPECS[stage].processes != "sharded":
         raise InputError(f"{stage} does not compute with FSDP; take a configuration without it", code="one_process")

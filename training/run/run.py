@@ -31,16 +31,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from training.contract import (
     CONFIG,
     DATA,
     EVENTS,
-    INPUTS,
     MODEL,
     OUTPUT,
     RESULT,
+    SPECS,
     Checkpoint,
     Done,
     Event,
@@ -52,7 +52,6 @@ from training.contract import (
     Row,
     Sample,
     Settings,
-    Stage,
     Warn,
     read_config,
 )
@@ -85,7 +84,7 @@ class Run(Generic[S]):
     def __init__(self, folder: Path, config: S, events: EventLog, clock: Callable[[], float]) -> None:
         self.folder = folder
         self.config = config
-        self.stage: Stage = cast("Stage", config.stage)  # type: ignore[attr-defined]
+        self.stage = config.stage
         self.device = "cpu"
         self.main = is_main()
         self.stopping = False
@@ -119,7 +118,7 @@ class Run(Generic[S]):
         Raises InputError with file:line and field.
         """
         path = self.folder / DATA / f"{name}.jsonl"
-        required = INPUTS[self.stage].get(name, False)
+        required = SPECS[self.stage].data[name].required
         if not path.exists():
             if required or at_least:
                 raise InputError(f"{path}: this file is missing; {self.stage} cannot start without it", code="no_data")
@@ -351,7 +350,7 @@ class Run(Generic[S]):
 
 
 @contextmanager
-def open_run(folder: Path, stage: Stage | None = None, clock: Callable[[], float] = time.time) -> Iterator[Run[Any]]:
+def open_run(folder: Path, stage: str | None = None, clock: Callable[[], float] = time.time) -> Iterator[Run[Any]]:
     """Lock `folder`, read its config, and hand over the Run; SIGTERM and SIGINT set `run.stopping`.
 
     Whatever goes wrong inside becomes a `failed` event and a TrainingError with the sentence a person needs.

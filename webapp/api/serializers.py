@@ -8,13 +8,13 @@ from rest_framework import serializers
 
 from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, Response, Review, Task
 from annotations.selectors import replies_shown
-from training.contract import STAGES
 from webapp.accounts.models import ApiToken, Project
 from webapp.api.wording import OURS
 from webapp.params import MAX_BIGINT, parse_int
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.runs.models import Run, RunEvent, Snapshot
 from webapp.runs.services.snapshots import MAX_CORPORA, MAX_IDS
+from webapp.runs.stages import LAUNCHED
 
 MAX_TEXT: Final = 100_000  # characters
 MAX_TURNS: Final = 1000
@@ -282,7 +282,7 @@ class NewSnapshot(serializers.Serializer[Any]):
 class NewRun(serializers.Serializer[Any]):
     """`config` holds what differs from the stage's defaults. Inputs are ids of the project's own rows."""
 
-    stage = serializers.ChoiceField(choices=[stage for stage in STAGES if stage != "serve"])
+    stage = serializers.ChoiceField(choices=LAUNCHED)
     name = serializers.CharField(default="", allow_blank=True, max_length=100)
     config = serializers.DictField(default=dict)
     snapshots = serializers.ListField(child=Id(), default=list, max_length=20)

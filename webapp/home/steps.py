@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from django.urls import reverse
 
+from training.contract import SPECS
 from webapp.accounts.access import MANAGERS, role_of
 from webapp.accounts.models import Project, Role, User
 from webapp.home.selectors import UNDER_WAY
@@ -16,7 +17,7 @@ from webapp.text import counted
 
 ENOUGH_RANKINGS: Final = 20
 MOST: Final = 3
-IMPROVING: Final = {"ppo", "dpo", "kto", "grpo"}  # stages that learn from what people prefer
+IMPROVING: Final = {name for name, spec in SPECS.items() if spec.improves_policy}
 BASE: Final = {"corpus": "Clean the text", "tokenizer": "Train a tokenizer", "pretrain": "Pretrain"}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any, NamedTuple
 
-from training.contract import Stage
+from training.contract import SPECS
 from webapp.accounts.models import Project
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run, Snapshot
@@ -20,7 +20,6 @@ from webapp.runs.stages import settings_of
 RULE_OF_THUMB = 30e9  # floating-point operations a second
 START = 12.0  # seconds that any run takes to start and to save
 CHARACTERS_A_TOKEN = 4.0
-ROLLING_OUT = ("ppo", "grpo")
 UNKNOWN_PARAMETERS = 3_000_000
 TEXT_A_SECOND = 400_000.0  # characters that cleaning and tokenizer training get through
 
@@ -32,7 +31,7 @@ class Estimate(NamedTuple):
 
 def estimate(
     project: Project,
-    stage: Stage,
+    stage: str,
     config: dict[str, Any],
     *,
     snapshots: list[Snapshot],
@@ -55,7 +54,7 @@ def estimate(
 
 
 def work_of(
-    stage: Stage,
+    stage: str,
     config: dict[str, Any],
     snapshots: list[Snapshot],
     corpus_run: Run | None,
@@ -68,11 +67,11 @@ def work_of(
     if stage in ("corpus", "tokenizer"):
         return characters
     parameters = float((base.parameters if base else None) or size_of(config))
-    if stage in (*ROLLING_OUT, "sample", "evaluate"):
+    if SPECS[stage].generates:
         return (
             parameters
             * generated(stage, config, snapshots)
-            * (2 + (6 * config.get("epochs", 1) + 6 if stage in ROLLING_OUT else 0))
+            * (2 + (6 * config.get("epochs", 1) + 6 if SPECS[stage].learns else 0))
         )
     tokens = characters / CHARACTERS_A_TOKEN * float(config.get("epochs", 1))
     if most := config.get("max_steps"):
@@ -80,11 +79,11 @@ def work_of(
     return 6 * parameters * tokens * float(config.get("ensemble", 1))
 
 
-def generated(stage: Stage, config: dict[str, Any], snapshots: list[Snapshot]) -> float:
+def generated(stage: str, config: dict[str, Any], snapshots: list[Snapshot]) -> float:
     """Tokens of prompts and replies; a reply is taken to be two thirds of the longest allowed."""
     sampling = config.get("sampling", {})
     length = sampling.get("max_new_tokens", 96) * 2 / 3 + 40
-    if stage in ROLLING_OUT:
+    if SPECS[stage].learns:
         return length * float(config["steps"]) * config["prompts_per_step"] * config.get("samples_per_prompt", 1)
     part = "heldout" if stage == "evaluate" else None
     rows = sum(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from django.conf import settings
 
-from training.contract import CONFIG, DATA, EVENTS, LOG, MODEL
+from training.contract import CONFIG, DATA, EVENTS, LOG, MODEL, SPECS
 from webapp.model_names import model_source
 from webapp.registry.artefacts import fetch_file, local_folder
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run
-from webapp.runs.stages import CORPUS_FILES, DATA_FILES, SOURCES, source_fields
+from webapp.runs.stages import SOURCES, source_fields
 
 TAIL = 16_384
 
@@ -41,7 +41,7 @@ def prepare(run: Run) -> Path:
 def sources(run: Run) -> dict[str, str]:
     """The config's source fields: local folders of models, or the name that the person gave."""
     found: dict[str, str] = {}
-    for field in source_fields(run.stage):  # type: ignore[arg-type]  # the column has the contract's stages
+    for field in source_fields(run.stage):
         model: ModelVersion | None = getattr(run, SOURCES[field])
         if model is not None:
             found[field] = str(local_folder(model))
@@ -55,20 +55,17 @@ def prepare_data(run: Run, folder: Path) -> None:
     aside = folder / f"{DATA}.new"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    for snapshot in run.snapshots.all():
-        files: dict[str, str] = DATA_FILES.get(run.stage, {})  # type: ignore[call-overload]  # the contract's stages
-        heldout = "heldout" if snapshot.kind == next(iter(files), "") else f"heldout_{snapshot.kind}"
-        for name, part in files.items():
-            if name not in (snapshot.kind, heldout):
-                continue
-            splits = ("train", "heldout") if part == "all" else (part,)
-            if name != heldout or snapshot.counts.get("heldout"):
-                fetch_all([snapshot.files[split] for split in splits], aside / f"{name}.jsonl")
-    if run.corpus_run:
-        for name, output in CORPUS_FILES.get(run.stage, {}).items():  # type: ignore[call-overload]
-            address = run.corpus_run.outputs.get(output)
-            if address:
-                fetch_all([address], aside / f"{name}.jsonl")
+    snapshots = {snapshot.kind: snapshot for snapshot in run.snapshots.all()}
+    for name, file in SPECS[run.stage].data.items():
+        addresses = []
+        if snapshot := snapshots.get(file.snapshot):
+            splits = ("train", "heldout") if file.split == "all" else (file.split,)
+            if name == snapshot.kind or snapshot.counts.get(file.split):
+                addresses = [snapshot.files[split] for split in splits]
+        elif run.corpus_run and (address := run.corpus_run.outputs.get(file.corpus_output)):
+            addresses = [address]
+        if addresses:
+            fetch_all(addresses, aside / f"{name}.jsonl")
     aside.rename(folder / DATA)
 
 

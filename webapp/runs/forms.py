@@ -12,13 +12,13 @@ from django.forms.models import ModelChoiceIterator
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from training.contract import SETTINGS, Stage, problems
+from training.contract import SPECS, Need, problems
 from webapp.accounts.models import Project
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import models_of
 from webapp.runs.models import Corpus, Run, Snapshot
 from webapp.runs.selectors import corpora_of, snapshots_of, succeeded_corpus_runs
-from webapp.runs.stages import NEEDS, extra
+from webapp.runs.stages import extra
 
 WORDS = {
     "kl": "KL",
@@ -31,16 +31,6 @@ WORDS = {
 }
 NEW_SNAPSHOT = "A new snapshot of all there is now"
 LEAVE_OUT = "none"  # what a person chooses to learn from one kind of labels and not from the other
-START_WITH: dict[Stage, tuple[str, ...]] = {  # which stages' models come to mind first, as the base
-    "sft": ("pretrain",),
-    "reward": ("sft",),
-    "ppo": ("sft", "ppo", "grpo", "dpo", "kto"),
-    "grpo": ("sft", "grpo", "ppo", "dpo", "kto"),
-    "dpo": ("sft",),
-    "kto": ("sft",),
-    "sample": ("ppo", "grpo", "dpo", "kto", "sft"),
-    "evaluate": ("ppo", "grpo", "dpo", "kto", "sft"),
-}
 
 
 def label_of(name: str) -> str:
@@ -86,15 +76,15 @@ def form_field(name: str, field: FieldInfo, said: dict[str, Any]) -> forms.Field
 class LaunchForm(forms.Form):
     """Inputs and settings of a run. `cleaned_data["config"]` holds the settings, nested as in the contract."""
 
-    def __init__(self, *args: Any, project: Project, stage: Stage, like: Run | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, project: Project, stage: str, like: Run | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **{"label_suffix": "", **kwargs})
-        self.project, self.stage, self.needs = project, stage, NEEDS[stage]
+        self.project, self.stage, self.spec = project, stage, SPECS[stage]
         self.fields["name"] = forms.CharField(required=False, max_length=100, help_text="Empty: its stage and number.")
         self.input_names: list[str] = []
-        for kind, required in self.needs.snapshots.items():
-            self.add_snapshot(kind, required)
+        for kind, need in self.spec.snapshots.items():
+            self.add_snapshot(kind, need)
         self.add_inputs()
-        self.leaves = list(settings_leaves(SETTINGS[stage]))
+        self.leaves = list(settings_leaves(self.spec.settings))
         for name, field, said in self.leaves:
             self.fields[name] = form_field(name, field, said)
         self.suggest(like)
@@ -103,10 +93,10 @@ class LaunchForm(forms.Form):
         self.fields[name] = field
         self.input_names.append(name)
 
-    def add_snapshot(self, kind: str, required: bool) -> None:
+    def add_snapshot(self, kind: str, need: Need) -> None:
         snapshots = snapshots_of(self.project, kind=kind)
-        learned = required or self.needs.learns_from_any
-        field_type = SnapshotField if required or not learned else OptionalSnapshotField
+        learned = self.spec.learns_from(kind)
+        field_type = OptionalSnapshotField if learned and need is Need.OPTIONAL else SnapshotField
         field = field_type(snapshots, required=False, label=Snapshot.Kind(kind).label)
         field.empty_label = NEW_SNAPSHOT if learned else "None"
         field.help_text = "" if learned else "Measured on the rows that were held out."
@@ -115,24 +105,29 @@ class LaunchForm(forms.Form):
         self.add_input(kind, field)
 
     def add_inputs(self) -> None:
-        needs, models = self.needs, models_of(self.project)
+        spec, models = self.spec, models_of(self.project)
         policies = models.filter(kind__in=(ModelVersion.Kind.FULL, ModelVersion.Kind.ADAPTER))
-        if needs.corpus_run is not None:
-            self.add_input("corpus_run", RunField(succeeded_corpus_runs(self.project), needs.corpus_run, CORPUS_HELP))
-        if needs.tokenizer is not None:
+        if spec.corpus_run is not Need.NO:
+            self.add_input(
+                "corpus_run",
+                RunField(succeeded_corpus_runs(self.project), spec.corpus_run is Need.REQUIRED, CORPUS_HELP),
+            )
+        if spec.tokenizer is not Need.NO:
             tokenizers = models.filter(kind=ModelVersion.Kind.TOKENIZER)
-            self.add_input("tokenizer", ModelField(tokenizers, needs.tokenizer, "Cuts text into tokens."))
-        if needs.base is not None:
+            self.add_input(
+                "tokenizer", ModelField(tokenizers, spec.tokenizer is Need.REQUIRED, "Cuts text into tokens.")
+            )
+        if spec.base is not Need.NO:
             base = ModelField(policies, False, "What this starts from.")
-            base.label = "Model" if self.stage in ("sample", "evaluate") else "Start from"
+            base.label = "Start from" if spec.learns else "Model"
             self.add_input("base", base)
             self.add_input(
                 "base_name", forms.CharField(required=False, max_length=300, label="Or name one", help_text=HUB)
             )
-        if needs.reward is not None:
+        if spec.reward is not Need.NO:
             rewards = models.filter(kind=ModelVersion.Kind.REWARD)
-            self.add_input("reward", ModelField(rewards, needs.reward, "Scores the replies."))
-        if needs.baseline is not None:
+            self.add_input("reward", ModelField(rewards, spec.reward is Need.REQUIRED, "Scores the replies."))
+        if spec.baseline is not Need.NO:
             self.add_input("baseline", ModelField(policies, False, "Its replies are compared with the model's."))
         if self.stage == "sample":
             self.add_input(
@@ -164,7 +159,7 @@ class LaunchForm(forms.Form):
 
     def usual_base(self) -> ModelVersion | None:
         models: QuerySet[ModelVersion] = self.fields["base"].queryset  # type: ignore[attr-defined]
-        for stage in START_WITH.get(self.stage, ()):
+        for stage in self.spec.usual_bases:
             if found := models.filter(stage=stage).first():
                 return found
         return models.first()
@@ -174,8 +169,8 @@ class LaunchForm(forms.Form):
         field.initial = field.queryset.filter(pk=model_id).first() or field.initial  # type: ignore[attr-defined]
 
     def suggest_like(self, like: Run) -> None:
-        if self.needs.learns_from_any:
-            for kind in self.needs.snapshots:
+        if self.spec.any_snapshot:
+            for kind in self.spec.snapshots:
                 self.fields[kind].initial = LEAVE_OUT
         for snapshot in like.snapshots.all():
             if snapshot.kind in self.fields:
@@ -215,9 +210,9 @@ class LaunchForm(forms.Form):
                 place[last] = values[name]
         if not any(name in self.errors for name, _, _ in self.leaves):
             try:
-                SETTINGS[self.stage].model_validate(config)
+                self.spec.settings.model_validate(config)
             except ValidationError as error:
-                for problem in problems(error.errors(), SETTINGS[self.stage]):
+                for problem in problems(error.errors(), self.spec.settings):
                     named = problem.place in self.fields
                     said = problem.message if named else problem.sentence
                     if problem.type != "value_error":  # those may begin with a name

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.toys import PROJECT, events, prompts, run_folder, run_here, started_together, toy_policy, turns
-from training.contract import SETTINGS, InputError, Stage
+from training.contract import SPECS, InputError
 from training.distributed.collectives import buckets, spread
 from training.distributed.launch import check_stage
 from training.run.run import open_run
@@ -73,9 +73,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_policy(tmp_path_factory.mktemp("models") / "base")
 
 
-def new_run(folder: Path, stage: Stage, base: Path, **changes: Any) -> Path:
+def new_run(folder: Path, stage: str, base: Path, **changes: Any) -> Path:
     settings, data = STAGES[stage]
-    loop = {name: value for name, value in LOOP.items() if name in SETTINGS[stage].model_fields}
+    loop = {name: value for name, value in LOOP.items() if name in SPECS[stage].settings.model_fields}
     source = SOURCE.get(stage, "policy")
     return run_folder(folder, {"stage": stage, source: str(base)} | loop | settings | changes, **data)
 
@@ -138,7 +138,7 @@ def test_two_processes_fine_tune_as_one_does(tmp_path: Path, base: Path) -> None
     ],
 )
 def test_two_processes_learn_what_one_does(
-    tmp_path: Path, base: Path, stage: Stage, changes: dict[str, Any], config: str
+    tmp_path: Path, base: Path, stage: str, changes: dict[str, Any], config: str
 ) -> None:
     one, two = new_run(tmp_path / "one", stage, base, **changes), new_run(tmp_path / "two", stage, base, **changes)
     run_together(two, config=config)
@@ -160,7 +160,7 @@ def test_two_processes_improve_a_policy_by_comparing_replies_as_one_does(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["dpo", "kto"])
-def test_what_trl_computes_runs_in_two_processes(tmp_path: Path, base: Path, stage: Stage) -> None:
+def test_what_trl_computes_runs_in_two_processes(tmp_path: Path, base: Path, stage: str) -> None:
     folder = new_run(tmp_path, stage, base, checkpoint_every=2)
     run_together(folder)
     losses = [value for (_, name), value in curves(folder).items() if name == "loss"]
@@ -249,7 +249,7 @@ def when_it_learns(launcher: subprocess.Popen[str], folder: Path) -> None:
     ],
 )
 def test_sigterm_stops_all_at_one_step_and_the_run_goes_on_from_there(
-    tmp_path: Path, base: Path, stage: Stage, changes: dict[str, Any], config: str, asked: str, then: int
+    tmp_path: Path, base: Path, stage: str, changes: dict[str, Any], config: str, asked: str, then: int
 ) -> None:
     changes = {"checkpoint_every": 3, "evaluate_every": 0, "log_every": 20, "learning_rate": 1e-3, **changes}
     one, two = new_run(tmp_path / "one", stage, base, **changes), new_run(tmp_path / "two", stage, base, **changes)
@@ -323,7 +323,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence(tmp_path: Path, b
     [("evaluate", "false"), ("sample", "false"), ("corpus", "false"), ("dpo", "true"), ("grpo", "true")],
 )
 def test_what_several_processes_cannot_compute_is_refused(
-    monkeypatch: pytest.MonkeyPatch, stage: Stage, sharded: str
+    monkeypatch: pytest.MonkeyPatch, stage: str, sharded: str
 ) -> None:
     check_stage(stage)
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -32,7 +32,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tests.training.stages.test_reward import rankings
 from tests.training.toys import PROJECT, events, prompts, run_folder, start_child, toy_policy, toy_tokenizer, turns
 from training.__main__ import main
-from training.contract import SETTINGS, STAGES, LoopSettings, Stage
+from training.contract import SPECS, STAGES, RewardSettings
 from training.data.chat_format import ChatFormat
 from training.models.compute import Compute
 from training.models.loading import save_model
@@ -68,7 +68,7 @@ Data = dict[str, list[dict[str, Any]]]
 class Case:
     """A run to be disturbed. What its settings call POLICY, GPT2, ADAPTER, REWARD or TOKENIZER are models made here."""
 
-    stage: Stage
+    stage: str
     settings: dict[str, Any]
     data: Data = field(default_factory=dict)
 
@@ -140,7 +140,7 @@ CASES: dict[str, Case] = {
         {"text": CORPUS, "demonstrations": DEMONSTRATIONS, "rankings": RANKED["rankings"], "prompts": prompts(8)},
     ),
 }
-LEARNING = [name for name, case in CASES.items() if issubclass(SETTINGS[case.stage], LoopSettings)]
+LEARNING = [name for name, case in CASES.items() if SPECS[case.stage].learns]
 
 
 def some(names: Iterable[str], quick: str) -> list[Any]:
@@ -166,7 +166,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         )
     )  # fmt: skip
     save_model(gpt2, tokenizer, folder / "GPT2", ChatFormat(tokenizer).stop_ids)
-    _, reward = reward_from_language_model(str(folder / "POLICY"), cpu, SETTINGS["reward"]().lora)
+    _, reward = reward_from_language_model(str(folder / "POLICY"), cpu, RewardSettings().lora)
     save_reward(reward, tokenizer, folder / "REWARD", {"max_tokens": 64, "temperature": 1.0})
     adapted = run_folder(
         folder / "adapted",

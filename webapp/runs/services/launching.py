@@ -10,14 +10,14 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from training.contract import Settings, Stage
+from training.contract import SPECS, Need, Settings, StageSpec
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, Conflict
 from webapp.model_names import check_model_name
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run, Snapshot
 from webapp.runs.services.redaction import unredacted_runs
-from webapp.runs.stages import DATA_FILES, NEEDS, Needs, settings_of, stage_named, validated
+from webapp.runs.stages import check_stage_name, settings_of, validated
 from webapp.runs.wake import wake
 
 log = logging.getLogger(__name__)
@@ -48,23 +48,23 @@ def launch_run(
     Raises BadInput that names the field: a setting that does not fit, an input that is missing, not taken by the stage,
     of another kind or another project, or a snapshot with too few rows.
     """
-    known = stage_named(stage)
-    settings = validated(known, config or {})
+    check_stage_name(stage)
+    settings = validated(stage, config or {})
     chosen = list(snapshots)
     models = {"base": base, "tokenizer": tokenizer, "reward": reward, "baseline": baseline}
-    check_inputs(project, known, models, base_name, corpus_run, chosen)
-    check_rows(known, settings, chosen)
+    check_inputs(project, SPECS[stage], models, base_name, corpus_run, chosen)
+    check_rows(SPECS[stage], settings, chosen)
     Project.objects.select_for_update().get(pk=project.pk)
     number = (Run.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0) + 1
     run = Run(
         project=project,
         number=number,
         name=name.strip() or f"{stage} {number}",
-        stage=known,
-        config=settings_of(known, config or {}),
+        stage=stage,
+        config=settings_of(stage, config or {}),
         corpus_run=corpus_run,
         base_name=base_name.strip(),
-        rank_replies=rank_replies and known == "sample",
+        rank_replies=rank_replies and stage == "sample",
         created_by=by,
         **models,
     )
@@ -77,13 +77,12 @@ def launch_run(
 
 def check_inputs(
     project: Project,
-    stage: Stage,
+    spec: StageSpec,
     models: dict[str, ModelVersion | None],
     base_name: str,
     corpus_run: Run | None,
     snapshots: list[Snapshot],
 ) -> None:
-    needs = NEEDS[stage]
     for field, kinds in (
         ("base", POLICIES),
         ("tokenizer", (Kind.TOKENIZER,)),
@@ -91,25 +90,25 @@ def check_inputs(
         ("baseline", POLICIES),
     ):
         given = models[field] is not None or (field == "base" and bool(base_name.strip()))
-        check_given(stage, field, getattr(needs, field), given)
+        check_given(spec, field, getattr(spec, field), given)
         check_model(project, field, models[field], kinds)
     check_model_name(base_name.strip())
     if models["base"] and base_name.strip():
         raise BadInput("base: choose a model of the project or name one, not both.", field="base")
-    check_given(stage, "corpus_run", needs.corpus_run, corpus_run is not None)
+    check_given(spec, "corpus_run", spec.corpus_run, corpus_run is not None)
     if corpus_run and (corpus_run.stage != "corpus" or corpus_run.state != State.SUCCEEDED):
         raise BadInput("corpus_run: choose a corpus run that has succeeded.", field="corpus_run")
     if corpus_run and corpus_run.project_id != project.pk:
         raise BadInput("corpus_run: this run belongs to another project.", field="corpus_run")
-    check_snapshots(project, stage, needs, snapshots)
-    check_together(stage, models, base_name, corpus_run, snapshots)
+    check_snapshots(project, spec, snapshots)
+    check_together(spec, models, base_name, corpus_run, snapshots)
 
 
-def check_given(stage: Stage, field: str, wanted: bool | None, given: bool) -> None:
-    if wanted and not given:
-        raise BadInput(f"{field}: {stage} cannot start without it. {HOW_TO_GET[field]}", field=field)
-    if wanted is None and given:
-        raise BadInput(f"{field}: {stage} does not take one.", field=field)
+def check_given(spec: StageSpec, field: str, need: Need, given: bool) -> None:
+    if need is Need.REQUIRED and not given:
+        raise BadInput(f"{field}: {spec.name} cannot start without it. {HOW_TO_GET[field]}", field=field)
+    if need is Need.NO and given:
+        raise BadInput(f"{field}: {spec.name} does not take one.", field=field)
 
 
 HOW_TO_GET = {
@@ -138,23 +137,23 @@ def check_model(project: Project, field: str, model: ModelVersion | None, kinds:
         )
 
 
-def check_snapshots(project: Project, stage: Stage, needs: Needs, snapshots: list[Snapshot]) -> None:
+def check_snapshots(project: Project, spec: StageSpec, snapshots: list[Snapshot]) -> None:
     kinds = [snapshot.kind for snapshot in snapshots]
     for snapshot in snapshots:
         if snapshot.project_id != project.pk:
             raise BadInput(f"{snapshot.kind}: {snapshot.name} belongs to another project.", field=snapshot.kind)
-        if snapshot.kind not in needs.snapshots:
+        if snapshot.kind not in spec.snapshots:
             raise BadInput(
-                f"{snapshot.kind}: {stage} does not take a snapshot of {snapshot.kind}.", field=snapshot.kind
+                f"{snapshot.kind}: {spec.name} does not take a snapshot of {snapshot.kind}.", field=snapshot.kind
             )
         if kinds.count(snapshot.kind) > 1:
             raise BadInput(f"{snapshot.kind}: choose one snapshot, not several.", field=snapshot.kind)
-    for kind, required in needs.snapshots.items():
-        check_given(stage, kind, required, kind in kinds)
+    for kind, need in spec.snapshots.items():
+        check_given(spec, kind, need, kind in kinds)
 
 
 def check_together(
-    stage: Stage,
+    spec: StageSpec,
     models: dict[str, ModelVersion | None],
     base_name: str,
     corpus_run: Run | None,
@@ -162,41 +161,41 @@ def check_together(
 ) -> None:
     """What no single field can say."""
     base = models["base"] or base_name.strip()
-    if stage == "pretrain" and not base and not models["tokenizer"]:
+    if spec.name == "pretrain" and not base and not models["tokenizer"]:
         raise BadInput("tokenizer: choose a tokenizer, or a model to go on from.", field="tokenizer")
-    if NEEDS[stage].learns_from_any and not snapshots:
-        kinds = list(NEEDS[stage].snapshots)
+    if spec.any_snapshot and not snapshots:
+        kinds = list(spec.snapshots)
         raise BadInput(
-            f"{kinds[0]}: {stage} learns from {' and '.join(kinds)}. Choose a snapshot of at least one of them.",
+            f"{kinds[0]}: {spec.name} learns from {' and '.join(kinds)}. Choose a snapshot of at least one of them.",
             field=kinds[0],
         )
-    if stage == "evaluate" and not base and not models["reward"]:
+    if spec.name == "evaluate" and not base and not models["reward"]:
         raise BadInput("base: choose a model to measure, a reward model, or both.", field="base")
-    if stage == "evaluate" and not snapshots and not corpus_run:
+    if spec.name == "evaluate" and not snapshots and not corpus_run:
         raise BadInput("rankings: choose at least one snapshot or corpus run to measure on.", field="rankings")
 
 
-def check_rows(stage: Stage, settings: Settings, snapshots: list[Snapshot]) -> None:
+def check_rows(spec: StageSpec, settings: Settings, snapshots: list[Snapshot]) -> None:
     """Say at once what the stage itself would say after it has started."""
     least = max(1, getattr(settings, "min_rows", 1))
-    counts = [rows_given(stage, snapshot) for snapshot in snapshots]
+    counts = [rows_given(spec, snapshot) for snapshot in snapshots]
     for snapshot, own in zip(snapshots, counts, strict=True):
-        part = DATA_FILES[stage][snapshot.kind]
-        count = sum(counts) if NEEDS[stage].learns_from_any else own
+        split = spec.data[snapshot.kind].split
+        count = sum(counts) if spec.any_snapshot else own
         if count < least:
             have = f"{count} {snapshot.kind}" if count else f"no {snapshot.kind}"
-            held = " held out" if part == "heldout" else ""
+            held = " held out" if split == "heldout" else ""
             raise BadInput(
-                f"{stage}: {have}{held} in the snapshot, at least {least} are needed",
+                f"{spec.name}: {have}{held} in the snapshot, at least {least} are needed",
                 code="too_few_rows",
                 field=snapshot.kind,
             )
 
 
-def rows_given(stage: Stage, snapshot: Snapshot) -> int:
+def rows_given(spec: StageSpec, snapshot: Snapshot) -> int:
     """How many rows of the snapshot the stage reads."""
-    part = DATA_FILES[stage][snapshot.kind]
-    return sum(snapshot.counts.get(split, 0) for split in ("train", "heldout") if part in (split, "all"))
+    wanted = spec.data[snapshot.kind].split
+    return sum(snapshot.counts.get(split, 0) for split in ("train", "heldout") if wanted in (split, "all"))
 
 
 @transaction.atomic

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
-from training.contract import Stage
+from training.contract import SPECS, Need
 from webapp.accounts.access import requires
 from webapp.accounts.models import Project
 from webapp.errors import Conflict, TutelageError
@@ -19,7 +19,7 @@ from webapp.runs.estimates import Estimate, estimate
 from webapp.runs.forms import LaunchForm
 from webapp.runs.models import Run, Snapshot
 from webapp.runs.selectors import runs_of, snapshots_of
-from webapp.runs.stages import NEEDS, settings_of, stage_named
+from webapp.runs.stages import check_stage_name, settings_of
 
 MODELS = ("base", "tokenizer", "reward", "baseline")
 
@@ -28,16 +28,16 @@ MODELS = ("base", "tokenizer", "reward", "baseline")
 @requires("runs.manage")
 def run_launch(request: HttpRequest, project: Project, stage: str) -> HttpResponse:
     """The form; a valid one starts the run. `?like=7` fills it in as run 7 was, `?base=3` starts from model 3."""
-    known = stage_named(stage)
+    check_stage_name(stage)
     like = read_int(request.GET, "like")
     before = None if like is None else runs_of(project, stage=stage).filter(pk=like).first()
-    form = LaunchForm(request.POST or None, project=project, stage=known, like=before)
+    form = LaunchForm(request.POST or None, project=project, stage=stage, like=before)
     base = read_int(request.GET, "base")
     if base is not None and "base" in form.fields:
         form.start_from(base)
     if request.method == "POST" and form.is_valid():
         try:
-            run = launch(request, project, known, form)
+            run = launch(request, project, stage, form)
         except TutelageError as error:
             field = error.data.get("field")
             form.add_error(field if field in form.fields else None, error.message)
@@ -46,16 +46,16 @@ def run_launch(request: HttpRequest, project: Project, stage: str) -> HttpRespon
             return redirect("run_detail", run.pk)
     context = {
         "project": project,
-        "stage": known,
-        "about": NEEDS[known].about,
+        "stage": stage,
+        "about": SPECS[stage].about,
         "form": form,
-        "estimate": estimate_of(project, known, form),
+        "estimate": estimate_of(project, stage, form),
         "like": before,
     }
     return render(request, "runs/launch.html", context, status=400 if form.is_bound else 200)
 
 
-def launch(request: HttpRequest, project: Project, stage: Stage, form: LaunchForm) -> Run:
+def launch(request: HttpRequest, project: Project, stage: str, form: LaunchForm) -> Run:
     values = form.cleaned_data
     snapshots = chosen_snapshots(request, project, stage, form)
     return services.launch_run(
@@ -72,18 +72,18 @@ def launch(request: HttpRequest, project: Project, stage: Stage, form: LaunchFor
     )
 
 
-def chosen_snapshots(request: HttpRequest, project: Project, stage: Stage, form: LaunchForm) -> list[Snapshot]:
+def chosen_snapshots(request: HttpRequest, project: Project, stage: str, form: LaunchForm) -> list[Snapshot]:
     """Those that were chosen, and new ones where a kind that is learned from was left open. Where any of several kinds
     will do, one without rows is passed over."""
     snapshots = []
-    needs = NEEDS[stage]
-    for kind, required in needs.snapshots.items():
+    spec = SPECS[stage]
+    for kind, need in spec.snapshots.items():
         snapshot = form.cleaned_data[kind]
-        if snapshot is None and (required or needs.learns_from_any):
+        if snapshot is None and spec.learns_from(kind):
             try:
                 snapshot = services.create_snapshot(project=project, kind=kind, by=person(request))
             except Conflict as error:
-                if required or error.error_code != "no_rows":
+                if need is Need.REQUIRED or error.error_code != "no_rows":
                     raise
         if isinstance(snapshot, Snapshot):
             snapshots.append(snapshot)
@@ -94,13 +94,13 @@ def chosen_snapshots(request: HttpRequest, project: Project, stage: Stage, form:
 @requires("runs.manage")
 def run_estimate(request: HttpRequest, project: Project, stage: str) -> HttpResponse:
     """How long the run would take as the form stands."""
-    known = stage_named(stage)
-    form = LaunchForm(request.POST, project=project, stage=known)
+    check_stage_name(stage)
+    form = LaunchForm(request.POST, project=project, stage=stage)
     form.is_valid()
-    return render(request, "runs/estimate.html", {"estimate": estimate_of(project, known, form)})
+    return render(request, "runs/estimate.html", {"estimate": estimate_of(project, stage, form)})
 
 
-def estimate_of(project: Project, stage: Stage, form: LaunchForm) -> Estimate | None:
+def estimate_of(project: Project, stage: str, form: LaunchForm) -> Estimate | None:
     """None while the form does not fit."""
     if form.is_bound:
         if form.errors:
@@ -111,8 +111,8 @@ def estimate_of(project: Project, stage: Stage, form: LaunchForm) -> Estimate | 
         values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
         config = settings_of(stage, {})
     snapshots: list[Snapshot] = []
-    for kind, required in NEEDS[stage].snapshots.items():
-        learned = required or NEEDS[stage].learns_from_any
+    for kind in SPECS[stage].snapshots:
+        learned = SPECS[stage].learns_from(kind)
         snapshot = values.get(kind) or (snapshots_of(project, kind=kind).first() if learned else None)
         if isinstance(snapshot, Snapshot):
             snapshots.append(snapshot)

@@ -13,6 +13,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
+from training.contract import SPECS
 from webapp.accounts.access import allow, declares, requires
 from webapp.accounts.models import Project
 from webapp.errors import NotFound
@@ -22,7 +23,7 @@ from webapp.runs import folders, selectors, services
 from webapp.runs.charts import charts, words
 from webapp.runs.models import Run
 from webapp.runs.outputs import output_download, outputs_of
-from webapp.runs.stages import LAUNCHED, LEARNING, NEEDS
+from webapp.runs.stages import LAUNCHED
 
 PAGE = 25
 MOST_COMPARED = 8
@@ -50,7 +51,7 @@ def run_list(request: HttpRequest, project: Project) -> HttpResponse:
         "page": page,
         "stage": stage,
         "state": state,
-        "stages": [(name, NEEDS[name].about) for name in LAUNCHED],
+        "stages": [(name, SPECS[name].about) for name in LAUNCHED],
         "states": [("active", "Not ended"), *Run.State.choices],
     }
     return render(request, "runs/list.html", context)
@@ -125,7 +126,7 @@ def activity_context(run: Run) -> dict[str, Any]:
     log = folders.log_tail(run)
     return {
         "run": run,
-        "learns": run.stage in LEARNING,
+        "learns": SPECS[run.stage].learns,
         "samples": selectors.samples_of(run),
         "warnings": selectors.warnings_of(run),
         "log": log,

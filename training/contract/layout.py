@@ -1,13 +1,8 @@
-"""The stages, the names of a run folder's files, exit statuses, and the errors that carry a sentence for a person."""
+"""The names of a run folder's files, exit statuses, and the errors that carry a sentence for a person."""
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
-
-Stage = Literal[
-    "corpus", "tokenizer", "pretrain", "sft", "reward", "ppo", "dpo", "kto", "grpo", "evaluate", "sample", "serve"
-]  # fmt: skip
-STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+from typing import Final
 
 CONFIG: Final = "config.json"
 DATA: Final = "data"

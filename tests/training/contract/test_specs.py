@@ -1,0 +1,30 @@
+"""The declarations of the stages: each is complete, and what is derived from it is what the stage does."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+
+from training.contract import SPECS, Need
+from webapp.runs.models import Run, Snapshot
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_stage_has_a_module_and_a_name_that_the_database_can_store(name: str) -> None:
+    assert find_spec(f"training.stages.{name}")
+    assert len(name) <= (Run._meta.get_field("stage").max_length or 0)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_base_that_is_proposed_and_every_snapshot_exists(name: str) -> None:
+    assert set(SPECS[name].usual_bases) <= set(SPECS)
+    assert set(SPECS[name].snapshots) <= set(Snapshot.Kind)
+
+
+def test_what_a_stage_needs_follows_from_its_files() -> None:
+    assert SPECS["sft"].snapshots == {"demonstrations": Need.REQUIRED}
+    assert SPECS["kto"].snapshots == {"rankings": Need.OPTIONAL, "judgments": Need.OPTIONAL}
+    assert [SPECS[name].corpus_run for name in ("pretrain", "ppo", "sft")] == [Need.REQUIRED, Need.OPTIONAL, Need.NO]
+    assert SPECS["kto"].learns_from("judgments")
+    assert not SPECS["evaluate"].learns_from("rankings")
