@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from django.db import transaction
 from django.db.models import Max
@@ -22,6 +22,16 @@ log = logging.getLogger(__name__)
 State = Deployment.State
 
 
+class ModelDetails(TypedDict, total=False):
+    """What is known of a model beyond its files."""
+
+    parent: ModelVersion | None
+    parameters: int | None
+    context: int | None
+    metrics: dict[str, Any]
+    note: str
+
+
 def register_model(
     *,
     project: Project,
@@ -31,41 +41,50 @@ def register_model(
     by: User,
     folder: Path,
     files: dict[str, str] | None = None,
-    parent: ModelVersion | None = None,
-    parameters: int | None = None,
-    context: int | None = None,
-    metrics: dict[str, Any] | None = None,
-    note: str = "",
+    **details: Unpack[ModelDetails],
 ) -> ModelVersion:
     """Copy a local folder into the artefact store and give it the project's next number.
 
-    `files` (sha256 by path) are held against what is copied; without them they are computed here.
+    The copy is checked against `files` (sha256 by path); without them they are computed here.
     """
     files = files if files is not None else hashes_of(folder)
     if not files:
         raise BadInput(f"{folder} has no files, so there is no model in it.")
-    address = publish(folder, place="models", files=files)
-    with transaction.atomic():
-        Project.objects.select_for_update().get(pk=project.pk)
-        last = ModelVersion.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0
-        model = ModelVersion(
-            project=project,
-            number=last + 1,
-            name=name or f"{stage} {last + 1}",
-            kind=kind,
-            stage=stage,
-            parent=parent,
-            artefact=address,
-            sha256=digest_of(files),
-            files=files,
-            parameters=parameters,
-            context=context,
-            metrics=metrics or {},
-            note=note,
-            created_by=by,
-        )
-        model.full_clean()
-        model.save()
+    artefact = publish(folder, place="models", files=files)
+    return add_model_version(
+        project=project, name=name, kind=kind, stage=stage, by=by, artefact=artefact, files=files, **details
+    )
+
+
+@transaction.atomic
+def add_model_version(
+    *,
+    project: Project,
+    name: str,
+    kind: str,
+    stage: str,
+    by: User,
+    artefact: str,
+    files: dict[str, str],
+    **details: Unpack[ModelDetails],
+) -> ModelVersion:
+    """Give a folder of the artefact store the project's next number. `artefact` is what `publish` returned."""
+    Project.objects.select_for_update().get(pk=project.pk)
+    last = ModelVersion.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0
+    model = ModelVersion(
+        project=project,
+        number=last + 1,
+        name=name or f"{stage} {last + 1}",
+        kind=kind,
+        stage=stage,
+        artefact=artefact,
+        sha256=digest_of(files),
+        files=files,
+        created_by=by,
+        **details,
+    )
+    model.full_clean()
+    model.save()
     return model
 
 

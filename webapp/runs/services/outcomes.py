@@ -19,7 +19,7 @@ from webapp.errors import Conflict, TutelageError
 from webapp.registry.addresses import stored
 from webapp.registry.artefacts import publish
 from webapp.registry.models import ModelVersion
-from webapp.registry.services import register_model
+from webapp.registry.services import add_model_version
 from webapp.runs.models import Evaluation, Run
 from webapp.runs.selectors import run_samples
 from webapp.runs.services.claims import ClaimLost, held
@@ -33,15 +33,14 @@ def succeed(run: Run, folder: Path) -> None:
     again where this is cut off. Raises ClaimLost, and TutelageError where a file is not what the result says."""
     result = read_result(folder)
     models, outputs = part(result, MODEL), part(result, OUTPUT)
-    if models:
-        publish(folder / MODEL, place="models", files=models)
+    artefact = publish(folder / MODEL, place="models", files=models) if models else ""
     address = publish(folder / OUTPUT, place="outputs", files=outputs) if outputs else ""
     with transaction.atomic():
         locked = held(run).select_for_update().first()
         if locked is None:
             raise ClaimLost
         if models:
-            locked.output = register(locked, folder, result, models)
+            locked.output = add_output(locked, result, artefact, models)
         locked.result = portable(result)
         locked.outputs = {name: f"{address}/{name}" for name in outputs}
         locked.state, locked.finished_at, locked.eta = Run.State.SUCCEEDED, timezone.now(), 0.0
@@ -75,15 +74,15 @@ def part(result: Result, top: str) -> dict[str, str]:
     return {path.removeprefix(f"{top}/"): sha for path, sha in result.files.items() if path.startswith(f"{top}/")}
 
 
-def register(run: Run, folder: Path, result: Result, files: dict[str, str]) -> ModelVersion:
+def add_output(run: Run, result: Result, artefact: str, files: dict[str, str]) -> ModelVersion:
     about = result.model
-    return register_model(
+    return add_model_version(
         project=run.project,
         name=run.name,
         kind=about.get("kind") or ModelVersion.Kind.FULL,
         stage=run.stage,
         by=run.created_by,
-        folder=folder / MODEL,
+        artefact=artefact,
         files=files,
         parent=run.base,
         parameters=about.get("parameters"),
