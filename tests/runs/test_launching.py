@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.core.exceptions import ValidationError
 
 from tests import factories
 from webapp.accounts.models import Project
@@ -146,3 +147,31 @@ def test_a_retry_is_a_new_run_of_the_same_inputs(project: Project, rankings: Sna
     again = retry(run=Run.objects.get(pk=run.pk), by=project.created_by)
     assert again.pk != run.pk
     assert (again.config, again.base, list(again.snapshots.all())) == (run.config, base, [rankings])
+
+
+def test_a_launch_freezes_the_rows_it_learns_from(project: Project, base: ModelVersion):
+    factories.ranking(project, project.created_by)
+    run = launch(project, "reward", freeze=["rankings"], base=base, config={"min_rows": 1})
+    assert run.snapshots.get().counts["train"] == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "at least 20 are needed"),
+        ({"config": {"min_rows": 1}, "base": None}, "base: reward cannot start without it"),
+        ({"config": {"min_rows": 1}, "name": "x" * 101}, "at most 100 characters"),
+    ],
+)
+def test_a_refused_launch_leaves_no_snapshot_behind(project: Project, base: ModelVersion, inputs: dict, message: str):
+    factories.ranking(project, project.created_by)
+    with pytest.raises((BadInput, ValidationError), match=message):
+        launch(project, "reward", freeze=["rankings"], **({"base": base} | inputs))
+    assert not Snapshot.objects.exists()
+
+
+def test_a_kind_without_rows_cannot_be_frozen(project: Project, base: ModelVersion):
+    with pytest.raises(Conflict, match="There are no rankings yet"):
+        launch(project, "reward", freeze=["rankings"], base=base)
+    with pytest.raises(BadInput, match="reward does not take a snapshot of prompts"):
+        launch(project, "reward", freeze=["prompts"], base=base)

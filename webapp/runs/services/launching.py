@@ -17,6 +17,7 @@ from webapp.model_names import check_model_name
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run, Snapshot
 from webapp.runs.services.redaction import unredacted_runs
+from webapp.runs.services.snapshots import WHAT_TO_DO, count_rows, create_snapshot
 from webapp.runs.stages import check_stage_name, settings_of, validated
 from webapp.runs.wake import wake
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 Kind = ModelVersion.Kind
 State = Run.State
 POLICIES = (Kind.FULL, Kind.ADAPTER)
+SPLITS = {"train": ("train",), "heldout": ("heldout",), "all": ("train", "heldout")}
 
 
 @transaction.atomic
@@ -35,6 +37,7 @@ def launch_run(
     name: str = "",
     config: dict[str, Any] | None = None,
     snapshots: Iterable[Snapshot] = (),
+    freeze: Iterable[str] = (),
     base: ModelVersion | None = None,
     base_name: str = "",
     tokenizer: ModelVersion | None = None,
@@ -43,17 +46,21 @@ def launch_run(
     corpus_run: Run | None = None,
     rank_replies: bool = False,
 ) -> Run:
-    """Put a run in the queue. `config` holds what differs from the stage's defaults.
+    """Put a run in the queue. `config` holds what differs from the stage's defaults. `freeze` names kinds of which a
+    new snapshot of all current rows is made for the run; if the stage learns from any of several kinds, one without
+    rows is passed over.
 
     Raises BadInput that names the field: a setting that does not fit, an input that is missing, not taken by the stage,
-    of another kind or another project, or a snapshot with too few rows.
+    of another kind or another project, or a snapshot with too few rows. Raises Conflict if there is nothing to freeze.
+    A refused launch leaves no snapshot behind.
     """
     check_stage_name(stage)
-    settings = validated(stage, config or {})
-    chosen = list(snapshots)
+    spec, settings, chosen = SPECS[stage], validated(stage, config or {}), list(snapshots)
     models = {"base": base, "tokenizer": tokenizer, "reward": reward, "baseline": baseline}
-    check_inputs(project, SPECS[stage], models, base_name, corpus_run, chosen)
-    check_rows(SPECS[stage], settings, chosen)
+    current = current_rows(project, spec, settings, freeze)
+    check_inputs(project, spec, models, base_name, corpus_run, chosen, list(current))
+    given = [(snapshot.kind, rows_given(spec, snapshot)) for snapshot in chosen]
+    check_rows(spec, settings, [*given, *current.items()])
     Project.objects.select_for_update().get(pk=project.pk)
     number = (Run.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0) + 1
     run = Run(
@@ -69,6 +76,7 @@ def launch_run(
         **models,
     )
     run.full_clean()
+    chosen += [create_snapshot(project=project, kind=kind, by=by) for kind in current]  # last: it writes files
     run.save()
     run.snapshots.set(chosen)
     wake(run)
@@ -82,6 +90,7 @@ def check_inputs(
     base_name: str,
     corpus_run: Run | None,
     snapshots: list[Snapshot],
+    frozen: list[str],
 ) -> None:
     for field, kinds in (
         ("base", POLICIES),
@@ -100,8 +109,8 @@ def check_inputs(
         raise BadInput("corpus_run: choose a corpus run that has succeeded.", field="corpus_run")
     if corpus_run and corpus_run.project_id != project.pk:
         raise BadInput("corpus_run: this run belongs to another project.", field="corpus_run")
-    check_snapshots(project, spec, snapshots)
-    check_together(spec, models, base_name, corpus_run, snapshots)
+    check_snapshots(project, spec, snapshots, frozen)
+    check_together(spec, models, base_name, corpus_run, bool(snapshots or frozen))
 
 
 def check_given(spec: StageSpec, field: str, need: Need, given: bool) -> None:
@@ -137,19 +146,22 @@ def check_model(project: Project, field: str, model: ModelVersion | None, kinds:
         )
 
 
-def check_snapshots(project: Project, spec: StageSpec, snapshots: list[Snapshot]) -> None:
-    kinds = [snapshot.kind for snapshot in snapshots]
+def check_snapshots(project: Project, spec: StageSpec, snapshots: list[Snapshot], frozen: list[str]) -> None:
     for snapshot in snapshots:
         if snapshot.project_id != project.pk:
             raise BadInput(f"{snapshot.kind}: {snapshot.name} belongs to another project.", field=snapshot.kind)
-        if snapshot.kind not in spec.snapshots:
-            raise BadInput(
-                f"{snapshot.kind}: {spec.name} does not take a snapshot of {snapshot.kind}.", field=snapshot.kind
-            )
-        if kinds.count(snapshot.kind) > 1:
-            raise BadInput(f"{snapshot.kind}: choose one snapshot, not several.", field=snapshot.kind)
+    kinds = [*(snapshot.kind for snapshot in snapshots), *frozen]
+    for kind in kinds:
+        check_taken(spec, kind)
+        if kinds.count(kind) > 1:
+            raise BadInput(f"{kind}: choose one snapshot, not several.", field=kind)
     for kind, need in spec.snapshots.items():
         check_given(spec, kind, need, kind in kinds)
+
+
+def check_taken(spec: StageSpec, kind: str) -> None:
+    if kind not in spec.snapshots:
+        raise BadInput(f"{kind}: {spec.name} does not take a snapshot of {kind}.", field=kind)
 
 
 def check_together(
@@ -157,13 +169,13 @@ def check_together(
     models: dict[str, ModelVersion | None],
     base_name: str,
     corpus_run: Run | None,
-    snapshots: list[Snapshot],
+    has_snapshots: bool,
 ) -> None:
     """What no single field can say."""
     base = models["base"] or base_name.strip()
     if spec.name == "pretrain" and not base and not models["tokenizer"]:
         raise BadInput("tokenizer: choose a tokenizer, or a model to go on from.", field="tokenizer")
-    if spec.any_snapshot and not snapshots:
+    if spec.any_snapshot and not has_snapshots:
         kinds = list(spec.snapshots)
         raise BadInput(
             f"{kinds[0]}: {spec.name} learns from {' and '.join(kinds)}. Choose a snapshot of at least one of them.",
@@ -171,31 +183,45 @@ def check_together(
         )
     if spec.name == "evaluate" and not base and not models["reward"]:
         raise BadInput("base: choose a model to measure, a reward model, or both.", field="base")
-    if spec.name == "evaluate" and not snapshots and not corpus_run:
+    if spec.name == "evaluate" and not has_snapshots and not corpus_run:
         raise BadInput("rankings: choose at least one snapshot or corpus run to measure on.", field="rankings")
 
 
-def check_rows(spec: StageSpec, settings: Settings, snapshots: list[Snapshot]) -> None:
+def current_rows(project: Project, spec: StageSpec, settings: Settings, kinds: Iterable[str]) -> dict[str, int]:
+    """How many rows a new snapshot of each kind would give the stage, counted up to what it needs."""
+    enough = min_rows(settings)
+    counts = {}
+    for kind in kinds:
+        check_taken(spec, kind)
+        splits = SPLITS[spec.data[kind].split]
+        counts[kind] = sum(count_rows(project=project, kind=kind, split=split, at_most=enough) for split in splits)
+        if not counts[kind] and spec.snapshots[kind] is Need.REQUIRED:
+            raise Conflict(WHAT_TO_DO[Snapshot.Kind(kind)], code="no_rows")
+    return {kind: count for kind, count in counts.items() if count}
+
+
+def min_rows(settings: Settings) -> int:
+    return max(1, getattr(settings, "min_rows", 1))
+
+
+def check_rows(spec: StageSpec, settings: Settings, counts: list[tuple[str, int]]) -> None:
     """Say at once what the stage itself would say after it has started."""
-    least = max(1, getattr(settings, "min_rows", 1))
-    counts = [rows_given(spec, snapshot) for snapshot in snapshots]
-    for snapshot, own in zip(snapshots, counts, strict=True):
-        split = spec.data[snapshot.kind].split
-        count = sum(counts) if spec.any_snapshot else own
-        if count < least:
-            have = f"{count} {snapshot.kind}" if count else f"no {snapshot.kind}"
-            held = " held out" if split == "heldout" else ""
+    needed = min_rows(settings)
+    for kind, count in counts:
+        rows = sum(count for _, count in counts) if spec.any_snapshot else count
+        if rows < needed:
+            have = f"{rows} {kind}" if rows else f"no {kind}"
+            held = " held out" if spec.data[kind].split == "heldout" else ""
             raise BadInput(
-                f"{spec.name}: {have}{held} in the snapshot, at least {least} are needed",
+                f"{spec.name}: {have}{held} in the snapshot, at least {needed} are needed",
                 code="too_few_rows",
-                field=snapshot.kind,
+                field=kind,
             )
 
 
 def rows_given(spec: StageSpec, snapshot: Snapshot) -> int:
     """How many rows of the snapshot the stage reads."""
-    wanted = spec.data[snapshot.kind].split
-    return sum(snapshot.counts.get(split, 0) for split in ("train", "heldout") if wanted in (split, "all"))
+    return sum(snapshot.counts.get(split, 0) for split in SPLITS[spec.data[snapshot.kind].split])
 
 
 @transaction.atomic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TextIO
 
@@ -130,6 +131,11 @@ def rows_of(project: Project, kind: Snapshot.Kind, split: str, filters: dict[str
         if not ids or number in ids:
             given += 1
             yield number, row
+
+
+def count_rows(*, project: Project, kind: str, split: str, at_most: int) -> int:
+    """How many rows of a split a snapshot made now would hold; counting ends at `at_most`."""
+    return sum(1 for _ in islice(rows_of(project, Snapshot.Kind(kind), split, {}), at_most))
 
 
 def document_rows(project: Project, corpora: list[int]) -> Iterator[TextRow]:

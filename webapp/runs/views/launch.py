@@ -7,10 +7,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
-from training.contract import SPECS, Need
+from training.contract import SPECS
 from webapp.accounts.access import requires
 from webapp.accounts.models import Project
-from webapp.errors import Conflict, TutelageError
+from webapp.errors import TutelageError
 from webapp.params import read_int
 from webapp.registry.models import ModelVersion
 from webapp.registry.views import person
@@ -57,37 +57,20 @@ def run_launch(request: HttpRequest, project: Project, stage: str) -> HttpRespon
 
 def launch(request: HttpRequest, project: Project, stage: str, form: LaunchForm) -> Run:
     values = form.cleaned_data
-    snapshots = chosen_snapshots(request, project, stage, form)
+    spec = SPECS[stage]
     return services.launch_run(
         project=project,
         stage=stage,
         by=person(request),
         name=values["name"],
         config=values["config"],
-        snapshots=snapshots,
+        snapshots=[values[kind] for kind in spec.snapshots if isinstance(values[kind], Snapshot)],
+        freeze=[kind for kind in spec.snapshots if values[kind] is None and spec.learns_from(kind)],
         base_name=values.get("base_name", ""),
         corpus_run=values.get("corpus_run"),
         rank_replies=values.get("rank_replies", False),
         **{name: values.get(name) for name in MODELS},
     )
-
-
-def chosen_snapshots(request: HttpRequest, project: Project, stage: str, form: LaunchForm) -> list[Snapshot]:
-    """Those that were chosen, and new ones where a kind that is learned from was left open. Where any of several kinds
-    will do, one without rows is passed over."""
-    snapshots = []
-    spec = SPECS[stage]
-    for kind, need in spec.snapshots.items():
-        snapshot = form.cleaned_data[kind]
-        if snapshot is None and spec.learns_from(kind):
-            try:
-                snapshot = services.create_snapshot(project=project, kind=kind, by=person(request))
-            except Conflict as error:
-                if need is Need.REQUIRED or error.error_code != "no_rows":
-                    raise
-        if isinstance(snapshot, Snapshot):
-            snapshots.append(snapshot)
-    return snapshots
 
 
 @require_POST
