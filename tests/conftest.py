@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 
 from tests import factories
 from webapp.accounts.models import Project, Role, User
@@ -16,6 +18,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.MODEL_SERVER_URL = "http://127.0.0.1:9"  # nothing answers there; a test that needs a server starts one
+
+
+@pytest.fixture
+def data_folders(settings: LazySettings, tmp_path: Path) -> Path:
+    """An artefact store and a folder for runs of the test's own."""
+    settings.ARTEFACTS_URL = f"file://{tmp_path}/artefacts"
+    settings.RUNS_FOLDER = tmp_path / "runs"
+    return tmp_path
 
 
 @pytest.fixture

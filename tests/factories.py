@@ -15,9 +15,10 @@ from django.utils import timezone
 from annotations.models import Demonstration, Judgment, Prompt, Ranking, Response, Task
 from webapp.accounts.models import Consent, Guidelines, Membership, Project, Role, User
 from webapp.chat.models import Conversation, Message
+from webapp.datasets.models import Corpus, Document, Snapshot
 from webapp.registry.artefacts import hashes_of, publish
 from webapp.registry.models import Deployment, ModelVersion
-from webapp.runs.models import Corpus, Document, Run, Snapshot
+from webapp.runs.models import Run
 
 PASSWORD = "correct horse battery"
 number = count(1)

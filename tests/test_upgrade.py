@@ -23,9 +23,10 @@ from annotations.models import Demonstration, Draft
 from tests.factories import PASSWORD
 from webapp.accounts.models import ApiToken
 from webapp.chat.models import Conversation
+from webapp.datasets.models import Snapshot
 from webapp.registry.artefacts import digest_of, local_folder
 from webapp.registry.models import Deployment
-from webapp.runs.models import Run, Snapshot
+from webapp.runs.models import Run
 
 FIRST_RELEASE = [
     ("accounts", "0001_initial"),

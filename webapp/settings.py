@@ -67,6 +67,7 @@ INSTALLED_APPS = [
     "webapp.accounts",
     "webapp.registry",
     "annotations",
+    "webapp.datasets",
     "webapp.runs",
     "webapp.data",
     "webapp.chat",
@@ -228,7 +229,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "ENUM_NAME_OVERRIDES": {
         "TaskKind": "annotations.models.Task.Kind",
-        "SnapshotKind": "webapp.runs.models.Snapshot.Kind",
+        "SnapshotKind": "webapp.datasets.models.Snapshot.Kind",
         "ModelKind": "webapp.registry.models.ModelVersion.Kind",
     },
 }

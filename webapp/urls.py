@@ -14,6 +14,7 @@ urlpatterns = [
     path("", include("webapp.home.urls")),
     path("", include("annotations.urls")),
     path("", include("webapp.registry.urls")),
+    path("", include("webapp.datasets.urls")),
     path("", include("webapp.runs.urls")),
     path("", include("webapp.data.urls")),
     path("", include("webapp.chat.urls")),

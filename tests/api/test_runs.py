@@ -10,8 +10,9 @@ import pytest
 
 from tests import factories
 from webapp.accounts.models import Project
+from webapp.datasets.models import Snapshot
 from webapp.registry.models import ModelVersion
-from webapp.runs.models import Metric, Run, RunEvent, Snapshot
+from webapp.runs.models import Metric, Run, RunEvent
 
 pytestmark = pytest.mark.django_db
 RUNS, SNAPSHOTS, MODELS = (f"/api/v1/projects/kite/{name}/" for name in ("runs", "snapshots", "models"))

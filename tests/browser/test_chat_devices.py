@@ -19,9 +19,9 @@ from webapp.accounts.models import Project, User
 from webapp.chat import generation, stream_views, views
 from webapp.chat.models import Conversation, Erasure, Message
 from webapp.chat.services import conversations
+from webapp.datasets.models import Snapshot, SnapshotItem
 from webapp.registry.models import Deployment
 from webapp.registry.services import retire
-from webapp.runs.models import Snapshot, SnapshotItem
 
 
 def message_field(page: Page):

@@ -32,12 +32,14 @@ from webapp.chat.services import conversations, feedback, replies
 from webapp.chat.services.account import delete_account
 from webapp.chat.services.erasure import rows_of
 from webapp.chat.services.replies import KEEP_DELETED, tidy
+from webapp.datasets.models import Snapshot, SnapshotItem
+from webapp.datasets.services import create_snapshot
 from webapp.errors import Conflict
 from webapp.registry.artefacts import hashes_of, publish
 from webapp.runs.folders import folder_of, prepare
 from webapp.runs.lineage import models_that_learned_from_rows
-from webapp.runs.models import Run, RunEvent, Snapshot, SnapshotItem
-from webapp.runs.services import create_snapshot, resume_run
+from webapp.runs.models import Run, RunEvent
+from webapp.runs.services import resume_run
 from webapp.runs.services.redaction import redact_files
 
 WORD = "BANANA4711"

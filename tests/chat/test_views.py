@@ -12,7 +12,7 @@ from tests.chat.conftest import answer, reply_of
 from webapp.accounts.models import Membership
 from webapp.chat.models import Conversation, Erasure, Feedback, Message
 from webapp.chat.services import conversations, replies
-from webapp.runs.models import Snapshot, SnapshotItem
+from webapp.datasets.models import Snapshot, SnapshotItem
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from django.db import connection
 from annotations.models import Demonstration, Prompt, Ranking, Task
 from webapp.data.loading import load
 from webapp.data.storing import MANY_ROWS
+from webapp.datasets.models import Document
 from webapp.errors import BadInput
-from webapp.runs.models import Document
 
 pytestmark = pytest.mark.django_db
 

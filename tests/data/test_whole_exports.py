@@ -16,7 +16,7 @@ from webapp.chat.exports import conversation_row
 from webapp.chat.models import Feedback
 from webapp.data.exports import EXPORTS, Selection, format_of, lines_of
 from webapp.data.loading import load
-from webapp.runs.models import Corpus
+from webapp.datasets.models import Corpus
 
 pytestmark = pytest.mark.django_db
 WHEN = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)

@@ -13,13 +13,14 @@ from django.utils import timezone
 from annotations.models import Demonstration, Ranking, Response, Task
 from annotations.services.tasks import open_rank_tasks
 from webapp.accounts.models import Role, User
+from webapp.datasets.models import Document
 from webapp.demo import labelling, services, steps
 from webapp.demo.models import Demo
 from webapp.demo.people import new_logins, person
 from webapp.demo.round import Round
 from webapp.demo.rubric import score
 from webapp.errors import BadInput, Conflict
-from webapp.runs.models import Document, Run
+from webapp.runs.models import Run
 
 pytestmark = pytest.mark.django_db
 

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import LazySettings
 
 from tests import factories
 from webapp.accounts.models import Project
+from webapp.datasets.models import Snapshot
+from webapp.datasets.services import NewDocument, add_documents, create_corpus, create_snapshot
 from webapp.home_folder import ROOT
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import register_model
 from webapp.runs.execution import execute
-from webapp.runs.models import Run, Snapshot
-from webapp.runs.services import NewDocument, add_documents, create_corpus, create_snapshot, launch_run
+from webapp.runs.models import Run
+from webapp.runs.services import launch_run
 
 THINGS = ["kite", "boat", "lamp", "tree", "stone", "river", "bird", "drum"]
 COLOURS = ["red", "blue", "green", "white", "brown", "grey"]
@@ -29,10 +30,8 @@ SMALL = {"layers": 1, "hidden": 32, "heads": 2, "context": 64, "batch_tokens": 2
 
 
 @pytest.fixture(autouse=True)
-def places(settings: LazySettings, tmp_path: Path) -> Path:
-    settings.ARTEFACTS_URL = f"file://{tmp_path}/artefacts"
-    settings.RUNS_FOLDER = tmp_path / "runs"
-    return tmp_path
+def places(data_folders: Path) -> Path:
+    return data_folders
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:

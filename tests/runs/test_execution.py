@@ -17,14 +17,16 @@ from annotations.models import Prompt, Task
 from tests import factories
 from tests.runs.conftest import SMALL
 from webapp.accounts.models import Project, User
+from webapp.datasets.models import Snapshot
+from webapp.datasets.services import create_snapshot
 from webapp.registry.artefacts import local_folder
 from webapp.registry.models import ModelVersion
 from webapp.runs import execution
 from webapp.runs.folders import folder_of
 from webapp.runs.lineage import models_that_learned_from
-from webapp.runs.models import Run, Snapshot
+from webapp.runs.models import Run
 from webapp.runs.selectors import run_samples
-from webapp.runs.services import create_snapshot, import_samples, request_stop
+from webapp.runs.services import import_samples, request_stop
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Done = Callable[..., Run]

@@ -9,9 +9,10 @@ from django.core.exceptions import ValidationError
 
 from tests import factories
 from webapp.accounts.models import Project
+from webapp.datasets.models import Snapshot
 from webapp.errors import BadInput, Conflict
 from webapp.registry.models import ModelVersion
-from webapp.runs.models import Run, Snapshot
+from webapp.runs.models import Run
 from webapp.runs.services import launch_run, request_stop, resume_run, retry
 
 pytestmark = pytest.mark.django_db

@@ -8,11 +8,12 @@ from django.urls import reverse
 
 from tests import factories
 from webapp.accounts.models import Project, User
+from webapp.datasets.models import Snapshot, SnapshotItem
 from webapp.errors import BadInput
 from webapp.registry.models import ModelVersion
 from webapp.runs.drawing import draw
 from webapp.runs.lineage import lineage, models_that_learned_from
-from webapp.runs.models import Run, Snapshot, SnapshotItem
+from webapp.runs.models import Run
 
 pytestmark = pytest.mark.django_db
 Kind = ModelVersion.Kind

@@ -25,7 +25,7 @@ from training.stages.tokenizer import learn, wrap
 from webapp.accounts.models import ApiToken
 from webapp.accounts.tokens import create_api_token
 from webapp.registry.services import deploy, register_model
-from webapp.runs.services import create_snapshot
+from webapp.datasets.services import create_snapshot
 ada = factories.person("Ada")
 project = factories.project(ada, "Kite", slug="kite", system_prompt="")
 for number in range(40):
@@ -48,7 +48,8 @@ NAMES = """
 from webapp.accounts.models import Project
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.services import deploy, roll_back
-from webapp.runs.models import Run, Snapshot
+from webapp.datasets.models import Snapshot
+from webapp.runs.models import Run
 from webapp.runs.services import launch_run, request_stop, resume_run
 project = Project.objects.get(slug="kite")
 ada = project.created_by

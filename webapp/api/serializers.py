@@ -10,10 +10,11 @@ from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, R
 from annotations.selectors import replies_shown
 from webapp.accounts.models import ApiToken, Project
 from webapp.api.wording import OURS
+from webapp.datasets.models import Snapshot
+from webapp.datasets.services.snapshots import MAX_CORPORA, MAX_IDS
 from webapp.params import MAX_BIGINT, parse_int
 from webapp.registry.models import Deployment, ModelVersion
-from webapp.runs.models import Run, RunEvent, Snapshot
-from webapp.runs.services.snapshots import MAX_CORPORA, MAX_IDS
+from webapp.runs.models import Run, RunEvent
 from webapp.runs.stages import LAUNCHED
 
 MAX_TEXT: Final = 100_000  # characters

@@ -19,10 +19,11 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from webapp.data.models import Import
+from webapp.datasets.models import Snapshot
 from webapp.errors import Unavailable
 from webapp.registry.addresses import local_path, resolved
 from webapp.registry.models import ModelVersion
-from webapp.runs.models import Run, Snapshot
+from webapp.runs.models import Run
 from webapp.supervisor import postgres
 
 # Of libpq's parameters, those that a client program needs to reach the same server.

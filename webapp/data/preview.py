@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from django.urls import reverse
 
 from webapp.data.models import Import
-from webapp.runs.models import Corpus
+from webapp.datasets.models import Corpus
 
 PAGES: Final = {
     "prompts": "data_prompts",

@@ -11,8 +11,8 @@ from django.db.models import Count, Model, Q, QuerySet
 from annotations import selectors as labels
 from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, Response, Task
 from webapp.accounts.models import Project, User
+from webapp.datasets.models import Corpus, Document, Snapshot
 from webapp.params import read_choice, read_int, read_text
-from webapp.runs.models import Corpus, Document, Snapshot
 
 PAGE = 50
 FLAG_LABELS: Final[dict[str, str]] = {value: str(label) for value, label in Flag.choices}

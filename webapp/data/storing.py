@@ -18,8 +18,8 @@ from webapp.accounts.models import Project, User
 from webapp.data.places import Place
 from webapp.data.reports import kind_of
 from webapp.data.shapes.model import Item, Kind
-from webapp.runs import services as run_services
-from webapp.runs.models import Corpus, Document
+from webapp.datasets import services as dataset_services
+from webapp.datasets.models import Corpus, Document
 
 MANY_ROWS: Final = 1000  # that came in at once: PostgreSQL's own look at its tables comes up to a minute later
 TABLES: Final = [m._meta.db_table for m in (Prompt, Response, Task, Demonstration, Ranking, Judgment, Document)]
@@ -55,18 +55,18 @@ def refresh_statistics() -> None:
 def store_documents(found: list[tuple[Place, Any]], target: Target) -> int:
     """Into the corpus that a document names, else into the one that the person names."""
     added = 0
-    by_corpus: dict[tuple[str, str], list[run_services.NewDocument]] = {}
+    by_corpus: dict[tuple[str, str], list[dataset_services.NewDocument]] = {}
     for place, item in found:
         named = (item.corpus or target.corpus, item.licence or target.licence)
-        by_corpus.setdefault(named, []).append(run_services.NewDocument(item.text, item.format, str(place)))
+        by_corpus.setdefault(named, []).append(dataset_services.NewDocument(item.text, item.format, str(place)))
     for (name, licence), documents in by_corpus.items():
         corpus = Corpus.objects.filter(project=target.project, name=name).first()
         if corpus is None:
             origin = found[0][0].file
-            corpus = run_services.create_corpus(
+            corpus = dataset_services.create_corpus(
                 project=target.project, name=name, by=target.by, licence=licence, origin=origin
             )
-        added += run_services.add_documents(corpus=corpus, documents=documents).added
+        added += dataset_services.add_documents(corpus=corpus, documents=documents).added
     return added
 
 

@@ -20,10 +20,10 @@ from webapp.data.exports import EXPORTS
 from webapp.data.exports.response import exported
 from webapp.data.forms import ExportForm, FilterForm
 from webapp.data.models import Import
+from webapp.datasets.models import Corpus
 from webapp.errors import NotFound
 from webapp.params import read_int
 from webapp.partials import render_page_or_fragment, wants_fragment
-from webapp.runs.models import Corpus
 
 PROMPT_FILTERS: dict[str, list[tuple[str, str]]] = {
     "split": list(Prompt.Split.choices),

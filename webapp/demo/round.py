@@ -10,6 +10,8 @@ from typing import Any, Final
 from annotations.models import Prompt
 from annotations.services.prompts import add_prompts, split_of
 from webapp.accounts.models import Project, User
+from webapp.datasets.models import Snapshot
+from webapp.datasets.services import create_snapshot
 from webapp.demo.models import Demo
 from webapp.demo.people import ADMIN, person
 from webapp.demo.plan import PLANS, Plan
@@ -17,8 +19,8 @@ from webapp.demo.world import World, build
 from webapp.demo.world.cases import Case
 from webapp.errors import Conflict
 from webapp.registry.models import ModelVersion
-from webapp.runs.models import Run, Snapshot
-from webapp.runs.services import create_snapshot, launch_run
+from webapp.runs.models import Run
+from webapp.runs.services import launch_run
 
 SOURCE: Final = "sample project"
 

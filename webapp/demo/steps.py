@@ -12,6 +12,8 @@ from annotations.models import Task
 from annotations.services.imported import ImportedDemonstration, import_demonstrations
 from annotations.services.tasks import open_write_tasks
 from webapp.accounts.services import change_settings
+from webapp.datasets.models import Corpus
+from webapp.datasets.services import NewDocument, add_documents, create_corpus
 from webapp.demo import chats, labelling
 from webapp.demo.people import join_all, person
 from webapp.demo.report import make_report
@@ -21,8 +23,7 @@ from webapp.demo.world.crowd import WRITERS
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import deployments_of
 from webapp.registry.services import deploy
-from webapp.runs.models import Corpus
-from webapp.runs.services import NewDocument, add_documents, create_corpus, import_samples
+from webapp.runs.services import import_samples
 
 WORK_SECONDS: Final = 5.0  # of labelling in one go, so that a worker is free for others in between
 

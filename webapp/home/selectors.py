@@ -11,10 +11,11 @@ from annotations.models import Demonstration, Prompt, Ranking
 from annotations.selectors import label_ids, labels_given, labels_open_to, labels_wanted, today_count
 from webapp.accounts.models import Project, User
 from webapp.chat.models import Conversation, Feedback
+from webapp.datasets.models import Corpus, Snapshot
 from webapp.links import address_of
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import open_deployments
-from webapp.runs.models import Corpus, Run, Snapshot
+from webapp.runs.models import Run
 
 UNDER_WAY: Final = (Run.State.QUEUED, Run.State.CLAIMED, Run.State.RUNNING)
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from training.contract import SPECS
 from webapp.accounts.models import Project
+from webapp.datasets.models import Snapshot
 from webapp.registry.models import ModelVersion
-from webapp.runs.models import Run, Snapshot
+from webapp.runs.models import Run
 from webapp.runs.stages import settings_of
 
 RULE_OF_THUMB = 30e9  # floating-point operations a second

@@ -1,4 +1,4 @@
-"""The launch form, made from the contract's settings models, so that the two cannot part; and the snapshot form."""
+"""The launch form, made from the contract's settings models, so that the two cannot part."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from pydantic.fields import FieldInfo
 
 from training.contract import SPECS, Need, problems
 from webapp.accounts.models import Project
+from webapp.datasets.models import Snapshot
+from webapp.datasets.selectors import snapshots_of
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import models_of
-from webapp.runs.models import Corpus, Run, Snapshot
-from webapp.runs.selectors import corpora_of, snapshots_of, succeeded_corpus_runs
+from webapp.runs.models import Run
+from webapp.runs.selectors import succeeded_corpus_runs
 from webapp.runs.stages import extra
 
 WORDS = {
@@ -257,25 +259,3 @@ class ModelField(forms.ModelChoiceField):
 class RunField(forms.ModelChoiceField):
     def __init__(self, queryset: QuerySet[Run], required: bool, help_text: str) -> None:
         super().__init__(queryset, required=required, help_text=help_text, empty_label="None", label="Corpus run")
-
-
-class SnapshotForm(forms.Form):
-    kind = forms.ChoiceField(choices=Snapshot.Kind.choices, label="What to freeze")
-    name = forms.CharField(required=False, max_length=100, help_text="Empty: its kind and a number.")
-    corpora: forms.ModelMultipleChoiceField[Corpus] = forms.ModelMultipleChoiceField(
-        None, required=False, widget=forms.CheckboxSelectMultiple, help_text="For text only. None chosen: all of them."
-    )
-    limit = forms.IntegerField(
-        required=False, min_value=1, label="At most", help_text="Rows to learn from. Empty: all of them."
-    )
-
-    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
-        super().__init__(*args, **{"label_suffix": "", **kwargs})
-        self.fields["corpora"].queryset = corpora_of(project)  # type: ignore[attr-defined]
-
-    def filters(self) -> dict[str, Any]:
-        """As create_snapshot takes them."""
-        values = self.cleaned_data
-        documents = values["kind"] == Snapshot.Kind.DOCUMENTS
-        corpora = [corpus.pk for corpus in values["corpora"]] if documents else []
-        return {"corpora": corpora, "limit": values["limit"]}

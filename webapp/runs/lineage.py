@@ -8,9 +8,10 @@ from typing import NamedTuple
 from django.db.models import F, Q, QuerySet
 from django.urls import reverse
 
+from webapp.datasets.models import Snapshot, SnapshotItem
 from webapp.errors import BadInput
 from webapp.registry.models import ModelVersion
-from webapp.runs.models import Run, Snapshot, SnapshotItem
+from webapp.runs.models import Run
 
 ROW_KINDS = {
     "document": Snapshot.Kind.DOCUMENTS,

@@ -1,4 +1,4 @@
-"""Reads of corpora, snapshots and runs."""
+"""Reads of runs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 
 from training.contract import SampleRow
 from webapp.accounts.models import Project
 from webapp.errors import Conflict
 from webapp.registry.artefacts import open_file
-from webapp.runs.models import Corpus, Metric, Run, RunEvent, Snapshot
+from webapp.runs.models import Metric, Run, RunEvent
 
 SAMPLES = "samples.jsonl"
 
@@ -33,16 +33,6 @@ def latest_succeeded(project: Project, stage: str) -> Run | None:
 
 def succeeded_corpus_runs(project: Project) -> QuerySet[Run]:
     return runs_of(project, stage="corpus", state=Run.State.SUCCEEDED)
-
-
-def snapshots_of(project: Project, *, kind: str = "") -> QuerySet[Snapshot]:
-    snapshots = Snapshot.objects.filter(project=project).select_related("created_by").annotate(uses=Count("runs"))
-    snapshots = snapshots.order_by("-id")
-    return snapshots.filter(kind=kind) if kind else snapshots
-
-
-def corpora_of(project: Project) -> QuerySet[Corpus]:
-    return Corpus.objects.filter(project=project).annotate(size=Count("documents")).order_by("name")
 
 
 def run_samples(run: Run) -> Iterator[SampleRow]:

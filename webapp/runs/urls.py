@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from webapp.runs.views import launch, models, runs, snapshots
+from webapp.runs.views import launch, models, runs
 
 urlpatterns = [
     path("projects/<slug:slug>/runs/", runs.run_list, name="run_list"),
@@ -10,9 +10,6 @@ urlpatterns = [
     path("projects/<slug:slug>/runs/metrics/", runs.run_metrics, name="run_metrics"),
     path("projects/<slug:slug>/runs/launch/<str:stage>/", launch.run_launch, name="run_launch"),
     path("projects/<slug:slug>/runs/launch/<str:stage>/estimate/", launch.run_estimate, name="run_estimate"),
-    path("projects/<slug:slug>/data/snapshots/", snapshots.snapshot_list, name="snapshot_list"),
-    path("projects/<slug:slug>/data/snapshots/new/", snapshots.snapshot_create, name="snapshot_create"),
-    path("snapshots/<int:pk>/", snapshots.snapshot_detail, name="snapshot_detail"),
     path("runs/<int:pk>/", runs.run_detail, name="run_detail"),
     path("runs/<int:pk>/status/", runs.run_status, name="run_status"),
     path("runs/<int:pk>/activity/", runs.run_activity, name="run_activity"),

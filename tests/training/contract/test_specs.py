@@ -7,7 +7,8 @@ from importlib.util import find_spec
 import pytest
 
 from training.contract import SPECS, Need
-from webapp.runs.models import Run, Snapshot
+from webapp.datasets.models import Snapshot
+from webapp.runs.models import Run
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -24,6 +24,8 @@ from webapp.api.serializers import (
     SnapshotSerializer,
     Why,
 )
+from webapp.datasets import services as dataset_services
+from webapp.datasets.models import Snapshot
 from webapp.errors import BadInput
 from webapp.params import read_choice, read_text
 from webapp.registry import services as registry_services
@@ -31,7 +33,7 @@ from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import default_share, models_of
 from webapp.runs import selectors as run_selectors
 from webapp.runs import services as run_services
-from webapp.runs.models import Run, Snapshot
+from webapp.runs.models import Run
 from webapp.runs.outputs import output_download
 from webapp.runs.stages import LAUNCHED
 
@@ -47,7 +49,7 @@ class Snapshots(ProjectEndpoint):
     @extend_schema(request=NewSnapshot, responses={201: SnapshotSerializer})
     def post(self, request: Request, slug: str) -> Response:
         """Freeze the rows there are into a snapshot."""
-        snapshot = run_services.create_snapshot(project=self.project, by=self.person, **self.body(NewSnapshot))
+        snapshot = dataset_services.create_snapshot(project=self.project, by=self.person, **self.body(NewSnapshot))
         return Response(SnapshotSerializer(snapshot).data, status=201)
 
 

@@ -12,9 +12,9 @@ from django.db.models import Q, QuerySet
 from annotations.models import Demonstration, Judgment, Label, Prompt, Ranking
 from annotations.selectors import COUNTED
 from webapp.accounts.models import Project
+from webapp.datasets.models import Document
 from webapp.errors import BadInput
 from webapp.params import read_choice, read_int, read_text
-from webapp.runs.models import Document
 
 STATES: Final = {"live": "in use", "all": "all, withdrawn too"}
 L = TypeVar("L", bound=Label)

@@ -12,12 +12,13 @@ from django.utils import timezone
 
 from training.contract import SPECS, Need, Settings, StageSpec
 from webapp.accounts.models import Project, User
+from webapp.datasets.models import Snapshot
+from webapp.datasets.services.snapshots import WHAT_TO_DO, count_rows, create_snapshot
 from webapp.errors import BadInput, Conflict
 from webapp.model_names import check_model_name
 from webapp.registry.models import ModelVersion
-from webapp.runs.models import Run, Snapshot
+from webapp.runs.models import Run
 from webapp.runs.services.redaction import unredacted_runs
-from webapp.runs.services.snapshots import WHAT_TO_DO, count_rows, create_snapshot
 from webapp.runs.stages import check_stage_name, settings_of, validated
 from webapp.runs.wake import wake
 

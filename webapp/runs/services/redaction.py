@@ -19,13 +19,13 @@ from typing import Any, Final
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
-from kombu.exceptions import OperationalError
 
 from training.contract import DATA, EVENTS, LOG, OUTPUT
-from webapp.celery import app
+from webapp.datasets.models import Snapshot, SnapshotItem
 from webapp.registry.artefacts import rewrite_lines
 from webapp.runs.folders import folder_of
-from webapp.runs.models import Run, RunEvent, Snapshot, SnapshotItem
+from webapp.runs.models import Run, RunEvent
+from webapp.wake import send_task
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +48,7 @@ def mark_erased(*, rows: Mapping[str, Collection[int]], now: datetime) -> None:
         for start in range(0, len(wanted), BATCH):
             items = SnapshotItem.objects.filter(row__in=wanted[start : start + BATCH], snapshot__kind=kind)
             items.filter(erased_at=None).update(erased_at=now)
-    transaction.on_commit(wake)
-
-
-def wake() -> None:
-    try:
-        app.send_task(TASK, retry=False)
-    except OperationalError as error:
-        log.warning("files are redacted later, the broker does not answer: %s", error)
+    transaction.on_commit(lambda: send_task(TASK))
 
 
 def redact_files() -> dict[str, int]:

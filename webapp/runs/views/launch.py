@@ -10,6 +10,8 @@ from django.views.decorators.http import require_http_methods, require_POST
 from training.contract import SPECS
 from webapp.accounts.access import requires
 from webapp.accounts.models import Project
+from webapp.datasets.models import Snapshot
+from webapp.datasets.selectors import snapshots_of
 from webapp.errors import TutelageError
 from webapp.params import read_int
 from webapp.registry.models import ModelVersion
@@ -17,8 +19,8 @@ from webapp.registry.views import person
 from webapp.runs import services
 from webapp.runs.estimates import Estimate, estimate
 from webapp.runs.forms import LaunchForm
-from webapp.runs.models import Run, Snapshot
-from webapp.runs.selectors import runs_of, snapshots_of
+from webapp.runs.models import Run
+from webapp.runs.selectors import runs_of
 from webapp.runs.stages import check_stage_name, settings_of
 
 MODELS = ("base", "tokenizer", "reward", "baseline")

@@ -11,8 +11,8 @@ from django.db import transaction
 
 from webapp.accounts.models import Project, User
 from webapp.batches import rows_in_batches
+from webapp.datasets.models import Corpus, Document
 from webapp.errors import BadInput
-from webapp.runs.models import Corpus, Document
 from webapp.text import clean_text
 
 BATCH = 1000

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from annotations import export
 from training.contract import Row, TextRow, describe
 from webapp.accounts.models import Project, User
+from webapp.datasets.models import Corpus, Snapshot, SnapshotItem
+from webapp.datasets.services.corpora import documents_of
 from webapp.errors import BadInput, Conflict
 from webapp.params import MAX_BIGINT
 from webapp.registry.artefacts import digest_of, file_sha256, publish
-from webapp.runs.models import Corpus, Snapshot, SnapshotItem
-from webapp.runs.services.corpora import documents_of
 
 MAX_IDS: Final = 100_000
 MAX_CORPORA: Final = 1000

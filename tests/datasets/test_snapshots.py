@@ -11,11 +11,11 @@ from fsspec.core import url_to_fs
 from annotations.models import Demonstration, Prompt
 from tests import factories
 from webapp.accounts.models import Project, User
+from webapp.datasets.models import Snapshot
+from webapp.datasets.services import NewDocument, add_documents, create_corpus, create_snapshot
 from webapp.errors import BadInput, Conflict
-from webapp.runs.models import Snapshot
-from webapp.runs.services import NewDocument, add_documents, create_corpus, create_snapshot
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_folders")]
 
 
 def rows(snapshot: Snapshot, split: str) -> list[dict]:

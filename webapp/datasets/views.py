@@ -12,15 +12,15 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from webapp.accounts.access import allow, declares, requires
 from webapp.accounts.models import Project
+from webapp.datasets import services
+from webapp.datasets.forms import SnapshotForm
+from webapp.datasets.models import Snapshot
+from webapp.datasets.selectors import snapshots_of
 from webapp.errors import NotFound, TutelageError
 from webapp.params import read_choice
 from webapp.registry.artefacts import open_file
 from webapp.registry.models import ModelVersion
 from webapp.registry.views import person
-from webapp.runs import services
-from webapp.runs.forms import SnapshotForm
-from webapp.runs.models import Snapshot
-from webapp.runs.selectors import snapshots_of
 
 PAGE = 25
 PREVIEW = 5
@@ -32,7 +32,7 @@ def snapshot_list(request: HttpRequest, project: Project) -> HttpResponse:
     kind = read_choice(request.GET, "kind", Snapshot.Kind.values)
     page = Paginator(snapshots_of(project, kind=kind), PAGE).get_page(request.GET.get("page"))
     context = {"project": project, "page": page, "kind": kind, "kinds": Snapshot.Kind.choices}
-    return render(request, "runs/snapshot_list.html", context)
+    return render(request, "datasets/snapshot_list.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -51,7 +51,10 @@ def snapshot_create(request: HttpRequest, project: Project) -> HttpResponse:
             messages.success(request, f"{snapshot.name} was made. Runs can read it now.")
             return redirect("snapshot_detail", snapshot.pk)
     return render(
-        request, "runs/snapshot_create.html", {"project": project, "form": form}, status=400 if form.is_bound else 200
+        request,
+        "datasets/snapshot_create.html",
+        {"project": project, "form": form},
+        status=400 if form.is_bound else 200,
     )
 
 
@@ -72,7 +75,7 @@ def snapshot_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "rows": preview(snapshot),
         "redacted": snapshot.items.filter(erased_at__isnull=False).count(),
     }
-    return render(request, "runs/snapshot_detail.html", context)
+    return render(request, "datasets/snapshot_detail.html", context)
 
 
 def preview(snapshot: Snapshot) -> list[str]:
