@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from annotations.models import Demonstration, Ranking, Response, Task
 from annotations.services.tasks import open_rank_tasks
+from webapp import jobs
 from webapp.accounts.models import Role, User
 from webapp.datasets.models import Document
 from webapp.demo import labelling, services, steps
@@ -112,11 +113,27 @@ def test_what_nobody_foresaw_is_kept_and_raised(demo: Demo, monkeypatch: pytest.
 
 def test_the_reconciler_wakes_only_what_is_in_nobodys_hands(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     woken: list[int] = []
-    monkeypatch.setattr(services, "wake", woken.append)
-    assert services.reconcile() == 0
-    Demo.objects.filter(pk=demo.pk).update(heartbeat_at=timezone.now() - timedelta(minutes=1))
-    assert services.reconcile() == 1
+    monkeypatch.setattr(jobs, "send_task", lambda _, pk, **__: not woken.append(pk))
+    now = timezone.now()
+    assert services.reconcile(now) == 0
+    assert services.reconcile(now + timedelta(minutes=1)) == 1
     assert woken == [demo.pk]
+    Demo.objects.filter(pk=demo.pk).update(woken_at=None)
+    assert services.DEMOS.claim(demo.pk, worker="other-host/0000/1/1") is not None
+    assert services.reconcile(now + jobs.SILENCE / 2) == 0
+    assert services.reconcile(now + jobs.SILENCE * 2) == 1
+    assert woken == [demo.pk, demo.pk]
+
+
+def test_a_demo_that_keeps_losing_its_worker_fails(demo: Demo) -> None:
+    for attempt in range(services.MAX_ATTEMPTS):
+        assert services.DEMOS.claim(demo.pk, worker="other-host/0000/1/1") is not None, attempt
+        services.reconcile(timezone.now() + jobs.SILENCE * 2)
+    demo.refresh_from_db()
+    assert (demo.state, demo.error) == (
+        Demo.State.FAILED,
+        "The worker died 5 times in this step. The log of the worker may say why.",
+    )
 
 
 def test_new_logins_let_the_sample_people_in() -> None:

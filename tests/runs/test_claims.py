@@ -10,11 +10,12 @@ import pytest
 from django.utils import timezone
 
 from tests import factories
+from webapp import processes
 from webapp.accounts.models import Project
-from webapp.runs import processes
+from webapp.jobs import SILENCE, ClaimLost
 from webapp.runs.models import Run
-from webapp.runs.services import ClaimLost, claim_run, fail_run, hand_back, reconcile_runs
-from webapp.runs.services.claims import MAX_ATTEMPTS, STALE, beat
+from webapp.runs.services import RUNS, claim_run, fail_run, reconcile_runs, requeue
+from webapp.runs.services.claims import MAX_ATTEMPTS
 
 pytestmark = pytest.mark.django_db
 ELSEWHERE = "other-host/0000/1/1"
@@ -41,8 +42,8 @@ def test_a_run_that_was_stopped_while_it_waited_is_not_claimed(project: Project)
 
 def test_a_run_whose_heart_stopped_goes_back_in_the_queue(project: Project):
     run = claim_run(run_id=factories.run(project).pk, worker=ELSEWHERE)
-    assert reconcile_runs(timezone.now() + STALE / 2)["taken_back"] == 0
-    assert reconcile_runs(timezone.now() + STALE * 2)["taken_back"] == 1
+    assert reconcile_runs(timezone.now() + SILENCE / 2)["taken_back"] == 0
+    assert reconcile_runs(timezone.now() + SILENCE * 2)["taken_back"] == 1
     run.refresh_from_db()
     assert (run.state, run.attempts) == (Run.State.QUEUED, 1)
 
@@ -55,14 +56,14 @@ def test_a_run_whose_worker_died_on_this_machine_is_taken_back_at_once(project: 
 def test_a_run_of_a_living_worker_is_left_alone(project: Project):
     run = claim_run(run_id=factories.run(project).pk, worker=processes.identity())
     assert reconcile_runs()["taken_back"] == 0
-    assert beat(run) is False
+    RUNS.beat(run)
 
 
 def test_who_lost_the_claim_can_write_nothing(project: Project):
     first = claim_run(run_id=factories.run(project).pk, worker=ELSEWHERE)
-    reconcile_runs(timezone.now() + STALE * 2)
+    reconcile_runs(timezone.now() + SILENCE * 2)
     second = claim_run(run_id=first.pk, worker=ELSEWHERE)
-    for write in (lambda: beat(first), lambda: fail_run(first, "late"), lambda: hand_back(first, "late")):
+    for write in (lambda: RUNS.beat(first), lambda: fail_run(first, "late"), lambda: requeue(first, "late")):
         with pytest.raises(ClaimLost):
             write()
     second.refresh_from_db()

@@ -11,8 +11,9 @@ from django.db import DatabaseError
 
 from tests import factories
 from webapp.accounts.models import Project
+from webapp.jobs import ClaimLost
 from webapp.runs.models import Metric, Run, RunEvent
-from webapp.runs.services import ClaimLost, claim_run, read_events
+from webapp.runs.services import claim_run, read_events
 
 pytestmark = pytest.mark.django_db
 

@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from annotations.models import Prompt, Task
 from tests import factories
 from tests.runs.conftest import SMALL
+from webapp import jobs
 from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.datasets.services import create_snapshot
@@ -211,7 +212,7 @@ def test_a_run_asked_to_stop_writes_a_checkpoint_and_is_resumed_from_it(
             request_stop(run=of, by=project.created_by)
         return found
 
-    monkeypatch.setattr(execution, "BEAT", 0.05)
+    monkeypatch.setattr(jobs, "BEAT_SECONDS", 0.05)
     with monkeypatch.context() as watched:
         watched.setattr(execution, "read_events", read_and_stop)
         execution.execute(run.pk)

@@ -181,7 +181,9 @@ def let_go_of_processes() -> None:
     """Take up anew what went on when the backup was made. The processes that rows name are the original's, which
     may run on this very machine and are none of ours."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE runs_run SET claimed_by = '', child = '', claim = NULL, heartbeat_at = NULL "
-            "WHERE state IN ('claimed', 'running')"
-        )
+        cursor.execute("UPDATE runs_run SET child = ''")
+        # An older backup may lack columns of the present models.
+        cursor.execute("SELECT table_name FROM information_schema.columns WHERE column_name = 'claimed_by'")
+        for (table,) in cursor.fetchall():
+            free = sql.SQL("UPDATE {} SET claim = NULL, claimed_by = '', heartbeat_at = NULL")
+            cursor.execute(free.format(sql.Identifier(table)))

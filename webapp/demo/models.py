@@ -6,9 +6,10 @@ from django.db import models
 from django.utils import timezone
 
 from webapp.accounts.models import Project, User
+from webapp.jobs import Job
 
 
-class Demo(models.Model):
+class Demo(Job):
     """One sample project being taken round the loop. What is done already is read from the project itself; this row
     holds where it is, how long each step took and, in the end, the report."""
 
@@ -28,7 +29,6 @@ class Demo(models.Model):
     began = models.JSONField(default=dict, help_text="step → when it began, seconds since the epoch")
     ended = models.JSONField(default=dict, help_text="step → when it ended")
     report = models.JSONField(default=dict)
-    heartbeat_at = models.DateTimeField(default=timezone.now)
     created_by = models.ForeignKey(User, models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
     finished_at = models.DateTimeField(null=True, blank=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 from django.db import transaction
 from django.utils import timezone
@@ -17,15 +17,13 @@ from webapp.demo.plan import PLANS
 from webapp.demo.round import Round
 from webapp.demo.steps import STEPS
 from webapp.errors import BadInput, Conflict, TutelageError
-from webapp.locks import lock_alone
+from webapp.jobs import ClaimLost, Heartbeat, JobQueue
 from webapp.runs.models import Run
 from webapp.runs.services import resume_run
-from webapp.wake import send_task
 
-TASK: Final = "webapp.demo.tasks.go_on"
-LOCK: Final = 7_113_002  # first key of the advisory lock that one worker holds while it takes a demo further
-SILENT_SECONDS: Final = 20  # after which the reconciler takes a demo up that nobody works on
-AT_A_TIME: Final = 10.0  # seconds after which a worker lets others have a turn
+DEMOS: Final = JobQueue(Demo, (Demo.State.RUNNING,), task="webapp.demo.tasks.go_on")
+TURN_SECONDS: Final = 10.0  # after which a worker lets others have a turn
+MAX_ATTEMPTS: Final = 5
 ABOUT: Final = "A small assistant that knows a few hundred things. Its people are simulated; everything else is real."
 
 
@@ -47,60 +45,51 @@ def start_demo(*, by: User | None = None, seed: int = 0, size: str = "full") -> 
         temperature=plan.sampling["temperature"],
     )
     demo = Demo.objects.create(project=project, seed=seed, size=size, created_by=by or admin)
-    transaction.on_commit(lambda: wake(demo.pk))
+    DEMOS.wake(demo)
     return demo
 
 
-def wake(demo_id: int, *, after: float = 0.0) -> None:
-    """Tell a worker. Where the broker does not answer, the reconciler does it later."""
-    send_task(TASK, demo_id, countdown=after or None)
-
-
-def go_on(*, demo_id: int, seconds: float = AT_A_TIME) -> bool:
-    """Take the demo as far as it goes now. True when somebody should look again soon, false when it is over or in
-    another worker's hands. What a person must know of a failure is kept; what nobody foresaw is raised again too."""
-    with lock_alone(LOCK, demo_id) as mine:
-        demo = Demo.objects.select_related("project", "created_by").get(pk=demo_id)
-        if not mine or demo.state != Demo.State.RUNNING:
-            return False
-        until = time.monotonic() + seconds
+def go_on(*, demo_id: int, seconds: float = TURN_SECONDS) -> bool:
+    """Take the demo as far as it goes in one turn. True when somebody should look again soon, false when it is over or
+    another worker has it. What a person must know of a failure is kept; an unexpected error is raised again too."""
+    demo = DEMOS.claim(demo_id)
+    if demo is None:
+        return False
+    turn_ends = time.monotonic() + seconds
+    with Heartbeat(DEMOS, demo):
         try:
-            while demo.state == Demo.State.RUNNING and time.monotonic() < until:
+            while demo.state == Demo.State.RUNNING and time.monotonic() < turn_ends:
                 if not take_step(demo):
                     break
+            if demo.state == Demo.State.RUNNING:
+                DEMOS.release(demo, attempts=0)
+        except ClaimLost:
+            return False
         except TutelageError as error:
             fail(demo, error.message)
         except Exception as error:
-            said = str(error).rstrip(" .")
-            fail(demo, f"Something went wrong that nobody foresaw: {said}. The log of the worker says more.")
+            words = str(error).rstrip(" .")
+            fail(demo, f"Something unexpected went wrong: {words}. The worker's log has the details.")
             raise
-        return demo.state == Demo.State.RUNNING
+    return demo.state == Demo.State.RUNNING
 
 
 def take_step(demo: Demo) -> bool:
-    """Do the step under way once; true when it is through and the next one can begin."""
+    """Do the step under way once; true when it is through and the next one can begin. Raises ClaimLost."""
     step = STEPS[demo.step]
     if step.key not in demo.began:
-        demo.began[step.key] = time.time()
-        demo.note, demo.share = "", 0.0
-    demo.heartbeat_at = timezone.now()
-    demo.save(update_fields=["began", "note", "share", "heartbeat_at"])
+        DEMOS.update(demo, began=demo.began | {step.key: time.time()}, note="", share=0.0)
     through = step.do(Round(demo))
-    demo.refresh_from_db(fields=["note", "share", "report"])
     if through:
-        demo.ended[step.key] = time.time()
-        demo.step, demo.note, demo.share = demo.step + 1, "", 0.0
-        if demo.step == len(STEPS):
-            demo.state, demo.finished_at = Demo.State.DONE, timezone.now()
-    demo.heartbeat_at = timezone.now()
-    demo.save()
+        values: dict[str, Any] = {"ended": demo.ended | {step.key: time.time()}, "step": demo.step + 1}
+        if demo.step + 1 == len(STEPS):
+            values |= {"state": Demo.State.DONE, "finished_at": timezone.now(), "claim": None}
+        DEMOS.update(demo, note="", share=0.0, **values)
     return through
 
 
 def fail(demo: Demo, message: str) -> None:
-    demo.refresh_from_db(fields=["note", "share"])
-    demo.state, demo.error = Demo.State.FAILED, message
-    demo.save(update_fields=["state", "error"])
+    DEMOS.end(demo, state=Demo.State.FAILED, error=message)
 
 
 @transaction.atomic
@@ -111,16 +100,21 @@ def take_up_again(*, demo: Demo, by: User) -> Demo:
         raise Conflict("This sample project has not failed.")
     for run in Run.objects.filter(project=demo.project, state__in=[Run.State.FAILED, Run.State.CANCELLED]):
         resume_run(run=run, by=by)
-    demo.state, demo.error, demo.heartbeat_at = Demo.State.RUNNING, "", timezone.now()
-    demo.save(update_fields=["state", "error", "heartbeat_at"])
-    transaction.on_commit(lambda: wake(demo.pk))
+    demo.state, demo.error, demo.claim, demo.attempts = Demo.State.RUNNING, "", None, 0
+    demo.save(update_fields=["state", "error", "claim", "attempts"])
+    DEMOS.wake(demo)
     return demo
 
 
-def reconcile() -> int:
-    """Wake every demo that is under way and in nobody's hands; how many."""
-    since = timezone.now() - timedelta(seconds=SILENT_SECONDS)
-    silent = Demo.objects.filter(state=Demo.State.RUNNING, heartbeat_at__lt=since).values_list("pk", flat=True)
-    for demo_id in silent:
-        wake(demo_id)
-    return len(silent)
+def reconcile(now: datetime | None = None) -> int:
+    """Wake every demo that is under way and that nobody works on; how many."""
+    now = now or timezone.now()
+    DEMOS.take_back(on_worker_lost, now=now)
+    return DEMOS.announce(now=now)
+
+
+def on_worker_lost(demo: Demo) -> None:
+    if demo.attempts >= MAX_ATTEMPTS:
+        fail(demo, f"The worker died {demo.attempts} times in this step. The log of the worker may say why.")
+    else:
+        DEMOS.release(demo, woken_at=None)

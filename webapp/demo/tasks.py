@@ -15,7 +15,7 @@ PAUSE: Final = 1.0  # seconds before a look at what is still under way
 def go_on(demo_id: int) -> None:
     """Take a demo further, and have it looked at again while it is under way."""
     if services.go_on(demo_id=demo_id):
-        services.wake(demo_id, after=PAUSE)
+        services.DEMOS.send(demo_id, countdown=PAUSE)
 
 
 @shared_task(expires=10)

@@ -11,25 +11,23 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from django.db import DatabaseError, InterfaceError, connection
 
 from training.contract import EXIT_DONE, EXIT_STOPPED, LOG
+from webapp import processes
 from webapp.errors import TutelageError
 from webapp.home_folder import ROOT
-from webapp.runs import processes
+from webapp.jobs import ClaimLost, Heartbeat
 from webapp.runs.folders import events_file, file_size, folder_of, log_tail, prepare, tidy
 from webapp.runs.models import Run
-from webapp.runs.services import ClaimLost, claim_run, fail_run, hand_back, read_events, succeed
-from webapp.runs.services.claims import beat, cancel_run, running
+from webapp.runs.services import RUNS, claim_run, fail_run, read_events, requeue, succeed
+from webapp.runs.services.claims import cancel_run, mark_running
 from webapp.runs.services.redaction import redact_inputs
 from webapp.supervisor.launch import tied
 
 log = logging.getLogger(__name__)
 
-BEAT = 2.0  # seconds between heartbeats, and so between looks at whether to stop
 LOOK = 0.3  # seconds between looks at events.jsonl
 GRACE = 300.0  # seconds that a stage has to write a checkpoint when asked to stop
 ORPHAN_GRACE = 30.0
@@ -53,27 +51,27 @@ shutting_down = threading.Event()  # set when the worker is asked to go: checkpo
 
 def execute(run_id: int) -> bool:
     """Claim a queued run and see it through. False where there was nothing to claim."""
-    run = claim_run(run_id=run_id, worker=processes.identity())
+    run = claim_run(run_id=run_id)
     if run is None:
         return False
     try:
-        with Heart(run) as heart:
-            see_through(run, heart)
+        with Heartbeat(RUNS, run) as heartbeat:
+            see_through(run, heartbeat)
     except ClaimLost:
         log.warning("run %s was taken over by another worker", run.pk)
     except Exception as error:
-        hand_back(run, f"The worker met an error that nobody foresaw ({type(error).__name__}: {error}).")
+        requeue(run, f"The worker met an error that nobody foresaw ({type(error).__name__}: {error}).")
         raise
     return True
 
 
-def see_through(run: Run, heart: Heart) -> None:
+def see_through(run: Run, heartbeat: Heartbeat[Run]) -> None:
     try:
         end_orphan(run)
         redact_inputs(run)
         folder = prepare(run)
-        status, since = train(run, folder, heart)
-        conclude(run, folder, status, since, heart)
+        status, since = train(run, folder, heartbeat)
+        conclude(run, folder, status, since, heartbeat)
     except TutelageError as error:
         fail_run(run, error.message, error.error_code)
     except OSError as error:
@@ -90,7 +88,7 @@ def end_orphan(run: Run) -> None:
         processes.end(run.child, ORPHAN_GRACE)
 
 
-def train(run: Run, folder: Path, heart: Heart) -> tuple[int, int]:
+def train(run: Run, folder: Path, heartbeat: Heartbeat[Run]) -> tuple[int, int]:
     """Run the stage as a child process and follow its events. Its exit status, and where in events.jsonl it began."""
     events = events_file(folder)
     if file_size(events) < run.events_read:
@@ -113,8 +111,8 @@ def train(run: Run, folder: Path, heart: Heart) -> tuple[int, int]:
             start_new_session=True,
         )
     try:
-        running(run, processes.identity(child.pid))
-        follow(run, events, since, child, heart)
+        mark_running(run, processes.identity(child.pid))
+        follow(run, events, since, child, heartbeat)
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
@@ -128,14 +126,14 @@ def environment() -> dict[str, str]:
     return passed | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path}
 
 
-def follow(run: Run, events: Path, since: int, child: subprocess.Popen[bytes], heart: Heart) -> None:
+def follow(run: Run, events: Path, since: int, child: subprocess.Popen[bytes], heartbeat: Heartbeat[Run]) -> None:
     """Take in events until the process has ended and all are read. Raises ClaimLost."""
     asked_at = 0.0
     while True:
         ended = child.poll() is not None
-        if heart.lost.is_set():
+        if heartbeat.lost.is_set():
             raise ClaimLost
-        if not ended and not asked_at and (heart.stop.is_set() or shutting_down.is_set()):
+        if not ended and not asked_at and (heartbeat.stop.is_set() or shutting_down.is_set()):
             child.terminate()
             asked_at = time.monotonic()
         if asked_at and time.monotonic() - asked_at > GRACE:
@@ -153,20 +151,20 @@ def follow(run: Run, events: Path, since: int, child: subprocess.Popen[bytes], h
             time.sleep(LOOK)
 
 
-def conclude(run: Run, folder: Path, status: int, since: int, heart: Heart) -> None:
+def conclude(run: Run, folder: Path, status: int, since: int, heartbeat: Heartbeat[Run]) -> None:
     """The state that follows from how the process ended."""
     if status == EXIT_DONE:
         succeed(run, folder)
         tidy(run)
     elif status > 0 and status != EXIT_STOPPED:
         conclude_failure(run, status, since)
-    elif heart.asked_to_stop():
+    elif heartbeat.stop_requested():
         cancel_run(run)
     elif status == EXIT_STOPPED:
-        hand_back(run, "The training process was told to stop.", counts=not shutting_down.is_set())
+        requeue(run, "The training process was told to stop.", counts=not shutting_down.is_set())
     else:
         name = signal.Signals(-status).name
-        hand_back(run, f"The training process was killed ({name}), which the system does when memory runs out.")
+        requeue(run, f"The training process was killed ({name}), which the system does when memory runs out.")
 
 
 def conclude_failure(run: Run, status: int, since: int) -> None:
@@ -176,48 +174,7 @@ def conclude_failure(run: Run, status: int, since: int) -> None:
         return
     last = next((line.strip() for line in reversed(log_tail(run).splitlines()) if line.strip()), "")
     if "another process is working on this run" in last:
-        hand_back(run, "Another process still works in the run's folder.", counts=False)
+        requeue(run, "Another process still works in the run's folder.", counts=False)
     else:
         said = f": {last[:500]}" if last else " without a word"
         fail_run(run, f"The training process ended with status {status}{said}", "ended")
-
-
-class Heart:
-    """Beats for a run in a thread of its own, so that no long step of its worker makes it look dead.
-
-    `stop` is set when a person asked to stop the run, `lost` when another worker has it.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.run = Run(pk=run.pk, claim=run.claim)
-        self.stop, self.lost, self._done = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heart of run {run.pk}", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def asked_to_stop(self) -> bool:
-        return self.stop.is_set() or Run.objects.filter(pk=self.run.pk, stop_requested_at__isnull=False).exists()
-
-    def _beat(self) -> None:
-        try:
-            while not self.lost.is_set():
-                try:
-                    if beat(self.run):
-                        self.stop.set()
-                except ClaimLost:
-                    self.lost.set()
-                except (DatabaseError, InterfaceError) as error:
-                    log.warning("run %s: no heartbeat, the database does not answer: %s", self.run.pk, error)
-                    connection.close()
-                if self._done.wait(BEAT):
-                    return
-        finally:
-            connection.close()

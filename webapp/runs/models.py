@@ -8,10 +8,11 @@ from django.utils import timezone
 from annotations.models import Prompt, Response
 from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
+from webapp.jobs import Job
 from webapp.registry.models import ModelVersion
 
 
-class Run(models.Model):
+class Run(Job):
     """One start of one training stage, from queued to its end."""
 
     class State(models.TextChoices):
@@ -45,12 +46,7 @@ class Run(models.Model):
     output = models.OneToOneField(ModelVersion, models.PROTECT, null=True, blank=True, related_name="run")
 
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
-    attempts = models.PositiveSmallIntegerField(default=0, help_text="starts since its last checkpoint")
-    claim = models.UUIDField(null=True, blank=True, help_text="who holds this may write; a new claim shuts the old out")
-    claimed_by = models.CharField(max_length=200, blank=True, help_text="the worker's process: host/boot/pid/start")
     child = models.CharField(max_length=200, blank=True, help_text="the training process: host/boot/pid/start")
-    woken_at = models.DateTimeField(null=True, blank=True, help_text="when a worker was last told of it")
-    heartbeat_at = models.DateTimeField(null=True, blank=True)
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     stop_requested_by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")
     step = models.PositiveIntegerField(default=0)

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from training.contract import EVENT, Checkpoint, Event, Progress
 from training.contract import Metric as MetricEvent
+from webapp.jobs import ClaimLost
 from webapp.runs.models import Metric, Run, RunEvent
-from webapp.runs.services.claims import ClaimLost, held
+from webapp.runs.services.claims import RUNS
 from webapp.text import clean_text
 
 PIECE = 1 << 20
@@ -36,7 +37,7 @@ def read_events(run: Run, path: Path, since: int = 0) -> bool:
     if not whole:
         return False
     with transaction.atomic():
-        locked = held(run).select_for_update().first()
+        locked = RUNS.held(run).select_for_update().first()
         if locked is None or locked.events_read != run.events_read:
             raise ClaimLost
         take_in(locked, whole, since)

@@ -18,9 +18,9 @@ from webapp.errors import BadInput, Conflict
 from webapp.model_names import check_model_name
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run
+from webapp.runs.services.claims import RUNS
 from webapp.runs.services.redaction import unredacted_runs
 from webapp.runs.stages import check_stage_name, settings_of, validated
-from webapp.runs.wake import wake
 
 log = logging.getLogger(__name__)
 Kind = ModelVersion.Kind
@@ -80,7 +80,7 @@ def launch_run(
     chosen += [create_snapshot(project=project, kind=kind, by=by) for kind in current]  # last: it writes files
     run.save()
     run.snapshots.set(chosen)
-    wake(run)
+    RUNS.wake(run)
     return run
 
 
@@ -253,7 +253,7 @@ def resume_run(*, run: Run, by: User) -> None:
     run.stop_requested_at = run.stop_requested_by = run.finished_at = run.claim = None
     run.save()
     log.info("run %s resumed by %s", run.pk, by.pk)
-    wake(run)
+    RUNS.wake(run)
 
 
 @transaction.atomic

@@ -16,14 +16,15 @@ from annotations.services.prompts import add_responses
 from annotations.services.tasks import open_rank_tasks
 from training.contract import MODEL, OUTPUT, RESULT, Result, SampleRow
 from webapp.errors import Conflict, TutelageError
+from webapp.jobs import ClaimLost
 from webapp.registry.addresses import stored
 from webapp.registry.artefacts import publish
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import add_model_version
 from webapp.runs.models import Evaluation, Run
 from webapp.runs.selectors import run_samples
-from webapp.runs.services.claims import ClaimLost, held
-from webapp.runs.wake import IMPORT, send
+from webapp.runs.services.claims import IMPORT_REPLIES, RUNS
+from webapp.wake import send_task
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +37,18 @@ def succeed(run: Run, folder: Path) -> None:
     artefact = publish(folder / MODEL, place="models", files=models) if models else ""
     address = publish(folder / OUTPUT, place="outputs", files=outputs) if outputs else ""
     with transaction.atomic():
-        locked = held(run).select_for_update().first()
+        locked = RUNS.held(run).select_for_update().first()
         if locked is None:
             raise ClaimLost
         if models:
             locked.output = add_output(locked, result, artefact, models)
         locked.result = portable(result)
         locked.outputs = {name: f"{address}/{name}" for name in outputs}
-        locked.state, locked.finished_at, locked.eta = Run.State.SUCCEEDED, timezone.now(), 0.0
-        locked.save(update_fields=["output", "result", "outputs", "state", "finished_at", "eta"])
+        locked.state, locked.finished_at, locked.eta, locked.claim = Run.State.SUCCEEDED, timezone.now(), 0.0, None
+        locked.save(update_fields=["output", "result", "outputs", "state", "finished_at", "eta", "claim"])
         record_figures(locked, result)
         if locked.rank_replies:
-            transaction.on_commit(lambda: send(IMPORT, run.pk))
+            transaction.on_commit(lambda: send_task(IMPORT_REPLIES, run.pk))
     log.info("run %s succeeded", run.pk)
 
 

@@ -5,40 +5,37 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import time
 from functools import cache
 from pathlib import Path
+from typing import Final
 
-PROC = Path("/proc")
+import psutil
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+CLOCK_STEP: Final = 2.0  # seconds by which the system's idea of a start time may change when its clock is set
 
 
 @cache
 def this_host() -> str:
     """The machine (or container) since its last start."""
-    try:
-        boot = (PROC / "sys/kernel/random/boot_id").read_text()[:8]
-    except OSError:
-        boot = "boot"
+    boot = BOOT_ID.read_text()[:8] if BOOT_ID.exists() else "boot"
     return f"{socket.gethostname()}/{boot}"
 
 
-def started(pid: int) -> str:
-    """When the process began, in whatever units the system has; empty where it is gone or only waits to be reaped."""
-    if PROC.joinpath("self").exists():
-        try:
-            fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return ""
-        return "" if fields[0] in "ZX" else fields[19]
-    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return "-".join(shown.stdout.split())
+def start_time(pid: int) -> float | None:
+    """When the process began, in seconds since the epoch; None if it has ended, even if nobody has reaped it yet."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def identity(pid: int | None = None) -> str:
     """The name of a process of this machine; this process's own without `pid`."""
     pid = os.getpid() if pid is None else pid
-    return f"{this_host()}/{pid}/{started(pid)}"
+    return f"{this_host()}/{pid}/{start_time(pid) or 0:.0f}"
 
 
 def is_here(name: str) -> bool:
@@ -50,7 +47,8 @@ def is_alive(name: str) -> bool:
     if not is_here(name):
         return False
     pid, _, start = name.removeprefix(f"{this_host()}/").partition("/")
-    return bool(start) and started(int(pid)) == start
+    began = start_time(int(pid))
+    return began is not None and abs(began - float(start or 0)) <= CLOCK_STEP
 
 
 def signal_group(name: str, number: signal.Signals) -> None:
@@ -64,7 +62,7 @@ def signal_group(name: str, number: signal.Signals) -> None:
 
 
 def end(name: str, grace: float) -> None:
-    """Ask the process to stop, and kill it when it has not after `grace` seconds."""
+    """Ask the process to stop, and kill it if it has not after `grace` seconds."""
     if not is_alive(name):
         return
     signal_group(name, signal.SIGTERM)
