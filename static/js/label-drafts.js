@@ -204,6 +204,7 @@
   async function sendWaiting() {
     for (const name of names()) {
       const kept = read(name);
+      if (!kept) continue; // another window has sent it meanwhile
       if (Date.now() - kept.typedAt > MAX_AGE) forget(name);
       else if (Label.form && isOfTask(name)) continue;
       else if (kept.pending) await sendSubmission(name, kept);
@@ -211,12 +212,14 @@
     }
   }
 
+  const isRefused = (response) => Boolean(response) && !response.ok && response.status < 500 && response.status !== 429;
+
   async function sendSubmission(name, kept) {
     const response = await Label.post(kept.pending.url, kept.pending.body).catch(() => null);
     if (response?.ok) {
       forget(name);
       toast("An answer that was waiting here has been sent.");
-    } else if (response && response.status < 500 && response.status !== 429) {
+    } else if (isRefused(response)) {
       const { message } = await response.json().catch(() => ({ message: "The server refused it." }));
       localStorage.setItem(name, JSON.stringify({ ...kept, pending: null }));
       toast(`An answer that was waiting here was not taken: ${message}`, { error: true });
@@ -229,7 +232,10 @@
       for (const item of [value].flat()) fields.append(field, item);
     }
     const response = await Label.post(kept.draftUrl, fields).catch(() => null);
-    if (response?.ok) forget(name); // refused, it is offered when its task opens
+    if (response?.ok) forget(name);
+    else if (isRefused(response) && read(name)) { // sent no more, but offered when its task opens
+      localStorage.setItem(name, JSON.stringify({ ...kept, draftUrl: "" }));
+    }
   }
 
   Label.onReady((element) => {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 from django.utils import timezone
@@ -392,6 +393,72 @@ def test_two_tabs_that_typed_without_a_server_lose_nothing(day: Project, ann: Us
     conflict = first.locator("#label-conflict")
     expect(conflict).to_contain_text("By the first tab")
     expect(conflict).to_contain_text("By the second tab")
+
+
+def keep_a_draft_here(page: Page, text: str) -> str:
+    """Types `text` while the server does not answer. Returns the path to which its draft is sent later."""
+    page.context.set_offline(True)
+    page.locator("#id_text").fill(text)
+    expect(page.locator("#draft-state")).to_have_text("Draft kept in this browser")
+    path = page.locator("#label").get_attribute("data-draft")
+    assert path
+    page.goto("about:blank")
+    page.context.set_offline(False)
+    return path
+
+
+def test_a_draft_that_the_server_refused_is_kept_and_sent_no_more(three_to_write: Project, ann: User, open_page):
+    desktop = open_page("/label/?kind=write", ann)
+    refused = keep_a_draft_here(desktop, "By the desktop")
+    phone = open_page("/label/?kind=write", ann, viewport=PHONE)
+    answer(phone, "By the phone")
+    expect(phone.locator(".label-prompt")).to_contain_text("Question 1?")
+    with desktop.expect_response(lambda response: response.url.endswith(refused)) as response:
+        desktop.goto("/label/?kind=write")
+    assert response.value.status == 409
+    desktop.wait_for_timeout(100)  # in which the page takes note
+    sent: list[str] = []
+    desktop.on("request", lambda request: sent.append(request.url))
+    for n in (1, 2):
+        expect(desktop.locator(".label-prompt")).to_contain_text(f"Question {n}?")
+        answer(desktop, f"Answer {n}.")
+    title(desktop, "Nothing left to do here")
+    desktop.wait_for_timeout(300)  # in which the last page would send what waits
+    assert not [url for url in sent if url.endswith(refused)]
+    assert "By the desktop" in desktop.evaluate("JSON.stringify(localStorage)")
+
+
+def test_a_draft_that_another_window_sends_meanwhile_does_not_hold_up_the_next(
+    three_to_write: Project, ann: User, open_page
+):
+    page = open_page("/label/?kind=write", ann)
+    page.evaluate(
+        """() => {
+          for (const n of [1, 2, 3]) {
+            const name = `label:${Label.root.dataset.person}:${9000 + n}:00000000-0000-4000-8000-00000000000${n}`;
+            const draftUrl = `/label/leases/${9000 + n}/draft/`;
+            localStorage.setItem(name, JSON.stringify({ typedAt: Date.now(), fields: { text: "Text" }, draftUrl }));
+          }
+        }"""
+    )
+    held: list[Route] = []
+    page.route("**/draft/", lambda route: held.append(route))  # noqa: PLW0108 (it refuses a method of a built-in)
+    with page.expect_request("**/draft/"):
+        page.reload()
+    page.wait_for_timeout(100)
+    waiting = page.evaluate(
+        """(sending) => {
+          const drafts = Object.keys(localStorage).filter((name) => name.includes(":900"));
+          const waiting = drafts.filter((name) => !localStorage[name].includes(sending));
+          localStorage.removeItem(waiting[0]);
+          return JSON.parse(localStorage[waiting[1]]).draftUrl;
+        }""",
+        urlsplit(held[0].request.url).path,
+    )
+    with page.expect_request(f"**{waiting}"):
+        held[0].continue_()
+    page.wait_for_timeout(100)
+    held[1].continue_()
 
 
 def test_ranks_of_two_devices_are_offered_both(day: Project, ann: User, open_page):
