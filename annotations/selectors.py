@@ -286,9 +286,9 @@ def replies_shown(lease: Lease) -> list[Response]:
     return [replies[pk] for pk in lease.order_shown if pk in replies]
 
 
-def unfinished(person: User, project: Project, than: Lease | None = None) -> QuerySet[Draft]:
-    """The person's drafts of tasks that still can be answered, newest first, but for the task of the lease `than`;
-    each with `lease_id`, the newest lease it was written under."""
+def unfinished(person: User, project: Project) -> QuerySet[Draft]:
+    """The person's drafts of tasks that still can be answered, newest first; each with `lease_id`, the newest lease it
+    was written under."""
     newest = Lease.objects.filter(person=person, task=OuterRef("task")).order_by("-id")
     answerable = [Lease.Outcome.HELD, Lease.Outcome.LAPSED, Lease.Outcome.RETURNED]
     drafts = (
@@ -297,6 +297,4 @@ def unfinished(person: User, project: Project, than: Lease | None = None) -> Que
         .annotate(lease_id=Subquery(newest.values("id")[:1]), lease_outcome=Subquery(newest.values("outcome")[:1]))
         .filter(lease_outcome__in=answerable)
     )
-    if than is not None:
-        drafts = drafts.exclude(task=than.task_id)
     return drafts.select_related("task__prompt").order_by("-updated_at")

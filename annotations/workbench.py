@@ -10,7 +10,7 @@ from uuid import uuid4
 from django.http import HttpRequest
 from django.urls import reverse
 
-from annotations.models import Flag, Lease, Ranking, Response, Task
+from annotations.models import Draft, Flag, Lease, Ranking, Response, Task
 from annotations.selectors import (
     AnyLabel,
     draft_for,
@@ -35,6 +35,7 @@ SKIP_REASONS: Final = (
     "I would rather not read this",
     "Something is broken",
 )
+MAX_UNFINISHED: Final = 10  # drafts that the page lists
 DELETED_REPLY: Final = "This reply was deleted."
 KINDS: Final = (("any", "Any"), (Task.Kind.WRITE, "Write"), (Task.Kind.RANK, "Rank"), (Task.Kind.REVIEW, "Review"))
 
@@ -104,12 +105,13 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
     """The context of the labeling page; `lease` None shows that there is nothing to do."""
     assert isinstance(request.user, User)  # noqa: S101 (views ask for a signed-in person first)
     chosen = request.session.get("label_kind", "any")
+    drafts = list(unfinished(request.user, project)[: MAX_UNFINISHED + 1])
     context: dict[str, Any] = {
         "project": project,
         "lease": lease,
         "chosen": chosen,
         "today": today_count(request.user, project),
-        "unfinished": unfinished(request.user, project, than=lease)[:10],
+        "unfinished": [draft for draft in drafts if lease is None or draft.task_id != lease.task_id][:MAX_UNFINISHED],
         "undo": request.session.pop("label_undo", None),
         "guidelines": current_guidelines(project),
         "archived": (lease.task.project.archived_at if lease else archived_at(project)) is not None,
@@ -117,7 +119,7 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
     if lease is None:
         context["projects"] = [p for p in labeling_projects(request.user) if p != project]
         return context
-    draft = draft_for(lease)
+    draft = draft_among(drafts, lease)
     content = draft.content if draft else {}
     context["guidelines_news"] = guidelines_news(lease, context["guidelines"])
     show_guidelines(lease=lease, guidelines=context["guidelines"])
@@ -136,6 +138,13 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
         context["replies"] = [_reply(n, r, content) for n, r in enumerate(replies_shown(lease))]
         context["places"] = [str(n) for n in range(1, len(context["replies"]) + 1)]
     return context
+
+
+def draft_among(unfinished_drafts: list[Draft], lease: Lease) -> Draft | None:
+    """The lease's draft. Looked up only if it may exist and not be among the newest drafts that can be answered."""
+    mine = next((draft for draft in unfinished_drafts if draft.task_id == lease.task_id), None)
+    is_complete = len(unfinished_drafts) <= MAX_UNFINISHED and lease.outcome == Lease.Outcome.HELD
+    return mine or (None if is_complete and lease.task.state != Task.State.WITHDRAWN else draft_for(lease))
 
 
 def guidelines_news(lease: Lease, guidelines: Guidelines | None) -> str:

@@ -86,9 +86,8 @@ def save_draft(*, lease: Lease, content: Content, page: PageState, now: datetime
 
 
 def check_draft(*, lease: Lease, content: Content, page: PageState) -> None:
-    """Before a submission, in its transaction and with the task locked: raises DraftConflict where the draft holds
-    something else, saved by another page since; submitting would drop it unseen."""
-    _newest_lease_locked(lease)
+    """Before a submission, in its transaction and with the lease locked: raises DraftConflict if another page has saved
+    something else as the draft since, which submitting would drop unseen."""
     draft = Draft.objects.filter(task_id=lease.task_id, person_id=lease.person_id).first()
     if draft is not None:
         _check(draft, cleaned(content), page)

@@ -6,7 +6,7 @@ Each submission locks its task: of two requests with one token the second finds 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
@@ -29,16 +29,24 @@ L = TypeVar("L", bound=Label)
 AnyLabel = Demonstration | Ranking | Review
 STRONGEST: Final = 3.0
 RATINGS: Final = range(1, 8)
+Check = Callable[[Lease], None]
+"""What else must hold before a submission is taken; gets the person's newest lease, locked, and raises."""
 UNDO_DEPTH: Final = 10
 
 
 @transaction.atomic
 def submit_demonstration(
-    *, lease: Lease, token: UUID, text: str, active_seconds: float = 0.0, now: datetime | None = None
+    *,
+    lease: Lease,
+    token: UUID,
+    text: str,
+    active_seconds: float = 0.0,
+    check: Check | None = None,
+    now: datetime | None = None,
 ) -> Demonstration:
-    """The person's own reply. Waits for a review where the project wants one."""
+    """The person's own reply. Waits for a review if the project wants one."""
     now = now or timezone.now()
-    lease, sent = _begin(lease, Demonstration, token, Task.Kind.WRITE)
+    lease, sent = _begin(lease, Demonstration, token, Task.Kind.WRITE, check)
     text = trim_reply(text)
     if sent:
         return sent_again(sent, text=text)
@@ -63,6 +71,7 @@ def submit_ranking(
     flags: dict[int, list[str]] | None = None,
     reason: str = "",
     active_seconds: float = 0.0,
+    check: Check | None = None,
     now: datetime | None = None,
 ) -> Ranking:
     """An ordering of the replies that the task shows; one that was deleted meanwhile is not asked for any more.
@@ -74,7 +83,7 @@ def submit_ranking(
         flags: by response id, values of `Flag`.
     """
     now = now or timezone.now()
-    lease, sent = _begin(lease, Ranking, token, Task.Kind.RANK)
+    lease, sent = _begin(lease, Ranking, token, Task.Kind.RANK, check)
     shown = [reply.pk for reply in replies_shown(lease)]
     if sent is None and len(shown) < 2:
         raise Conflict("The other replies of this task were deleted, so there is nothing to compare. Skip the task.")
@@ -104,11 +113,12 @@ def submit_review(
     text: str = "",
     comment: str = "",
     active_seconds: float = 0.0,
+    check: Check | None = None,
     now: datetime | None = None,
 ) -> Review:
     """A second person's word on a demonstration; `text` is the corrected reply where the verdict is EDIT."""
     now = now or timezone.now()
-    lease, sent = _begin(lease, Review, token, Task.Kind.REVIEW)
+    lease, sent = _begin(lease, Review, token, Task.Kind.REVIEW, check)
     comment = clean_text(comment).strip()
     if sent:
         return sent_again(sent, verdict=verdict, comment=comment, text=trim_reply(text))
@@ -159,7 +169,7 @@ def valid_flags(flags: dict[int, list[str]], shown: Sequence[int]) -> dict[str, 
     return {str(response): sorted(set(fs)) for response, fs in flags.items() if fs}
 
 
-def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind) -> tuple[Lease, L | None]:
+def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind, check: Check | None) -> tuple[Lease, L | None]:
     """The person's newest lease on the task, locked, and the label this token was already sent for."""
     task = lock_task(lease.task)
     if is_erased(task):
@@ -170,8 +180,10 @@ def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind) -> tuple[
     if task.kind != kind:
         raise BadInput(f"This task asks for something else: {task.get_kind_display().lower()}.")
     leases = Lease.objects.filter(task=task, person_id=lease.person_id).select_related("guidelines")
-    newest = leases.order_by("-id")[0]
-    newest.task, newest.person = task, lease.person
+    newest = leases.select_for_update(of=("self",)).order_by("-id")[0]
+    newest.task, newest.person, task.prompt.project = task, lease.person, task.project
+    if check is not None:
+        check(newest)
     if sent is None:
         check_open(newest)
     return newest, sent

@@ -33,8 +33,14 @@ def submit(
         replaces: tokens of earlier submissions of this task whose answers the page never got. What arrived of them is
             taken back in favor of this one.
     """
+
+    def check(newest: Lease) -> None:
+        check_draft(lease=newest, content=content, page=page)
+
+    if not replaces:
+        return SUBMIT[lease.task.kind](lease=lease, check=check, **arguments)
     lock_task(lease.task)
-    check_draft(lease=lease, content=content, page=page)
+    check(lease)  # before an answer is taken back, which makes a draft of it
     _take_back(lease, replaces, page)
     return SUBMIT[lease.task.kind](lease=lease, **arguments)
 

@@ -12,7 +12,7 @@ from annotations.models import Demonstration, Draft, Lease, Ranking, Response, T
 from annotations.selectors import accepted_demonstrations, usable_rankings
 from annotations.services.drafts import PageState, save_draft
 from annotations.services.labels import submit_demonstration, submit_ranking, undo, withdraw_label
-from annotations.services.leases import lease_next, release, show_guidelines, skip
+from annotations.services.leases import lease_next, lease_with_task, release, show_guidelines, skip
 from annotations.services.submissions import submit
 from annotations.services.tasks import withdraw_tasks
 from tests import factories
@@ -60,14 +60,14 @@ def test_an_empty_demonstration_is_refused_and_the_task_stays_in_hand(writing: L
 
 def test_a_demonstration_is_accepted_at_once_where_no_review_is_wanted(writing: Lease, project: Project):
     Project.objects.update(review_overlap=0)
-    label = submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    label = submit_demonstration(lease=lease_with_task(writing.pk), token=uuid.uuid4(), text="It flies.")
     assert list(accepted_demonstrations(project)) == [label]
     assert not Task.objects.filter(kind=Task.Kind.REVIEW).exists()
 
 
 def test_a_demonstration_waits_for_the_reviews_that_the_project_wants(writing: Lease, project: Project, ben: User):
     Project.objects.update(review_overlap=2)
-    label = submit_demonstration(lease=writing, token=uuid.uuid4(), text="It flies.")
+    label = submit_demonstration(lease=lease_with_task(writing.pk), token=uuid.uuid4(), text="It flies.")
     assert not accepted_demonstrations(project).exists()
     review = lease_next(person=ben, project=project).task
     assert (review.kind, review.demonstration, review.overlap) == (Task.Kind.REVIEW, label, 2)

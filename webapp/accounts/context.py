@@ -8,9 +8,9 @@ from typing import Any, Final
 from django.conf import settings
 from django.http import HttpRequest
 
-from webapp.accounts.access import ROLES, role_of
+from webapp.accounts.access import ROLES
 from webapp.accounts.adapter import pending_invitation
-from webapp.accounts.models import Project, User
+from webapp.accounts.models import Project, Role, User
 from webapp.accounts.selectors import has_superuser, projects_of
 
 SECTIONS: Final = (
@@ -44,7 +44,7 @@ def current_project(request: HttpRequest) -> dict[str, Any]:
     mine = list(projects_of(user))
     last = request.session.get("project")
     project: Project | None = next((p for p in mine if p.slug == last), mine[0] if mine else None)
-    role = role_of(user, project) if project else None
+    role = Role(project.role) if project else None  # type: ignore[attr-defined]  # annotated
     return {
         "current_project": project,
         "my_projects": mine,

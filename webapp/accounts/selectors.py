@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet, Value
 from django.utils import timezone
 
 from webapp.accounts.access import may
@@ -16,9 +16,12 @@ MAX_PEOPLE: Final = 200  # on a page
 
 
 def projects_of(user: User) -> QuerySet[Project]:
-    """The person's projects that are not archived; every one for whoever runs the installation."""
+    """The person's projects that are not archived, each with their `role`; every one for whoever runs the
+    installation, as an owner."""
     live = Project.objects.filter(archived_at=None)
-    return live if user.is_superuser else live.filter(memberships__user=user)
+    if user.is_superuser:
+        return live.annotate(role=Value(Role.OWNER.value))
+    return live.filter(memberships__user=user).annotate(role=F("memberships__role"))
 
 
 def archived_projects_of(user: User) -> QuerySet[Project]:
