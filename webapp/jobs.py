@@ -146,9 +146,9 @@ class JobQueue(Claims[J]):
         self.model._default_manager.filter(pk=job.pk).update(woken_at=timezone.now())
         transaction.on_commit(lambda: self.send(job.pk, countdown=countdown))
 
-    def send(self, pk: int, *, countdown: float | None = None) -> bool:
+    def send(self, pk: int, **options: Any) -> bool:
         """Send the message. False if the broker does not answer: the job waits in the database."""
-        return send_task(self.task, pk, queue=self.celery_queue, countdown=countdown)
+        return send_task(self.task, pk, queue=self.celery_queue, **options)
 
     def announce(self, *, now: datetime) -> int:
         """Send for jobs that nobody claimed, unless there are messages enough on the way; how many were sent."""
@@ -157,7 +157,9 @@ class JobQueue(Claims[J]):
         if not silent or (self.celery_queue and messages_on(self.celery_queue) >= free.count()):
             return 0
         self.model._default_manager.filter(pk__in=silent).update(woken_at=now)
-        return sum(self.send(pk) for pk in silent)
+        # Messages on a shared queue cannot be counted, so each expires when the next one is due.
+        options = {} if self.celery_queue else {"expires": RESEND.total_seconds()}
+        return sum(self.send(pk, **options) for pk in silent)
 
 
 def messages_on(queue: str) -> int:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from celery import Celery
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import OperationalError, connection
+from django.db import OperationalError
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
 from annotations.models import Prompt
 from tests import factories
-from webapp import wake
+from webapp import jobs, processes, wake
 from webapp.accounts.models import Project, User
 from webapp.data import loading, reading, services, tasks
 from webapp.data.models import Import
@@ -187,10 +188,11 @@ def test_an_import_made_while_the_broker_is_down_waits_for_the_reconciler(
 def test_the_reconciler_wakes_what_nobody_was_told_of(hand_in, monkeypatch):
     record = hand_in(GOOD)
     woken: list[int] = []
-    monkeypatch.setattr(services, "send_task", lambda _, pk, **__: woken.append(pk))
+    monkeypatch.setattr(jobs, "send_task", lambda _, pk, **__: bool(woken.append(pk)))
     tasks.reconcile()
     assert woken == [], "it is checked, and waits for a person"
-    Import.objects.update(state=State.WAITING, created_at=timezone.now() - timedelta(minutes=1))
+    Import.objects.update(state=State.WAITING, woken_at=timezone.now() - timedelta(minutes=1))
+    tasks.reconcile()
     tasks.reconcile()
     assert woken == [record.pk]
 
@@ -256,13 +258,34 @@ def test_the_page_says_how_far_a_worker_is(mos: Client, hand_in):
 
 def test_a_second_worker_passes_over_what_the_first_one_reads(mos: Client, hand_in):
     record = act(mos, hand_in(GOOD), "confirm")
-    first = connection.copy()
-    with first.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s, %s)", [reading.LOCK, record.pk])
-    assert (work(record).state, record.attempts) == (State.WAITING, 0)
-    first.connection.close()  # as when its process is killed: the session ends, rather than going back to the pool
-    first.close()
-    assert work(record).state == State.DONE, "its worker died, and the lock went with it"
+    with subprocess.Popen(["sleep", "600"]) as worker:
+        assert services.IMPORTS.claim(record.pk, worker=processes.identity(worker.pid))
+        tasks.reconcile()
+        assert (work(record).state, record.attempts) == (State.WAITING, 1)
+        worker.kill()
+    tasks.reconcile()
+    assert work(record).state == State.DONE, "its worker died, and the claim went with it"
+
+
+def test_an_import_that_was_canceled_while_its_worker_died_is_canceled(mos: Client, hand_in):
+    record = act(mos, hand_in(GOOD), "confirm")
+    assert services.IMPORTS.claim(record.pk)
+    assert act(mos, record, "cancel").state == State.WAITING, "its worker is asked to stop"
+    later = timezone.now() + 2 * jobs.SILENCE
+    services.reconcile_imports(later)
+    record.refresh_from_db()
+    assert (record.state, record.claim) == (State.CANCELLED, None)
+    assert not Prompt.objects.exists()
+
+
+def test_canceling_a_check_takes_it_from_its_worker(mos: Client, hand_in):
+    record = hand_in(GOOD)
+    Import.objects.update(state=State.CHECKING)
+    claimed = services.IMPORTS.claim(record.pk)
+    assert claimed
+    assert act(mos, record, "cancel").state == State.CANCELLED
+    with pytest.raises(jobs.ClaimLost):
+        services.finish(claimed, State.READY)
 
 
 def test_an_import_is_not_confirmed_twice(mos: Client, hand_in):

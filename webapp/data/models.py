@@ -9,6 +9,7 @@ from django.db import models
 from django.utils import timezone
 
 from webapp.accounts.models import Project, User
+from webapp.jobs import Job
 
 
 def upload_path(_: Import, name: str) -> str:
@@ -16,7 +17,7 @@ def upload_path(_: Import, name: str) -> str:
     return f"imports/{uuid4().hex}/{Path(name).name}"
 
 
-class Import(models.Model):
+class Import(Job):
     """A file uploaded on the site: first checked, then, when somebody has seen what is in it, imported, both by a
     worker. What it brought in is in the tables of its kind."""
 
@@ -41,7 +42,6 @@ class Import(models.Model):
     open_tasks = models.BooleanField(default=False, help_text="ask people to reply to the prompts")
     skip_bad = models.BooleanField(default=False, help_text="leave out rows that cannot be read")
     state = models.CharField(max_length=9, choices=State.choices, default=State.CHECKING)
-    attempts = models.PositiveSmallIntegerField(default=0, help_text="starts of a worker since the last state")
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     report = models.JSONField(default=dict, help_text="what was found, or, once imported, what came in")
     error = models.TextField(blank=True)

@@ -5,24 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from django.core.cache import cache
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from redis.exceptions import RedisError
 
 from webapp.data import loading
 from webapp.data.files import PROGRESS_ROWS
 from webapp.data.models import Import
-from webapp.data.services import end, kind_named
-from webapp.errors import TutelageError
-from webapp.locks import lock_alone
+from webapp.data.services import IMPORTS, MAX_ATTEMPTS, finish, kind_named, too_heavy
+from webapp.errors import BadInput, TutelageError
+from webapp.jobs import ClaimLost, Heartbeat
 
 log = logging.getLogger(__name__)
 State = Import.State
-LOCK: Final = 7_113_003  # first key of the advisory lock that one worker holds while it reads an import
-MAX_ATTEMPTS: Final = 3
 PROGRESS_SECONDS: Final = 0.5
 PROGRESS_KEPT: Final = 3600
 
@@ -32,46 +31,34 @@ class Stopped(Exception):
 
 
 def read_import(*, record_id: int) -> None:
-    """Check or load an import that waits. A second worker passes it over; one whose worker dies is as it was before,
-    and is read again. What nobody foresaw ends it at once: it would happen again."""
-    with lock_alone(LOCK, record_id) as mine:
-        record = start_attempt(record_id=record_id) if mine else None
-        if record is None:
-            return
+    """Check or load an import that waits. A second worker passes it over; an import whose worker dies is as it was
+    before, and is read again. An error that nobody expected ends it at once: it would happen again."""
+    record = IMPORTS.claim(record_id)
+    if record is None:
+        return
+    with Heartbeat(IMPORTS, record), suppress(ClaimLost):
         try:
             load_or_check(record)
         except Stopped:
-            end(record, State.CANCELLED)
+            finish(record, State.CANCELLED)
         except TutelageError as error:
-            end(record, State.FAILED, error=error.message)
-        except (OperationalError, InterfaceError):
-            raise  # the database went away, which is no fault of the file's
+            finish(record, State.FAILED, error=error.message)
+        except (OperationalError, InterfaceError):  # the database went away, which is no fault of the file's
+            with suppress(DatabaseError, InterfaceError, ClaimLost):
+                IMPORTS.release(record, woken_at=None)
+            raise
         except Exception as error:
             log.exception("import %s (%s) failed", record.pk, record.name)
-            end(record, State.FAILED, error=unforeseen(record, error))
-
-
-@transaction.atomic
-def start_attempt(*, record_id: int) -> Import | None:
-    """Count an attempt; None where there is nothing to do."""
-    rows = Import.objects.select_for_update(of=("self",)).select_related("project", "by")
-    record = rows.filter(pk=record_id, state__in=Import.ACTIVE).first()
-    if record is None:
-        return None
-    if record.stop_requested_at:
-        end(record, State.CANCELLED)
-        return None
-    record.attempts += 1
-    record.save(update_fields=["attempts"])
-    if record.attempts <= MAX_ATTEMPTS:
-        return record
-    text = f"The worker died {MAX_ATTEMPTS} times over this file. Split it into smaller ones and try again."
-    end(record, State.FAILED, error=text)
-    return None
+            finish(record, State.FAILED, error=unforeseen(record, error))
 
 
 def load_or_check(record: Import) -> None:
-    """In one transaction with the word that it is done, so that rows never come in under an import that says failed."""
+    """Read the file, in one transaction with the record of it, so that rows never come in under an import that says
+    failed. Raises ClaimLost where somebody canceled it meanwhile."""
+    if record.stop_requested_at:
+        raise Stopped
+    if record.attempts > MAX_ATTEMPTS:
+        raise BadInput(too_heavy())
     checking = record.state == State.CHECKING
     say_progress(record.pk, {"bytes": 0})
     with transaction.atomic():
@@ -87,9 +74,7 @@ def load_or_check(record: Import) -> None:
             dry_run=checking,
             on_position=progress_of(record),
         )
-        found = report.as_json() | {"errors": report.errors}
-        if not end(record, State.READY if checking else State.DONE, report=found):
-            raise Stopped
+        finish(record, State.READY if checking else State.DONE, report=report.as_json() | {"errors": report.errors})
 
 
 def progress_of(record: Import) -> Callable[[Path, int], None]:
@@ -103,7 +88,7 @@ def progress_of(record: Import) -> Callable[[Path, int], None]:
         if now - told < PROGRESS_SECONDS:
             return
         told = now
-        if not Import.objects.filter(pk=record.pk, state=record.state, stop_requested_at=None).exists():
+        if not IMPORTS.held(record).filter(stop_requested_at=None).exists():
             raise Stopped
         say_progress(record.pk, {"bytes": position, "rows": rows})
 

@@ -19,13 +19,14 @@ from webapp.data.files import FORMATS, file_format
 from webapp.data.models import Import
 from webapp.data.shapes import Kind
 from webapp.errors import BadInput, Conflict
-from webapp.wake import send_task
+from webapp.jobs import JobQueue
 
 log = logging.getLogger(__name__)
 State = Import.State
 MAX_BYTES: Final = 512 * 1024 * 1024
 KEPT_DAYS: Final = 7  # a file that was not imported is deleted after so long
-READ: Final = "webapp.data.tasks.read_import"
+IMPORTS: Final = JobQueue(Import, Import.ACTIVE, task="webapp.data.tasks.read_import")
+MAX_ATTEMPTS: Final = 3
 
 
 class Options(TypedDict, total=False):
@@ -63,12 +64,8 @@ def start_import(
     record.file.save(name, upload, save=False)
     record.full_clean(exclude=["report"])
     record.save()
-    transaction.on_commit(lambda: wake(record))
+    IMPORTS.wake(record)
     return record
-
-
-def wake(record: Import, **how: Any) -> bool:
-    return send_task(READ, record.pk, **how)
 
 
 @transaction.atomic
@@ -94,7 +91,7 @@ def requeue(record: Import, state: State, states: tuple[State, ...], options: Op
     locked.state, locked.attempts, locked.error, locked.finished_at = state, 0, "", None
     locked.full_clean(exclude=["report"])
     locked.save()
-    transaction.on_commit(lambda: wake(locked))
+    IMPORTS.wake(locked)
 
 
 @transaction.atomic
@@ -104,24 +101,50 @@ def cancel(*, record: Import) -> None:
     locked = Import.objects.select_for_update(of=("self",)).get(pk=record.pk)
     if locked.state in (State.DONE, State.CANCELLED):
         raise Conflict(f"{locked.name} is {locked.get_state_display().lower()} already.")
-    if locked.state == State.WAITING and locked.attempts:
+    if locked.state == State.WAITING and locked.claim:
         locked.stop_requested_at = timezone.now()
         locked.save(update_fields=["stop_requested_at"])
     else:
-        end(locked, State.CANCELLED)
+        end_unclaimed(locked, State.CANCELLED)
 
 
-def end(record: Import, state: State, *, report: dict[str, Any] | None = None, error: str = "") -> bool:
-    """Write down how it ended, unless it is not in the state any more that it was taken up in. The file goes once it is
-    not needed."""
-    values: dict[str, Any] = {"state": state, "error": error, "finished_at": timezone.now()}
-    if report is not None:
-        values["report"] = report | {"file": record.file_name}
-    if not Import.objects.filter(pk=record.pk, state=record.state).update(**values):
-        return False
-    if state in (State.DONE, State.CANCELLED):
+def finish(record: Import, state: State, *, report: dict[str, Any] | None = None, error: str = "") -> None:
+    """Record how an import that this process works on ended. Raises ClaimLost."""
+    values = {} if report is None else {"report": report | {"file": record.file_name}}
+    IMPORTS.end(record, state=state, error=error, finished_at=timezone.now(), **values)
+    delete_unneeded_file(record)
+
+
+def end_unclaimed(record: Import, state: State) -> None:
+    """End an import that is locked, or that no worker may take any more. A worker that has it loses its claim."""
+    record.state, record.error, record.claim, record.finished_at = state, "", None, timezone.now()
+    record.save(update_fields=["state", "error", "claim", "finished_at"])
+    delete_unneeded_file(record)
+
+
+def delete_unneeded_file(record: Import) -> None:
+    if record.state in (State.DONE, State.CANCELLED):
         transaction.on_commit(lambda: delete_file(record))
-    return True
+
+
+def reconcile_imports(now: datetime | None = None) -> int:
+    """Take back imports whose worker is gone, and announce those that nobody has claimed; how many were announced."""
+    now = now or timezone.now()
+    IMPORTS.take_back(on_worker_lost, now=now)
+    return IMPORTS.announce(now=now)
+
+
+def on_worker_lost(record: Import) -> None:
+    if record.stop_requested_at:
+        finish(record, State.CANCELLED)
+    elif record.attempts >= MAX_ATTEMPTS:
+        finish(record, State.FAILED, error=too_heavy())
+    else:
+        IMPORTS.release(record, woken_at=None)
+
+
+def too_heavy() -> str:
+    return f"The worker died {MAX_ATTEMPTS} times over this file. Split it into smaller ones and try again."
 
 
 def delete_file(record: Import) -> None:
@@ -141,7 +164,7 @@ def clean_up(now: datetime | None = None) -> int:
     count = 0
     for record in old:
         if record.state == State.READY:
-            end(record, State.CANCELLED)
+            end_unclaimed(record, State.CANCELLED)
         else:
             delete_file(record)
         count += 1

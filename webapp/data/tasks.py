@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Final
-
 from celery import shared_task
-from django.utils import timezone
 
 from webapp.data import reading, services
-from webapp.data.models import Import
-
-RECONCILED_EVERY: Final = 15  # seconds, as the schedule in settings says
 
 
 @shared_task
@@ -22,9 +15,7 @@ def read_import(record_id: int) -> None:
 @shared_task
 def reconcile() -> None:
     """Wake imports whose message was lost or whose worker died."""
-    since = timezone.now() - timedelta(seconds=RECONCILED_EVERY)
-    for record in Import.objects.filter(state__in=Import.ACTIVE, created_at__lt=since).order_by("pk")[:20]:
-        services.wake(record, expires=RECONCILED_EVERY)
+    services.reconcile_imports()
 
 
 @shared_task
