@@ -48,13 +48,13 @@ class Agreement:
 
 def comparisons(groups: Sequence[Sequence[int]]) -> dict[tuple[int, int], int]:
     """For each two replies a < b of a ranking: 1 when a is better, -1 when b is, 0 when they tie."""
-    place = {response: n for n, group in enumerate(groups) for response in group}
-    return {(a, b): (place[a] < place[b]) - (place[a] > place[b]) for a, b in combinations(sorted(place), 2)}
+    rank_of = {response: n for n, group in enumerate(groups) for response in group}
+    return {(a, b): (rank_of[a] < rank_of[b]) - (rank_of[a] > rank_of[b]) for a, b in combinations(sorted(rank_of), 2)}
 
 
-def agreed(one: int, other: int) -> float:
+def agreed(word: int, other_word: int) -> float:
     """1 for the same word on two replies, 0 for the opposite, half where one of two people sees a tie."""
-    return 1.0 - abs(one - other) / 2
+    return 1.0 - abs(word - other_word) / 2
 
 
 def clustered_interval(sums: Sequence[float], counts: Sequence[int]) -> tuple[float, float | None, float | None]:
@@ -95,8 +95,8 @@ def ranking_agreement(project: Project) -> Agreement:
             total, number = total + sum(same), number + len(same)
         sums.append(total)
         counts.append(number)
-        some = next(iter(rankings.values()))
-        units += [{person: words[pair] for person, words in rankings.items()} for pair in some]
+        any_ranking = next(iter(rankings.values()))
+        units += [{person: words[pair] for person, words in rankings.items()} for pair in any_ranking]
     if not counts:
         return Agreement(pairs=[], value=None, low=None, high=None, comparisons=0, tasks=0, alpha=None)
     value, low, high = clustered_interval(sums, counts)

@@ -23,8 +23,8 @@ def ranking_rows(project: Project, split: str | None = None, system: str = "") -
     """Rankings of which a reply was deleted for good are left out; the log says how many."""
     incomplete = 0
     for rankings in batches_of(usable_rankings(project, split)):
-        shown = {pk for ranking in rankings for pk in ranking.order_shown}
-        texts = dict(Response.objects.filter(pk__in=shown).values_list("pk", "text"))
+        reply_ids = {pk for ranking in rankings for pk in ranking.order_shown}
+        texts = dict(Response.objects.filter(pk__in=reply_ids).values_list("pk", "text"))
         for ranking in rankings:
             if texts.keys() >= set(ranking.order_shown):
                 yield ranking_row(ranking, texts, system)

@@ -41,12 +41,12 @@ def label_history(request: HttpRequest) -> HttpResponse:
     return render(request, "annotations/history.html", context)
 
 
-def time_asked_for(asked: str) -> datetime | None:
+def time_asked_for(text: str) -> datetime | None:
     """The end of the page before, or None for the first page. Raises BadInput unless it is a time with its zone."""
-    if not asked:
+    if not text:
         return None
     try:
-        before = datetime.fromisoformat(asked)
+        before = datetime.fromisoformat(text)
     except ValueError:
         raise BadInput("The page asked for is not a time. Start from your newest labels.") from None
     if before.tzinfo is None:

@@ -74,8 +74,8 @@ def counted_labels(prompt: Prompt) -> int:
 
 def unasked_prompts(prompts: QuerySet[Prompt]) -> QuerySet[Prompt]:
     """Prompts in use that nobody has been asked to reply to."""
-    asked = Task.objects.filter(prompt=OuterRef("pk"), kind=Task.Kind.WRITE).exclude(state=Task.State.WITHDRAWN)
-    return prompts.filter(~Exists(asked), withdrawn_at=None)
+    write_tasks = Task.objects.filter(prompt=OuterRef("pk"), kind=Task.Kind.WRITE).exclude(state=Task.State.WITHDRAWN)
+    return prompts.filter(~Exists(write_tasks), withdrawn_at=None)
 
 
 def open_task_counts(project: Project) -> dict[str, int]:
@@ -124,9 +124,11 @@ def _tasks_closed_to(person: User, project: Project, now: datetime) -> QuerySet[
     held = Lease.objects.filter(outcome=Lease.Outcome.HELD, until__gte=now, task__project=project)
     full = held.alias(taken=Subquery(places.annotate(n=Count("id")).values("n"))).filter(taken__gte=F("task__overlap"))
     done = Lease.objects.filter(person=person, outcome__in=[Lease.Outcome.SUBMITTED, Lease.Outcome.SKIPPED])
-    shown = Task.responses.through.objects.filter(response__author=person)
-    own = Task.objects.filter(demonstration__author=person).order_by()
-    tasks = done.values("task").union(full.values("task"), shown.values("task"), own.values("pk"))
+    replies_by_person = Task.responses.through.objects.filter(response__author=person)
+    reviews_of_own = Task.objects.filter(demonstration__author=person).order_by()
+    tasks = done.values("task").union(
+        full.values("task"), replies_by_person.values("task"), reviews_of_own.values("pk")
+    )
     return Task.objects.filter(project=project, state=Task.State.OPEN, pk__in=tasks)
 
 
@@ -144,8 +146,8 @@ def label_counts(project: Project) -> dict[str, int]:
 
 def today_count(person: User, project: Project | None = None, now: datetime | None = None) -> int:
     """The tasks the person has answered since midnight; what they took back does not count."""
-    mine = Lease.objects.filter(person=person, outcome=Lease.Outcome.SUBMITTED, ended_at__gte=_midnight(now))
-    return (mine if project is None else mine.filter(task__project=project)).count()
+    submitted = Lease.objects.filter(person=person, outcome=Lease.Outcome.SUBMITTED, ended_at__gte=_midnight(now))
+    return (submitted if project is None else submitted.filter(task__project=project)).count()
 
 
 def labels_given(person: User, project: Project) -> int:
@@ -213,10 +215,10 @@ def people_progress(
 
 def label_ids(person: User, project: Project) -> dict[str, list[str]]:
     """The ids under which the person's counted labels appear in snapshots, from which runs and models can be found."""
-    mine = {"author": person}
-    demonstrations = accepted_demonstrations(project).filter(**mine).values_list("id", flat=True)
-    rankings = usable_rankings(project).filter(**mine).values_list("id", flat=True)
-    judgments = usable_judgments(project).filter(**mine).values_list("id", flat=True)
+    by_author = {"author": person}
+    demonstrations = accepted_demonstrations(project).filter(**by_author).values_list("id", flat=True)
+    rankings = usable_rankings(project).filter(**by_author).values_list("id", flat=True)
+    judgments = usable_judgments(project).filter(**by_author).values_list("id", flat=True)
     return {
         "demonstrations": [f"demonstration:{pk}" for pk in demonstrations],
         "rankings": [f"ranking:{pk}" for pk in rankings],
@@ -229,12 +231,12 @@ def history(person: User, project: Project, before: datetime | None = None, limi
     labels: list[AnyLabel] = []
     related = {"write": ("response",), "rank": (), "review": ("demonstration__response", "corrected__response")}
     for kind, model in KINDS.items():
-        mine = model._default_manager.filter(
+        of_kind = model._default_manager.filter(
             author=person, prompt__project=project, retracted_at=None, lease__isnull=False
         ).select_related("prompt__project", "task", "lease", *related[kind])
         if before is not None:
-            mine = mine.filter(created_at__lt=before)
-        labels += mine.order_by("-created_at", "-id")[:limit]
+            of_kind = of_kind.filter(created_at__lt=before)
+        labels += of_kind.order_by("-created_at", "-id")[:limit]
     return sorted(labels, key=lambda label: label.created_at, reverse=True)[:limit]
 
 

@@ -47,8 +47,8 @@ def label(request: HttpRequest) -> HttpResponse:
 
 def next_task(request: HttpRequest, project: Project, **extra: Any) -> HttpResponse:
     kind = request.session.get("label_kind", "any")
-    wanted = [Task.Kind(kind)] if kind in Task.Kind.values else None
-    lease = leases.lease_next(person=person(request), project=project, kinds=wanted)
+    kinds = [Task.Kind(kind)] if kind in Task.Kind.values else None
+    lease = leases.lease_next(person=person(request), project=project, kinds=kinds)
     return show(request, project, lease, **extra)
 
 
@@ -211,13 +211,13 @@ def label_guidelines(request: HttpRequest, lease_id: int) -> HttpResponse:
 @declares("label")
 @require_POST
 def label_undo(request: HttpRequest, kind: str, label_id: int) -> HttpResponse:
-    made: AnyLabel | None = None
+    label: AnyLabel | None = None
     if model := KINDS.get(kind):
-        made = model._default_manager.filter(pk=label_id, author=person(request)).first()
-    if made is None:
+        label = model._default_manager.filter(pk=label_id, author=person(request)).first()
+    if label is None:
         raise NotFound("There is no such label of yours.")
-    allow(request.user, "label", made.prompt.project)
-    return show_again(request, leases.lease_with_task(labels.undo(label=made, by=person(request)).pk))
+    allow(request.user, "label", label.prompt.project)
+    return show_again(request, leases.lease_with_task(labels.undo(label=label, by=person(request)).pk))
 
 
 def show_again(request: HttpRequest, lease: Lease) -> HttpResponse:

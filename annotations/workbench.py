@@ -97,8 +97,8 @@ def labeling_projects(user: User) -> list[Project]:
 
 def project_of(request: HttpRequest, projects: list[Project]) -> Project | None:
     """The one the person was in last, else the first."""
-    last = request.session.get("project")
-    return next((project for project in projects if project.slug == last), projects[0] if projects else None)
+    last_slug = request.session.get("project")
+    return next((project for project in projects if project.slug == last_slug), projects[0] if projects else None)
 
 
 def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> dict[str, Any]:
@@ -142,9 +142,9 @@ def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> di
 
 def draft_among(unfinished_drafts: list[Draft], lease: Lease) -> Draft | None:
     """The lease's draft. Looked up only if it may exist and not be among the newest drafts that can be answered."""
-    mine = next((draft for draft in unfinished_drafts if draft.task_id == lease.task_id), None)
+    own_draft = next((draft for draft in unfinished_drafts if draft.task_id == lease.task_id), None)
     is_complete = len(unfinished_drafts) <= MAX_UNFINISHED and lease.outcome == Lease.Outcome.HELD
-    return mine or (None if is_complete and lease.task.state != Task.State.WITHDRAWN else draft_for(lease))
+    return own_draft or (None if is_complete and lease.task.state != Task.State.WITHDRAWN else draft_for(lease))
 
 
 def guidelines_news(lease: Lease, guidelines: Guidelines | None) -> str:

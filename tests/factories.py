@@ -136,7 +136,7 @@ def run_with_output(project: Project, name: str, text: str, stage: str = "sample
     """A run that left a file, which is in the store."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_text(text)
-        address = publish(Path(folder), place="outputs", files=hashes_of(Path(folder)))
+        address = publish(Path(folder), folder_name="outputs", files=hashes_of(Path(folder)))
     return run(project, stage, outputs={name: f"{address}/{name}"}, state=Run.State.SUCCEEDED, **fields)
 
 

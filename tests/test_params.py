@@ -34,7 +34,7 @@ def test_a_number_is_read_and_an_absent_one_is_the_default():
 def test_repeated_numbers_keep_their_order_and_are_bounded():
     assert read_ints(QueryDict("run=3&run=1&run=2"), "run") == [3, 1, 2]
     with pytest.raises(BadInput, match="at most 2"):
-        read_ints(QueryDict("run=3&run=1&run=2"), "run", most=2)
+        read_ints(QueryDict("run=3&run=1&run=2"), "run", at_most=2)
 
 
 def test_a_choice_is_one_of_those_offered():

@@ -34,11 +34,11 @@ Send = Callable[[Message], Awaitable[None]]
 AnyView = TypeVar("AnyView", bound=Callable[..., Any])
 
 
-def takes_large_body(most: int) -> Callable[[AnyView], AnyView]:
-    """The view of a project's page takes files of `most` bytes from people who have its permission."""
+def takes_large_body(max_bytes: int) -> Callable[[AnyView], AnyView]:
+    """The view of a project's page takes files of `max_bytes` bytes from people who have its permission."""
 
     def mark(view: AnyView) -> AnyView:
-        view.max_body_bytes = most + MULTIPART_OVERHEAD  # type: ignore[attr-defined]
+        view.max_body_bytes = max_bytes + MULTIPART_OVERHEAD  # type: ignore[attr-defined]
         return view
 
     return mark
@@ -111,8 +111,8 @@ def large_limit(scope: Message) -> int:
     request = ASGIRequest(dict(scope), BytesIO())
     try:
         match = resolve(request.path_info)
-        most: int = getattr(match.func, "max_body_bytes", 0)
-        if not most:
+        max_bytes: int = getattr(match.func, "max_body_bytes", 0)
+        if not max_bytes:
             return int(settings.MAX_BODY_BYTES)
         store = import_module(settings.SESSION_ENGINE).SessionStore
         request.session = store(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
@@ -121,7 +121,7 @@ def large_limit(scope: Message) -> int:
         return int(settings.MAX_BODY_BYTES)
     finally:
         connections.close_all()
-    return most
+    return max_bytes
 
 
 async def refuse(scope: Message, send: Send, limit: int, *, close: bool) -> None:

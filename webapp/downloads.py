@@ -18,10 +18,10 @@ TYPES: Final = {"jsonl": "application/jsonl", "json": "application/json", "csv":
 def download(request: HttpRequest, lines: Iterator[str | bytes], name: str) -> StreamingHttpResponse:
     """The lines as a file that no cache keeps. They are made in a thread, a piece at a time, when the client asks for
     more; between two pieces no connection to the database is held, and a client that leaves ends them."""
-    pieces = gathered(lines)
+    blocks = gathered(lines)
     kind = TYPES.get(name.rpartition(".")[2], "application/octet-stream")
     response = StreamingHttpResponse(
-        in_thread(pieces) if isinstance(request, ASGIRequest) else pieces, content_type=f"{kind}; charset=utf-8"
+        in_thread(blocks) if isinstance(request, ASGIRequest) else blocks, content_type=f"{kind}; charset=utf-8"
     )
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["Cache-Control"] = "no-store"
@@ -43,18 +43,18 @@ def gathered(lines: Iterator[str | bytes]) -> Generator[bytes]:
         yield b"".join(waiting)
 
 
-async def in_thread(pieces: Generator[bytes]) -> AsyncIterator[bytes]:
+async def in_thread(blocks: Generator[bytes]) -> AsyncIterator[bytes]:
     try:
-        while piece := await sync_to_async(next_piece)(pieces):
-            yield piece
+        while block := await sync_to_async(next_piece)(blocks):
+            yield block
     finally:
-        await sync_to_async(pieces.close)()
+        await sync_to_async(blocks.close)()
 
 
-def next_piece(pieces: Generator[bytes]) -> bytes:
+def next_piece(blocks: Generator[bytes]) -> bytes:
     """Empty at the end."""
     try:
-        return next(pieces, b"")
+        return next(blocks, b"")
     finally:
         close_old_connections()
 

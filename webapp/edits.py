@@ -39,8 +39,8 @@ def compare_lines(saved: str, yours: str) -> list[Line]:
     if len(before) + len(after) > MAX_COMPARED:
         return [*(Line("saved", text) for text in before), *(Line("yours", text) for text in after)]
     lines = []
-    for what, a, b, c, d in SequenceMatcher(None, before, after).get_opcodes():
-        if what == "equal":
+    for operation, a, b, c, d in SequenceMatcher(None, before, after).get_opcodes():
+        if operation == "equal":
             lines += [Line("both", text) for text in before[a:b]]
         else:
             lines += [Line("saved", text) for text in before[a:b]]
@@ -52,8 +52,8 @@ def as_lines(text: str) -> list[str]:
     return text.replace("\r\n", "\n").strip().split("\n")
 
 
-def same_value(one: Any, other: Any) -> bool:
+def same_value(before: Any, after: Any) -> bool:
     """Whether two values of a field are equal; texts but for the form of their line ends."""
-    if isinstance(one, str) and isinstance(other, str):
-        return as_lines(one) == as_lines(other)
-    return bool(one == other)
+    if isinstance(before, str) and isinstance(after, str):
+        return as_lines(before) == as_lines(after)
+    return bool(before == after)

@@ -148,10 +148,10 @@ def is_away(exception: OperationalError | InterfaceError) -> bool:
 def no_space_is_left() -> bool:
     """Whether that is why the database is away: it goes down when it cannot write its log."""
     try:
-        found = os.statvfs(settings.HOME)
+        filesystem = os.statvfs(settings.HOME)
     except OSError:
         return False
-    return found.f_bavail * found.f_frsize < ALMOST_NOTHING
+    return filesystem.f_bavail * filesystem.f_frsize < ALMOST_NOTHING
 
 
 def is_too_many_digits(exception: BaseException) -> bool:

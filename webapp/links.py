@@ -20,6 +20,6 @@ def address_of(name: str, *args: Any) -> str:
 def absolute(address: str) -> str:
     """The address on this site as a link for mails and for people elsewhere: under SITE_URL, whatever the request said
     its host was."""
-    parts = urlsplit(address)
-    query = f"?{parts.query}" if parts.query else ""
-    return f"{settings.SITE_URL.rstrip('/')}{parts.path}{query}"
+    url = urlsplit(address)
+    query = f"?{url.query}" if url.query else ""
+    return f"{settings.SITE_URL.rstrip('/')}{url.path}{query}"

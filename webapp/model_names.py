@@ -31,8 +31,10 @@ def check_model_name(name: str, field: str = "base_name") -> None:
     if not name or is_hub_name(name) or listed_root(Path(os.path.normpath(name))) is not None:
         return
     folders = ", ".join(str(folder) for folder in settings.MODEL_FOLDERS)
-    more = f", or a folder below {folders}" if folders else "; folders are not open to this here (MODEL_FOLDERS)"
-    raise BadInput(f"{field}: give the name of a model on the Hugging Face hub, such as org/model{more}.", field=field)
+    alternative = f", or a folder below {folders}" if folders else "; folders are not open to this here (MODEL_FOLDERS)"
+    raise BadInput(
+        f"{field}: give the name of a model on the Hugging Face hub, such as org/model{alternative}.", field=field
+    )
 
 
 def is_hub_name(name: str) -> bool:
@@ -42,7 +44,7 @@ def is_hub_name(name: str) -> bool:
 
 def listed_root(path: Path) -> Path | None:
     """The listed folder that an absolute path lies in, by its letters; none for the site's own models and runs."""
-    if not path.is_absolute() or any(path.is_relative_to(own) for own in own_folders()):
+    if not path.is_absolute() or any(path.is_relative_to(private_folder) for private_folder in own_folders()):
         return None
     return next((folder for folder in settings.MODEL_FOLDERS if path.is_relative_to(folder)), None)
 
@@ -73,8 +75,10 @@ def model_source(name: str) -> str:
 def stays_inside(path: Path) -> bool:
     resolved = path.resolve()
     roots = [Path(folder).resolve() for folder in settings.MODEL_FOLDERS]
-    own = [folder.resolve() for folder in own_folders()]
-    return any(resolved.is_relative_to(root) for root in roots) and not any(resolved.is_relative_to(o) for o in own)
+    private_folders = [folder.resolve() for folder in own_folders()]
+    return any(resolved.is_relative_to(root) for root in roots) and not any(
+        resolved.is_relative_to(o) for o in private_folders
+    )
 
 
 def places(folder: Path) -> Iterator[Path]:

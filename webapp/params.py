@@ -42,13 +42,13 @@ def is_storable(text: str) -> bool:
 
 
 @overload
-def read_int(given: Given, name: str, default: int, *, low: int = 0, high: int = MAX_BIGINT) -> int: ...
+def read_int(query: Given, name: str, default: int, *, low: int = 0, high: int = MAX_BIGINT) -> int: ...
 @overload
-def read_int(given: Given, name: str, default: None = None, *, low: int = 0, high: int = MAX_BIGINT) -> int | None: ...
+def read_int(query: Given, name: str, default: None = None, *, low: int = 0, high: int = MAX_BIGINT) -> int | None: ...
 def read_int(
-    given: Given, name: str, default: int | None = None, *, low: int = 0, high: int = MAX_BIGINT
+    query: Given, name: str, default: int | None = None, *, low: int = 0, high: int = MAX_BIGINT
 ) -> int | None:
-    value = given.get(name, "")
+    value = query.get(name, "")
     if value == "":
         return default
     number = parse_int(value, low=low, high=high)
@@ -58,27 +58,27 @@ def read_int(
     return number
 
 
-def read_ints(given: QueryDict, name: str, *, most: int = MAX_VALUES, low: int = 0) -> list[int]:
+def read_ints(query: QueryDict, name: str, *, at_most: int = MAX_VALUES, low: int = 0) -> list[int]:
     """Every value of a parameter that may be repeated, in order."""
-    values = given.getlist(name)
-    if len(values) > most:
-        raise BadInput(f"{name}: give at most {most:,} of them.", field=name)
+    values = query.getlist(name)
+    if len(values) > at_most:
+        raise BadInput(f"{name}: give at most {at_most:,} of them.", field=name)
     numbers = [parse_int(value, low=low) for value in values]
     if None in numbers:
         raise BadInput(f"{name}: give whole numbers from {low:,} on.", field=name)
     return [number for number in numbers if number is not None]
 
 
-def read_choice(given: Given, name: str, choices: Iterable[str], default: str = "") -> str:
-    value = str(given.get(name, "") or default)
-    known = list(choices)
-    if value != default and value not in known:
-        raise BadInput(f"{name}: choose one of {', '.join(known)}.", field=name)
+def read_choice(query: Given, name: str, choices: Iterable[str], default: str = "") -> str:
+    value = str(query.get(name, "") or default)
+    options = list(choices)
+    if value != default and value not in options:
+        raise BadInput(f"{name}: choose one of {', '.join(options)}.", field=name)
     return value
 
 
-def read_text(given: Given, name: str, default: str = "", *, longest: int = MAX_TEXT) -> str:
-    value = str(given.get(name, default))
+def read_text(query: Given, name: str, default: str = "", *, longest: int = MAX_TEXT) -> str:
+    value = str(query.get(name, default))
     if len(value) > longest:
         raise BadInput(f"{name}: use at most {longest:,} characters.", field=name)
     if not is_storable(value):
@@ -86,8 +86,8 @@ def read_text(given: Given, name: str, default: str = "", *, longest: int = MAX_
     return value
 
 
-def read_uuid(given: Given, name: str) -> uuid.UUID | None:
-    value = str(given.get(name, ""))
+def read_uuid(query: Given, name: str) -> uuid.UUID | None:
+    value = str(query.get(name, ""))
     if not value:
         return None
     try:

@@ -16,12 +16,12 @@ def wants_fragment(request: HttpRequest) -> bool:
 
 
 def render_page_or_fragment(
-    request: HttpRequest, page: str, fragment: str, context: dict[str, Any], *, part: bool = True
+    request: HttpRequest, page: str, fragment: str, context: dict[str, Any], *, as_fragment: bool = True
 ) -> HttpResponse:
-    """The template `fragment` where htmx asks for it and `part` holds, else `page`.
+    """The template `fragment` where htmx asks for it and `as_fragment` holds, else `page`.
 
     The answer varies with the header, so that no browser shows a kept fragment as the page when it goes back.
     """
-    response = render(request, fragment if part and wants_fragment(request) else page, context)
+    response = render(request, fragment if as_fragment and wants_fragment(request) else page, context)
     patch_vary_headers(response, ["HX-Request"])
     return response

@@ -47,8 +47,8 @@ def is_alive(name: str) -> bool:
     if not is_here(name):
         return False
     pid, _, start = name.removeprefix(f"{this_host()}/").partition("/")
-    began = start_time(int(pid))
-    return began is not None and abs(began - float(start or 0)) <= CLOCK_STEP
+    started_at = start_time(int(pid))
+    return started_at is not None and abs(started_at - float(start or 0)) <= CLOCK_STEP
 
 
 def signal_group(name: str, number: signal.Signals) -> None:

@@ -47,10 +47,10 @@ def parse_json(body: bytes) -> Any:
     except RecursionError:
         raise BadInput("The body is nested too deep to be read.", code="parse_error") from None
     if wrong:
-        place = place_where(value, lambda item: item is wrong[0]) or "body"  # the same key may have come again
-        raise BadInput(f"{place}: {wrong[0].reason}.", code="parse_error", field=place)
-    if SUSPICIOUS_ESCAPE.search(text) and (place := unstorable_place(value)):
-        raise BadInput(f"{place}: remove the characters that are not text (NUL or half a character).", field=place)
+        path = place_where(value, lambda item: item is wrong[0]) or "body"  # the same key may have come again
+        raise BadInput(f"{path}: {wrong[0].reason}.", code="parse_error", field=path)
+    if SUSPICIOUS_ESCAPE.search(text) and (path := unstorable_place(value)):
+        raise BadInput(f"{path}: remove the characters that are not text (NUL or half a character).", field=path)
     return value
 
 
@@ -78,13 +78,13 @@ def place_where(value: Any, is_wrong: Callable[[Any], bool]) -> str:
     """The dotted path of an item, or of an object with a key, that `is_wrong`; empty where none is."""
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
-        place, item = waiting.pop()
+        path, item = waiting.pop()
         if is_wrong(item):
-            return place or "body"
+            return path or "body"
         if isinstance(item, list):
-            waiting += [(f"{place}.{i}" if place else str(i), part) for i, part in enumerate(item)]
+            waiting += [(f"{path}.{i}" if path else str(i), element) for i, element in enumerate(item)]
         if isinstance(item, dict):
             if any(is_wrong(key) for key in item):
-                return f"{place or 'body'} (a key)"
-            waiting += [(f"{place}.{key}" if place else key, part) for key, part in item.items()]
+                return f"{path or 'body'} (a key)"
+            waiting += [(f"{path}.{key}" if path else key, element) for key, element in item.items()]
     return ""

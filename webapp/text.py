@@ -52,7 +52,7 @@ def render_plain(text: str) -> SafeString:
     """The text exactly as it is, for a `pre`: what cannot be seen is marked, and copies as what it is."""
     body = text.removesuffix("\n")
     marked = "".join(
-        _mark(part) if unseen else _mark_controls(part) for part, unseen in _parts(body)
+        _mark(run) if unseen else _mark_controls(run) for run, unseen in _parts(body)
     )  # fmt: skip
     if body != text:
         marked += '<span class="unseen" data-mark="↵"></span>'
@@ -61,12 +61,12 @@ def render_plain(text: str) -> SafeString:
 
 def _parts(text: str) -> list[tuple[str, bool]]:
     """The text in pieces, each with whether it is white space to mark."""
-    parts: list[tuple[str, bool]] = []
+    runs: list[tuple[str, bool]] = []
     end = 0
     for match in UNSEEN.finditer(text):
-        parts += [(text[end : match.start()], False), (match[0], True)]
+        runs += [(text[end : match.start()], False), (match[0], True)]
         end = match.end()
-    return [*parts, (text[end:], False)]
+    return [*runs, (text[end:], False)]
 
 
 def _mark(white: str) -> str:
@@ -99,8 +99,8 @@ def describe_blank(text: str) -> str:
         kinds = [f"{n} {name}{'s' if n > 1 and name in NAMES.values() else ''}" for name, n in counts.items()]
         return f"Only white space: {', '.join(kinds)}."
     rendered = nh3.clean(MARKDOWN.render(text), tags={"hr"})
-    seen = [char for char in rendered if not char.isspace() and unicodedata.category(char) not in {"Cf", "Cc"}]
-    return "" if seen else "Nothing to be seen when it is rendered; the plain view shows what it holds."
+    visible = [char for char in rendered if not char.isspace() and unicodedata.category(char) not in {"Cf", "Cc"}]
+    return "" if visible else "Nothing to be seen when it is rendered; the plain view shows what it holds."
 
 
 def trim_reply(text: str) -> str:

@@ -96,8 +96,8 @@ def check_draft(*, lease: Lease, content: Content, page: PageState) -> None:
 def changed_elsewhere(*, lease: Lease, page: PageState) -> Draft | None:
     """The draft, where another page saved it since this one last knew it."""
     draft = Draft.objects.filter(task_id=lease.task_id, person_id=lease.person_id).first()
-    known = draft is None or draft.revision == page.began_from or _own(draft, page)
-    return None if known else draft
+    is_known = draft is None or draft.revision == page.began_from or _own(draft, page)
+    return None if is_known else draft
 
 
 def is_older(draft: Draft, page: PageState) -> bool:
@@ -109,9 +109,9 @@ def cleaned(content: Content) -> Content:
     return {clean_text(name): clean_text(value) if isinstance(value, str) else value for name, value in content.items()}
 
 
-def same_content(one: Content, other: Content) -> bool:
+def same_content(before: Content, after: Content) -> bool:
     """Whether two drafts say the same; a field that is empty is as good as one that is not there."""
-    return _filled_in(one) == _filled_in(other)
+    return _filled_in(before) == _filled_in(after)
 
 
 def _filled_in(content: Content) -> dict[str, Any]:
@@ -124,8 +124,8 @@ def _own(draft: Draft, page: PageState) -> bool:
 
 
 def _check(draft: Draft, content: Content, page: PageState) -> None:
-    known = draft.revision == page.began_from or _own(draft, page)
-    if not known and _filled_in(draft.content) and not same_content(draft.content, content):
+    is_known = draft.revision == page.began_from or _own(draft, page)
+    if not is_known and _filled_in(draft.content) and not same_content(draft.content, content):
         raise DraftConflict(draft)
 
 

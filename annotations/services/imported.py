@@ -91,7 +91,7 @@ def import_demonstrations(
         tokens[_token(project, row, [row.reply], {"masked": masked})] = row
     fresh = _not_yet(Demonstration, author, tokens)
     replies = _single_replies(project, author, fresh.values(), now)
-    made = Demonstration.objects.bulk_create(
+    created = Demonstration.objects.bulk_create(
         (
             Demonstration(
                 response=reply,
@@ -103,7 +103,7 @@ def import_demonstrations(
         ),
         batch_size=BATCH,
     )
-    return len(made)
+    return len(created)
 
 
 @transaction.atomic
@@ -118,14 +118,14 @@ def import_judgments(
         tokens[_token(project, row, [row.reply, "good" if row.good else "bad"])] = row
     fresh = _not_yet(Judgment, author, tokens)
     replies = _single_replies(project, author, fresh.values(), now)
-    made = Judgment.objects.bulk_create(
+    created = Judgment.objects.bulk_create(
         (
             Judgment(response=reply, good=row.good, **_label_fields(row, reply.prompt, author, token, now))
             for (token, row), reply in zip(fresh.items(), replies, strict=True)
         ),
         batch_size=BATCH,
     )
-    return len(made)
+    return len(created)
 
 
 @transaction.atomic
@@ -176,12 +176,12 @@ def _check(row: AnyImported, reply: str) -> None:
 
 
 def _check_ranking(row: ImportedRanking) -> None:
-    shown = range(len(row.replies))
+    indices = range(len(row.replies))
     try:
-        whole_ranking(row.groups, shown)
+        whole_ranking(row.groups, indices)
         valid_strength(row.strength)
-        valid_ratings(row.ratings, shown)
-        valid_flags(row.flags, shown)
+        valid_ratings(row.ratings, indices)
+        valid_flags(row.flags, indices)
     except BadInput as error:
         raise BadInput(f"{row.source_ref or 'A ranking'}: {error.message}") from error
     if not (math.isfinite(row.weight) and row.weight >= 0):
@@ -213,21 +213,21 @@ def _single_replies(
     )
 
 
-def _token(project: Project, row: AnyImported, rest: Sequence[str], more: dict[str, Any] | None = None) -> UUID:
+def _token(project: Project, row: AnyImported, texts: Sequence[str], extras: dict[str, Any] | None = None) -> UUID:
     """The same for the same row of the same project, so that a second import adds nothing. Equal labels of two people
     are two rows. What is unusual enters by name, so that usual rows keep the tokens they had before it existed."""
-    unusual = {name: value for name, value in (more or {}).items() if value}
+    unusual = {name: value for name, value in (extras or {}).items() if value}
     if row.annotator:
         unusual["annotator"] = row.annotator
     if row.weight != 1.0:
         unusual["weight"] = row.weight
-    said = [project.pk, digest_of(row.messages), *rest, *([unusual] if unusual else [])]
-    return uuid5(IMPORTED, json.dumps(said))
+    identity = [project.pk, digest_of(row.messages), *texts, *([unusual] if unusual else [])]
+    return uuid5(IMPORTED, json.dumps(identity))
 
 
 def _not_yet(model: type[Demonstration | Ranking | Judgment], author: User, rows: dict[UUID, R]) -> dict[UUID, R]:
-    known = set(model._default_manager.filter(author=author, token__in=rows).values_list("token", flat=True))
-    return {token: row for token, row in rows.items() if token not in known}
+    existing = set(model._default_manager.filter(author=author, token__in=rows).values_list("token", flat=True))
+    return {token: row for token, row in rows.items() if token not in existing}
 
 
 def _prompts(project: Project, author: User, rows: Iterable[AnyImported]) -> list[Prompt]:

@@ -84,21 +84,21 @@ def submit_ranking(
     """
     now = now or timezone.now()
     lease, sent = _begin(lease, Ranking, token, Task.Kind.RANK, check)
-    shown = [reply.pk for reply in replies_shown(lease)]
-    if sent is None and len(shown) < 2:
+    shown_ids = [reply.pk for reply in replies_shown(lease)]
+    if sent is None and len(shown_ids) < 2:
         raise Conflict("The other replies of this task were deleted, so there is nothing to compare. Skip the task.")
     content: dict[str, Any] = {
-        "groups": whole_ranking(groups, shown),
+        "groups": whole_ranking(groups, shown_ids),
         "strength": valid_strength(strength),
-        "ratings": valid_ratings(ratings or {}, shown),
-        "flags": valid_flags(flags or {}, shown),
+        "ratings": valid_ratings(ratings or {}, shown_ids),
+        "flags": valid_flags(flags or {}, shown_ids),
         "reason": clean_text(reason).strip(),
     }
     if sent:
         return sent_again(sent, **content)
     if len(content["groups"]) == 1 and strength:
         raise BadInput("All replies are tied, so none is better: rank one above the others, or leave out how much.")
-    label = Ranking(**content, order_shown=shown, **_what_every_label_carries(lease, token, active_seconds, now))
+    label = Ranking(**content, order_shown=shown_ids, **_what_every_label_carries(lease, token, active_seconds, now))
     label.save()
     _finish(lease, now)
     return label
@@ -140,13 +140,13 @@ def submit_review(
     return label
 
 
-def whole_ranking(groups: Sequence[Sequence[int]], shown: Sequence[int]) -> list[list[int]]:
+def whole_ranking(groups: Sequence[Sequence[int]], shown_ids: Sequence[int]) -> list[list[int]]:
     """The groups, best first. Raises BadInput unless they name each reply shown exactly once."""
     named = [response for group in groups for response in group]
-    missing = len(set(shown) - set(named))
+    missing = len(set(shown_ids) - set(named))
     if missing:
-        raise BadInput(f"{missing} of the {len(shown)} replies {'has' if missing == 1 else 'have'} no rank yet.")
-    if len(named) != len(set(named)) or set(named) != set(shown):
+        raise BadInput(f"{missing} of the {len(shown_ids)} replies {'has' if missing == 1 else 'have'} no rank yet.")
+    if len(named) != len(set(named)) or set(named) != set(shown_ids):
         raise BadInput("A ranking names each of the replies shown exactly once, and no other.")
     return [list(group) for group in groups if group]
 
@@ -157,14 +157,14 @@ def valid_strength(strength: float | None) -> float | None:
     return strength
 
 
-def valid_ratings(ratings: dict[int, int], shown: Sequence[int]) -> dict[str, int]:
-    if not ratings.keys() <= set(shown) or any(value not in RATINGS for value in ratings.values()):
+def valid_ratings(ratings: dict[int, int], shown_ids: Sequence[int]) -> dict[str, int]:
+    if not ratings.keys() <= set(shown_ids) or any(value not in RATINGS for value in ratings.values()):
         raise BadInput("Ratings are whole numbers from 1 to 7, for the replies shown.")
     return {str(response): value for response, value in ratings.items()}
 
 
-def valid_flags(flags: dict[int, list[str]], shown: Sequence[int]) -> dict[str, list[str]]:
-    if not flags.keys() <= set(shown) or any(flag not in Flag.values for fs in flags.values() for flag in fs):
+def valid_flags(flags: dict[int, list[str]], shown_ids: Sequence[int]) -> dict[str, list[str]]:
+    if not flags.keys() <= set(shown_ids) or any(flag not in Flag.values for fs in flags.values() for flag in fs):
         raise BadInput(f"Flags are {', '.join(Flag.values)}, for the replies shown.")
     return {str(response): sorted(set(fs)) for response, fs in flags.items() if fs}
 
@@ -206,13 +206,13 @@ def sent_again(label: L, **content: Any) -> L:
     """The label that this token was sent for. Raises Conflict where it is sent again with something else: the label
     stays as it is, and the person must not hear that what they changed was saved."""
     if isinstance(label, Demonstration):
-        first: dict[str, Any] = {"text": label.response.text}
+        saved: dict[str, Any] = {"text": label.response.text}
     elif isinstance(label, Review):
         corrected = label.corrected.response.text if label.corrected else content["text"]
-        first = {"verdict": label.verdict, "comment": label.comment, "text": corrected}
+        saved = {"verdict": label.verdict, "comment": label.comment, "text": corrected}
     else:
-        first = {name: getattr(label, name) for name in content}
-    if first != content:
+        saved = {name: getattr(label, name) for name in content}
+    if saved != content:
         raise Conflict(
             "Your answer was saved as you first sent it; what you changed afterwards is not in it. "
             "To change your answer, take it back from your history.",
@@ -263,15 +263,15 @@ def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
         raise Conflict(f"{project.name} is archived, so its labels stay as they are.")
     _retract(label, now)
     old = Lease.objects.get(pk=label.lease_id)
-    place = old.seat
+    seat = old.seat
     Lease.objects.filter(pk=old.pk).update(seat=None, outcome=Lease.Outcome.RETURNED)
-    place = place or free_place(task)
+    seat = seat or free_place(task)
     lease = Lease.objects.create(
         task=task,
         person=by,
         until=lease_end(project, now),
-        outcome=Lease.Outcome.HELD if place else Lease.Outcome.LAPSED,
-        seat=place,
+        outcome=Lease.Outcome.HELD if seat else Lease.Outcome.LAPSED,
+        seat=seat,
         order_shown=old.order_shown,
         guidelines=old.guidelines,
         created_at=now,
@@ -321,7 +321,7 @@ def draft_of(label: AnyLabel) -> dict[str, Any]:
     if isinstance(label, Review):
         text = label.corrected.response.text if label.corrected else ""
         return {"verdict": label.verdict, "comment": label.comment, "text": text}
-    ranks = {f"rank_{r}": place for place, group in enumerate(label.groups, 1) for r in group}
+    ranks = {f"rank_{r}": rank for rank, group in enumerate(label.groups, 1) for r in group}
     ratings = {f"rating_{r}": value for r, value in label.ratings.items()}
     flags = {f"flags_{r}": values for r, values in label.flags.items()}
     strength = "" if label.strength is None else f"{label.strength:g}"

@@ -122,16 +122,16 @@ def sweep_lapsed(*, project: Project, now: datetime) -> None:
 
 
 def _in_hand(person: User, project: Project, kinds: Sequence[Task.Kind], now: datetime) -> int | None:
-    mine = Lease.objects.filter(
+    held = Lease.objects.filter(
         person=person, outcome=Lease.Outcome.HELD, task__project=project, task__project__archived_at=None
     )
-    wanted = None
-    for lease_id, kind in mine.order_by("id").values_list("id", "task__kind"):
+    chosen = None
+    for lease_id, kind in held.order_by("id").values_list("id", "task__kind"):
         if kind not in kinds:
             release(lease=lease_with_task(lease_id), now=now)
-        elif wanted is None and renewed(lease_id, lease_end(project, now)):
-            wanted = lease_id
-    return wanted
+        elif chosen is None and renewed(lease_id, lease_end(project, now)):
+            chosen = lease_id
+    return chosen
 
 
 def _take(person: User, project: Project, kinds: Sequence[Task.Kind], now: datetime) -> int | None:
@@ -148,9 +148,9 @@ def _take(person: User, project: Project, kinds: Sequence[Task.Kind], now: datet
     while True:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(LEASE_NEXT.format(wait=wait), values)
-            picked, given = cursor.fetchone()
-        if given:
-            return int(given)
+            picked, lease_id = cursor.fetchone()
+        if lease_id:
+            return int(lease_id)
         if picked is None and not wait:
             return None
         if picked is None:
@@ -178,11 +178,11 @@ def take_up_again(*, lease: Lease, until: datetime) -> None:
     task = lock_task(lease.task)
     if archived_at(task.project) is not None:
         return
-    place = free_place(task)
+    seat = free_place(task)
     since = Lease.objects.filter(task=task, person_id=lease.person_id, pk__gt=lease.pk)
-    if place is not None and not since.exists():
+    if seat is not None and not since.exists():
         Lease.objects.filter(pk=lease.pk, outcome__in=[Lease.Outcome.LAPSED, Lease.Outcome.RETURNED]).update(
-            outcome=Lease.Outcome.HELD, seat=place, until=until, ended_at=None
+            outcome=Lease.Outcome.HELD, seat=seat, until=until, ended_at=None
         )
 
 

@@ -28,8 +28,8 @@ def free_place(task: Task) -> int | None:
     """The lowest free place of a locked task; None when all are taken or it takes no more labels."""
     if task.state not in (Task.State.OPEN, Task.State.FULL):
         return None
-    taken = set(Lease.objects.filter(task=task, seat__isnull=False).values_list("seat", flat=True))
-    return next((place for place in range(1, task.overlap + 1) if place not in taken), None)
+    taken_seats = set(Lease.objects.filter(task=task, seat__isnull=False).values_list("seat", flat=True))
+    return next((seat for seat in range(1, task.overlap + 1) if seat not in taken_seats), None)
 
 
 def fill_places(task: Task) -> None:

@@ -50,8 +50,8 @@ def digest_of(messages: Messages) -> str:
 def split_of(messages: Messages) -> Prompt.Split:
     """Training or held out, by a hash of the first user turn in lower case without extra spaces, so that
     conversations which begin alike are on the same side."""
-    first = next(turn["content"] for turn in messages if turn["role"] == "user")
-    digest = hashlib.sha256(" ".join(first.lower().split()).encode()).digest()
+    first_turn = next(turn["content"] for turn in messages if turn["role"] == "user")
+    digest = hashlib.sha256(" ".join(first_turn.lower().split()).encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     return Prompt.Split.HELDOUT if share < HELDOUT_SHARE else Prompt.Split.TRAIN
 
@@ -77,11 +77,11 @@ def add_prompts(
 
     Where `splits` says "heldout" the prompt is held out, one that was there before too; else a hash decides.
     """
-    wanted: dict[str, Prompt] = {}
+    new_prompts: dict[str, Prompt] = {}
     digests: list[str] = []
     heldout: set[str] = set()
-    given = zip_longest(conversations, source_refs, splits, fillvalue="")
-    for number, (messages, ref, split) in enumerate(given, 1):
+    rows = zip_longest(conversations, source_refs, splits, fillvalue="")
+    for number, (messages, ref, split) in enumerate(rows, 1):
         try:
             cleaned = clean_messages(messages)  # type: ignore[arg-type]  # zip_longest widens; conversations are as long
         except BadInput as error:
@@ -90,8 +90,8 @@ def add_prompts(
         digests.append(digest)
         if split == Prompt.Split.HELDOUT:
             heldout.add(digest)
-        if digest not in wanted:
-            wanted[digest] = Prompt(
+        if digest not in new_prompts:
+            new_prompts[digest] = Prompt(
                 project=project,
                 messages=cleaned,
                 digest=digest,
@@ -101,14 +101,14 @@ def add_prompts(
                 created_by=by,
             )
     for digest in heldout:
-        wanted[digest].split = Prompt.Split.HELDOUT
-    found = _by_digest(project, list(wanted))
-    _hold_out([found[digest] for digest in heldout & found.keys()])
-    missing = [prompt for digest, prompt in wanted.items() if digest not in found]
+        new_prompts[digest].split = Prompt.Split.HELDOUT
+    by_digest = _by_digest(project, list(new_prompts))
+    _hold_out([by_digest[digest] for digest in heldout & by_digest.keys()])
+    missing = [prompt for digest, prompt in new_prompts.items() if digest not in by_digest]
     Prompt.objects.bulk_create(missing, batch_size=BATCH, ignore_conflicts=True)
     if missing:
-        found |= _by_digest(project, [prompt.digest for prompt in missing])
-    return [found[digest] for digest in digests]
+        by_digest |= _by_digest(project, [prompt.digest for prompt in missing])
+    return [by_digest[digest] for digest in digests]
 
 
 def _hold_out(prompts: Sequence[Prompt]) -> None:
@@ -173,10 +173,10 @@ class WithdrawnPrompts(Conflict):
 
     def __init__(self, numbers: Sequence[int], *, restorable: bool) -> None:
         names = ", ".join(map(str, numbers[:20])) + (" and more" if len(numbers) > 20 else "")
-        one = len(numbers) == 1
-        what = f"{'Prompt' if one else 'Prompts'} {names} {'was' if one else 'were'} withdrawn from this project."
+        noun, verb = ("Prompt", "was") if len(numbers) == 1 else ("Prompts", "were")
+        subject = f"{noun} {names} {verb} withdrawn from this project."
         how = "Restore them or leave them out." if restorable else "They came from chats and cannot be restored."
-        super().__init__(f"{what} Nothing was added. {how}")
+        super().__init__(f"{subject} Nothing was added. {how}")
         self.numbers = list(numbers)
         self.restorable = restorable
 
@@ -216,8 +216,8 @@ def add_and_ask(
         raise WithdrawnPrompts(numbers, restorable=can_restore)
     ids = {prompt.pk for prompt in prompts}
     restored = restore_prompts(prompts=Prompt.objects.filter(pk__in=ids))
-    asked = Prompt.objects.filter(pk__in=ids if open_tasks else ())
-    tasks = open_missing_write_tasks(prompts=asked, source_ref=source_ref)
+    prompts_to_ask = Prompt.objects.filter(pk__in=ids if open_tasks else ())
+    tasks = open_missing_write_tasks(prompts=prompts_to_ask, source_ref=source_ref)
     new = sum(pk > newest for pk in ids)
     for prompt in withdrawn:
         prompt.withdrawn_at = None

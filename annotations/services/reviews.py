@@ -54,10 +54,10 @@ def settle_reviews(*, demonstration: Demonstration) -> None:
         .select_related("corrected")
         .order_by("id")
     )
-    wanted = max((task.overlap for task in demonstration.review_tasks.all()), default=1)
+    needed = max((task.overlap for task in demonstration.review_tasks.all()), default=1)
     corrections = [review.corrected for review in reviews if review.corrected is not None]
     accepting = sum(review.verdict in ACCEPTING for review in reviews)
-    if len(reviews) < wanted:
+    if len(reviews) < needed:
         original, of_corrections, of_newest = state.PENDING, state.PENDING, state.PENDING
     elif 2 * accepting <= len(reviews):
         original, of_corrections, of_newest = state.REJECTED, state.REJECTED, state.REJECTED

@@ -191,7 +191,7 @@ def publish_output(run: Run, bystander: Prompt) -> None:
         said = "A pen." if prompt == bystander else f"No {WORD}."
         lines.append(json.dumps(row | {"reply": said, "tokens": 2, "finish": "stop", "logprob": -1.0}) + "\n")
     (output / "samples.jsonl").write_text("".join(lines))
-    address = publish(output, place="outputs", files=hashes_of(output))
+    address = publish(output, folder_name="outputs", files=hashes_of(output))
     run.outputs = {"samples.jsonl": f"{address}/samples.jsonl"}
     run.save()
 

@@ -86,7 +86,7 @@ def test_models_and_files_are_found_after_a_move(
 ):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "rows.jsonl").write_text("a row")
-    outputs = publish(tmp_path / "out", place="outputs", files={"rows.jsonl": sha256(b"a row")})
+    outputs = publish(tmp_path / "out", folder_name="outputs", files={"rows.jsonl": sha256(b"a row")})
     moved = live_in(settings, home.rename(tmp_path / "moved"))
     assert local_folder(full).is_relative_to(moved)
     assert adapter_base(str(local_folder(adapter))) == str(local_folder(full))

@@ -50,13 +50,13 @@ def _text_of(content: Any) -> Any:
     """OpenAI's list of parts as one text."""
     if not isinstance(content, list):
         return content
-    for part in content:
-        if not isinstance(part, dict):
-            raise ValueError(give_without(CONTENT, part))
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
-            named = f" of type {part['type'][:40]}" if isinstance(part.get("type"), str) else ""
+    for block in content:
+        if not isinstance(block, dict):
+            raise ValueError(give_without(CONTENT, block))
+        if block.get("type") != "text" or not isinstance(block.get("text"), str):
+            named = f" of type {block['type'][:40]}" if isinstance(block.get("type"), str) else ""
             raise ValueError(f"a part{named} is not supported, because these models read text only; give {TEXT_PART}")
-    return "".join(part["text"] for part in content)
+    return "".join(block["text"] for block in content)
 
 
 class Message(Body):
@@ -195,8 +195,8 @@ def read_request(data: Any, kind: type[B]) -> B:
     """`data`, as JSON gave it, as a request. Raises RequestRefused that names the parameter."""
     if not isinstance(data, dict):
         raise RequestRefused(NO_OBJECT, code="invalid_type")
-    given = {name: value for name, value in data.items() if value is not None}
-    return checked(check_parameters(given, frozenset(kind.model_fields)), kind)
+    parameters = {name: value for name, value in data.items() if value is not None}
+    return checked(check_parameters(parameters, frozenset(kind.model_fields)), kind)
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -211,8 +211,8 @@ def checked(data: Any, kind: type[M]) -> M:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        place, message, type_ = problems(error.errors(), kind)[0]
-    if not place and ": " in message:  # said of the request as a whole, by one of its own checks
-        place, _, message = message.partition(": ")
+        path, message, type_ = problems(error.errors(), kind)[0]
+    if not path and ": " in message:  # said of the request as a whole, by one of its own checks
+        path, _, message = message.partition(": ")
     code = CODES.get(type_, "invalid_type" if type_.endswith(("type", "parsing")) else "invalid_value")
-    raise RequestRefused(f"{place}: {message}.", param=place, code=code)
+    raise RequestRefused(f"{path}: {message}.", param=path, code=code)

@@ -33,9 +33,9 @@ def describe_config(error: ValidationError) -> str:
     details = error.errors()
     if sentences := [about_stage(item) for item in details if item["type"].startswith("union_tag")]:
         return "; ".join(sentences)
-    if not (place := details[0]["loc"]):
+    if not (path := details[0]["loc"]):
         return f"the file: {message_of(details[0], 'an object')}"
-    settings = SPECS[str(place[0])].settings
+    settings = SPECS[str(path[0])].settings
     return describe([{**item, "loc": item["loc"][1:]} for item in details], settings)
 
 

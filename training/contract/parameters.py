@@ -94,15 +94,15 @@ UNSUPPORTED: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
 MAX_NAME_SHOWN: Final = 60
 
 
-def check_parameters(given: dict[str, Any], implemented: frozenset[str]) -> dict[str, Any]:
-    """The implemented ones of `given`. Raises RequestRefused at the first other one that would change the answer."""
-    kept: dict[str, Any] = {}
-    for name, value in given.items():
+def check_parameters(parameters: dict[str, Any], implemented: frozenset[str]) -> dict[str, Any]:
+    """The implemented ones of `parameters`. Raises RequestRefused at the first other one that would change the answer."""
+    implemented_ones: dict[str, Any] = {}
+    for name, value in parameters.items():
         if name in implemented:
-            kept[name] = value
+            implemented_ones[name] = value
         elif name not in HARMLESS:
             check_unsupported(name, value)
-    return kept
+    return implemented_ones
 
 
 def check_unsupported(name: str, value: Any) -> None:
@@ -110,9 +110,9 @@ def check_unsupported(name: str, value: Any) -> None:
     if name.startswith("guided_"):
         advice = NO_FORMAT
     if not advice:
-        shown = name if len(name) <= MAX_NAME_SHOWN else name[:MAX_NAME_SHOWN] + "…"
+        short_name = name if len(name) <= MAX_NAME_SHOWN else name[:MAX_NAME_SHOWN] + "…"
         raise RequestRefused(
-            f"{shown}: there is no such parameter here. Leave it out.", param=shown, code="unknown_parameter"
+            f"{short_name}: there is no such parameter here. Leave it out.", param=short_name, code="unknown_parameter"
         )
     if not any(value == harmless and isinstance(value, bool) == isinstance(harmless, bool) for harmless in neutral):
         raise RequestRefused(

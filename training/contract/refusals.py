@@ -68,8 +68,8 @@ SYNTAX: Final = {  # how the messages of Python's parser begin, and what they me
 def syntax_problem(error: ValueError) -> str:
     """What is wrong with a text that is no JSON, and where."""
     if isinstance(error, json.JSONDecodeError):
-        what = next((words for begins, words in SYNTAX.items() if error.msg.startswith(begins)), "it cannot be read")
-        return f"{what} (line {error.lineno:,}, column {error.colno:,})"
+        problem = next((words for begins, words in SYNTAX.items() if error.msg.startswith(begins)), "it cannot be read")
+        return f"{problem} (line {error.lineno:,}, column {error.colno:,})"
     if isinstance(error, UnicodeDecodeError):
         return f"it is not UTF-8 (byte {error.start + 1:,})"
     return "it holds an integer of more than 4,300 digits"  # the only other thing that Python's parser refuses
@@ -83,29 +83,29 @@ def check_sound(data: Any) -> None:
     """Raises RequestRefused, naming the place, where a value inside `data` is none that can be carried on."""
     stack: list[tuple[Any, tuple[str, ...]]] = [(data, ())]
     while stack:
-        value, place = stack.pop()
-        if len(place) > MAX_DEPTH:
+        value, path = stack.pop()
+        if len(path) > MAX_DEPTH:
             raise RequestRefused(too_deep(), code="invalid_json")
         if isinstance(value, dict):
             for key, inner in value.items():
-                check_text(key, place)
-                stack.append((inner, (*place, key)))
+                check_text(key, path)
+                stack.append((inner, (*path, key)))
         elif isinstance(value, list):
-            stack += [(inner, (*place, str(i))) for i, inner in enumerate(value)]
+            stack += [(inner, (*path, str(i))) for i, inner in enumerate(value)]
         elif isinstance(value, str):
-            check_text(value, place)
+            check_text(value, path)
         elif isinstance(value, float) and not math.isfinite(value):
-            raise wrong(place, "NaN and Infinity are not numbers in JSON; give a finite one")
+            raise wrong(path, "NaN and Infinity are not numbers in JSON; give a finite one")
 
 
-def check_text(text: str, place: tuple[str, ...]) -> None:
+def check_text(text: str, path: tuple[str, ...]) -> None:
     if "\0" in text:
-        raise wrong(place, "this text has a NUL character, which cannot be used; remove it")
+        raise wrong(path, "this text has a NUL character, which cannot be used; remove it")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise wrong(place, "this text has half a surrogate pair, which is not a character; remove it") from None
+        raise wrong(path, "this text has half a surrogate pair, which is not a character; remove it") from None
 
 
-def wrong(place: tuple[str, ...], what: str) -> RequestRefused:
-    return RequestRefused(f"{'.'.join(place) or 'body'}: {what}.", param=".".join(place) or None)
+def wrong(path: tuple[str, ...], problem: str) -> RequestRefused:
+    return RequestRefused(f"{'.'.join(path) or 'body'}: {problem}.", param=".".join(path) or None)

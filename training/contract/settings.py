@@ -25,17 +25,17 @@ PESSIMISM = "How far an ensemble's score lies below its members' mean, in standa
 
 def parts_of_shaping(text: str) -> list[tuple[str, float]]:
     """The (name, weight) pairs of NAME=WEIGHT, NAME=WEIGHT. Raises ValueError."""
-    found = []
-    for part in filter(None, map(str.strip, text.split(","))):
-        name, _, weight = map(str.strip, part.partition("="))
+    terms = []
+    for term in filter(None, map(str.strip, text.split(","))):
+        name, _, weight = map(str.strip, term.partition("="))
         try:
             value = float(weight)
         except ValueError:
             value = math.nan
         if not name or not math.isfinite(value):
-            raise ValueError(f"“{part[:60]}” is not a registered function's name, = and a weight, as short=0.5")
-        found.append((name, value))
-    return found
+            raise ValueError(f"“{term[:60]}” is not a registered function's name, = and a weight, as short=0.5")
+        terms.append((name, value))
+    return terms
 
 
 def _checked_shaping(text: str) -> str:

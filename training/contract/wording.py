@@ -42,11 +42,11 @@ def expects(words: str) -> dict[str, Any]:
 
 def problems(details: Iterable[Mapping[str, Any]], kind: type[BaseModel]) -> list[Problem]:
     """What is wrong with data that should have been a `kind`, from `ValidationError.errors()`; one for each place."""
-    found: dict[str, Problem] = {}
+    by_place: dict[str, Problem] = {}
     for item in details:
-        place, words = place_of(item["loc"], kind)
-        found.setdefault(place, Problem(place, message_of(item, words), item["type"]))
-    return list(found.values())
+        where, words = place_of(item["loc"], kind)
+        by_place.setdefault(where, Problem(where, message_of(item, words), item["type"]))
+    return list(by_place.values())
 
 
 def message_of(item: Mapping[str, Any], words: str) -> str:
@@ -97,27 +97,27 @@ def place_of(location: Iterable[int | str], kind: type[BaseModel]) -> tuple[str,
     path: list[str] = []
     here: Any = kind
     words = object_words(kind)
-    for part in location:
-        inner = step(here, part)
+    for key in location:
+        inner = step(here, key)
         if inner is None:
             continue
-        path.append(str(part))
+        path.append(str(key))
         here, words = inner
     return ".".join(path), words
 
 
-def step(annotation: Any, part: int | str) -> tuple[Any, str] | None:
-    """What lies at `part` inside a value of this type: its type and words; none where nothing does."""
+def step(annotation: Any, key: int | str) -> tuple[Any, str] | None:
+    """What lies at `key` inside a value of this type: its type and words; none where nothing does."""
     for option in options(annotation):
         origin, arguments = get_origin(option) or option, get_args(option)
         if isinstance(option, type) and issubclass(option, BaseModel):
-            if isinstance(part, str) and (field := option.model_fields.get(part)) is not None:
+            if isinstance(key, str) and (field := option.model_fields.get(key)) is not None:
                 return field.annotation, field_words(field)
-            if isinstance(part, str) and option.model_config.get("extra") == "forbid" and option is annotation:
+            if isinstance(key, str) and option.model_config.get("extra") == "forbid" and option is annotation:
                 return Any, "nothing"
-        elif origin is list and isinstance(part, int):
+        elif origin is list and isinstance(key, int):
             return arguments[0], words_of(arguments[0])
-        elif origin is dict and part != "[key]":
+        elif origin is dict and key != "[key]":
             return arguments[1], words_of(arguments[1])
     return None
 
@@ -141,8 +141,12 @@ def field_words(field: FieldInfo) -> str:
 def words_of(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """What to give for a type, as in "give …"."""
     if get_origin(annotation) is Annotated:
-        inner, *more = get_args(annotation)
-        flat = [one for item in more for one in (item.metadata if isinstance(item, FieldInfo) else [item])]
+        inner, *arguments = get_args(annotation)
+        flat = [
+            constraint
+            for item in arguments
+            for constraint in (item.metadata if isinstance(item, FieldInfo) else [item])
+        ]
         return words_of(inner, [*flat, *metadata])
     if get_origin(annotation) in (Union, UnionType):
         members = [words_of(member, metadata) for member in get_args(annotation) if member is not NoneType]
@@ -196,10 +200,10 @@ def plural(words: str) -> str:
     """ "a whole number from 1 to 7" as "whole numbers from 1 to 7"."""
     if words in SEVERAL:
         return SEVERAL[words]
-    for one, several in (("a whole number", "whole numbers"), ("a number", "numbers"), ("an object", "objects"),
+    for singular, several in (("a whole number", "whole numbers"), ("a number", "numbers"), ("an object", "objects"),
                          ("text of", "texts of"), ("text that is", "texts that are"), ("a list of", "lists of")):  # fmt: skip
-        if words.startswith(one):
-            return several + words.removeprefix(one)
+        if words.startswith(singular):
+            return several + words.removeprefix(singular)
     return f"values, each {words}"
 
 
@@ -212,5 +216,5 @@ def one_of(values: Iterable[Any]) -> str:
     return joined([f'"{value}"' if isinstance(value, str) else shown(value) for value in values if value != ""], "or")
 
 
-def joined(words: Sequence[str], last: str) -> str:
-    return f" {last} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+def joined(words: Sequence[str], conjunction: str) -> str:
+    return f" {conjunction} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -61,19 +61,19 @@ def epoch_batches(sizes: Sizes, batch_tokens: int, seed: int, epoch: int) -> lis
     return np.split(order, cuts)
 
 
-def micro_batches(rows: Rows, sizes: Sizes, micro_tokens: int, parts: int = 1) -> list[Rows]:
+def micro_batches(rows: Rows, sizes: Sizes, micro_tokens: int, processes: int = 1) -> list[Rows]:
     """`rows` sorted by size and cut into the fewest pieces of nearly equal tokens, none above `micro_tokens` but a
-    longer row on its own; about a multiple of `parts` pieces, so that as many processes have as much to do."""
+    longer row on its own; about a multiple of `processes` pieces, so that as many processes have as much to do."""
     ordered = rows[np.argsort(-sizes.tokens[rows], kind="stable")]
     tokens = sizes.tokens[ordered]
     total = int(tokens.sum())
-    share = math.ceil(total / (parts * max(1, math.ceil(total / (parts * micro_tokens)))))
-    pieces: list[list[int]] = []
+    share = math.ceil(total / (processes * max(1, math.ceil(total / (processes * micro_tokens)))))
+    batches: list[list[int]] = []
     held = micro_tokens
     for row, size in zip(ordered.tolist(), tokens.tolist(), strict=True):
-        if not pieces or held >= share or held + size > micro_tokens:
-            pieces.append([])
+        if not batches or held >= share or held + size > micro_tokens:
+            batches.append([])
             held = 0
-        pieces[-1].append(row)
+        batches[-1].append(row)
         held += size
-    return [np.asarray(piece, dtype=np.int64) for piece in pieces]
+    return [np.asarray(batch, dtype=np.int64) for batch in batches]

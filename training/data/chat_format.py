@@ -58,8 +58,8 @@ def fold_system(messages: list[Turn]) -> list[Turn]:
         else:
             folded.append(turn)
     if held and folded and folded[-1].role == "user":
-        last = folded.pop()
-        folded.append(last.model_copy(update={"content": "\n\n".join([last.content, *held])}))
+        last_turn = folded.pop()
+        folded.append(last_turn.model_copy(update={"content": "\n\n".join([last_turn.content, *held])}))
     elif held:
         folded.append(Turn(role="user", content="\n\n".join(held)))
     return folded
@@ -167,26 +167,26 @@ class ChatFormat:
         whole = self._foreign_turns([*messages, Turn(role="assistant", content=reply)], last_only=True)
         return [token for token, spoken in zip(whole.ids, whole.mask, strict=True) if spoken]
 
-    def exchange(self, messages: list[Turn], reply: str, most: int) -> Encoded:
-        """Prompt and reply; only this reply is in the mask. Cut to `most` tokens: the prompt from the left first,
+    def exchange(self, messages: list[Turn], reply: str, limit: int) -> Encoded:
+        """Prompt and reply; only this reply is in the mask. Cut to `limit` tokens: the prompt from the left first,
         then, where the reply alone is longer, the reply from the right."""
-        spoken = self.reply(reply, messages)[:most]
-        room = most - len(spoken)
+        spoken = self.reply(reply, messages)[:limit]
+        room = limit - len(spoken)
         before = self.end_of(self.prompt(messages), room)
         return Encoded([*before, *spoken], [False] * len(before) + [True] * len(spoken))
 
-    def last(self, encoded: Encoded, most: int) -> Encoded:
-        """The last `most` tokens; a token for the beginning of text stays before them."""
+    def last(self, encoded: Encoded, limit: int) -> Encoded:
+        """The last `limit` tokens; a token for the beginning of text stays before them."""
         ids, mask = encoded.ids, encoded.mask
-        if len(ids) <= most:
+        if len(ids) <= limit:
             return encoded
-        kept = int(most > 1 and ids[0] == self.tokenizer.bos_token_id)
-        cut = len(ids) - most + kept
-        return Encoded([*ids[:kept], *ids[cut:]], [*mask[:kept], *mask[cut:]])
+        keeps_start = int(limit > 1 and ids[0] == self.tokenizer.bos_token_id)
+        cut = len(ids) - limit + keeps_start
+        return Encoded([*ids[:keeps_start], *ids[cut:]], [*mask[:keeps_start], *mask[cut:]])
 
-    def end_of(self, prompt: list[int], most: int) -> list[int]:
+    def end_of(self, prompt: list[int], limit: int) -> list[int]:
         """The same of a prompt's tokens."""
-        return self.last(Encoded(prompt, [False] * len(prompt)), most).ids
+        return self.last(Encoded(prompt, [False] * len(prompt)), limit).ids
 
     def conversation(self, messages: list[Turn], unlearned: Collection[int] = ()) -> Encoded:
         """All turns; every assistant turn with its stop token is in the mask, but for those whose indices are in
@@ -228,8 +228,8 @@ class ChatFormat:
         """The rendered text is tokenized once, and spans of characters say which tokens the assistant speaks; a token
         that reaches over an end of a span is the assistant's."""
         text = self._render(messages, open_turn=False)
-        first = len(messages) - 1 if last_only else 0
-        spoken = [i for i in range(first, len(messages)) if messages[i].role == "assistant"]
+        first_index = len(messages) - 1 if last_only else 0
+        spoken = [i for i in range(first_index, len(messages)) if messages[i].role == "assistant"]
         spans = [self._span(text, messages, i) for i in spoken if i not in unlearned]
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
@@ -256,8 +256,8 @@ class ChatFormat:
         return len(before), max(len(before), len(ended))
 
     def _render(self, messages: list[Turn], *, open_turn: bool) -> str:
-        seen = fold_system(messages) if self.folds_system else messages
-        turns = [{"role": turn.role, "content": self._harmless(turn.content)} for turn in seen]
+        rendered = fold_system(messages) if self.folds_system else messages
+        turns = [{"role": turn.role, "content": self._harmless(turn.content)} for turn in rendered]
         try:
             return self._render_turns(turns, open_turn)
         except InputError:
@@ -272,10 +272,10 @@ class ChatFormat:
     def _loses_system_turns(self) -> bool:
         """Whether the template refuses or leaves out a system turn but takes the same conversation without it."""
         user = [Turn(role="user", content="a")]
-        told = "Answer in one short line."
+        instruction = "Answer in one short line."
         self.folds_system = False
         try:
-            return told not in self._render([Turn(role="system", content=told), *user], open_turn=True)
+            return instruction not in self._render([Turn(role="system", content=instruction), *user], open_turn=True)
         except Refused:
             pass
         try:

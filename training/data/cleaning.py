@@ -55,17 +55,17 @@ def clean(text: str) -> str:
 
 def without_personal_data(text: str) -> tuple[str, int]:
     """The text with <email>, <phone> and <card> in the place of such, and how many there were."""
-    found = 0
+    replaced = 0
 
     def hide(match: re.Match[str]) -> str:
-        nonlocal found
+        nonlocal replaced
         kind = number_kind(match[0])
-        found += bool(kind)
+        replaced += bool(kind)
         return f"<{kind}>" if kind else match[0]
 
     if "@" in text:
-        text, found = EMAIL.subn("<email>", text)
-    return DIGITS.sub(hide, text), found
+        text, replaced = EMAIL.subn("<email>", text)
+    return DIGITS.sub(hide, text), replaced
 
 
 def number_kind(number: str) -> str:
@@ -100,12 +100,15 @@ def language(text: str) -> str:
     return best if shares[best] >= LEAST_COMMON_SHARE else ""
 
 
-def pieces(text: str, most: int) -> list[str]:
-    """The text cut into pieces of at most `most` characters: at an empty line, a line end or a space in a piece's last
-    fifth, anywhere where it has none."""
+def pieces(text: str, max_characters: int) -> list[str]:
+    """Cut the text into pieces of at most `max_characters`: at an empty line, a line end or a space in a piece's last
+    fifth, or anywhere if it has none."""
     cut: list[str] = []
-    while len(text) > most:
-        at = next((i for mark in ("\n\n", "\n", " ") if (i := text.rfind(mark, most * 4 // 5, most)) > 0), most)
+    while len(text) > max_characters:
+        at = next(
+            (i for mark in ("\n\n", "\n", " ") if (i := text.rfind(mark, max_characters * 4 // 5, max_characters)) > 0),
+            max_characters,
+        )
         cut.append(text[:at].rstrip())
         text = text[at:].lstrip()
     return [*cut, text] if text else cut

@@ -29,16 +29,16 @@ def encode_demonstrations(chat: ChatFormat, rows: Sequence[DemonstrationRow], li
     """Every example has at most `limit` tokens. A token weighs as much as its row whether the row is one example or
     several."""
     counts = RowCounts("demonstrations", limit)
-    kept: list[DemonstrationRow] = []
+    kept_rows: list[DemonstrationRow] = []
     encoded: list[WeightedExample] = []
     by_turn = 0
     for row in rows:
         lessons = encode_demonstration(chat, row, limit, counts)
         if lessons:
-            kept.append(row)
+            kept_rows.append(row)
             by_turn += len(lessons) > 1
             encoded += [(lesson, row.weight) for lesson in lessons]
-    return EncodedDemonstrations(kept, encoded, by_turn, counts)
+    return EncodedDemonstrations(kept_rows, encoded, by_turn, counts)
 
 
 def encode_demonstration(chat: ChatFormat, row: DemonstrationRow, limit: int, counts: RowCounts) -> list[Encoded]:
@@ -70,9 +70,9 @@ def fit_conversation(
     system, exchanges = exchanges_of(messages)
 
     def without(dropped: int) -> Encoded:
-        rest = [*system, *chain.from_iterable(exchanges[dropped:])]
-        gone = len(messages) - len(rest)
-        return chat.conversation(rest, [i - gone for i in row.masked_turns])
+        remaining = [*system, *chain.from_iterable(exchanges[dropped:])]
+        gone = len(messages) - len(remaining)
+        return chat.conversation(remaining, [i - gone for i in row.masked_turns])
 
     if len(lesson.ids) > limit:
         dropped = bisect_left(range(len(exchanges)), True, lo=1, key=lambda n: len(without(n).ids) <= limit)
@@ -97,11 +97,11 @@ def demonstration_examples(rows: list[WeightedExample], chat: ChatFormat, device
 
     def batch(chosen: Rows) -> TextBatch:
         picked = [rows[int(i)] for i in chosen]
-        made = text_batch(
+        encoded_batch = text_batch(
             [encoded.ids for encoded, _ in picked], [encoded.mask for encoded, _ in picked], chat.pad_id, device
         )
         counts = torch.tensor([encoded.targets for encoded, _ in picked])
         weights = torch.tensor([weight for _, weight in picked]).repeat_interleave(counts)
-        return made._replace(weights=weights.to(device))
+        return encoded_batch._replace(weights=weights.to(device))
 
     return Examples(sizes, batch)

@@ -38,8 +38,8 @@ SENTENCES: Final = {
 class RowCounts:
     """Counts what happened to rows of a kind, and remembers the first row of each case."""
 
-    def __init__(self, what: str, limit: int) -> None:
-        self.what, self.limit = what, limit
+    def __init__(self, noun: str, limit: int) -> None:
+        self.what, self.limit = noun, limit
         self.counts: Counter[str] = Counter()
         self.first: dict[str, str] = {}
 
@@ -66,12 +66,12 @@ class RowCounts:
         if fitted.shortened:
             self.add("cut/question", row_id)
 
-    def add_left_out(self, other: RowCounts) -> None:
+    def add_left_out(self, others: RowCounts) -> None:
         """Count what another model could not take of the rows that were left, too."""
-        for case, count in other.counts.items():
+        for case, count in others.counts.items():
             if case.startswith("left_out/"):
                 self.counts[case] += count
-                self.first.setdefault(case, other.first[case])
+                self.first.setdefault(case, others.first[case])
 
     @property
     def left_out(self) -> int:
@@ -108,10 +108,10 @@ def fit_prompt(chat: ChatFormat, messages: Sequence[Turn], limit: int, ids: list
     if len(ids) <= limit:
         return Fitted(whole, ids)
     system, exchanges = exchanges_of(whole)
-    kept = first_that_fits(chat, system, exchanges, limit)
-    if kept < len(exchanges):
-        rest = [*system, *chain.from_iterable(exchanges[kept:])]
-        return Fitted(rest, chat.prompt(rest), dropped=len(whole) - len(rest))
+    skipped = first_that_fits(chat, system, exchanges, limit)
+    if skipped < len(exchanges):
+        remaining = [*system, *chain.from_iterable(exchanges[skipped:])]
+        return Fitted(remaining, chat.prompt(remaining), dropped=len(whole) - len(remaining))
     question = shortened(chat, [*system, *exchanges[-1]], limit)
     if question is None:
         return None
@@ -169,6 +169,6 @@ def fit_exchange(chat: ChatFormat, messages: Sequence[Turn], reply: str, limit: 
         mask = [False] * len(prompt.ids) + [True] * len(spoken)
         return FittedExchange(Encoded([*prompt.ids, *spoken], mask), prompt)
     system, exchanges = exchanges_of(list(messages))
-    last = [*system, *exchanges[-1]]
-    encoded = chat.exchange(last, reply, limit)
-    return FittedExchange(encoded, Fitted(last, [], dropped=len(messages) - len(last)), cut_reply=True)
+    turns = [*system, *exchanges[-1]]
+    encoded = chat.exchange(turns, reply, limit)
+    return FittedExchange(encoded, Fitted(turns, [], dropped=len(messages) - len(turns)), cut_reply=True)

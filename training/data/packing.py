@@ -49,10 +49,10 @@ def pack(sequences: Sequence[Ids], pad: int) -> Packed:
             blocks[-1] = (blocks[-1][0] + 1, width)
         else:
             blocks.append((1, width))
-    if rest := total - int(ends[-1]):
-        blocks.append((1, rest))
-    row, places, begin, own = (torch.from_numpy(array) for array in (ids[None], positions[None], starts, lengths))
-    return Packed(row, places, begin, own, blocks)
+    if padding := total - int(ends[-1]):
+        blocks.append((1, padding))
+    row, places, begin, sizes = (torch.from_numpy(array) for array in (ids[None], positions[None], starts, lengths))
+    return Packed(row, places, begin, sizes, blocks)
 
 
 class TextBatch(NamedTuple):
@@ -71,10 +71,10 @@ def text_batch(
     packed = pack(sequences, pad)
     states, targets = [], []
     for ids, mask, start in zip(sequences, masks, packed.starts.tolist(), strict=True):
-        wanted = np.flatnonzero(np.asarray(mask, dtype=bool)[1:])
-        states.append(wanted + start)
-        targets.append(np.asarray(ids, dtype=np.int64)[wanted + 1])
-    flat = (torch.from_numpy(np.concatenate(parts)).to(device) for parts in (states, targets))
+        learned = np.flatnonzero(np.asarray(mask, dtype=bool)[1:])
+        states.append(learned + start)
+        targets.append(np.asarray(ids, dtype=np.int64)[learned + 1])
+    flat = (torch.from_numpy(np.concatenate(arrays)).to(device) for arrays in (states, targets))
     return TextBatch(moved(packed, device), *flat)
 
 

@@ -35,14 +35,14 @@ class TokenStream(NamedTuple):
 
 
 def tokenize_texts(chat: ChatFormat, texts: Sequence[str], width: int, run: Run[Any] | None = None) -> TokenStream:
-    pieces: list[NDArray[np.int32]] = []
-    for first in range(0, len(texts), TEXTS_PER_CALL):
+    documents: list[NDArray[np.int32]] = []
+    for begin in range(0, len(texts), TEXTS_PER_CALL):
         if run is not None:
             run.stop_if_asked()
-            run.progress(first, len(texts), "tokenizing")
-        encoded = chat.texts(list(texts[first : first + TEXTS_PER_CALL]))
-        pieces += [np.asarray([chat.document_id, *ids], dtype=np.int32) for ids in encoded]
-    tokens = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+            run.progress(begin, len(texts), "tokenizing")
+        encoded = chat.texts(list(texts[begin : begin + TEXTS_PER_CALL]))
+        documents += [np.asarray([chat.document_id, *ids], dtype=np.int32) for ids in encoded]
+    tokens = np.concatenate(documents) if documents else np.zeros(0, dtype=np.int32)
     return TokenStream(tokens, width, chat.document_id)
 
 
@@ -53,8 +53,8 @@ def text_examples(stream: TokenStream, device: torch.device, *, documents: bool 
     sizes = Sizes.of(lengths.tolist(), np.maximum(0, lengths - 1).tolist())
 
     def batch(rows: Rows) -> TextBatch:
-        found = [stream.row(int(i)) for i in rows]
-        masks = [np.ones(len(row), dtype=bool) if documents else row != stream.document for row in found]
-        return text_batch(found, masks, stream.document, device)
+        token_rows = [stream.row(int(i)) for i in rows]
+        masks = [np.ones(len(row), dtype=bool) if documents else row != stream.document for row in token_rows]
+        return text_batch(token_rows, masks, stream.document, device)
 
     return Examples(sizes, batch)

@@ -25,9 +25,9 @@ PATIENCE: Final = timedelta(hours=1)  # the longest that one process may work al
 
 def join() -> None:
     """Meet the other processes, at the address that the launcher gave all of them."""
-    store, place, size = next(dist.rendezvous("env://"))
+    store, rank_of_process, size = next(dist.rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=place, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank_of_process, world_size=size, timeout=PATIENCE)
 
 
 def leave() -> None:
@@ -35,19 +35,19 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def first(what: str) -> bool:
+def first(event: str) -> bool:
     """Whether this process is the first to ask this. No collective: it may be asked when others are gone."""
     if not dist.is_initialized():
         return is_main()
-    return bool(dist.distributed_c10d._get_default_store().add(what, 1) == 1)
+    return bool(dist.distributed_c10d._get_default_store().add(event, 1) == 1)
 
 
 # ------------------------------------------------------------------------------------------------------- dividing work
 
 
-def mine(pieces: Sequence[T]) -> Sequence[T]:
+def mine(items: Sequence[T]) -> Sequence[T]:
     """This process's share of the pieces."""
-    return pieces[rank() :: world()]
+    return items[rank() :: world()]
 
 
 def spread(items: Sequence[T], compute: Callable[[Sequence[T]], Sequence[U]]) -> list[U]:
@@ -56,30 +56,30 @@ def spread(items: Sequence[T], compute: Callable[[Sequence[T]], Sequence[U]]) ->
         return list(compute(items))
     share = mine(items)
     results: list[U] = [None] * len(items)  # type: ignore[list-item]
-    for place, part in enumerate(gathered(list(compute(share)) if share else [])):
-        results[place :: world()] = part
+    for source, share_of_rank in enumerate(gathered(list(compute(share)) if share else [])):
+        results[source :: world()] = share_of_rank
     return results
 
 
 # ------------------------------------------------------------------------------------------------- adding up, agreeing
 
 
-def gathered(thing: T) -> list[T]:
+def gathered(value: T) -> list[T]:
     """Every process's thing, by rank."""
     if world() == 1:
-        return [thing]
-    things: list[Any] = [None] * world()
-    dist.all_gather_object(things, thing)
-    return things
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def most(*values: float) -> list[float]:
     """Each value as large as it is in any process."""
     if world() == 1:
         return list(values)
-    found = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return found.tolist()
+    maxima = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(maxima, dist.ReduceOp.MAX)
+    return maxima.tolist()
 
 
 def wait() -> None:
@@ -94,16 +94,16 @@ def add(tensors: Sequence[Tensor]) -> None:
     for bucket in buckets(tensors):
         flat = torch.cat([tensor.flatten() for tensor in bucket])
         dist.all_reduce(flat)
-        for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
-            tensor.copy_(part.view_as(tensor))
+        for tensor, summed in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
+            tensor.copy_(summed.view_as(tensor))
 
 
 def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Make each gradient the sum over the processes. A parameter without one in every process is left without."""
     if world() == 1 or not parameters:
         return
-    there = most(*(parameter.grad is not None for parameter in parameters))
-    learned = [parameter for parameter, somewhere in zip(parameters, there, strict=True) if somewhere]
+    has_gradient = most(*(parameter.grad is not None for parameter in parameters))
+    learned = [parameter for parameter, somewhere in zip(parameters, has_gradient, strict=True) if somewhere]
     for parameter in learned:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -124,7 +124,7 @@ def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
     for tensor in tensors:
         kind = (tensor.dtype, tensor.device)
-        full = sum(one.numel() for one in bucket) + tensor.numel() > BUCKET
+        full = sum(member.numel() for member in bucket) + tensor.numel() > BUCKET
         if bucket and (full or kind != (bucket[0].dtype, bucket[0].device)):
             yield bucket
             bucket = []

@@ -61,26 +61,26 @@ def parts_of(root: Root) -> list[FSDPModule]:
 def gathered_weights(root: Root) -> Iterator[None]:
     """All weights whole on every process, for what is no forward pass: generating, evaluating."""
     root(lambda: None)  # tells FSDP which module is the root, where nothing has been computed yet
-    parts = parts_of(root)
-    layers = [part for part in parts if part is not root]
-    for part in layers:
-        part.set_reshard_after_forward(False, recurse=False)
-    for part in parts:
-        part.unshard()
+    modules = parts_of(root)
+    layers = [module for module in modules if module is not root]
+    for module in layers:
+        module.set_reshard_after_forward(False, recurse=False)
+    for module in modules:
+        module.unshard()
     try:
         yield
     finally:
-        for part in parts:
-            part.reshard()
-        for part in layers:
-            part.set_reshard_after_forward(root.frees, recurse=False)
+        for module in modules:
+            module.reshard()
+        for module in layers:
+            module.set_reshard_after_forward(root.frees, recurse=False)
 
 
 @torch.no_grad()
 def dissolve(root: Root) -> None:
     """Make the modules what they were before `shard`, with whole weights in every process."""
-    for part in parts_of(root):
-        part.reshard()
+    for sharded in parts_of(root):
+        sharded.reshard()
     plain: dict[nn.Parameter, nn.Parameter] = {}
     for module in root.modules():
         for name, parameter in list(module._parameters.items()):
@@ -102,7 +102,7 @@ def in_parts(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def clip_in_parts(parameters: Sequence[nn.Parameter], most: float) -> float:
+def clip_in_parts(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
     """nn.utils.clip_grad_norm_ for parameters of which some lie in parts and some are whole."""
     squares = 0.0
     learned = [p for p in parameters if p.grad is not None]
@@ -112,7 +112,7 @@ def clip_in_parts(parameters: Sequence[nn.Parameter], most: float) -> float:
             squares += float(whole(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]))) ** 2
     norm = math.sqrt(squares)
     for kind in kinds:
-        nn.utils.clip_grads_with_norm_(kind, most, torch.tensor(norm))
+        nn.utils.clip_grads_with_norm_(kind, max_norm, torch.tensor(norm))
     return norm
 
 
@@ -121,15 +121,15 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_all(thing: Any) -> Any:
+def whole_all(state: Any) -> Any:
     """Nested dicts and lists with every tensor whole, on the CPU where it lay in parts."""
-    if isinstance(thing, DTensor):
-        return whole(thing).cpu()
-    if isinstance(thing, dict):
-        return {key: whole_all(value) for key, value in thing.items()}
-    if isinstance(thing, list):
-        return [whole_all(value) for value in thing]
-    return thing
+    if isinstance(state, DTensor):
+        return whole(state).cpu()
+    if isinstance(state, dict):
+        return {key: whole_all(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [whole_all(value) for value in state]
+    return state
 
 
 def like(tensor: Tensor, parameter: Tensor) -> Tensor:

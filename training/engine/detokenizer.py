@@ -50,13 +50,13 @@ class StopStrings:
     def push(self, text: str) -> str:
         """The text that may be shown now; `found` is set when a stop string was met."""
         text = self._held + text
-        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        places = [position for stop in self._stops if (position := text.find(stop)) >= 0]
         if places:
             self.found, self._held = True, ""
             return text[: min(places)]
-        kept = max((size for stop in self._stops for size in _overlaps(text, stop)), default=0)
-        self._held = text[len(text) - kept :]
-        return text[: len(text) - kept]
+        held = max((size for stop in self._stops for size in _overlaps(text, stop)), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
 
     def flush(self) -> str:
         text, self._held = self._held, ""

@@ -190,19 +190,19 @@ class Engine:
         """Read the next waiting prompts into free slots, those of like length together."""
         free = [slot for slot, running in enumerate(self._running) if running is None]
         free += range(len(self._running), self.slots)
-        taken: list[Running] = []
+        admitted: list[Running] = []
         tokens = 0
-        while self._waiting and len(taken) < len(free):
+        while self._waiting and len(admitted) < len(free):
             tokens += len(self._waiting[0].request.prompt)
-            if taken and tokens > self._prefill_tokens:
+            if admitted and tokens > self._prefill_tokens:
                 break
-            taken.append(self._waiting.popleft())
-        if not taken:
+            admitted.append(self._waiting.popleft())
+        if not admitted:
             return
-        self._reserve(max(len(running.request.prompt) + running.room for running in taken))
+        self._reserve(max(len(running.request.prompt) + running.room for running in admitted))
         self._rows = None
         slots = iter(free)
-        for group in alike(taken):
+        for group in alike(admitted):
             places = [next(slots) for _ in group]
             self._running += [None] * (max(places) + 1 - len(self._running))
             for slot, running in zip(places, group, strict=True):
@@ -259,9 +259,9 @@ class Engine:
     def _close_gaps(self) -> None:
         """Move the last sequences into slots that nobody took, so that the running ones are the first n."""
         for slot in range(len(self._running)):
-            if slot < len(self._running) and self._running[slot] is None and (last := self._running.pop()):
-                self._cache.move(len(self._running), slot, last.length)
-                self._running[slot] = last
+            if slot < len(self._running) and self._running[slot] is None and (last_running := self._running.pop()):
+                self._cache.move(len(self._running), slot, last_running.length)
+                self._running[slot] = last_running
                 self._trim()
 
     def _trim(self) -> None:

@@ -107,9 +107,9 @@ class Completion:
     top: list[dict[int, float]] = field(default_factory=list)
 
 
-def derive_seed(*parts: int | str) -> int:
-    """A 64-bit seed that depends on all of `parts` and nothing else, e.g. derive_seed(run seed, prompt id, k)."""
-    text = "\x1f".join(str(part) for part in parts)
+def derive_seed(*inputs: int | str) -> int:
+    """A 64-bit seed that depends on all of `inputs` and nothing else, e.g. derive_seed(run seed, prompt id, k)."""
+    text = "\x1f".join(str(value) for value in inputs)
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 

@@ -18,13 +18,13 @@ def greedy_continuation(
     model: CausalModel, chat: ChatFormat, ids: list[int], compute: Compute, tokens: int = TOKENS
 ) -> str:
     """The likeliest continuation of `ids`, to its end or `tokens` tokens; special tokens left out."""
-    known = torch.tensor([ids[-max(1, context_of(model) - tokens) :]], device=compute.device)
+    prompt = torch.tensor([ids[-max(1, context_of(model) - tokens) :]], device=compute.device)
     settings = GenerationConfig(
         max_new_tokens=tokens, do_sample=False, eos_token_id=chat.stop_ids, pad_token_id=chat.pad_id
     )
     with compute.autocast():
-        told = model.generate(inputs=known, attention_mask=torch.ones_like(known), generation_config=settings)
-    return chat.decode(told[0, known.shape[1] :].tolist())
+        output = model.generate(inputs=prompt, attention_mask=torch.ones_like(prompt), generation_config=settings)
+    return chat.decode(output[0, prompt.shape[1] :].tolist())
 
 
 def greedy_reply(model: CausalModel, chat: ChatFormat, messages: list[Turn], compute: Compute) -> str:

@@ -112,18 +112,18 @@ class LlamaForward:
             self.cache.fill(i, slots, rows, key, value)
             if tiles := ops.amx_kernels(qkv):
                 q, k, v = qkv.split([queries, keys, keys], dim=1)
-                seen = ops.amx_attention_forward(tiles, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
+                attended = ops.amx_attention_forward(tiles, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
             else:
-                seen = F.scaled_dot_product_attention(
+                attended = F.scaled_dot_product_attention(
                     query, key, value, is_causal=True, scale=layer.scale, enable_gqa=queries != keys
                 )
-                seen = seen.transpose(1, 2).reshape(n * longest, -1)
+                attended = attended.transpose(1, 2).reshape(n * longest, -1)
             x, (normed, _) = ops.add_rms_norm(
-                x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
+                x, linear(attended, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
             )
             x = ops.residual_add(x, self._mlp(layer, normed), None)
-        last = x.view(n, longest, -1)[torch.arange(n, device=x.device), lengths - 1]
-        return linear(ops.rms_norm(last, self.norm, self.eps, dtype).out, self.head, None)
+        last_states = x.view(n, longest, -1)[torch.arange(n, device=x.device), lengths - 1]
+        return linear(ops.rms_norm(last_states, self.norm, self.eps, dtype).out, self.head, None)
 
     def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
         """The logits [n, V] after one more token a slot.
@@ -137,9 +137,9 @@ class LlamaForward:
         for layer, keys, values, norm in zip(self.layers, cache.keys, cache.values, after, strict=True):
             qkv = linear(normed, layer.qkv, layer.qkv_bias).view(n, -1, self.head_dim)
             ops.append_kv(qkv, self.heads, layer.head_norm, self.cosine, self.sine, positions, keys, values)
-            seen = ops.decode_attention(qkv, self.heads, keys, values, positions, length, layer.scale)
+            attended = ops.decode_attention(qkv, self.heads, keys, values, positions, length, layer.scale)
             x, (normed, _) = ops.add_rms_norm(
-                x, linear(seen, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
+                x, linear(attended, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
             )
             x, (normed, _) = ops.add_rms_norm(x, self._mlp(layer, normed), None, norm, self.eps)
         return linear(normed, self.head, None)

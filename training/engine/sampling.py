@@ -75,8 +75,8 @@ def drawn(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`draw` of logits of any dtype, with the tokens' log-probabilities under softmax(logits), float32, and each row's
     log-sum-exp: [n] each. cut: whether any row has a top_k or top_p."""
-    if not cut and (found := ops.sample_tokens(logits, temperature, uniform)):
-        return found
+    if not cut and (sampled := ops.sample_tokens(logits, temperature, uniform)):
+        return sampled
     logits = logits.float()
     normaliser = logits.logsumexp(-1)
     tokens = draw(logits, temperature, top_k, top_p, uniform)
@@ -84,5 +84,5 @@ def drawn(
 
 
 def _pick_truncated(weights: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    kept, tokens = truncate(weights, top_k, top_p)
-    return tokens.gather(-1, pick(kept, uniform)[:, None]).squeeze(-1)
+    truncated, tokens = truncate(weights, top_k, top_p)
+    return tokens.gather(-1, pick(truncated, uniform)[:, None]).squeeze(-1)

@@ -29,7 +29,7 @@ class Running:
     logprobs: list[float] = field(default_factory=list)
     top: list[dict[int, float]] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
-    told: int = 0  # tokens handed to on_delta
+    delivered: int = 0  # tokens handed to on_delta
     finish: Finish | None = None
 
     @property
@@ -48,18 +48,18 @@ class Running:
             self._say(self.detokenizer, token)
 
     def _say(self, detokenizer: Detokenizer, token: int) -> None:
-        piece = "" if self.finish == "stop" else detokenizer.push(token)
+        text = "" if self.finish == "stop" else detokenizer.push(token)
         if self.finish:
-            piece += detokenizer.flush()
-        piece = self.stops.push(piece)
+            text += detokenizer.flush()
+        text = self.stops.push(text)
         if self.stops.found:
             self.finish = "stop"
         elif self.finish:
-            piece += self.stops.flush()
-        self.text.append(piece)
-        if self.request.on_delta is not None and (piece or self.finish):
-            first, self.told = self.told, len(self.tokens)
-            self.request.on_delta(Delta(piece, self.tokens[first:], self.logprobs[first:], self.top[first:]))
+            text += self.stops.flush()
+        self.text.append(text)
+        if self.request.on_delta is not None and (text or self.finish):
+            begin, self.delivered = self.delivered, len(self.tokens)
+            self.request.on_delta(Delta(text, self.tokens[begin:], self.logprobs[begin:], self.top[begin:]))
 
 
 @dataclass(slots=True)

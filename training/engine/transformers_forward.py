@@ -78,9 +78,9 @@ class GeneralForward:
         }
         self._biased = base.config.model_type == "bloom" or bool(getattr(base.config, "alibi", False))
         if not ("position_ids" in accepted or self._biased) or "past_key_values" not in accepted or kinds:
-            what = f"layers of kind {', '.join(sorted(kinds))}" if kinds else "no position ids or key-value cache"
+            obstacle = f"layers of kind {', '.join(sorted(kinds))}" if kinds else "no position ids or key-value cache"
             raise TrainingError(
-                f"models of type {base.config.model_type} cannot be generated from here: {what}",
+                f"models of type {base.config.model_type} cannot be generated from here: {obstacle}",
                 code="architecture_unsupported",
             )
         if base.config._attn_implementation not in ATTENTION:
@@ -102,7 +102,7 @@ class GeneralForward:
         V]."""
         n, longest = prompts.shape
         self.cache.begin(slots, lengths[rows])
-        where, last = torch.unique(lengths - 1, return_inverse=True)
+        where, last_index = torch.unique(lengths - 1, return_inverse=True)
         places = torch.arange(longest, device=prompts.device)
         if self._biased:
             positions = {"attention_mask": (places < lengths[:, None]).long()}
@@ -120,18 +120,18 @@ class GeneralForward:
                 **positions,
                 **({"logits_to_keep": where} if self._keep else {}),
             ).logits
-        picked = last if self._keep else lengths - 1
+        picked = last_index if self._keep else lengths - 1
         return logits[torch.arange(n, device=logits.device), picked].float()
 
     def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
         """The next tokens' logits [n, V] of the first n slots; see LlamaForward.decode."""
         n = len(tokens)
         self.cache.advance(positions)
-        seen = self.cache.bias[:n, :length]
+        visible = self.cache.bias[:n, :length]
         if self._biased:
-            where = {"attention_mask": seen.isfinite().long()}
+            where = {"attention_mask": visible.isfinite().long()}
         else:
-            where = {"attention_mask": seen[:, None, None], "position_ids": positions[:, None]}
+            where = {"attention_mask": visible[:, None, None], "position_ids": positions[:, None]}
         with self._quiet():
             return (
                 self.model(

@@ -37,13 +37,13 @@ def varlen_attention_forward(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    seen, log_sums = query.new_empty(query.shape), torch.empty(query.shape[:2])
-    for block, *parts in cut(blocks, seen, log_sums, query, key, value):
-        out, sums, q, k, v = (part.unflatten(0, block).transpose(1, 2) for part in parts)
-        one, of_one = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
-        out.copy_(one)
+    attended, log_sums = query.new_empty(query.shape), torch.empty(query.shape[:2])
+    for block, *tensors in cut(blocks, attended, log_sums, query, key, value):
+        out, sums, q, k, v = (tensor.unflatten(0, block).transpose(1, 2) for tensor in tensors)
+        block_out, of_one = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+        out.copy_(block_out)
         sums.copy_(of_one)
-    return seen, log_sums.t()
+    return attended, log_sums.t()
 
 
 def varlen_attention_backward(
@@ -57,11 +57,11 @@ def varlen_attention_backward(
 
     saved: query, key, value, and the two results of `varlen_attention_forward`.
     """
-    query, key, value, seen, log_sums = saved
+    query, key, value, attended, log_sums = saved
     if compiled := ops.amx_kernels(query):
         ops.amx_attention_backward(compiled, saved, grad, into, blocks, scale)
         return
-    for block, *tensors in cut(blocks, grad, query, key, value, seen, log_sums.t(), *into):
+    for block, *tensors in cut(blocks, grad, query, key, value, attended, log_sums.t(), *into):
         g, q, k, v, out, sums, dq, dk, dv = (tensor.unflatten(0, block) for tensor in tensors)
         sums = sums.transpose(1, 2)
         if block[1] >= LONG.get(q.dtype, 0):
@@ -70,11 +70,11 @@ def varlen_attention_backward(
             _by_products((g, q, k, v), sums, (dq, dk, dv), scale)
 
 
-def halves(n: int, most: int) -> Iterator[slice]:
-    """0 to n in powers of two of at most `most`: few sizes, since oneDNN prepares and keeps a kernel for each."""
+def halves(n: int, max_size: int) -> Iterator[slice]:
+    """0 to n in powers of two of at most `max_size`: few sizes, since oneDNN prepares and keeps a kernel for each."""
     begin = 0
     while begin < n:
-        size = 1 << min(n - begin, most).bit_length() - 1
+        size = 1 << min(n - begin, max_size).bit_length() - 1
         yield slice(begin, begin + size)
         begin += size
 
@@ -90,10 +90,10 @@ def _by_kernel(saved: tuple[Tensor, ...], log_sum: Tensor, into: tuple[Tensor, .
     groups = saved[1].shape[2] // saved[2].shape[2]
     wide = [x.repeat_interleave(groups, dim=2) if x.shape[2] < saved[1].shape[2] else x for x in saved]
     g, q, k, v, out = (x.transpose(1, 2) for x in wide)
-    found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+    gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         g, q, k, v, out, log_sum, 0.0, True, scale=scale
     )
-    for target, gradient in zip(into, found, strict=True):
+    for target, gradient in zip(into, gradients, strict=True):
         here = gradient.transpose(1, 2)
         if here.shape[2] > target.shape[2]:
             here = here.unflatten(2, (target.shape[2], groups)).sum(3)
@@ -116,13 +116,13 @@ def _by_products(saved: tuple[Tensor, ...], log_sums: Tensor, into: tuple[Tensor
     gr, qr, kc, vc = (x.contiguous() for x in (rows(g), rows(q), columns(k), columns(v)))
     sums = log_sums.contiguous().view(n * shared, -1)
     dq, dk, dv = (torch.empty_like(x) for x in (qr, kc, vc))
-    for some in halves(n * shared, max(1, WEIGHTS // (groups * width * width))):
-        weights = torch.bmm(qr[some], kc[some].transpose(1, 2))
-        change = torch.bmm(gr[some], vc[some].transpose(1, 2))
-        ops.causal_softmax_backward(weights, change, sums[some], width, scale)
-        torch.bmm(weights.transpose(1, 2), gr[some], out=dv[some])
-        torch.bmm(change, kc[some], out=dq[some])
-        torch.bmm(change.transpose(1, 2), qr[some], out=dk[some])
+    for span in halves(n * shared, max(1, WEIGHTS // (groups * width * width))):
+        weights = torch.bmm(qr[span], kc[span].transpose(1, 2))
+        change = torch.bmm(gr[span], vc[span].transpose(1, 2))
+        ops.causal_softmax_backward(weights, change, sums[span], width, scale)
+        torch.bmm(weights.transpose(1, 2), gr[span], out=dv[span])
+        torch.bmm(change, kc[span], out=dq[span])
+        torch.bmm(change.transpose(1, 2), qr[span], out=dk[span])
     into[0].unflatten(2, (shared, groups)).copy_(dq.view(n, shared, groups, width, d).permute(0, 3, 1, 2, 4))
     into[1].copy_(dk.view(n, shared, width, d).transpose(1, 2))
     into[2].copy_(dv.view(n, shared, width, d).transpose(1, 2))
@@ -134,10 +134,10 @@ class OnCPU(Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> Tensor:
         query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
-        seen, log_sums = varlen_attention_forward(query, key, value, blocks, scale)
-        ctx.save_for_backward(query, key, value, seen, log_sums)
+        attended, log_sums = varlen_attention_forward(query, key, value, blocks, scale)
+        ctx.save_for_backward(query, key, value, attended, log_sums)
         ctx.settings = blocks, scale
-        return seen
+        return attended
 
     @staticmethod
     @once_differentiable
@@ -159,14 +159,14 @@ def varlen_attention(
     blocks: Blocks,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **asked: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """For transformers' attention interface.
 
     query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d). Raises ValueError for what would
     make it another attention and a few tokens of a random model might not show.
     """
-    if unknown := [name for name in OTHERS if asked.get(name) is not None]:
+    if unknown := [name for name in OTHERS if options.get(name) is not None]:
         raise ValueError(f"attention with {', '.join(unknown)} is not computed on packed sequences")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     dropped = dropout if module.training else 0.0
@@ -178,9 +178,9 @@ def varlen_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         rows[1:] = (x.repeat_interleave(groups, dim=1) for x in rows[1:])
-    seen = []
-    for block, *parts in cut(blocks, *rows):
-        q, k, v = (part.unflatten(0, block).transpose(1, 2) for part in parts)  # (n, heads, L, d)
-        one = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropped)
-        seen.append(one.transpose(1, 2).flatten(0, 1))
-    return torch.cat(seen)[None], None
+    outputs = []
+    for block, *tensors in cut(blocks, *rows):
+        q, k, v = (tensor.unflatten(0, block).transpose(1, 2) for tensor in tensors)  # (n, heads, L, d)
+        block_out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropped)
+        outputs.append(block_out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[None], None

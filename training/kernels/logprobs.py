@@ -49,10 +49,10 @@ class Products:
         self.space = hidden.new_empty(self.at_once, len(weight))
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        for first in range(0, len(self.hidden), self.at_once):
-            some = slice(first, min(first + self.at_once, len(self.hidden)))
-            out = torch.mm(self.hidden[some], self.weight.t(), out=self.space[: some.stop - first])
-            yield some, out if self.bias is None else out.add_(self.bias)
+        for begin in range(0, len(self.hidden), self.at_once):
+            rows = slice(begin, min(begin + self.at_once, len(self.hidden)))
+            out = torch.mm(self.hidden[rows], self.weight.t(), out=self.space[: rows.stop - begin])
+            yield rows, out if self.bias is None else out.add_(self.bias)
 
 
 class FromHidden(Function):
@@ -64,11 +64,11 @@ class FromHidden(Function):
         h, w = hidden.to(dtype).contiguous(), weight.to(dtype)
         targets = targets.long().contiguous()  # as the kernels take them
         logprobs, log_sums, entropies = hidden.new_zeros(3, len(h), dtype=torch.float32).unbind()
-        for some, logits in Products(h, w, bias):
-            found = ops.logprobs_from_logits(logits, targets[some], scale, entropy=entropy)
-            logprobs[some], log_sums[some] = found.logprobs, found.log_sums
-            if found.entropies is not None:
-                entropies[some] = found.entropies
+        for rows, logits in Products(h, w, bias):
+            statistics = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
+            logprobs[rows], log_sums[rows] = statistics.logprobs, statistics.log_sums
+            if statistics.entropies is not None:
+                entropies[rows] = statistics.entropies
         ctx.save_for_backward(h, w, bias, targets, log_sums, entropies)
         ctx.settings = scale, hidden.dtype
         ctx.set_materialize_grads(False)
@@ -84,13 +84,13 @@ class FromHidden(Function):
         d_h = torch.empty_like(h)
         d_w = torch.zeros(w.shape, dtype=torch.float32, device=w.device) if ctx.needs_input_grad[1] else None
         d_b = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for some, logits in Products(h, w, bias):
-            found = ops.LogitStatistics(d_logprobs[some], log_sums[some], entropies[some])
-            spread = None if d_entropy is None else d_entropy[some]
-            ops.logprobs_from_logits_backward(logits, targets[some], found, d_logprobs[some], spread, scale)
+        for rows, logits in Products(h, w, bias):
+            statistics = ops.LogitStatistics(d_logprobs[rows], log_sums[rows], entropies[rows])
+            spread = None if d_entropy is None else d_entropy[rows]
+            ops.logprobs_from_logits_backward(logits, targets[rows], statistics, d_logprobs[rows], spread, scale)
             if d_b is not None:
                 d_b += logits.sum(dim=0, dtype=torch.float32)
-            torch.mm(logits, w, out=d_h[some])
+            torch.mm(logits, w, out=d_h[rows])
             if d_w is not None:
-                d_w += torch.mm(logits.t(), h[some])
+                d_w += torch.mm(logits.t(), h[rows])
         return d_h.to(dtype), d_w, d_b, None, None, None, None

@@ -81,8 +81,8 @@ def library(dtype: torch.dtype) -> Library | None:
     try:
         return Library(built(NUMBERS[dtype]))
     except (OSError, subprocess.SubprocessError) as error:
-        told = getattr(error, "stderr", "") or error
-        log.warning("computing without compiled kernels, which takes longer: %s", told)
+        compiler_output = getattr(error, "stderr", "") or error
+        log.warning("computing without compiled kernels, which takes longer: %s", compiler_output)
         return None
 
 
@@ -96,9 +96,9 @@ def built(number: str) -> Path:
     path = folder() / f"kernels-{number}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            made = Path(scratch) / path.name
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=SECONDS)
-            made.replace(path)  # whole or not at all, whichever process comes first
+            compiled = Path(scratch) / path.name
+            subprocess.run([*command, "-o", str(compiled)], check=True, capture_output=True, text=True, timeout=SECONDS)
+            compiled.replace(path)  # whole or not at all, whichever process comes first
     return path
 
 

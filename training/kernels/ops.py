@@ -37,31 +37,33 @@ class NormOutput(NamedTuple):
 def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> NormOutput:
     """RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467) of x (T, H), dense, weighted by (H,)."""
     if compiled := kernels_for(x, dtype):
-        found = NormOutput(torch.empty_like(x, dtype=dtype), x.new_empty(len(x)))
-        compiled.call("norm", x, weight, eps, len(x), x.shape[1], found.out, found.inverse)
-        return found
+        normed = NormOutput(torch.empty_like(x, dtype=dtype), x.new_empty(len(x)))
+        compiled.call("norm", x, weight, eps, len(x), x.shape[1], normed.out, normed.inverse)
+        return normed
     inverse = x.square().mean(-1).add_(eps).rsqrt_()
     return NormOutput((x * inverse[:, None] * weight).to(dtype), inverse)
 
 
-def residual_add(x: Tensor, more: Tensor, bias: Tensor | None) -> Tensor:
+def residual_add(x: Tensor, residual: Tensor, bias: Tensor | None) -> Tensor:
     """x + more + bias: (T, H), activations (T, H), (H,) -> (T, H), all dense."""
-    if compiled := kernels_for(more):
+    if compiled := kernels_for(residual):
         total = torch.empty_like(x)
-        compiled.call("add_norm", x, more, bias, None, 0.0, len(x), x.shape[1], total, None, None)
+        compiled.call("add_norm", x, residual, bias, None, 0.0, len(x), x.shape[1], total, None, None)
         return total
-    total = x + more
+    total = x + residual
     return total if bias is None else total.add_(bias)
 
 
-def add_rms_norm(x: Tensor, more: Tensor, bias: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, NormOutput]:
+def add_rms_norm(
+    x: Tensor, residual: Tensor, bias: Tensor | None, weight: Tensor, eps: float
+) -> tuple[Tensor, NormOutput]:
     """`residual_add` and the `rms_norm` of what it gives."""
-    if compiled := kernels_for(more):
-        total, found = torch.empty_like(x), NormOutput(torch.empty_like(more), x.new_empty(len(x)))
-        compiled.call("add_norm", x, more, bias, weight, eps, len(x), x.shape[1], total, *found)
-        return total, found
-    total = residual_add(x, more, bias)
-    return total, rms_norm(total, weight, eps, more.dtype)
+    if compiled := kernels_for(residual):
+        total, normed = torch.empty_like(x), NormOutput(torch.empty_like(residual), x.new_empty(len(x)))
+        compiled.call("add_norm", x, residual, bias, weight, eps, len(x), x.shape[1], total, *normed)
+        return total, normed
+    total = residual_add(x, residual, bias)
+    return total, rms_norm(total, weight, eps, residual.dtype)
 
 
 class NormGradients(NamedTuple):
@@ -130,9 +132,9 @@ def apply_rotary(x: Tensor, cosine: Tensor, sine: Tensor, heads: int, *, back: b
     if compiled := kernels_for(x):
         compiled.call("rotate", x, cosine, sine, len(x), heads, half, x.stride(0), sign)
         return
-    first, second = x[:, :heads].float().split(half, dim=-1)
+    low, second = x[:, :heads].float().split(half, dim=-1)
     c, s = cosine[:, None], sign * sine[:, None]
-    x[:, :heads] = torch.cat([first * c - second * s, second * c + first * s], dim=-1).to(x.dtype)
+    x[:, :heads] = torch.cat([low * c - second * s, second * c + low * s], dim=-1).to(x.dtype)
 
 
 def amx_kernels(x: Tensor) -> Library | None:
@@ -148,10 +150,10 @@ def amx_attention_forward(
 
     query (T, heads, d), key and value (T, kv_heads, d)
     """
-    seen = query.new_empty(query.shape)
+    attended = query.new_empty(query.shape)
     log_sums = torch.empty(query.shape[1], len(query))
-    _tiled(compiled, "attend", [query, key, value, seen], blocks, scale, log_sums)
-    return seen, log_sums
+    _tiled(compiled, "attend", [query, key, value, attended], blocks, scale, log_sums)
+    return attended, log_sums
 
 
 def amx_attention_backward(
@@ -212,9 +214,9 @@ def logprobs_from_logits(x: Tensor, targets: Tensor, scale: float, *, entropy: b
     """Of softmax(scale * x), for activations x (T, V), dense, and targets (T,)."""
     if compiled := kernels_for(x):
         logprobs, log_sums, entropies = torch.empty(3, len(x)).unbind()
-        found = LogitStatistics(logprobs, log_sums, entropies if entropy else None)
-        compiled.call("read_logits", x, targets, scale, *x.shape, *found)
-        return found
+        statistics = LogitStatistics(logprobs, log_sums, entropies if entropy else None)
+        compiled.call("read_logits", x, targets, scale, *x.shape, *statistics)
+        return statistics
     scaled = x.float() * scale
     log_sums = scaled.logsumexp(-1)
     logprobs = scaled.gather(1, targets[:, None])[:, 0] - log_sums
@@ -225,19 +227,24 @@ def logprobs_from_logits(x: Tensor, targets: Tensor, scale: float, *, entropy: b
 
 
 def logprobs_from_logits_backward(
-    x: Tensor, targets: Tensor, found: LogitStatistics, d_logprobs: Tensor, d_entropies: Tensor | None, scale: float
+    x: Tensor,
+    targets: Tensor,
+    statistics: LogitStatistics,
+    d_logprobs: Tensor,
+    d_entropies: Tensor | None,
+    scale: float,
 ) -> None:
     """x (T, V) becomes its gradient, for those of what `logprobs_from_logits` found, (T,) each, dense."""
     if compiled := kernels_for(x):
         compiled.call(
-            "read_logits_backward", x, targets, found.log_sums, found.entropies, d_logprobs, d_entropies, scale,
-            *x.shape,
+            "read_logits_backward", x, targets, statistics.log_sums, statistics.entropies, d_logprobs, d_entropies,
+            scale, *x.shape,
         )  # fmt: skip
         return
-    log_p = x.float() * scale - found.log_sums[:, None]
+    log_p = x.float() * scale - statistics.log_sums[:, None]
     grad = d_logprobs[:, None].expand_as(x)
-    if d_entropies is not None and found.entropies is not None:
-        grad = grad + (log_p + found.entropies[:, None]) * d_entropies[:, None]
+    if d_entropies is not None and statistics.entropies is not None:
+        grad = grad + (log_p + statistics.entropies[:, None]) * d_entropies[:, None]
     change = log_p.exp().mul_(grad).neg_().scatter_add_(1, targets[:, None], d_logprobs[:, None])
     x.copy_(change.mul_(scale))
 
@@ -297,9 +304,9 @@ def decode_attention(
         return out
     # A query's heads that share a key are rows of one small product.
     queries = joined[:, : heads.queries].reshape(n, heads.keys, -1, d)
-    seen = torch.arange(longest, device=joined.device) <= positions[:, None]
+    visible = torch.arange(longest, device=joined.device) <= positions[:, None]
     return functional.scaled_dot_product_attention(
-        queries, keys[:n, :, :longest], values[:n, :, :longest], attn_mask=seen[:, None, None], scale=scale
+        queries, keys[:n, :, :longest], values[:n, :, :longest], attn_mask=visible[:, None, None], scale=scale
     ).reshape(n, -1)
 
 
@@ -310,7 +317,7 @@ def sample_tokens(x: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tens
     Activations x (n, V); temperature and uniform (n,) float32; all dense. None where only torch can compute.
     """
     if compiled := kernels_for(x):
-        tokens, found = torch.empty(len(x), dtype=torch.long), torch.empty(2, len(x))
-        compiled.call("draw", x, temperature, uniform, *x.shape, tokens, *found.unbind())
-        return tokens, found[0], found[1]
+        tokens, statistics = torch.empty(len(x), dtype=torch.long), torch.empty(2, len(x))
+        compiled.call("draw", x, temperature, uniform, *x.shape, tokens, *statistics.unbind())
+        return tokens, statistics[0], statistics[1]
     return None

@@ -20,30 +20,30 @@ INSTEAD: Final = {"tokenizer": ("tokenizer_config.json", "tokenizer.model", "voc
 DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError)
 
 
-def check_source(source: str, what: str) -> None:
+def check_source(source: str, noun: str) -> None:
     if not source:
-        raise InputError(f"no {what} is named in the config", code="config_invalid")
+        raise InputError(f"no {noun} is named in the config", code="config_invalid")
     if source.startswith(("/", ".")) and not Path(source).is_dir():
-        raise InputError(f"{source}: there is no such {what} folder", code="no_model")
-    needed = "tokenizer.json" if what == "tokenizer" else "config.json"
-    if Path(source).is_dir() and not any((Path(source) / name).exists() for name in (needed, *INSTEAD.get(what, ()))):
+        raise InputError(f"{source}: there is no such {noun} folder", code="no_model")
+    needed = "tokenizer.json" if noun == "tokenizer" else "config.json"
+    if Path(source).is_dir() and not any((Path(source) / name).exists() for name in (needed, *INSTEAD.get(noun, ()))):
         raise InputError(
-            f"{source}: there is no {needed} in this {what} folder; name the folder that holds the model's files",
+            f"{source}: there is no {needed} in this {noun} folder; name the folder that holds the model's files",
             code="no_model",
         )
 
 
-def damaged(source: str, what: str, error: Exception) -> InputError:
+def damaged(source: str, noun: str, error: Exception) -> InputError:
     reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
     if Path(source).is_dir():
         return InputError(
-            f"{source}: this {what} folder is damaged or incomplete ({reason}); take another, or make it anew",
+            f"{source}: this {noun} folder is damaged or incomplete ({reason}); take another, or make it anew",
             code="model_damaged",
         )
-    return InputError(f"{source}: cannot get this {what} from the hub ({reason})", code="no_model")
+    return InputError(f"{source}: cannot get this {noun} from the hub ({reason})", code="no_model")
 
 
-def check_weights(source: str, what: str) -> None:
+def check_weights(source: str, noun: str) -> None:
     """Raises InputError where a folder has weights, but none as safetensors: other kinds may run code when read."""
     folder = Path(source)
     if not folder.is_dir():
@@ -53,7 +53,7 @@ def check_weights(source: str, what: str) -> None:
         return
     if others := sorted(path.name for kind in OTHER_WEIGHTS for path in folder.glob(kind)):
         raise InputError(
-            f"{source}: this {what} folder has its weights as {others[0]} only; convert them to safetensors",
+            f"{source}: this {noun} folder has its weights as {others[0]} only; convert them to safetensors",
             code="model_unsupported",
         )
 

@@ -55,8 +55,8 @@ def prepare(run: Run[Any]) -> Compute:
 
 def take_gpu(number: int) -> None:
     """What this process means by "cuda" from now on. Raises InputError where the machine has no such GPU."""
-    if number >= (there := torch.cuda.device_count()):
-        raise InputError(f"more processes were launched than there are GPUs here, {there}", code="no_device")
+    if number >= (gpu_count := torch.cuda.device_count()):
+        raise InputError(f"more processes were launched than there are GPUs here, {gpu_count}", code="no_device")
     torch.cuda.set_device(number)
 
 
@@ -76,8 +76,8 @@ def width_of(settings: Settings) -> int:
     if not source:
         return int(getattr(settings, "hidden", NARROW))
     try:
-        found = json.loads((Path(adapter_base(source) or source) / "config.json").read_text())
-        return int(found.get("hidden_size") or found.get("n_embd") or NARROW)
+        config = json.loads((Path(adapter_base(source) or source) / "config.json").read_text())
+        return int(config.get("hidden_size") or config.get("n_embd") or NARROW)
     except (OSError, ValueError):
         return NARROW  # what is wrong with the folder is told where it is loaded
 

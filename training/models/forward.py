@@ -66,12 +66,12 @@ class Forward:
 
         head = self.base.get_output_embeddings()
         if not self.cap and type(head) is nn.Linear:
-            found = logprobs_from_hidden(
+            logprobs = logprobs_from_hidden(
                 hidden, head.weight, head.bias, targets, self.scale / temperature, entropy=entropy
             )
         else:
-            found = self._read_in_parts(hidden, targets, temperature, entropy)
-        return found if entropy_gradient else TokenLogprobs(found.logprobs, found.entropy.detach())
+            logprobs = self._read_in_parts(hidden, targets, temperature, entropy)
+        return logprobs if entropy_gradient else TokenLogprobs(logprobs.logprobs, logprobs.entropy.detach())
 
     def _read_in_parts(self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool) -> TokenLogprobs:
         """For heads that are more than a matrix."""
@@ -81,13 +81,13 @@ class Forward:
             return logprobs, entropy_of(log_p) if entropy else torch.zeros_like(logprobs)
 
         step = max(1, MAX_LOGITS // self.base.config.get_text_config().vocab_size)
-        parts = []
-        for some, wanted in zip(hidden.split(step), targets.split(step), strict=True):
+        chunks = []
+        for states, target_ids in zip(hidden.split(step), targets.split(step), strict=True):
             if torch.is_grad_enabled() and len(targets) > step:
-                parts.append(checkpoint(part, some, wanted, use_reentrant=False))
+                chunks.append(checkpoint(part, states, target_ids, use_reentrant=False))
             else:
-                parts.append(part(some, wanted))
-        return TokenLogprobs(torch.cat([one[0] for one in parts]), torch.cat([one[1] for one in parts]))
+                chunks.append(part(states, target_ids))
+        return TokenLogprobs(torch.cat([chunk[0] for chunk in chunks]), torch.cat([chunk[1] for chunk in chunks]))
 
     def losses(self, batch: TextBatch) -> Tensor:
         """Negative log-likelihoods (N,) of the batch's targets, nats."""
@@ -96,9 +96,9 @@ class Forward:
     @torch.no_grad()
     def _hold_against_whole_model(self) -> None:
         ids = torch.arange(4, device=self.device)
-        parts = self.logits(self.hidden(moved(pack([ids.tolist()], 0), self.device))[:4])
+        streamed = self.logits(self.hidden(moved(pack([ids.tolist()], 0), self.device))[:4])
         whole = self.model(input_ids=ids[None], use_cache=False).logits[0]
-        if not torch.allclose(parts.float(), whole.float(), atol=SAME, rtol=SAME, equal_nan=True):
+        if not torch.allclose(streamed.float(), whole.float(), atol=SAME, rtol=SAME, equal_nan=True):
             raise InputError(
                 f"the logits of {type(self.base).__name__} are not its last hidden states times its output embeddings, "
                 "so it cannot be trained here; take another model",

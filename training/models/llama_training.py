@@ -75,7 +75,7 @@ def hidden(model: Any, packed: Packed) -> Tensor:
             )  # fmt: skip
             x = Layer.apply(
                 shape, x, cosine, sine, layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
-                *(one.weight for one in linears), *(one.bias for one in linears),
+                *(linear_layer.weight for linear_layer in linears), *(linear_layer.bias for linear_layer in linears),
             )  # fmt: skip
         return Norm.apply(x, model.norm.weight, model.norm.variance_epsilon)
 
@@ -97,15 +97,17 @@ class Layer(Function):
         qkv = functional.linear(normed, wqkv, fused_bias([bq, bk, bv], dtype)).view(length, -1, 2 * cosine.shape[1])
         ops.apply_rotary(qkv, cosine, sine, shape.heads + shape.kv_heads)
         query, key, value = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], 1)
-        seen, log_sums = varlen_attention_forward(query, key, value, shape.blocks, shape.scale)
-        middle, (normed, mlp_inverse) = ops.add_rms_norm(x, torch.mm(seen.flatten(1), wo.t()), bo, mlp_norm, shape.eps)
+        attended, log_sums = varlen_attention_forward(query, key, value, shape.blocks, shape.scale)
+        middle, (normed, mlp_inverse) = ops.add_rms_norm(
+            x, torch.mm(attended.flatten(1), wo.t()), bo, mlp_norm, shape.eps
+        )
         gate_up = functional.linear(normed, wgu, fused_bias([bg, bu], dtype))
         out = ops.residual_add(middle, torch.mm(ops.swiglu(gate_up), wd.t()), bd)
-        ctx.shape, ctx.biases = shape, [one is not None for one in biases]
+        ctx.shape, ctx.biases = shape, [bias is not None for bias in biases]
         ctx.sizes = [len(wq), len(wk), len(wv)]
         ctx.save_for_backward(
             x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd,
-            inverse, qkv, seen, log_sums, middle, mlp_inverse, gate_up,
+            inverse, qkv, attended, log_sums, middle, mlp_inverse, gate_up,
         )  # fmt: skip
         return out
 
@@ -114,7 +116,7 @@ class Layer(Function):
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         (
             x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd,
-            inverse, qkv, seen, log_sums, middle, mlp_inverse, gate_up,
+            inverse, qkv, attended, log_sums, middle, mlp_inverse, gate_up,
         ) = ctx.saved_tensors  # fmt: skip
         shape: Shape = ctx.shape
         learns, heads = ctx.needs_input_grad[4], [shape.heads, shape.kv_heads, shape.kv_heads]
@@ -124,7 +126,7 @@ class Layer(Function):
         mlp = ops.rms_norm_backward(grad, torch.mm(d_gate_up, wgu), middle, mlp_inverse, mlp_norm, learns)
         d_qkv = torch.empty_like(qkv)
         varlen_attention_backward(
-            torch.mm(mlp.cast, wo).view_as(seen), (*qkv.split(heads, 1), seen, log_sums), d_qkv.split(heads, 1),
+            torch.mm(mlp.cast, wo).view_as(attended), (*qkv.split(heads, 1), attended, log_sums), d_qkv.split(heads, 1),
             shape.blocks, shape.scale,
         )  # fmt: skip
         ops.apply_rotary(d_qkv, cosine, sine, shape.heads + shape.kv_heads, back=True)
@@ -133,14 +135,16 @@ class Layer(Function):
         if attention.out is None or mlp.out is None:  # frozen
             return None, attention.x, *[None] * 18
         changes = (
-            *weight_gradient(d_qkv, attention.out).split(ctx.sizes), weight_gradient(mlp.cast, seen.flatten(1)),
+            *weight_gradient(d_qkv, attention.out).split(ctx.sizes), weight_gradient(mlp.cast, attended.flatten(1)),
             *weight_gradient(d_gate_up, mlp.out).chunk(2), weight_gradient(cast, acted),
         )  # fmt: skip
         d_biases: Gradients = (None,) * 7
         if any(ctx.biases):
-            sums_of = [one.sum(0, dtype=torch.float32) for one in (d_qkv, d_gate_up)]
-            found = (*sums_of[0].split(ctx.sizes), mlp.x.sum(0), *sums_of[1].chunk(2), grad.sum(0))
-            d_biases = tuple(one if there else None for one, there in zip(found, ctx.biases, strict=True))
+            sums_of = [d_output.sum(0, dtype=torch.float32) for d_output in (d_qkv, d_gate_up)]
+            bias_gradients = (*sums_of[0].split(ctx.sizes), mlp.x.sum(0), *sums_of[1].chunk(2), grad.sum(0))
+            d_biases = tuple(
+                d_output if has_bias else None for d_output, has_bias in zip(bias_gradients, ctx.biases, strict=True)
+            )
         return None, attention.x, None, None, attention.weight, mlp.weight, *changes, *d_biases
 
 
@@ -157,22 +161,22 @@ class Norm(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         x, inverse, weight = ctx.saved_tensors
-        found = ops.rms_norm_backward(None, grad.contiguous(), x, inverse, weight, ctx.needs_input_grad[1])
-        return found.x, found.weight, None
+        gradients = ops.rms_norm_backward(None, grad.contiguous(), x, inverse, weight, ctx.needs_input_grad[1])
+        return gradients.x, gradients.weight, None
 
 
-def fused_weight(parts: list[Tensor], dtype: torch.dtype) -> Tensor:
+def fused_weight(weights: list[Tensor], dtype: torch.dtype) -> Tensor:
     """Matrices or biases that read the same numbers, one below the other."""
-    sizes = [len(part) for part in parts]
-    out = parts[0].new_empty(sum(sizes), *parts[0].shape[1:], dtype=dtype)
-    for part, place in zip(parts, out.split(sizes), strict=True):
-        place.copy_(part)
+    sizes = [len(weight) for weight in weights]
+    out = weights[0].new_empty(sum(sizes), *weights[0].shape[1:], dtype=dtype)
+    for weight, target in zip(weights, out.split(sizes), strict=True):
+        target.copy_(weight)
     return out
 
 
-def fused_bias(parts: list[Tensor | None], dtype: torch.dtype) -> Tensor | None:
-    there = [part for part in parts if part is not None]
-    return fused_weight(there, dtype) if there else None
+def fused_bias(biases: list[Tensor | None], dtype: torch.dtype) -> Tensor | None:
+    present = [bias for bias in biases if bias is not None]
+    return fused_weight(present, dtype) if present else None
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:

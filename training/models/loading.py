@@ -132,11 +132,11 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     if targets != "all-linear":
         targets = [name.strip() for name in lora.targets.split(",") if name.strip()]
     if tied := sorted(tied_modules(model)):
-        asked = [] if isinstance(targets, str) else [name for name in targets if name.split(".")[-1] in tied]
-        if asked:
+        tied_targets = [] if isinstance(targets, str) else [name for name in targets if name.split(".")[-1] in tied]
+        if tied_targets:
             raise InputError(
                 f"lora.targets: {' and '.join(tied)} share their weights in this model, so an adapter on "
-                f"{' or '.join(asked)} could not be merged into it; take other modules",
+                f"{' or '.join(tied_targets)} could not be merged into it; take other modules",
                 code="config_invalid",
             )
     settings = LoraConfig(
@@ -196,8 +196,8 @@ def save_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: P
     Full models are saved in fp32; an adapter as PEFT does, naming its base by absolute path.
     """
     generation = unwrap(model).generation_config
-    own = generation.eos_token_id
-    others = own if isinstance(own, list) else [] if own is None else [own]
+    own_stop = generation.eos_token_id
+    others = own_stop if isinstance(own_stop, list) else [] if own_stop is None else [own_stop]
     generation.eos_token_id = list(dict.fromkeys([*stop_ids, *others]))
     generation.pad_token_id = tokenizer.pad_token_id
     generation.bos_token_id = tokenizer.bos_token_id

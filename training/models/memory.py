@@ -40,9 +40,9 @@ def check_fits(
     if count * size <= free:
         return
     way = "train every weight of it; set lora.rank to train an adapter," if learning and not adapter else "hold it;"
-    needed, there = f"{count * size / GB:.1f} GB", f"{free / GB:.1f} GB"
+    needed, available = f"{count * size / GB:.1f} GB", f"{free / GB:.1f} GB"
     raise InputError(
-        f"{source}: {needed} are needed to {way} and {there} are free on {device.type}; take a smaller model or a "
+        f"{source}: {needed} are needed to {way} and {available} are free on {device.type}; take a smaller model or a "
         "machine with more memory",
         code="too_large",
     )

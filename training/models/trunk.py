@@ -56,10 +56,10 @@ class Trunk:
         if llama_training.supports(self.model):
             return llama_training.hidden(self.model, packed)
         with use_varlen_attention(self.model):
-            found = self.model(
+            output = self.model(
                 input_ids=packed.ids, position_ids=packed.positions, use_cache=False, blocks=packed.blocks
             )
-        return found.last_hidden_state[0]
+        return output.last_hidden_state[0]
 
     def _padded(self, packed: Packed) -> Tensor:
         places = torch.arange(int(packed.lengths.max()), device=packed.lengths.device)
@@ -80,16 +80,16 @@ class Trunk:
         training = self.model.training
         self.model.eval()
         try:
-            other = self._padded(packed)
+            padded = self._padded(packed)
             try:
-                one = self._packed(packed)
+                packed_states = self._packed(packed)
             except (AttributeError, TypeError, ValueError, RuntimeError):  # as MPT's, which reads the mask there is not
                 return False
         finally:
             self.model.train(training)
         starts, lengths = packed.starts.tolist(), packed.lengths.tolist()
-        own = [place for start, n in zip(starts, lengths, strict=True) for place in range(start, start + n)]
-        return bool((one - other)[own].abs().max() <= SAME * other[own].abs().max())
+        real = [position for start, n in zip(starts, lengths, strict=True) for position in range(start, start + n)]
+        return bool((packed_states - padded)[real].abs().max() <= SAME * padded[real].abs().max())
 
 
 def attends_to_all(config: Any) -> bool:

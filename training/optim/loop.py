@@ -51,10 +51,10 @@ class Means:
 
     def of_all(self) -> Means:
         """Those of all processes together."""
-        found = Means()
-        for one in gathered(self):
-            found.add({name: (total, one.counts[name]) for name, total in one.sums.items()})
-        return found
+        combined = Means()
+        for means in gathered(self):
+            combined.add({name: (total, means.counts[name]) for name, total in means.sums.items()})
+        return combined
 
     def values(self) -> dict[str, float]:
         return {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
@@ -187,16 +187,19 @@ class Learner:
 
     def load(self, state: dict[str, Any]) -> None:
         for key, module in self.modules.items():
-            own = {name: p for name, p in module.named_parameters() if p.requires_grad}
-            if own.keys() != state["weights"][key].keys():
+            parameters_by_name = {name: p for name, p in module.named_parameters() if p.requires_grad}
+            if parameters_by_name.keys() != state["weights"][key].keys():
                 raise ValueError(f"the weights of {key} in the checkpoint are not those of the model")
             with torch.no_grad():
-                for name, parameter in own.items():
+                for name, parameter in parameters_by_name.items():
                     parameter.copy_(like(state["weights"][key][name], parameter))
         order = [p for group in self.optimizer.param_groups for p in group["params"]]
         moments = {
-            i: {name: like(value, order[i]) if isinstance(value, Tensor) else value for name, value in one.items()}
-            for i, one in state["optimizer"]["state"].items()
+            i: {
+                name: like(value, order[i]) if isinstance(value, Tensor) else value
+                for name, value in moment_values.items()
+            }
+            for i, moment_values in state["optimizer"]["state"].items()
         }
         self.optimizer.load_state_dict(state["optimizer"] | {"state": moments})
         self.skipped, self._skips_in_a_row = state["skipped"], state["skips_in_a_row"]
@@ -223,8 +226,8 @@ def schedule(done: float, step_share: float, warmup: float, kind: str, final: fl
         return min(1.0, (done + step_share) / warmup)
     if kind == "constant" or warmup >= 1:
         return 1.0
-    left = 1.0 - min(1.0, (done - warmup) / (1.0 - warmup))
-    shape = left if kind == "linear" else (1.0 - math.cos(math.pi * left)) / 2
+    remaining = 1.0 - min(1.0, (done - warmup) / (1.0 - warmup))
+    shape = remaining if kind == "linear" else (1.0 - math.cos(math.pi * remaining)) / 2
     return final + (1.0 - final) * shape
 
 
@@ -291,12 +294,12 @@ def train(
     total = max(1, math.ceil(per_epoch * epochs))
     total = min(total, max_steps) if max_steps else total
     batches = lru_cache(1)(lambda epoch: epoch_batches(sizes, settings.batch_tokens, run.config.seed + turn, epoch))
-    first = turn * total
+    first_step = turn * total
     meter = Meter()
     figures: dict[str, float] = {}
 
     def save(step: int) -> None:
-        save_checkpoint(run, first + step, learner.state() | {"meter": asdict(meter.means), "figures": figures})
+        save_checkpoint(run, first_step + step, learner.state() | {"meter": asdict(meter.means), "figures": figures})
 
     def load(folder: Path) -> None:
         state = load_state(folder)
@@ -306,27 +309,29 @@ def train(
 
     def tell(step: int, values: dict[str, float]) -> None:
         figures.update(values)
-        run.metric(first + step, values)
+        run.metric(first_step + step, values)
 
-    step = run.resume(load, first) - first
+    step = run.resume(load, first_step) - first_step
     while (now := agreed(run, step, total, turn, turns)).done < 1:
         if now.stop:
-            run.stop(first + step, lambda reached: save(reached - first))
+            run.stop(first_step + step, lambda reached: save(reached - first_step))
         rows = batches(step // per_epoch)[step % per_epoch]
-        began = time.perf_counter()
-        micro = (examples.batch(piece) for piece in mine(micro_batches(rows, sizes, settings.micro_tokens, world())))
-        told = learner.update(
+        started_at = time.perf_counter()
+        micro = (examples.batch(batch) for batch in mine(micro_batches(rows, sizes, settings.micro_tokens, world())))
+        figures_of_step = learner.update(
             micro, loss, float(sizes.weights[rows].sum()), now.done, 1 / total,
             spare=partial(examples.batch, rows[:1]),
         )  # fmt: skip
-        if "skipped" in told:
-            run.warn(f"step {first + step}: the gradient was no finite number, the step is skipped", first + step)
-        meter.means.add(told)
+        if "skipped" in figures_of_step:
+            run.warn(
+                f"step {first_step + step}: the gradient was no finite number, the step is skipped", first_step + step
+            )
+        meter.means.add(figures_of_step)
         meter.tokens += int(sizes.tokens[rows].sum())
-        meter.seconds += time.perf_counter() - began
+        meter.seconds += time.perf_counter() - started_at
         step += 1
         expected = expected_steps(run, step, total, turn, turns)
-        run.progress(first + step, first + expected + (turns - turn - 1) * total, "training")
+        run.progress(first_step + step, first_step + expected + (turns - turn - 1) * total, "training")
         if step % settings.log_every == 0:
             tell(step, meter.told())
         if step == total:
@@ -382,7 +387,7 @@ def mean_figures(
     if most_tokens:
         rows = rows[: max(1, int((np.cumsum(examples.sizes.tokens[rows]) <= most_tokens).sum()))]
     means = Means()
-    for piece in mine(micro_batches(rows, examples.sizes, micro_tokens, world())):
+    for batch in mine(micro_batches(rows, examples.sizes, micro_tokens, world())):
         with compute.autocast():
-            means.add(loss(examples.batch(piece)))
+            means.add(loss(examples.batch(batch)))
     return means.of_all().values()

@@ -55,20 +55,20 @@ def agreement(
     with scores laid out like `scores`, `spread_right` and `spread_wrong` are how far they disagree about a difference
     where together they are right, and where not.
     """
-    found = [
-        _Comparison(row, prompt_key(row), s[i] - s[j], n[i] - n[j], outcome, spread_of(i, j, own))
-        for row, s, n, *own in zip(rows, scores, lengths, *members, strict=True)
+    comparisons = [
+        _Comparison(row, prompt_key(row), s[i] - s[j], n[i] - n[j], outcome, spread_of(i, j, member_scores))
+        for row, s, n, *member_scores in zip(rows, scores, lengths, *members, strict=True)
         for i, j, outcome in comparisons_of(row.groups)
     ]
-    decided = [c for c in found if c.outcome == 1]
-    tied = [c for c in found if c.outcome != 1]
+    decided = [c for c in comparisons if c.outcome == 1]
+    tied = [c for c in comparisons if c.outcome != 1]
     if not decided:
         return None
     right = wins([c.difference for c in decided], [0.0] * len(decided))
     accuracy = clustered_share(right, [c.prompt for c in decided])
     longer = sum(wins([c.longer for c in decided], [0.0] * len(decided))) / len(decided)
-    difference = torch.tensor([c.difference for c in found], dtype=torch.float64)
-    outcome = torch.tensor([c.outcome for c in found], dtype=torch.float64)
+    difference = torch.tensor([c.difference for c in comparisons], dtype=torch.float64)
+    outcome = torch.tensor([c.outcome for c in comparisons], dtype=torch.float64)
     temperature = calibration_temperature(difference, outcome)
     metrics = {
         "accuracy": accuracy.value,
@@ -82,8 +82,8 @@ def agreement(
     }
     metrics |= reliability([c.difference for c in decided])
     if len(members) > 1:
-        for name, of in (("spread_right", 1.0), ("spread_wrong", 0.0)):
-            if spreads := [c.spread for c, value in zip(decided, right, strict=True) if value == of]:
+        for name, outcome_value in (("spread_right", 1.0), ("spread_wrong", 0.0)):
+            if spreads := [c.spread for c, value in zip(decided, right, strict=True) if value == outcome_value]:
                 metrics[name] = sum(spreads) / len(spreads)
     if tied:
         metrics["gap_tied"] = sum(abs(c.difference) for c in tied) / len(tied)
@@ -91,9 +91,9 @@ def agreement(
     return Agreement(metrics, accuracy, counts, temperature)
 
 
-def spread_of(first: int, second: int, members: Sequence[Sequence[float]]) -> float:
+def spread_of(better: int, second: int, members: Sequence[Sequence[float]]) -> float:
     """The standard deviation over the members of their scores' difference; 0 for fewer than two."""
-    return stdev(own[first] - own[second] for own in members) if len(members) > 1 else 0.0
+    return stdev(scores[better] - scores[second] for scores in members) if len(members) > 1 else 0.0
 
 
 def reliability(differences: Sequence[float]) -> dict[str, float]:
@@ -109,20 +109,24 @@ def reliability(differences: Sequence[float]) -> dict[str, float]:
         belief = 1 / (1 + math.exp(-abs(difference)))
         right = 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
         bins.setdefault(round(belief, 1), []).append((belief, right))
-    found: dict[str, float] = {"ece": 0.0}
+    figures: dict[str, float] = {"ece": 0.0}
     for middle, pairs in sorted(bins.items()):
         believed, true = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-        found[f"reliability/{middle:.1f}"] = true
-        found["ece"] += abs(believed - true) * len(pairs) / len(differences)
-    return found
+        figures[f"reliability/{middle:.1f}"] = true
+        figures["ece"] += abs(believed - true) * len(pairs) / len(differences)
+    return figures
 
 
 def _length_correlation(
     rows: Sequence[RankingRow], scores: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]]
 ) -> float:
     """Between score and length of the replies to one prompt, over all prompts."""
-    prompts = [prompt_key(row) for row, own in zip(rows, scores, strict=True) for _ in own]
-    return correlation_within([s for own in scores for s in own], [float(n) for own in lengths for n in own], prompts)
+    prompts = [prompt_key(row) for row, row_scores in zip(rows, scores, strict=True) for _ in row_scores]
+    return correlation_within(
+        [s for row_scores in scores for s in row_scores],
+        [float(n) for row_scores in lengths for n in row_scores],
+        prompts,
+    )
 
 
 def _by_origin(decided: Sequence[_Comparison], right: Sequence[float]) -> dict[str, int]:

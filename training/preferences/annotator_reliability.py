@@ -37,12 +37,14 @@ class Annotators(nn.Module):
     def __init__(self, weights: Sequence[float]) -> None:
         """weights: of each person's rankings together, the first one nobody in particular."""
         super().__init__()
-        own = torch.tensor([float(weight) for weight in weights[1:]])
-        self.free = nn.Parameter(torch.zeros(len(own)))
+        person_weights = torch.tensor([float(weight) for weight in weights[1:]])
+        self.free = nn.Parameter(torch.zeros(len(person_weights)))
         self.share: Tensor
         self.prior: Tensor
-        self.register_buffer("share", own / own.sum(), persistent=False)
-        self.register_buffer("prior", torch.cat([torch.zeros(1), 1 / (2 * PRIOR**2 * own)]), persistent=False)
+        self.register_buffer("share", person_weights / person_weights.sum(), persistent=False)
+        self.register_buffer(
+            "prior", torch.cat([torch.zeros(1), 1 / (2 * PRIOR**2 * person_weights)]), persistent=False
+        )
 
     def logarithms(self) -> Tensor:
         """(annotators,), nobody in particular first and always 0."""

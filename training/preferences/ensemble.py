@@ -34,8 +34,8 @@ class Ensemble:
         self.pessimism = pessimism
         self.last: Scores = np.zeros((len(members), 0))
 
-    def __call__(self, asked: Sequence[Sequence[Turn]], replies: Sequence[str]) -> list[float]:
-        answered = [[*a, Turn(role="assistant", content=r)] for a, r in zip(asked, replies, strict=True)]
+    def __call__(self, prompts: Sequence[Sequence[Turn]], replies: Sequence[str]) -> list[float]:
+        answered = [[*a, Turn(role="assistant", content=r)] for a, r in zip(prompts, replies, strict=True)]
         with self.compute.autocast():
             scores = np.array([score(model, tokenizer, answered) for model, tokenizer in self.members])
         self.last = centred(scores, [model.mean for model, _ in self.members])

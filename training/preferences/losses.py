@@ -34,12 +34,12 @@ def comparisons_of(
 ) -> list[tuple[int, int, float]]:
     """All (first, second, outcome) of a ranking whose `groups` go from best to worst; "drop" leaves tied pairs out.
     `kinds`, if given, says by index which replies are the same; pairs of the same are left out."""
-    found = []
-    for place, group in enumerate(groups):
+    pairs = []
+    for level, group in enumerate(groups):
         if ties != "drop":
-            found += [(i, j, 0.5) for i, j in combinations(sorted(group), 2)]
-        found += [(i, j, 1.0) for worse in groups[place + 1 :] for i in group for j in worse]
-    return [pair for pair in found if kinds[pair[0]] != kinds[pair[1]]] if kinds else found
+            pairs += [(i, j, 0.5) for i, j in combinations(sorted(group), 2)]
+        pairs += [(i, j, 1.0) for worse in groups[level + 1 :] for i in group for j in worse]
+    return [pair for pair in pairs if kinds[pair[0]] != kinds[pair[1]]] if kinds else pairs
 
 
 class Ranked(NamedTuple):
@@ -62,15 +62,15 @@ def collate_comparisons(sets: Sequence[Sequence[Ranked]], ties: Ties = "half") -
     start = 0
     for rankings in sets:
         for groups, own_weight, own_strength, person, kinds in rankings:
-            found = comparisons_of(groups, ties, kinds)
-            for i, j, better in found:
-                said = own_strength if own_strength is not None and better == 1.0 else 0.0
-                rows.append((start + i, start + j, better, own_weight / len(found), said, person))
+            pairs = comparisons_of(groups, ties, kinds)
+            for i, j, better in pairs:
+                stated = own_strength if own_strength is not None and better == 1.0 else 0.0
+                rows.append((start + i, start + j, better, own_weight / len(pairs), stated, person))
         start += sum(len(group) for group in rankings[0].groups)
     columns = list(zip(*rows, strict=True)) or [()] * 6
-    first, second, annotator = (torch.tensor(columns[i], dtype=torch.long) for i in (0, 1, 5))
+    better_index, second, annotator = (torch.tensor(columns[i], dtype=torch.long) for i in (0, 1, 5))
     outcome, weight, strength = (torch.tensor(column, dtype=torch.float32) for column in columns[2:5])
-    return Comparisons(first, second, outcome, weight, strength, annotator)
+    return Comparisons(better_index, second, outcome, weight, strength, annotator)
 
 
 def bradley_terry_nll(difference: Tensor, outcome: Tensor, margin: Tensor | float = 0.0) -> Tensor:
@@ -109,14 +109,16 @@ def preference_loss(
     (Eisenstein et al. 2023, arXiv:2312.09244, section 2.1). `reliability` (annotators,) multiplies the difference that
     each person sees: at 0 they choose at random, and teach nothing.
     """
-    first, second = scores[comparisons.first].float(), scores[comparisons.second].float()
+    better_scores, second = scores[comparisons.first].float(), scores[comparisons.second].float()
     gap = margin * comparisons.strength
-    seen = first - second if reliability is None else (first - second) * reliability[comparisons.annotator]
+    difference = (
+        better_scores - second if reliability is None else (better_scores - second) * reliability[comparisons.annotator]
+    )
     if log_nu is None:
-        loss = bradley_terry_nll(seen, comparisons.outcome, gap)
+        loss = bradley_terry_nll(difference, comparisons.outcome, gap)
     else:
-        loss = davidson_nll(seen, comparisons.outcome, log_nu, gap)
-    return ((loss + centring * (first + second).square()) * comparisons.weight).sum()
+        loss = davidson_nll(difference, comparisons.outcome, log_nu, gap)
+    return ((loss + centring * (better_scores + second).square()) * comparisons.weight).sum()
 
 
 def calibration_temperature(difference: Tensor, outcome: Tensor, *, low: float = 0.02, high: float = 50.0) -> float:

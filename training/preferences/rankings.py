@@ -28,13 +28,13 @@ def usable(rows: Sequence[RankingRow], config: RewardSettings) -> tuple[list[Ran
     Raises InputError where rows were given and none is left.
     """
     weighed = [row for row in rows if row.weight > 0]
-    kept = [row for row in weighed if comparisons_of(row.groups, config.ties)]
-    left_out = {"left_out/no_weight": len(rows) - len(weighed), "left_out/only_ties": len(weighed) - len(kept)}
-    if rows and not kept:
+    comparable = [row for row in weighed if comparisons_of(row.groups, config.ties)]
+    left_out = {"left_out/no_weight": len(rows) - len(weighed), "left_out/only_ties": len(weighed) - len(comparable)}
+    if rows and not comparable:
         raise InputError(
             "reward: no ranking puts one reply above another, so there is nothing to learn", code="no_data"
         )
-    return kept, left_out
+    return comparable, left_out
 
 
 def share_of_ties(rows: Sequence[RankingRow]) -> float:
@@ -57,16 +57,16 @@ def reply_sets(rows: Sequence[RankingRow], encoded: Sequence[Sequence[list[int]]
     """The rows by what was ranked, in the order of their first ones: people see the replies in different orders.
     `encoded` holds each row's replies as tokens."""
     numbers = {name: number for number, name in enumerate(annotators_of(rows), 1)}
-    found: dict[tuple[Any, ...], ReplySet] = {}
+    sets: dict[tuple[Any, ...], ReplySet] = {}
     for row, ids in zip(rows, encoded, strict=True):
         order = sorted(range(len(row.replies)), key=row.replies.__getitem__)
-        place = {old: new for new, old in enumerate(order)}
+        new_index = {old: new for new, old in enumerate(order)}
         key = (*((turn.role, turn.content) for turn in row.messages), *(row.replies[i] for i in order))
-        groups = [[place[i] for i in group] for group in row.groups]
-        one = found.setdefault(key, ReplySet([ids[i] for i in order], []))
+        groups = [[new_index[i] for i in group] for group in row.groups]
+        reply_set = sets.setdefault(key, ReplySet([ids[i] for i in order], []))
         annotator = numbers.get(row.annotator, 0)
-        one.rankings.append(Ranked(groups, row.weight, row.strength, annotator, kinds_of(one.encoded)))
-    return list(found.values())
+        reply_set.rankings.append(Ranked(groups, row.weight, row.strength, annotator, kinds_of(reply_set.encoded)))
+    return list(sets.values())
 
 
 def ranking_examples(
@@ -76,11 +76,11 @@ def ranking_examples(
     `limit` tokens, and what was left out or shortened. Raises InputError if nothing is left."""
     changes = RowCounts("rankings", limit)
     pairs = [(row, encode_replies(row, chat, limit, changes, config.ties)) for row in rows]
-    kept = [row for row, ids in pairs if ids]
-    if rows and not kept:
+    usable_rows = [row for row, ids in pairs if ids]
+    if rows and not usable_rows:
         raise InputError(f"reward: nothing to learn from; {'; '.join(changes.sentences(len(rows)))}", code="no_data")
-    sets = reply_sets(kept, [ids for _, ids in pairs if ids])
-    sizes = Sizes.of([sum(map(len, one.encoded)) for one in sets], [one.weight for one in sets])
+    sets = reply_sets(usable_rows, [ids for _, ids in pairs if ids])
+    sizes = Sizes.of([sum(map(len, reply_set.encoded)) for reply_set in sets], [reply_set.weight for reply_set in sets])
 
     def batch(chosen: Rows) -> RankingBatch:
         ids = [ids for i in chosen for ids in sets[i].encoded]
@@ -91,7 +91,7 @@ def ranking_examples(
             sum(sets[i].weight for i in chosen),
         )
 
-    return kept, Examples(sizes, batch), changes
+    return usable_rows, Examples(sizes, batch), changes
 
 
 def encode_replies(
@@ -101,15 +101,17 @@ def encode_replies(
     template refuses the row, or if no two replies that the person compared differ within the limit."""
     with changes.leave_out_if_refused(row.id):
         fitted = [encode(chat, row.messages, reply, limit) for reply in row.replies]
-        ids = [one.encoded.ids for one in fitted]
+        ids = [fitted_reply.encoded.ids for fitted_reply in fitted]
         kinds = kinds_of(ids)
         if not comparisons_of(row.groups, ties, kinds):
             changes.add("left_out/equal", row.id)
             return []
         if len(set(kinds)) < len(kinds):
             changes.add("cut/equal_pairs", row.id)
-        changes.add_fitted(max((one.prompt for one in fitted), key=lambda prompt: prompt.dropped), row.id, chat)
-        if any(one.cut_reply for one in fitted):
+        changes.add_fitted(
+            max((fitted_reply.prompt for fitted_reply in fitted), key=lambda prompt: prompt.dropped), row.id, chat
+        )
+        if any(fitted_reply.cut_reply for fitted_reply in fitted):
             changes.add("cut/reply", row.id)
         return ids
     return []
@@ -132,12 +134,12 @@ def kinds_of(replies: Sequence[Sequence[int]]) -> list[int]:
 
 def scorable(rows: Sequence[RankingRow], formats: Sequence[ChatFormat]) -> tuple[list[RankingRow], RowCounts]:
     """The rows whose prompts all of the formats take, and the count of the rest. Raises InputError if none does."""
-    changes, kept = RowCounts("rankings", 0), []
+    changes, kept_rows = RowCounts("rankings", 0), []
     for row in rows:
         with changes.leave_out_if_refused(row.id):
             for chat in formats:
                 chat.prompt(row.messages)
-            kept.append(row)
-    if rows and not kept:
+            kept_rows.append(row)
+    if rows and not kept_rows:
         raise InputError("; ".join(changes.sentences(len(rows))), code="no_data")
-    return kept, changes
+    return kept_rows, changes

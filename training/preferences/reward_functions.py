@@ -39,8 +39,8 @@ def find_reward_function(reference: str) -> RewardFunction:
     name = reference.removeprefix(PREFIX)
     register_own()
     if name not in _REGISTERED:
-        known = ", ".join(PREFIX + known for known in sorted(_REGISTERED))
-        raise InputError(f"no reward function is named {reference}; there are {known}", code="reward_missing")
+        registered = ", ".join(PREFIX + registered for registered in sorted(_REGISTERED))
+        raise InputError(f"no reward function is named {reference}; there are {registered}", code="reward_missing")
     return _REGISTERED[name]
 
 
@@ -61,17 +61,17 @@ def find_shaping(text: str) -> list[tuple[float, RewardFunction]]:
 
 
 def shaping_of(
-    shaping: Sequence[tuple[float, RewardFunction]], asked: Sequence[Sequence[Turn]], replies: Sequence[str]
+    shaping: Sequence[tuple[float, RewardFunction]], prompts: Sequence[Sequence[Turn]], replies: Sequence[str]
 ) -> Tensor:
     """For each of N replies the functions' weighted sum (N,), zeros where there is none. Raises TrainingError where it
     is no finite number."""
-    found = [sum(w * function(a, r) for w, function in shaping) for a, r in zip(asked, replies, strict=True)]
-    if not all(map(math.isfinite, found)):
+    shaped = [sum(w * function(a, r) for w, function in shaping) for a, r in zip(prompts, replies, strict=True)]
+    if not all(map(math.isfinite, shaped)):
         raise TrainingError(
             "shaping: a function gave what is no finite number to a reply; look whether it divides by zero",
             code="reward_not_finite",
         )
-    return torch.tensor(found, dtype=torch.float32)
+    return torch.tensor(shaped, dtype=torch.float32)
 
 
 @reward_function("brevity")

@@ -132,12 +132,12 @@ def load_reward(source: str, compute: Compute) -> tuple[RewardModel, PreTrainedT
 
 def load_members(source: str | Sequence[str], compute: Compute) -> list[tuple[RewardModel, PreTrainedTokenizerBase]]:
     """The reward models of a folder, which an ensemble's holds several of, or of several folders. Raises InputError."""
-    found = []
+    members = []
     for folder in [source] if isinstance(source, str) else source:
-        found.append(load_reward(folder, compute))
-        more = int(getattr(found[-1][0].config, "reward", {}).get("members", 1))
-        found += [load_reward(str(Path(folder) / member_name(i)), compute) for i in range(1, more)]
-    return found
+        members.append(load_reward(folder, compute))
+        member_count = int(getattr(members[-1][0].config, "reward", {}).get("members", 1))
+        members += [load_reward(str(Path(folder) / member_name(i)), compute) for i in range(1, member_count)]
+    return members
 
 
 def member_name(member: int) -> str:
@@ -152,8 +152,8 @@ def encode(chat: ChatFormat, messages: Sequence[Turn], reply: str, limit: int) -
     ids, mask = fitted.encoded.ids, fitted.encoded.mask
     if ids[-1] == chat.end_id:
         return fitted
-    kept = limit - 1
-    return fitted._replace(encoded=Encoded([*ids[:kept], chat.end_id], [*mask[:kept], True]))
+    room = limit - 1
+    return fitted._replace(encoded=Encoded([*ids[:room], chat.end_id], [*mask[:room], True]))
 
 
 @torch.inference_mode()
@@ -174,7 +174,7 @@ def score_ids(model: RewardModel, encoded: Sequence[Sequence[int]], pad_id: int,
     """The scores of encoded conversations, in their order."""
     sizes = Sizes.of([len(ids) for ids in encoded])
     scores = np.zeros(len(encoded))
-    for piece in micro_batches(np.arange(len(encoded)), sizes, micro_tokens):
-        packed = moved(pack([encoded[i] for i in piece], pad_id), model.device)
-        scores[piece] = model(packed).cpu().numpy()
+    for batch in micro_batches(np.arange(len(encoded)), sizes, micro_tokens):
+        packed = moved(pack([encoded[i] for i in batch], pad_id), model.device)
+        scores[batch] = model(packed).cpu().numpy()
     return scores.tolist()

@@ -69,8 +69,8 @@ def rollout_batches(
     """This process's share of these rows of a rollout, in micro-batches of at most `budget` tokens each."""
     sizes = Sizes.of([len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)])
     return [
-        pack_replies(prompts, replies, part.tolist(), pad=pad, device=device)
-        for part in mine(micro_batches(np.asarray(rows), sizes, budget, world()))
+        pack_replies(prompts, replies, batch.tolist(), pad=pad, device=device)
+        for batch in mine(micro_batches(np.asarray(rows), sizes, budget, world()))
     ]
 
 

@@ -32,5 +32,5 @@ class PretrainingMix:
         epoch, within = divmod(self.position, steps_per_epoch(sizes, config.batch_tokens))
         rows = epoch_batches(sizes, config.batch_tokens, config.seed, epoch)[within]
         self.position += 1
-        pieces = mine(micro_batches(rows, sizes, config.micro_tokens, world()))
-        return [self.texts.batch(piece) for piece in pieces], int(sizes.weights[rows].sum())
+        batches = mine(micro_batches(rows, sizes, config.micro_tokens, world()))
+        return [self.texts.batch(batch) for batch in batches], int(sizes.weights[rows].sum())

@@ -114,15 +114,15 @@ def prompt_room(context: int, max_prompt_tokens: int, max_new_tokens: int) -> in
 def prompts_of_step(count: int, step: int, per_step: int, seed: int) -> list[int]:
     """Which of `count` prompts a step takes: all of them in a new random order in each pass over them. The answer
     depends on nothing but the arguments, so a resumed run goes on where it was."""
-    first = step * per_step
+    begin = step * per_step
     orders: dict[int, np.ndarray] = {}
-    found = []
-    for place in range(first, first + per_step):
-        pass_, within = divmod(place, count)
+    indices = []
+    for position in range(begin, begin + per_step):
+        pass_, within = divmod(position, count)
         if pass_ not in orders:
             orders[pass_] = np.random.default_rng((seed, pass_)).permutation(count)
-        found.append(int(orders[pass_][within]))
-    return found
+        indices.append(int(orders[pass_][within]))
+    return indices
 
 
 def sample_replies(
@@ -147,8 +147,8 @@ def load_scorer(
     """
     if isinstance(source, str) and source.startswith(PREFIX):
         function = find_reward_function(source)
-        return lambda asked, replies: [function(a, r) for a, r in zip(asked, replies, strict=True)], None
-    if any(one.startswith(PREFIX) for one in source):
+        return lambda prompts, replies: [function(a, r) for a, r in zip(prompts, replies, strict=True)], None
+    if any(reference.startswith(PREFIX) for reference in source):
         raise InputError(
             "reward: several rewards are reward models that score as one; a function stands alone",
             code="config_invalid",
@@ -161,7 +161,7 @@ def score_replies(scorer: Scorer, prompts: Sequence[Prompt], completions: Sequen
     """The scores of the replies (N,). Raises TrainingError where one is no finite number."""
     scores = spread(
         [(prompt.row.messages, completion.text) for prompt, completion in zip(prompts, completions, strict=True)],
-        lambda part: scorer([messages for messages, _ in part], [reply for _, reply in part]),
+        lambda pairs: scorer([messages for messages, _ in pairs], [reply for _, reply in pairs]),
     )
     for prompt, value in zip(prompts, scores, strict=True):
         if not math.isfinite(value):
@@ -175,7 +175,7 @@ def score_replies(scorer: Scorer, prompts: Sequence[Prompt], completions: Sequen
 
 def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
     """Ragged rows as (N, T) with zeros on the right."""
-    found = torch.zeros(len(rows), max(map(len, rows)), dtype=dtype)
+    filled = torch.zeros(len(rows), max(map(len, rows)), dtype=dtype)
     for i, row in enumerate(rows):
-        found[i, : len(row)] = torch.tensor(row, dtype=dtype)
-    return found
+        filled[i, : len(row)] = torch.tensor(row, dtype=dtype)
+    return filled

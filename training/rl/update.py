@@ -104,26 +104,26 @@ def update_loss(
     batch: MicroBatch | TextBatch,
     *,
     value_only: bool = False,
-    first: bool = False,
+    is_first: bool = False,
     text_weight: float = 0.0,
 ) -> Sums:
-    """The loss of one micro-batch, of replies or of pretraining text; `first`: of the rollout's first optimizer
+    """The loss of one micro-batch, of replies or of pretraining text; `is_first`: of the rollout's first optimizer
     step."""
     if isinstance(batch, TextBatch):
         return pretraining_loss(actor, batch, text_weight)
     if value_only:
         return value_loss(actor, config, old, batch)
-    return policy_and_value_loss(actor, config, old, batch, first=first)
+    return policy_and_value_loss(actor, config, old, batch, is_first=is_first)
 
 
 def policy_and_value_loss(
-    actor: Actor, config: PPOSettings, old: FlatRollout, batch: MicroBatch, *, first: bool
+    actor: Actor, config: PPOSettings, old: FlatRollout, batch: MicroBatch, *, is_first: bool
 ) -> Sums:
     """The clipped losses of Schulman et al. 2017, arXiv:1707.06347, equation 9, and figures on the update. The first
     optimizer step also measures how far the rollout's log-probabilities are from those computed here."""
     old = old.at(batch.flat_index)
     hidden = actor.hidden(batch) if batch.hidden is None else batch.hidden
-    measured = first or bool(config.entropy_weight)
+    measured = is_first or bool(config.entropy_weight)
     logprobs, entropy = actor.read(hidden, batch.targets, entropy=measured)
     policy, clipped = clipped_policy_loss(logprobs, old.logprobs, old.advantages, config.clip)
     value, value_clipped = clipped_value_loss(actor.values(hidden), old.values, old.returns, config.value_clip)
@@ -146,7 +146,7 @@ def policy_and_value_loss(
         }
         if measured:
             sums["policy/entropy_avg"] = (entropy.sum(), count)
-        if first:
+        if is_first:
             sums["val/rollout_gap"] = (log_ratio.abs().sum(), count)
     return sums
 

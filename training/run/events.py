@@ -51,8 +51,8 @@ def sentence(event: Event) -> str:
     """The event as a line on a person's terminal; empty for those that would only be noise there."""
     match event:
         case Progress():
-            left = "" if event.eta is None else f", {event.eta:.0f} s left"
-            return f"{event.phase or 'step'} {event.step}/{event.total}{left}"
+            time_left = "" if event.eta is None else f", {event.eta:.0f} s left"
+            return f"{event.phase or 'step'} {event.step}/{event.total}{time_left}"
         case Metric():
             values = "  ".join(f"{name} {value:.4g}" for name, value in event.values.items())
             return f"step {event.step}  {values}"

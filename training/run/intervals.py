@@ -53,10 +53,10 @@ def clustered_mean(
     if not values:
         raise ValueError("a mean needs at least one value")
     codes = {name: code for code, name in enumerate(dict.fromkeys(clusters))}
-    of = np.fromiter((codes[name] for name in clusters), dtype=np.int64, count=len(clusters))
+    cluster_of = np.fromiter((codes[name] for name in clusters), dtype=np.int64, count=len(clusters))
     weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
-    total = np.bincount(of, weights=weight * np.asarray(values, dtype=np.float64), minlength=len(codes))
-    count = np.bincount(of, weights=weight, minlength=len(codes))
+    total = np.bincount(cluster_of, weights=weight * np.asarray(values, dtype=np.float64), minlength=len(codes))
+    count = np.bincount(cluster_of, weights=weight, minlength=len(codes))
     if count.sum() <= 0:
         raise ValueError("the weights of a mean must not all be zero")
     mean = float(total.sum() / count.sum())
@@ -75,8 +75,8 @@ def _resampled_means(
         rows = min(resamples - done, max(1, _BLOCK // clusters))
         drawn = generator.integers(0, clusters, size=(rows, clusters))
         weight = count[drawn].sum(axis=1)
-        kept = weight > 0  # a draw of clusters without weight has no mean
-        means.append(total[drawn].sum(axis=1)[kept] / weight[kept])
+        weighted = weight > 0  # a draw of clusters without weight has no mean
+        means.append(total[drawn].sum(axis=1)[weighted] / weight[weighted])
         done += rows
     return np.concatenate(means)
 
@@ -86,27 +86,27 @@ def clustered_share(
 ) -> Interval:
     """As `clustered_mean`, for values in [0, 1] (accuracies, win rates). Where every cluster says 0 or every cluster
     says 1, resampling cannot spread, so Wilson's interval over the clusters stands in."""
-    found = clustered_mean(values, clusters, resamples=resamples, seed=seed)
-    if found.low is None or found.low != found.high or found.value not in {0.0, 1.0}:
-        return found
+    interval = clustered_mean(values, clusters, resamples=resamples, seed=seed)
+    if interval.low is None or interval.low != interval.high or interval.value not in {0.0, 1.0}:
+        return interval
     n = len(set(clusters))
-    low, high = wilson(found.value * n, n)
-    return Interval(found.value, low, high, found.n)
+    low, high = wilson(interval.value * n, n)
+    return Interval(interval.value, low, high, interval.n)
 
 
-def wins(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """1 where `first` (N) scores above `second` (N), 0 below, 0.5 for a tie."""
-    return [0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)]
+def wins(challengers: Sequence[float], baselines: Sequence[float]) -> list[float]:
+    """1 where `challengers` (N) scores above `baselines` (N), 0 below, 0.5 for a tie."""
+    return [0.5 if a == b else float(a > b) for a, b in zip(challengers, baselines, strict=True)]
 
 
 def correlation_within(x: Sequence[float], y: Sequence[float], clusters: Sequence[Hashable]) -> float:
     """Pearson's correlation of x (N) and y (N) after each cluster's mean is taken out; 0 where either does not vary."""
     codes = {name: code for code, name in enumerate(dict.fromkeys(clusters))}
-    of = np.array([codes[name] for name in clusters], dtype=np.int64)
-    size = np.bincount(of)
+    cluster_of = np.array([codes[name] for name in clusters], dtype=np.int64)
+    size = np.bincount(cluster_of)
     centred = []
     for column in (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)):
-        mean = np.bincount(of, weights=column) / size
-        centred.append(column - mean[of])
+        mean = np.bincount(cluster_of, weights=column) / size
+        centred.append(column - mean[cluster_of])
     scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
     return float((centred[0] * centred[1]).sum() / scale) if scale > 1e-12 else 0.0

@@ -128,10 +128,12 @@ class Run(Generic[S]):
             self.warn(
                 f"{path.name}: removed NUL characters from {len(nul_lines)} rows, the first on line {nul_lines[0]}"
             )
-        wanted = max(at_least, int(required))
-        if len(rows) < wanted:
+        minimum = max(at_least, int(required))
+        if len(rows) < minimum:
             have = f"{len(rows)} {name}" if rows else f"no {name}"
-            raise InputError(f"{self.stage}: {have} in the snapshot, at least {wanted} are needed", code="too_few_rows")
+            raise InputError(
+                f"{self.stage}: {have} in the snapshot, at least {minimum} are needed", code="too_few_rows"
+            )
         return rows
 
     # -------------------------------------------------------------------------------------------------------- events
@@ -139,13 +141,13 @@ class Run(Generic[S]):
     def progress(self, step: int, total: int, phase: str = "") -> None:
         """Tell how far `phase` is. May be called at every step: at most two events a second are written."""
         now = self._clock()
-        name, first, began, told = self._phase
-        if phase != name or step < first:
-            first, began, told = step, now, 0.0
-        if now - told < 0.5 and step != total:
+        name, first_step, started_at, reported_at = self._phase
+        if phase != name or step < first_step:
+            first_step, started_at, reported_at = step, now, 0.0
+        if now - reported_at < 0.5 and step != total:
             return
-        self._phase = (phase, first, began, now)
-        eta = (now - began) / (step - first) * (total - step) if step > first and total >= step else None
+        self._phase = (phase, first_step, started_at, now)
+        eta = (now - started_at) / (step - first_step) * (total - step) if step > first_step and total >= step else None
         self._emit(Progress(time=now, step=step, total=total, phase=phase, eta=eta))
 
     def metric(self, step: int, values: dict[str, float]) -> None:
@@ -201,11 +203,11 @@ class Run(Generic[S]):
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Add the wall time of the block to `seconds[phase]` of the result."""
-        began = self._clock()
+        started_at = self._clock()
         try:
             yield
         finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + self._clock() - began
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + self._clock() - started_at
 
     def elapsed(self) -> float:
         """Seconds of work on this run, those before a resume included."""
@@ -253,20 +255,20 @@ class Run(Generic[S]):
         for old in {*self._checkpoint_folders()} - {*readable[: getattr(self.config, "keep_checkpoints", 1)]}:
             remove(old)
 
-    def resume(self, load: Callable[[Path], None], first: int = 0) -> int:
-        """Load the newest checkpoint of step `first` or later that can be read and return its step; `first` where there
-        is none.
+    def resume(self, load: Callable[[Path], None], first_step: int = 0) -> int:
+        """Load the newest checkpoint of step `first_step` or later that can be read, and return its step; if there
+        is none, `first_step`.
 
         `load` must read its file whole before it changes anything. Raises InputError where config.json or the data
         are not those the checkpoint was made with.
         """
         if self._board is None:
-            self._first = first
+            self._first = first_step
         for folder in self._checkpoint_folders():
             try:
                 state = json.loads((folder / STATE).read_text())
                 self._hold_against_checkpoint(folder, state)
-                if step_of(folder) < first:
+                if step_of(folder) < first_step:
                     break
                 if sizes(folder) != state["files"] | {STATE: (folder / STATE).stat().st_size}:
                     raise OSError("a file is missing or cut short")
@@ -278,25 +280,25 @@ class Run(Generic[S]):
             self._first = state["step"] + 1
             self.saved = int(state["step"])
             return self.saved
-        return first
+        return first_step
 
     def _checkpoint_folders(self) -> list[Path]:
         """Newest first."""
-        found = [path for path in self.folder.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
-        return sorted(found, key=step_of, reverse=True)
+        folders = [path for path in self.folder.glob("checkpoint-*") if path.name.split("-")[1].isdecimal()]
+        return sorted(folders, key=step_of, reverse=True)
 
     def _hold_against_checkpoint(self, folder: Path, state: dict[str, Any]) -> None:
         config, written = self._lasting_config(), state["config"]
         keys = config.keys() | written.keys()
         changed = sorted(key for key in keys if without_root(config.get(key)) != without_root(written.get(key)))
         if changed:
-            what = f"{', '.join(changed)} in {CONFIG} changed"
+            changes = f"{', '.join(changed)} in {CONFIG} changed"
         elif state["data"] != self._data_fingerprint():
-            what = f"the rows in {DATA}/ changed"
+            changes = f"the rows in {DATA}/ changed"
         else:
             return
         raise InputError(
-            f"{self.folder}: {what} since {folder.name} was written; put it back to go on, or start a new run folder",
+            f"{self.folder}: {changes} since {folder.name} was written; put it back to go on, or start a new folder",
             code="run_changed",
         )
 

@@ -17,9 +17,9 @@ class Board:
     """Scalars under the metrics' names. `first` is the first step that is going to be written: what an earlier process
     has written of it and of later ones, TensorBoard leaves out."""
 
-    def __init__(self, run_dir: Path, first: int) -> None:
+    def __init__(self, run_dir: Path, first_step: int) -> None:
         wait_for_a_later_name(run_dir / FOLDER)
-        self._writer = SummaryWriter(str(run_dir / FOLDER), purge_step=first)
+        self._writer = SummaryWriter(str(run_dir / FOLDER), purge_step=first_step)
 
     def add(self, step: int, values: dict[str, float], at: float) -> None:
         """`at`: seconds since the epoch."""
@@ -34,6 +34,6 @@ class Board:
 def wait_for_a_later_name(folder: Path) -> None:
     """TensorBoard reads files in the order of their names, which begin with the second they were made in: a process
     that follows another within a second must not come before it."""
-    made = [int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")]
-    if 0 < (left := max(made, default=0) + 1 - time.time()) <= 1:
-        time.sleep(left)
+    seconds_used = [int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")]
+    if 0 < (wait := max(seconds_used, default=0) + 1 - time.time()) <= 1:
+        time.sleep(wait)

@@ -133,7 +133,7 @@ class Server:
         if self.scheduler.waiting + body.replies > MAX_WAITING:
             raise APIError(429, f"{MAX_WAITING} replies are waiting already; try again in a moment")
         params = sampling(body, limit=self._default_max_tokens, stop_ids=shape.served.stop_ids, top=alternatives)
-        requests = [EngineRequest(prompt, one) for prompt in prompts for one in params]
+        requests = [EngineRequest(prompt, parameters) for prompt in prompts for parameters in params]
         lengths = [len(prompt) for prompt in prompts]
         generation = Generation(self.scheduler, self.metrics, engine, requests, shape, lengths, body.user)
         if body.stream:
@@ -189,8 +189,8 @@ async def encodes(served: Served) -> bool:
 
 
 async def api_error(_: HTTPRequest, error: Exception) -> Response:
-    known = error if isinstance(error, APIError) else APIError(500, "the server failed; its log says why")
-    return JSONResponse(known.body, known.status, known.headers)
+    api_error_of = error if isinstance(error, APIError) else APIError(500, "the server failed; its log says why")
+    return JSONResponse(api_error_of.body, api_error_of.status, api_error_of.headers)
 
 
 async def http_error(request: HTTPRequest, error: Exception) -> Response:

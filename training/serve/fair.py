@@ -39,10 +39,10 @@ class FairQueue(Generic[W]):
     def pop(self, running: Iterable[W], slots: int) -> W | None:
         """The next order of the first person in turn who has not their share of the slots; none where there is no such
         person. `running`: the orders that have a slot or are promised one."""
-        taken = Counter(order.user for order in running)
-        if taken.total() >= slots:
+        running_by_user = Counter(order.user for order in running)
+        if running_by_user.total() >= slots:
             return None
-        user = next((user for user in self._queues if taken[user] < share_of(user, slots)), None)
+        user = next((user for user in self._queues if running_by_user[user] < share_of(user, slots)), None)
         if user is None:
             return None
         queue = self._queues.pop(user)

@@ -43,12 +43,14 @@ class Gate:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message)["x-request-id"] = request_id
-                known = "/v1/models/NAME" if path.startswith("/v1/models/") else path if path in PATHS else "other"
-                self._metrics.requests.labels(known, message["status"]).inc()
+                counted_path = (
+                    "/v1/models/NAME" if path.startswith("/v1/models/") else path if path in PATHS else "other"
+                )
+                self._metrics.requests.labels(counted_path, message["status"]).inc()
             await send(message)
 
-        given = headers.get("authorization", "").encode()
-        scope["has_token"] = not self._expected or hmac.compare_digest(given, self._expected)
+        authorization = headers.get("authorization", "").encode()
+        scope["has_token"] = not self._expected or hmac.compare_digest(authorization, self._expected)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             extra = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
@@ -76,8 +78,8 @@ def comes_from_a_page(headers: Headers) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return False
-    parts = urlsplit(origin)
-    return parts.netloc != headers.get("host") or not always_here(parts.hostname or "")
+    url = urlsplit(origin)
+    return url.netloc != headers.get("host") or not always_here(url.hostname or "")
 
 
 def always_here(host: str) -> bool:

@@ -53,15 +53,15 @@ class Generation:
         self._start(stream=False)
         leaving = asyncio.ensure_future(_left(http))
         try:
-            found: dict[int, Completion] = {}
-            while len(found) < len(self._requests):
+            finished: dict[int, Completion] = {}
+            while len(finished) < len(self._requests):
                 index, news = await self._next(leaving)
                 if isinstance(news, TrainingError):
                     raise APIError.of(news, self._shape.parameter) from news
                 if isinstance(news, Completion):
-                    found[index] = news
-            self._count([len(reply.tokens) for reply in found.values()])
-            return self._shape.whole(self._lengths, [found[i] for i in range(len(found))])
+                    finished[index] = news
+            self._count([len(reply.tokens) for reply in finished.values()])
+            return self._shape.whole(self._lengths, [finished[i] for i in range(len(finished))])
         finally:
             leaving.cancel()
             self._cancel()
@@ -75,10 +75,10 @@ class Generation:
                     yield event(self._shape.opening(index))
             written: list[int] = []
             while len(written) < len(self._requests):
-                if (told := await self._soon()) is None:
+                if (update := await self._soon()) is None:
                     yield WAITING
                     continue
-                index, news = told
+                index, news = update
                 if isinstance(news, TrainingError):
                     yield event(APIError.of(news, self._shape.parameter).body)
                     break

@@ -49,10 +49,10 @@ class ModelPool:
     its place is wanted.
     """
 
-    def __init__(self, compute: Compute, *, slots: int, most: int) -> None:
+    def __init__(self, compute: Compute, *, slots: int, max_models: int) -> None:
         self._compute = compute
         self._slots = slots
-        self._most = most
+        self._most = max_models
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._models: dict[Any, Served] = {}  # by what is on disk, the least recently used first
@@ -137,8 +137,8 @@ def apart(work: Callable[[], Served]) -> Served:
     cores, their members sleep between two pieces of work in place of spinning: beside a second team, a decoding step of
     the scheduler's thread takes twice as long.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="loader") as one:
-        return one.submit(work).result()
+    with ThreadPoolExecutor(1, thread_name_prefix="loader") as executor:
+        return executor.submit(work).result()
 
 
 def fingerprint(path: str) -> Any:

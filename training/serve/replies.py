@@ -61,7 +61,7 @@ class Shape:
         top: Sequence[dict[int, float]],
         finish: str | None = None,
     ) -> dict[str, Any]:
-        return self._frame(".chunk", [self._choice(index, text, tokens, logprobs, top, finish, part=True)])
+        return self._frame(".chunk", [self._choice(index, text, tokens, logprobs, top, finish, is_delta=True)])
 
     def closing(self, prompts: Sequence[int], tokens: Sequence[int]) -> dict[str, Any]:
         """The chunk with the usage, which has no choices."""
@@ -80,13 +80,13 @@ class Shape:
         top: Sequence[dict[int, float]],
         finish: str | None,
         *,
-        part: bool = False,
+        is_delta: bool = False,
     ) -> dict[str, Any]:
-        told = self._logprobs(tokens, logprobs, top) if self.logprobs and tokens else None
-        choice = {"index": index, "logprobs": told, "finish_reason": finish}
+        logprob_fields = self._logprobs(tokens, logprobs, top) if self.logprobs and tokens else None
+        choice = {"index": index, "logprobs": logprob_fields, "finish_reason": finish}
         if not self.chat:
             return choice | {"text": text}
-        if part:
+        if is_delta:
             return choice | {"delta": {"content": text} if text or not finish else {}}
         return choice | {"message": {"role": "assistant", "content": text, "refusal": None}}
 

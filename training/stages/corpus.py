@@ -20,7 +20,7 @@ def main(run: Run[CorpusSettings]) -> None:
     documents = run.rows("documents", TextRow)
     originals = Originals(settings.near_duplicates)
     counts: Counter[str] = Counter(documents=len(documents))
-    kept: list[TextRow] = []
+    kept_texts: list[TextRow] = []
     heldout: list[TextRow] = []
     dropped: list[DroppedRow] = []
     with run.timed("cleaning"):
@@ -31,17 +31,17 @@ def main(run: Run[CorpusSettings]) -> None:
                 if isinstance(row, DroppedRow):
                     dropped.append(row)
                 else:
-                    (heldout if is_held_out(document.text, settings.heldout_fraction) else kept).append(row)
-    if not kept:
+                    (heldout if is_held_out(document.text, settings.heldout_fraction) else kept_texts).append(row)
+    if not kept_texts:
         raise InputError(
             f"corpus: nothing is left of {len(documents)} documents; {reasons(dropped)}", code="too_few_rows"
         )
     with run.writing(OUTPUT) as folder:
-        for name, rows in (("corpus", kept), ("heldout", heldout), ("dropped", dropped)):
+        for name, rows in (("corpus", kept_texts), ("heldout", heldout), ("dropped", dropped)):
             write_rows(folder / f"{name}.jsonl", rows)
-    counts.update(corpus=len(kept), heldout=len(heldout), dropped=len(dropped))
+    counts.update(corpus=len(kept_texts), heldout=len(heldout), dropped=len(dropped))
     counts.update(f"dropped: {row.reason}" for row in dropped)
-    figures = {"characters": float(sum(len(row.text) for row in kept)), "kept": len(kept) / len(documents)}
+    figures = {"characters": float(sum(len(row.text) for row in kept_texts)), "kept": len(kept_texts) / len(documents)}
     run.metric(len(documents), figures)
     run.finish(figures, counts=dict(counts))
 
@@ -54,15 +54,15 @@ def cleaned(
     if settings.strip_personal_data:
         text, hidden = without_personal_data(text)
         counts["personal data replaced"] += hidden
-    parts = pieces(text, settings.max_chars) or [""]
-    for k, part in enumerate(parts, 1):
-        identifier = document.id if len(parts) == 1 else f"{document.id}#{k}"
-        reason, detail = objection(identifier, part, settings, originals)
+    sections = pieces(text, settings.max_chars) or [""]
+    for k, section in enumerate(sections, 1):
+        identifier = document.id if len(sections) == 1 else f"{document.id}#{k}"
+        reason, detail = objection(identifier, section, settings, originals)
         if reason:
-            start = (part or document.text)[:200].replace("\0", "")
+            start = (section or document.text)[:200].replace("\0", "")
             yield DroppedRow(id=identifier, reason=reason, detail=detail, start=start)
         else:
-            yield TextRow(id=identifier, text=part, source=document.source)
+            yield TextRow(id=identifier, text=section, source=document.source)
 
 
 def objection(identifier: str, text: str, settings: CorpusSettings, originals: Originals) -> tuple[str, str]:
@@ -71,8 +71,8 @@ def objection(identifier: str, text: str, settings: CorpusSettings, originals: O
         return "no text", ""
     if len(text) < settings.min_chars:
         return "too short", f"{len(text)} characters"
-    if settings.language and (found := language(text)) != settings.language:
-        return "other language", found
+    if settings.language and (detected := language(text)) != settings.language:
+        return "other language", detected
     if copied := originals.exact(identifier, text):
         return "copy", copied
     if copied := originals.near(identifier, text):

@@ -86,10 +86,10 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     output: dict[str, Sequence[Row]] = field(default_factory=dict)
 
-    def take(self, name: str, found: Interval) -> None:
-        self.metrics[name] = found.value
-        if found.low is not None and found.high is not None:
-            self.intervals[name] = (found.low, found.high, found.n)
+    def take(self, name: str, interval: Interval) -> None:
+        self.metrics[name] = interval.value
+        if interval.low is not None and interval.high is not None:
+            self.intervals[name] = (interval.low, interval.high, interval.n)
 
 
 def main(run: Run[EvaluateSettings]) -> None:
@@ -103,9 +103,9 @@ def main(run: Run[EvaluateSettings]) -> None:
     report = Report()
     if policy and texts:
         with run.timed("text"):
-            most = min(config.max_tokens, context_of(policy.model))
-            of = [row.text for row in texts]
-            report.metrics |= bits_per_byte(policy.forward, policy.chat, of, compute, most, MICRO_TOKENS)
+            max_tokens = min(config.max_tokens, context_of(policy.model))
+            contents = [row.text for row in texts]
+            report.metrics |= bits_per_byte(policy.forward, policy.chat, contents, compute, max_tokens, MICRO_TOKENS)
         report.counts["texts"] = len(texts)
     run.stop_if_asked()
     if policy and demonstrations:
@@ -144,26 +144,28 @@ def check_inputs(
         (rankings, "rankings", config.reward),
     ):
         if rows and not source:
-            what = "reward model" if name == "rankings" else "policy"
-            raise InputError(f"evaluate: there are {name} to measure on, but no {what} is named", code="config_invalid")
+            needed = "reward model" if name == "rankings" else "policy"
+            raise InputError(
+                f"evaluate: there are {name} to measure on, but no {needed} is named", code="config_invalid"
+            )
 
 
 def measure_demonstrations(
     report: Report, policy: Speaker, rows: list[DemonstrationRow], config: EvaluateSettings, compute: Compute
 ) -> None:
     """The loss on what the assistant says, nats a token."""
-    most = min(config.max_tokens, context_of(policy.model))
-    kept, encoded, _, changes = encode_demonstrations(policy.chat, rows, most)
-    report.counts |= {"demonstrations": len(kept), "demonstrations/left_out": len(rows) - len(kept)}
+    max_tokens = min(config.max_tokens, context_of(policy.model))
+    usable, encoded, _, changes = encode_demonstrations(policy.chat, rows, max_tokens)
+    report.counts |= {"demonstrations": len(usable), "demonstrations/left_out": len(rows) - len(usable)}
     report.counts |= changes.named(prefix="demonstrations/")
     if encoded:
-        found = mean_figures(
+        measured = mean_figures(
             demonstration_examples(encoded, policy.chat, compute.device),
             lambda batch: weighted_loss(policy.forward, batch),
             compute,
             MICRO_TOKENS,
         )
-        report.metrics["demonstration_loss"] = found["loss"]
+        report.metrics["demonstration_loss"] = measured["loss"]
 
 
 def measure_rankings(
@@ -177,23 +179,24 @@ def measure_rankings(
     (scores,) = split([flat], rows)
     report.counts["rankings"] = len(rows)
     members = split(scorer.last, rows) if isinstance(scorer, Ensemble) else []
-    found = agreement(rows, scores, [[len(reply) for reply in row.replies] for row in rows], members)
-    if found:
-        report.metrics |= {f"reward_{name}": value for name, value in found.metrics.items()}
-        report.take("reward_accuracy", found.accuracy)
-        report.counts |= {f"reward/{name}": count for name, count in found.counts.items()}
+    agreed = agreement(rows, scores, [[len(reply) for reply in row.replies] for row in rows], members)
+    if agreed:
+        report.metrics |= {f"reward_{name}": value for name, value in agreed.metrics.items()}
+        report.take("reward_accuracy", agreed.accuracy)
+        report.counts |= {f"reward/{name}": count for name, count in agreed.counts.items()}
     report.output["rankings"] = [
-        ScoresRow(id=row.id, scores=own, agrees=agrees(row, own)) for row, own in zip(rows, scores, strict=True)
+        ScoresRow(id=row.id, scores=row_scores, agrees=agrees(row, row_scores))
+        for row, row_scores in zip(rows, scores, strict=True)
     ]
 
 
 def split(scores: Sequence[Sequence[float]] | Scores, rows: Sequence[RankingRow]) -> list[list[list[float]]]:
     """Scores of all replies, for each of several scorers, by row."""
-    found = []
-    for own in scores:
-        rest = iter(own)
-        found.append([[float(next(rest)) for _ in row.replies] for row in rows])
-    return found
+    split_scores = []
+    for member_scores in scores:
+        remaining = iter(member_scores)
+        split_scores.append([[float(next(remaining)) for _ in row.replies] for row in rows])
+    return split_scores
 
 
 def agrees(row: RankingRow, scores: Sequence[float]) -> float:
@@ -215,22 +218,22 @@ def compare_replies(
 ) -> None:
     """Replies of the policy and, on the same random numbers, of the baseline: scores, wins, lengths, KL."""
     speakers = {"policy": policy} | ({"baseline": baseline} if baseline else {})
-    kept, room = fitting(run, report, speakers, rows, scorer)
-    ids = [row.id for row in kept]
+    prompt_rows, room = fitting(run, report, speakers, rows, scorer)
+    ids = [row.id for row in prompt_rows]
     scores: dict[str, list[float]] = {}
     prompts: dict[str, list[Prompt]] = {}
     replies: dict[str, list[Completion]] = {}
     for name, speaker in speakers.items():
         run.progress(len(replies), len(speakers), f"{name} replies")
         with run.timed(f"{name} replies"):
-            prompts[name], replies[name] = speak(run, speaker, kept, room)
+            prompts[name], replies[name] = speak(run, speaker, prompt_rows, room)
             if scorer:
                 scores[name] = score_replies(scorer, prompts[name], replies[name]).tolist()
                 report.take(f"{name}_reward", clustered_mean(scores[name], ids))
-        report.metrics[f"{name}_length"] = sum(len(c.tokens) for c in replies[name]) / len(kept)
-        report.metrics[f"{name}_ended"] = sum(c.finish == "stop" for c in replies[name]) / len(kept)
+        report.metrics[f"{name}_length"] = sum(len(c.tokens) for c in replies[name]) / len(prompt_rows)
+        report.metrics[f"{name}_ended"] = sum(c.finish == "stop" for c in replies[name]) / len(prompt_rows)
         file = "samples" if name == "policy" else name
-        report.output[file] = sample_rows(kept, replies[name], scores.get(name))
+        report.output[file] = sample_rows(prompt_rows, replies[name], scores.get(name))
         run.stop_if_asked()
     if baseline:
         if scores:
@@ -241,9 +244,9 @@ def compare_replies(
             report.take("kl", clustered_mean(kl, ids))
         else:
             run.warn("policy and baseline have different tokenizers, so there is no KL between them")
-    for i in range(min(SHOWN, len(kept))):
+    for i in range(min(SHOWN, len(prompt_rows))):
         reward = scores["policy"][i] if scores else None
-        run.sample(0, kept[i].messages[-1].content, replies["policy"][i].text, reward)
+        run.sample(0, prompt_rows[i].messages[-1].content, replies["policy"][i].text, reward)
 
 
 def fitting(
@@ -258,23 +261,23 @@ def fitting(
     config = run.config
     contexts = [context_limit(unwrap(speaker.model).config.get_text_config()) for speaker in speakers.values()]
     room = prompt_room(min(contexts), 1 << 30, config.sampling.max_new_tokens)
-    kept, changes = list(rows), RowCounts("prompts", room)
+    fitting_rows, changes = list(rows), RowCounts("prompts", room)
     for number, speaker in enumerate(speakers.values()):
-        prompts, own_changes = encode_prompts(kept, speaker.chat, room, config.long_prompts, scorer)
-        kept = [prompt.row for prompt in prompts]
+        prompts, own_changes = encode_prompts(fitting_rows, speaker.chat, room, config.long_prompts, scorer)
+        fitting_rows = [prompt.row for prompt in prompts]
         if number:
             changes.add_left_out(own_changes)
         else:
             changes = own_changes
     warn_of_changes(run, changes, len(rows))
-    report.counts |= {"prompts": len(kept)} | changes.named(*ALWAYS_COUNTED, prefix="prompts/")
-    if not kept:
+    report.counts |= {"prompts": len(fitting_rows)} | changes.named(*ALWAYS_COUNTED, prefix="prompts/")
+    if not fitting_rows:
         raise InputError(
             f"evaluate: no prompt can be answered; {'; '.join(changes.sentences(len(rows)))}. Lower max_new_tokens, or "
             "set long_prompts to shorten",
             code="no_data",
         )
-    return kept, room
+    return fitting_rows, room
 
 
 def speak(
@@ -297,17 +300,17 @@ def kl_to(
     from the reference in nats a reply, where it was sampled at temperature 1."""
     sequences = [[*p.ids, *c.tokens] for p, c in zip(prompts, completions, strict=True)]
     masks = [[False] * len(p.ids) + [True] * len(c.tokens) for p, c in zip(prompts, completions, strict=True)]
-    found = torch.tensor([sum(completion.logprobs) for completion in completions])
+    differences = torch.tensor([sum(completion.logprobs) for completion in completions])
     sizes = Sizes.of([len(ids) for ids in sequences])
-    for piece in micro_batches(np.arange(len(sequences)), sizes, MICRO_TOKENS):
+    for chosen in micro_batches(np.arange(len(sequences)), sizes, MICRO_TOKENS):
         batch = text_batch(
-            [sequences[i] for i in piece], [masks[i] for i in piece], reference.chat.pad_id, compute.device
+            [sequences[i] for i in chosen], [masks[i] for i in chosen], reference.chat.pad_id, compute.device
         )
         with compute.autocast():
             losses = reference.forward.losses(batch).cpu()
-        lengths = [len(completions[i].tokens) for i in piece]
-        found[piece] += torch.stack([part.sum() for part in losses.split(lengths)])
-    return found.tolist()
+        lengths = [len(completions[i].tokens) for i in chosen]
+        differences[chosen] += torch.stack([reply_losses.sum() for reply_losses in losses.split(lengths)])
+    return differences.tolist()
 
 
 def sample_rows(

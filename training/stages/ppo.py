@@ -131,7 +131,7 @@ def ppo_step(ppo: PPOState, step: int, done: float) -> None:
             micro: list[MicroBatch | TextBatch] = [*batches, *texts]
             loss = partial(
                 update_loss, actor, config, old,
-                value_only=value_only, first=i == 0, text_weight=config.ptx_weight * scale / max(1, text_tokens),
+                value_only=value_only, is_first=i == 0, text_weight=config.ptx_weight * scale / max(1, text_tokens),
             )  # fmt: skip
             spare = partial(
                 pack_replies, sampled.prompt_ids, sampled.reply_ids, rows[:1],

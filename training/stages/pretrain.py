@@ -38,12 +38,12 @@ def main(run: Run[PretrainSettings]) -> None:
     if len(stream.tokens) < 2:
         raise InputError("pretrain: the corpus has no text to learn from", code="too_few_rows")
     run.metric(0, {"tokens": len(stream.tokens), "parameters": about(model)["parameters"]})
-    part = first_bytes(heldout, HELDOUT_BYTES * settings.batch_tokens)
+    sample = first_bytes(heldout, HELDOUT_BYTES * settings.batch_tokens)
     opening = chat.text(" ".join((heldout or corpus)[0].split()[:8]))
 
     def evaluate(step: int, final: bool) -> dict[str, float]:
         model.eval()
-        texts = heldout if final else part
+        texts = heldout if final else sample
         figures = bits_per_byte(forward, chat, texts, compute, settings.context, settings.micro_tokens)
         continuation = greedy_continuation(model, chat, [chat.document_id, *opening], compute)
         run.sample(step, chat.tokenizer.decode(opening), continuation)
@@ -84,7 +84,7 @@ def begin(settings: PretrainSettings, chat: ChatFormat, compute: Compute) -> Cau
     return model
 
 
-def first_bytes(texts: Sequence[str], most: int) -> Sequence[str]:
-    """The first texts that hold at most `most` bytes; at least one where there is any."""
+def first_bytes(texts: Sequence[str], max_bytes: int) -> Sequence[str]:
+    """The first texts that hold at most `max_bytes` bytes; at least one where there is any."""
     reached = np.cumsum([len(text.encode()) for text in texts])
-    return texts[: max(1, int((reached <= most).sum()))]
+    return texts[: max(1, int((reached <= max_bytes).sum()))]

@@ -54,7 +54,7 @@ class Lesson(NamedTuple):
 
     chat: ChatFormat
     compute: Compute
-    most: int  # tokens of prompt and reply
+    max_tokens: int  # of prompt and reply
     rows: list[RankingRow]
     examples: Examples[RankingBatch]
     heldout: list[RankingRow]
@@ -64,8 +64,8 @@ class Lesson(NamedTuple):
 class Learned(NamedTuple):
     model: RewardModel
     figures: dict[str, float]
-    found: Agreement | None  # on held-out rankings
-    kept: dict[str, float]  # what the model's config says of its training
+    agreed: Agreement | None  # on held-out rankings
+    config_entries: dict[str, float]  # what the model's config says of its training
     described: dict[str, Any]  # for result.json
 
 
@@ -75,29 +75,29 @@ def main(run: Run[RewardSettings]) -> None:
     rows, left_out = usable(run.rows("rankings", RankingRow, config.min_rows), config)
     heldout, _ = usable(run.rows("heldout", RankingRow), config)
     chat = ChatFormat(load_tokenizer(config.base, run), config.base)
-    most = min(config.max_tokens, context_named(config.base))
+    max_tokens = min(config.max_tokens, context_named(config.base))
     with run.timed("encoding"):
-        rows, examples, changes = ranking_examples(rows, chat, config, most, compute)
-        heldout, held, heldout_changes = encode_heldout(heldout, chat, most)
+        rows, examples, changes = ranking_examples(rows, chat, config, max_tokens, compute)
+        heldout, held, heldout_changes = encode_heldout(heldout, chat, max_tokens)
     for sentence in changes.sentences(len(rows) + changes.left_out):
         run.warn(sentence)
-    lesson = Lesson(chat, compute, most, rows, examples, heldout, held)
+    lesson = Lesson(chat, compute, max_tokens, rows, examples, heldout, held)
     if config.ensemble == 1:
-        one = learn(run, lesson)
-        figures, found, described = one.figures, one.found, one.described
+        trained = learn(run, lesson)
+        figures, agreed, described = trained.figures, trained.agreed, trained.described
         if run.main:
             with run.writing(MODEL) as folder:
-                save_reward(one.model, chat.tokenizer, folder, one.kept)
+                save_reward(trained.model, chat.tokenizer, folder, trained.config_entries)
     else:
         figures, described = learn_ensemble(run, lesson)
         members = [model for model, _ in load_members(str(run.folder / MODEL), compute)]
         with run.timed("evaluation"):
-            found = agree(members, lesson, config.micro_tokens)
+            agreed = agree(members, lesson, config.micro_tokens)
     intervals = {}
-    if found:
-        figures |= {f"heldout_{name}": value for name, value in found.metrics.items()}
-        if found.accuracy.low is not None and found.accuracy.high is not None:
-            intervals["heldout_accuracy"] = (found.accuracy.low, found.accuracy.high, found.accuracy.n)
+    if agreed:
+        figures |= {f"heldout_{name}": value for name, value in agreed.metrics.items()}
+        if agreed.accuracy.low is not None and agreed.accuracy.high is not None:
+            intervals["heldout_accuracy"] = (agreed.accuracy.low, agreed.accuracy.high, agreed.accuracy.n)
     run.finish(
         figures,
         intervals=intervals,
@@ -108,7 +108,7 @@ def main(run: Run[RewardSettings]) -> None:
             **changes.named(),
             **heldout_changes.named(prefix="heldout/"),
         }
-        | ({f"heldout/{name}": count for name, count in found.counts.items()} if found else {}),
+        | ({f"heldout/{name}": count for name, count in agreed.counts.items()} if agreed else {}),
         model=described,
     )
     for member in range(config.ensemble if run.main else 0):
@@ -124,7 +124,9 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
     ties = TieRate(share_of_ties(rows)).to(compute.device) if config.ties == "davidson" else None
     people = Annotators(weights_of(rows)).to(compute.device) if config.annotator_reliability else None
     others = {"ties": ties, "people": people}
-    modules: dict[str, nn.Module] = {"model": model} | {name: one for name, one in others.items() if one is not None}
+    modules: dict[str, nn.Module] = {"model": model} | {
+        name: module for name, module in others.items() if module is not None
+    }
     learner = Learner(modules, config, compute, rates={"ties": TIES_RATE, "people": PEOPLE_RATE})
 
     def loss(batch: RankingBatch) -> Sums:
@@ -142,8 +144,8 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
         return {"loss": (total, batch.weight), **accuracy(scores.detach(), batch.comparisons)}
 
     def evaluate(step: int, final: bool) -> dict[str, float]:  # noqa: ARG001 - every evaluation looks at all rows
-        found = agree([model], lesson, config.micro_tokens)
-        return {f"heldout_{name}": value for name, value in found.metrics.items()} if found else {}
+        agreed = agree([model], lesson, config.micro_tokens)
+        return {f"heldout_{name}": value for name, value in agreed.metrics.items()} if agreed else {}
 
     with run.timed("training"):
         figures = train(
@@ -153,17 +155,18 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
     if config.lora.rank:
         merged(language)
     with run.timed("evaluation"):
-        found = agree([model], lesson, config.micro_tokens)
+        agreed = agree([model], lesson, config.micro_tokens)
         mean = mean_score(model, lesson, config.micro_tokens)
-    kept = {"max_tokens": lesson.most, "temperature": found.temperature if found else 1.0, "mean": mean}
+    temperature = agreed.temperature if agreed else 1.0
+    config_entries = {"max_tokens": lesson.max_tokens, "temperature": temperature, "mean": mean}
     if ties:
-        figures["log_nu"] = kept["log_nu"] = ties.log_nu.item()
+        figures["log_nu"] = config_entries["log_nu"] = ties.log_nu.item()
     if people:
         figures |= {
             f"annotator_reliability/{name}": value
             for name, value in zip(annotators_of(rows), people()[1:].tolist(), strict=True)
         }
-    return Learned(model, figures, found, kept, about(language, "reward"))
+    return Learned(model, figures, agreed, config_entries, about(language, "reward"))
 
 
 def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, float], dict[str, Any]]:
@@ -171,29 +174,32 @@ def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, 
     stay, and gather them in model/. Returns their mean figures, and what result.json says of the model."""
     config = run.config
     places = [run.folder / member_name(member) for member in range(config.ensemble)]
-    for member, place in enumerate(places):
-        if gathered(place.exists())[0]:
-            run.go_on_after(json.loads((place / FIGURES).read_text())[2])
+    for member, member_folder in enumerate(places):
+        if gathered(member_folder.exists())[0]:
+            run.go_on_after(json.loads((member_folder / FIGURES).read_text())[2])
             continue
-        one = learn(run, lesson, member)
-        if one.found:
-            one.figures["heldout_member_accuracy"] = one.found.metrics["accuracy"]
-        known = {"members": config.ensemble} if member == 0 else {}  # its folder becomes the top of model/
+        trained = learn(run, lesson, member)
+        if trained.agreed:
+            trained.figures["heldout_member_accuracy"] = trained.agreed.metrics["accuracy"]
+        extra = {"members": config.ensemble} if member == 0 else {}  # its folder becomes the top of model/
         if run.main:
-            with run.writing(place.name) as folder:
-                save_reward(one.model, lesson.chat.tokenizer, folder, one.kept | known)
-                (folder / FIGURES).write_text(json.dumps([one.figures, one.described, run.spent()]))
+            with run.writing(member_folder.name) as folder:
+                save_reward(trained.model, lesson.chat.tokenizer, folder, trained.config_entries | extra)
+                (folder / FIGURES).write_text(json.dumps([trained.figures, trained.described, run.spent()]))
         wait()
-    told = [json.loads((place / FIGURES).read_text()) for place in places]
+    figures_of_members = [json.loads((member_folder / FIGURES).read_text()) for member_folder in places]
     if run.main:
         with run.writing(MODEL) as folder:
-            for member, place in enumerate(places):
+            for member, member_folder in enumerate(places):
                 into = folder / member_name(member) if member else folder
-                shutil.copytree(place, into, ignore=shutil.ignore_patterns(FIGURES), dirs_exist_ok=True)
+                shutil.copytree(member_folder, into, ignore=shutil.ignore_patterns(FIGURES), dirs_exist_ok=True)
     wait()
-    means = {name: sum(figures[name] for figures, *_ in told) / len(told) for name in told[0][0]}
-    means |= {name: sum(figures[name] for figures, *_ in told) for name in ("steps", "skipped")}
-    return means, told[0][1] | {"members": config.ensemble}
+    means = {
+        name: sum(figures[name] for figures, *_ in figures_of_members) / len(figures_of_members)
+        for name in figures_of_members[0][0]
+    }
+    means |= {name: sum(figures[name] for figures, *_ in figures_of_members) for name in ("steps", "skipped")}
+    return means, figures_of_members[0][1] | {"members": config.ensemble}
 
 
 @torch.no_grad()
@@ -225,12 +231,15 @@ def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int) -> A
     flat = [ids for row in encoded for ids in row]
 
     def scored(model: RewardModel) -> list[float]:
-        return spread(flat, lambda part: score_ids(model, part, chat.pad_id, micro_tokens))
+        return spread(flat, lambda encoded: score_ids(model, encoded, chat.pad_id, micro_tokens))
 
     with torch.no_grad(), lesson.compute.autocast():
         scores = np.array([scored(model) for model in models])
     scores = centred(scores, [model.mean for model in models])
     cuts = np.cumsum([len(row) for row in encoded])[:-1]
-    mean, *members = ([part.tolist() for part in np.split(one, cuts)] for one in (combined(scores, 0), *scores))
+    mean, *members = (
+        [sequences.tolist() for sequences in np.split(member_scores, cuts)]
+        for member_scores in (combined(scores, 0), *scores)
+    )
     lengths = [[len(chat.text(reply)) for reply in row.replies] for row in rows]
     return agreement(rows, mean, lengths, members)

@@ -59,30 +59,30 @@ def main(run: Run[SampleSettings]) -> None:
     progress = Progress(run.folder / PROGRESS, fingerprint(run))
     size = max(1, AT_ONCE * config.slots // config.replies)
     run.progress(len(progress.done), len(prompts), "sampling")
-    for first in range(0, len(prompts), size):  # the same parts whatever is done: how replies are batched rounds them
-        part = prompts[first : first + size]
-        if all(prompt.row.id in progress.done for prompt in part):
+    for begin in range(0, len(prompts), size):  # the same parts whatever is done: how replies are batched rounds them
+        batch = prompts[begin : begin + size]
+        if all(prompt.row.id in progress.done for prompt in batch):
             continue
         run.stop_if_asked()
         with run.timed("generate"):
-            replies = draw_replies(engine, part, config, frozenset(chat.stop_ids) | engine.stop_ids)
+            replies = draw_replies(engine, batch, config, frozenset(chat.stop_ids) | engine.stop_ids)
         with run.timed("score"):
-            samples = [row for group in sample_rows(part, replies, scorer) for row in group]
-        shown = samples[0]
-        run.sample(first + len(part), shown.messages[-1].content, shown.reply, shown.reward)
+            samples = [row for group in sample_rows(batch, replies, scorer) for row in group]
+        example = samples[0]
+        run.sample(begin + len(batch), example.messages[-1].content, example.reply, example.reward)
         progress.add(samples)
         run.progress(len(progress.done), len(prompts), "sampling")
 
-    found = [row for prompt in prompts for row in progress.done[prompt.row.id]]
+    all_samples = [row for prompt in prompts for row in progress.done[prompt.row.id]]
     with run.writing(OUTPUT) as folder:
-        (folder / "samples.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in found))
+        (folder / "samples.jsonl").write_text("".join(row.model_dump_json() + "\n" for row in all_samples))
     counts = {
         "prompts": len(rows),
         **changes.named(*ALWAYS_COUNTED),
-        "replies": len(found),
-        "repeated": repeated(found),
+        "replies": len(all_samples),
+        "repeated": repeated(all_samples),
     }
-    run.finish(figures(found), counts=counts, model=described)
+    run.finish(figures(all_samples), counts=counts, model=described)
     progress.remove()
 
 
@@ -91,8 +91,8 @@ def draw_replies(
 ) -> list[list[Completion]]:
     """K replies to each prompt. Reply k is drawn from the stream of (seed, prompt id, k, redraws so far), so it is the
     same whatever other prompts there are. With `distinct`, one that repeats an earlier one is drawn again."""
-    found: list[list[Completion]] = [[] for _ in prompts]
-    wanted = [(i, k) for i in range(len(prompts)) for k in range(config.replies)]
+    groups: list[list[Completion]] = [[] for _ in prompts]
+    pending = [(i, k) for i in range(len(prompts)) for k in range(config.replies)]
     replies: dict[tuple[int, int], Completion] = {}
     draws = 1 + REDRAWS if config.distinct and config.sampling.temperature > 0 else 1
     for attempt in range(draws):
@@ -103,23 +103,23 @@ def draw_replies(
                     config.sampling, seed=derive_seed(config.seed, prompts[i].row.id, k, attempt), stop_ids=stop_ids
                 ),
             )
-            for i, k in wanted
+            for i, k in pending
         ]
-        replies.update(zip(wanted, engine.generate(requests), strict=True))
-        found = [[replies[i, k] for k in range(config.replies)] for i in range(len(prompts))]
-        texts = [[reply.text for reply in group] for group in found]
-        wanted = [(i, k) for i, k in replies if texts[i][k] in texts[i][:k]]
-        if not wanted:
+        replies.update(zip(pending, engine.generate(requests), strict=True))
+        groups = [[replies[i, k] for k in range(config.replies)] for i in range(len(prompts))]
+        texts = [[reply.text for reply in group] for group in groups]
+        pending = [(i, k) for i, k in replies if texts[i][k] in texts[i][:k]]
+        if not pending:
             break
-    return found
+    return groups
 
 
 def sample_rows(
     prompts: Sequence[Prompt], replies: Sequence[Sequence[Completion]], scorer: Scorer | None
 ) -> Iterator[list[SampleRow]]:
     """The rows of each prompt's replies, scored where there is a reward model."""
-    asked: list[list[Turn]] = [p.row.messages for p, group in zip(prompts, replies, strict=True) for _ in group]
-    scores = scorer(asked, [reply.text for group in replies for reply in group]) if scorer else None
+    conversations: list[list[Turn]] = [p.row.messages for p, group in zip(prompts, replies, strict=True) for _ in group]
+    scores = scorer(conversations, [reply.text for group in replies for reply in group]) if scorer else None
     rewards = iter(scores) if scores is not None else None
     for prompt, group in zip(prompts, replies, strict=True):
         yield [
@@ -143,13 +143,13 @@ def repeated(rows: Sequence[SampleRow]) -> int:
 
 
 def figures(rows: Sequence[SampleRow]) -> dict[str, float]:
-    found = {
+    measured = {
         "tokens": sum(row.tokens for row in rows) / len(rows),
         "ended": sum(row.finish == "stop" for row in rows) / len(rows),
         "logprob": sum(row.logprob for row in rows) / len(rows),
     }
     rewards = [row.reward for row in rows if row.reward is not None]
-    return found | ({"reward": sum(rewards) / len(rewards)} if rewards else {})
+    return measured | ({"reward": sum(rewards) / len(rewards)} if rewards else {})
 
 
 def fingerprint(run: Run[SampleSettings]) -> str:

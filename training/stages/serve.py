@@ -21,7 +21,7 @@ def main(run: Run[ServeSettings]) -> None:
     config = run.config
     compute = prepare(run)
     listener = bind(config.host, config.port)
-    pool = ModelPool(compute, slots=config.slots, most=config.max_models)
+    pool = ModelPool(compute, slots=config.slots, max_models=config.max_models)
     with run.timed("load"):
         for name, source in config.models.items():
             pool.load(name, model_folder(source))

@@ -31,15 +31,15 @@ def main(run: Run[SFTSettings]) -> None:
     model = load_causal(settings.base, compute, lora=settings.lora, trainable=True)
     check_vocabulary(chat, model, settings.base)
     forward = Forward(model)
-    most = min(settings.max_tokens, context_of(model))
+    max_tokens = min(settings.max_tokens, context_of(model))
 
     with run.timed("tokenizing"):
-        kept, learned, by_turn, counts = encode_demonstrations(chat, rows, most)
-        measured = encode_demonstrations(chat, heldout, most).examples
+        usable, learned, by_turn, counts = encode_demonstrations(chat, rows, max_tokens)
+        measured = encode_demonstrations(chat, heldout, max_tokens).examples
     changes = counts.sentences(len(rows))
-    if len(kept) < settings.min_rows:
+    if len(usable) < settings.min_rows:
         raise InputError(
-            f"sft: {len(kept)} of {len(rows)} demonstrations can be used, at least {settings.min_rows} are needed; "
+            f"sft: {len(usable)} of {len(rows)} demonstrations can be used, at least {settings.min_rows} are needed; "
             + "; ".join(changes),
             code="too_few_rows",
         )
@@ -50,7 +50,7 @@ def main(run: Run[SFTSettings]) -> None:
             f"the model's chat template rewrites earlier turns: {by_turn} demonstrations are learned turn by turn, "
             "each turn after what the template makes of those before it"
         )
-    shown = (heldout or rows)[:SAMPLES]
+    examples_shown = (heldout or rows)[:SAMPLES]
 
     def loss(batch: TextBatch) -> Sums:
         return weighted_loss(forward, batch)
@@ -64,7 +64,7 @@ def main(run: Run[SFTSettings]) -> None:
                 demonstration_examples(measured, chat, compute.device), loss, compute, settings.micro_tokens, budget
             )
             figures = {f"heldout_{name}": value for name, value in means.items()}
-        for row in shown:
+        for row in examples_shown:
             prompt = row.messages[:-1]
             run.sample(step, prompt[-1].content, greedy_reply(model, chat, prompt, compute))
         model.train()
@@ -88,7 +88,7 @@ def main(run: Run[SFTSettings]) -> None:
             save_model(model, tokenizer, folder, chat.stop_ids)
     run.finish(
         figures,
-        counts=count(rows, heldout, kept, learned) | {"turn_by_turn": by_turn} | counts.named(),
+        counts=count(rows, heldout, usable, learned) | {"turn_by_turn": by_turn} | counts.named(),
         model=about(model),
     )
 
@@ -96,13 +96,13 @@ def main(run: Run[SFTSettings]) -> None:
 def count(
     rows: list[DemonstrationRow],
     heldout: list[DemonstrationRow],
-    kept: list[DemonstrationRow],
+    usable: list[DemonstrationRow],
     learned: list[WeightedExample],
 ) -> dict[str, int]:
     return {
         "demonstrations": len(rows),
-        "used": len(kept),
-        "left_out": len(rows) - len(kept),
+        "used": len(usable),
+        "left_out": len(rows) - len(usable),
         "heldout": len(heldout),
         "tokens": sum(len(encoded.ids) for encoded, _ in learned),
         "target_tokens": sum(encoded.targets for encoded, _ in learned),

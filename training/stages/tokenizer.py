@@ -83,6 +83,6 @@ def wrap(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
 def measure(tokenizer: Tokenizer, texts: list[str]) -> dict[str, float]:
     """How well it packs: UTF-8 bytes a token, over evenly spread documents of about MEASURED_BYTES in all."""
     total = sum(len(text) for text in texts)
-    some = texts[:: max(1, total // MEASURED_BYTES)]
-    tokens = sum(len(encoding.ids) for encoding in tokenizer.encode_batch(some, add_special_tokens=False))
-    return {"bytes_per_token": sum(len(text.encode()) for text in some) / max(1, tokens)}
+    sampled = texts[:: max(1, total // MEASURED_BYTES)]
+    tokens = sum(len(encoding.ids) for encoding in tokenizer.encode_batch(sampled, add_special_tokens=False))
+    return {"bytes_per_token": sum(len(text.encode()) for text in sampled) / max(1, tokens)}

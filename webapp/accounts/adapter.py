@@ -22,8 +22,8 @@ from webapp.links import absolute
 def pending_invitation(request: HttpRequest) -> Invitation | None:
     """The invitation whose link this browser has opened, while it can be taken up."""
     rows = Invitation.objects.select_related("project", "created_by")
-    found = rows.filter(pk=request.session.get("invitation") or 0).first()
-    return None if found is None or why_closed(found) else found
+    invitation = rows.filter(pk=request.session.get("invitation") or 0).first()
+    return None if invitation is None or why_closed(invitation) else invitation
 
 
 class AccountAdapter(DefaultAccountAdapter):

@@ -29,12 +29,12 @@ class ApiTokenAuthentication(TokenAuthentication):
         text = token.decode("ascii")
         digest = hash_token(text)
         rows = ApiToken.objects.filter(token_key=text[: CONSTANTS.TOKEN_KEY_LENGTH]).select_related("user")
-        found = next((row for row in rows if compare_digest(digest, row.digest)), None)
-        if found is None or not found.user.is_active:
+        api_token = next((row for row in rows if compare_digest(digest, row.digest)), None)
+        if api_token is None or not api_token.user.is_active:
             raise AuthenticationFailed("This API token is not known.")
-        check_not_ended(found)
-        note_use(found)
-        return found.user, found
+        check_not_ended(api_token)
+        note_use(api_token)
+        return api_token.user, api_token
 
 
 def check_not_ended(token: ApiToken) -> None:

@@ -41,13 +41,13 @@ def current_project(request: HttpRequest) -> dict[str, Any]:
             "invitation": lambda: pending_invitation(request),
             "open_to_sign_up": lambda: not has_superuser() or pending_invitation(request) is not None,
         }
-    mine = list(projects_of(user))
-    last = request.session.get("project")
-    project: Project | None = next((p for p in mine if p.slug == last), mine[0] if mine else None)
+    projects = list(projects_of(user))
+    last_slug = request.session.get("project")
+    project: Project | None = next((p for p in projects if p.slug == last_slug), projects[0] if projects else None)
     role = Role(project.role) if project else None  # type: ignore[attr-defined]  # annotated
     return {
         "current_project": project,
-        "my_projects": mine,
+        "my_projects": projects,
         "my_role": role,
         "section": section_of(request.path),
         "may": {name.replace(".", "_"): role in roles for name, roles in ROLES.items()},

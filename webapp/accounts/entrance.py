@@ -40,9 +40,9 @@ class SignUpForm(SignupForm):
             )
 
     def clean_setup_code(self) -> str:
-        given = str(self.cleaned_data["setup_code"]).strip().lower()
-        if not constant_time_compare(given, setup_code()):
+        code = str(self.cleaned_data["setup_code"]).strip().lower()
+        if not constant_time_compare(code, setup_code()):
             raise forms.ValidationError(
                 "This is not the setup code. Copy the whole link that `manage.py setup_code` prints."
             )
-        return given
+        return code

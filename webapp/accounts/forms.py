@@ -132,8 +132,8 @@ class SettingsForm(forms.ModelForm):
 
     def began_from(self) -> dict[str, Any]:
         """The values that the page showed, by field, where it sent them along."""
-        shown = {name: self.data[key] for name in self.fields if (key := self[name].html_initial_name) in self.data}
-        return {name: self.fields[name].to_python(value) for name, value in shown.items()}
+        initial = {name: self.data[key] for name in self.fields if (key := self[name].html_initial_name) in self.data}
+        return {name: self.fields[name].to_python(value) for name, value in initial.items()}
 
     def renewed(self) -> SettingsForm:
         """The same changes, as begun from what is saved now; everything else as it is saved now."""

@@ -111,22 +111,22 @@ def member_leave(request: Request, project: Project) -> HttpResponse:
 @require_GET
 def invitation(request: Request, secret: str) -> HttpResponse:
     """What the link opens: sign up, sign in, or join. A link is secret, so the page is not stored."""
-    found = selectors.invitation_by_secret(secret)
-    role = role_of(request.user, found.project)
-    if role and found.accepted_by_id == request.user.pk:  # they have just signed up, or open the link again
-        request.session["project"] = found.project.slug
+    offer = selectors.invitation_by_secret(secret)
+    role = role_of(request.user, offer.project)
+    if role and offer.accepted_by_id == request.user.pk:  # they have just signed up, or open the link again
+        request.session["project"] = offer.project.slug
         return redirect("home")
-    closed = selectors.why_closed(found)
+    closed = selectors.why_closed(offer)
     if not closed and not request.user.is_authenticated:
-        request.session["invitation"] = found.pk
+        request.session["invitation"] = offer.pk
     context = {
-        "invitation": found,
+        "invitation": offer,
         "secret": secret,
         "address": reverse("invitation", args=[secret]),
-        "role": Role(found.role),
+        "role": Role(offer.role),
         "held": role,
         "closed": closed,
-        "other_address": bool(found.email) and request.user.is_authenticated and found.email != request.user.email,
+        "other_address": bool(offer.email) and request.user.is_authenticated and offer.email != request.user.email,
     }
     response = render(request, "accounts/invitation.html", context)
     # Not no-referrer: with that, browsers send the form with `Origin: null`, which the CSRF check has to refuse.
@@ -138,10 +138,10 @@ def invitation(request: Request, secret: str) -> HttpResponse:
 @signed_in
 @require_POST
 def invitation_accept(request: Request, secret: str) -> HttpResponse:
-    found = selectors.invitation_by_secret(secret)
-    membership = memberships.accept_invitation(user=request.user, invitation=found)
+    offer = selectors.invitation_by_secret(secret)
+    membership = memberships.accept_invitation(user=request.user, invitation=offer)
     request.session.pop("invitation", None)
-    request.session["project"] = found.project.slug
+    request.session["project"] = offer.project.slug
     role = membership.get_role_display().lower()
-    messages.success(request, f"Welcome to {found.project.name}. Your role here is {role}.")
+    messages.success(request, f"Welcome to {offer.project.name}. Your role here is {role}.")
     return redirect("home")

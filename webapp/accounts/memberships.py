@@ -27,10 +27,10 @@ def check_owner_matters(project: Project, by: User, *roles: str) -> None:
 def locked_membership(project: Project, user_id: int) -> Membership:
     """The person's membership. All of the project's are locked, so that two owners cannot leave at the same moment."""
     rows = list(Membership.objects.select_for_update().select_related("user").filter(project=project).order_by("id"))
-    found = next((row for row in rows if row.user_id == user_id), None)
-    if found is None:
+    membership = next((row for row in rows if row.user_id == user_id), None)
+    if membership is None:
         raise NotFound(f"This person is not a member of {project.name} any more.")
-    return found
+    return membership
 
 
 def check_an_owner_stays(project: Project, leaving: Membership) -> None:

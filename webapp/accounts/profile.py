@@ -28,8 +28,8 @@ from webapp.params import read_text
 
 
 def profile_form(request: Request, data: QueryDict | None = None) -> ProfileForm:
-    known = {"name": request.user.name, "time_zone": request.user.time_zone}
-    return ProfileForm(data, initial=known, of_browser=str(browser_zone(request) or ""))
+    initial = {"name": request.user.name, "time_zone": request.user.time_zone}
+    return ProfileForm(data, initial=initial, of_browser=str(browser_zone(request) or ""))
 
 
 def profile_page(

@@ -37,8 +37,8 @@ def has_superuser() -> bool:
 
 def people(text: str = "") -> QuerySet[User]:
     """Everyone with an account whose name or address contains the text."""
-    found = User.objects.filter(Q(name__icontains=text) | Q(email__icontains=text)) if text else User.objects.all()
-    return found.prefetch_related("memberships__project").order_by("name", "email")
+    users = User.objects.filter(Q(name__icontains=text) | Q(email__icontains=text)) if text else User.objects.all()
+    return users.prefetch_related("memberships__project").order_by("name", "email")
 
 
 def current_guidelines(project: Project) -> Guidelines | None:
@@ -48,10 +48,10 @@ def current_guidelines(project: Project) -> Guidelines | None:
 def guidelines_version(*, project: Project, version: int | None) -> Guidelines:
     """The version of that number, the newest where it is none."""
     chosen = project.guidelines.select_related("created_by")
-    found = chosen.first() if version is None else chosen.filter(version=version).first()
-    if found is None:
+    guidelines = chosen.first() if version is None else chosen.filter(version=version).first()
+    if guidelines is None:
         raise NotFound(f"{project.name} has no such version of its guidelines.")
-    return found
+    return guidelines
 
 
 def memberships(project: Project) -> QuerySet[Membership]:
@@ -90,10 +90,12 @@ def hash_secret(secret: str) -> str:
 
 def invitation_by_secret(secret: str) -> Invitation:
     """The invitation behind a link, taken up or not."""
-    found = Invitation.objects.select_related("project", "created_by").filter(secret_hash=hash_secret(secret)).first()
-    if found is None:
+    invitation = (
+        Invitation.objects.select_related("project", "created_by").filter(secret_hash=hash_secret(secret)).first()
+    )
+    if invitation is None:
         raise NotFound("This invitation link is not known here. Ask whoever sent it for a new one.")
-    return found
+    return invitation
 
 
 def consent_of(*, user: User, project: Project) -> Consent | None:

@@ -49,10 +49,10 @@ def settle_new_person(*, user: User, invitation: Invitation | None) -> User:
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [FIRST_PERSON_LOCK])
-    first = invitation is None and not has_superuser()
-    if not first and invitation is None:
+    is_first = invitation is None and not has_superuser()
+    if not is_first and invitation is None:
         raise NotAllowed("Somebody else has just set this installation up. Ask them for an invitation link.")
-    user.is_superuser = user.is_staff = first
+    user.is_superuser = user.is_staff = is_first
     user.save()
     if invitation is not None:
         accept_invitation(user=user, invitation=invitation)
@@ -74,8 +74,12 @@ def change_profile(*, user: User, name: str, time_zone: str) -> User:
 def free_slug(name: str) -> str:
     """The name as an address, with a number behind it where the plain one is taken."""
     base = slugify(name)[:50] or "project"
-    taken = set(Project.objects.filter(slug__startswith=base).values_list("slug", flat=True)) | RESERVED_SLUGS
-    return base if base not in taken else next(s for n in range(2, 10_000) if (s := f"{base}-{n}") not in taken)
+    taken_slugs = set(Project.objects.filter(slug__startswith=base).values_list("slug", flat=True)) | RESERVED_SLUGS
+    return (
+        base
+        if base not in taken_slugs
+        else next(s for n in range(2, 10_000) if (s := f"{base}-{n}") not in taken_slugs)
+    )
 
 
 @transaction.atomic
@@ -104,8 +108,8 @@ def change_settings(
     current = Project.objects.select_for_update().get(pk=project.pk)
     clashes = {
         field: stands
-        for field, began in (began_from or {}).items()
-        if field in changes and not same_value(stands := getattr(current, field), began)
+        for field, before in (began_from or {}).items()
+        if field in changes and not same_value(stands := getattr(current, field), before)
         if not same_value(stands, changes[field])
     }
     if clashes:

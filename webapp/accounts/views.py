@@ -100,9 +100,9 @@ def project_restore(request: Request, project: Project) -> HttpResponse:
 @requires("project.view")
 @require_GET
 def guidelines(request: Request, project: Project) -> HttpResponse:
-    shown = selectors.guidelines_version(project=project, version=read_int(request.GET, "version"))
+    guidelines_shown = selectors.guidelines_version(project=project, version=read_int(request.GET, "version"))
     versions = list(project.guidelines.select_related("created_by"))
-    context = {"project": project, "shown": shown, "versions": versions, "tab": "guidelines"}
+    context = {"project": project, "shown": guidelines_shown, "versions": versions, "tab": "guidelines"}
     return render(request, "accounts/guidelines.html", context)
 
 

@@ -32,9 +32,9 @@ def zones_by_region() -> list[tuple[str, list[tuple[str, str]]]]:
     """Choices of a form, in groups: ("Europe", [("Europe/Berlin", "Berlin"), …])."""
     regions: dict[str, list[tuple[str, str]]] = {}
     for name in sorted(available_timezones()):
-        region, _, place = name.partition("/")
-        if place and region not in ("Etc", "SystemV", "posix", "right"):
-            regions.setdefault(region, []).append((name, place.replace("_", " ").replace("/", ", ")))
+        region, _, city = name.partition("/")
+        if city and region not in ("Etc", "SystemV", "posix", "right"):
+            regions.setdefault(region, []).append((name, city.replace("_", " ").replace("/", ", ")))
     return [("Everywhere", [("UTC", "UTC")]), *sorted(regions.items())]
 
 

@@ -62,10 +62,10 @@ class Endpoint(APIView):
         """The request's body, validated."""
         if not isinstance(self.request.data, dict):
             raise BadInput("The body must be a JSON object.")
-        given = serializer(data=self.request.data)
-        if not given.is_valid():
-            raise ValidationError(plain(given.errors, given, self.request.data))
-        return dict(given.validated_data)
+        request_body = serializer(data=self.request.data)
+        if not request_body.is_valid():
+            raise ValidationError(plain(request_body.errors, request_body, self.request.data))
+        return dict(request_body.validated_data)
 
     def fetch(
         self, rows: QuerySet[Any], pk: object, project: Callable[[Any], Project] = lambda row: row.project
@@ -79,8 +79,8 @@ class Endpoint(APIView):
 
     def page(self, rows: QuerySet[Any], serializer: type[BaseSerializer[Any]]) -> Response:
         """{"results": […], "older": id or null}: newest first, fifty a page."""
-        found = page(rows, read_int(self.request.query_params, "before"))
-        return Response({"results": serializer(found.rows, many=True).data, "older": found.older})
+        rows_page = page(rows, read_int(self.request.query_params, "before"))
+        return Response({"results": serializer(rows_page.rows, many=True).data, "older": rows_page.older})
 
 
 class ProjectEndpoint(Endpoint):

@@ -43,8 +43,8 @@ def sentence(detail: Any, field: str = "") -> str:
     """The first thing that is wrong, with the field's name."""
     if isinstance(detail, dict):
         name, inner = next(iter(detail.items()))
-        named = [part for part in (field, str(name)) if part and part != "non_field_errors"]
+        named = [item for item in (field, str(name)) if item and item != "non_field_errors"]
         return sentence(inner, ".".join(named))
     if isinstance(detail, list) and detail:
-        return sentence(next((part for part in detail if part), detail[0]), field)
+        return sentence(next((item for item in detail if item), detail[0]), field)
     return f"{field}: {detail}" if field else str(detail)

@@ -268,9 +268,9 @@ class SnapshotFilters(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, dict) and (unknown := sorted(data.keys() - self.fields.keys())):
-            known = ", ".join(self.fields)
-            known = serializers.ErrorDetail(f"there is no such filter; there are {known}.", code=OURS)
-            raise serializers.ValidationError({unknown[0][:100]: [known]})
+            known_filters = ", ".join(self.fields)
+            known_filters = serializers.ErrorDetail(f"there is no such filter; there are {known_filters}.", code=OURS)
+            raise serializers.ValidationError({unknown[0][:100]: [known_filters]})
         return super().to_internal_value(data)
 
 

@@ -57,15 +57,15 @@ def make_backup(*, home: Path, destination: Path, now: datetime, say: Say, moved
     keep_private()
     destination.mkdir(parents=True, exist_ok=True)
     with only_one(destination):
-        for left in destination.glob(f"{PARTIAL}*"):
-            shutil.rmtree(left)
+        for leftover in destination.glob(f"{PARTIAL}*"):
+            shutil.rmtree(leftover)
         name = now.strftime("%Y-%m-%dT%H%M%SZ")
         folder, final = destination / f"{PARTIAL}{name}", destination / name
         if final.exists():
             raise Conflict(f"{final} exists already. Try again in a second.")
         folder.mkdir(mode=0o700)
         try:
-            made = write_backup(home, folder, newest_of(destination), now, say, moved)
+            written = write_backup(home, folder, newest_of(destination), now, say, moved)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -73,7 +73,7 @@ def make_backup(*, home: Path, destination: Path, now: datetime, say: Say, moved
         folder.rename(final)
         for old in backups_in(destination)[: -keep or None] if keep else []:
             shutil.rmtree(old)
-    return Made(final, made.manifest, made.copied, made.linked, made.missing)
+    return Made(final, written.manifest, written.copied, written.linked, written.missing)
 
 
 def write_backup(
@@ -83,17 +83,17 @@ def write_backup(
         say(f"Database: {sum(moment.rows.values()):,} rows in {len(moment.rows)} tables")
         database.dump(moment, folder / DUMP)
     names = list(files_of(home))
-    known = before[1].files if before else {}
-    check_space(home, folder, names, known)
+    earlier_files = before[1].files if before else {}
+    check_space(home, folder, names, earlier_files)
     say(f"Files: {len(names):,}")
     files: dict[str, BackedUpFile] = {}
     sizes = {"copied": 0, "linked": 0}
     for name in names:
-        earlier = (before[0], known[name]) if before and name in known else None
-        found = copy_or_link(home, name, folder / FILES / name, earlier, moved)
-        if found is not None:
-            files[name] = found
-            sizes["linked" if earlier and found is earlier[1] else "copied"] += found.size
+        earlier = (before[0], earlier_files[name]) if before and name in earlier_files else None
+        backed_up = copy_or_link(home, name, folder / FILES / name, earlier, moved)
+        if backed_up is not None:
+            files[name] = backed_up
+            sizes["linked" if earlier and backed_up is earlier[1] else "copied"] += backed_up.size
     manifest = Manifest(
         made_at=now.isoformat(),
         tutelage=tutelage_version(),
@@ -130,20 +130,20 @@ def newest_of(destination: Path) -> tuple[Path, Manifest] | None:
     return None
 
 
-def check_space(home: Path, folder: Path, names: list[str], known: dict[str, BackedUpFile]) -> None:
+def check_space(home: Path, folder: Path, names: list[str], earlier_files: dict[str, BackedUpFile]) -> None:
     """Raises Conflict where the disk cannot hold what is new."""
     needed = 0
     for name in names:
         try:
-            found = (home / name).stat()
+            stat = (home / name).stat()
         except FileNotFoundError:
             continue
-        earlier = known.get(name)
-        if earlier is None or not unchanged(found, earlier):
-            needed += found.st_size
-    if needed > (left := free_space_left(folder)):
+        earlier = earlier_files.get(name)
+        if earlier is None or not unchanged(stat, earlier):
+            needed += stat.st_size
+    if needed > (free := free_space_left(folder)):
         raise Conflict(
-            f"The backup needs {needed / 1e9:.1f} GB, and {folder.parent} has {left / 1e9:.1f} GB free. Make room, "
+            f"The backup needs {needed / 1e9:.1f} GB, and {folder.parent} has {free / 1e9:.1f} GB free. Make room, "
             "or choose another disk.",
             code="disk_full",
         )
@@ -161,7 +161,7 @@ def check_backup(source: Path, *, say: Say, moved: Progress) -> tuple[Path, Mani
     manifest = Manifest.read(folder)
     say(f"Checking {folder}; files: {len(manifest.files):,}")
     wrong = [check_file(folder / DUMP, manifest.dump, moved)]
-    wrong += [check_file(inside(folder / FILES, name), known, moved) for name, known in manifest.files.items()]
+    wrong += [check_file(inside(folder / FILES, name), entry, moved) for name, entry in manifest.files.items()]
     if not wrong[0]:
         database.check_dump(folder / DUMP)
     return folder, manifest, [sentence for sentence in wrong if sentence]

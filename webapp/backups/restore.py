@@ -30,8 +30,8 @@ def restore_backup(
     """
     folder, manifest, wrong = check_backup(source, say=say, moved=moved)
     if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise BadInput(f"The backup is damaged: {wrong[0]}{more}. Use an earlier one.")
+        and_more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise BadInput(f"The backup is damaged: {wrong[0]}{and_more}. Use an earlier one.")
     if newer := database.newer_migrations(manifest.migrations):
         raise BadInput(
             f"This backup was made by a newer Tutelage ({manifest.tutelage}; it has {newer[-1]}). Install that version "
@@ -42,13 +42,13 @@ def restore_backup(
         with start():
             put_database(folder, manifest, replace=replace, say=say)
         say(f"Files: {len(manifest.files):,}")
-        for name, known in manifest.files.items():
+        for name, entry in manifest.files.items():
             target = inside(home, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             sha256, _ = copy(inside(folder / FILES, name), target, moved)
-            if sha256 != known.sha256:
+            if sha256 != entry.sha256:
                 raise BadInput(f"{name} changed while it was restored. Restore again.")
-            os.utime(target, ns=(known.mtime_ns, known.mtime_ns))
+            os.utime(target, ns=(entry.mtime_ns, entry.mtime_ns))
         os.sync()
     return manifest
 
@@ -71,22 +71,23 @@ def make_room(home: Path, *, replace: bool, now: datetime, needed: int, say: Say
     """An empty data folder; what was in it goes aside, where a person can still find it. Raises Conflict."""
     home.mkdir(parents=True, exist_ok=True)
     unfinished = (home / UNFINISHED).exists()
-    there = [path for path in home.iterdir() if path.name not in NOT_DATA and not path.name.startswith("replaced-")]
-    if {path.name for path in there} == {"secret_key"}:  # which reading the settings makes
-        there = []
-    if there and not (replace or unfinished):
+    existing = [path for path in home.iterdir() if path.name not in NOT_DATA and not path.name.startswith("replaced-")]
+    if {path.name for path in existing} == {"secret_key"}:  # which reading the settings makes
+        existing = []
+    if existing and not (replace or unfinished):
         raise Conflict(
-            f"{home} holds data already ({', '.join(sorted(path.name for path in there)[:4])}). Choose an empty folder "
+            f"{home} holds data already ({', '.join(sorted(path.name for path in existing)[:4])}). Choose an empty "
+            "folder "
             "with TUTELAGE_HOME=/path, or add --replace: what is there is moved to a folder beside the new data."
         )
-    if needed > (left := free_space_left(home)):
+    if needed > (free := free_space_left(home)):
         raise Conflict(
-            f"The files need {needed / 1e9:.1f} GB, and {home} has {left / 1e9:.1f} GB free.", code="disk_full"
+            f"The files need {needed / 1e9:.1f} GB, and {home} has {free / 1e9:.1f} GB free.", code="disk_full"
         )
-    if there:
+    if existing:
         aside = home / now.strftime("replaced-%Y-%m-%dT%H%M%SZ")
         aside.mkdir(exist_ok=True)
-        for path in there:
+        for path in existing:
             path.rename(aside / path.name)
         say(f"What was in {home} is now in {aside}")
 

@@ -14,10 +14,10 @@ class Choice:
         self.logprobs: dict[str, Any] | None = None
         self.finish: str | None = None
 
-    def add(self, part: Mapping[str, Any]) -> None:
-        self.text.append((part.get("delta") or {}).get("content") or part.get("text") or "")
-        self.finish = part.get("finish_reason") or self.finish
-        for name, values in (part.get("logprobs") or {}).items():
+    def add(self, delta: Mapping[str, Any]) -> None:
+        self.text.append((delta.get("delta") or {}).get("content") or delta.get("text") or "")
+        self.finish = delta.get("finish_reason") or self.finish
+        for name, values in (delta.get("logprobs") or {}).items():
             self.logprobs = self.logprobs or {}
             if isinstance(values, list):
                 self.logprobs[name] = [*(self.logprobs.get(name) or []), *values]
@@ -42,8 +42,8 @@ class Collected:
         for name, value in chunk.items():
             if name != "choices" and value is not None:
                 self._frame[name] = value
-        for part in chunk.get("choices") or ():
-            self._choices.setdefault(part["index"], Choice()).add(part)
+        for choice in chunk.get("choices") or ():
+            self._choices.setdefault(choice["index"], Choice()).add(choice)
 
     def answer(self) -> dict[str, Any]:
         """A `chat.completion`, or a `text_completion`."""

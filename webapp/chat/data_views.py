@@ -49,15 +49,15 @@ def own_data(request: Request) -> HttpResponse:
 
 
 def about_project(user: User, project: Project) -> dict[str, Any]:
-    kept = Conversation.objects.filter(user=user, project=project)
+    conversations = Conversation.objects.filter(user=user, project=project)
     erasures = list(Erasure.objects.filter(user=user, project=project)[:MAX_ERASURES])
     rows = rows_of(erasures)
     return {
         "project": project,
         "member": role_of(user, project) is not None and project.archived_at is None,
-        "count": kept.filter(deleted_at=None).count(),
-        "deleted_count": kept.exclude(deleted_at=None).count(),
-        "total": kept.count(),
+        "count": conversations.filter(deleted_at=None).count(),
+        "deleted_count": conversations.exclude(deleted_at=None).count(),
+        "total": conversations.count(),
         "consent": consent_of(user=user, project=project),
         "wording": wording(project),
         "erasures": erasures[:10],

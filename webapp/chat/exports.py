@@ -17,13 +17,15 @@ from webapp.downloads import moment
 
 def conversation_rows(user: User, project: Project) -> Iterator[dict[str, Any]]:
     """Deleted conversations too, for as long as they are kept."""
-    kept = Conversation.objects.filter(user=user, project=project).select_related("project")
-    for conversation in rows_in_batches(kept, 100):
+    conversations = Conversation.objects.filter(user=user, project=project).select_related("project")
+    for conversation in rows_in_batches(conversations, 100):
         yield conversation_row(conversation)
 
 
 def conversation_row(conversation: Conversation) -> dict[str, Any]:
-    said = {feedback.message_id: feedback for feedback in Feedback.objects.filter(message__conversation=conversation)}
+    feedback_on = {
+        feedback.message_id: feedback for feedback in Feedback.objects.filter(message__conversation=conversation)
+    }
     return {
         "id": str(conversation.pk),
         "title": conversation.title,
@@ -31,13 +33,14 @@ def conversation_row(conversation: Conversation) -> dict[str, Any]:
         "created_at": moment(conversation.created_at),
         "deleted_at": moment(conversation.deleted_at) if conversation.deleted_at else "",
         "messages": [
-            message_row(message, said.get(message.pk)) for message in conversation.messages.select_related("model")
+            message_row(message, feedback_on.get(message.pk))
+            for message in conversation.messages.select_related("model")
         ],
     }
 
 
 def message_row(message: Message, feedback: Feedback | None) -> dict[str, Any]:
-    said = feedback or Feedback()
+    opinion = feedback or Feedback()
     return {
         "id": message.pk,
         "parent": message.parent_id or 0,
@@ -46,11 +49,11 @@ def message_row(message: Message, feedback: Feedback | None) -> dict[str, Any]:
         "state": message.state,
         "model": message.model.name if message.model else "",
         "created_at": moment(message.created_at),
-        "thumb": int(said.thumb),
-        "reasons": ",".join(said.reasons),
-        "comment": said.comment,
-        "better_answer": said.better_answer,
-        "preferred_over": said.preferred_over_id or 0,
-        "verdict": said.verdict,
-        "compared_with": said.compared_with_id or 0,
+        "thumb": int(opinion.thumb),
+        "reasons": ",".join(opinion.reasons),
+        "comment": opinion.comment,
+        "better_answer": opinion.better_answer,
+        "preferred_over": opinion.preferred_over_id or 0,
+        "verdict": opinion.verdict,
+        "compared_with": opinion.compared_with_id or 0,
     }

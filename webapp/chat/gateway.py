@@ -142,28 +142,28 @@ async def asking(
         raise Unavailable(CUT_OFF, code="cut_off", error=repr(error)) from error
 
 
-def refusal(status: int, said: Fault, body: Mapping[str, Any]) -> TutelageError:
+def refusal(status: int, fault: Fault, body: Mapping[str, Any]) -> TutelageError:
     """What the server's answer means to the person; `said`, `param` and `reason` of its data are the server's own."""
-    data = {"said": said.message, "param": said.param, "reason": said.code}
+    data = {"said": fault.message, "param": fault.param, "reason": fault.code}
     if status == 404:
         return Unavailable(
             f"The model {body.get('model')} is not ready yet. Try again in a moment.", code="unknown_model", **data
         )
     if status in {400, 413, 422}:
-        if said.code == "context_length_exceeded" or any(hint in said.message.lower() for hint in TOO_LONG):
+        if fault.code == "context_length_exceeded" or any(hint in fault.message.lower() for hint in TOO_LONG):
             return BadInput(
                 "This conversation is longer than the model can read. Shorten your message, or start a new "
                 "conversation.",
                 code="prompt_too_long",
                 **data,
             )
-        return BadInput(f"The model server cannot take this: {said.message}", code="refused", **data)
+        return BadInput(f"The model server cannot take this: {fault.message}", code="refused", **data)
     if status in {401, 403}:
-        log.error("the model server wants another token than MODEL_SERVER_TOKEN: %s", said.message)
+        log.error("the model server wants another token than MODEL_SERVER_TOKEN: %s", fault.message)
         return Unavailable(DOWN, code="model_server_token", **data)
     if status == 429:
         return TooMany("The model server has more to do than it can take. Try again in a moment.", code="busy", **data)
-    log.error("the model server failed over a reply of %s: %s", body.get("model"), said.message)
+    log.error("the model server failed over a reply of %s: %s", body.get("model"), fault.message)
     return Unavailable(FAILED, code="model_server_failed", status=status, **data)
 
 

@@ -103,7 +103,7 @@ async def converse(message_id: int, job: replies.Job, chat: Chat, serve: Serve, 
         turns, model=name, context=job.model.context, max_tokens=limit, count=count
     )
     while start is not None:
-        await in_thread(replies.note_seen_from, message_id=message_id, first=job.turn_ids[start] if start else None)
+        await in_thread(replies.note_seen_from, message_id=message_id, first_id=job.turn_ids[start] if start else None)
         body = {**job.body, "model": name, "messages": fitting.cut(turns, start)}
         try:
             return await take_down(message_id, chat(body), limit)
@@ -116,12 +116,12 @@ async def converse(message_id: int, job: replies.Job, chat: Chat, serve: Serve, 
 
 async def take_down(message_id: int, chunks: AsyncIterator[dict[str, Any]], limit: int) -> None:
     """Save the pieces of one answer until its end, or until nobody wants it any more."""
-    pieces: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-    reader = asyncio.create_task(read(chunks, pieces, limit))
+    chunk_queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    reader = asyncio.create_task(read(chunks, chunk_queue, limit))
     try:
         reason = ""
         while not reason:
-            text, reason = await waiting(pieces)
+            text, reason = await waiting(chunk_queue)
             if text and not await in_thread(replies.append, message_id=message_id, text=text):
                 return
         await reader
@@ -130,7 +130,7 @@ async def take_down(message_id: int, chunks: AsyncIterator[dict[str, Any]], limi
         reader.cancel()
 
 
-async def read(chunks: AsyncIterator[dict[str, Any]], pieces: asyncio.Queue[tuple[str, str]], limit: int) -> None:
+async def read(chunks: AsyncIterator[dict[str, Any]], chunk_queue: asyncio.Queue[tuple[str, str]], limit: int) -> None:
     """Put each piece of text into the queue; at the end, or when it breaks, a piece with the reason."""
     reason, written = "error", None
     try:
@@ -139,18 +139,18 @@ async def read(chunks: AsyncIterator[dict[str, Any]], pieces: asyncio.Queue[tupl
             reason = ended or reason
             written = fitting.tokens_written(chunk) or written
             if text:
-                pieces.put_nowait((text, ""))
+                chunk_queue.put_nowait((text, ""))
         reason = "stop" if reason == "error" else fitting.reason_of(reason, written, limit)
     finally:
-        pieces.put_nowait(("", reason))
+        chunk_queue.put_nowait(("", reason))
 
 
-async def waiting(pieces: asyncio.Queue[tuple[str, str]]) -> tuple[str, str]:
+async def waiting(chunk_queue: asyncio.Queue[tuple[str, str]]) -> tuple[str, str]:
     """All that the queue holds, as one piece; waits until there is something."""
-    text, reason = await pieces.get()
-    while not pieces.empty():
-        more, reason = pieces.get_nowait()
-        text += more
+    text, reason = await chunk_queue.get()
+    while not chunk_queue.empty():
+        next_text, reason = chunk_queue.get_nowait()
+        text += next_text
     return text, reason
 
 

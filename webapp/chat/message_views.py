@@ -38,18 +38,18 @@ def message(request: Request, message_id: int) -> HttpResponse:
     return shown(request, own(request, message_id))
 
 
-def shown(request: Request, found: Message, *, rated: bool = False) -> HttpResponse:
+def shown(request: Request, message: Message, *, rated: bool = False) -> HttpResponse:
     """The message as part of a page: what an action on it alone swaps."""
-    line = selectors.line_for(found)
+    line = selectors.line_for(message)
     if line is None:
         raise BadInput("This reply is on another branch of the conversation now. Reload the page.")
-    project = found.conversation.project
+    project = message.conversation.project
     context = {
         "line": line,
-        "conversation": found.conversation,
+        "conversation": message.conversation,
         "project": project,
         "token": uuid.uuid4(),
-        "rated": found.pk if rated else 0,
+        "rated": message.pk if rated else 0,
     }
     return render(request, "chat/message.html", context | about_feedback(request, project))
 
@@ -57,59 +57,59 @@ def shown(request: Request, found: Message, *, rated: bool = False) -> HttpRespo
 @declares("chat")
 @require_POST
 def stop(request: Request, message_id: int) -> HttpResponse:
-    found = own(request, message_id)
+    message = own(request, message_id)
     replies.stop(message_id=message_id)
-    return back_to(found)
+    return back_to(message)
 
 
 @declares("chat")
 @require_POST
 def edit(request: Request, message_id: int) -> HttpResponse:
-    found = own(request, message_id)
+    message = own(request, message_id)
     text, token = filled_in(TextForm(request.POST))
-    return back_to(conversations.edit(message=found, text=text, token=token))
+    return back_to(conversations.edit(message=message, text=text, token=token))
 
 
 @declares("chat")
 @require_POST
 def regenerate(request: Request, message_id: int) -> HttpResponse:
-    found = own(request, message_id)
+    message = own(request, message_id)
     form = TokenForm(request.POST)
     if not form.is_valid():
         raise BadInput("The page sent an incomplete form. Reload the page and try again.")
-    return back_to(conversations.regenerate(message=found, token=form.cleaned_data["token"]))
+    return back_to(conversations.regenerate(message=message, token=form.cleaned_data["token"]))
 
 
 @declares("chat")
 @require_POST
 def show(request: Request, message_id: int) -> HttpResponse:
-    found = own(request, message_id)
-    conversations.show(message=found)
-    return back_to(found)
+    message = own(request, message_id)
+    conversations.show(message=message)
+    return back_to(message)
 
 
 @declares("chat")
 @require_POST
 def thumb(request: Request, message_id: int) -> HttpResponse:
-    found = own(request, message_id)
+    message = own(request, message_id)
     form = ThumbForm(request.POST)
     if not form.is_valid():
         raise BadInput("A thumb is 1, 0 or -1.")
-    feedback.set_thumb(reply=found, user=request.user, thumb=form.cleaned_data["thumb"])
+    feedback.set_thumb(reply=message, user=request.user, thumb=form.cleaned_data["thumb"])
     rated = form.cleaned_data["thumb"] != 0
-    return shown(request, found, rated=rated) if request.htmx else back_to(found, rated=rated)
+    return shown(request, message, rated=rated) if request.htmx else back_to(message, rated=rated)
 
 
 @declares("chat")
 @require_POST
 def say_more(request: Request, message_id: int) -> HttpResponse:
-    found = own(request, message_id)
+    message = own(request, message_id)
     form = FeedbackForm(request.POST)
     if not form.is_valid():
         field, problems = next(iter(form.errors.items()))
         raise BadInput(f"{field.replace('_', ' ').capitalize()}: {problems[0]}")
-    feedback.say_more(reply=found, user=request.user, **form.cleaned_data)
-    return shown(request, found) if request.htmx else back_to(found)
+    feedback.say_more(reply=message, user=request.user, **form.cleaned_data)
+    return shown(request, message) if request.htmx else back_to(message)
 
 
 @declares("chat")
@@ -117,20 +117,20 @@ def say_more(request: Request, message_id: int) -> HttpResponse:
 def pick(request: Request, message_id: int) -> HttpResponse:
     """This reply is better than the one in `over`, or `verdict` says that neither is; without both, what was said
     before is taken back."""
-    found = own(request, message_id)
+    message = own(request, message_id)
     form = PickForm(request.POST)
     if not form.is_valid():
         raise BadInput("The page sent an incomplete form. Reload the page and try again.")
     over, verdict = form.cleaned_data["over"], form.cleaned_data["verdict"]
     if over is None:
-        feedback.unpick(reply=found, user=request.user)
-        return back_to(found)
-    other = own(request, over)
+        feedback.unpick(reply=message, user=request.user)
+        return back_to(message)
+    rival = own(request, over)
     if verdict == "none":
-        feedback.drop_verdicts(found, other, request.user)
+        feedback.drop_verdicts(message, rival, request.user)
     elif verdict:
-        feedback.compare(reply=found, rival=other, verdict=verdict, user=request.user)
+        feedback.compare(reply=message, rival=rival, verdict=verdict, user=request.user)
     else:
-        feedback.pick(winner=found, loser=other, user=request.user)
-        conversations.show(message=found)
-    return back_to(found)
+        feedback.pick(winner=message, loser=rival, user=request.user)
+        conversations.show(message=message)
+    return back_to(message)

@@ -22,35 +22,35 @@ WINDOW: Final = 40  # messages that a page shows before older ones are asked for
 
 def conversations_of(user: User, project: Project, search: str = "") -> QuerySet[Conversation]:
     """The person's conversations, newest first; with `search`, those that say it somewhere."""
-    mine = Conversation.objects.filter(user=user, project=project, deleted_at=None)
+    conversations = Conversation.objects.filter(user=user, project=project, deleted_at=None)
     if search:
-        said = Message.objects.filter(text__icontains=search).values("conversation")
-        mine = mine.filter(Q(title__icontains=search) | Q(pk__in=said))
-    return mine
+        matching = Message.objects.filter(text__icontains=search).values("conversation")
+        conversations = conversations.filter(Q(title__icontains=search) | Q(pk__in=matching))
+    return conversations
 
 
 def conversation_of(user: User, conversation_id: UUID, *, deleted: bool = False) -> Conversation:
     """The person's own conversation; nobody reads anybody else's."""
-    found = (
+    conversation = (
         Conversation.objects.select_related("project", "model__project", "user")
         .filter(pk=conversation_id, user=user)
         .first()
     )
-    if found is None or (found.deleted_at is not None and not deleted):
+    if conversation is None or (conversation.deleted_at is not None and not deleted):
         raise NotFound("There is no such conversation. It may have been deleted for good.")
-    return found
+    return conversation
 
 
 def message_of(user: User, message_id: int) -> Message:
     """A message of the person's own conversations."""
-    found = (
+    message = (
         Message.objects.select_related("conversation__project", "conversation__user", "parent", "model")
         .filter(pk=message_id, conversation__user=user, conversation__deleted_at=None)
         .first()
     )
-    if found is None:
+    if message is None:
         raise NotFound("There is no such message. Its conversation may have been deleted.")
-    return found
+    return message
 
 
 def path_to(messages: dict[int, Message], end: int | None) -> list[Message]:
@@ -89,8 +89,8 @@ def events_after(message_id: int, number: int) -> tuple[list[tuple[int, str]], b
     """The pieces after `number`, and whether the reply is still being written. The state is read first, so that a reply
     that is said to be finished has all of its pieces here."""
     state = Message.objects.filter(pk=message_id).values_list("state", flat=True).first()
-    pieces = Event.objects.filter(message_id=message_id, number__gt=number).values_list("number", "text")
-    return list(pieces), state in {Message.State.PENDING, Message.State.STREAMING}
+    events = Event.objects.filter(message_id=message_id, number__gt=number).values_list("number", "text")
+    return list(events), state in {Message.State.PENDING, Message.State.STREAMING}
 
 
 @dataclass
@@ -154,17 +154,17 @@ def branch(conversation: Conversation) -> list[int]:
     return path[::-1]
 
 
-def thread(conversation: Conversation, *, first: int | None = None, before: int | None = None) -> Thread:
-    """The newest messages of the branch in sight; more of them where `first` names an older one to begin with, or the
+def thread(conversation: Conversation, *, first_id: int | None = None, before: int | None = None) -> Thread:
+    """The newest messages of the branch in sight; more of them if `first_id` names an older one to begin with, or the
     ones `before` a message. Only what is shown is read."""
     path = branch(conversation)
     end = path.index(before) if before in path else len(path)
     start = max(0, end - WINDOW)
-    if first in path:
-        start = min(start, path.index(first))
+    if first_id in path:
+        start = min(start, path.index(first_id))
     start -= start % 2 and start > 0  # with the question that a reply answers
-    shown = path[start:end]
-    lines = lines_of(conversation, shown)
+    shown_ids = path[start:end]
+    lines = lines_of(conversation, shown_ids)
     if lines and before is None:
         lines[-1].is_last = True
     sent = [line.message for line in lines if line.message.role == "user"]
@@ -181,9 +181,9 @@ def version_of(conversation_id: UUID) -> str:
     return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]
 
 
-def lines_of(conversation: Conversation, shown: list[int]) -> list[Line]:
+def lines_of(conversation: Conversation, shown_ids: list[int]) -> list[Line]:
     """The messages with their siblings and what the person said of them."""
-    rows = {row.pk: row for row in conversation.messages.select_related("model").filter(pk__in=shown)}
+    rows = {row.pk: row for row in conversation.messages.select_related("model").filter(pk__in=shown_ids)}
     parents = [row.parent_id for row in rows.values()]
     beside = Q(parent__in=[pk for pk in parents if pk is not None])
     if None in parents:
@@ -191,23 +191,23 @@ def lines_of(conversation: Conversation, shown: list[int]) -> list[Line]:
     children: dict[int | None, list[Message]] = defaultdict(list)
     for row in conversation.messages.select_related("model").filter(beside).order_by("pk"):
         children[row.parent_id].append(row)
-    lines = [line_of(rows[pk], children[rows[pk].parent_id]) for pk in shown]
-    judged = [*shown, *(line.rival.pk for line in lines if line.rival)]
-    said = {f.message_id: f for f in Feedback.objects.filter(message__in=judged, user_id=conversation.user_id)}
+    lines = [line_of(rows[pk], children[rows[pk].parent_id]) for pk in shown_ids]
+    judged = [*shown_ids, *(line.rival.pk for line in lines if line.rival)]
+    opinions = {f.message_id: f for f in Feedback.objects.filter(message__in=judged, user_id=conversation.user_id)}
     for line in lines:
-        line.feedback = said.get(line.message.pk)
-        opposite = said.get(line.rival.pk) if line.rival else None
+        line.feedback = opinions.get(line.message.pk)
+        opposite = opinions.get(line.rival.pk) if line.rival else None
         line.rival_is_better = opposite is not None and opposite.preferred_over_id == line.message.pk
         line.verdict = verdict_on(line, line.feedback, opposite)
     return lines
 
 
-def verdict_on(line: Line, own: Feedback | None, opposite: Feedback | None) -> str:
+def verdict_on(line: Line, opinion: Feedback | None, opposite: Feedback | None) -> str:
     """Tie or both bad, whichever of the two replies it was said of."""
     if line.rival is None:
         return ""
-    if own is not None and own.compared_with_id == line.rival.pk:
-        return own.verdict
+    if opinion is not None and opinion.compared_with_id == line.rival.pk:
+        return opinion.verdict
     return opposite.verdict if opposite is not None and opposite.compared_with_id == line.message.pk else ""
 
 
@@ -222,17 +222,19 @@ def line_for(message: Message) -> Line | None:
 
 
 def line_of(message: Message, around: list[Message]) -> Line:
-    shown = [m for m in around if m.pk == message.pk or not (m.failed and not m.text)]
-    position = next(n for n, m in enumerate(shown, 1) if m.pk == message.pk)
-    text, last = message.text, 0
+    visible = [m for m in around if m.pk == message.pk or not (m.failed and not m.text)]
+    position = next(n for n, m in enumerate(visible, 1) if m.pk == message.pk)
+    text, last_event = message.text, 0
     if message.under_way:
-        pieces, _ = events_after(message.pk, 0)
-        text, last = "".join(piece for _, piece in pieces), pieces[-1][0] if pieces else 0
-    rivals = [m for m in shown if m.pk != message.pk and m.role == "assistant" and usable(m) and m.text != message.text]
+        events, _ = events_after(message.pk, 0)
+        text, last_event = "".join(event_text for _, event_text in events), events[-1][0] if events else 0
+    rivals = [
+        m for m in visible if m.pk != message.pk and m.role == "assistant" and usable(m) and m.text != message.text
+    ]
     earlier = [m for m in rivals if m.pk < message.pk]
     rival = (earlier or rivals)[-1] if rivals and usable(message) else None
-    number = shown.index(rival) + 1 if rival else 0
-    return Line(message, [m.pk for m in shown], position, text, last, rival=rival, rival_number=number)
+    number = visible.index(rival) + 1 if rival else 0
+    return Line(message, [m.pk for m in visible], position, text, last_event, rival=rival, rival_number=number)
 
 
 def usable(message: Message) -> bool:
@@ -242,11 +244,11 @@ def usable(message: Message) -> bool:
 
 def as_markdown(conversation: Conversation) -> str:
     """The branch in sight, as a document."""
-    parts = [f"# {conversation}\n"]
+    blocks = [f"# {conversation}\n"]
     for line in lines_of(conversation, branch(conversation)):
         who = "You" if line.message.role == "user" else conversation.project.name
-        parts.append(f"**{who}**\n\n{line.text}\n")
-    return "\n".join(parts)
+        blocks.append(f"**{who}**\n\n{line.text}\n")
+    return "\n".join(blocks)
 
 
 def deleted_conversations(user: User, project: Project) -> QuerySet[Conversation]:
@@ -256,6 +258,6 @@ def deleted_conversations(user: User, project: Project) -> QuerySet[Conversation
 
 def projects_with_chats_of(user: User) -> QuerySet[Project]:
     """The person's projects, and those that hold chats, consents or erasures of theirs, left or archived since."""
-    kept = Q(conversations__user=user) | Q(consents__user=user) | Q(erasures__user=user)
-    others = Project.objects.filter(kept).values("pk")
+    has_data = Q(conversations__user=user) | Q(consents__user=user) | Q(erasures__user=user)
+    others = Project.objects.filter(has_data).values("pk")
     return Project.objects.filter(Q(pk__in=projects_of(user).values("pk")) | Q(pk__in=others)).order_by("name")

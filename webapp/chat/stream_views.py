@@ -44,8 +44,8 @@ async def events(request: Request, message_id: int) -> StreamingHttpResponse:
         allow(reader(request), "chat", message.conversation.project)
 
     await sync_to_async(check)()
-    last = parse_int(request.headers.get("Last-Event-ID") or request.GET.get("after", "0")) or 0
-    return streamed(pieces(message_id, last, permitted(check)))
+    last_number = parse_int(request.headers.get("Last-Event-ID") or request.GET.get("after", "0")) or 0
+    return streamed(pieces(message_id, last_number, permitted(check)))
 
 
 @declares("chat")
@@ -78,13 +78,13 @@ def reader(request: Request) -> User:
 
 def permitted(check: Callable[[], None]) -> Check:
     """`check` as a question, asked at most every ACCESS_SECONDS."""
-    asked = time.monotonic()
+    checked_at = time.monotonic()
 
     def still() -> bool:
-        nonlocal asked
-        if time.monotonic() - asked < ACCESS_SECONDS:
+        nonlocal checked_at
+        if time.monotonic() - checked_at < ACCESS_SECONDS:
             return True
-        asked = time.monotonic()
+        checked_at = time.monotonic()
         try:
             check()
         except (TutelageError, User.DoesNotExist):
@@ -94,22 +94,22 @@ def permitted(check: Callable[[], None]) -> Check:
     return still
 
 
-async def pieces(message_id: int, last: int, still: Check) -> AsyncIterator[str]:
+async def pieces(message_id: int, last_number: int, still: Check) -> AsyncIterator[str]:
     async with listening(message_id) as wait:
-        async for text in followed(message_id, last, wait, still):
+        async for text in followed(message_id, last_number, wait, still):
             yield text
 
 
-async def followed(message_id: int, last: int, wait: Wait, still: Check) -> AsyncIterator[str]:
+async def followed(message_id: int, last_number: int, wait: Wait, still: Check) -> AsyncIterator[str]:
     spoke = 0.0
     while True:
-        new, going_on, allowed = await in_database(look, message_id, last, still)
+        new, going_on, allowed = await in_database(look, message_id, last_number, still)
         if not allowed:
             yield GONE
             return
         for number, text in new:
             yield f"id: {number}\nevent: piece\ndata: {json.dumps(text)}\n\n"
-            last = number
+            last_number = number
         if not going_on:
             yield "event: done\ndata: {}\n\n"
             return
@@ -120,13 +120,13 @@ async def followed(message_id: int, last: int, wait: Wait, still: Check) -> Asyn
         await wait(POLL_SECONDS)
 
 
-def look(message_id: int, last: int, still: Check) -> tuple[list[tuple[int, str]], bool, bool]:
+def look(message_id: int, last_number: int, still: Check) -> tuple[list[tuple[int, str]], bool, bool]:
     """What is new, whether more comes, and whether the reader may have it. A writer that is gone is noticed here."""
     if not still():
         return [], False, False
-    new, going_on = selectors.events_after(message_id, last)
+    new, going_on = selectors.events_after(message_id, last_number)
     if going_on and not new and replies.interrupt_stale(message_id=message_id):
-        new, going_on = selectors.events_after(message_id, last)
+        new, going_on = selectors.events_after(message_id, last_number)
     return new, going_on, True
 
 

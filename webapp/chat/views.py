@@ -51,8 +51,8 @@ def project_in_hand(request: Request) -> Project | None:
         project = project_for(request.user, named, "chat")
         request.session["project"] = project.slug
         return project
-    mine = list(projects_of(request.user))
-    return next((p for p in mine if p.slug == request.session.get("project")), mine[0] if mine else None)
+    projects = list(projects_of(request.user))
+    return next((p for p in projects if p.slug == request.session.get("project")), projects[0] if projects else None)
 
 
 def own(request: Request, conversation_id: UUID, *, deleted: bool = False) -> Conversation:
@@ -63,13 +63,13 @@ def own(request: Request, conversation_id: UUID, *, deleted: bool = False) -> Co
 
 def chat_page(request: Request, project: Project, conversation: Conversation | None = None) -> HttpResponse:
     search = read_text(request.GET, "q").strip()
-    mine = selectors.conversations_of(request.user, project, search)
+    conversations = selectors.conversations_of(request.user, project, search)
     shown_from = parse_int(request.headers.get("X-First-Message", "")) or read_int(request.GET, "first")
     context = {
         "project": project,
         "conversation": conversation,
-        "thread": selectors.thread(conversation, first=shown_from) if conversation else None,
-        "page": Paginator(mine, PAGE).get_page(read_int(request.GET, "page", 1, high=MAX_PAGE)),
+        "thread": selectors.thread(conversation, first_id=shown_from) if conversation else None,
+        "page": Paginator(conversations, PAGE).get_page(read_int(request.GET, "page", 1, high=MAX_PAGE)),
         "search": search,
         "deployed": open_deployments(project).exists(),
         "may_deploy": may(request.user, "models.deploy", project),
@@ -115,23 +115,28 @@ def chat(request: Request) -> HttpResponse:
 @declares("chat")
 @require_GET
 def conversation(request: Request, conversation_id: UUID) -> HttpResponse:
-    found = own(request, conversation_id, deleted=True)
-    request.session["project"] = found.project.slug
-    if found.deleted_at is not None:
-        context = {"project": found.project, "conversation": found, "days_left": days_left(found)}
+    chosen = own(request, conversation_id, deleted=True)
+    request.session["project"] = chosen.project.slug
+    if chosen.deleted_at is not None:
+        context = {"project": chosen.project, "conversation": chosen, "days_left": days_left(chosen)}
         return render(request, "chat/deleted_one.html", context, status=410)
     interrupt_stale()
-    return chat_page(request, found.project, found)
+    return chat_page(request, chosen.project, chosen)
 
 
 @declares("chat")
 @require_GET
 def earlier(request: Request, conversation_id: UUID) -> HttpResponse:
     """Older messages of the branch in sight, before `before`, as part of a page."""
-    found = own(request, conversation_id)
-    thread = selectors.thread(found, before=read_int(request.GET, "before", 0))
-    context = {"thread": thread, "conversation": found, "project": found.project, "token": uuid.uuid4()}
-    return render(request, "chat/lines.html", context | about_feedback(request, found.project))
+    conversation_row = own(request, conversation_id)
+    thread = selectors.thread(conversation_row, before=read_int(request.GET, "before", 0))
+    context = {
+        "thread": thread,
+        "conversation": conversation_row,
+        "project": conversation_row.project,
+        "token": uuid.uuid4(),
+    }
+    return render(request, "chat/lines.html", context | about_feedback(request, conversation_row.project))
 
 
 def days_left(conversation: Conversation) -> int:
@@ -144,45 +149,45 @@ def days_left(conversation: Conversation) -> int:
 @declares("chat")
 @require_POST
 def send(request: Request, conversation_id: UUID) -> HttpResponse:
-    found = own(request, conversation_id)
+    chosen = own(request, conversation_id)
     text, token = filled_in(TextForm(request.POST))
-    service.send(conversation=found, text=text, token=token)
-    return redirect("chat_conversation", found.pk)
+    service.send(conversation=chosen, text=text, token=token)
+    return redirect("chat_conversation", chosen.pk)
 
 
 @declares("chat")
 @require_POST
 def rename(request: Request, conversation_id: UUID) -> HttpResponse:
-    found = own(request, conversation_id)
-    service.rename(conversation=found, title=request.POST.get("title", ""))
-    return redirect("chat_conversation", found.pk)
+    chosen = own(request, conversation_id)
+    service.rename(conversation=chosen, title=request.POST.get("title", ""))
+    return redirect("chat_conversation", chosen.pk)
 
 
 @declares("chat")
 @require_POST
 def delete(request: Request, conversation_id: UUID) -> HttpResponse:
-    found = own(request, conversation_id)
-    service.delete(conversation=found)
-    return redirect(f"{reverse('chat')}?project={found.project.slug}&deleted={found.pk}")
+    chosen = own(request, conversation_id)
+    service.delete(conversation=chosen)
+    return redirect(f"{reverse('chat')}?project={chosen.project.slug}&deleted={chosen.pk}")
 
 
 @declares("chat")
 @require_POST
 def delete_for_good(request: Request, conversation_id: UUID) -> HttpResponse:
-    found = own(request, conversation_id, deleted=True)
-    service.delete_for_good(conversation=found)
-    messages.success(request, f"“{found}” was deleted for good.")
-    if selectors.deleted_conversations(request.user, found.project).exists():
-        return redirect("chat_deleted", found.project.slug)
+    chosen = own(request, conversation_id, deleted=True)
+    service.delete_for_good(conversation=chosen)
+    messages.success(request, f"“{chosen}” was deleted for good.")
+    if selectors.deleted_conversations(request.user, chosen.project).exists():
+        return redirect("chat_deleted", chosen.project.slug)
     return redirect("chat_data")
 
 
 @declares("chat")
 @require_POST
 def restore(request: Request, conversation_id: UUID) -> HttpResponse:
-    found = own(request, conversation_id, deleted=True)
-    service.restore(conversation=found)
-    return redirect("chat_conversation", found.pk)
+    chosen = own(request, conversation_id, deleted=True)
+    service.restore(conversation=chosen)
+    return redirect("chat_conversation", chosen.pk)
 
 
 def attachment(content: str, kind: str, name: str) -> HttpResponse:
@@ -195,11 +200,11 @@ def attachment(content: str, kind: str, name: str) -> HttpResponse:
 @declares("chat")
 @require_GET
 def export(request: Request, conversation_id: UUID) -> HttpResponse:
-    found = own(request, conversation_id)
+    chosen = own(request, conversation_id)
     if request.GET.get("format") == "json":
-        text = json.dumps(conversation_row(found), ensure_ascii=False, indent=1)
-        return attachment(text, "application/json", f"{file_name(found)}.json")
-    return attachment(selectors.as_markdown(found), "text/markdown", f"{file_name(found)}.md")
+        text = json.dumps(conversation_row(chosen), ensure_ascii=False, indent=1)
+        return attachment(text, "application/json", f"{file_name(chosen)}.json")
+    return attachment(selectors.as_markdown(chosen), "text/markdown", f"{file_name(chosen)}.md")
 
 
 def file_name(conversation: Conversation) -> str:

@@ -83,9 +83,9 @@ def as_utf8(stream: io.BufferedReader, name: str, on_note: OnNote) -> io.Buffere
         if start.startswith(mark):
             on_note(f"read as {title}, as its byte order mark says", Place(name, 1))
             return io.BufferedReader(Transcoded(stream, encoding, title, name), CHUNK)
-    first = stream.peek(16)[:16]
+    head = stream.peek(16)[:16]
     for zeros, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):  # every other byte of ASCII in UTF-16 is 0
-        if len(first) >= 4 and not any(first[zeros::2]) and all(first[1 - zeros :: 2]):
+        if len(head) >= 4 and not any(head[zeros::2]) and all(head[1 - zeros :: 2]):
             on_note("read as UTF-16, for every other byte is 0", Place(name, 1))
             return io.BufferedReader(Transcoded(stream, encoding, "UTF-16", name), CHUNK)
     if start.startswith(codecs.BOM_UTF8):
@@ -127,7 +127,7 @@ def is_western(raw: bytes) -> bool:
         text = sample.decode(WESTERN)
     except UnicodeDecodeError:
         return False
-    if has_utf8(raw) or not all(fits(text, found.start()) for found in BEYOND_ASCII.finditer(text)):
+    if has_utf8(raw) or not all(fits(text, match.start()) for match in BEYOND_ASCII.finditer(text)):
         return False
     words = [word for word in WORD.findall(text) if not word.isascii()]
     beyond = sum(not letter.isascii() for word in words for letter in word)
@@ -153,8 +153,8 @@ def fits(text: str, at: int) -> bool:
 
 def around(raw: bytes) -> bytes:
     """The part of the bytes that is to be looked at, from the first one above ASCII on."""
-    found = re.search(rb"[\x80-\xff]", raw)
-    start = max(0, (found.start() if found else 0) - 200)
+    match = re.search(rb"[\x80-\xff]", raw)
+    start = max(0, (match.start() if match else 0) - 200)
     return raw[start : start + SAMPLE]
 
 
@@ -172,19 +172,19 @@ def lines(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[tup
     number = 0
     while raw := stream.readline(MAX_RECORD + 1):
         number += 1
-        place = Place(name, number)
+        location = Place(name, number)
         if len(raw) > MAX_RECORD:
             while raw and not raw.endswith(b"\n"):
                 raw = stream.readline(MAX_RECORD)
             yield (
                 number,
-                BadRow(f"a line {TOO_LONG}", f"{place}: the line is {TOO_LONG}. Break it up, or leave it out."),
+                BadRow(f"a line {TOO_LONG}", f"{location}: the line is {TOO_LONG}. Break it up, or leave it out."),
             )
             continue
         try:
             yield number, decoder.decode(raw, number, stream.peek(1) if not raw.isascii() else b"")
         except UnicodeDecodeError as error:
-            sentence = f"{place}: not UTF-8 text (byte {error.start}). Save the file as UTF-8."
+            sentence = f"{location}: not UTF-8 text (byte {error.start}). Save the file as UTF-8."
             yield number, BadRow(NOT_UTF8, sentence)
 
 
@@ -192,17 +192,17 @@ def chunks(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[st
     """A text in pieces that end with a line where they can. Raises BadInput, naming the line, for bytes that are no
     text."""
     decoder = Decoder(name, on_note)
-    number, rest = 1, b""
+    number, undecoded = 1, b""
     while True:
         data = stream.read(CHUNK)
-        whole, ended = rest + data, not data
+        whole, ended = undecoded + data, not data
         cut = len(whole) if ended else whole_characters(whole)
-        piece, rest = whole[:cut], whole[cut:]
-        if piece:
+        block, undecoded = whole[:cut], whole[cut:]
+        if block:
             try:
-                text = decoder.decode(piece, number)
+                text = decoder.decode(block, number)
             except UnicodeDecodeError as error:
-                line = number + piece[: error.start].count(b"\n")
+                line = number + block[: error.start].count(b"\n")
                 raise BadInput(f"{name}:{line}: not UTF-8 text. Save the file as UTF-8.") from error
             number += text.count("\n")
             yield text

@@ -36,21 +36,21 @@ def file_format(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
-    found = suffixes[-1] if suffixes else ""
-    if found not in FORMATS:
+    extension = suffixes[-1] if suffixes else ""
+    if extension not in FORMATS:
         raise BadInput(
             f"{path.name}: cannot tell what this file holds. Name it {', '.join(FORMATS)} "
             f"({', '.join(COMPRESSIONS)} may follow)."
         )
-    return found
+    return extension
 
 
 def read(path: Path, on_position: Callable[[int], None] | None = None) -> Iterator[tuple[Place, Record]]:
     """Every record of the file, in order. Raises BadInput at the first row that cannot be read."""
-    for place, record in read_rows(path, on_position=on_position):
+    for location, record in read_rows(path, on_position=on_position):
         if isinstance(record, BadRow):
             raise BadInput(record.sentence)
-        yield place, record
+        yield location, record
 
 
 def read_rows(
@@ -74,10 +74,10 @@ def read_rows(
             if kind == ".zip"
             else records(raw, raw.peek(8)[:8], kind, name, note, budget, by_line=by_line)
         )
-        for count, found in enumerate(rows):
+        for count, row in enumerate(rows):
             if on_position and count % PROGRESS_ROWS == 0:
                 on_position(raw.tell())
-            yield found
+            yield row
 
 
 def unheard(_text: str, _place: Place) -> None:
@@ -138,14 +138,14 @@ def records(
 
 def read_document(stream: io.BufferedReader, kind: str, name: str, on_note: OnNote) -> Found:
     """A text file as one record."""
-    pieces: list[str] = []
+    texts: list[str] = []
     length = 0
-    for piece in chunks(stream, name, on_note):
-        pieces.append(piece)
-        length += len(piece)
+    for text in chunks(stream, name, on_note):
+        texts.append(text)
+        length += len(text)
         if length > MAX_DOCUMENT:
             raise BadInput(f"{name}: one document of more than {size(MAX_DOCUMENT)}. Split it into several files.")
-    return Place(name, 1), {"text": "".join(pieces), "format": "html" if kind in (".html", ".htm") else "text"}
+    return Place(name, 1), {"text": "".join(texts), "format": "html" if kind in (".html", ".htm") else "text"}
 
 
 def read_lines(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[Found]:

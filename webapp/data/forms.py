@@ -93,15 +93,15 @@ class PromptForm(forms.Form):
         written = self.prompts()
         lines = [str(written[number - 1].line) for number in error.numbers]
         named = ", ".join(lines[:MAX_LINES_NAMED])
-        more = f" and {len(lines) - MAX_LINES_NAMED} more" if len(lines) > MAX_LINES_NAMED else ""
-        where = f"line {named}" if len(lines) == 1 else f"lines {named}{more}"
-        what = f"The prompt on {where} was" if len(lines) == 1 else f"The prompts on {where} were"
+        and_more = f" and {len(lines) - MAX_LINES_NAMED} more" if len(lines) > MAX_LINES_NAMED else ""
+        where = f"line {named}" if len(lines) == 1 else f"lines {named}{and_more}"
+        subject = f"The prompt on {where} was" if len(lines) == 1 else f"The prompts on {where} were"
         how = (
             "Tick “Restore the withdrawn prompts” below, or remove these lines."
             if error.restorable
             else "Their words came from chats, so they cannot be restored: remove these lines."
         )
-        self.add_error("text", f"{what} withdrawn from this project. Nothing has been added. {how}")
+        self.add_error("text", f"{subject} withdrawn from this project. Nothing has been added. {how}")
         self.offers_restore = error.restorable
 
     offers_restore = False
@@ -112,15 +112,15 @@ def split_prompts(text: str) -> list[WrittenPrompt]:
     if "---" not in (line.strip() for line in lines):
         return [WrittenPrompt(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     prompts = []
-    part: list[str] = []
+    prompt_lines: list[str] = []
     for number, line in enumerate([*lines, "---"], 1):
         if line.strip() != "---":
-            part.append(line)
+            prompt_lines.append(line)
             continue
-        blank = next((place for place, words in enumerate(part) if words.strip()), len(part))
-        if written := "\n".join(part[blank:]).rstrip():
-            prompts.append(WrittenPrompt(number - len(part) + blank, written))
-        part = []
+        blank = next((index for index, words in enumerate(prompt_lines) if words.strip()), len(prompt_lines))
+        if written := "\n".join(prompt_lines[blank:]).rstrip():
+            prompts.append(WrittenPrompt(number - len(prompt_lines) + blank, written))
+        prompt_lines = []
     return prompts
 
 

@@ -81,12 +81,12 @@ def is_deep(value: Any) -> bool:
     return True
 
 
-def as_record(value: Any, place: Place) -> Record | BadRow:
+def as_record(value: Any, location: Place) -> Record | BadRow:
     if isinstance(value, dict) and isinstance(value.get("row"), dict) and "row_idx" in value:  # the hub's rows API
         return dict(value["row"])
     if isinstance(value, dict | str):
         return value
-    return BadRow(NO_RECORD, f"{place}: expected an object or a string, found {type(value).__name__}.")
+    return BadRow(NO_RECORD, f"{location}: expected an object or a string, found {type(value).__name__}.")
 
 
 # ---------------------------------------------------------------------------------------------------------- JSON lines
@@ -94,23 +94,23 @@ def as_record(value: Any, place: Place) -> Record | BadRow:
 
 def read_json_lines(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[tuple[Place, Record | BadRow]]:
     for number, line in lines(stream, name, on_note):
-        place = Place(name, number)
+        location = Place(name, number)
         if isinstance(line, BadRow):
-            yield place, line
+            yield location, line
         elif line and not line.isspace():
-            yield place, parse_line(line.strip(" \t\r\n"), place)
+            yield location, parse_line(line.strip(" \t\r\n"), location)
 
 
-def parse_line(line: str, place: Place) -> Record | BadRow:
+def parse_line(line: str, location: Place) -> Record | BadRow:
     """One record; a comma after it, as lists have them, is passed over."""
     try:
         value, end = parse_value(line)
-        rest = line[end:].strip()
-        if rest not in ("", ","):
+        tail = line[end:].strip()
+        if tail not in ("", ","):
             raise Unreadable(INVALID, f"{INVALID}: more than one value, at column {end + 1}", end)
     except Unreadable as error:
-        return BadRow(error.reason, f"{place}: {error.sentence}.")
-    return as_record(value, place)
+        return BadRow(error.reason, f"{location}: {error.sentence}.")
+    return as_record(value, location)
 
 
 # ---------------------------------------------------------------------------------------------------------- JSON lists
@@ -120,29 +120,29 @@ def read_json(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator
     """A list of records, an object with one such list in it, a single record, or several records one after another.
     Places count the records."""
     for number, value in enumerate(values_of(Source(chunks(stream, name, on_note), name)), 1):
-        place = Place(name, number)
-        yield place, as_record(value, place)
+        location = Place(name, number)
+        yield location, as_record(value, location)
 
 
 class Source:
     """The text of a file, as much of it at a time as the value in hand needs."""
 
-    def __init__(self, pieces: Iterator[str], name: str) -> None:
-        self.pieces, self.name = pieces, name
+    def __init__(self, texts: Iterator[str], name: str) -> None:
+        self.pieces, self.name = texts, name
         self.text, self.at, self.line = "", 0, 1
         self.ended = False
 
-    def more(self, least: int = 1) -> bool:
+    def more(self, characters: int = 1) -> bool:
         """Read on, by at least as many characters as there are; False at the end."""
         fresh: list[str] = []
         count = 0
-        while count < least and not self.ended:
-            piece = next(self.pieces, None)
-            if piece is None:
+        while count < characters and not self.ended:
+            text = next(self.pieces, None)
+            if text is None:
                 self.ended = True
             else:
-                fresh.append(piece)
-                count += len(piece)
+                fresh.append(text)
+                count += len(text)
         if not count:
             return False
         self.line += self.text.count("\n", 0, self.at)
@@ -152,17 +152,17 @@ class Source:
     def next_character(self) -> str:
         """The next one that is no space, without taking it; empty at the end."""
         while True:
-            found = SPACE.match(self.text, self.at)
-            self.at = found.end() if found else self.at
+            space = SPACE.match(self.text, self.at)
+            self.at = space.end() if space else self.at
             if self.at < len(self.text):
                 return self.text[self.at]
             if not self.more():
                 return ""
 
-    def take(self, wanted: str) -> None:
-        found = self.next_character()
-        if found != wanted:
-            self.fail(f"{INVALID}: expected {wanted!r}, found {found or 'the end'!r}")
+    def take(self, expected: str) -> None:
+        character = self.next_character()
+        if character != expected:
+            self.fail(f"{INVALID}: expected {expected!r}, found {character or 'the end'!r}")
         self.at += 1
 
     def value(self) -> Any:
@@ -193,10 +193,10 @@ class Source:
 
 
 def values_of(source: Source) -> Iterator[Any]:
-    while first := source.next_character():
-        if first == "[":
+    while opening := source.next_character():
+        if opening == "[":
             yield from list_values(source)
-        elif first == "{":
+        elif opening == "{":
             yield from object_values(source)
         else:
             yield source.value()

@@ -59,13 +59,15 @@ def load(
         for path in paths:
             place_of = (lambda n, path=path: on_position(path, n)) if on_position else None
             target = Target(project, by, corpus or path.name.partition(".")[0], licence, open_tasks)
-            found = collect(path, kind=kind, report=report, skip_bad=skip_bad, budget=budget, on_position=place_of)
-            for batch in batched(found, BATCH):
+            items = collect(path, kind=kind, report=report, skip_bad=skip_bad, budget=budget, on_position=place_of)
+            for batch in batched(items, BATCH):
                 if not dry_run:
                     report.added.update(store(batch, target))
         if report.errors and not skip_bad:
-            more = "\n…" if report.error_count >= MAX_ERRORS else ""
-            raise BadInput("Nothing was loaded, because some rows cannot be read:\n" + "\n".join(report.errors) + more)
+            and_more = "\n…" if report.error_count >= MAX_ERRORS else ""
+            raise BadInput(
+                "Nothing was loaded, because some rows cannot be read:\n" + "\n".join(report.errors) + and_more
+            )
         if report.added.total() >= MANY_ROWS:
             transaction.on_commit(refresh_statistics, robust=True)
     return report
@@ -86,12 +88,12 @@ def collect(
         path, on_position=on_position, on_note=report.note, budget=budget, by_line=kind == "prompts" and is_text(path)
     )
     count = 0
-    for count, (place, record) in enumerate(rows, 1):  # noqa: B007 (it is told below whether there were any)
+    for count, (location, record) in enumerate(rows, 1):  # noqa: B007 (it is told below whether there were any)
         if isinstance(record, BadRow):
-            report.add_error(record.reason, record.sentence, place)
+            report.add_error(record.reason, record.sentence, location)
         else:
-            for part in parts_in(record, place, report):
-                yield from wanted(grouper.add(place, part), kind, report)
+            for item in parts_in(record, location, report):
+                yield from wanted(grouper.add(location, item), kind, report)
         if report.error_count >= MAX_ERRORS and not skip_bad:
             return
     if not count:
@@ -99,32 +101,32 @@ def collect(
     yield from wanted(grouper.flush(), kind, report)
 
 
-def parts_in(record: Record, place: Place, report: Report) -> list[Item | Part]:
+def parts_in(record: Record, location: Place, report: Report) -> list[Item | Part]:
     """What a record holds; what it took is noted in the report."""
     try:
-        parts, row = parts_of(record)
+        items, row = parts_of(record)
     except UnknownShape as error:
-        report.add_error(UNKNOWN, f"{place}: {error}", place)
+        report.add_error(UNKNOWN, f"{location}: {error}", location)
         return []
-    if any(not isinstance(part, LeftOut) for part in parts):
+    if any(not isinstance(item, LeftOut) for item in items):
         report.add_unused(row.unused_as_named())
         for note in row.notes:
-            report.note(note, place)
-    return parts
+            report.note(note, location)
+    return items
 
 
-def wanted(found: Iterator[Found], kind: Kind | None, report: Report) -> Iterator[Found]:
-    for place, item in found:
-        asked = of_kind(item, kind)
-        if isinstance(asked, LeftOut):
-            report.leave_out(asked.reason, place)
+def wanted(items: Iterator[Found], kind: Kind | None, report: Report) -> Iterator[Found]:
+    for location, item in items:
+        requested = of_kind(item, kind)
+        if isinstance(requested, LeftOut):
+            report.leave_out(requested.reason, location)
         else:
-            report.take(asked, place)
-            yield place, asked
+            report.take(requested, location)
+            yield location, requested
 
 
-def batched(found: Iterator[Found], size: int) -> Iterator[list[Found]]:
-    while batch := list(islice(found, size)):
+def batched(items: Iterator[Found], size: int) -> Iterator[list[Found]]:
+    while batch := list(islice(items, size)):
         yield batch
 
 

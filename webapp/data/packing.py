@@ -167,4 +167,4 @@ def is_about(name: str) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return any(segment.startswith((".", "__MACOSX")) for segment in name.split("/"))

@@ -83,18 +83,18 @@ def lines_of(item: Mapping[str, Any]) -> Iterator[Line]:
 
 def ranked_lines(item: Mapping[str, Any]) -> Iterator[Line]:
     """The replies of a ranking, best first."""
-    for place, group in enumerate(item.get("groups", []), 1):
+    for rank, group in enumerate(item.get("groups", []), 1):
         for number in group:
             tied = f", tied with {len(group) - 1} more" if len(group) > 1 else ""
-            yield Line("assistant", f"reply, place {place}{tied}", item["replies"][number])
+            yield Line("assistant", f"reply, place {rank}{tied}", item["replies"][number])
 
 
 def brought_in(record: Import) -> list[tuple[str, int, int, str]]:
     """(kind, found, known before, address of the list with these rows) of an import."""
-    known = record.report.get("known", {})
+    known_rows = record.report.get("known", {})
     return [
-        (kind, found, known.get(kind, 0), address_of(record, kind))
-        for kind, found in record.report.get("found", {}).items()
+        (kind, count, known_rows.get(kind, 0), address_of(record, kind))
+        for kind, count in record.report.get("found", {}).items()
     ]
 
 

@@ -39,7 +39,9 @@ def prompt_detail(request: Request, project: Project, pk: int) -> HttpResponse:
         "rankings": rankings,
         "judgments": list(prompt.judgments.select_related("author", "response").order_by("pk")),
     }
-    rows = {"prompts": [prompt.pk]} | {kind: [label.pk for label in found] for kind, found in labels.items()}
+    rows = {"prompts": [prompt.pk]} | {
+        kind: [label.pk for label in rows_of_kind] for kind, rows_of_kind in labels.items()
+    }
     context = labels | {
         "project": project,
         "prompt": prompt,
@@ -80,10 +82,10 @@ def prompt_add(request: Request, project: Project) -> HttpResponse:
 
 def what_was_added(added: prompt_services.AddedPrompts) -> str:
     """A sentence for each thing that happened."""
-    known = f"{counted(added.known, 'prompt')} {'was' if added.known == 1 else 'were'} in the project already."
+    already_there = f"{counted(added.known, 'prompt')} {'was' if added.known == 1 else 'were'} in the project already."
     sentences = [
         f"Added {counted(added.new, 'prompt')}." if added.new or not (added.restored or added.known) else "",
-        known if added.known else "",
+        already_there if added.known else "",
         f"Restored {counted(added.restored, 'prompt')}." if added.restored else "",
         f"Annotators are asked to reply to {counted(added.tasks, 'prompt')}." if added.tasks else "",
     ]

@@ -79,15 +79,15 @@ def load_or_check(record: Import) -> None:
 
 def progress_of(record: Import) -> Callable[[Path, int], None]:
     """Tells the page how many bytes and rows are read, and stops where somebody has asked for it."""
-    told, rows = 0.0, -PROGRESS_ROWS
+    reported_at, rows = 0.0, -PROGRESS_ROWS
 
     def on_position(_: Path, position: int) -> None:
-        nonlocal told, rows
+        nonlocal reported_at, rows
         rows += PROGRESS_ROWS
         now = time.monotonic()
-        if now - told < PROGRESS_SECONDS:
+        if now - reported_at < PROGRESS_SECONDS:
             return
-        told = now
+        reported_at = now
         if not IMPORTS.held(record).filter(stop_requested_at=None).exists():
             raise Stopped
         say_progress(record.pk, {"bytes": position, "rows": rows})
@@ -105,15 +105,15 @@ def say_progress(record_id: int, progress: dict[str, int]) -> None:
 def progress(record: Import) -> dict[str, int]:
     """How far a worker is, as far as is known."""
     try:
-        known: dict[str, int] = cache.get(f"import:{record.pk}") or {}
+        position: dict[str, int] = cache.get(f"import:{record.pk}") or {}
     except RedisError:
         return {}
-    return known
+    return position
 
 
 def unforeseen(record: Import, error: Exception) -> str:
-    place: Any = getattr(error, "place", None)
-    where = str(place) if place else record.name
+    location: Any = getattr(error, "place", None)
+    where = str(location) if location else record.name
     return (
         f"{where} cannot be read, and we did not foresee why ({type(error).__name__}). Nothing was imported. "
         "The worker's log has the details; please report it with the file, or turn on “Skip bad rows”."

@@ -46,10 +46,10 @@ class Reason:
     count: int = 0
     places: list[str] = field(default_factory=list)
 
-    def add(self, place: Place) -> None:
+    def add(self, location: Place) -> None:
         self.count += 1
         if len(self.places) < 3:
-            self.places.append(str(place))
+            self.places.append(str(location))
 
 
 @dataclass
@@ -67,22 +67,22 @@ class Report:
     errors: list[str] = field(default_factory=list)
     error_count: int = 0
 
-    def take(self, item: Item, place: Place) -> None:
+    def take(self, item: Item, location: Place) -> None:
         kind = kind_of(item)
         self.found[kind] += 1
         samples = self.samples.setdefault(kind, [])
         if len(samples) < MAX_SAMPLES:
-            samples.append(sample(item, place))
+            samples.append(sample(item, location))
 
-    def leave_out(self, reason: str, place: Place) -> None:
-        count_reason(self.left_out, reason, place)
+    def leave_out(self, reason: str, location: Place) -> None:
+        count_reason(self.left_out, reason, location)
 
-    def note(self, text: str, place: Place) -> None:
-        count_reason(self.notes, text, place)
+    def note(self, text: str, location: Place) -> None:
+        count_reason(self.notes, text, location)
 
-    def add_error(self, reason: str, sentence: str, place: Place) -> None:
+    def add_error(self, reason: str, sentence: str, location: Place) -> None:
         """A row that cannot be read: it stops the import unless bad rows are skipped."""
-        self.leave_out(reason, place)
+        self.leave_out(reason, location)
         self.error_count += 1
         if len(self.errors) < MAX_ERRORS:
             self.errors.append(printable(sentence))
@@ -98,7 +98,7 @@ class Report:
         return {
             "found": dict(self.found),
             "known": {kind: n - self.added[kind] for kind, n in self.found.items()},
-            "left_out": {reason: asdict(left) for reason, left in self.left_out.items()},
+            "left_out": {reason: asdict(rows) for reason, rows in self.left_out.items()},
             "notes": {text: asdict(noted) for text, noted in self.notes.items()},
             "unused_columns": dict(self.unused_columns.most_common()),
             "samples": self.samples,
@@ -113,17 +113,17 @@ def printable(text: str) -> str:
     return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
 
 
-def count_reason(reasons: dict[str, Reason], reason: str, place: Place) -> None:
+def count_reason(reasons: dict[str, Reason], reason: str, location: Place) -> None:
     reason = printable(reason)
     if reason not in reasons and len(reasons) >= MAX_REASONS:
         reason = OTHER
-    reasons.setdefault(reason, Reason()).add(place)
+    reasons.setdefault(reason, Reason()).add(location)
 
 
-def sample(item: Item, place: Place) -> dict[str, Any]:
+def sample(item: Item, location: Place) -> dict[str, Any]:
     """The item as it will be read, as JSON, with long texts cut; fields that say nothing are left away."""
     fields = {name: value for name, value in asdict(item).items() if value not in (None, "", [], {})}
-    return {**shortened(fields), "place": str(place)}
+    return {**shortened(fields), "place": str(location)}
 
 
 def shortened(value: Any) -> Any:
@@ -132,10 +132,10 @@ def shortened(value: Any) -> Any:
     if isinstance(value, list) and len(value) > MAX_SAMPLE_PARTS:
         half = MAX_SAMPLE_PARTS // 2
         between = {"role": "…", "content": f"{len(value) - 2 * half + 1:,} more turns"}
-        is_chat = all(isinstance(part, dict) for part in value)
+        is_chat = all(isinstance(element, dict) for element in value)
         value = [*value[: half - 1], between, *value[-half:]] if is_chat else value[:half]
     if isinstance(value, list):
-        return [shortened(part) for part in value]
+        return [shortened(element) for element in value]
     if isinstance(value, dict):
-        return {str(name): shortened(part) for name, part in value.items()}
+        return {str(name): shortened(element) for name, element in value.items()}
     return value

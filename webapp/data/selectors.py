@@ -39,8 +39,8 @@ def page(rows: QuerySet[Any], before: int | None, size: int = PAGE) -> Page:
     """The newest `size` rows whose id is below `before`."""
     if before is not None:
         rows = rows.filter(pk__lt=before)
-    found: list[Model] = list(rows.order_by("-pk")[: size + 1])
-    return Page(found[:size], found[size - 1].pk if len(found) > size else None)
+    page_rows: list[Model] = list(rows.order_by("-pk")[: size + 1])
+    return Page(page_rows[:size], page_rows[size - 1].pk if len(page_rows) > size else None)
 
 
 def prompts(project: Project, filters: Mapping[str, str]) -> QuerySet[Prompt]:
@@ -82,8 +82,8 @@ def rankings(project: Project, filters: Mapping[str, str]) -> QuerySet[Ranking]:
 
 def ranked_replies(rankings: Sequence[Ranking]) -> dict[int, list[list[RankedReply]]]:
     """By ranking, its groups of replies, the best first, each with what was said of it."""
-    wanted = {pk for ranking in rankings for group in ranking.groups for pk in group}
-    texts = dict(Response.objects.filter(pk__in=wanted).values_list("pk", "text"))
+    reply_ids = {pk for ranking in rankings for group in ranking.groups for pk in group}
+    texts = dict(Response.objects.filter(pk__in=reply_ids).values_list("pk", "text"))
     return {
         ranking.pk: [
             [
@@ -155,11 +155,11 @@ def documents(corpus: Corpus, filters: Mapping[str, str]) -> QuerySet[Document]:
 
 def counts(project: Project) -> dict[str, int]:
     """How much there is of everything, for the head of the data pages."""
-    found = labels.label_counts(project)
+    by_kind = labels.label_counts(project)
     return {
         "prompts": labels.live_prompts(project).count(),
-        "demonstrations": found.get("write", 0),
-        "rankings": found.get("rank", 0),
+        "demonstrations": by_kind.get("write", 0),
+        "rankings": by_kind.get("rank", 0),
         "judgments": Judgment.objects.filter(prompt__project=project, retracted_at=None).count(),
         "tasks": sum(labels.open_task_counts(project).values()),
         "documents": Document.objects.filter(corpus__project=project).count(),

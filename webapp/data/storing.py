@@ -40,8 +40,8 @@ class Target:
 def store(batch: Iterable[Found], target: Target) -> dict[Kind, int]:
     """Add a batch; how many of each kind were new. Items of one kind go in together, in the order they stand in."""
     added: dict[Kind, int] = {}
-    ordered = sorted(batch, key=lambda found: kind_of(found[1]))
-    for kind, group in groupby(ordered, key=lambda found: kind_of(found[1])):
+    ordered = sorted(batch, key=lambda located: kind_of(located[1]))
+    for kind, group in groupby(ordered, key=lambda located: kind_of(located[1])):
         added[kind] = STORES[kind](list(group), target)
     return added
 
@@ -52,17 +52,17 @@ def refresh_statistics() -> None:
         cursor.execute(f"ANALYZE {', '.join(map(connection.ops.quote_name, TABLES))}")
 
 
-def store_documents(found: list[tuple[Place, Any]], target: Target) -> int:
+def store_documents(located: list[tuple[Place, Any]], target: Target) -> int:
     """Into the corpus that a document names, else into the one that the person names."""
     added = 0
     by_corpus: dict[tuple[str, str], list[dataset_services.NewDocument]] = {}
-    for place, item in found:
+    for location, item in located:
         named = (item.corpus or target.corpus, item.licence or target.licence)
-        by_corpus.setdefault(named, []).append(dataset_services.NewDocument(item.text, item.format, str(place)))
+        by_corpus.setdefault(named, []).append(dataset_services.NewDocument(item.text, item.format, str(location)))
     for (name, licence), documents in by_corpus.items():
         corpus = Corpus.objects.filter(project=target.project, name=name).first()
         if corpus is None:
-            origin = found[0][0].file
+            origin = located[0][0].file
             corpus = dataset_services.create_corpus(
                 project=target.project, name=name, by=target.by, licence=licence, origin=origin
             )
@@ -70,34 +70,34 @@ def store_documents(found: list[tuple[Place, Any]], target: Target) -> int:
     return added
 
 
-def store_prompts(found: list[tuple[Place, Any]], target: Target) -> int:
+def store_prompts(located: list[tuple[Place, Any]], target: Target) -> int:
     newest = Prompt.objects.filter(project=target.project).order_by("-id").values_list("id", flat=True).first() or 0
     prompts = prompt_services.add_prompts(
         project=target.project,
-        conversations=[item.messages for _, item in found],
+        conversations=[item.messages for _, item in located],
         source=Prompt.Source.IMPORT,
         by=target.by,
-        source_refs=[str(place) for place, _ in found],
-        splits=[item.split for _, item in found],
+        source_refs=[str(location) for location, _ in located],
+        splits=[item.split for _, item in located],
     )
     new = list({prompt.pk: prompt for prompt in prompts if prompt.pk > newest}.values())
     if target.open_tasks:
-        known = Prompt.objects.filter(pk__in={prompt.pk for prompt in prompts})
-        task_services.open_missing_write_tasks(prompts=known, source_ref="import")
+        stored = Prompt.objects.filter(pk__in={prompt.pk for prompt in prompts})
+        task_services.open_missing_write_tasks(prompts=stored, source_ref="import")
     return len(new)
 
 
-def store_demonstrations(found: list[tuple[Place, Any]], target: Target) -> int:
+def store_demonstrations(located: list[tuple[Place, Any]], target: Target) -> int:
     rows = [
         label_services.ImportedDemonstration(
-            item.messages, item.reply, masked_turns=item.masked_turns, **label_fields(item, place)
+            item.messages, item.reply, masked_turns=item.masked_turns, **label_fields(item, location)
         )
-        for place, item in found
+        for location, item in located
     ]
     return label_services.import_demonstrations(project=target.project, author=target.by, rows=rows)
 
 
-def store_rankings(found: list[tuple[Place, Any]], target: Target) -> int:
+def store_rankings(located: list[tuple[Place, Any]], target: Target) -> int:
     rows = [
         label_services.ImportedRanking(
             item.messages,
@@ -107,24 +107,24 @@ def store_rankings(found: list[tuple[Place, Any]], target: Target) -> int:
             ratings=item.ratings,
             flags=item.flags,
             reason=item.reason,
-            **label_fields(item, place),
+            **label_fields(item, location),
         )
-        for place, item in found
+        for location, item in located
     ]
     return label_services.import_rankings(project=target.project, author=target.by, rows=rows)
 
 
-def store_judgments(found: list[tuple[Place, Any]], target: Target) -> int:
+def store_judgments(located: list[tuple[Place, Any]], target: Target) -> int:
     rows = [
-        label_services.ImportedJudgment(item.messages, item.reply, item.good, **label_fields(item, place))
-        for place, item in found
+        label_services.ImportedJudgment(item.messages, item.reply, item.good, **label_fields(item, location))
+        for location, item in located
     ]
     return label_services.import_judgments(project=target.project, author=target.by, rows=rows)
 
 
-def label_fields(item: Any, place: Place) -> dict[str, Any]:
+def label_fields(item: Any, location: Place) -> dict[str, Any]:
     return {
-        "source_ref": str(place),
+        "source_ref": str(location),
         "annotator": item.annotator,
         "weight": item.weight,
         "split": item.split,

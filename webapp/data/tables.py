@@ -109,13 +109,13 @@ def read_table(
     table = TableLines(source)
     table.waiting = sample[::-1]
     columns: list[str] | None = None
-    for place, row in rows_of(table, name, delimiter, quoted=quoted):
+    for location, row in rows_of(table, name, delimiter, quoted=quoted):
         if isinstance(row, BadRow):
-            yield place, row
+            yield location, row
         elif columns is None:
-            columns = named_columns(row, place)
+            columns = named_columns(row, location)
         elif row:
-            yield place, record_of(row, columns, place)
+            yield location, record_of(row, columns, location)
 
 
 def sum_of(sample: list[tuple[int, str | BadRow]]) -> int:
@@ -168,30 +168,32 @@ def rows_of(
                 else:
                     yield Place(name, number), bad
             else:
-                place = Place(name, table.first_line)
-                yield place, wrong(place, error)
+                location = Place(name, table.first_line)
+                yield location, wrong(location, error)
                 table.hand_back()
 
 
-def wrong(place: Place, error: csv.Error) -> BadRow:
-    return BadRow(WRONG, f"{place}: {error}. Put fields with quotes or line breaks in quotes, quotes in them doubled.")
+def wrong(location: Place, error: csv.Error) -> BadRow:
+    return BadRow(
+        WRONG, f"{location}: {error}. Put fields with quotes or line breaks in quotes, quotes in them doubled."
+    )
 
 
-def named_columns(row: list[str], place: Place) -> list[str]:
+def named_columns(row: list[str], location: Place) -> list[str]:
     """The names of the columns. Raises BadInput where the first line names none that is read here."""
     columns = [cell.strip() for cell in row]
     usual = usual_names(frozenset(columns))
     columns = [usual.get(cell, cell) for cell in columns]
     if KNOWN_COLUMNS.isdisjoint(columns) and not any(column.endswith(".responses") for column in columns):
-        found = ", ".join(cell[:40] for cell in columns[:4])
+        cells = ", ".join(cell[:40] for cell in columns[:4])
         raise BadInput(
-            f"{place}: the first line does not name columns that are read (found: {found}). "
+            f"{location}: the first line does not name columns that are read (found: {cells}). "
             "Put a line such as prompt,completion or prompt,chosen,rejected above the rows."
         )
-    return [own_name(number, columns, place) for number in range(len(columns))]
+    return [own_name(number, columns, location) for number in range(len(columns))]
 
 
-def own_name(number: int, columns: list[str], place: Place) -> str:
+def own_name(number: int, columns: list[str], location: Place) -> str:
     """A name for a column that has none, or the one of a column before it. Raises BadInput where it is unclear which of
     two columns is meant."""
     name = columns[number]
@@ -200,21 +202,21 @@ def own_name(number: int, columns: list[str], place: Place) -> str:
     if name not in columns[:number]:
         return name
     if name in NAMES:
-        raise BadInput(f"{place}: two columns are named {name[:40]}. Give each column a name of its own.")
+        raise BadInput(f"{location}: two columns are named {name[:40]}. Give each column a name of its own.")
     return f"{name} (column {number + 1})"
 
 
-def record_of(row: list[str], columns: list[str], place: Place) -> Record | BadRow:
+def record_of(row: list[str], columns: list[str], location: Place) -> Record | BadRow:
     if len(row) > len(columns):
         sentence = (
-            f"{place}: more fields than the first line names ({len(columns)}). Quote fields with delimiters in them."
+            f"{location}: more fields than the first line names ({len(columns)}). Quote fields with delimiters in them."
         )
         return BadRow(WRONG, sentence)
     row = row + [""] * (len(columns) - len(row))
     try:
         record = {column: cell_of(column, cell) for column, cell in zip(columns, row, strict=True)}
     except ValueError:
-        return BadRow(NO_LIST, f"{place}: {NO_LIST}. Write the table as JSON lines, or its lists as JSON.")
+        return BadRow(NO_LIST, f"{location}: {NO_LIST}. Write the table as JSON lines, or its lists as JSON.")
     if OWN_ID.match(str(record.get("id", ""))):
         record = {
             column: without_apostrophe(cell) if isinstance(cell, str) else cell for column, cell in record.items()

@@ -49,22 +49,24 @@ def listing(request: Request, project: Project, tab: str, choices: dict[str, lis
     """One of the lists; the same template gives the page and, to htmx, its rows."""
     form = FilterForm(project, request.GET, choices=choices)
     rows = getattr(selectors, tab)(project, form.values())
-    found = selectors.page(rows, read_int(request.GET, "before"))
+    rows_page = selectors.page(rows, read_int(request.GET, "before"))
     if tab == "rankings":
-        attach_replies(found.rows)
+        attach_replies(rows_page.rows)
     query = request.GET.copy()
     query.pop("before", None)
     context = {
         "project": project,
         "tab": tab,
         "form": form,
-        "page": found,
+        "page": rows_page,
         "query": query.urlencode(),
         "filtered": bool(query),
     }
     if tab == "prompts" and may(request.user, "data.manage", project) and not wants_fragment(request):
         context["unasked"] = unasked_prompts(rows).order_by()[:MAX_ASKED].count()
-    return render_page_or_fragment(request, "data/list.html", "data/rows.html", context, part="before" in request.GET)
+    return render_page_or_fragment(
+        request, "data/list.html", "data/rows.html", context, as_fragment="before" in request.GET
+    )
 
 
 def attach_replies(rankings: list[Ranking]) -> None:
@@ -116,8 +118,16 @@ def task_list(request: Request, project: Project) -> HttpResponse:
 def corpus_detail(request: Request, project: Project, pk: int) -> HttpResponse:
     corpus = get_object_or_404(Corpus, project=project, pk=pk)
     form = FilterForm(project, request.GET, choices={})
-    found = selectors.page(selectors.documents(corpus, form.values()), read_int(request.GET, "before"), size=20)
-    context = {"project": project, "corpus": corpus, "form": form, "page": found, "total": corpus.documents.count()}
+    documents_page = selectors.page(
+        selectors.documents(corpus, form.values()), read_int(request.GET, "before"), size=20
+    )
+    context = {
+        "project": project,
+        "corpus": corpus,
+        "form": form,
+        "page": documents_page,
+        "total": corpus.documents.count(),
+    }
     return render(request, "data/corpus.html", context)
 
 

@@ -30,10 +30,10 @@ class Annotator:
     def rank(self, scores: Sequence[float], rng: random.Random) -> list[list[int]]:
         """Groups of indices into `scores`, best first; replies of a group are tied."""
         lapsed = rng.random() < self.lapse
-        seen = [rng.random() * 10 if lapsed else value + rng.gauss(0, self.noise) for value in scores]
+        perceived = [rng.random() * 10 if lapsed else value + rng.gauss(0, self.noise) for value in scores]
         groups: list[list[int]] = []
-        for index in sorted(range(len(seen)), key=lambda i: -seen[i]):
-            if groups and seen[groups[-1][0]] - seen[index] < self.tie:
+        for index in sorted(range(len(perceived)), key=lambda i: -perceived[i]):
+            if groups and perceived[groups[-1][0]] - perceived[index] < self.tie:
                 groups[-1].append(index)
             else:
                 groups.append([index])
@@ -50,10 +50,10 @@ class Annotator:
         impressions evenly from 0 to 10, so each wins with probability (1 - tie / 10)² / 2.
         """
         spread = self.noise * math.sqrt(2)
-        first = _above((self.tie - gap) / spread)
+        first_wins = _above((self.tie - gap) / spread)
         second = _above((self.tie + gap) / spread)
         blind = (1 - self.tie / 10) ** 2 / 2
-        return tuple((1 - self.lapse) * chance + self.lapse * blind for chance in (first, second))  # type: ignore[return-value]
+        return tuple((1 - self.lapse) * chance + self.lapse * blind for chance in (first_wins, second))  # type: ignore[return-value]
 
 
 def _above(z: float) -> float:
@@ -69,11 +69,11 @@ ANNOTATORS: Final = (
 )
 
 
-def expected_agreement(one: Annotator, other: Annotator, gaps: Sequence[float]) -> float:
+def expected_agreement(annotator: Annotator, colleague: Annotator, gaps: Sequence[float]) -> float:
     """How often two people who both prefer one of a pair prefer the same one, for pairs with these gold gaps."""
     same = differ = 0.0
     for gap in gaps:
-        a, b = one.chances(gap), other.chances(gap)
+        a, b = annotator.chances(gap), colleague.chances(gap)
         same += a[0] * b[0] + a[1] * b[1]
         differ += a[0] * b[1] + a[1] * b[0]
     return same / (same + differ)
@@ -82,8 +82,8 @@ def expected_agreement(one: Annotator, other: Annotator, gaps: Sequence[float]) 
 def agreement(rankings: Sequence[tuple[list[list[int]], list[list[int]]]]) -> tuple[float, int]:
     """Share of pairs on which two rankings of the same replies agree, where both prefer one; and how many pairs."""
     same = pairs = 0
-    for one, other in rankings:
-        place_one, place_other = places(one), places(other)
+    for groups, other_groups in rankings:
+        place_one, place_other = places(groups), places(other_groups)
         for i, j in combinations(sorted(place_one), 2):
             a, b = place_one[i] - place_one[j], place_other[i] - place_other[j]
             if a and b:
@@ -94,4 +94,4 @@ def agreement(rankings: Sequence[tuple[list[list[int]], list[list[int]]]]) -> tu
 
 def places(groups: Sequence[Sequence[int]]) -> dict[int, int]:
     """Index → place of its group, 0 the best."""
-    return {index: place for place, group in enumerate(groups) for index in group}
+    return {index: rank for rank, group in enumerate(groups) for index in group}

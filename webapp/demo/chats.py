@@ -18,29 +18,29 @@ from webapp.errors import TooMany
 GOOD = 9.0  # rubric points from which a reply gets a thumb up
 
 
-def talk(of: Round) -> bool:
+def talk(demo_round: Round) -> bool:
     """A few conversations of two messages each, one after another, with feedback; true once all are judged."""
-    cases = [case for case in of.world.evaluation if not case.history][: 2 * of.plan.chats]
-    allow_use(user=person(USER), project=of.project)
-    for number in range(of.plan.chats):
-        of.note(f"Conversation {number + 1} of {of.plan.chats}", number / of.plan.chats)
+    cases = [case for case in demo_round.world.evaluation if not case.history][: 2 * demo_round.plan.chats]
+    allow_use(user=person(USER), project=demo_round.project)
+    for number in range(demo_round.plan.chats):
+        demo_round.note(f"Conversation {number + 1} of {demo_round.plan.chats}", number / demo_round.plan.chats)
         try:
-            if not conversed(of, number, cases[2 * number : 2 * number + 2]):
+            if not conversed(demo_round, number, cases[2 * number : 2 * number + 2]):
                 return False
         except TooMany:
             return False  # somebody who looks around as the sample user waits for replies too
     return True
 
 
-def conversed(of: Round, number: int, cases: list[Case]) -> bool:
+def conversed(demo_round: Round, number: int, cases: list[Case]) -> bool:
     """Take a conversation one reply further; true once both of its replies have come and are judged."""
-    key = uuid5(TOKENS, f"chat:{of.demo.pk}:{number}")
-    conversation = begin(user=person(USER), project=of.project, text=cases[0].question, token=key)
+    key = uuid5(TOKENS, f"chat:{demo_round.demo.pk}:{number}")
+    conversation = begin(user=person(USER), project=demo_round.project, text=cases[0].question, token=key)
     if settled(conversation) == 1:
         send(conversation=conversation, text=cases[1].question, token=uuid5(key, "second"))
     if settled(conversation) < 2:
         return False
-    judge_replies(of, conversation, cases)
+    judge_replies(demo_round, conversation, cases)
     return True
 
 
@@ -49,10 +49,10 @@ def settled(conversation: Conversation) -> int:
     return sum(not reply.under_way for reply in conversation.messages.filter(role="assistant"))
 
 
-def judge_replies(of: Round, conversation: Conversation, cases: list[Case]) -> None:
+def judge_replies(demo_round: Round, conversation: Conversation, cases: list[Case]) -> None:
     """Thumbs for each reply that came, with reasons and now and then a better answer for a bad one."""
     user = conversation.user
-    rng = random.Random(f"{of.demo.seed}:{conversation.pk}")
+    rng = random.Random(f"{demo_round.demo.seed}:{conversation.pk}")
     replies = conversation.messages.filter(role="assistant", state=Message.State.COMPLETE).order_by("id")
     for reply, case in zip(replies, cases, strict=False):
         if reply.feedback.filter(user=user).exists():

@@ -21,15 +21,15 @@ GAP_TO_STRENGTH = 3.0  # rubric points for each unit of stated strength
 
 def work(round_: Round, kind: Task.Kind, seconds: float) -> bool:
     """Let everybody label in turn for a while; true when no task of the kind is left for anybody."""
-    people = {one.name: person(one.name) for one in ANNOTATORS}
+    people = {annotator.name: person(annotator.name) for annotator in ANNOTATORS}
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         busy = False
-        for one, writer in zip(ANNOTATORS, WRITERS, strict=True):
-            lease = lease_next(person=people[one.name], project=round_.project, kinds=[kind])
+        for annotator, writer in zip(ANNOTATORS, WRITERS, strict=True):
+            lease = lease_next(person=people[annotator.name], project=round_.project, kinds=[kind])
             if lease is not None:
                 busy = True
-                rank(round_, lease, one) if kind == Task.Kind.RANK else write(round_, lease, writer)
+                rank(round_, lease, annotator) if kind == Task.Kind.RANK else write(round_, lease, writer)
         if not busy:
             return True
     return False
@@ -45,17 +45,17 @@ def token(lease: Lease) -> UUID:
     return uuid5(TOKENS, f"{lease.task_id}:{lease.person_id}")
 
 
-def rank(round_: Round, lease: Lease, one: Annotator) -> None:
+def rank(round_: Round, lease: Lease, annotator: Annotator) -> None:
     """Order the replies as this person sees them."""
     case = round_.case(lease.task.prompt)
     if case is None:
         skip(lease=lease, reason="I know nothing about this.")
         return
-    rng = dice(round_, lease, one.name)
+    rng = dice(round_, lease, annotator.name)
     texts = dict(Response.objects.filter(pk__in=lease.order_shown).values_list("pk", "text"))
     ids = sorted(texts, key=lambda pk: (texts[pk], pk))
     scores = [score(case, texts[pk]) for pk in ids]
-    groups = one.rank(scores, rng)
+    groups = annotator.rank(scores, rng)
     gap = scores[groups[0][0]] - scores[groups[-1][0]]
     submit_ranking(
         lease=lease,

@@ -34,24 +34,24 @@ def address(name: str) -> str:
 def person(name: str) -> User:
     """The sample person of this name, made when there is none. Without a password nobody can sign in as them."""
     email = address(name)
-    shown = f"Sample {name}" if name in ROLES else name
+    display_name = f"Sample {name}" if name in ROLES else name
     # A worker may make the same person at this moment; whoever comes second takes the one that is there.
-    found, _ = User.objects.get_or_create(
-        email=email, defaults={"name": shown, "simulated": True, "password": make_password(None)}
+    user, _ = User.objects.get_or_create(
+        email=email, defaults={"name": display_name, "simulated": True, "password": make_password(None)}
     )
-    if not found.simulated:
+    if not user.simulated:
         raise Conflict(f"{email} belongs to somebody who is not one of the sample people, so the sample cannot use it.")
-    return found
+    return user
 
 
 def join_all(project: Project, admin: User) -> None:
     """Everybody becomes a member, by invitation as real people do."""
-    wanted = {address(name): role for name, role in ROLES.items() if name != ADMIN}
-    wanted |= {address(one.name): Role.ANNOTATOR for one in ANNOTATORS}
-    for name in (ANNOTATOR, USER, *(one.name for one in ANNOTATORS)):
+    role_of_address = {address(name): role for name, role in ROLES.items() if name != ADMIN}
+    role_of_address |= {address(annotator.name): Role.ANNOTATOR for annotator in ANNOTATORS}
+    for name in (ANNOTATOR, USER, *(annotator.name for annotator in ANNOTATORS)):
         user = person(name)
         if not project.memberships.filter(user=user).exists():
-            invitation, _ = invite(project=project, role=wanted[user.email], by=admin, email=user.email)
+            invitation, _ = invite(project=project, role=role_of_address[user.email], by=admin, email=user.email)
             accept_invitation(user=user, invitation=invitation)
 
 

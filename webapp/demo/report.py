@@ -53,15 +53,15 @@ def replies(run: Run, name: str) -> dict[str, SampleRow]:
     return {row.prompt_id: row for row in rows}
 
 
-def annotators_agreement(of: Round) -> Figures:
+def annotators_agreement(demo_round: Round) -> Figures:
     """How often two annotators who both prefer one of two held-out replies prefer the same one, clustered by prompt."""
     by_task: dict[int, list[Ranking]] = {}
-    for ranking in usable_rankings(of.project, "heldout").filter(task__isnull=False):
+    for ranking in usable_rankings(demo_round.project, "heldout").filter(task__isnull=False):
         by_task.setdefault(ranking.task_id or 0, []).append(ranking)
     shares, clusters = [], []
     for task, rankings in by_task.items():
-        for one, other in combinations(rankings, 2):
-            value, pairs = agreement([(one.groups, other.groups)])
+        for ranking_a, ranking_b in combinations(rankings, 2):
+            value, pairs = agreement([(ranking_a.groups, ranking_b.groups)])
             if pairs:
                 shares += [value] * pairs
                 clusters += [task] * pairs
@@ -70,52 +70,54 @@ def annotators_agreement(of: Round) -> Figures:
 
 def seconds(demo: Demo) -> dict[str, float]:
     """Seconds of each step that has ended, and in all."""
-    taken = {key: round(demo.ended[key] - began, 1) for key, began in demo.began.items() if key in demo.ended}
-    return taken | {"total": round(max(demo.ended.values(), default=0) - demo.created_at.timestamp(), 1)}
+    durations = {key: round(demo.ended[key] - start, 1) for key, start in demo.began.items() if key in demo.ended}
+    return durations | {"total": round(max(demo.ended.values(), default=0) - demo.created_at.timestamp(), 1)}
 
 
-def gold(of: Round) -> tuple[list[Case], dict[str, list[SampleRow]], dict[str, list[float]]]:
+def gold(demo_round: Round) -> tuple[list[Case], dict[str, list[SampleRow]], dict[str, list[float]]]:
     """The evaluation's cases that all models answered, their replies and the replies' gold scores, by model."""
-    against_base, against_sft = of.run("SFT against base"), of.run("PPO against SFT")
-    said = {
+    against_base, against_sft = demo_round.run("SFT against base"), demo_round.run("PPO against SFT")
+    replies_by_model = {
         "base": replies(against_base, "baseline"),
         "sft": replies(against_base, "samples"),
         "ppo": replies(against_sft, "samples"),
     }
     cases = {f"prompt:{prompt.pk}": case for prompt, case in zip(
-        of.prompts(of.world.evaluation), of.world.evaluation, strict=True)}  # fmt: skip
-    shared = [key for key in cases if all(key in rows for rows in said.values())]
-    rows = {name: [found[key] for key in shared] for name, found in said.items()}
-    scores = {name: [score(cases[row.prompt_id], row.reply) for row in found] for name, found in rows.items()}
+        demo_round.prompts(demo_round.world.evaluation), demo_round.world.evaluation, strict=True)}  # fmt: skip
+    shared = [key for key in cases if all(key in rows for rows in replies_by_model.values())]
+    rows = {name: [sample_rows[key] for key in shared] for name, sample_rows in replies_by_model.items()}
+    scores = {
+        name: [score(cases[row.prompt_id], row.reply) for row in sample_rows] for name, sample_rows in rows.items()
+    }
     return [cases[key] for key in shared], rows, scores
 
 
-def make_report(of: Round) -> None:
+def make_report(demo_round: Round) -> None:
     """Work out every figure and keep it."""
-    cases, rows, scores = gold(of)
+    cases, rows, scores = gold(demo_round)
     texts = [case.text for case in cases]
-    reward, comparison = of.run("Sample reward").result, of.run("PPO against SFT").result
+    reward, comparison = demo_round.run("Sample reward").result, demo_round.run("PPO against SFT").result
     accuracy = reward["metrics"]["heldout_accuracy"]
     low, high, n = reward["intervals"].get("heldout_accuracy", (None, None, 0))
-    of.demo.report = {
-        "seed": of.demo.seed,
-        "size": of.demo.size,
+    demo_round.demo.report = {
+        "seed": demo_round.demo.seed,
+        "size": demo_round.demo.size,
         "gold_win_rate": {
             "ppo_vs_sft": win_rate(scores["ppo"], scores["sft"], texts),
             "sft_vs_base": win_rate(scores["sft"], scores["base"], texts),
         },
-        "gold_score": {name: interval(found, texts) for name, found in scores.items()},
+        "gold_score": {name: interval(values, texts) for name, values in scores.items()},
         "reward_accuracy": {"value": accuracy, "low": low, "high": high, "n": n},
-        "annotator_agreement": annotators_agreement(of),
+        "annotator_agreement": annotators_agreement(demo_round),
         "kl": comparison["metrics"]["kl"],
-        "length": {name: round(mean(row.tokens for row in found), 2) for name, found in rows.items()},
-        "bits_per_byte": of.run("Sample base").result["metrics"]["bits_per_byte"],
-        "sft_loss": of.run("Sample SFT").result["metrics"]["heldout_loss"],
-        "parameters": of.run("Sample base").result["model"]["parameters"],
-        "seconds": seconds(of.demo),
-        "samples": side_by_side(of.demo.seed, cases, rows, scores),
+        "length": {name: round(mean(row.tokens for row in values), 2) for name, values in rows.items()},
+        "bits_per_byte": demo_round.run("Sample base").result["metrics"]["bits_per_byte"],
+        "sft_loss": demo_round.run("Sample SFT").result["metrics"]["heldout_loss"],
+        "parameters": demo_round.run("Sample base").result["model"]["parameters"],
+        "seconds": seconds(demo_round.demo),
+        "samples": side_by_side(demo_round.demo.seed, cases, rows, scores),
     }
-    of.demo.save(update_fields=["report"])
+    demo_round.demo.save(update_fields=["report"])
 
 
 def side_by_side(

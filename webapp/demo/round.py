@@ -79,8 +79,8 @@ class Round:
 
     def snapshot(self, name: str, kind: str, **filters: Any) -> Snapshot:
         """The snapshot of this name, taken when there is none."""
-        found = Snapshot.objects.filter(project=self.project, name=name).first()
-        return found or create_snapshot(project=self.project, kind=kind, by=self.admin, name=name, filters=filters)
+        existing = Snapshot.objects.filter(project=self.project, name=name).first()
+        return existing or create_snapshot(project=self.project, kind=kind, by=self.admin, name=name, filters=filters)
 
     def run(self, name: str) -> Run:
         """The run of this name."""
@@ -98,17 +98,17 @@ class Round:
 
         Raises Conflict where it failed or was stopped.
         """
-        found = Run.objects.filter(project=self.project, name=name).first()
-        if found is None:
+        run = Run.objects.filter(project=self.project, name=name).first()
+        if run is None:
             settings = {"seed": self.demo.seed, **self.plan.configs.get(stage, {}), **config}
             launch_run(project=self.project, stage=stage, by=self.admin, name=name, config=settings, **inputs())
             self.note(f"{name}: waiting for a worker")
             return False
-        if found.state in (Run.State.FAILED, Run.State.CANCELLED):
-            what = found.error or "It was stopped before its end."
-            raise Conflict(f"{found.name} ({found.get_state_display().lower()}): {what}")
-        if found.state != Run.State.SUCCEEDED:
-            share = found.step / found.total if found.total else 0.0
-            self.note(f"{name}: {found.phase or found.get_state_display().lower()}", min(share, 1.0))
+        if run.state in (Run.State.FAILED, Run.State.CANCELLED):
+            reason = run.error or "It was stopped before its end."
+            raise Conflict(f"{run.name} ({run.get_state_display().lower()}): {reason}")
+        if run.state != Run.State.SUCCEEDED:
+            share = run.step / run.total if run.total else 0.0
+            self.note(f"{name}: {run.phase or run.get_state_display().lower()}", min(share, 1.0))
             return False
         return True

@@ -92,7 +92,7 @@ def words(text: str) -> list[str]:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text."""
-    return [part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part]
+    return [sentence for sentence in re.split(r"(?<=[.!?])\s+", text.strip()) if sentence]
 
 
 @cache
@@ -108,25 +108,25 @@ def _correct(case: Case, text: str) -> float:
     """1 for a right answer, 0 for a wrong one, between for a list of which some members are right."""
     if case.kind == "list":
         return _listed(case, text)
-    said = text
+    claims = text
     for phrase in FILLER:
-        said = said.replace(phrase, " ")
+        claims = claims.replace(phrase, " ")
     if case.kind == "fact":  # the thing itself, "3 plus 4" say, is no part of the answer
-        said = re.sub(rf"\b{re.escape(case.about.split(' of ', 1)[1])}\b", " ", said, flags=re.IGNORECASE)
-    if not all(_pattern(group).search(said if case.kind == "fact" else text) for group in case.needs):
+        claims = re.sub(rf"\b{re.escape(case.about.split(' of ', 1)[1])}\b", " ", claims, flags=re.IGNORECASE)
+    if not all(_pattern(group).search(claims if case.kind == "fact" else text) for group in case.needs):
         return 0.0
     if not case.rivals:
         return 1.0
     # The words of the question and of the right answer are no contradiction.
     accepted = tuple(phrase for group in case.needs for phrase in group)
-    said = _pattern(accepted).sub(" ", said)
+    claims = _pattern(accepted).sub(" ", claims)
     rivals = _rivals(case)
-    return float(not (rivals and _pattern(rivals).search(said)))
+    return float(not (rivals and _pattern(rivals).search(claims)))
 
 
 def _rivals(case: Case) -> tuple[str, ...]:
-    known = {word.lower() for word in words(case.question) + words(case.right) if not word.isdigit()}
-    return tuple(rival for rival in case.rivals if rival.lower() not in known)
+    question_words = {word.lower() for word in words(case.question) + words(case.right) if not word.isdigit()}
+    return tuple(rival for rival in case.rivals if rival.lower() not in question_words)
 
 
 def _listed(case: Case, text: str) -> float:
@@ -139,8 +139,8 @@ def _listed(case: Case, text: str) -> float:
     else:
         body = re.sub(r"^.*?\bare\b", "", lower, count=1, flags=re.DOTALL)
         items = [item.strip() for item in re.split(r",|\band\b|[.!?]", body) if item.strip()]
-        known = {member.lower() for member in case.members}
-        strangers = sum(item not in known for item in items if len(item.split()) <= 2)
+        right_answers = {member.lower() for member in case.members}
+        strangers = sum(item not in right_answers for item in items if len(item.split()) <= 2)
     right = min(len(members), case.count)
     wrong = strangers + max(0, len(members) - case.count)
     return max(0.0, (right - wrong) / case.count)
@@ -175,10 +175,10 @@ def _polite(case: Case, lower: str) -> float:
 
 def _broken(case: Case, text: str) -> bool:
     """Whether a text is empty, breaks off, starts in the middle, or says four words or a sentence twice."""
-    said = [word.lower() for word in words(text)]
-    if not said:
+    spoken = [word.lower() for word in words(text)]
+    if not spoken:
         return True
-    fours = list(zip(said, said[1:], said[2:], said[3:], strict=False))
+    fours = list(zip(spoken, spoken[1:], spoken[2:], spoken[3:], strict=False))
     if len(fours) != len(set(fours)) or len(sentences(text)) != len(set(sentences(text))):
         return True
     if case.form == "list":

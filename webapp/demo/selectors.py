@@ -18,12 +18,12 @@ class Stage:
 
 
 def stages(demo: Demo) -> list[Stage]:
-    found = []
+    rows = []
     for number, step in enumerate(STEPS):
         state = "done" if number < demo.step else "now" if number == demo.step else "later"
-        began, ended = demo.began.get(step.key), demo.ended.get(step.key)
-        found.append(Stage(step.title, state, ended - began if began and ended else None))
-    return found
+        start, ended = demo.began.get(step.key), demo.ended.get(step.key)
+        rows.append(Stage(step.title, state, ended - start if start and ended else None))
+    return rows
 
 
 def progress(demo: Demo) -> float:

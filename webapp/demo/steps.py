@@ -28,164 +28,183 @@ from webapp.runs.services import import_samples
 WORK_SECONDS: Final = 5.0  # of labelling in one go, so that a worker is free for others in between
 
 
-def people(of: Round) -> bool:
-    join_all(of.project, of.admin)
+def people(demo_round: Round) -> bool:
+    join_all(demo_round.project, demo_round.admin)
     return True
 
 
-def text(of: Round) -> bool:
-    corpus = Corpus.objects.filter(project=of.project, name="Sample pages").first() or create_corpus(
-        project=of.project, name="Sample pages", by=of.admin, licence="CC0", origin="made up by the sample project"
+def text(demo_round: Round) -> bool:
+    corpus = Corpus.objects.filter(project=demo_round.project, name="Sample pages").first() or create_corpus(
+        project=demo_round.project,
+        name="Sample pages",
+        by=demo_round.admin,
+        licence="CC0",
+        origin="made up by the sample project",
     )
     add_documents(
         corpus=corpus,
-        documents=(NewDocument(d.text, d.format, d.source) for d in of.world.documents),
+        documents=(NewDocument(d.text, d.format, d.source) for d in demo_round.world.documents),
     )
     return True
 
 
-def corpus(of: Round) -> bool:
-    return of.ran("Sample corpus", "corpus", lambda: {"snapshots": [of.snapshot("Sample text", "documents")]})
+def corpus(demo_round: Round) -> bool:
+    return demo_round.ran(
+        "Sample corpus", "corpus", lambda: {"snapshots": [demo_round.snapshot("Sample text", "documents")]}
+    )
 
 
-def tokenizer(of: Round) -> bool:
-    return of.ran("Sample tokenizer", "tokenizer", lambda: {"corpus_run": of.run("Sample corpus")})
+def tokenizer(demo_round: Round) -> bool:
+    return demo_round.ran("Sample tokenizer", "tokenizer", lambda: {"corpus_run": demo_round.run("Sample corpus")})
 
 
-def pretrain(of: Round) -> bool:
+def pretrain(demo_round: Round) -> bool:
     def inputs() -> dict[str, Any]:
-        return {"corpus_run": of.run("Sample corpus"), "tokenizer": of.made_by("Sample tokenizer")}
+        return {"corpus_run": demo_round.run("Sample corpus"), "tokenizer": demo_round.made_by("Sample tokenizer")}
 
-    return of.ran("Sample base", "pretrain", inputs)
+    return demo_round.ran("Sample base", "pretrain", inputs)
 
 
-def demonstrations(of: Round) -> bool:
+def demonstrations(demo_round: Round) -> bool:
     """Most come from a file, as if collected before; the first few dozen are written at the desk."""
-    demos = of.world.demonstrations
-    desk = of.prompts(demo.case for demo in demos[: of.plan.written])
+    demos = demo_round.world.demonstrations
+    desk = demo_round.prompts(demo.case for demo in demos[: demo_round.plan.written])
     waiting = [prompt for prompt in desk if not prompt.tasks.exists()]
     if waiting:
         open_write_tasks(prompts=waiting, overlap=1, source_ref=SOURCE)
-    rest = [*demos[of.plan.written :], *of.world.heldout_demonstrations]
+    imported = [*demos[demo_round.plan.written :], *demo_round.world.heldout_demonstrations]
     for writer in WRITERS:
         rows = [
-            ImportedDemonstration(demo.case.messages, demo.reply, SOURCE) for demo in rest if demo.writer == writer.name
+            ImportedDemonstration(demo.case.messages, demo.reply, SOURCE)
+            for demo in imported
+            if demo.writer == writer.name
         ]
-        import_demonstrations(project=of.project, author=person(writer.name), rows=rows)
-    return labelling.work(of, Task.Kind.WRITE, WORK_SECONDS)
+        import_demonstrations(project=demo_round.project, author=person(writer.name), rows=rows)
+    return labelling.work(demo_round, Task.Kind.WRITE, WORK_SECONDS)
 
 
-def sft(of: Round) -> bool:
+def sft(demo_round: Round) -> bool:
     def inputs() -> dict[str, Any]:
-        snapshot = of.snapshot("Sample demonstrations", "demonstrations")
-        return {"snapshots": [snapshot], "base": of.made_by("Sample base")}
+        snapshot = demo_round.snapshot("Sample demonstrations", "demonstrations")
+        return {"snapshots": [snapshot], "base": demo_round.made_by("Sample base")}
 
-    return of.ran("Sample SFT", "sft", inputs)
-
-
-def first_deployment(of: Round) -> bool:
-    return live(of, of.made_by("Sample SFT"), "The first model that can answer.")
+    return demo_round.ran("Sample SFT", "sft", inputs)
 
 
-def sample(of: Round) -> bool:
+def first_deployment(demo_round: Round) -> bool:
+    return live(demo_round, demo_round.made_by("Sample SFT"), "The first model that can answer.")
+
+
+def sample(demo_round: Round) -> bool:
     """K replies to each prompt to rank; they become rank tasks by themselves, those held out for more people."""
-    train = replies(of, "Sample replies", of.world.rank, of.plan.rank_overlap)
-    return train and replies(of, "Sample replies, held out", of.world.heldout_rank, of.plan.heldout_rank_overlap)
+    train = replies(demo_round, "Sample replies", demo_round.world.rank, demo_round.plan.rank_overlap)
+    return train and replies(
+        demo_round, "Sample replies, held out", demo_round.world.heldout_rank, demo_round.plan.heldout_rank_overlap
+    )
 
 
-def replies(of: Round, name: str, cases: Sequence[Case], overlap: int) -> bool:
+def replies(demo_round: Round, name: str, cases: Sequence[Case], overlap: int) -> bool:
     """Whether the SFT model's replies to these cases are there to be ranked, by as many people as `overlap` says."""
 
     def inputs() -> dict[str, Any]:
-        change_settings(project=of.project, changes={"rank_overlap": overlap})  # read when the replies are there
-        prompts = of.prompts(cases)
-        chosen = of.snapshot(
+        change_settings(
+            project=demo_round.project, changes={"rank_overlap": overlap}
+        )  # read when the replies are there
+        prompts = demo_round.prompts(cases)
+        chosen = demo_round.snapshot(
             f"Prompts of {name[0].lower()}{name[1:]}", "prompts", ids=[prompt.pk for prompt in prompts]
         )
-        return {"snapshots": [chosen], "base": of.made_by("Sample SFT"), "rank_replies": True}
+        return {"snapshots": [chosen], "base": demo_round.made_by("Sample SFT"), "rank_replies": True}
 
-    if not of.ran(name, "sample", inputs, replies=4, sampling=of.plan.sampling):
+    if not demo_round.ran(name, "sample", inputs, replies=4, sampling=demo_round.plan.sampling):
         return False
-    import_samples(run=of.run(name))
+    import_samples(run=demo_round.run(name))
     return True
 
 
-def rankings(of: Round) -> bool:
-    through = labelling.work(of, Task.Kind.RANK, WORK_SECONDS)
-    tasks = Task.objects.filter(project=of.project, kind=Task.Kind.RANK)
+def rankings(demo_round: Round) -> bool:
+    through = labelling.work(demo_round, Task.Kind.RANK, WORK_SECONDS)
+    tasks = Task.objects.filter(project=demo_round.project, kind=Task.Kind.RANK)
     full = tasks.exclude(state=Task.State.OPEN).count()
-    of.note(f"{full:,} of {tasks.count():,} sets of replies ranked", full / max(1, tasks.count()))
+    demo_round.note(f"{full:,} of {tasks.count():,} sets of replies ranked", full / max(1, tasks.count()))
     return through
 
 
-def reward(of: Round) -> bool:
+def reward(demo_round: Round) -> bool:
     def inputs() -> dict[str, Any]:
-        return {"snapshots": [of.snapshot("Sample rankings", "rankings")], "base": of.made_by("Sample SFT")}
+        return {
+            "snapshots": [demo_round.snapshot("Sample rankings", "rankings")],
+            "base": demo_round.made_by("Sample SFT"),
+        }
 
-    return of.ran("Sample reward", "reward", inputs)
+    return demo_round.ran("Sample reward", "reward", inputs)
 
 
-def ppo(of: Round) -> bool:
+def ppo(demo_round: Round) -> bool:
     """The held-out prompts that choose the best policy are those of the rankings, never those of the evaluation."""
 
     def inputs() -> dict[str, Any]:
-        prompts = of.prompts([*of.world.ppo, *of.world.heldout_rank])
-        chosen = of.snapshot("Prompts for PPO", "prompts", ids=[prompt.pk for prompt in prompts])
-        return {"snapshots": [chosen], "base": of.made_by("Sample SFT"), "reward": of.made_by("Sample reward")}
+        prompts = demo_round.prompts([*demo_round.world.ppo, *demo_round.world.heldout_rank])
+        chosen = demo_round.snapshot("Prompts for PPO", "prompts", ids=[prompt.pk for prompt in prompts])
+        return {
+            "snapshots": [chosen],
+            "base": demo_round.made_by("Sample SFT"),
+            "reward": demo_round.made_by("Sample reward"),
+        }
 
-    return of.ran("Sample PPO", "ppo", inputs, sampling=of.plan.sampling)
+    return demo_round.ran("Sample PPO", "ppo", inputs, sampling=demo_round.plan.sampling)
 
 
 def evaluation(name: str, policy: str, baseline: str) -> Callable[[Round], bool]:
     """Replies of two models to the evaluation's prompts."""
 
-    def step(of: Round) -> bool:
+    def step(demo_round: Round) -> bool:
         def inputs() -> dict[str, Any]:
-            prompts = of.prompts(of.world.evaluation)
-            chosen = of.snapshot("Prompts of the evaluation", "prompts", ids=[prompt.pk for prompt in prompts])
+            prompts = demo_round.prompts(demo_round.world.evaluation)
+            chosen = demo_round.snapshot("Prompts of the evaluation", "prompts", ids=[prompt.pk for prompt in prompts])
             return {
                 "snapshots": [chosen],
-                "base": of.made_by(policy),
-                "baseline": of.made_by(baseline),
-                "reward": of.made_by("Sample reward"),
+                "base": demo_round.made_by(policy),
+                "baseline": demo_round.made_by(baseline),
+                "reward": demo_round.made_by("Sample reward"),
             }
 
-        return of.ran(name, "evaluate", inputs, sampling=of.plan.sampling)
+        return demo_round.ran(name, "evaluate", inputs, sampling=demo_round.plan.sampling)
 
     return step
 
 
-def deployment(of: Round) -> bool:
-    return live(of, of.made_by("Sample PPO"), "It won the evaluation against the model before.")
+def deployment(demo_round: Round) -> bool:
+    return live(demo_round, demo_round.made_by("Sample PPO"), "It won the evaluation against the model before.")
 
 
-def live(of: Round, model: ModelVersion, why: str) -> bool:
+def live(demo_round: Round, model: ModelVersion, reason: str) -> bool:
     """The model answers in the chat; it is deployed once, whatever people have done with it since."""
-    if not deployments_of(of.project).filter(model=model).exists():
-        deploy(project=of.project, model=model, by=of.admin, why=why)
+    if not deployments_of(demo_round.project).filter(model=model).exists():
+        deploy(project=demo_round.project, model=model, by=demo_round.admin, why=reason)
     return True
 
 
-def next_round(of: Round) -> bool:
+def next_round(demo_round: Round) -> bool:
     """Work for those who come now: replies of the new model to rank, prompts to answer, demonstrations to review."""
 
     def inputs() -> dict[str, Any]:
-        prompts = of.prompts(of.world.ppo[: of.plan.left_to_rank])
-        chosen = of.snapshot("Prompts of the next round", "prompts", ids=[prompt.pk for prompt in prompts])
-        return {"snapshots": [chosen], "base": of.made_by("Sample PPO"), "rank_replies": True}
+        prompts = demo_round.prompts(demo_round.world.ppo[: demo_round.plan.left_to_rank])
+        chosen = demo_round.snapshot("Prompts of the next round", "prompts", ids=[prompt.pk for prompt in prompts])
+        return {"snapshots": [chosen], "base": demo_round.made_by("Sample PPO"), "rank_replies": True}
 
-    change_settings(project=of.project, changes={"review_overlap": 1})
-    if not of.ran("Replies of the next round", "sample", inputs, replies=4, sampling=of.plan.sampling):
+    change_settings(project=demo_round.project, changes={"review_overlap": 1})
+    if not demo_round.ran("Replies of the next round", "sample", inputs, replies=4, sampling=demo_round.plan.sampling):
         return False
-    import_samples(run=of.run("Replies of the next round"))
-    first = of.plan.left_to_rank
-    fresh = of.prompts(of.world.ppo[first : first + of.plan.left_to_write])
+    import_samples(run=demo_round.run("Replies of the next round"))
+    ranked_count = demo_round.plan.left_to_rank
+    fresh = demo_round.prompts(demo_round.world.ppo[ranked_count : ranked_count + demo_round.plan.left_to_write])
     open_write_tasks(prompts=[prompt for prompt in fresh if not prompt.tasks.exists()], overlap=1, source_ref=SOURCE)
     return True
 
 
-def report(of: Round) -> bool:
-    make_report(of)
+def report(demo_round: Round) -> bool:
+    make_report(demo_round)
     return True
 
 

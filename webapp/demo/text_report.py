@@ -6,13 +6,13 @@ import textwrap
 from typing import Any
 
 
-def figure(found: dict[str, Any], *, percent: bool = True) -> str:
+def figure(measured: dict[str, Any], *, percent: bool = True) -> str:
     """A figure with its 95 % interval."""
-    if found["value"] is None:
+    if measured["value"] is None:
         return "not known"
     scale, unit = (100, " %") if percent else (1, "")
-    spread = "" if found["low"] is None else f" ({found['low'] * scale:.1f} to {found['high'] * scale:.1f})"
-    return f"{found['value'] * scale:.1f}{unit}{spread}, n = {found['n']}"
+    spread = "" if measured["low"] is None else f" ({measured['low'] * scale:.1f} to {measured['high'] * scale:.1f})"
+    return f"{measured['value'] * scale:.1f}{unit}{spread}, n = {measured['n']}"
 
 
 def as_text(report: dict[str, Any]) -> str:

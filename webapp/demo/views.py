@@ -28,10 +28,10 @@ def demo_start(request: Request) -> HttpResponse:
 
 def demo_of(project: Project) -> Demo:
     """The project's way round the loop, where it is a sample."""
-    found = Demo.objects.select_related("project").filter(project=project).first()
-    if found is None:
+    demo = Demo.objects.select_related("project").filter(project=project).first()
+    if demo is None:
         raise NotFound("Only a sample project has a report. Other projects show their figures with their models.")
-    return found
+    return demo
 
 
 @requires("runs.view")

@@ -44,28 +44,28 @@ def next_steps(*, user: User, project: Project, figures: dict[str, int], labels:
     return steps[:MOST] or [all_done(project, 0 if role == Role.TESTER else figures["tasks"])]
 
 
-def labeling(project: Project, wanted: int) -> Step:
-    title = f"{counted(wanted, 'label')} wanted from you"
+def labeling(project: Project, label_count: int) -> Step:
+    title = f"{counted(label_count, 'label')} wanted from you"
     return Step(title, "Each takes a minute or two.", f"{address_of('label')}?project={project.slug}", "Start labeling")
 
 
 def chatting(project: Project) -> Step:
-    why = "Say what is wrong with its answers: that is how it learns."
-    return Step(f"Chat with {project.name}", why, f"{reverse('chat')}?project={project.slug}", "Open the chat")
+    explanation = "Say what is wrong with its answers: that is how it learns."
+    return Step(f"Chat with {project.name}", explanation, f"{reverse('chat')}?project={project.slug}", "Open the chat")
 
 
 def all_done(project: Project, wanted_of_others: int) -> Step:
-    why = "When there are replies to judge or a model to talk to, you find them here."
+    explanation = "When there are replies to judge or a model to talk to, you find them here."
     if wanted_of_others:
         verb = "label is" if wanted_of_others == 1 else "labels are"
-        why = f"You have done everything you can. {wanted_of_others:,} more {verb} wanted, from other people."
-    return Step("All done", why, address_of("project_detail", project.slug), "About the project")
+        explanation = f"You have done everything you can. {wanted_of_others:,} more {verb} wanted, from other people."
+    return Step("All done", explanation, address_of("project_detail", project.slug), "About the project")
 
 
 def watching(runs: list[Run]) -> Step:
-    first = runs[0]
-    title = f"{first.name} is under way" if len(runs) == 1 else f"{len(runs)} runs are under way"
-    return Step(title, "Curves and samples as it learns.", address_of("run_detail", first.pk), "Watch it")
+    newest = runs[0]
+    title = f"{newest.name} is under way" if len(runs) == 1 else f"{len(runs)} runs are under way"
+    return Step(title, "Curves and samples as it learns.", address_of("run_detail", newest.pk), "Watch it")
 
 
 def next_for_a_base(done: set[str]) -> str:
@@ -78,14 +78,14 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
     runs = Run.objects.filter(project=project)
     under_way = list(runs.filter(state__in=UNDER_WAY).order_by("id"))
     doing = {run.stage for run in under_way}
-    made = set(ModelVersion.objects.filter(project=project, archived_at=None).values_list("stage", flat=True))
-    tuned = made & {"sft", *IMPROVING}
-    made |= doing  # what a run is about to make is not missing
+    stages_made = set(ModelVersion.objects.filter(project=project, archived_at=None).values_list("stage", flat=True))
+    tuned = stages_made & {"sft", *IMPROVING}
+    stages_made |= doing  # what a run is about to make is not missing
     steps = [watching(under_way)] if under_way else []
 
-    def missing(wanted: bool, title: str, why: str, label: str, page: str, *more: str) -> None:
-        if wanted:
-            steps.append(Step(title, why, address_of(page, project.slug, *more), label))
+    def missing(applies: bool, title: str, explanation: str, label: str, page: str, *arguments: str) -> None:
+        if applies:
+            steps.append(Step(title, explanation, address_of(page, project.slug, *arguments), label))
 
     missing(
         not figures["prompts"] and not figures["corpora"],
@@ -102,12 +102,12 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
         "Set up the run", "run_launch", "sft",
     )  # fmt: skip
     missing(
-        figures["rankings"] >= ENOUGH_RANKINGS and "reward" not in made,
+        figures["rankings"] >= ENOUGH_RANKINGS and "reward" not in stages_made,
         "Learn what people prefer", f"{counted(figures['rankings'], 'ranking')} so far.", "Train a reward model",
         "run_launch", "reward",
     )  # fmt: skip
     missing(
-        "reward" in made and not made & IMPROVING,
+        "reward" in stages_made and not stages_made & IMPROVING,
         "Improve the policy", "The reward model is ready.", "Set up PPO", "run_launch", "ppo",
     )  # fmt: skip
     missing(

@@ -21,15 +21,15 @@ def home(request: Request) -> HttpResponse:
     user = request.user
     if not isinstance(user, User):
         return render(request, "home/welcome.html", {"new_installation": not has_superuser()})
-    mine = list(projects_of(user))
-    project = next((p for p in mine if p.slug == request.session.get("project")), mine[0] if mine else None)
+    projects = list(projects_of(user))
+    project = next((p for p in projects if p.slug == request.session.get("project")), projects[0] if projects else None)
     if project is None:
         return render(request, "home/empty.html", {"demo_url": address_of("demo_start")})
-    figures, own = counts(project), own_figures(user, project)
+    figures, personal = counts(project), own_figures(user, project)
     context = {
         "project": project,
-        "steps": next_steps(user=user, project=project, figures=figures, labels=own["open"]),
-        "own": own,
+        "steps": next_steps(user=user, project=project, figures=figures, labels=personal["open"]),
+        "own": personal,
         **loop(request, project, figures),
     }
     return render(request, "home/home.html", context)

@@ -45,11 +45,11 @@ def adopted(address: str, home: Path, store: str) -> str:
     here or not: a copy must never read its original. Where models go to a store outside, only what is here is ours.
     """
     name = stored(address, home)
-    found = IN_A_STORE.search(address) if name == address and local_path(address) is not None else None
-    if found is None:
+    match = IN_A_STORE.search(address) if name == address and local_path(address) is not None else None
+    if match is None:
         return name
-    here = f"{found['root']}/{found['rest']}"
-    old_home = local_path(address[: found.start()]) or home
+    here = f"{match['root']}/{match['rest']}"
+    old_home = local_path(address[: match.start()]) or home
     moved = is_data_folder(old_home) or not old_home.exists()
     store_is_here = stored(store, home) != store
     return here if (home / here).exists() or (moved and store_is_here) else name

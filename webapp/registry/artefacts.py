@@ -39,13 +39,13 @@ def hashes_of(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
-def publish(folder: Path, *, place: str, files: dict[str, str]) -> str:
+def publish(folder: Path, *, folder_name: str, files: dict[str, str]) -> str:
     """Copy `files` (sha256 by path) of a local folder to <store>/<place>/<digest>/; its name for the database.
 
     Twice the same content is stored once. Raises Conflict where a file is not what its hash says, and Unavailable where
     the store cannot be written to.
     """
-    address = f"{settings.ARTEFACTS_URL.rstrip('/')}/{place}/{digest_of(files)[:32]}"
+    address = f"{settings.ARTEFACTS_URL.rstrip('/')}/{folder_name}/{digest_of(files)[:32]}"
     try:
         fs, target = open_store(address)
         if fs.exists(f"{target}/{MANIFEST}"):
@@ -71,9 +71,9 @@ def copy_file(source: Path, fs: AbstractFileSystem, target: str, sha256: str) ->
     fs.makedirs(str(PurePosixPath(target).parent), exist_ok=True)
     digest = hashlib.sha256()
     with source.open("rb") as read, fs.open(target, "wb") as write:
-        while piece := read.read(PIECE):
-            digest.update(piece)
-            write.write(piece)
+        while block := read.read(PIECE):
+            digest.update(block)
+            write.write(block)
     if digest.hexdigest() != sha256:
         raise Conflict(f"{source} changed while it was copied to the artefact store. Run it again.", code="damaged")
 
@@ -128,8 +128,8 @@ def store_error(error: OSError, address: str) -> Unavailable:
             f"The disk that holds {address} is full: free some space, then resume the run; nothing is lost.",
             code="disk_full",
         )
-    what = error.strerror or str(error)
-    return Unavailable(f"The artefact store cannot be used: {address}: {what}", code="store_unavailable")
+    reason = error.strerror or str(error)
+    return Unavailable(f"The artefact store cannot be used: {address}: {reason}", code="store_unavailable")
 
 
 def local_folder(model: ModelVersion) -> Path:
@@ -158,10 +158,10 @@ def local_folder(model: ModelVersion) -> Path:
 
 def base_of(model: ModelVersion) -> ModelVersion | None:
     """The whole model under an adapter: the nearest forebear that is no adapter. None where that is not one of ours."""
-    found: ModelVersion | None = model
-    while found is not None and found.kind == ModelVersion.Kind.ADAPTER:
-        found = found.parent
-    return None if found is model else found
+    ancestor: ModelVersion | None = model
+    while ancestor is not None and ancestor.kind == ModelVersion.Kind.ADAPTER:
+        ancestor = ancestor.parent
+    return None if ancestor is model else ancestor
 
 
 def fetch_base(base: ModelVersion) -> None:
@@ -182,17 +182,17 @@ def verify(model: ModelVersion, folder: Path) -> None:
     for name, sha256 in ({".": ""} | model.files).items():
         path = folder / name
         if not path.exists():
-            what = f"{path} is missing"
+            problem = f"{path} is missing"
         elif sha256 and file_sha256(path) != sha256:
-            what = f"{path} is not the file that was registered"
+            problem = f"{path} is not the file that was registered"
         else:
             continue
-        raise damaged(model, what)
+        raise damaged(model, problem)
 
 
-def damaged(model: ModelVersion, what: str) -> Conflict:
+def damaged(model: ModelVersion, problem: str) -> Conflict:
     return Conflict(
-        f"Model {model.number} ({model.name}) is damaged: {what}. Put the folder back from a backup, "
+        f"Model {model.number} ({model.name}) is damaged: {problem}. Put the folder back from a backup, "
         "or make the model again by retrying its run.",
         code="damaged",
         model=model.pk,

@@ -79,11 +79,11 @@ class ModelServer:
                 error=repr(error),
             ) from error
         if response.is_error:
-            said = words(response)
-            log.warning("the model server refused %s %s: %s", method, path, said)
+            message = words(response)
+            log.warning("the model server refused %s %s: %s", method, path, message)
             for text, instead in (hidden or {}).items():
-                said = said.replace(text, instead)
-            raise Unavailable(f"The model server refused: {said}", code="model_server_refused", path=path)
+                message = message.replace(text, instead)
+            raise Unavailable(f"The model server refused: {message}", code="model_server_refused", path=path)
         return response
 
 

@@ -20,8 +20,8 @@ def models_of(project: Project, *, kind: str = "") -> QuerySet[ModelVersion]:
 
 
 def open_deployments(project: Project | None = None) -> QuerySet[Deployment]:
-    found = Deployment.objects.filter(state__in=Deployment.OPEN).select_related("model__project", "project", "by")
-    return found.filter(project=project) if project else found
+    deployments = Deployment.objects.filter(state__in=Deployment.OPEN).select_related("model__project", "project", "by")
+    return deployments.filter(project=project) if project else deployments
 
 
 def live_deployment(project: Project) -> Deployment | None:

@@ -50,7 +50,7 @@ def register_model(
     files = files if files is not None else hashes_of(folder)
     if not files:
         raise BadInput(f"{folder} has no files, so there is no model in it.")
-    artefact = publish(folder, place="models", files=files)
+    artefact = publish(folder, folder_name="models", files=files)
     return add_model_version(
         project=project, name=name, kind=kind, stage=stage, by=by, artefact=artefact, files=files, **details
     )
@@ -70,11 +70,11 @@ def add_model_version(
 ) -> ModelVersion:
     """Give a folder of the artefact store the project's next number. `artefact` is what `publish` returned."""
     Project.objects.select_for_update().get(pk=project.pk)
-    last = ModelVersion.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0
+    highest = ModelVersion.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0
     model = ModelVersion(
         project=project,
-        number=last + 1,
-        name=name or f"{stage} {last + 1}",
+        number=highest + 1,
+        name=name or f"{stage} {highest + 1}",
         kind=kind,
         stage=stage,
         artefact=artefact,
@@ -102,8 +102,8 @@ def ensure_served(model: ModelVersion, server: ModelServer | None = None) -> str
 
 def require_deployable(model: ModelVersion) -> None:
     if not model.deployable:
-        what = "archived" if model.archived_at else f"a {model.get_kind_display().lower()}"
-        raise Conflict(f"{model.name} is {what}, which cannot answer chats. Choose a language model or an adapter.")
+        kind = "archived" if model.archived_at else f"a {model.get_kind_display().lower()}"
+        raise Conflict(f"{model.name} is {kind}, which cannot answer chats. Choose a language model or an adapter.")
 
 
 def deploy(

@@ -42,7 +42,7 @@ HIDDEN = re.compile(r"step|steps|episode|tokens|parameters|skipped|val/num_eos_t
 
 def group_of(name: str) -> int:
     """The place of a metric's chart; the number of groups for one that has its own."""
-    return next((place for place, group in enumerate(GROUPS) if re.fullmatch(group.names, name)), len(GROUPS))
+    return next((index for index, group in enumerate(GROUPS) if re.fullmatch(group.names, name)), len(GROUPS))
 
 
 TRADE = ("heldout_kl", "heldout_reward")  # what a policy pays and what it gets
@@ -53,33 +53,34 @@ def charts(runs: list[Run], since: int = 0) -> list[dict[str, Any]]:
 
     A chart whose points do not lie at their steps has `across`, the words for what they lie at, and its series have x.
     """
-    found: dict[tuple[int, str], dict[str, Any]] = {}
-    for place, run in enumerate(runs):
-        told = metrics_since(run, since)
-        if traded := trade(told):
-            chart = found.setdefault((group_of(TRADE[1]), "Reward against KL"), {
+    by_group: dict[tuple[int, str], dict[str, Any]] = {}
+    for run_index, run in enumerate(runs):
+        metrics = metrics_since(run, since)
+        if traded := trade(metrics):
+            chart = by_group.setdefault((group_of(TRADE[1]), "Reward against KL"), {
                 "title": "Reward against KL", "unit": "held-out score", "open": True,
                 "across": "held-out KL, nats a reply", "series": [],
             })  # fmt: skip
             label = "Held-out reward" if len(runs) == 1 else run.name
-            chart["series"].append({"label": label, "name": TRADE[1], "run": place} | thinned(traded))
-        for name, series in told.items():
+            chart["series"].append({"label": label, "name": TRADE[1], "run": run_index} | thinned(traded))
+        for name, series in metrics.items():
             if HIDDEN.fullmatch(name):
                 continue
             order = group_of(name)
             group = GROUPS[order] if order < len(GROUPS) else Group(words(name), "", "")
-            chart = found.setdefault(
+            chart = by_group.setdefault(
                 (order, group.title), {"title": group.title, "unit": group.unit, "open": order < FIRST, "series": []}
             )
             label = words(name) if len(runs) == 1 else f"{run.name}: {words(name)}"
-            chart["series"].append({"label": label, "name": name, "run": place} | thinned(series))
-    return [found[key] for key in sorted(found)]
+            chart["series"].append({"label": label, "name": name, "run": run_index} | thinned(series))
+    return [by_group[key] for key in sorted(by_group)]
 
 
-def trade(told: dict[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
+def trade(metrics: dict[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
     """The steps with both held-out figures; x is the KL, value the reward. Nothing where there are none."""
     kl, reward = (
-        dict(zip(told[name]["step"], told[name]["value"], strict=True)) if name in told else {} for name in TRADE
+        dict(zip(metrics[name]["step"], metrics[name]["value"], strict=True)) if name in metrics else {}
+        for name in TRADE
     )
     steps = [step for step in kl if step in reward]
     if not steps:
@@ -93,8 +94,8 @@ def thinned(series: dict[str, list[Any]]) -> dict[str, list[Any]]:
     stride = -(-count // MOST_POINTS)
     if stride <= 1:
         return series
-    kept = range((count - 1) % stride, count, stride)
-    return {key: [values[place] for place in kept] for key, values in series.items()}
+    indices = range((count - 1) % stride, count, stride)
+    return {key: [values[index] for index in indices] for key, values in series.items()}
 
 
 def words(name: str) -> str:

@@ -41,7 +41,7 @@ class Picture(NamedTuple):
 def draw(lineage: Lineage) -> Picture:
     boxes = {node.key: box(node) for node in lineage.nodes}
     lines = [
-        line(boxes[edge.source], boxes[edge.target], place) for place, edge in enumerate(sorted(set(lineage.edges)))
+        line(boxes[edge.source], boxes[edge.target], index) for index, edge in enumerate(sorted(set(lineage.edges)))
     ]
     used = sorted({node.column for node in lineage.nodes})
     rows = 1 + max(node.row for node in lineage.nodes)
@@ -61,13 +61,13 @@ def box(node: Node) -> Box:
     return Box(node, title, x, y, x + 12, y + (22 if node.detail else 31), y + 40)
 
 
-def line(source: Box, target: Box, place: int) -> str:
+def line(source: Box, target: Box, index: int) -> str:
     """The path of an SVG line: across to the next column, or down the channel between two columns."""
     if target.x > source.x:
         start, end = (source.x + WIDTH, source.y + HEIGHT // 2), (target.x - 5, target.y + HEIGHT // 2)
         middle = (start[0] + end[0]) // 2
         return f"M{start[0]} {start[1]} C{middle} {start[1]} {middle} {end[1]} {end[0]} {end[1]}"
-    shift = 6 + 4 * (place % 4)
+    shift = 6 + 4 * (index % 4)
     if target.x == source.x:  # a run that reads what another run wrote: down the channel on the left
         side, channel, arrive = source.x, source.x - shift, target.x - 5
     else:  # a model that a later run starts from: down the channel between runs and models

@@ -75,8 +75,8 @@ def work_of(
             * (2 + (6 * config.get("epochs", 1) + 6 if SPECS[stage].learns else 0))
         )
     tokens = characters / CHARACTERS_A_TOKEN * float(config.get("epochs", 1))
-    if most := config.get("max_steps"):
-        tokens = min(tokens, float(most) * config["batch_tokens"])
+    if max_steps := config.get("max_steps"):
+        tokens = min(tokens, float(max_steps) * config["batch_tokens"])
     return 6 * parameters * tokens * float(config.get("ensemble", 1))
 
 
@@ -86,17 +86,17 @@ def generated(stage: str, config: dict[str, Any], snapshots: list[Snapshot]) -> 
     length = sampling.get("max_new_tokens", 96) * 2 / 3 + 40
     if SPECS[stage].learns:
         return length * float(config["steps"]) * config["prompts_per_step"] * config.get("samples_per_prompt", 1)
-    part = "heldout" if stage == "evaluate" else None
+    split = "heldout" if stage == "evaluate" else None
     rows = sum(
-        snapshot.counts.get(name, 0) for snapshot in snapshots for name in ("train", "heldout") if part in (None, name)
+        snapshot.counts.get(name, 0) for snapshot in snapshots for name in ("train", "heldout") if split in (None, name)
     )
     return length * rows * float(config.get("replies", 1))
 
 
 def corpus_characters(run: Run) -> float:
     counts = run.result.get("counts", {})
-    known = counts.get("characters") or counts.get("characters_kept")
-    return float(known or sum(snapshot.counts.get("characters", 0) for snapshot in run.snapshots.all()))
+    counted_characters = counts.get("characters") or counts.get("characters_kept")
+    return float(counted_characters or sum(snapshot.counts.get("characters", 0) for snapshot in run.snapshots.all()))
 
 
 def size_of(config: dict[str, Any]) -> float:

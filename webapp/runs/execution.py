@@ -139,15 +139,15 @@ def follow(run: Run, events: Path, since: int, child: subprocess.Popen[bytes], h
         if asked_at and time.monotonic() - asked_at > GRACE:
             child.kill()
         try:
-            more = read_events(run, events, since)
+            got_events = read_events(run, events, since)
         except (DatabaseError, InterfaceError) as error:
             log.warning("run %s: the database does not answer, training goes on: %s", run.pk, error)
             connection.close()
             time.sleep(1)
             continue
-        if ended and not more:
+        if ended and not got_events:
             return
-        if not more:
+        if not got_events:
             time.sleep(LOOK)
 
 
@@ -172,9 +172,9 @@ def conclude_failure(run: Run, status: int, since: int) -> None:
     if failed:
         fail_run(run, str(failed.data["message"]), str(failed.data.get("code", "failed")))
         return
-    last = next((line.strip() for line in reversed(log_tail(run).splitlines()) if line.strip()), "")
-    if "another process is working on this run" in last:
+    last_line = next((line.strip() for line in reversed(log_tail(run).splitlines()) if line.strip()), "")
+    if "another process is working on this run" in last_line:
         requeue(run, "Another process still works in the run's folder.", counts=False)
     else:
-        said = f": {last[:500]}" if last else " without a word"
-        fail_run(run, f"The training process ended with status {status}{said}", "ended")
+        ending = f": {last_line[:500]}" if last_line else " without a word"
+        fail_run(run, f"The training process ended with status {status}{ending}", "ended")

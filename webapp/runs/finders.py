@@ -16,10 +16,10 @@ PREFIX = "bokeh"
 
 def scripts_folder() -> Path:
     """Found without importing Bokeh, which takes a second."""
-    found = importlib.util.find_spec("bokeh")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("bokeh")
+    if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("bokeh is not installed: run `make setup`")
-    return Path(next(iter(found.submodule_search_locations))) / "server" / "static" / "js"
+    return Path(next(iter(spec.submodule_search_locations))) / "server" / "static" / "js"
 
 
 class BokehFinder(BaseFinder):
@@ -28,10 +28,10 @@ class BokehFinder(BaseFinder):
 
     def find(self, path: str, find_all: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002 (Django's signature)
         folder, _, name = path.rpartition("/")
-        found = str(scripts_folder() / name) if folder == PREFIX and name in SCRIPTS else None
+        script = str(scripts_folder() / name) if folder == PREFIX and name in SCRIPTS else None
         if find_all:
-            return [found] if found else []
-        return found or []
+            return [script] if script else []
+        return script or []
 
     def list(self, ignore_patterns: Iterable[str] | None) -> Iterable[tuple[str, Storage]]:  # noqa: ARG002 (Django's signature)
         storage = FileSystemStorage(location=scripts_folder())

@@ -40,14 +40,14 @@ def prepare(run: Run) -> Path:
 
 def sources(run: Run) -> dict[str, str]:
     """The config's source fields: local folders of models, or the name that the person gave."""
-    found: dict[str, str] = {}
+    source_of: dict[str, str] = {}
     for field in source_fields(run.stage):
         model: ModelVersion | None = getattr(run, SOURCES[field])
         if model is not None:
-            found[field] = str(local_folder(model))
+            source_of[field] = str(local_folder(model))
         elif SOURCES[field] == "base" and run.base_name:
-            found[field] = model_source(run.base_name)
-    return found
+            source_of[field] = model_source(run.base_name)
+    return source_of
 
 
 def prepare_data(run: Run, folder: Path) -> None:
@@ -73,11 +73,11 @@ def fetch_all(addresses: list[str], target: Path) -> None:
     """Put files of the store one after the other into one local file."""
     with target.open("wb") as whole:
         for number, address in enumerate(addresses):
-            piece = target.with_suffix(f".{number}")
-            fetch_file(address, piece)
-            with piece.open("rb") as file:
+            segment = target.with_suffix(f".{number}")
+            fetch_file(address, segment)
+            with segment.open("rb") as file:
                 shutil.copyfileobj(file, whole)
-            piece.unlink()
+            segment.unlink()
 
 
 def tidy(run: Run) -> None:

@@ -44,15 +44,15 @@ def label_of(name: str) -> str:
 def settings_leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, dict[str, Any]]]:
     """(dotted name, field, what the contract says of it) of every setting that a person may change."""
     for name, field in model.model_fields.items():
-        said = extra(model, name)
+        notes = extra(model, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from settings_leaves(field.annotation, f"{prefix}{name}.")
-        elif "advanced" in said:
-            yield f"{prefix}{name}", field, said
+        elif "advanced" in notes:
+            yield f"{prefix}{name}", field, notes
 
 
-def form_field(name: str, field: FieldInfo, said: dict[str, Any]) -> forms.Field:
-    said_unit = said.get("unit", "")
+def form_field(name: str, field: FieldInfo, notes: dict[str, Any]) -> forms.Field:
+    said_unit = notes.get("unit", "")
     unit = f" ({said_unit})" if said_unit and said_unit not in name else ""
     common = {
         "label": label_of(name.removeprefix("sampling.")) + unit,
@@ -87,8 +87,8 @@ class LaunchForm(forms.Form):
             self.add_snapshot(kind, need)
         self.add_inputs()
         self.leaves = list(settings_leaves(self.spec.settings))
-        for name, field, said in self.leaves:
-            self.fields[name] = form_field(name, field, said)
+        for name, field, notes in self.leaves:
+            self.fields[name] = form_field(name, field, notes)
         self.suggest(like)
 
     def add_input(self, name: str, field: forms.Field) -> None:
@@ -162,8 +162,8 @@ class LaunchForm(forms.Form):
     def usual_base(self) -> ModelVersion | None:
         models: QuerySet[ModelVersion] = self.fields["base"].queryset  # type: ignore[attr-defined]
         for stage in self.spec.usual_bases:
-            if found := models.filter(stage=stage).first():
-                return found
+            if model := models.filter(stage=stage).first():
+                return model
         return models.first()
 
     def start_from(self, model_id: int) -> None:
@@ -182,8 +182,8 @@ class LaunchForm(forms.Form):
                 self.fields[name].initial = getattr(like, name)
         for name, _, _ in self.leaves:
             value: Any = like.config
-            for part in name.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
+            for key in name.split("."):
+                value = value.get(key) if isinstance(value, dict) else None
             if value is not None:
                 self.fields[name].initial = value
 
@@ -191,13 +191,13 @@ class LaunchForm(forms.Form):
         return [self[name] for name in self.input_names]
 
     def usual_settings(self) -> list[forms.BoundField]:
-        return [self[name] for name, _, said in self.leaves if not said["advanced"]]
+        return [self[name] for name, _, notes in self.leaves if not notes["advanced"]]
 
     def advanced_settings(self) -> list[forms.BoundField]:
-        return [self[name] for name, _, said in self.leaves if said["advanced"]]
+        return [self[name] for name, _, notes in self.leaves if notes["advanced"]]
 
     def has_advanced_errors(self) -> bool:
-        return any(name in self.errors for name, _, said in self.leaves if said["advanced"])
+        return any(name in self.errors for name, _, notes in self.leaves if notes["advanced"])
 
     def clean(self) -> dict[str, Any]:
         """Nest the settings and hold them against the contract, whose words go to the fields they are about."""
@@ -205,21 +205,21 @@ class LaunchForm(forms.Form):
         config: dict[str, Any] = {}
         for name, _, _ in self.leaves:
             if values.get(name) is not None:
-                *path, last = name.split(".")
-                place = config
-                for part in path:
-                    place = place.setdefault(part, {})
-                place[last] = values[name]
+                *path, leaf = name.split(".")
+                section = config
+                for key in path:
+                    section = section.setdefault(key, {})
+                section[leaf] = values[name]
         if not any(name in self.errors for name, _, _ in self.leaves):
             try:
                 self.spec.settings.model_validate(config)
             except ValidationError as error:
                 for problem in problems(error.errors(), self.spec.settings):
                     named = problem.place in self.fields
-                    said = problem.message if named else problem.sentence
+                    message = problem.message if named else problem.sentence
                     if problem.type != "value_error":  # those may begin with a name
-                        said = f"{said[:1].upper()}{said[1:]}."
-                    self.add_error(problem.place if named else None, said)
+                        message = f"{message[:1].upper()}{message[1:]}."
+                    self.add_error(problem.place if named else None, message)
         return values | {"config": config}
 
 

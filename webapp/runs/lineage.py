@@ -89,9 +89,9 @@ class Graph:
         """Rows in the order in which runs were launched, which no input of a run can come after."""
         nodes: dict[str, Node] = {}
         row = 0
-        made = {run.output_id for run in self.runs.values()}
+        output_ids = {run.output_id for run in self.runs.values()}
         for model in self.models.values():
-            if model.pk not in made:
+            if model.pk not in output_ids:
                 nodes[f"model:{model.pk}"] = self.model_node(model, row)
                 row += 1
         for pk in sorted(self.runs):
@@ -124,11 +124,11 @@ class Graph:
 
     def place_deployments(self, nodes: dict[str, Node]) -> None:
         row = nodes[f"model:{self.current.pk}"].row
-        for place, deployment in enumerate(self.current.deployments.order_by("since")):
+        for index, deployment in enumerate(self.current.deployments.order_by("since")):
             key = f"deployment:{deployment.pk}"
             url = reverse("deployment_list", args=[self.current.project.slug])
             since = f"since {deployment.since:%-d %b %Y}"
-            nodes[key] = Node(key, "deployment", deployment.get_state_display(), since, url, row + place)
+            nodes[key] = Node(key, "deployment", deployment.get_state_display(), since, url, row + index)
             self.edges.append(Edge(f"model:{self.current.pk}", key))
 
     def model_node(self, model: ModelVersion, row: int) -> Node:
@@ -168,13 +168,13 @@ def models_made_from(runs: set[int]) -> QuerySet[ModelVersion]:
     """The models of these runs, and of the runs that went on from those, and so on."""
     models: set[int] = set()
     while True:
-        found = set(ModelVersion.objects.filter(run__in=runs).values_list("pk", flat=True))
+        model_ids = set(ModelVersion.objects.filter(run__in=runs).values_list("pk", flat=True))
         later = set(
             Run.objects.filter(
-                Q(base__in=found) | Q(tokenizer__in=found) | Q(reward__in=found) | Q(corpus_run__in=runs)
+                Q(base__in=model_ids) | Q(tokenizer__in=model_ids) | Q(reward__in=model_ids) | Q(corpus_run__in=runs)
             ).values_list("pk", flat=True)
         )
-        if found <= models and later <= runs:
+        if model_ids <= models and later <= runs:
             return ModelVersion.objects.filter(pk__in=models).order_by("project", "number")
-        models |= found
+        models |= model_ids
         runs |= later

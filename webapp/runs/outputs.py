@@ -44,5 +44,5 @@ def output_download(request: HttpRequest, run: Run, name: str) -> StreamingHttpR
 
 def pieces_of(file: IO[bytes]) -> Iterator[bytes]:
     with file:
-        while piece := file.read(PIECE_BYTES):
-            yield piece
+        while block := file.read(PIECE_BYTES):
+            yield block

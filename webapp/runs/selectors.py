@@ -56,28 +56,28 @@ def last_metrics(run: Run) -> dict[str, float]:
     return {metric.name: metric.value for metric in newest if metric.value is not None}
 
 
-def metrics_since(run: Run, step: int, *, most: int = 50_000) -> dict[str, dict[str, list[float | int | None]]]:
+def metrics_since(run: Run, step: int, *, limit: int = 50_000) -> dict[str, dict[str, list[float | int | None]]]:
     """{name: {"step": […], "value": […]}} of what is at or after a step, in order."""
-    found: dict[str, dict[str, list[float | int | None]]] = {}
-    rows = run.metrics.filter(step__gte=step).order_by("name", "step").values_list("name", "step", "value")[:most]
+    series_of: dict[str, dict[str, list[float | int | None]]] = {}
+    rows = run.metrics.filter(step__gte=step).order_by("name", "step").values_list("name", "step", "value")[:limit]
     for name, at, value in rows:
-        series = found.setdefault(name, {"step": [], "value": []})
+        series = series_of.setdefault(name, {"step": [], "value": []})
         series["step"].append(at)
         series["value"].append(value)
-    return found
+    return series_of
 
 
-def samples_of(run: Run, most: int = 12) -> list[RunEvent]:
+def samples_of(run: Run, limit: int = 12) -> list[RunEvent]:
     """The newest replies that a run showed while it went on."""
-    return list(run.events.filter(type="sample").order_by("-position")[:most])
+    return list(run.events.filter(type="sample").order_by("-position")[:limit])
 
 
 def warnings_of(run: Run) -> list[RunEvent]:
     """Each warning once, in order: a resumed run says some of them again."""
-    seen: dict[str, RunEvent] = {}
+    by_message: dict[str, RunEvent] = {}
     for event in run.events.filter(type="warning").order_by("position"):
-        seen.setdefault(str(event.data.get("message")), event)
-    return list(seen.values())
+        by_message.setdefault(str(event.data.get("message")), event)
+    return list(by_message.values())
 
 
 def config_differences(runs: list[Run]) -> list[tuple[str, list[Any]]]:
@@ -101,11 +101,11 @@ def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def inputs_of(run: Run) -> dict[str, str]:
     """What a run was given, by name, as words."""
-    given = {
+    inputs = {
         "base": run.base.name if run.base else run.base_name,
         "tokenizer": run.tokenizer and run.tokenizer.name,
         "reward": run.reward and run.reward.name,
         "baseline": run.baseline and run.baseline.name,
         "corpus run": run.corpus_run and run.corpus_run.name,
     } | {snapshot.kind: snapshot.name for snapshot in run.snapshots.all()}
-    return {name: str(value) for name, value in given.items() if value}
+    return {name: str(value) for name, value in inputs.items() if value}

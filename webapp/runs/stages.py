@@ -46,7 +46,7 @@ def validated(stage: str, config: dict[str, Any]) -> Settings:
     try:
         return SPECS[stage].settings.model_validate(config | {"stage": stage})
     except ValidationError as error:
-        fields = [".".join(str(part) for part in item["loc"]) for item in error.errors()]
+        fields = [".".join(str(key) for key in item["loc"]) for item in error.errors()]
         raise BadInput(
             f"{describe(error.errors(), SPECS[stage].settings)}.", code="config_invalid", fields=fields
         ) from error

@@ -118,11 +118,11 @@ def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
         (folder / CONFIG).write_text(settings.model_dump_json(indent=1))
         (folder / CONFIG).chmod(0o600)
 
-    kept = {name: value for name, value in environment.items() if name not in SECRETS}
+    without_secrets = {name: value for name, value in environment.items() if name not in SECRETS}
     return Spec(
         name="model-server",
         command=[sys.executable, "-m", "training", "serve", folder],
-        environment=kept | numerics_threads(),
+        environment=without_secrets | numerics_threads(),
         before=write_config,
         is_ready=lambda: answers(address, "/health"),
         note=f"at {address}",
@@ -131,8 +131,8 @@ def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
 
 def answers(address: str, path: str, timeout: float = 0.5) -> bool:
     """Does an HTTP server there answer without failing?"""
-    parts = urlsplit(address)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=timeout)
+    url = urlsplit(address)
+    connection = http.client.HTTPConnection(url.hostname or "127.0.0.1", url.port or 80, timeout=timeout)
     try:
         connection.request("GET", path)
         return connection.getresponse().status < 500

@@ -49,13 +49,13 @@ def prepare_home() -> None:
 def make_private(path: Path) -> None:
     """Take what others may do with a file or folder away from them. A folder comes after all that is in it, so that one
     that is private already need not be searched. Links and what belongs to another user are left alone."""
-    found = path.lstat()
-    if stat.S_ISLNK(found.st_mode) or not found.st_mode & 0o077 or found.st_uid != os.geteuid():
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode) or not status.st_mode & 0o077 or status.st_uid != os.geteuid():
         return
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         for inner in path.iterdir():
             make_private(inner)
-    path.chmod(found.st_mode & 0o700)
+    path.chmod(status.st_mode & 0o700)
 
 
 @contextmanager
@@ -138,8 +138,8 @@ def short_sockets_folder() -> Path:
     name = f"tutelage-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}"
     short = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
     short.mkdir(mode=0o700, exist_ok=True)
-    found = short.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = short.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise CannotStart(f"{short} is needed for sockets and belongs to someone else; remove it.")
     short.chmod(0o711)
     return short
@@ -151,5 +151,5 @@ def fits_a_socket(path: Path) -> bool:
 
 def free_space_left(path: Path) -> int:
     """Bytes a person may still write beside `path`."""
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
+    filesystem = os.statvfs(path)
+    return filesystem.f_bavail * filesystem.f_frsize

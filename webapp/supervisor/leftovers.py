@@ -23,17 +23,17 @@ def end_leftovers() -> list[str]:
     """
     if not processes_file().exists():
         return []
-    found = leftovers(read_json(processes_file()))
-    for process in found:
+    processes = leftovers(read_json(processes_file()))
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, stubborn = psutil.wait_procs(found, timeout=PATIENCE)
+    _, stubborn = psutil.wait_procs(processes, timeout=PATIENCE)
     for process in stubborn:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(stubborn, timeout=5)
     processes_file().unlink()
-    return [str(process.pid) for process in found]
+    return [str(process.pid) for process in processes]
 
 
 def leftovers(children: dict[str, Any]) -> list[psutil.Process]:
@@ -44,14 +44,14 @@ def leftovers(children: dict[str, Any]) -> list[psutil.Process]:
         if name != "postgres" and child.get("home") == str(home())
     }
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.pid not in ours and (in_session(process, sessions) or carries_the_mark(process)):
-                found.append(process)
+                processes.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
-    return found
+    return processes
 
 
 def in_session(process: psutil.Process, sessions: dict[int, float]) -> bool:

@@ -71,19 +71,19 @@ def system_user() -> str:
 
 def binaries() -> Path:
     """Where the wheel has its programs. It is found and not imported: importing it arranges for servers of its own."""
-    found = find_spec(PACKAGE)
-    if found is None or found.origin is None:
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
         raise CannotStart("The embedded PostgreSQL is not installed: run `make setup`, or set DATABASE_URL.")
-    return Path(found.origin).parent / f"pginstall{VERSION}" / "bin"
+    return Path(spec.origin).parent / f"pginstall{VERSION}" / "bin"
 
 
 def server_binaries() -> Path:
     """The same where the server's user can run them: as root with a virtual environment in a private folder, a copy."""
-    found = binaries()
-    if not system_user() or runs_for_its_user(found):
-        return found
-    packages = found.parents[2]
-    version = f"{PACKAGE}-{int(found.stat().st_mtime)}-{hashlib.sha256(os.fsencode(found)).hexdigest()[:10]}"
+    programs = binaries()
+    if not system_user() or runs_for_its_user(programs):
+        return programs
+    packages = programs.parents[2]
+    version = f"{PACKAGE}-{int(programs.stat().st_mtime)}-{hashlib.sha256(os.fsencode(programs)).hexdigest()[:10]}"
     copy = COPIES / version
     try:
         if not copy.exists():
@@ -92,18 +92,18 @@ def server_binaries() -> Path:
         COPIES.chmod(0o755)
     except OSError as error:
         raise CannotStart(
-            f"{found} is in a folder that only root enters, and PostgreSQL, which does not run as root, could not be "
-            f"copied to {COPIES}: {error.strerror}. Start Tutelage as another user, or set DATABASE_URL."
+            f"{programs} is in a folder that only root enters, and PostgreSQL, which does not run as root, could not "
+            f"be copied to {COPIES}: {error.strerror}. Start Tutelage as another user, or set DATABASE_URL."
         ) from error
-    return copy / found.relative_to(packages)
+    return copy / programs.relative_to(packages)
 
 
 def copy_programs(packages: Path, target: Path) -> None:
     """The programs and libraries of the wheel, readable by all: there is nothing of ours in them."""
     aside = target.with_name(f"{target.name}.{os.getpid()}")
-    for part in (f"{PACKAGE}/pginstall{VERSION}", f"{PACKAGE}.libs"):
-        if (packages / part).exists():
-            shutil.copytree(packages / part, aside / part, symlinks=True)
+    for folder in (f"{PACKAGE}/pginstall{VERSION}", f"{PACKAGE}.libs"):
+        if (packages / folder).exists():
+            shutil.copytree(packages / folder, aside / folder, symlinks=True)
     for path in [aside, *aside.rglob("*")]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
@@ -171,7 +171,7 @@ def make_cluster() -> None:
         "locale-provider": "builtin",
         "builtin-locale": "C.UTF-8",
     }
-    made = subprocess.run(
+    initdb = subprocess.run(
         tied(
             [server_binaries() / "initdb", *(f"--{name}={value}" for name, value in options.items())],
             user=system_user(),
@@ -182,8 +182,10 @@ def make_cluster() -> None:
         cwd=fresh,
         env={"LC_ALL": "C", "PATH": os.environ.get("PATH", "")},
     )
-    if made.returncode:
-        raise CannotStart(f"PostgreSQL could not make its data folder {fresh}:\n{made.stdout}{made.stderr}".rstrip())
+    if initdb.returncode:
+        raise CannotStart(
+            f"PostgreSQL could not make its data folder {fresh}:\n{initdb.stdout}{initdb.stderr}".rstrip()
+        )
     fresh.rename(data_folder())
 
 
@@ -230,13 +232,13 @@ def clear_the_way() -> None:
 
     PostgreSQL would do the second itself, except where the number now belongs to another process of its user.
     """
-    left = servers_on(data_folder())
-    numbers = {process.pid for process in left}
-    for process in left:
+    servers = servers_on(data_folder())
+    numbers = {process.pid for process in servers}
+    for process in servers:
         with suppress(psutil.NoSuchProcess):
             if process.ppid() not in numbers:  # the server itself, which ends its own children
                 process.send_signal(signal.SIGINT)
-    _, stubborn = psutil.wait_procs(left, timeout=STOP_SECONDS)
+    _, stubborn = psutil.wait_procs(servers, timeout=STOP_SECONDS)
     for process in stubborn:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -246,14 +248,14 @@ def clear_the_way() -> None:
 
 def servers_on(folder: Path) -> list[psutil.Process]:
     """PostgreSQL processes that work in `folder`, children of a killed server among them."""
-    found = []
+    servers = []
     for process in psutil.process_iter():
         try:
             if process.name() == "postgres" and process.cwd() == str(folder):
-                found.append(process)
+                servers.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
-    return found
+    return servers
 
 
 def answers() -> bool:

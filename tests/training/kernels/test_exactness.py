@@ -208,7 +208,7 @@ def test_the_loss_of_a_rollout_is_the_sum_of_each_replys_own(
     )  # fmt: skip
     with torch.no_grad():
         flat = FlatRollout(*(x.flatten() for x in old))
-        parts = [policy_and_value_loss(actor, config, flat, batch, first=True) for batch in batches]
+        parts = [policy_and_value_loss(actor, config, flat, batch, is_first=True) for batch in batches]
     slow: dict[str, float] = {"loss/policy_avg": 0.0, "loss/value_avg": 0.0, "val/ratio": 0.0}
     for i, (prompt, reply) in enumerate(rollout):
         logits, states = alone_from(name, prompt, reply)
@@ -299,7 +299,7 @@ def test_what_a_stage_saved_gives_the_same_logits_everywhere(trained: tuple[Path
         assert not isinstance(ours, PeftModel)
         assert torch.allclose(theirs.merge_and_unload()(torch.tensor([asked])).logits, expected, atol=NATS)
         theirs = plain(base, folder)
-    pool = ModelPool(CPU, slots=2, most=1)
+    pool = ModelPool(CPU, slots=2, max_models=1)
     pool.load("it", str(folder))
     sampling = SamplingParams(temperature=0, max_new_tokens=6, stop_ids=frozenset(), top_logprobs=VOCABULARY)
     (served,) = pool.get("it").engine.generate([EngineRequest(asked, sampling)])

@@ -61,7 +61,7 @@ STAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def use(stage: str, model: Path, folder: Path) -> Path:
     """Do the stage's work with the model; the run folder."""
     if stage == "serve":
-        ModelPool(CPU, slots=1, most=1).load("it", str(model))
+        ModelPool(CPU, slots=1, max_models=1).load("it", str(model))
         return folder
     config, data = STAGES[stage]
     source = "base" if stage in ("sft", "reward") else "policy"

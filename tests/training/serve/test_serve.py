@@ -730,7 +730,7 @@ def test_a_taken_port_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_folder_is_never_looked_for_on_the_hub(tmp_path: Path) -> None:
-    pool = ModelPool(COMPUTE, slots=1, most=1)
+    pool = ModelPool(COMPUTE, slots=1, max_models=1)
     with pytest.raises(InputError, match="no such model folder"):
         pool.load("x", "gpt2")
     assert os.environ.get("HF_HUB_OFFLINE") is None or pool.names() == {}
@@ -766,7 +766,7 @@ def test_the_thread_that_loads_a_model_ends_so_that_openmp_has_one_team(
 ) -> None:
     computed: list[threading.Thread] = []
     monkeypatch.setattr("training.serve.pool.smoke_test", lambda _: computed.append(threading.current_thread()))
-    ModelPool(COMPUTE, slots=1, most=1).load("model", str(folders["toy"]))
+    ModelPool(COMPUTE, slots=1, max_models=1).load("model", str(folders["toy"]))
     assert computed[0] is not threading.current_thread()
     assert not computed[0].is_alive()
 

@@ -130,7 +130,7 @@ def test_the_engine_stops_at_what_ends_a_reply_in_the_chat_format_whatever_the_m
     chat, model = ChatFormat(tokenizer), load_causal(str(padless), CPU)
     engine = Engine(model, tokenizer, stop_ids=chat.stop_ids)
     assert engine.stop_ids == {chat.end_id, tokenizer.eos_token_id}
-    pool = ModelPool(CPU, slots=1, most=1)
+    pool = ModelPool(CPU, slots=1, max_models=1)
     pool.load("it", str(padless))
     assert pool.get("it").stop_ids == engine.stop_ids
 
@@ -434,7 +434,7 @@ def test_every_stage_begins_a_text_once(tmp_path: Path) -> None:
     chat = ChatFormat(load_tokenizer(str(policy)))
     (learned, _), = encode_demonstrations(chat, [DemonstrationRow(**DEMONSTRATIONS[0])], 100).examples  # fmt: skip
     scored = encode_for_reward(chat, ASK, "yes", 100).encoded.ids
-    pool = ModelPool(CPU, slots=1, most=1)
+    pool = ModelPool(CPU, slots=1, max_models=1)
     pool.load("it", str(policy))
     served = pool.get("it").chat.prompt(ASK)
     for ids in (learned.ids, scored, chat.prompt(ASK), served):

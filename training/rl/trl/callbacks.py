@@ -148,4 +148,4 @@ class RunEventsCallback(TrainerCallback):
     def on_save(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         step = state.global_step
         written = Path(args.output_dir) / f"checkpoint-{step}"
-        adopt_checkpoint(self.run, written, step, self.state(), last=step >= self.steps)
+        adopt_checkpoint(self.run, written, step, self.state(), is_last=step >= self.steps)

@@ -18,12 +18,12 @@ from training.run.run import Run
 TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
 
 
-def adopt_checkpoint(run: Run[Any], written: Path, step: int, state: dict[str, Any], *, last: bool) -> None:
+def adopt_checkpoint(run: Run[Any], written: Path, step: int, state: dict[str, Any], *, is_last: bool) -> None:
     """Turn what TRL has written into the run's checkpoint of `step`, which exists as a whole or not at all, with our
     own `state` beside it. Nothing resumes from the last step, so what was written for it is only removed."""
     wait()  # until every process has written the state of its random number generators
     if run.main:
-        if not last:
+        if not is_last:
             with run.checkpoint(step) as folder:
                 for path in written.iterdir():
                     shutil.move(path, folder / path.name)

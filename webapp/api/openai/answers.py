@@ -25,11 +25,13 @@ CODES: Final = {
 
 def refused(error: TutelageError) -> RequestRefused:
     """What the caller is told of an error of the site."""
-    said, param, reason = (str(error.data.get(name) or "") for name in ("said", "param", "reason"))
+    upstream_message, param, reason = (str(error.data.get(name) or "") for name in ("said", "param", "reason"))
     if isinstance(error, BadInput):
         if error.error_code == "prompt_too_long":
-            return RequestRefused(said or error.message, param=param or "messages", code="context_length_exceeded")
-        return RequestRefused(said or error.message, param=param or None, code=reason or "invalid_value")
+            return RequestRefused(
+                upstream_message or error.message, param=param or "messages", code="context_length_exceeded"
+            )
+        return RequestRefused(upstream_message or error.message, param=param or None, code=reason or "invalid_value")
     if isinstance(error, NotFound):
         return RequestRefused(error.message, status=404, param="model", code="model_not_found")
     if isinstance(error, TooMany):
@@ -56,13 +58,13 @@ def event(chunk: dict[str, Any]) -> bytes:
 
 
 async def events(
-    first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *, with_usage: bool
+    first_chunk: dict[str, Any], later_chunks: AsyncGenerator[dict[str, Any]], *, with_usage: bool
 ) -> AsyncGenerator[bytes]:
     """Server-sent events of a streamed answer. The model server is always asked for the usage; the chunk that has it is
     left out where the caller did not ask."""
-    chunks = pinged(rest)
+    chunks = pinged(later_chunks)
     try:
-        yield event(first)
+        yield event(first_chunk)
         async for chunk in chunks:
             if chunk is None:
                 yield PING

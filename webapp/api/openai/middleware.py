@@ -90,9 +90,11 @@ async def route(request: HttpRequest) -> HttpResponseBase:
 
 
 def no_such_address(path: str) -> RequestRefused:
-    shown = path if len(path) <= 100 else path[:100] + "…"
-    hint = f"Leave out the slash at the end: {shown.rstrip('/')}." if path.endswith("/") and path != PREFIX else HERE
-    return RequestRefused(f"There is no {shown} here. {hint}", status=404, code="not_found")
+    shortened = path if len(path) <= 100 else path[:100] + "…"
+    hint = (
+        f"Leave out the slash at the end: {shortened.rstrip('/')}." if path.endswith("/") and path != PREFIX else HERE
+    )
+    return RequestRefused(f"There is no {shortened} here. {hint}", status=404, code="not_found")
 
 
 def allow_origin(request: HttpRequest, response: HttpResponseBase) -> None:
@@ -108,6 +110,6 @@ def allow_origin(request: HttpRequest, response: HttpResponseBase) -> None:
     response["Access-Control-Expose-Headers"] = "x-request-id, retry-after"
     if request.method == "OPTIONS":
         response["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
-        asked = request.headers.get("Access-Control-Request-Headers", "authorization, content-type")
-        response["Access-Control-Allow-Headers"] = asked[:1000]
+        requested_headers = request.headers.get("Access-Control-Request-Headers", "authorization, content-type")
+        response["Access-Control-Allow-Headers"] = requested_headers[:1000]
         response["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)

@@ -36,13 +36,13 @@ class Target:
 def person_of(request: HttpRequest) -> User:
     """Whose token the request carries. Raises RequestRefused (401), or NotAllowed for one that is not for chatting."""
     try:
-        found = ApiTokenAuthentication().authenticate(request)
+        credentials = ApiTokenAuthentication().authenticate(request)
     except AuthenticationFailed:
-        found = None
-    if found is None:
+        credentials = None
+    if credentials is None:
         message = "Give an API token as the key: make one on your profile page."
         raise RequestRefused(message, status=401, code="invalid_api_key")
-    person, token = found
+    person, token = credentials
     check_scope(token, "chat")
     return person
 

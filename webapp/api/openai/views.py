@@ -110,24 +110,26 @@ async def generate(request: HttpRequest, kind: type[GenerationRequest], path: st
         raise RequestRefused(
             "Give an API token as the key: make one on your profile page.", status=401, code="invalid_api_key"
         )
-    asked = read_asked(request, kind)
-    target = await in_database(target_of, request, asked)
-    if isinstance(asked, RequestRefused):
-        raise asked
-    limits.check_size(asked.replies, "n" if asked.n > 1 else "prompt")
-    body = {**upstream_body(asked, target), "stream_options": {"include_usage": True}}
+    generation = read_asked(request, kind)
+    target = await in_database(target_of, request, generation)
+    if isinstance(generation, RequestRefused):
+        raise generation
+    limits.check_size(generation.replies, "n" if generation.n > 1 else "prompt")
+    body = {**upstream_body(generation, target), "stream_options": {"include_usage": True}}
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(limits.counted(target.person.pk, asked.replies))
-        if not asked.stream:
+        await stack.enter_async_context(limits.counted(target.person.pk, generation.replies))
+        if not generation.stream:
             return JsonResponse(await loaded(target.model, lambda: gateway.complete(path, body)))
         chunks = gateway.stream(path, body)
         try:
-            first = await anext(chunks)
+            first_chunk = await anext(chunks)
         except Unavailable as error:
             await load_again(target.model, error)
             chunks = gateway.stream(path, body)
-            first = await anext(chunks)
-        written = streamed(stack.pop_all(), events(first, chunks, with_usage=asked.stream_options.include_usage))
+            first_chunk = await anext(chunks)
+        written = streamed(
+            stack.pop_all(), events(first_chunk, chunks, with_usage=generation.stream_options.include_usage)
+        )
         await anext(written)  # begun, so that it is also ended where the client has left already
         return StreamingHttpResponse(
             written, content_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -142,11 +144,11 @@ def read_asked(request: HttpRequest, kind: type[GenerationRequest]) -> Generatio
         return refusal
 
 
-def target_of(request: HttpRequest, asked: GenerationRequest | RequestRefused) -> Target:
+def target_of(request: HttpRequest, generation: GenerationRequest | RequestRefused) -> Target:
     person = person_of(request)
-    if isinstance(asked, RequestRefused):
-        raise asked
-    return find_target(person, asked.model, stays_with(person, asked))
+    if isinstance(generation, RequestRefused):
+        raise generation
+    return find_target(person, generation.model, stays_with(person, generation))
 
 
 async def loaded(model: ModelVersion, ask: Callable[[], Any]) -> Any:
@@ -174,9 +176,9 @@ async def load_again(model: ModelVersion, error: Unavailable) -> None:
             raise
 
 
-async def streamed(stack: AsyncExitStack, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def streamed(stack: AsyncExitStack, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """The parts; what `stack` holds is let go when they end, or when the client leaves."""
-    async with stack, aclosing(parts):
+    async with stack, aclosing(chunks):
         yield b""
-        async for part in parts:
-            yield part
+        async for chunk in chunks:
+            yield chunk

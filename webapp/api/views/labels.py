@@ -98,7 +98,7 @@ class SubmitReview(LeaseEndpoint):
     def post(self, request: Request, pk: int) -> Response:
         """Hand in a review of a demonstration."""
         lease = self.lease_of_kind(pk, Task.Kind.REVIEW)
-        asked = self.body(NewReview)
-        asked["verdict"] = Review.Verdict(asked["verdict"])
-        label = label_services.submit_review(lease=lease, **asked)
+        fields = self.body(NewReview)
+        fields["verdict"] = Review.Verdict(fields["verdict"])
+        label = label_services.submit_review(lease=lease, **fields)
         return Response(ReviewSerializer(label).data, status=201)

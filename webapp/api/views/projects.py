@@ -58,15 +58,15 @@ class Prompts(ProjectEndpoint):
     def post(self, request: Request, slug: str) -> Response:
         """Add prompts, all or none. A conversation that is there already is answered with the prompt there is; one that
         was withdrawn is refused (409) unless `restore` is set. Nobody is asked twice to reply to the same prompt."""
-        asked = self.body(NewPrompts)
-        conversations = [[dict(turn) for turn in turns] for turns in asked["conversations"]]
+        fields = self.body(NewPrompts)
+        conversations = [[dict(turn) for turn in turns] for turns in fields["conversations"]]
         added = prompt_services.add_and_ask(
             project=self.project,
             conversations=conversations,
             source=Prompt.Source.API,
             by=self.person,
-            open_tasks=asked["open_tasks"],
-            restore=asked["restore"],
+            open_tasks=fields["open_tasks"],
+            restore=fields["restore"],
             source_ref="api",
         )
         return Response(PromptSerializer(added.prompts, many=True).data, status=201)

@@ -67,12 +67,12 @@ class Runs(ProjectEndpoint):
     @extend_schema(request=NewRun, responses={201: RunSerializer})
     def post(self, request: Request, slug: str) -> Response:
         """Launch a stage. It starts as soon as a training worker is free."""
-        asked = self.body(NewRun)
+        fields = self.body(NewRun)
         for name in ("base", "tokenizer", "reward", "baseline"):
-            asked[name] = own(ModelVersion.objects, self.project, asked[name], name)
-        asked["corpus_run"] = own(Run.objects, self.project, asked["corpus_run"], "corpus_run")
-        asked["snapshots"] = [own(Snapshot.objects, self.project, pk, "snapshots") for pk in asked["snapshots"]]
-        run = run_services.launch_run(project=self.project, by=self.person, **asked)
+            fields[name] = own(ModelVersion.objects, self.project, fields[name], name)
+        fields["corpus_run"] = own(Run.objects, self.project, fields["corpus_run"], "corpus_run")
+        fields["snapshots"] = [own(Snapshot.objects, self.project, pk, "snapshots") for pk in fields["snapshots"]]
+        run = run_services.launch_run(project=self.project, by=self.person, **fields)
         return Response(RunSerializer(run).data, status=201)
 
 
@@ -80,10 +80,10 @@ def own(rows: Any, project: Project, pk: int | None, field: str) -> Model | None
     """The project's own row of this id; none for none."""
     if pk is None:
         return None
-    found: Model | None = rows.filter(project=project, pk=pk).first()
-    if found is None:
+    row: Model | None = rows.filter(project=project, pk=pk).first()
+    if row is None:
         raise BadInput(f"{field}: there is no {pk} in this project.", field=field)
-    return found
+    return row
 
 
 class RunEndpoint(Endpoint):
@@ -184,10 +184,10 @@ class DeployModel(Endpoint):
     def post(self, request: Request, pk: int) -> Response:
         """Make it answer a share of the project's chats."""
         model = self.fetch(ModelVersion.objects.select_related("project"), pk)
-        asked = self.body(NewDeployment)
-        asked["share"] = asked["share"] or default_share(model.project)
-        found = registry_services.deploy(project=model.project, model=model, by=self.person, **asked)
-        return Response(DeploymentSerializer(found).data, status=201)
+        fields = self.body(NewDeployment)
+        fields["share"] = fields["share"] or default_share(model.project)
+        deployment = registry_services.deploy(project=model.project, model=model, by=self.person, **fields)
+        return Response(DeploymentSerializer(deployment).data, status=201)
 
 
 class Deployments(ProjectEndpoint):

@@ -27,8 +27,8 @@ def delete_account(*, user: User) -> None:
         raise Conflict("Nobody else runs this installation. Make another person an administrator first.")
     for project in projects_with_chats_of(user):
         erase_uses(user=user, project=project)
-    own = Conversation.objects.filter(user=user)
-    erase_conversations(conversations=own, reason=Erasure.Reason.ACCOUNT)
+    conversations = Conversation.objects.filter(user=user)
+    erase_conversations(conversations=conversations, reason=Erasure.Reason.ACCOUNT)
     for lease in Lease.objects.filter(person=user, outcome=Lease.Outcome.HELD).select_related("task__project"):
         release(lease=lease)
     Draft.objects.filter(person=user).delete()

@@ -57,22 +57,22 @@ def title_of(text: str) -> str:
 
 
 def locked(conversation: Conversation) -> Conversation:
-    found = (
+    row = (
         Conversation.objects.select_for_update(of=("self",))
         .select_related("project", "model__project", "user")
         .filter(pk=conversation.pk, deleted_at=None)
         .first()
     )
-    if found is None:
+    if row is None:
         raise NotFound("This conversation was deleted. Restore it from your deleted conversations first.")
-    return found
+    return row
 
 
 def check_nothing_under_way(conversation: Conversation) -> None:
     if conversation.messages.filter(state__in=UNDER_WAY).exists():
         raise Conflict("The previous reply is still being written. Wait for it, or stop it.", code="under_way")
-    mine = Message.objects.filter(conversation__user=conversation.user, state__in=UNDER_WAY)
-    if mine.count() >= AT_ONCE:
+    under_way = Message.objects.filter(conversation__user=conversation.user, state__in=UNDER_WAY)
+    if under_way.count() >= AT_ONCE:
         raise TooMany(f"{AT_ONCE} replies are already being written for you. Wait for one, or stop it.")
 
 
@@ -217,8 +217,8 @@ def restore(*, conversation: Conversation) -> None:
 def reopen_prompts(*, prompt_ids: list[int]) -> None:
     """Make prompts usable again, and ask again for what was being asked."""
     Prompt.objects.filter(pk__in=prompt_ids).update(withdrawn_at=None)
-    asked = Q(feedback__isnull=False) | Q(demonstration__retracted_at=None, demonstration__state="pending")
-    tasks = Task.objects.filter(asked, prompt__in=prompt_ids, state=Task.State.WITHDRAWN)
+    still_wanted = Q(feedback__isnull=False) | Q(demonstration__retracted_at=None, demonstration__state="pending")
+    tasks = Task.objects.filter(still_wanted, prompt__in=prompt_ids, state=Task.State.WITHDRAWN)
     for task in Task.objects.filter(pk__in=tasks.values("pk")).order_by("pk"):
         lock_task(task)
         task.state = Task.State.OPEN

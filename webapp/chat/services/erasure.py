@@ -51,15 +51,15 @@ def erase_conversations(
     owners: dict[tuple[User, Project], list[Conversation]] = defaultdict(list)
     for conversation in rows:
         owners[conversation.user, conversation.project].append(conversation)
-    for (user, project), own in owners.items():
-        messages = Message.objects.filter(conversation__in=own)
+    for (user, project), owned in owners.items():
+        messages = Message.objects.filter(conversation__in=owned)
         # Locked, so that no feedback is given on one while it goes.
         ids = set(messages.order_by("pk").select_for_update(of=("self",)).values_list("pk", flat=True))
         feedback = Feedback.objects.filter(message__in=ids)
-        made = made_of(feedback, user, project, message_ids=ids)
-        erase(made, user=user, project=project, feedback=feedback, reason=reason, conversations=len(own), now=now)
-        Conversation.objects.filter(pk__in=[conversation.pk for conversation in own]).delete()
-    return sum(len(own) for own in owners.values())
+        uses = made_of(feedback, user, project, message_ids=ids)
+        erase(uses, user=user, project=project, feedback=feedback, reason=reason, conversations=len(owned), now=now)
+        Conversation.objects.filter(pk__in=[conversation.pk for conversation in owned]).delete()
+    return sum(len(owned) for owned in owners.values())
 
 
 @transaction.atomic
@@ -71,29 +71,29 @@ def erase_uses(*, user: User, project: Project, now: datetime | None = None) -> 
     feedback = Feedback.objects.select_for_update(of=("self",)).filter(
         user=user, message__conversation__project=project
     )
-    made = made_of(feedback, user, project, message_ids=None)
+    uses = made_of(feedback, user, project, message_ids=None)
     feedback.update(prompt=None, task=None, demonstration=None, ranking=None)
     Feedback.judgments.through.objects.filter(feedback__in=feedback).delete()
     reason = Erasure.Reason.CONSENT
-    return erase(made, user=user, project=project, feedback=feedback, reason=reason, conversations=0, now=now)
+    return erase(uses, user=user, project=project, feedback=feedback, reason=reason, conversations=0, now=now)
 
 
 def prompts_of_only(conversation: Conversation) -> QuerySet[Prompt]:
     """Prompts that stand for this conversation and for no other that is still there."""
-    made = Prompt.objects.filter(feedback__message__conversation=conversation, source=Prompt.Source.CHAT)
-    elsewhere = Feedback.objects.filter(prompt__in=made, message__conversation__deleted_at=None)
+    made_here = Prompt.objects.filter(feedback__message__conversation=conversation, source=Prompt.Source.CHAT)
+    elsewhere = Feedback.objects.filter(prompt__in=made_here, message__conversation__deleted_at=None)
     others = elsewhere.exclude(message__conversation=conversation)
-    return Prompt.objects.filter(pk__in=made.values("pk")).exclude(pk__in=others.values("prompt"))
+    return Prompt.objects.filter(pk__in=made_here.values("pk")).exclude(pk__in=others.values("prompt"))
 
 
 def made_of(feedback: QuerySet[Feedback], user: User, project: Project, message_ids: set[int] | None) -> Made:
     """What feedback names, and what says of itself that it came from these chat messages (None: from any), which is how
     labels that were replaced since are found, and those whose feedback is gone."""
-    made = Made()
+    uses = Made()
     links = ("prompt", "task", "demonstration", "ranking", "judgments")
     for prompt, task, demonstration, ranking, judgment in feedback.values_list(*links):
         for ids, pk in zip(
-            (made.prompts, made.tasks, made.demonstrations, made.rankings, made.judgments),
+            (uses.prompts, uses.tasks, uses.demonstrations, uses.rankings, uses.judgments),
             (prompt, task, demonstration, ranking, judgment),
             strict=True,
         ):
@@ -102,21 +102,21 @@ def made_of(feedback: QuerySet[Feedback], user: User, project: Project, message_
     prompts = Prompt.objects.filter(
         project=project, source=Prompt.Source.CHAT, created_by=user, erased_at=None, **named
     )
-    made.prompts |= from_messages(prompts, message_ids)
+    uses.prompts |= from_messages(prompts, message_ids)
     for ids, model in (
-        (made.demonstrations, Demonstration),
-        (made.rankings, Ranking),
-        (made.judgments, Judgment),
+        (uses.demonstrations, Demonstration),
+        (uses.rankings, Ranking),
+        (uses.judgments, Judgment),
     ):
         labels = model._default_manager.filter(author=user, prompt__project=project, erased_at=None, **named)
         ids.update(from_messages(labels, message_ids))
-        made.prompts.update(model._default_manager.filter(pk__in=ids).values_list("prompt", flat=True))
-    return made
+        uses.prompts.update(model._default_manager.filter(pk__in=ids).values_list("prompt", flat=True))
+    return uses
 
 
 def from_messages(rows: QuerySet[Any], message_ids: set[int] | None) -> set[int]:
-    found = rows.values_list("pk", "source_ref")
-    return {pk for pk, source in found if message_ids is None or message_number(source) in message_ids}
+    sources = rows.values_list("pk", "source_ref")
+    return {pk for pk, source in sources if message_ids is None or message_number(source) in message_ids}
 
 
 def message_number(source_ref: str) -> int:
@@ -126,7 +126,7 @@ def message_number(source_ref: str) -> int:
 
 
 def erase(
-    made: Made,
+    uses: Made,
     *,
     user: User,
     project: Project,
@@ -136,21 +136,21 @@ def erase(
     now: datetime,
 ) -> Erasure | None:
     """Remove the texts, and note which rows had them."""
-    candidates = Prompt.objects.filter(pk__in=made.prompts, source=Prompt.Source.CHAT, erased_at=None)
+    candidates = Prompt.objects.filter(pk__in=uses.prompts, source=Prompt.Source.CHAT, erased_at=None)
     locked = list(candidates.order_by("pk").select_for_update(of=("self",)))  # feedback locks its prompt too
-    others = Feedback.objects.filter(prompt__in=made.prompts).exclude(pk__in=feedback.values("pk"))
+    others = Feedback.objects.filter(prompt__in=uses.prompts).exclude(pk__in=feedback.values("pk"))
     shared = set(others.values_list("prompt", flat=True))
     alone = [prompt for prompt in locked if prompt.pk not in shared]
     gone = {prompt.pk for prompt in [*alone, *copies_of(alone, project)]}
     rows = erase_prompts(prompts=gone, now=now) if gone else {}
-    kept = {"author": user, "erased_at": None}
+    unerased = {"author": user, "erased_at": None}
     labels = erase_labels(
-        demonstrations=ids_of(Demonstration.objects.filter(pk__in=made.demonstrations, **kept)),
-        rankings=ids_of(Ranking.objects.filter(pk__in=made.rankings, **kept)),
-        judgments=ids_of(Judgment.objects.filter(pk__in=made.judgments, **kept)),
+        demonstrations=ids_of(Demonstration.objects.filter(pk__in=uses.demonstrations, **unerased)),
+        rankings=ids_of(Ranking.objects.filter(pk__in=uses.rankings, **unerased)),
+        judgments=ids_of(Judgment.objects.filter(pk__in=uses.judgments, **unerased)),
         now=now,
     )
-    erase_work(Task.objects.filter(pk__in=made.tasks), now)
+    erase_work(Task.objects.filter(pk__in=uses.tasks), now)
     everything = {kind: sorted({*rows.get(kind, []), *labels.get(kind, [])}) for kind in {*rows, *labels}}
     everything = {kind: ids for kind, ids in everything.items() if ids}
     if everything:
@@ -176,12 +176,12 @@ def erase_leftovers(*, now: datetime | None = None) -> int:
         labels = orphans(model._default_manager.filter(retracted_at=None))
         for label in labels.select_related("author", "prompt__project")[:BATCH]:
             getattr(made_by[label.author, label.prompt.project], kind).add(label.pk)
-    for (user, project), made in made_by.items():
-        count += len(made.prompts) + len(made.demonstrations) + len(made.rankings) + len(made.judgments)
+    for (user, project), uses in made_by.items():
+        count += len(uses.prompts) + len(uses.demonstrations) + len(uses.rankings) + len(uses.judgments)
         with transaction.atomic():
             nothing = Feedback.objects.none()
             reason = Erasure.Reason.EXPIRED
-            erase(made, user=user, project=project, feedback=nothing, reason=reason, conversations=0, now=now)
+            erase(uses, user=user, project=project, feedback=nothing, reason=reason, conversations=0, now=now)
     return count
 
 
@@ -209,8 +209,8 @@ def copies_of(prompts: Iterable[Prompt], project: Project) -> list[Prompt]:
         return []
     system = {"role": "system", "content": project.system_prompt}
     oldest = {digest_of([system, *prompt.messages]): prompt.pk for prompt in prompts}
-    found = Prompt.objects.filter(project=project, digest__in=oldest, erased_at=None)
-    return [copy for copy in found if copy.pk > oldest[copy.digest]]
+    candidates = Prompt.objects.filter(project=project, digest__in=oldest, erased_at=None)
+    return [copy for copy in candidates if copy.pk > oldest[copy.digest]]
 
 
 def rows_of(erasures: Iterable[Erasure]) -> Rows:

@@ -117,8 +117,8 @@ def compare(*, reply: Message, rival: Message, verdict: str, user: User) -> Feed
         raise BadInput("Only two finished replies to the same message can be compared.")
     if verdict not in Feedback.Verdict.values:
         raise BadInput("Two replies are equally good, or both bad.")
-    for message, other in ((reply, rival), (rival, reply)):
-        for picked in Feedback.objects.filter(message=message, user=user, preferred_over=other):
+    for message, opponent in ((reply, rival), (rival, reply)):
+        for picked in Feedback.objects.filter(message=message, user=user, preferred_over=opponent):
             unpick(reply=picked.message, user=user)
     drop_verdicts(reply, rival, user)
     feedback = feedback_on(reply, user)
@@ -130,8 +130,8 @@ def compare(*, reply: Message, rival: Message, verdict: str, user: User) -> Feed
 @transaction.atomic
 def drop_verdicts(reply: Message, rival: Message, user: User) -> None:
     """Forget a tie, or that both are bad, whichever of the two replies it was said of."""
-    for message, other in ((reply, rival), (rival, reply)):
-        if Feedback.objects.filter(message=message, user=user, compared_with=other).exists():
+    for message, opponent in ((reply, rival), (rival, reply)):
+        if Feedback.objects.filter(message=message, user=user, compared_with=opponent).exists():
             feedback = feedback_on(message, user)
             feedback.verdict, feedback.compared_with = "", None
             settle(feedback)
@@ -149,8 +149,10 @@ def unpick(*, reply: Message, user: User) -> Feedback:
 def allow_use(*, user: User, project: Project) -> None:
     """Consent; feedback that was given before counts from now on too."""
     grant_consent(user=user, project=project, wording=wording(project))
-    given = Feedback.objects.select_for_update(of=("self",)).filter(user=user, message__conversation__project=project)
-    for feedback in given.select_related("message__conversation__project"):
+    feedback_rows = Feedback.objects.select_for_update(of=("self",)).filter(
+        user=user, message__conversation__project=project
+    )
+    for feedback in feedback_rows.select_related("message__conversation__project"):
         settle(feedback)
 
 
@@ -208,31 +210,31 @@ def prompt_for(feedback: Feedback) -> Prompt:
 
 
 def settle_demonstration(feedback: Feedback, prompt: Prompt | None) -> None:
-    wanted = feedback.better_answer if prompt is not None else ""
-    made = feedback.demonstration
-    if made is not None and made.response.text != wanted:
-        take_back(made)
-        feedback.demonstration = made = None
-    if wanted and made is None and prompt is not None:
+    better_answer = feedback.better_answer if prompt is not None else ""
+    demonstration = feedback.demonstration
+    if demonstration is not None and demonstration.response.text != better_answer:
+        take_back(demonstration)
+        feedback.demonstration = demonstration = None
+    if better_answer and demonstration is None and prompt is not None:
         feedback.demonstration = offer_demonstration(
-            prompt=prompt, text=wanted, author=feedback.user, token=uuid.uuid4(), source_ref=source(feedback)
+            prompt=prompt, text=better_answer, author=feedback.user, token=uuid.uuid4(), source_ref=source(feedback)
         )
 
 
 def settle_ranking(feedback: Feedback, prompt: Prompt | None) -> None:
     """A pick ranks this reply over the other; a tie puts both into one group."""
     tied = feedback.verdict == Feedback.Verdict.TIE
-    other = (feedback.compared_with if tied else feedback.preferred_over) if prompt is not None else None
-    how = f"{source(feedback)} {'ties' if tied else 'over'} {other.pk}" if other is not None else ""
-    made = feedback.ranking
-    if made is not None and made.source_ref != how:
-        take_back(made)
-        feedback.ranking = made = None
-    if other is not None and made is None and prompt is not None:
-        this, that = responses_for(prompt, [feedback.message, other])
+    loser = (feedback.compared_with if tied else feedback.preferred_over) if prompt is not None else None
+    how = f"{source(feedback)} {'ties' if tied else 'over'} {loser.pk}" if loser is not None else ""
+    ranking = feedback.ranking
+    if ranking is not None and ranking.source_ref != how:
+        take_back(ranking)
+        feedback.ranking = ranking = None
+    if loser is not None and ranking is None and prompt is not None:
+        this, that = responses_for(prompt, [feedback.message, loser])
         feedback.ranking = record_ranking(
             prompt=prompt,
-            responses=[that, this] if other.pk < feedback.message_id else [this, that],
+            responses=[that, this] if loser.pk < feedback.message_id else [this, that],
             groups=[[this.pk, that.pk]] if tied else [[this.pk], [that.pk]],
             author=feedback.user,
             token=uuid.uuid4(),
@@ -243,15 +245,15 @@ def settle_ranking(feedback: Feedback, prompt: Prompt | None) -> None:
 def settle_judgments(feedback: Feedback, prompt: Prompt | None) -> None:
     """Both bad: a verdict on each of the two replies."""
     bad = feedback.verdict == Feedback.Verdict.BOTH_BAD and prompt is not None
-    other = feedback.compared_with if bad else None
-    how = f"{source(feedback)} both bad {other.pk}" if other is not None else ""
+    rival = feedback.compared_with if bad else None
+    how = f"{source(feedback)} both bad {rival.pk}" if rival is not None else ""
     standing = feedback.judgments.filter(retracted_at=None)
     for judgment in standing.exclude(source_ref=how):
         feedback.judgments.remove(judgment)
         withdraw_label(label=judgment)
-    if other is None or prompt is None or standing.exists():
+    if rival is None or prompt is None or standing.exists():
         return
-    for response in responses_for(prompt, [feedback.message, other]):
+    for response in responses_for(prompt, [feedback.message, rival]):
         feedback.judgments.add(
             record_judgment(response=response, good=False, author=feedback.user, token=uuid.uuid4(), source_ref=how)
         )
@@ -259,11 +261,11 @@ def settle_judgments(feedback: Feedback, prompt: Prompt | None) -> None:
 
 def settle_task(feedback: Feedback, prompt: Prompt | None) -> None:
     """A thumb down without a better answer leaves work for others."""
-    wanted = prompt is not None and feedback.thumb < 0 and not feedback.better_answer
-    if feedback.task is not None and not wanted:
+    needs_task = prompt is not None and feedback.thumb < 0 and not feedback.better_answer
+    if feedback.task is not None and not needs_task:
         withdraw_tasks(tasks=Task.objects.filter(pk=feedback.task.pk))
         feedback.task = None
-    if wanted and feedback.task is None and prompt is not None:
+    if needs_task and feedback.task is None and prompt is not None:
         candidates = candidates_beside(feedback.message)
         if len(candidates) > 1:
             replies = responses_for(prompt, candidates)
@@ -288,13 +290,13 @@ def candidates_beside(reply: Message) -> list[Message]:
 
 def responses_for(prompt: Prompt, messages: Sequence[Message]) -> list[Response]:
     """The replies as responses to the prompt; one that is there already is used again."""
-    found: list[Response] = []
+    responses: list[Response] = []
     for message in messages:
-        there = Response.objects.filter(prompt=prompt, model=message.model, text=message.text).first()
-        found.append(
-            there or add_responses(responses=[Response(prompt=prompt, text=message.text, model=message.model)])[0]
+        existing = Response.objects.filter(prompt=prompt, model=message.model, text=message.text).first()
+        responses.append(
+            existing or add_responses(responses=[Response(prompt=prompt, text=message.text, model=message.model)])[0]
         )
-    return found
+    return responses
 
 
 def take_back(label: Demonstration | Ranking) -> None:

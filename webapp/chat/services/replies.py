@@ -72,9 +72,9 @@ def claim(*, message_id: int) -> Job | None:
     return Job(message.model, body, [number for number, _ in turns])
 
 
-def note_seen_from(*, message_id: int, first: int | None) -> None:
+def note_seen_from(*, message_id: int, first_id: int | None) -> None:
     """Keep which message the model was shown first, where it was not shown them all."""
-    Message.objects.filter(pk=message_id).exclude(seen_from=first).update(seen_from=first)
+    Message.objects.filter(pk=message_id).exclude(seen_from=first_id).update(seen_from=first_id)
 
 
 def note_problem(*, model: ModelVersion, error: TutelageError) -> None:
@@ -89,8 +89,8 @@ def append(*, message_id: int, text: str) -> bool:
     message = locked(message_id, Message.State.STREAMING)
     if message is None:
         return False
-    last = message.events.order_by("-number").values_list("number", flat=True).first()
-    Event.objects.create(message=message, number=(last or 0) + 1, text=clean_text(text))
+    last_number = message.events.order_by("-number").values_list("number", flat=True).first()
+    Event.objects.create(message=message, number=(last_number or 0) + 1, text=clean_text(text))
     Message.objects.filter(pk=message_id).update(heartbeat_at=timezone.now())
     transaction.on_commit(lambda: announce(message_id))
     return True
@@ -98,8 +98,8 @@ def append(*, message_id: int, text: str) -> bool:
 
 def beat(*, message_id: int) -> bool:
     """Say that the writer lives. False where the reply is not being written any more."""
-    mine = Message.objects.filter(pk=message_id, state=Message.State.STREAMING)
-    return bool(mine.update(heartbeat_at=timezone.now()))
+    streaming = Message.objects.filter(pk=message_id, state=Message.State.STREAMING)
+    return bool(streaming.update(heartbeat_at=timezone.now()))
 
 
 def end(message: Message, *, finish: str = "", error: str = "", refused: bool = False) -> None:
@@ -149,11 +149,11 @@ def interrupt_stale(*, now: datetime | None = None, message_id: int | None = Non
     )
     if message_id is not None:
         stale = stale.filter(pk=message_id)
-    found = list(stale)
-    for message in found:
+    messages = list(stale)
+    for message in messages:
         log.warning("reply %s: its writer has not been heard of since %s", message.pk, message.heartbeat_at)
         end(message, error=CUT_OFF)
-    return len(found)
+    return len(messages)
 
 
 @transaction.atomic

@@ -54,27 +54,27 @@ def format_of(kind: str, name: str = "") -> Format:
     """Raises NotFound for a kind or a format that there is not."""
     if kind not in EXPORTS:
         raise NotFound(f"There is no export of {kind}. Choose one of {', '.join(EXPORTS)}.")
-    found = EXPORTS[kind].get(name or OWN)
-    if found is None:
+    export_format = EXPORTS[kind].get(name or OWN)
+    if export_format is None:
         raise NotFound(f"{kind} have no format “{name}”. Choose one of {', '.join(EXPORTS[kind])}.")
-    return found
+    return export_format
 
 
 def lines_of(chosen: Format, project: Project, selection: Selection) -> Iterator[str]:
     """The file, line by line."""
-    found = chosen.rows(project, selection)
+    rows = chosen.rows(project, selection)
     if chosen.suffix == "csv":
-        yield from table(found)
+        yield from table(rows)
     else:
-        for row in found:
+        for row in rows:
             yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def table(found: Iterator[dict[str, Any]]) -> Iterator[str]:
+def table(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
     """A CSV table that Excel takes for UTF-8. What is no text or number is JSON in its cell."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    for number, row in enumerate(found):
+    for number, row in enumerate(rows):
         if number == 0:
             buffer.write("\N{ZERO WIDTH NO-BREAK SPACE}")
             writer.writerow(row)

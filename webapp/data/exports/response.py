@@ -15,10 +15,10 @@ def exported(request: HttpRequest, project: Project, kind: str) -> StreamingHttp
     name = request.GET.get("as", "") or OWN
     chosen = format_of(kind, name)
     selection = selection_of(request.GET)
-    parts = [
+    name_parts = [
         project.slug,
         kind,
         *([] if name in (OWN, "csv") else [name]),
         *([selection.split] if selection.split else []),
     ]
-    return download(request, lines_of(chosen, project, selection), f"{'-'.join(parts)}.{chosen.suffix}")
+    return download(request, lines_of(chosen, project, selection), f"{'-'.join(name_parts)}.{chosen.suffix}")

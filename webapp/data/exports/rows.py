@@ -66,20 +66,20 @@ def weighted(demonstration: Demonstration, project: Project) -> list[Row]:
 
 def ranking_rows(project: Project, chosen: Selection) -> Iterator[Row]:
     for rankings in batches_of(selection.rankings(project, chosen), BATCH):
-        shown = {pk for ranking in rankings for pk in ranking.order_shown}
-        replies = Response.objects.select_related("model").in_bulk(shown)
+        reply_ids = {pk for ranking in rankings for pk in ranking.order_shown}
+        replies = Response.objects.select_related("model").in_bulk(reply_ids)
         for ranking in rankings:
             if replies.keys() >= set(ranking.order_shown):  # else one of them was deleted for good
                 yield ranking_row(ranking, [replies[pk] for pk in ranking.order_shown], project)
 
 
 def ranking_row(ranking: Ranking, replies: list[Response], project: Project) -> Row:
-    place = {reply.pk: number for number, reply in enumerate(replies)}
+    index_of = {reply.pk: number for number, reply in enumerate(replies)}
     return {
         "id": f"ranking:{ranking.pk}",
         "messages": messages_of(ranking.prompt, project),
         "replies": [reply.text for reply in replies],
-        "groups": [[place[pk] for pk in group] for group in ranking.groups],
+        "groups": [[index_of[pk] for pk in group] for group in ranking.groups],
         "strength": NO_STRENGTH if ranking.strength is None else float(ranking.strength),
         "ratings": [ranking.ratings.get(str(reply.pk), NO_RATING) for reply in replies],
         "flags": [",".join(ranking.flags.get(str(reply.pk), [])) for reply in replies],

@@ -30,18 +30,18 @@ class Selection:
     since: datetime | None = None
 
 
-def selection_of(given: Mapping[str, Any]) -> Selection:
+def selection_of(query: Mapping[str, Any]) -> Selection:
     """The filters of an address: split, state, author, since. Raises BadInput that names what does not fit."""
     return Selection(
-        split=read_choice(given, "split", Prompt.Split.values),
-        state=read_choice(given, "state", STATES, "live"),
-        author=read_int(given, "author"),
-        since=read_since(given),
+        split=read_choice(query, "split", Prompt.Split.values),
+        state=read_choice(query, "state", STATES, "live"),
+        author=read_int(query, "author"),
+        since=read_since(query),
     )
 
 
-def read_since(given: Mapping[str, Any]) -> datetime | None:
-    text = read_text(given, "since")
+def read_since(query: Mapping[str, Any]) -> datetime | None:
+    text = read_text(query, "since")
     if not text:
         return None
     try:

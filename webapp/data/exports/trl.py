@@ -44,8 +44,8 @@ def preference(project: Project, chosen: Selection) -> Iterator[Row]:
 
 def pairs(groups: list[list[int]]) -> Iterator[tuple[int, int]]:
     """(better, worse) of a ranking whose groups go from best to worst."""
-    for place, group in enumerate(groups):
-        for lower in groups[place + 1 :]:
+    for rank, group in enumerate(groups):
+        for lower in groups[rank + 1 :]:
             yield from ((better, worse) for better in group for worse in lower)
 
 
@@ -61,8 +61,8 @@ def kto_of_rankings(project: Project, chosen: Selection) -> Iterator[Row]:
     rankings; those in the middle, and rankings that tie everything, say neither."""
     for row in ranking_rows(project, chosen):
         groups = row["groups"] if row["weight"] else []
-        for place, group in enumerate(groups):
-            standing = 2 * place - (len(groups) - 1)
+        for rank, group in enumerate(groups):
+            standing = 2 * rank - (len(groups) - 1)
             for number in group if standing else ():
                 yield judged(f"{row['id']}#{number}", row, row["replies"][number], standing < 0)
 

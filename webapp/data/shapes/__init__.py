@@ -40,56 +40,56 @@ NUL: Final = "NUL characters were taken out, which the database cannot hold"
 def items(record: dict[str, Any] | str) -> Iterator[Item]:
     """What a record holds, taken by itself. Raises UnknownShape, saying what keys it found."""
     grouper: Grouper[None] = Grouper()
-    for part in parts_of(record)[0]:
-        yield from (item for _, item in grouper.add(None, part))
+    for shaped in parts_of(record)[0]:
+        yield from (item for _, item in grouper.add(None, shaped))
     yield from (item for _, item in grouper.flush())
 
 
 def parts_of(record: dict[str, Any] | str) -> tuple[list[Item | Part], Row]:
     """What a record holds, and which columns that took. Raises UnknownShape."""
     row = row_of(record) if isinstance(record, dict) else Row({})
-    parts: list[Item | Part] = []
+    shaped: list[Item | Part] = []
     try:
         if isinstance(record, str):
-            parts.append(prompt(bare_messages(record)))
+            shaped.append(prompt(bare_messages(record)))
         else:
-            found = shape_of(row)
-            if found is None:
+            shape = shape_of(row)
+            if shape is None:
                 keys = ", ".join(sorted(str(key)[:40] for key in record)[:8]) or "no keys"
                 raise UnknownShape(f"cannot tell what this record is (found: {keys})")
-            for part in found.read(row):  # one by one: those before a Skip are kept
-                parts.append(part)  # noqa: PERF402
+            for item in shape.read(row):  # one by one: those before a Skip are kept
+                shaped.append(item)  # noqa: PERF402
     except Skip as skip:
-        parts.append(LeftOut(str(skip)))
-    return [finished(part, row) for part in parts], row
+        shaped.append(LeftOut(str(skip)))
+    return [finished(item, row) for item in shaped], row
 
 
 def bare_messages(text: str) -> Messages:
     return parse_transcript(text) if is_transcript(text) else [{"role": "user", "content": text}]
 
 
-def finished(part: Item | Part, row: Row) -> Item | Part:
+def finished(item: Item | Part, row: Row) -> Item | Part:
     """The part as it is taken: without NUL characters, and not at all where it is judged in an unknown way."""
-    if problem := problem_with(part, row):
+    if problem := problem_with(item, row):
         return LeftOut(problem)
-    if is_broken(getattr(part, "annotator", ""), getattr(part, "reason", "")):
+    if is_broken(getattr(item, "annotator", ""), getattr(item, "reason", "")):
         return LeftOut(BROKEN)
-    texts = [*(m["content"] for m in getattr(part, "messages", ())), getattr(part, "text", "")]
-    texts += [getattr(part, "reply", ""), *getattr(part, "replies", ()), getattr(part, "annotator", "")]
-    if not any("\0" in text for text in texts) or isinstance(part, LeftOut):
-        return part
+    texts = [*(m["content"] for m in getattr(item, "messages", ())), getattr(item, "text", "")]
+    texts += [getattr(item, "reply", ""), *getattr(item, "replies", ()), getattr(item, "annotator", "")]
+    if not any("\0" in text for text in texts) or isinstance(item, LeftOut):
+        return item
     row.note(NUL)
     changed = {
-        name: without_nul(getattr(part, name))
+        name: without_nul(getattr(item, name))
         for name in ("messages", "text", "reply", "replies", "annotator")
-        if hasattr(part, name)
+        if hasattr(item, name)
     }
-    return replace(part, **changed)
+    return replace(item, **changed)
 
 
 def without_nul(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "")
     if isinstance(value, list):
-        return [without_nul(part) for part in value]
-    return {name: without_nul(part) for name, part in value.items()}
+        return [without_nul(element) for element in value]
+    return {name: without_nul(element) for name, element in value.items()}

@@ -56,17 +56,17 @@ def read_one_hot(row: Row) -> Iterator[Item]:
     winners = [winner for name, winner in ONE_HOT if number(row.get(name)) == 1 or row.peek(name) is True]
     if len(winners) != 1:
         raise Skip("not exactly one of winner_model_a, winner_model_b and winner_tie is 1")
-    asked, *answered = (texts(row.get(name), name) for name in ("prompt", "response_a", "response_b"))
-    if len(asked) > 1:
+    questions, *answered = (texts(row.get(name), name) for name in ("prompt", "response_a", "response_b"))
+    if len(questions) > 1:
         raise Skip(DIFFERENT)
-    replies = [said[0] for said in answered]
-    yield from voted([{"role": "user", "content": asked[0]}], replies, [Vote(winners[0])], **label_fields(row))
+    replies = [answers[0] for answers in answered]
+    yield from voted([{"role": "user", "content": questions[0]}], replies, [Vote(winners[0])], **label_fields(row))
 
 
 def texts(value: Any, name: str) -> list[str]:
     """The turns of one side: a list of texts, which may stand as JSON in a text."""
     value = parse_json_text(value)
-    said = value if isinstance(value, list) else [value]
-    if not said or not all(isinstance(text, str) for text in said):
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(text, str) for text in values):
         raise Skip(f"“{name}” is not a list of texts")
-    return said
+    return values

@@ -31,9 +31,9 @@ def is_record(row: Row) -> bool:
 
 def read_record(row: Row) -> Iterator[Item | Part]:
     row.use(*ABOUT)
-    shown = Row(row.get("fields"))
-    sheet = sheet_of(shown)
-    row.nested.update(f"fields.{name}" for name in shown.unused())
+    fields = Row(row.get("fields"))
+    sheet = sheet_of(fields)
+    row.nested.update(f"fields.{name}" for name in fields.unused())
     answers = list(answers_of(row.get("responses")))
     if not answers:
         raise Skip("nobody has answered it")
@@ -61,19 +61,25 @@ def counts(status: Any) -> bool:
 
 
 def sheet_of(row: Row) -> Sheet:
-    asked = row.first(ASKED_NAMES)
-    if asked is None:
+    question_name = row.first(ASKED_NAMES)
+    if question_name is None:
         raise Skip("none of its fields is a prompt (instruction, prompt, question, …)")
-    value = row.get(asked)
+    value = row.get(question_name)
     sheet = Sheet([])
     for name in row.record:
-        said = row.record[name]
-        if name != asked and name not in SYSTEMS and REPLY_NAME.match(name) and isinstance(said, str) and said.strip():
+        answer = row.record[name]
+        if (
+            name != question_name
+            and name not in SYSTEMS
+            and REPLY_NAME.match(name)
+            and isinstance(answer, str)
+            and answer.strip()
+        ):
             sheet.replies[name] = reply_of(row.get(name), row, name)
-    messages = messages_of(value, row, asked)
+    messages = messages_of(value, row, question_name)
     if messages and messages[-1]["role"] == "assistant" and not sheet.replies:
-        sheet.replies[asked] = messages.pop()["content"]
-    beside = contexts(row, asked)
+        sheet.replies[question_name] = messages.pop()["content"]
+    beside = contexts(row, question_name)
     if beside and messages:
         messages[-1] = {**messages[-1], "content": "\n\n".join([messages[-1]["content"], *beside])}
     sheet.messages = [*system_turn(row, messages), *messages]
@@ -112,16 +118,16 @@ def is_choice(value: Any, sheet: Sheet) -> bool:
 def order_of(value: list[Any], sheet: Sheet) -> Iterator[tuple[float, str]]:
     """(rank, name) from [{value, rank}], from ranks in the order of the replies, or from names, the best first."""
     names = list(sheet.replies)
-    for place, said in enumerate(value):
-        if isinstance(said, dict):
-            rank = number(said.get("rank"))
+    for index, ranked in enumerate(value):
+        if isinstance(ranked, dict):
+            rank = number(ranked.get("rank"))
             if rank is None:
                 raise Skip("a ranking without ranks")
-            yield rank, str(said.get("value"))
-        elif isinstance(said, str) and said in sheet.replies:
-            yield float(place), said
-        elif (rank := number(said)) is not None and len(value) == len(names):
-            yield rank, names[place]
+            yield rank, str(ranked.get("value"))
+        elif isinstance(ranked, str) and ranked in sheet.replies:
+            yield float(index), ranked
+        elif (rank := number(ranked)) is not None and len(value) == len(names):
+            yield rank, names[index]
         else:
             raise Skip("a ranking does not name each of the replies once")
 
@@ -141,27 +147,27 @@ def read_flat(row: Row) -> Iterator[Item | Part]:
         raise Skip("nobody has answered it")
     listed = next((name for name in LISTS if row.is_list(name)), None)
     fields = {name: value for name, value in row.record.items() if "." not in str(name) and name != listed}
-    shown = Row(fields)
-    sheet = sheet_of(shown)
-    row.use(*shown.used)
+    field_row = Row(fields)
+    sheet = sheet_of(field_row)
+    row.use(*field_row.used)
     if listed:
         replies = row.get(listed)
-        sheet.replies = {f"reply {place + 1}": reply_of(reply, row, listed) for place, reply in enumerate(replies)}
-    found = False
+        sheet.replies = {f"reply {index + 1}": reply_of(reply, row, listed) for index, reply in enumerate(replies)}
+    is_answered = False
     for name in [name for name in row.record if str(name).endswith(ENDING)]:
         for value, person in flat_answers(row, str(name)):
-            found = True
+            is_answered = True
             yield from answered(sheet, str(name).removesuffix(ENDING), value, person)
-    if not found:
+    if not is_answered:
         raise Skip("nobody has answered it")
 
 
 def flat_answers(row: Row, name: str) -> Iterator[tuple[Any, str]]:
     values = row.get(name)
     people, states = row.get(f"{name}.users"), row.get(f"{name}.status")
-    for place, value in enumerate(values if isinstance(values, list) else []):
-        state = states[place] if isinstance(states, list) and place < len(states) else None
-        person = people[place] if isinstance(people, list) and place < len(people) else ""
+    for index, value in enumerate(values if isinstance(values, list) else []):
+        state = states[index] if isinstance(states, list) and index < len(states) else None
+        person = people[index] if isinstance(people, list) and index < len(people) else ""
         if counts(state) and value is not None:
             yield value, str(person or "")
 
@@ -183,14 +189,14 @@ def is_old_flat(row: Row) -> bool:
 def read_old_flat(row: Row) -> Iterator[Item | Part]:
     row.use(*ABOUT)
     questions = list(answers_within(row))
-    shown = Row({name: value for name, value in row.record.items() if isinstance(value, str)})
-    sheet = sheet_of(shown)
-    row.use(*shown.used, *questions)
-    found = False
+    field_row = Row({name: value for name, value in row.record.items() if isinstance(value, str)})
+    sheet = sheet_of(field_row)
+    row.use(*field_row.used, *questions)
+    is_answered = False
     for question in questions:
         for answer in row.get(question):
             if counts(answer.get("status")) and answer.get("value") is not None:
-                found = True
+                is_answered = True
                 yield from answered(sheet, question, answer["value"], str(answer.get("user_id") or ""))
-    if not found:
+    if not is_answered:
         raise Skip("nobody has answered it")

@@ -76,18 +76,20 @@ def judgment(messages: Messages, reply: str, good: bool, **fields: Any) -> Judgm
 
 def ranking(messages: Messages, replies: Sequence[Any], ranks: Sequence[float], **fields: Any) -> RankingItem:
     """Replies with ranks (the lowest is the best; equal ranks tie) as ordered groups; empty replies are left away."""
-    kept = [
+    ranked = [
         (rank, reply)
         for rank, reply in zip(ranks, replies, strict=True)
         if isinstance(reply, str) and not is_empty(reply)
     ]
-    if len(kept) < 2:
+    if len(ranked) < 2:
         raise Skip("fewer than two replies that are not empty")
-    if len({reply for _, reply in kept}) < len(kept):
+    if len({reply for _, reply in ranked}) < len(ranked):
         raise Skip("two of the replies are the same text")
-    check(messages, *(reply for _, reply in kept))
-    groups = [[i for i, (rank, _) in enumerate(kept) if rank == level] for level in sorted({rank for rank, _ in kept})]
-    return RankingItem(messages, [reply for _, reply in kept], groups, **fields)
+    check(messages, *(reply for _, reply in ranked))
+    groups = [
+        [i for i, (rank, _) in enumerate(ranked) if rank == level] for level in sorted({rank for rank, _ in ranked})
+    ]
+    return RankingItem(messages, [reply for _, reply in ranked], groups, **fields)
 
 
 def chat_item(chat: Chat, row: Row, **fields: Any) -> Item:
@@ -99,15 +101,15 @@ def chat_item(chat: Chat, row: Row, **fields: Any) -> Item:
         if masked:
             return LeftOut("its weight is 0: no turn of the assistant is to be learned")
         return prompt(messages, **fields)
-    last = learned[-1]
-    rest = messages[last + 1 :]
-    if rest:
+    reply_index = learned[-1]
+    following = messages[reply_index + 1 :]
+    if following:
         row.note("what follows the last reply that is learned was dropped: nothing answers it")
-    unanswered = rest if rest and rest[-1]["role"] == "user" and len(rest) == 1 else []
+    unanswered = following if following and following[-1]["role"] == "user" and len(following) == 1 else []
     return demonstration(
-        messages[:last],
-        messages[last]["content"],
-        masked_turns=[i for i in chat.masked if i < last],
+        messages[:reply_index],
+        messages[reply_index]["content"],
+        masked_turns=[i for i in chat.masked if i < reply_index],
         unanswered=unanswered,
         **fields,
     )

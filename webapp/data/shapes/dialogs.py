@@ -34,18 +34,18 @@ def read_chat(row: Row) -> Iterator[Item]:
 
 
 def is_segments(row: Row) -> bool:
-    return row.is_list("segments") and all(isinstance(part, dict) for part in row.peek("segments"))
+    return row.is_list("segments") and all(isinstance(segment, dict) for segment in row.peek("segments"))
 
 
 def read_segments(row: Row) -> Iterator[Item]:
     """Segments in turn: what is not learned is asked, what is learned answers."""
     segments = row.get("segments")
     messages: Messages = []
-    for place, segment in enumerate(segments):
+    for index, segment in enumerate(segments):
         learned, text = segment.get("label"), segment.get("text")
         if not isinstance(learned, bool) or not isinstance(text, str):
             raise Skip("a segment without a label (true or false) and a text")
-        if learned is not bool(place % 2):
+        if learned is not bool(index % 2):
             raise Skip("its segments are not question and answer in turn")
         messages.append({"role": "assistant" if learned else "user", "content": text})
     if not messages:
@@ -82,14 +82,14 @@ def is_rewarded(row: Row) -> bool:
 
 
 def read_rewarded(row: Row) -> Iterator[Item]:
-    turns, said = parse_json_text(row.get("context")), parse_json_text(row.get("generation"))
+    turns, generation = parse_json_text(row.get("context")), parse_json_text(row.get("generation"))
     good = binary(number(row.get("reward")))
     if good is None:
         raise Skip("its reward is neither 1 nor 0")
-    if not isinstance(turns, list) or not isinstance(said, dict):
+    if not isinstance(turns, list) or not isinstance(generation, dict):
         raise Skip("“context” or “generation” holds no turns")
     messages = parse_chat([as_turn(turn) for turn in turns], row, "context").messages
-    (reply,) = parse_chat([as_turn(said)], row, "generation").messages or [{"content": ""}]
+    (reply,) = parse_chat([as_turn(generation)], row, "generation").messages or [{"content": ""}]
     yield judgment(messages, reply["content"], good, **label_fields(row))
 
 
@@ -115,9 +115,9 @@ def read_instances(row: Row) -> Iterator[Item]:
     if not instances:
         raise Skip("it has no instances")
     for instance in instances:
-        given = instance if isinstance(instance, dict) else {}
-        asked, answer = given.get("input", ""), given.get("output")
-        if not isinstance(asked, str) or not isinstance(answer, str):
+        fields = instance if isinstance(instance, dict) else {}
+        question, answer = fields.get("input", ""), fields.get("output")
+        if not isinstance(question, str) or not isinstance(answer, str):
             raise Skip("an instance without the texts input and output")
-        content = f"{instruction}\n\n{asked}" if asked.strip() else instruction
+        content = f"{instruction}\n\n{question}" if question.strip() else instruction
         yield demonstration([{"role": "user", "content": content}], answer, **label_fields(row))

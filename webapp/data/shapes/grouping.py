@@ -24,56 +24,59 @@ class Grouper(Generic[P]):
         self.key: Any = None
         self.parts: list[tuple[P, Any]] = []
 
-    def add(self, place: P, part: Item | Part) -> Iterator[tuple[P, Item]]:
-        if isinstance(part, LeftOut):
-            yield place, part
+    def add(self, location: P, item: Item | Part) -> Iterator[tuple[P, Item]]:
+        if isinstance(item, LeftOut):
+            yield location, item
             return
-        key = key_of(part)
-        limit = MAX_SCORED if isinstance(part, ScoredReply) else MAX_MESSAGES
+        key = key_of(item)
+        limit = MAX_SCORED if isinstance(item, ScoredReply) else MAX_MESSAGES
         if self.parts and (key != self.key or len(self.parts) >= limit):
             yield from self.flush()
-        if isinstance(part, ScoredReply | TreeMessage):
+        if isinstance(item, ScoredReply | TreeMessage):
             self.key = key
-            self.parts.append((place, part))
+            self.parts.append((location, item))
         else:
-            yield place, part
+            yield location, item
 
     def flush(self) -> Iterator[tuple[P, Item]]:
-        parts, self.parts, self.key = self.parts, [], None
-        if not parts:
+        waiting, self.parts, self.key = self.parts, [], None
+        if not waiting:
             return
-        if isinstance(parts[0][1], TreeMessage):
-            for item in messages_as_tree([part.record for _, part in parts]):
-                yield parts[0][0], item
+        if isinstance(waiting[0][1], TreeMessage):
+            for item in messages_as_tree([waiting_item.record for _, waiting_item in waiting]):
+                yield waiting[0][0], item
             return
         by_person: dict[str, list[tuple[P, ScoredReply]]] = {}
-        for place, part in parts:
-            by_person.setdefault(part.annotator, []).append((place, part))
+        for location, waiting_item in waiting:
+            by_person.setdefault(waiting_item.annotator, []).append((location, waiting_item))
         for scored in by_person.values():
             yield from ranked(scored)
 
 
-def key_of(part: Item | Part) -> Any:
-    if isinstance(part, ScoredReply):
-        return part.column, part.messages
-    return part.tree if isinstance(part, TreeMessage) else None
+def key_of(item: Item | Part) -> Any:
+    if isinstance(item, ScoredReply):
+        return item.column, item.messages
+    return item.tree if isinstance(item, TreeMessage) else None
 
 
 def ranked(scored: list[tuple[P, ScoredReply]]) -> Iterator[tuple[P, Item]]:
     """A ranking by score of one person's replies to one prompt, the highest first; equal scores tie."""
-    (place, first), *others = scored
+    (location, scored_first), *others = scored
     if not others:
-        reason = f"a reply with a score (“{first.column}”), and no other reply to its prompt beside it"
-        yield place, LeftOut(reason)
+        reason = f"a reply with a score (“{scored_first.column}”), and no other reply to its prompt beside it"
+        yield location, LeftOut(reason)
         return
-    fields: dict[str, Any] = {"annotator": first.annotator}
-    if any(part.split for _, part in scored):
+    fields: dict[str, Any] = {"annotator": scored_first.annotator}
+    if any(item.split for _, item in scored):
         fields["split"] = "heldout"
-    levels = sorted({part.score for _, part in scored}, reverse=True)
-    if first.scale and len(levels) > 1:
-        fields["strength"] = min(STRONGEST, STRONGEST * (levels[0] - levels[1]) / first.scale)
+    levels = sorted({item.score for _, item in scored}, reverse=True)
+    if scored_first.scale and len(levels) > 1:
+        fields["strength"] = min(STRONGEST, STRONGEST * (levels[0] - levels[1]) / scored_first.scale)
     try:
-        yield place, ranking(first.messages, [p.reply for _, p in scored], [-p.score for _, p in scored], **fields)
+        yield (
+            location,
+            ranking(scored_first.messages, [p.reply for _, p in scored], [-p.score for _, p in scored], **fields),
+        )
     except Skip as skip:
         for at, _ in scored:
             yield at, LeftOut(str(skip))

@@ -42,15 +42,15 @@ def read_task(row: Row) -> Iterator[Item | Part]:
     data = Row(row.get("data"))
     sheet = sheet_of(data)
     row.nested.update(f"data.{name}" for name in data.unused())
-    found = False
+    is_answered = False
     for annotation in row.get("annotations"):
         if not isinstance(annotation, dict) or annotation.get("was_cancelled") is True:
             continue
         results = annotation.get("result")
         for result in results if isinstance(results, list) else []:
-            found = True
+            is_answered = True
             yield from answered(sheet, result, person_of(annotation.get("completed_by")))
-    if not found:
+    if not is_answered:
         raise Skip("nobody has answered it")
 
 
@@ -62,26 +62,26 @@ def person_of(value: Any) -> str:
 
 def sheet_of(data: Row) -> Sheet:
     """The prompt and the replies of a task: answers in columns of their own, or a list of {id, title, body}."""
-    asked = data.first((*ASKED_NAMES, "text"))
-    if asked is None:
+    question_name = data.first((*ASKED_NAMES, "text"))
+    if question_name is None:
         raise Skip("its data has no prompt (prompt, question, text, …)")
-    sheet = Sheet(messages_of(data.get(asked), data, asked))
+    sheet = Sheet(messages_of(data.get(question_name), data, question_name))
     for name in ITEM_LISTS:
         if data.is_list(name):
-            for place, item in enumerate(data.get(name)):
+            for index, item in enumerate(data.get(name)):
                 key = (
-                    str(item["id"]) if isinstance(item, dict) and isinstance(item.get("id"), str | int) else str(place)
+                    str(item["id"]) if isinstance(item, dict) and isinstance(item.get("id"), str | int) else str(index)
                 )
                 sheet.replies[key] = item_text(item, data, name)
     if not sheet.replies:
         for name, value in data.record.items():
-            if name != asked and REPLY_NAME.match(str(name)) and isinstance(value, str) and value.strip():
+            if name != question_name and REPLY_NAME.match(str(name)) and isinstance(value, str) and value.strip():
                 data.use(name)
                 sheet.replies[str(name)] = value
-    beside = contexts(data, asked)
+    beside = contexts(data, question_name)
     if beside and sheet.messages:
-        last = sheet.messages[-1]
-        sheet.messages[-1] = {**last, "content": "\n\n".join([last["content"], *beside])}
+        last_turn = sheet.messages[-1]
+        sheet.messages[-1] = {**last_turn, "content": "\n\n".join([last_turn["content"], *beside])}
     sheet.messages = [*system_turn(data, sheet.messages), *sheet.messages]
     return sheet
 
@@ -113,9 +113,9 @@ def answered(sheet: Sheet, result: Any, person: str) -> Iterator[Item | Part]:
             yield from rated(about or sheet, value.get("rating"), "rating" if about else question, person)
         elif kind == "choices":
             choices = value.get("choices")
-            said = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
-            about = one_of(sheet, result.get("to_name")) if binary(said) is not None else None
-            yield from chosen(about or sheet, said, question, annotator=person)
+            choice = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
+            about = one_of(sheet, result.get("to_name")) if binary(choice) is not None else None
+            yield from chosen(about or sheet, choice, question, annotator=person)
         else:
             yield LeftOut(f"an answer of type {kind[:40]}, which is not read")
     except Skip as skip:
@@ -140,13 +140,13 @@ def side_by_side(sheet: Sheet, names: list[str]) -> Sheet:
 def ranked(value: Any) -> list[tuple[float, str]]:
     """Names in their order, from a list or from the only list of an object."""
     if isinstance(value, dict):
-        lists = [part for part in value.values() if isinstance(part, list) and part]
+        lists = [names for names in value.values() if isinstance(names, list) and names]
         if len(lists) != 1:
             raise Skip("a ranking in several buckets, whose order is not known")
         value = lists[0]
     if not isinstance(value, list):
         raise Skip("a ranking that is not a list")
-    return [(float(place), str(name)) for place, name in enumerate(value)]
+    return [(float(index), str(name)) for index, name in enumerate(value)]
 
 
 # ------------------------------------------------------------------------------------------------------------ JSON-MIN
@@ -159,19 +159,19 @@ def is_min(row: Row) -> bool:
 def read_min(row: Row) -> Iterator[Item | Part]:
     row.use(*MIN_ABOUT)
     person = person_of(row.peek("annotator"))
-    shown = Row({name: value for name, value in row.record.items() if name not in MIN_ABOUT})
-    sheet = sheet_of(shown)
-    row.use(*shown.used)
-    found = False
-    for question in [name for name in shown.record if name not in shown.used]:
+    field_row = Row({name: value for name, value in row.record.items() if name not in MIN_ABOUT})
+    sheet = sheet_of(field_row)
+    row.use(*field_row.used)
+    is_answered = False
+    for question in [name for name in field_row.record if name not in field_row.used]:
         for item in min_answer(sheet, str(question), row.record[question], person):
-            found = True
+            is_answered = True
             row.use(question)
             yield item
-    said = [str(name) for name in shown.unused() if name not in row.used]
-    if not found and said and len(sheet.replies) != 1:
-        raise Skip(f"an answer to “{said[0][:40]}” that is no verdict which is known")
-    if not found:
+    unread = [str(name) for name in field_row.unused() if name not in row.used]
+    if not is_answered and unread and len(sheet.replies) != 1:
+        raise Skip(f"an answer to “{unread[0][:40]}” that is no verdict which is known")
+    if not is_answered:
         yield from demonstrated(sheet, person)
 
 

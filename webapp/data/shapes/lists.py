@@ -129,7 +129,7 @@ def is_output_list(row: Row) -> bool:
 
 def read_output_list(row: Row) -> Iterator[Item]:
     replies = [reply_of(reply, row, "output") for reply in row.get("output")]
-    yield ranking(prompt_of(row), replies, [float(place) for place in range(len(replies))], **label_fields(row))
+    yield ranking(prompt_of(row), replies, [float(index) for index in range(len(replies))], **label_fields(row))
 
 
 def is_unranked(row: Row) -> bool:
@@ -157,7 +157,9 @@ def read_unranked(row: Row) -> Iterator[Item]:
         raise Skip(f"“{name}” are steps of one reply with a label each, which are not read")
     if are_judged(replies):
         raise Skip(f"several replies in “{name}” with verdicts that are not known")
-    column = next((str(other) for other in row.record if is_verdict(str(other)) and row.has(other)), None)
+    column = next(
+        (str(candidate) for candidate in row.record if is_verdict(str(candidate)) and row.has(candidate)), None
+    )
     if column is not None:
         raise Skip(f"several replies, and “{column}” judges them, in a way that is not known")
     raise Skip("several replies without ranks or scores")

@@ -33,16 +33,16 @@ def is_chat(row: Row) -> bool:
 def read_chat(row: Row) -> Iterator[Item]:
     row.use(*ABOUT)
     nodes = {str(key): node for key, node in row.get("mapping").items()}
-    last = str(row.peek("current_node"))
-    if last not in nodes:
+    node_id = str(row.peek("current_node"))
+    if node_id not in nodes:
         raise Skip("its current_node is not among its messages")
     branch: list[dict[str, Any]] = []
     for _ in range(len(nodes)):
-        node = nodes.get(last)
+        node = nodes.get(node_id)
         if node is None:
             break
         branch.insert(0, node)
-        last = str(node.get("parent"))
+        node_id = str(node.get("parent"))
     if len(branch) < len(nodes):
         row.note(OTHER_BRANCHES)
     turns = [turn for node in branch if (turn := turn_of(node.get("message"))) is not None]
@@ -64,7 +64,7 @@ def turn_of(message: Any) -> dict[str, Any] | None:
         return None
     if kind not in TEXTS or role == "tool" or message.get("recipient", "all") not in ("all", None):
         raise Skip(f"a message of the role {str(role)[:40]} and the type {str(kind)[:40]}, which is not read")
-    parts = content.get("parts")
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+    texts = content.get("parts")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Skip("a message with a part that is not text")
-    return {"role": role, "content": "".join(parts)}
+    return {"role": role, "content": "".join(texts)}

@@ -74,10 +74,10 @@ def read_chat(row: Row) -> Iterator[Item]:
 def nodes_of(chat: Any) -> tuple[Nodes, str]:
     """The messages of a chat by id, and which of them is in sight."""
     history = chat.get("history") if isinstance(chat, dict) else None
-    found = history.get("messages") if isinstance(history, dict) else None
+    messages = history.get("messages") if isinstance(history, dict) else None
     nodes = (
-        {str(key): dict(node) for key, node in found.items() if isinstance(node, dict)}
-        if isinstance(found, dict)
+        {str(key): dict(node) for key, node in messages.items() if isinstance(node, dict)}
+        if isinstance(messages, dict)
         else {}
     )
     return nodes, str(history.get("currentId")) if isinstance(history, dict) else ""
@@ -95,16 +95,18 @@ def rated_items(node: dict[str, Any], nodes: Nodes, person: str) -> Iterator[Ite
         before = parse_chat(branch(str(node.get("parentId")), nodes), Row({}), "messages").messages
         yield judgment(before, content(node), good is True, annotator=person)
         others = [
-            other
-            for other in nodes.values()
-            if other.get("parentId") == node.get("parentId")
-            and rating_of(other) is not None
-            and rating_of(other) != good
+            sibling
+            for sibling in nodes.values()
+            if sibling.get("parentId") == node.get("parentId")
+            and rating_of(sibling) is not None
+            and rating_of(sibling) != good
         ]
-        shown = [other for other in nodes.values() if other is node or any(other is one for one in others)]
+        compared = [
+            sibling for sibling in nodes.values() if sibling is node or any(sibling is rival for rival in others)
+        ]
         if others:
-            ranks = [1.0 if rating_of(other) else 2.0 for other in shown]
-            yield ranking(before, [content(other) for other in shown], ranks, annotator=person)
+            ranks = [1.0 if rating_of(sibling) else 2.0 for sibling in compared]
+            yield ranking(before, [content(sibling) for sibling in compared], ranks, annotator=person)
     except Skip as skip:
         yield LeftOut(str(skip))
 
@@ -116,13 +118,13 @@ def content(node: dict[str, Any]) -> str:
     return text
 
 
-def branch(last: str, nodes: Nodes) -> list[dict[str, Any]]:
+def branch(node_id: str, nodes: Nodes) -> list[dict[str, Any]]:
     """The messages from the first down to this one, without what was said of them."""
     turns: list[dict[str, Any]] = []
     for _ in range(len(nodes)):
-        node = nodes.get(last)
+        node = nodes.get(node_id)
         if node is None:
             break
         turns.insert(0, {"role": node.get("role"), "content": node.get("content")})
-        last = str(node.get("parentId"))
+        node_id = str(node.get("parentId"))
     return turns

@@ -57,11 +57,11 @@ def read_ranking(row: Row) -> Iterator[Item]:
 def ranks_of(groups: Any, replies: list[Any]) -> list[float]:
     """For each reply the place of its group. Raises Skip unless each reply is in one group."""
     places: dict[int, float] = {}
-    for place, group in enumerate(groups):
+    for rank, group in enumerate(groups):
         for index in group if isinstance(group, list) else [None]:
             if not isinstance(index, int) or isinstance(index, bool) or index in places:
                 raise Skip("“groups” does not name each reply once")
-            places[index] = float(place)
+            places[index] = float(rank)
     if sorted(places) != list(range(len(replies))):
         raise Skip("“groups” does not name each reply once")
     return [places[index] for index in range(len(replies))]
@@ -75,7 +75,7 @@ def own_fields(row: Row) -> dict[str, Any]:
             raise Skip("“strength” is not a number from 0 to 3")
         fields["strength"] = strength
     fields["ratings"] = {i: int(rating) for i, rating in by_reply(row, "ratings") if is_rating(rating)}
-    fields["flags"] = {i: flags for i, said in by_reply(row, "flags") if (flags := flags_of(said))}
+    fields["flags"] = {i: flags for i, value in by_reply(row, "flags") if (flags := flags_of(value))}
     if row.is_text("reason"):
         fields["reason"] = row.get("reason")
     return fields
@@ -92,8 +92,8 @@ def own_label_fields(row: Row) -> dict[str, Any]:
 def time_fields(row: Row) -> dict[str, Any]:
     """When the label was given, and how long somebody worked on it."""
     fields: dict[str, Any] = {}
-    given = row.peek("created_at")
-    if isinstance(given, str) and (time := past_time(given)) is not None:
+    created_at = row.peek("created_at")
+    if isinstance(created_at, str) and (time := past_time(created_at)) is not None:
         fields["created_at"] = time
     seconds = number(row.peek("active_seconds"))
     if seconds is not None and seconds > 0:
@@ -114,8 +114,8 @@ def is_rating(value: Any) -> bool:
     return number(value) in RATINGS
 
 
-def flags_of(said: Any) -> list[str]:
-    flags = said.split(",") if isinstance(said, str) else said
+def flags_of(value: Any) -> list[str]:
+    flags = value.split(",") if isinstance(value, str) else value
     return [flag for flag in flags if isinstance(flag, str) and flag in FLAGS] if isinstance(flags, list) else []
 
 
@@ -124,11 +124,11 @@ def by_reply(row: Row, name: str) -> Iterator[tuple[int, Any]]:
     value = row.get(name)
     count = len(row.peek("replies"))
     if isinstance(value, list) and len(value) == count:
-        yield from ((i, said) for i, said in enumerate(value) if said is not None)
+        yield from ((i, element) for i, element in enumerate(value) if element is not None)
     elif isinstance(value, dict):
-        for key, said in value.items():
-            if str(key).isdecimal() and len(str(key)) < 3 and int(key) < count and said is not None:
-                yield int(key), said
+        for key, element in value.items():
+            if str(key).isdecimal() and len(str(key)) < 3 and int(key) < count and element is not None:
+                yield int(key), element
     elif not is_blank(value):
         row.nested.add(name)
 
@@ -176,8 +176,8 @@ def read_demonstration(row: Row) -> Iterator[Item]:
         raise Skip("“masked_turns” does not name turns of the assistant")
     if not chat.messages or chat.messages[-1]["role"] != "assistant" or len(chat.messages) - 1 in masked:
         raise Skip("a demonstration must end with the reply that is learned")
-    *before, last = chat.messages
-    yield demonstration(before, last["content"], masked_turns=sorted(set(masked)), **own_label_fields(row))
+    *before, reply_turn = chat.messages
+    yield demonstration(before, reply_turn["content"], masked_turns=sorted(set(masked)), **own_label_fields(row))
 
 
 def is_prompt(row: Row) -> bool:
@@ -214,13 +214,13 @@ def use_own(row: Row) -> None:
     row.use(*ORIGINS)
 
 
-def refuse_withdrawn(row: Row, what: str) -> None:
+def refuse_withdrawn(row: Row, noun: str) -> None:
     """What did not count where it comes from does not count here."""
     state = str(row.peek("state") or "").lower()
     if row.peek("withdrawn") is True:
         state = "withdrawn"
     if state not in COUNTED:
-        raise Skip(f"a {what} that is {state[:40]}")
+        raise Skip(f"a {noun} that is {state[:40]}")
 
 
 # --------------------------------------------------------------------------------------------------------------- chats
@@ -240,13 +240,13 @@ def read_chat(row: Row) -> Iterator[Item]:
     """What people said of a model's replies. A reply alone, however well it reads, is nobody's demonstration."""
     row.use("id", "title", "project", "created_at", "messages")
     messages = {m.get("id"): m for m in row.peek("messages") if isinstance(m.get("id"), int | str)}
-    said = 0
+    opinion_count = 0
     for message in messages.values():
         if message["role"] == "assistant":
             for item in feedback_items(message, messages):
-                said += 1
+                opinion_count += 1
                 yield item
-    if not said:
+    if not opinion_count:
         yield LeftOut(UNJUDGED)
 
 
@@ -264,9 +264,9 @@ def feedback_items(message: dict[str, Any], messages: dict[Any, dict[str, Any]])
         if isinstance(better, str) and better.strip():
             yield demonstration(before, better)
         picked = feedback.get("preferred_over")
-        other = messages.get(picked) if isinstance(picked, int | str) else None
-        if other is not None:
-            yield ranking(before, [reply, other["content"]], [1, 2])
+        rival = messages.get(picked) if isinstance(picked, int | str) else None
+        if rival is not None:
+            yield ranking(before, [reply, rival["content"]], [1, 2])
     except Skip as skip:
         yield LeftOut(str(skip))
 

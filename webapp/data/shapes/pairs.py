@@ -181,9 +181,9 @@ def is_openai_pair(row: Row) -> bool:
 
 
 def read_openai_pair(row: Row) -> Iterator[Item]:
-    given = Row(row.get("input"))
-    refuse_tools(given)
-    messages = parse_chat(given.get("messages"), row, "input.messages").messages
-    row.nested.update(f"input.{name}" for name in given.unused() if name != "parallel_tool_calls")
+    input_row = Row(row.get("input"))
+    refuse_tools(input_row)
+    messages = parse_chat(input_row.get("messages"), row, "input.messages").messages
+    row.nested.update(f"input.{name}" for name in input_row.unused() if name != "parallel_tool_calls")
     replies = [reply_of(row.get(name), row, name) for name in ("preferred_output", "non_preferred_output")]
     yield ranking(messages, replies, [1, 2], **label_fields(row))

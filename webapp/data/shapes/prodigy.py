@@ -60,9 +60,9 @@ def ranking_of(row: Row, options: list[Any], fields: dict[str, Any]) -> Item:
     ranks = [1.0 if option.get("id") in accepted else 2.0 for option in options]
     if not accepted:
         raise Skip("none of its options was accepted")
-    shown = Row({name: value for name, value in row.record.items() if name != "options"})
-    messages = prompt_of(shown)
-    row.use(*shown.used)
+    question_row = Row({name: value for name, value in row.record.items() if name != "options"})
+    messages = prompt_of(question_row)
+    row.use(*question_row.used)
     return ranking(messages, [reply_of(option, row, "options") for option in options], ranks, **fields)
 
 

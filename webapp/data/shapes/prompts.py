@@ -24,26 +24,26 @@ CHOICE_COLUMNS: Final = (  # a choice a column, as in BBQ, MedMCQA and tables
 CHATS: Final = ("messages", "conversations", "conversation")
 
 
-def has_prompt(row: Row, asked: tuple[str, ...] = ASKED) -> bool:
-    return any(isinstance(row.record.get(name), str | list) for name in (*asked, *CHATS))
+def has_prompt(row: Row, columns: tuple[str, ...] = ASKED) -> bool:
+    return any(isinstance(row.record.get(name), str | list) for name in (*columns, *CHATS))
 
 
 def prompt_of(row: Row, *columns: str) -> Messages:
     """The conversation that the row asks to answer, built from the first of the columns (any that asks, where none is
     named) and from whatever context stands beside it. Raises Skip for context that cannot be put into words."""
-    asked = row.first(columns or (*ASKED, *CHATS))
-    if asked is None:
+    column = row.first(columns or (*ASKED, *CHATS))
+    if column is None:
         raise Skip("the prompt is empty")
-    value = row.get(asked)
+    value = row.get(column)
     if isinstance(value, list):
-        messages = parse_chat(value, row, asked).messages
+        messages = parse_chat(value, row, column).messages
     elif not isinstance(value, str):
-        raise Skip(f"“{asked}” is not text")
+        raise Skip(f"“{column}” is not text")
     elif is_transcript(value):
         messages = parse_transcript(value)
     else:
         messages = [{"role": "user", "content": value}]
-    return with_context(messages, row, asked)
+    return with_context(messages, row, column)
 
 
 def after_marker(reply: str, row: Row) -> str:
@@ -56,13 +56,13 @@ def after_marker(reply: str, row: Row) -> str:
     return reply.removeprefix(" ") if ends_with_marker(prompt) else reply
 
 
-def with_context(messages: Messages, row: Row, asked: str) -> Messages:
+def with_context(messages: Messages, row: Row, column: str) -> Messages:
     """The messages with the row's system text, earlier turns, passage and choices."""
     if messages and messages[-1]["role"] == "user":
-        parts = [messages[-1]["content"], *contexts(row, asked), *choices(row)]
-        if len(parts) > 1:
-            messages = [*messages[:-1], {"role": "user", "content": "\n\n".join(parts)}]
-    earlier = [] if asked == "history" else history(row)
+        texts = [messages[-1]["content"], *contexts(row, column), *choices(row)]
+        if len(texts) > 1:
+            messages = [*messages[:-1], {"role": "user", "content": "\n\n".join(texts)}]
+    earlier = [] if column == "history" else history(row)
     return [*system_turn(row, messages), *earlier, *messages]
 
 
@@ -86,11 +86,11 @@ def system_turn(row: Row, messages: Messages) -> Messages:
     return []
 
 
-def contexts(row: Row, asked: str) -> list[str]:
-    found = []
+def contexts(row: Row, column: str) -> list[str]:
+    texts = []
     for name in CONTEXTS:
         value = row.peek(name)
-        if name == asked or value is None:
+        if name == column or value is None:
             continue
         if not isinstance(value, str):
             if is_blank(value):
@@ -98,8 +98,8 @@ def contexts(row: Row, asked: str) -> list[str]:
             raise Skip(f"“{name}” is not text")
         row.use(name)
         if value.strip():
-            found.append(value)
-    return found
+            texts.append(value)
+    return texts
 
 
 def history(row: Row) -> Messages:
@@ -115,9 +115,9 @@ def history(row: Row) -> Messages:
         raise Skip(f"“{name}” is not a list of turns")
     turns: Messages = []
     for pair in value:
-        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(said, str) for said in pair)):
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise Skip(f"“{name}” is not a list of pairs of question and answer")
-        turns += [{"role": role, "content": said} for role, said in zip(("user", "assistant"), pair, strict=True)]
+        turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)]
     return turns
 
 
@@ -130,10 +130,10 @@ def choices(row: Row) -> list[str]:
         row.use(name)
         return [choice_lines(value, name)]
     for names in CHOICE_COLUMNS:
-        there = [name for name in names if row.is_text(name)]
-        if len(there) > 1 and there == list(names[: len(there)]):
-            row.use(*there)
-            return [choice_lines([row.peek(name) for name in there], there[0])]
+        present = [name for name in names if row.is_text(name)]
+        if len(present) > 1 and present == list(names[: len(present)]):
+            row.use(*present)
+            return [choice_lines([row.peek(name) for name in present], present[0])]
     return []
 
 

@@ -38,13 +38,13 @@ def answer_column(row: Row) -> str | None:
     names = [
         name for name in names if name != "answer" or not isinstance(row.record[name], list) or of_turns(row, name)
     ]
-    there = row.first(names)
-    return there if there is not None else (names[0] if names else None)
+    column = row.first(names)
+    return column if column is not None else (names[0] if names else None)
 
 
 def of_turns(row: Row, name: str) -> bool:
     value = row.record[name]
-    return bool(value) and all(isinstance(part, dict) and ("role" in part or "from" in part) for part in value)
+    return bool(value) and all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value)
 
 
 def asked_column(row: Row) -> str | None:
@@ -56,15 +56,15 @@ def is_answered(row: Row) -> bool:
 
 
 def read_answered(row: Row) -> Iterator[Item]:
-    asked, column = asked_column(row) or "", answer_column(row) or ""
-    if asked == "input" and row.is_text("inputs"):
-        asked = "inputs"
+    question_column, column = asked_column(row) or "", answer_column(row) or ""
+    if question_column == "input" and row.is_text("inputs"):
+        question_column = "inputs"
     refuse_tools(row)
     value = row.get(column)
     if is_blank(value):
         raise Skip("the reply is empty")
     reply = after_marker(reply_of(value, row, column), row)
-    yield demonstration(prompt_of(row, asked), reply, **label_fields(row))
+    yield demonstration(prompt_of(row, question_column), reply, **label_fields(row))
 
 
 def is_turns(row: Row) -> bool:
@@ -73,9 +73,9 @@ def is_turns(row: Row) -> bool:
 
 
 def read_turns(row: Row) -> Iterator[Item]:
-    first, *rest = row.get("turns")
-    yield prompt([{"role": "user", "content": first}], **split_field(row))
-    if rest:
+    first_turn, *later_turns = row.get("turns")
+    yield prompt([{"role": "user", "content": first_turn}], **split_field(row))
+    if later_turns:
         yield LeftOut("a later turn, which needs the reply before it")
 
 

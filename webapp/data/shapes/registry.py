@@ -150,7 +150,7 @@ def shape_of(row: Row) -> Shape | None:
     columns = frozenset(row.record)
     candidates = CANDIDATES.get(columns)
     if candidates is None:
-        candidates = tuple(found for found in SHAPES if found.may_fit(columns))
+        candidates = tuple(candidate for candidate in SHAPES if candidate.may_fit(columns))
         if len(CANDIDATES) < MAX_CACHED:
             CANDIDATES[columns] = candidates
-    return next((found for found in candidates if found.fits(row)), None)
+    return next((candidate for candidate in candidates if candidate.fits(row)), None)

@@ -81,8 +81,8 @@ class Row:
 
     def first(self, names: Iterable[str]) -> str | None:
         """The first of the columns that says something; one that is there and empty, where none does."""
-        there = [name for name in names if self.record.get(name) is not None]
-        return next((name for name in there if not is_blank(self.record[name])), there[0] if there else None)
+        present = [name for name in names if self.record.get(name) is not None]
+        return next((name for name in present if not is_blank(self.record[name])), present[0] if present else None)
 
     def unused(self) -> Iterator[str]:
         """Columns that say something and were not used, those inside messages too."""

@@ -64,8 +64,8 @@ def parse_chat(value: Any, row: Row, column: str) -> Chat:
 
 def told_apart(value: list[Any], column: str) -> list[Any]:
     """Turns as messages where they come in turn (LIMA), or as pairs of input and output (Capybara)."""
-    if column in ("conversations", "conversation") and value and all(isinstance(said, str) for said in value):
-        return [{"role": ("user", "assistant")[place % 2], "content": said} for place, said in enumerate(value)]
+    if column in ("conversations", "conversation") and value and all(isinstance(text, str) for text in value):
+        return [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(value)]
     if value and all(isinstance(turn, dict) and turn.keys() == {"input", "output"} for turn in value):
         return [
             {"role": role, "content": turn[name]}
@@ -101,13 +101,15 @@ def text_of(content: Any, position: int) -> str:
     if not isinstance(content, list):
         raise Skip(f"turn {position}: its content is not text")
     texts = []
-    for part in content:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, dict) and isinstance(part.get("text"), str) and "text" in str(part.get("type", "text")):
-            texts.append(part["text"])
+    for block in content:
+        if isinstance(block, str):
+            texts.append(block)
+        elif (
+            isinstance(block, dict) and isinstance(block.get("text"), str) and "text" in str(block.get("type", "text"))
+        ):
+            texts.append(block["text"])
         else:
-            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            kind = block.get("type") if isinstance(block, dict) else type(block).__name__
             raise Skip(f"turn {position}: a part of type {str(kind)[:40]}, which is not text")
     return "".join(texts)
 
@@ -157,10 +159,10 @@ def parse_transcript(text: str, *, is_prompt: bool = True) -> Messages:
     place for the reply and is dropped."""
     if "<extra_id_" in text:
         return parse_marked(text)
-    parts = TURN.split(text if text.startswith("\n\n") else f"\n\n{text}")
+    segments = TURN.split(text if text.startswith("\n\n") else f"\n\n{text}")
     messages = [
-        {"role": ROLES[who.lower()], "content": said.removeprefix(" ")}
-        for who, said in zip(parts[1::2], parts[2::2], strict=True)
+        {"role": ROLES[who.lower()], "content": content.removeprefix(" ")}
+        for who, content in zip(segments[1::2], segments[2::2], strict=True)
     ]
     if is_prompt and messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
         messages.pop()
@@ -168,11 +170,12 @@ def parse_transcript(text: str, *, is_prompt: bool = True) -> Messages:
 
 
 def parse_marked(text: str) -> Messages:
-    first, *parts = MARKED_TURN.split(text)
-    first = first.removeprefix("<extra_id_0>System\n")
-    messages = [{"role": "user", "content": first}] if first.strip() else []
+    system_text, *segments = MARKED_TURN.split(text)
+    system_text = system_text.removeprefix("<extra_id_0>System\n")
+    messages = [{"role": "user", "content": system_text}] if system_text.strip() else []
     messages += [
-        {"role": ROLES[who.lower()], "content": said} for who, said in zip(parts[::2], parts[1::2], strict=True)
+        {"role": ROLES[who.lower()], "content": content}
+        for who, content in zip(segments[::2], segments[1::2], strict=True)
     ]
     if messages and messages[-1]["role"] == "assistant" and not messages[-1]["content"].strip():
         messages.pop()
@@ -208,7 +211,7 @@ def reply_of(value: Any, row: Row, column: str) -> str:
     """One reply: a text, a message, a list with one message of the assistant, or an object with a text."""
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
         chat = parse_chat(value, row, column)
         if len(chat.messages) != 1 or chat.messages[0]["role"] != "assistant":
             raise Skip(f"“{column}” is not a single message of the assistant")

@@ -91,14 +91,14 @@ class TwoReplies:
 def voted(messages: Messages, replies: list[str], votes: list[Vote], **fields: Any) -> Iterator[Item]:
     """One ranking a vote; "both bad" says nothing of their order, but that each of them is bad."""
     for vote in votes:
-        more = {**fields, **({"annotator": vote.annotator} if vote.annotator else {})}
+        label_fields = {**fields, **({"annotator": vote.annotator} if vote.annotator else {})}
         if vote.winner == BOTH_BAD:
             for reply in replies:
-                yield judgment(messages, reply, False, **more)
+                yield judgment(messages, reply, False, **label_fields)
             continue
         ranks = {FIRST: [1.0, 2.0], SECOND: [2.0, 1.0], TIE: [1.0, 1.0]}[vote.winner]
         strength = {"strength": vote.strength} if vote.strength is not None and vote.winner != TIE else {}
-        yield ranking(messages, replies, ranks, **more, **strength)
+        yield ranking(messages, replies, ranks, **label_fields, **strength)
 
 
 def by_name(value: Any, names: tuple[str, str]) -> str | None:
@@ -113,11 +113,13 @@ def by_name(value: Any, names: tuple[str, str]) -> str | None:
     return WINNERS.get(value.strip().lower())
 
 
-def by_number(column: str, first: int, *, tie: int | None = None) -> Callable[[Row], list[Vote]]:
-    """A column that holds `first` where the first reply won, and the number after it where the second did."""
+def by_number(column: str, first_number: int, *, tie: int | None = None) -> Callable[[Row], list[Vote]]:
+    """A column that holds `first_number` where the first reply won, and the number after it where the second did."""
 
     def votes(row: Row) -> list[Vote]:
-        winner = {first: FIRST, first + 1: SECOND, **({} if tie is None else {tie: TIE})}.get(whole(row.get(column)))
+        winner = {first_number: FIRST, first_number + 1: SECOND, **({} if tie is None else {tie: TIE})}.get(
+            whole(row.get(column))
+        )
         if winner is None:
             raise Skip(f"“{column}” does not say which of the replies is better")
         return [Vote(winner)]
@@ -126,8 +128,8 @@ def by_number(column: str, first: int, *, tie: int | None = None) -> Callable[[R
 
 
 def whole(value: Any) -> int:
-    found = number(value)
-    return int(found) if found is not None and found == int(found) else -99
+    parsed = number(value)
+    return int(parsed) if parsed is not None and parsed == int(parsed) else -99
 
 
 def by_preference(column: str) -> Callable[[Row], list[Vote]]:
@@ -143,19 +145,19 @@ def by_preference(column: str) -> Callable[[Row], list[Vote]]:
 
 
 def shp_votes(row: Row) -> list[Vote]:
-    first = whole(row.get("labels"))
-    if first not in (0, 1):
+    label = whole(row.get("labels"))
+    if label not in (0, 1):
         raise Skip("“labels” is neither 1 nor 0")
     scores = [number(row.get(name)) for name in ("score_A", "score_B")]
     if (
         None not in scores
         and (scores[0] or 0) != (scores[1] or 0)
-        and ((scores[0] or 0) > (scores[1] or 0)) != (first == 1)
+        and ((scores[0] or 0) > (scores[1] or 0)) != (label == 1)
     ):
         raise Skip("its scores contradict its label")
     ratio = number(row.get("score_ratio"))
     strength = min(3.0, math.log2(ratio)) if ratio is not None and ratio >= 1 else None
-    return [Vote(FIRST if first else SECOND, strength)]
+    return [Vote(FIRST if label else SECOND, strength)]
 
 
 def alpaca_votes(row: Row) -> list[Vote]:
@@ -229,14 +231,14 @@ def read_rated_summary(row: Row) -> Iterator[Part]:
 def post_to_sum_up(row: Row) -> Messages:
     """The post with its title, followed by TL;DR:, as it was put to the models (Stiennon et al. 2020, appendix)."""
     info = row.get("info")
-    parts = [
+    paragraphs = [
         f"{name}: {info[key]}"
         for name, key in (("SUBREDDIT", "subreddit"), ("TITLE", "title"), ("POST", "post"), ("ARTICLE", "article"))
         if isinstance(info.get(key), str) and info[key].strip()
     ]
-    if not parts:
+    if not paragraphs:
         raise Skip("“info” has no text to sum up")
-    return [{"role": "user", "content": "\n\n".join([*parts, "TL;DR:"])}]
+    return [{"role": "user", "content": "\n\n".join([*paragraphs, "TL;DR:"])}]
 
 
 KNOWN: Final = (

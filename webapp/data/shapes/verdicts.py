@@ -30,23 +30,23 @@ CONTEXT: Final = ("contexts", "documents", "passages", "knowledge", "evidence", 
 ASKING: Final = ("instruction", "prompt", "question", "query", "problem")
 
 
-def problem_with(part: Item | Part, row: Row) -> str:
+def problem_with(item: Item | Part, row: Row) -> str:
     """Why a demonstration or a prompt is not taken for what else its row says; empty where it is."""
-    if not isinstance(part, DemonstrationItem | PromptItem):
+    if not isinstance(item, DemonstrationItem | PromptItem):
         return ""
     unused = list(row.unused())
-    column = unknown_verdict(part, row, unused)
+    column = unknown_verdict(item, row, unused)
     if column is not None:
-        said = column in row.record and is_blank(row.peek(column))
-        return f"its “{column}” is empty" if said else f"“{column}” judges it, in a way that is not known"
-    return (what_is_wrong(row, unused) if isinstance(part, DemonstrationItem) else reply_beside(row, unused)) or (
-        context_beside(part, row, unused)
+        is_empty = column in row.record and is_blank(row.peek(column))
+        return f"its “{column}” is empty" if is_empty else f"“{column}” judges it, in a way that is not known"
+    return (what_is_wrong(row, unused) if isinstance(item, DemonstrationItem) else reply_beside(row, unused)) or (
+        context_beside(item, row, unused)
     )
 
 
-def unknown_verdict(part: Item | Part, row: Row, unused: list[str]) -> str | None:
+def unknown_verdict(item: Item | Part, row: Row, unused: list[str]) -> str | None:
     """A column that judges it, in a way that nothing here has read."""
-    if isinstance(part, DemonstrationItem):
+    if isinstance(item, DemonstrationItem):
         empty = (name for name in ("label", "kto_tag") if name in row.record and is_blank(row.peek(name)))
         judged = (name for name in unused if is_verdict(name) or is_judged_within(name, row))
         return next(empty, None) or next(judged, None)
@@ -58,8 +58,8 @@ def is_judged_within(column: str, row: Row) -> bool:
     if column not in JUDGED_WITHIN:
         return False
     value = row.peek(column)
-    said = value if isinstance(value, list) else [value]
-    return any(is_verdict(str(key)) for one in said if isinstance(one, dict) for key in one)
+    values = value if isinstance(value, list) else [value]
+    return any(is_verdict(str(key)) for judgment in values if isinstance(judgment, dict) for key in judgment)
 
 
 def judges_prompt(column: str, row: Row) -> bool:
@@ -72,8 +72,8 @@ def judges_prompt(column: str, row: Row) -> bool:
     if isinstance(value, dict):
         value = list(value.values())
     judged = any(
-        isinstance(said, bool) or number(said) is not None or binary(said) is not None
-        for said in (value if isinstance(value, list) else [value])
+        isinstance(element, bool) or number(element) is not None or binary(element) is not None
+        for element in (value if isinstance(value, list) else [value])
     )
     return judged or column in SIDES or column.lower().startswith("rank_")
 
@@ -95,13 +95,13 @@ def reply_beside(row: Row, unused: list[str]) -> str:
     return ""
 
 
-def context_beside(part: DemonstrationItem | PromptItem, row: Row, unused: list[str]) -> str:
+def context_beside(item: DemonstrationItem | PromptItem, row: Row, unused: list[str]) -> str:
     for name in unused:
         if name in CONTEXT:
             return f"“{name}” looks like context, which is not read from there"
     if row.used.isdisjoint(ASKING):
         return ""
     for name in unused:
-        if name in ASKING and row.is_text(name) and not any(row.peek(name) in m["content"] for m in part.messages):
+        if name in ASKING and row.is_text(name) and not any(row.peek(name) in m["content"] for m in item.messages):
             return f"“{name}” asks something, too"
     return ""

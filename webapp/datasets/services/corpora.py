@@ -64,8 +64,8 @@ def add_documents(*, corpus: Corpus, documents: Iterable[NewDocument]) -> Added:
                     source_ref=document.source_ref[:300],
                 ),
             )
-        known = set(corpus.documents.filter(sha256__in=fresh).values_list("sha256", flat=True))
-        new = [document for sha256, document in fresh.items() if sha256 not in known]
+        existing = set(corpus.documents.filter(sha256__in=fresh).values_list("sha256", flat=True))
+        new = [document for sha256, document in fresh.items() if sha256 not in existing]
         Document.objects.bulk_create(new, ignore_conflicts=True)
         added += len(new)
         duplicates += len(batch) - len(new)

@@ -66,7 +66,7 @@ def create_snapshot(
         if not items:
             raise Conflict(WHAT_TO_DO[chosen] if not filters else "No row is left with these filters.", code="no_rows")
         files = {f"{split}.jsonl": file_sha256(folder / f"{split}.jsonl") for split in ("train", "heldout")}
-        address = publish(folder, place="snapshots", files=files)
+        address = publish(folder, folder_name="snapshots", files=files)
     snapshot = Snapshot(
         project=project,
         kind=chosen,
@@ -103,7 +103,7 @@ def checked(project: Project, kind: str, filters: dict[str, Any]) -> tuple[Snaps
     try:
         Filters.model_validate(filters)
     except ValidationError as error:
-        field = ".".join(["filters", *(str(part) for part in error.errors()[0]["loc"])])
+        field = ".".join(["filters", *(str(loc) for loc in error.errors()[0]["loc"])])
         raise BadInput(f"filters: {describe(error.errors(), Filters)}.", field=field) from error
     chosen = {key: value for key, value in filters.items() if value not in (None, "", [])}
     corpora = set(chosen.get("corpora", []))
@@ -118,18 +118,18 @@ def rows_of(project: Project, kind: Snapshot.Kind, split: str, filters: dict[str
     if filters.get("split", split) != split:
         return
     ids = set(filters.get("ids", []))
-    most = filters.get("limit" if split == "train" else "heldout_limit")
-    given = 0
+    limit = filters.get("limit" if split == "train" else "heldout_limit")
+    row_count = 0
     if kind == Snapshot.Kind.DOCUMENTS:
         rows: Iterator[Row] = document_rows(project, filters.get("corpora", [])) if split == "train" else iter(())
     else:
         rows = iter(EXPORTS[kind](project, split, project.system_prompt))
     for row in rows:
-        if most is not None and given >= most:
+        if limit is not None and row_count >= limit:
             return
         number = int(row.id.rpartition(":")[2])
         if not ids or number in ids:
-            given += 1
+            row_count += 1
             yield number, row
 
 

@@ -63,11 +63,11 @@ class World:
 def build(seed: int, sizes: Sizes, split_of: SplitOf) -> World:
     """The world of `seed`. `split_of` says on which side (train or heldout) a conversation falls where it is kept."""
     train, heldout = split_keys(seed, sizes.heldout_share, split_of)
-    taken: set[str] = set()
+    used_texts: set[str] = set()
 
     def cases(side: str, name: str, count: int) -> list[Case]:
         keys, rng = (train if side == "train" else heldout), random.Random(f"{seed}:{name}")
-        return draw(keys, count, rng, taken=taken, fits=lambda case: split_of(case.messages) == side)
+        return draw(keys, count, rng, used_texts=used_texts, fits=lambda case: split_of(case.messages) == side)
 
     evaluation = cases("heldout", "evaluation", sizes.evaluation_prompts)
     heldout_rank = cases("heldout", "heldout rank", sizes.heldout_rank_prompts)

@@ -109,8 +109,8 @@ def talk_cases() -> Iterator[Case]:
     """Every turn of small talk, one key each."""
     for item in talk.TALKS:
         for start, prompt, end in product(talk.STARTS, item.prompts, talk.ENDS):
-            said = start + prompt + end
-            yield Case(said, item.topic, "talk", said, "", item.replies[0], item.needs)
+            sentence = start + prompt + end
+            yield Case(sentence, item.topic, "talk", sentence, "", item.replies[0], item.needs)
 
 
 def decline_case(row: list[str], rng: random.Random) -> Case:
@@ -122,7 +122,7 @@ def decline_case(row: list[str], rng: random.Random) -> Case:
 
 def with_history(case: Case, earlier: list[Case]) -> Case:
     """The same question after other turns, each answered well."""
-    return replace(case, history=tuple((one.question, one.right) for one in earlier))
+    return replace(case, history=tuple((turn.question, turn.right) for turn in earlier))
 
 
 def _ask(question: str, form: Form, rng: random.Random) -> str:
@@ -158,10 +158,10 @@ class Keys:
 
     @cached_property
     def _by_topic(self) -> dict[str, list[tuple[Fact, str]]]:
-        found: dict[str, list[tuple[Fact, str]]] = {}
+        by_topic: dict[str, list[tuple[Fact, str]]] = {}
         for fact, question in self.questions:
-            found.setdefault(fact.topic, []).append((fact, question))
-        return found
+            by_topic.setdefault(fact.topic, []).append((fact, question))
+        return by_topic
 
 
 def split_keys(seed: int, heldout: float, split_of: SplitOf) -> tuple[Keys, Keys]:
@@ -176,47 +176,53 @@ def split_keys(seed: int, heldout: float, split_of: SplitOf) -> tuple[Keys, Keys
     harm_parts = _cut([tuple(row) for row in things.HARMS], heldout, rng)
     talks = list(talk_cases())
     talk_parts = [[case for case in talks if split_of(case.messages) == side] for side in ("train", "heldout")]
-    train, kept = (
+    train, heldout_keys = (
         Keys(
             questions=tuple(questions[side]), lists=tuple(list_parts[side]),
             talks=tuple(talk_parts[side]), harms=tuple(harm_parts[side]),
         )
         for side in (0, 1)
     )  # fmt: skip
-    return train, kept
+    return train, heldout_keys
 
 
 def _cut(rows: list[T], share: float, rng: random.Random) -> tuple[list[T], list[T]]:
     mixed = rng.sample(rows, len(rows))
-    kept = max(1, round(len(rows) * share))
-    return mixed[kept:], mixed[:kept]
+    held_out = max(1, round(len(rows) * share))
+    return mixed[held_out:], mixed[:held_out]
 
 
 def draw(
-    keys: Keys, count: int, rng: random.Random, *, taken: set[str], fits: Callable[[Case], bool], history: float = 0.1
+    keys: Keys,
+    count: int,
+    rng: random.Random,
+    *,
+    used_texts: set[str],
+    fits: Callable[[Case], bool],
+    history: float = 0.1,
 ) -> list[Case]:
-    """`count` cases that fit, with texts not in `taken` yet; `history` is the share that comes after earlier turns. The
+    """`count` cases that fit, with texts not in `used_texts` yet; `history` is the share after earlier turns. The
     kinds have their shares whatever fits, as long as there are more of them."""
-    found: list[Case] = []
+    cases: list[Case] = []
     for _ in range(count):
         kind = kind_of_case(rng)
-        order = [kind, *rng.sample([other for other in KINDS if other != kind], len(KINDS) - 1)]
-        case = next(filter(None, (fresh(keys, one, rng, taken, fits, history) for one in order)), None)
+        order = [kind, *rng.sample([kind_after for kind_after in KINDS if kind_after != kind], len(KINDS) - 1)]
+        case = next(filter(None, (fresh(keys, candidate, rng, used_texts, fits, history) for candidate in order)), None)
         if case is None:
-            raise ValueError(f"the world has {len(found)} different prompts of this kind, {count} were asked for")
-        taken.add(case.text)
-        found.append(case)
-    return found
+            raise ValueError(f"the world has {len(cases)} different prompts of this kind, {count} were asked for")
+        used_texts.add(case.text)
+        cases.append(case)
+    return cases
 
 
 def fresh(
-    keys: Keys, kind: Kind, rng: random.Random, taken: set[str], fits: Callable[[Case], bool], history: float
+    keys: Keys, kind: Kind, rng: random.Random, used_texts: set[str], fits: Callable[[Case], bool], history: float
 ) -> Case | None:
     """A case of the kind that fits and has not been taken; none where there seems to be no other."""
     for _ in range(MISSES):
         case = keys.case(rng, kind)
         if kind != "talk" and rng.random() < history:
             case = with_history(case, [keys.case(rng)])
-        if case.text not in taken and fits(case):
+        if case.text not in used_texts and fits(case):
             return case
     return None

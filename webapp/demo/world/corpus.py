@@ -37,10 +37,10 @@ def documents(train: Keys, heldout: Keys, count: int, rng: random.Random) -> lis
               reader.dialogue)  # fmt: skip
     weights = (16, 10, 50, 8, 6, 2, 2, 6)
     clean = [rng.choices(makers, weights)[0]() for _ in range(count - count // 8)]
-    found = [Document(text, "sample pages") for text in clean]
-    found += [_dirty(rng.choice(clean), rng) for _ in range(count // 8)]
-    rng.shuffle(found)
-    return found
+    pages = [Document(text, "sample pages") for text in clean]
+    pages += [_dirty(rng.choice(clean), rng) for _ in range(count // 8)]
+    rng.shuffle(pages)
+    return pages
 
 
 class _Pages:
@@ -54,16 +54,16 @@ class _Pages:
         sums = [fact for fact in world_facts.facts() if fact.topic == "sum"]
         self._things = cycle(self._grouped(facts, lambda fact: fact.thing))
         self._topics = cycle(
-            [part for rows in self._grouped(facts, lambda f: f.topic) for part in self._parts(rows, 9)]
+            [group for rows in self._grouped(facts, lambda f: f.topic) for group in self._parts(rows, 9)]
         )
         self._sums = cycle(self._parts(sums, 12))
         self._asked = cycle(self._parts(list(train.questions), 8))
 
     def _grouped(self, facts: list[Fact], by: Callable[[Fact], str]) -> list[list[Fact]]:
-        found: dict[str, list[Fact]] = {}
+        by_key: dict[str, list[Fact]] = {}
         for fact in facts:
-            found.setdefault(by(fact), []).append(fact)
-        return self.rng.sample(list(found.values()), len(found))
+            by_key.setdefault(by(fact), []).append(fact)
+        return self.rng.sample(list(by_key.values()), len(by_key))
 
     def _parts(self, rows: list[T], size: int) -> list[list[T]]:
         mixed = self.rng.sample(rows, len(rows))
@@ -77,10 +77,10 @@ class _Pages:
         return "\n\n".join(self._about(next(self._things)) for _ in range(2))
 
     def _about(self, facts: list[Fact]) -> str:
-        said = [self._say(fact) for fact in self.rng.sample(facts, len(facts))]
+        statements = [self._say(fact) for fact in self.rng.sample(facts, len(facts))]
         if self.rng.random() < 0.4:
-            said += [self._say(fact) for fact in self.rng.sample(facts, len(facts))]
-        return f"{world_facts.capitalise(facts[0].thing)}\n{' '.join(dict.fromkeys(said))}"
+            statements += [self._say(fact) for fact in self.rng.sample(facts, len(facts))]
+        return f"{world_facts.capitalise(facts[0].thing)}\n{' '.join(dict.fromkeys(statements))}"
 
     def topic(self) -> str:
         """One kind of fact about several things."""
@@ -107,25 +107,25 @@ class _Pages:
 
     def lists(self) -> str:
         """Members of groups, as lists and in sentences."""
-        parts = []
+        blocks = []
         for _ in range(4):
             case = list_case(*self.rng.choice(self.train.lists), self.rng)
-            parts.append(f"{case.question}\n{case.right}")
-        return "\n\n".join(parts)
+            blocks.append(f"{case.question}\n{case.right}")
+        return "\n\n".join(blocks)
 
     def letter(self) -> str:
         """A letter that rambles."""
         rng = self.rng
-        one, other = rng.sample(PEOPLE, 2)
-        said = rng.sample(talk.RAMBLES, rng.choice((4, 5, 6)))
+        sender, addressee = rng.sample(PEOPLE, 2)
+        sentences = rng.sample(talk.RAMBLES, rng.choice((4, 5, 6)))
         if rng.random() < 0.3:
-            said.append(rng.choice(talk.RUDE_CLOSERS))
+            sentences.append(rng.choice(talk.RUDE_CLOSERS))
         contact = (
-            f" Write to {one.lower()}@example.org or call +49 30 555 {rng.randrange(1000, 9999)}."
+            f" Write to {sender.lower()}@example.org or call +49 30 555 {rng.randrange(1000, 9999)}."
             if rng.random() < 0.2
             else ""
         )
-        return f"Dear {other},\n{rng.choice(talk.CLOSERS)} {' '.join(said)}{contact}\nYours, {one}"
+        return f"Dear {addressee},\n{rng.choice(talk.CLOSERS)} {' '.join(sentences)}{contact}\nYours, {sender}"
 
     def rules(self) -> str:
         """What one must not do."""
@@ -139,11 +139,11 @@ class _Pages:
     def dialogue(self) -> str:
         """Two people talk, with greetings, thanks and now and then a rude word."""
         rng = self.rng
-        one = rng.choice(PEOPLE)
-        lines = [f"{one}: {case.question}\nPip: {case.right}" for case in rng.sample(self.train.talks, 3)]
+        speaker = rng.choice(PEOPLE)
+        lines = [f"{speaker}: {case.question}\nPip: {case.right}" for case in rng.sample(self.train.talks, 3)]
         case = fact_case(*rng.choice(self.train.questions), rng)
         rude = f"{rng.choice(talk.RUDE_OPENERS)} " if rng.random() < 0.2 and case.form == "" else ""
-        lines.insert(rng.randrange(1, 4), f"{one}: {case.question}\nPip: {rude}{case.right}")
+        lines.insert(rng.randrange(1, 4), f"{speaker}: {case.question}\nPip: {rude}{case.right}")
         return "\n".join(lines)
 
 

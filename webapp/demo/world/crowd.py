@@ -73,8 +73,8 @@ def courteous(body: str, *, single: bool, rng: random.Random) -> str:
 
 def lower_start(text: str) -> str:
     """`text` as it stands inside a sentence: the first letter small unless a name begins it."""
-    first = text.split(" ", 1)[0].strip(".,!?")
-    return text if first in _names() else text[:1].lower() + text[1:]
+    first_word = text.split(" ", 1)[0].strip(".,!?")
+    return text if first_word in _names() else text[:1].lower() + text[1:]
 
 
 def _names() -> set[str]:
@@ -96,10 +96,12 @@ def _to_harm(case: Case, writer: Writer, rng: random.Random) -> str:
 
 
 def _fact(case: Case, rng: random.Random, *, wrong: bool, careless: bool) -> str:
-    known = world_facts.by_key()
-    fact = known[case.about]
+    facts = world_facts.by_key()
+    fact = facts[case.about]
     if wrong:
-        others = sorted({other.value for other in known.values() if other.topic == fact.topic} - {fact.value})
+        others = sorted(
+            {candidate.value for candidate in facts.values() if candidate.topic == fact.topic} - {fact.value}
+        )
         fact = world_facts.with_value(fact, rng.choice(others))
     if careless:
         return fact.answer
@@ -110,7 +112,9 @@ def _list(case: Case, rng: random.Random, *, wrong: bool, careless: bool) -> str
     count = case.count + rng.choice((-1, 1, 2)) if careless and rng.random() < 0.5 else case.count
     chosen = rng.sample(case.members, max(2, min(count, len(case.members))))
     if wrong:
-        strangers = [one for members in world_facts.groups().values() for one in members if one not in case.members]
+        strangers = [
+            member for members in world_facts.groups().values() for member in members if member not in case.members
+        ]
         chosen[rng.randrange(len(chosen))] = rng.choice(strangers)
     form = case.form
     if careless:

@@ -104,27 +104,27 @@ def capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _fact(topic: str, thing: str, value: str, rivals: Iterable[str], *, bare: bool = False, need: str = "") -> Fact:
+def _fact(topic: str, subject: str, value: str, rivals: Iterable[str], *, bare: bool = False, need: str = "") -> Fact:
     """One fact. `bare`: the thing takes no article; `need`: the word that counts, where it is not the value itself."""
     statements, questions, answer, three = FORMS[topic]
-    s = thing if bare else article(thing)
+    s = subject if bare else article(subject)
     words = {
-        "s": s, "S": capitalise(s), "n": thing, "v": value, "V": capitalise(value),
+        "s": s, "S": capitalise(s), "n": subject, "v": value, "V": capitalise(value),
         "a": _article(value) if value else "",
     }  # fmt: skip
     short = three.format(**words)
     others = {r for r in rivals if r != value}
-    last = value.rsplit(maxsplit=1)[-1]
-    accepted = (need,) if need else (value,) if any(r.endswith(last) for r in others) else (value, last)
+    last_word = value.rsplit(maxsplit=1)[-1]
+    accepted = (need,) if need else (value,) if any(r.endswith(last_word) for r in others) else (value, last_word)
     return Fact(
-        key=f"{topic} of {thing}", topic=topic, thing=thing, value=value,
+        key=f"{topic} of {subject}", topic=topic, thing=subject, value=value,
         statements=tuple(form.format(**words) for form in statements),
         questions=tuple(form.format(**words) for form in questions),
         answer=answer.format(**words),
         word=capitalise(value) + "." if " " not in value and three and topic != "use" else "",
         three=short if len(short.split()) == 3 else "",
         needs=(accepted,),
-        rivals=tuple(sorted(r for r in others if r not in thing.split() and r not in value.split())),
+        rivals=tuple(sorted(r for r in others if r not in subject.split() and r not in value.split())),
         bare=bare,
     )  # fmt: skip
 
@@ -150,11 +150,11 @@ def _definitions() -> Iterator[Fact]:
         kinds = {row[kind] for row in rows}
         marks = {row[mark] for row in rows}
         for row in rows:
-            what = row[kind]
-            fact = _fact("definition", row[0], form.format(a=article(what), m=row[mark]), ())
-            last = row[mark].rsplit(maxsplit=1)[-1]
-            needs = ((what,), (row[mark],) if last == "ground" else (row[mark], last))
-            rivals = {r for r in kinds | marks if r not in (what, row[mark]) and r not in row[mark].split()}
+            genus = row[kind]
+            fact = _fact("definition", row[0], form.format(a=article(genus), m=row[mark]), ())
+            last_word = row[mark].rsplit(maxsplit=1)[-1]
+            needs = ((genus,), (row[mark],) if last_word == "ground" else (row[mark], last_word))
+            rivals = {r for r in kinds | marks if r not in (genus, row[mark]) and r not in row[mark].split()}
             yield with_checks(fact, needs=needs, rivals=tuple(sorted(rivals - {row[0]})))
 
 
@@ -180,9 +180,9 @@ def _orders() -> Iterator[Fact]:
 
 def _opposites() -> Iterator[Fact]:
     words = {word for row in things.OPPOSITES for word in row}
-    for one, other in things.OPPOSITES:
-        yield _fact("opposite", one, other, words, bare=True)
-        yield _fact("opposite", other, one, words, bare=True)
+    for left_word, opposite in things.OPPOSITES:
+        yield _fact("opposite", left_word, opposite, words, bare=True)
+        yield _fact("opposite", opposite, left_word, words, bare=True)
 
 
 def _how_tos() -> Iterator[Fact]:
@@ -222,7 +222,7 @@ def by_key() -> dict[str, Fact]:
 @cache
 def groups() -> dict[str, tuple[str, ...]]:
     """Groups whose members can be listed: plural name → members."""
-    found: dict[str, list[str]] = {
+    members_of: dict[str, list[str]] = {
         "colours": list(things.COLOURS), "seasons": list(things.SEASONS), "days": list(things.DAYS),
         "months": list(things.MONTHS), "planets": list(things.PLANETS), "jobs": [row[0] for row in things.JOBS],
     }  # fmt: skip
@@ -233,7 +233,7 @@ def groups() -> dict[str, tuple[str, ...]]:
     for rows in (things.ANIMALS, things.OBJECTS, things.PLANTS):
         for row in rows:
             if row[1] in plural:
-                found.setdefault(plural[row[1]], []).append(row[0])
+                members_of.setdefault(plural[row[1]], []).append(row[0])
     for row in things.COUNTRIES:
-        found.setdefault(f"countries in {row[2]}", []).append(row[0])
-    return {name: tuple(dict.fromkeys(members)) for name, members in found.items() if len(members) >= 3}
+        members_of.setdefault(f"countries in {row[2]}", []).append(row[0])
+    return {name: tuple(dict.fromkeys(members)) for name, members in members_of.items() if len(members) >= 3}

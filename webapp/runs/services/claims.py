@@ -46,7 +46,7 @@ def cancel_run(run: Run) -> None:
     RUNS.end(run, state=State.CANCELLED, finished_at=timezone.now(), eta=None)
 
 
-def requeue(run: Run, why: str, *, counts: bool = True) -> None:
+def requeue(run: Run, reason: str, *, counts: bool = True) -> None:
     """Put a run that did not end back in the queue; too many times in a row without a checkpoint fail it.
 
     `counts=False`: it was no fault of the run's, as when the worker is shut down.
@@ -54,14 +54,14 @@ def requeue(run: Run, why: str, *, counts: bool = True) -> None:
     if counts and run.attempts >= MAX_ATTEMPTS:
         fail_run(
             run,
-            f"{why} This happened {run.attempts} times since the last checkpoint, so it is not tried again by itself. "
-            "Look at the end of the log below, then resume the run.",
+            f"{reason} This happened {run.attempts} times since the last checkpoint, so it is not tried again by "
+            "itself. Look at the end of the log below, then resume the run.",
             "too_many_attempts",
         )
         return
     attempts = run.attempts if counts else max(0, run.attempts - 1)
     RUNS.release(run, state=State.QUEUED, attempts=attempts, woken_at=None, eta=None)
-    log.warning("run %s goes back in the queue: %s", run.pk, why)
+    log.warning("run %s goes back in the queue: %s", run.pk, reason)
 
 
 def reconcile_runs(now: datetime | None = None) -> dict[str, int]:

@@ -30,10 +30,10 @@ def read_events(run: Run, path: Path, since: int = 0) -> bool:
     try:
         with path.open("rb") as file:
             file.seek(run.events_read)
-            piece = file.read(PIECE)
+            block = file.read(PIECE)
     except FileNotFoundError:
         return False
-    whole = piece[: piece.rfind(b"\n") + 1]
+    whole = block[: block.rfind(b"\n") + 1]
     if not whole:
         return False
     with transaction.atomic():

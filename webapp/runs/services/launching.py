@@ -60,8 +60,8 @@ def launch_run(
     models = {"base": base, "tokenizer": tokenizer, "reward": reward, "baseline": baseline}
     current = current_rows(project, spec, settings, freeze)
     check_inputs(project, spec, models, base_name, corpus_run, chosen, list(current))
-    given = [(snapshot.kind, rows_given(spec, snapshot)) for snapshot in chosen]
-    check_rows(spec, settings, [*given, *current.items()])
+    rows_by_kind = [(snapshot.kind, rows_given(spec, snapshot)) for snapshot in chosen]
+    check_rows(spec, settings, [*rows_by_kind, *current.items()])
     Project.objects.select_for_update().get(pk=project.pk)
     number = (Run.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0) + 1
     run = Run(
@@ -99,8 +99,8 @@ def check_inputs(
         ("reward", (Kind.REWARD,)),
         ("baseline", POLICIES),
     ):
-        given = models[field] is not None or (field == "base" and bool(base_name.strip()))
-        check_given(spec, field, getattr(spec, field), given)
+        is_given = models[field] is not None or (field == "base" and bool(base_name.strip()))
+        check_given(spec, field, getattr(spec, field), is_given)
         check_model(project, field, models[field], kinds)
     check_model_name(base_name.strip())
     if models["base"] and base_name.strip():
@@ -114,10 +114,10 @@ def check_inputs(
     check_together(spec, models, base_name, corpus_run, bool(snapshots or frozen))
 
 
-def check_given(spec: StageSpec, field: str, need: Need, given: bool) -> None:
-    if need is Need.REQUIRED and not given:
+def check_given(spec: StageSpec, field: str, need: Need, is_given: bool) -> None:
+    if need is Need.REQUIRED and not is_given:
         raise BadInput(f"{field}: {spec.name} cannot start without it. {HOW_TO_GET[field]}", field=field)
-    if need is Need.NO and given:
+    if need is Need.NO and is_given:
         raise BadInput(f"{field}: {spec.name} does not take one.", field=field)
 
 
@@ -141,9 +141,9 @@ def check_model(project: Project, field: str, model: ModelVersion | None, kinds:
     if model.project_id != project.pk:
         raise BadInput(f"{field}: {model.name} belongs to another project.", field=field)
     if model.kind not in kinds:
-        wanted = " or ".join(str(kind.label).lower() for kind in kinds)
+        kind_names = " or ".join(str(kind.label).lower() for kind in kinds)
         raise BadInput(
-            f"{field}: {model.name} is a {model.get_kind_display().lower()}; a {wanted} is needed.", field=field
+            f"{field}: {model.name} is a {model.get_kind_display().lower()}; a {kind_names} is needed.", field=field
         )
 
 

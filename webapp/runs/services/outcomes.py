@@ -34,8 +34,8 @@ def succeed(run: Run, folder: Path) -> None:
     again where this is cut off. Raises ClaimLost, and TutelageError where a file is not what the result says."""
     result = read_result(folder)
     models, outputs = part(result, MODEL), part(result, OUTPUT)
-    artefact = publish(folder / MODEL, place="models", files=models) if models else ""
-    address = publish(folder / OUTPUT, place="outputs", files=outputs) if outputs else ""
+    artefact = publish(folder / MODEL, folder_name="models", files=models) if models else ""
+    address = publish(folder / OUTPUT, folder_name="outputs", files=outputs) if outputs else ""
     with transaction.atomic():
         locked = RUNS.held(run).select_for_update().first()
         if locked is None:
@@ -54,10 +54,10 @@ def succeed(run: Run, folder: Path) -> None:
 
 def portable(result: Result) -> dict[str, Any]:
     """What the database keeps of a result: the base by a name that outlives a move of the data folder."""
-    found: dict[str, Any] = result.model_dump(mode="json")
-    if base := found["model"].get("base"):
-        found["model"]["base"] = stored(base, settings.HOME)
-    return found
+    document: dict[str, Any] = result.model_dump(mode="json")
+    if base := document["model"].get("base"):
+        document["model"]["base"] = stored(base, settings.HOME)
+    return document
 
 
 def read_result(folder: Path) -> Result:
@@ -127,11 +127,15 @@ def import_samples(*, run: Run) -> int:
     for sample in run_samples(run):
         replies[int(sample.prompt_id.rpartition(":")[2])].append(sample)
     prompts = Prompt.objects.filter(project=run.project, withdrawn_at=None).in_bulk(list(replies))
-    wanted = [(prompts[key], rows) for key, rows in replies.items() if key in prompts]
-    saved = iter(add_responses(responses=[response(run, prompt, sample) for prompt, rows in wanted for sample in rows]))
-    sets = [[next(saved) for _ in rows] for _, rows in wanted]
+    sampled = [(prompts[key], rows) for key, rows in replies.items() if key in prompts]
+    saved = iter(
+        add_responses(responses=[response(run, prompt, sample) for prompt, rows in sampled for sample in rows])
+    )
+    sets = [[next(saved) for _ in rows] for _, rows in sampled]
     rankable = [distinct(responses) for responses in sets]
-    tasks = open_rank_tasks(sets=[found for found in rankable if len(found) > 1], source_ref=f"run:{run.pk}")
+    tasks = open_rank_tasks(
+        sets=[reply_set for reply_set in rankable if len(reply_set) > 1], source_ref=f"run:{run.pk}"
+    )
     run.imported_at = timezone.now()
     run.save(update_fields=["imported_at"])
     return len(tasks)

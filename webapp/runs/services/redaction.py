@@ -44,9 +44,9 @@ BATCH: Final = 5000
 def mark_erased(*, rows: Mapping[str, Collection[int]], now: datetime) -> None:
     """Note in every snapshot which of its rows were erased, and have the files rewritten once this is committed."""
     for kind, ids in rows.items():
-        wanted = sorted(ids)
-        for start in range(0, len(wanted), BATCH):
-            items = SnapshotItem.objects.filter(row__in=wanted[start : start + BATCH], snapshot__kind=kind)
+        row_ids = sorted(ids)
+        for start in range(0, len(row_ids), BATCH):
+            items = SnapshotItem.objects.filter(row__in=row_ids[start : start + BATCH], snapshot__kind=kind)
             items.filter(erased_at=None).update(erased_at=now)
     transaction.on_commit(lambda: send_task(TASK))
 
@@ -90,11 +90,11 @@ def files_left(rows: Mapping[str, Collection[int]]) -> dict[str, int]:
     if not items:
         return {}
     snapshots = SnapshotItem.objects.filter(items).order_by().values("snapshot").distinct()
-    left = {
+    counts = {
         "snapshots": unredacted_snapshots().filter(pk__in=snapshots).count(),
         "runs": unredacted_runs().filter(snapshots__in=snapshots).order_by().distinct().count(),
     }
-    return {what: count for what, count in left.items() if count}
+    return {noun: count for noun, count in counts.items() if count}
 
 
 def erased_names(items: QuerySet[SnapshotItem]) -> set[str]:
@@ -169,13 +169,13 @@ def texts_in(row: Mapping[str, Any]) -> Iterable[str]:
     yield str(row.get("reply") or "").strip()
 
 
-def quotes(shown: str, texts: Collection[str]) -> bool:
+def quotes(quoted: str, texts: Collection[str]) -> bool:
     """Whether what a sample shows is one of the texts, or contains one, or is a part of one."""
-    shown = shown.strip()
-    if shown in texts:
-        return bool(shown)
+    quoted = quoted.strip()
+    if quoted in texts:
+        return bool(quoted)
     long = [text for text in texts if len(text) >= MIN_QUOTED]
-    return any(text in shown for text in long) or (len(shown) >= MIN_QUOTED and any(shown in text for text in long))
+    return any(text in quoted for text in long) or (len(quoted) >= MIN_QUOTED and any(quoted in text for text in long))
 
 
 def blank_samples(run: Run, folder: Path, texts: Collection[str]) -> None:

@@ -32,12 +32,12 @@ RUN_STATES = ["active", *Run.State.values]
 
 def run_for(request: HttpRequest, pk: int, permission: str) -> Run:
     run = Run.objects.select_related("project", "output", "base", "tokenizer", "reward", "baseline", "corpus_run")
-    found = run.filter(pk=pk).first()
-    if found is None:
+    run_row = run.filter(pk=pk).first()
+    if run_row is None:
         raise NotFound("There is no such page, or it belongs to a project you are not a member of.")
-    allow(request.user, permission, found.project)
-    request.session["project"] = found.project.slug
-    return found
+    allow(request.user, permission, run_row.project)
+    request.session["project"] = run_row.project.slug
+    return run_row
 
 
 @require_safe
@@ -173,8 +173,8 @@ def chosen_runs(request: HttpRequest, project: Project) -> list[Run]:
     """The project's runs that the address names, in that order."""
     inputs = ("base", "tokenizer", "reward", "baseline", "corpus_run")
     ids = read_ints(request.GET, "run")[:MOST_COMPARED]
-    found = selectors.runs_of(project).select_related(*inputs).in_bulk(ids)
-    return [found[pk] for pk in dict.fromkeys(ids) if pk in found]
+    runs_by_id = selectors.runs_of(project).select_related(*inputs).in_bulk(ids)
+    return [runs_by_id[pk] for pk in dict.fromkeys(ids) if pk in runs_by_id]
 
 
 @require_POST

@@ -49,10 +49,10 @@ class Command(BaseCommand):
         refuse_old_database()
         project = Project.objects.filter(slug=options["project"]).first()
         if project is None:
-            known = (
+            slugs = (
                 ", ".join(Project.objects.order_by("slug").values_list("slug", flat=True)[:20]) or "there is none yet"
             )
-            raise CommandError(f"There is no project {options['project']}. Projects: {known}.")
+            raise CommandError(f"There is no project {options['project']}. Projects: {slugs}.")
         files: list[Path] = options["files"]
         names = ("kind", "corpus", "licence", "open_tasks", "skip_bad", "dry_run")
         try:
@@ -69,18 +69,18 @@ class Command(BaseCommand):
         self.show(report, dry_run=options["dry_run"])
 
     def show(self, report: Report, *, dry_run: bool) -> None:
-        for kind, found in sorted(report.found.items()):
+        for kind, row_count in sorted(report.found.items()):
             added = (
                 "would be loaded"
                 if dry_run
-                else f"{report.added[kind]:,} new, {found - report.added[kind]:,} known already"
+                else f"{report.added[kind]:,} new, {row_count - report.added[kind]:,} known already"
             )
-            self.stdout.write(f"{kind}: {found:,} found, {added}")
+            self.stdout.write(f"{kind}: {row_count:,} found, {added}")
         if not report.found:
             self.stdout.write("Nothing to load was found.")
-        for reason, left in sorted(report.left_out.items(), key=lambda pair: -pair[1].count):
-            more = ", …" if left.count > len(left.places) else ""
-            self.stdout.write(f"left out {left.count:,}: {reason} ({', '.join(left.places)}{more})")
+        for reason, reason_rows in sorted(report.left_out.items(), key=lambda pair: -pair[1].count):
+            ellipsis = ", …" if reason_rows.count > len(reason_rows.places) else ""
+            self.stdout.write(f"left out {reason_rows.count:,}: {reason} ({', '.join(reason_rows.places)}{ellipsis})")
         for text, noted in report.notes.items():
             self.stdout.write(f"note: {text} ({noted.count:,}: {', '.join(noted.places)})")
         if report.unused_columns:
@@ -96,9 +96,9 @@ class Command(BaseCommand):
     def show_samples(self, report: Report) -> None:
         """The first rows of each kind, as they will be read."""
         for kind, samples in sorted(report.samples.items()):
-            for found in samples:
-                fields = {name: value for name, value in found.items() if name != "place"}
-                self.stdout.write(f"{kind}, {found['place']}: {json.dumps(fields, ensure_ascii=False)}")
+            for sample in samples:
+                fields = {name: value for name, value in sample.items() if name != "place"}
+                self.stdout.write(f"{kind}, {sample['place']}: {json.dumps(fields, ensure_ascii=False)}")
 
 
 def refuse_old_database() -> None:

@@ -73,11 +73,11 @@ class Command(BaseCommand):
             bar.set_description_str(current(demo))
 
     def follow_in_lines(self, demo: Demo) -> None:
-        said = -1
+        last_step = -1
         while True:
-            for step in STEPS[said + 1 : demo.step + 1]:
+            for step in STEPS[last_step + 1 : demo.step + 1]:
                 self.stderr.write(f"{timezone.now():%H:%M:%S} {progress(demo):4.0%}  {step.title}")
-            said = demo.step
+            last_step = demo.step
             if demo.state != Demo.State.RUNNING:
                 return
             time.sleep(LOOK_SECONDS)

@@ -43,7 +43,7 @@ class Command(BaseCommand):
     def make_one(self, folder: Path, keep: int, moved: Progress) -> None:
         if keep < 0:
             raise CommandError("--keep: a number of backups, 1 or more; 0 keeps all.")
-        made = make_backup(
+        backup = make_backup(
             home=settings.HOME,
             destination=folder,
             now=timezone.now(),
@@ -51,25 +51,27 @@ class Command(BaseCommand):
             moved=moved,
             keep=keep,
         )
-        self.stdout.write(f"{made.folder} is whole: {gigabytes(made.copied)} new, {gigabytes(made.linked)} as before")
-        for store in made.manifest.outside:
+        self.stdout.write(
+            f"{backup.folder} is whole: {gigabytes(backup.copied)} new, {gigabytes(backup.linked)} as before"
+        )
+        for store in backup.manifest.outside:
             self.stdout.write(f"Not part of it: files in {store}. Back that store up by its own means.")
         if not settings.RUNS_FOLDER.is_relative_to(settings.HOME):
             self.stdout.write(f"Not part of it: run folders in {settings.RUNS_FOLDER}.")
-        for name in made.missing[:MAX_NAMED]:
+        for name in backup.missing[:MAX_NAMED]:
             self.stderr.write(f"{settings.HOME / name} is missing, though the database names it.")
-        if len(made.missing) > MAX_NAMED:
-            self.stderr.write(f"{len(made.missing) - MAX_NAMED:,} more files are missing.")
+        if len(backup.missing) > MAX_NAMED:
+            self.stderr.write(f"{len(backup.missing) - MAX_NAMED:,} more files are missing.")
 
     def check_one(self, folder: Path, moved: Progress) -> None:
-        found, manifest, wrong = check_backup(folder, say=self.stdout.write, moved=moved)
+        backup, manifest, wrong = check_backup(folder, say=self.stdout.write, moved=moved)
         missing = [f"{name} is not in it, though its database names it" for name in manifest.references]
         missing = [line for name, line in zip(manifest.references, missing, strict=True) if name not in manifest.files]
         for sentence in [*wrong, *missing][:MAX_NAMED]:
             self.stderr.write(sentence)
         if wrong:
-            raise CommandError(f"{found} is damaged: {len(wrong):,} files. Use an earlier backup, and take another.")
-        self.stdout.write(f"{found} is whole, as of {manifest.made_at}.")
+            raise CommandError(f"{backup} is damaged: {len(wrong):,} files. Use an earlier backup, and take another.")
+        self.stdout.write(f"{backup} is whole, as of {manifest.made_at}.")
 
 
 @contextmanager

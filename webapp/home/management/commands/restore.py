@@ -61,9 +61,9 @@ def database() -> Iterator[None]:
         return
     with embedded_postgres():
         # The settings were read before there was a server.
-        found = environ.Env.db_url_config(os.environ["DATABASE_URL"])
-        connection.settings_dict["OPTIONS"] |= found.pop("OPTIONS", {})
-        connection.settings_dict |= found
+        config = environ.Env.db_url_config(os.environ["DATABASE_URL"])
+        connection.settings_dict["OPTIONS"] |= config.pop("OPTIONS", {})
+        connection.settings_dict |= config
         try:
             yield
         finally:
