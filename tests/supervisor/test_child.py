@@ -37,7 +37,12 @@ def death(child: Child) -> str:
 
 def start_again(child: Child) -> None:
     """Watch until it runs: the group of the dead process may take a moment to go."""
-    until(lambda: child.watch() == "" and child.state == State.STARTING)
+
+    def runs() -> bool:
+        child.watch()
+        return child.state != State.WAITING
+
+    until(runs)
 
 
 def test_a_child_is_ready_when_its_check_says_so(tmp_path: Path, clock: Clock):
