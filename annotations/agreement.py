@@ -30,7 +30,7 @@ class PairAgreement:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class LabelAgreement:
     """Over all pairs of annotators; None where there is too little to say.
 
     `value`, `low` and `high` are the share of comparisons agreed on and its 95 % interval, clustered by task; `alpha`
@@ -52,7 +52,7 @@ def comparisons(groups: Sequence[Sequence[int]]) -> dict[tuple[int, int], int]:
     return {(a, b): (rank_of[a] < rank_of[b]) - (rank_of[a] > rank_of[b]) for a, b in combinations(sorted(rank_of), 2)}
 
 
-def agreed(word: int, other_word: int) -> float:
+def pair_agreement(word: int, other_word: int) -> float:
     """1 for the same word on two replies, 0 for the opposite, half where one of two people sees a tie."""
     return 1.0 - abs(word - other_word) / 2
 
@@ -75,7 +75,7 @@ def ordinal_alpha(judgments: Iterable[dict[int, int]]) -> float | None:
     return krippendorff_alpha(units, values, "ordinal")
 
 
-def ranking_agreement(project: Project) -> Agreement:
+def ranking_agreement(project: Project) -> LabelAgreement:
     """Agreement over the tasks that two or more people ranked."""
     counted = Ranking.objects.filter(COUNTED, prompt__project=project, task__isnull=False)
     shared = counted.values("task").annotate(n=Count("id")).filter(n__gt=1).values("task")
@@ -89,7 +89,7 @@ def ranking_agreement(project: Project) -> Agreement:
     for rankings in by_task.values():
         total, number = 0.0, 0
         for a, b in combinations(sorted(rankings), 2):
-            same = [agreed(rankings[a][pair], rankings[b][pair]) for pair in rankings[a]]
+            same = [pair_agreement(rankings[a][pair], rankings[b][pair]) for pair in rankings[a]]
             pair_sum[a, b] += sum(same)
             pair_count[a, b] += len(same)
             total, number = total + sum(same), number + len(same)
@@ -98,11 +98,11 @@ def ranking_agreement(project: Project) -> Agreement:
         any_ranking = next(iter(rankings.values()))
         units += [{person: words[pair] for person, words in rankings.items()} for pair in any_ranking]
     if not counts:
-        return Agreement(pairs=[], value=None, low=None, high=None, comparisons=0, tasks=0, alpha=None)
+        return LabelAgreement(pairs=[], value=None, low=None, high=None, comparisons=0, tasks=0, alpha=None)
     value, low, high = clustered_interval(sums, counts)
     people = User.objects.in_bulk({person for pair in pair_count for person in pair})
     pairs = [
         PairAgreement(people[a], people[b], pair_sum[a, b] / pair_count[a, b], pair_count[a, b])
         for a, b in sorted(pair_count, key=lambda pair: -pair_count[pair])
     ]
-    return Agreement(pairs, value, low, high, sum(counts), len(by_task), ordinal_alpha(units))
+    return LabelAgreement(pairs, value, low, high, sum(counts), len(by_task), ordinal_alpha(units))

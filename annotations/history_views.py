@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from annotations.selectors import history, skips, undoable
+from annotations.selectors import recent_labels, skips, undoable
 from annotations.services.labels import UNDO_DEPTH
 from annotations.workbench import history_rows, labeling_projects, project_of
 from webapp.accounts.access import signed_in
@@ -28,9 +28,9 @@ def label_history(request: HttpRequest) -> HttpResponse:
     if project is None:
         return render(request, "annotations/no_project.html")
     before = time_asked_for(request.GET.get("before", ""))
-    labels = history(request.user, project, before=before, limit=PAGE_ROWS)
+    labels = recent_labels(request.user, project, before=before, limit=PAGE_ROWS)
     rows = history_rows(labels, skips(request.user, project, before=before, limit=PAGE_ROWS))[:PAGE_ROWS]
-    newest = history(request.user, project, limit=UNDO_DEPTH) if before else labels[:UNDO_DEPTH]
+    newest = recent_labels(request.user, project, limit=UNDO_DEPTH) if before else labels[:UNDO_DEPTH]
     context = {
         "project": project,
         "rows": rows,

@@ -103,7 +103,7 @@ def labels_open_to(person: User, project: Project, now: datetime | None = None) 
     All open tasks are counted, and those that are closed to the person taken off: they are few and found by indexes,
     where asking every open task whether it is one of them takes twenty times as long.
     """
-    in_hand = _in_hand(person, project)
+    in_hand = _tasks_in_hand(person, project)
     if project.archived_at is not None:
         return dict.fromkeys(Task.Kind.values, 0) | _by_kind(in_hand)
     counts = open_task_counts(project)
@@ -111,7 +111,7 @@ def labels_open_to(person: User, project: Project, now: datetime | None = None) 
     return {kind: n - closed.get(kind, 0) for kind, n in counts.items()}
 
 
-def _in_hand(person: User, project: Project) -> QuerySet[Task]:
+def _tasks_in_hand(person: User, project: Project) -> QuerySet[Task]:
     held = Lease.objects.filter(person=person, outcome=Lease.Outcome.HELD)
     return Task.objects.filter(project=project, state=Task.State.OPEN, pk__in=held.values("task"))
 
@@ -226,7 +226,7 @@ def label_ids(person: User, project: Project) -> dict[str, list[str]]:
     }
 
 
-def history(person: User, project: Project, before: datetime | None = None, limit: int = 50) -> list[AnyLabel]:
+def recent_labels(person: User, project: Project, before: datetime | None = None, limit: int = 50) -> list[AnyLabel]:
     """The person's labels of tasks, newest first, that were not taken back; `before` for the next page."""
     labels: list[AnyLabel] = []
     related = {"write": ("response",), "rank": (), "review": ("demonstration__response", "corrected__response")}

@@ -49,10 +49,10 @@ def next_task(request: HttpRequest, project: Project, **extra: Any) -> HttpRespo
     kind = request.session.get("label_kind", "any")
     kinds = [Task.Kind(kind)] if kind in Task.Kind.values else None
     lease = leases.lease_next(person=person(request), project=project, kinds=kinds)
-    return show(request, project, lease, **extra)
+    return labeling_page(request, project, lease, **extra)
 
 
-def show(request: HttpRequest, project: Project, lease: Lease | None, **extra: Any) -> HttpResponse:
+def labeling_page(request: HttpRequest, project: Project, lease: Lease | None, **extra: Any) -> HttpResponse:
     """The whole page, or only the part that changes when htmx asks."""
     context = workbench(request, project, lease) | kinds(request, project, lease) | extra
     response = render_page_or_fragment(request, "annotations/label.html", "annotations/workbench.html", context)
@@ -88,7 +88,7 @@ def label_lease(request: HttpRequest, lease_id: int) -> HttpResponse:
     request.session["project"] = lease.task.project.slug
     if lease.outcome in (Lease.Outcome.SUBMITTED, Lease.Outcome.SKIPPED):
         return redirect("label_history")  # from where both can be taken up again
-    return show(request, lease.task.project, lease)
+    return labeling_page(request, lease.task.project, lease)
 
 
 @declares("label")
@@ -128,7 +128,7 @@ def refused_without_scripts(request: HttpRequest, lease: Lease, error: TutelageE
     except drafts.AlreadyAnswered:
         pass  # the page says so: it is the error
     extra = {"error": error, "content": form.draft(), "other_draft": other_draft}
-    response = show(request, lease.task.project, lease, **extra)
+    response = labeling_page(request, lease.task.project, lease, **extra)
     response.status_code = error.status
     return response
 
@@ -224,7 +224,7 @@ def show_again(request: HttpRequest, lease: Lease) -> HttpResponse:
     """A task that came back into the person's hands."""
     if not wants_fragment(request):
         return redirect("label_lease", lease.pk)
-    response = show(request, lease.task.project, lease)
+    response = labeling_page(request, lease.task.project, lease)
     response["HX-Replace-Url"] = reverse("label_lease", args=[lease.pk])
     return response
 

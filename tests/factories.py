@@ -16,7 +16,7 @@ from annotations.models import Demonstration, Judgment, Prompt, Ranking, Respons
 from webapp.accounts.models import Consent, Guidelines, Membership, Project, Role, User
 from webapp.chat.models import Conversation, Message
 from webapp.datasets.models import Corpus, Document, Snapshot
-from webapp.registry.artefacts import hashes_of, publish
+from webapp.registry.artefacts import hashes_of, publish_folder
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.runs.models import Run
 
@@ -136,7 +136,7 @@ def run_with_output(project: Project, name: str, text: str, stage: str = "sample
     """A run that left a file, which is in the store."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_text(text)
-        address = publish(Path(folder), folder_name="outputs", files=hashes_of(Path(folder)))
+        address = publish_folder(Path(folder), folder_name="outputs", files=hashes_of(Path(folder)))
     return run(project, stage, outputs={name: f"{address}/{name}"}, state=Run.State.SUCCEEDED, **fields)
 
 

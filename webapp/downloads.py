@@ -18,10 +18,10 @@ TYPES: Final = {"jsonl": "application/jsonl", "json": "application/json", "csv":
 def download(request: HttpRequest, lines: Iterator[str | bytes], name: str) -> StreamingHttpResponse:
     """The lines as a file that no cache keeps. They are made in a thread, a piece at a time, when the client asks for
     more; between two pieces no connection to the database is held, and a client that leaves ends them."""
-    blocks = gathered(lines)
+    blocks = joined_lines(lines)
     kind = TYPES.get(name.rpartition(".")[2], "application/octet-stream")
     response = StreamingHttpResponse(
-        in_thread(blocks) if isinstance(request, ASGIRequest) else blocks, content_type=f"{kind}; charset=utf-8"
+        iterate_in_thread(blocks) if isinstance(request, ASGIRequest) else blocks, content_type=f"{kind}; charset=utf-8"
     )
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["Cache-Control"] = "no-store"
@@ -29,7 +29,7 @@ def download(request: HttpRequest, lines: Iterator[str | bytes], name: str) -> S
     return response
 
 
-def gathered(lines: Iterator[str | bytes]) -> Generator[bytes]:
+def joined_lines(lines: Iterator[str | bytes]) -> Generator[bytes]:
     """The lines in pieces of some 64 KB, so that a row does not cost a trip to a thread."""
     waiting: list[bytes] = []
     size = 0
@@ -43,7 +43,7 @@ def gathered(lines: Iterator[str | bytes]) -> Generator[bytes]:
         yield b"".join(waiting)
 
 
-async def in_thread(blocks: Generator[bytes]) -> AsyncIterator[bytes]:
+async def iterate_in_thread(blocks: Generator[bytes]) -> AsyncIterator[bytes]:
     try:
         while block := await sync_to_async(next_piece)(blocks):
             yield block
@@ -59,6 +59,6 @@ def next_piece(blocks: Generator[bytes]) -> bytes:
         close_old_connections()
 
 
-def moment(time: datetime) -> str:
+def iso_time(time: datetime) -> str:
     """Always to the microsecond, so that no reader takes some rows for times and others for text."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

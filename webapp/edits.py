@@ -26,25 +26,25 @@ class EditConflict(Conflict):
         self.saved = dict(saved)
 
 
-class Line(NamedTuple):
+class DiffLine(NamedTuple):
     """`origin` is "both", "saved" or "yours"."""
 
     origin: str
     text: str
 
 
-def compare_lines(saved: str, yours: str) -> list[Line]:
+def compare_lines(saved: str, yours: str) -> list[DiffLine]:
     """Both texts line by line, in one column."""
     before, after = as_lines(saved), as_lines(yours)
     if len(before) + len(after) > MAX_COMPARED:
-        return [*(Line("saved", text) for text in before), *(Line("yours", text) for text in after)]
+        return [*(DiffLine("saved", text) for text in before), *(DiffLine("yours", text) for text in after)]
     lines = []
     for operation, a, b, c, d in SequenceMatcher(None, before, after).get_opcodes():
         if operation == "equal":
-            lines += [Line("both", text) for text in before[a:b]]
+            lines += [DiffLine("both", text) for text in before[a:b]]
         else:
-            lines += [Line("saved", text) for text in before[a:b]]
-            lines += [Line("yours", text) for text in after[c:d]]
+            lines += [DiffLine("saved", text) for text in before[a:b]]
+            lines += [DiffLine("yours", text) for text in after[c:d]]
     return lines
 
 

@@ -173,7 +173,7 @@ def is_api(request: HttpRequest) -> bool:
 def error_body(request: HttpRequest, status: int, code: str, message: str) -> dict[str, Any]:
     """The API's body of an error; OpenAI's under /v1/."""
     if request.path.startswith("/v1/"):
-        return contract.error_body(message, status=status, code="request_too_large" if status == 413 else code)
+        return contract.openai_error_body(message, status=status, code="request_too_large" if status == 413 else code)
     return {"code": code, "message": message}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def home() -> Path:
+def data_home() -> Path:
     """TUTELAGE_HOME, or `var/` beside the code."""
     return Path(os.environ.get("TUTELAGE_HOME") or ROOT / "var").resolve()
 
@@ -21,10 +21,10 @@ def keep_private() -> None:
 
 def endpoints_file() -> Path:
     """Where the supervisor writes the addresses of the servers it runs, while it runs them."""
-    return home() / "run" / "endpoints.json"
+    return data_home() / "run" / "endpoints.json"
 
 
-def endpoint(name: str, default: str = "") -> str:
+def service_url(name: str, default: str = "") -> str:
     """DATABASE_URL, REDIS_URL, MODEL_SERVER_URL or SITE_URL: from the environment, else from a running supervisor."""
     return os.environ.get(name) or read_endpoints().get(name, default)
 
@@ -36,4 +36,4 @@ def read_endpoints() -> dict[str, str]:
         addresses = dict(json.loads(endpoints_file().read_text()))
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
-    return addresses if addresses.pop("TUTELAGE_HOME", "") == str(home()) else {}
+    return addresses if addresses.pop("TUTELAGE_HOME", "") == str(data_home()) else {}

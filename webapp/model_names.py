@@ -66,7 +66,7 @@ def model_source(name: str) -> str:
     folder = Path(name)
     if not folder.is_dir():
         raise BadInput(f"{name}: there is no such folder on the training machine.", field="base_name")
-    for path in places(folder):
+    for path in files_read(folder):
         if not stays_inside(path):
             raise BadInput(f"{name}: {path.name} leads out of the folders that are open to this.", field="base_name")
     return str(folder.resolve())
@@ -81,7 +81,7 @@ def stays_inside(path: Path) -> bool:
     )
 
 
-def places(folder: Path) -> Iterator[Path]:
+def files_read(folder: Path) -> Iterator[Path]:
     """Every file that reading this model may open: its own, those its indexes name, and an adapter's base."""
     yield folder
     files = [path for _, path in zip(range(MAX_FILES), sorted(folder.rglob("*")), strict=False)]

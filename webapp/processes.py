@@ -61,7 +61,7 @@ def signal_group(name: str, number: signal.Signals) -> None:
             return
 
 
-def end(name: str, grace: float) -> None:
+def end_process(name: str, grace: float) -> None:
     """Ask the process to stop, and kill it if it has not after `grace` seconds."""
     if not is_alive(name):
         return

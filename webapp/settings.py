@@ -13,7 +13,7 @@ from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from training.contract import MAX_BODY_BYTES
-from webapp.home_folder import ROOT, endpoint, home
+from webapp.home_folder import ROOT, data_home, service_url
 
 env = environ.Env()
 
@@ -34,10 +34,10 @@ def read_secret(path: Path) -> str:
     return path.read_text().strip()
 
 
-HOME = home()
+HOME = data_home()
 DEBUG: bool = env.bool("DEBUG", default=False)
 SECRET_KEY: str = env.str("SECRET_KEY", default="") or read_secret(HOME / "secret_key")
-SITE_URL: str = endpoint("SITE_URL", "http://127.0.0.1:8000")
+SITE_URL: str = service_url("SITE_URL", "http://127.0.0.1:8000")
 ALLOWED_HOSTS: list[str] = env.list(
     "ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]", urlsplit(SITE_URL).hostname or ""]
 )
@@ -115,7 +115,7 @@ TEMPLATES = [
     },
 ]
 
-DATABASE_URL: str = endpoint("DATABASE_URL")
+DATABASE_URL: str = service_url("DATABASE_URL")
 DATABASE: dict[str, Any] = dict(environ.Env.db_url_config(DATABASE_URL or "postgres:///tutelage"))
 DATABASE.setdefault("OPTIONS", {})["pool"] = {
     "min_size": 0,
@@ -129,10 +129,10 @@ DATABASE["DISABLE_SERVER_SIDE_CURSORS"] = True
 DATABASES = {"default": DATABASE}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL: str = endpoint("REDIS_URL", "redis://127.0.0.1:6379/0")
+REDIS_URL: str = service_url("REDIS_URL", "redis://127.0.0.1:6379/0")
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
-MODEL_SERVER_URL: str = endpoint("MODEL_SERVER_URL", "http://127.0.0.1:8300")
-MODEL_SERVER_TOKEN: str = endpoint("MODEL_SERVER_TOKEN")
+MODEL_SERVER_URL: str = service_url("MODEL_SERVER_URL", "http://127.0.0.1:8300")
+MODEL_SERVER_TOKEN: str = service_url("MODEL_SERVER_TOKEN")
 
 # /v1/: whose pages may call it from a browser (with a token; "*" is anybody's), and how many replies one person may
 # have under way at once.
@@ -155,14 +155,14 @@ CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker outlives any pause of th
 CELERY_TASK_ROUTES = {"webapp.runs.tasks.execute_run": {"queue": "train"}}
 # What looks at the database for work whose message was lost or whose worker died. Seconds.
 CELERY_BEAT_SCHEDULE = {
-    "runs": {"task": "webapp.runs.tasks.reconcile", "schedule": 10.0},
+    "runs": {"task": "webapp.runs.tasks.reconcile_training_runs", "schedule": 10.0},
     "deployments": {"task": "webapp.registry.tasks.reload_deployments", "schedule": 15.0},
-    "imports": {"task": "webapp.data.tasks.reconcile", "schedule": 15.0},
-    "uploads": {"task": "webapp.data.tasks.clean_up", "schedule": 3600.0},
-    "demos": {"task": "webapp.demo.tasks.reconcile", "schedule": 15.0},
-    "replies": {"task": "webapp.chat.tasks.reconcile", "schedule": 10.0},
+    "imports": {"task": "webapp.data.tasks.reconcile_imports", "schedule": 15.0},
+    "uploads": {"task": "webapp.data.tasks.clean_up_imports", "schedule": 3600.0},
+    "demos": {"task": "webapp.demo.tasks.reconcile_sample_projects", "schedule": 15.0},
+    "replies": {"task": "webapp.chat.tasks.reconcile_replies", "schedule": 10.0},
     "redactions": {"task": "webapp.runs.tasks.redact_files", "schedule": 600.0},
-    "chats": {"task": "webapp.chat.tasks.clean_up", "schedule": 3600.0},
+    "chats": {"task": "webapp.chat.tasks.clean_up_chats", "schedule": 3600.0},
 }
 
 AUTH_USER_MODEL = "accounts.User"

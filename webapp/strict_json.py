@@ -30,11 +30,15 @@ def parse_json(body: bytes) -> Any:
     def bounded_int(digits: str) -> int | Wrong:
         if len(digits) <= MAX_DIGITS + 1 and -MAX_BIGINT <= (number := int(digits)) <= MAX_BIGINT:
             return number
-        return noted(f"{shortened(digits)} is too large; give a whole number of at most 64 bits")
+        return noted(f"{shortened_number(digits)} is too large; give a whole number of at most 64 bits")
 
     def finite_float(digits: str) -> float | Wrong:
         number = float(digits)
-        return number if math.isfinite(number) else noted(f"{shortened(digits)} is too large; give a smaller number")
+        return (
+            number
+            if math.isfinite(number)
+            else noted(f"{shortened_number(digits)} is too large; give a smaller number")
+        )
 
     def no_number(name: str) -> Wrong:
         return noted(f"{name} is not a number in JSON; give a finite one")
@@ -61,7 +65,7 @@ class Wrong:
     reason: str
 
 
-def shortened(digits: str) -> str:
+def shortened_number(digits: str) -> str:
     return digits if len(digits) <= MAX_SHOWN else f"{digits[:MAX_SHOWN]}…"
 
 

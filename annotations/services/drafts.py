@@ -69,13 +69,13 @@ def save_draft(*, lease: Lease, content: Content, page: PageState, now: datetime
     if newest.outcome == Lease.Outcome.SUBMITTED:
         raise AlreadyAnswered
     draft = Draft.objects.filter(task_id=lease.task_id, person_id=lease.person_id).first()
-    content = cleaned(content)
+    content = cleaned_content(content)
     if draft is None:
         draft = Draft(task_id=lease.task_id, person_id=lease.person_id)
     elif is_older(draft, page) or (not _own(draft, page) and same_content(draft.content, content)):
         return draft
     else:
-        _check(draft, content, page)
+        _check_known(draft, content, page)
     draft.content, draft.revision, draft.updated_at = content, uuid4(), now
     draft.writer, draft.typed_at = page.writer, page.typed_at
     draft.active_seconds = max(draft.active_seconds, page.active_seconds)
@@ -90,7 +90,7 @@ def check_draft(*, lease: Lease, content: Content, page: PageState) -> None:
     something else as the draft since, which submitting would drop unseen."""
     draft = Draft.objects.filter(task_id=lease.task_id, person_id=lease.person_id).first()
     if draft is not None:
-        _check(draft, cleaned(content), page)
+        _check_known(draft, cleaned_content(content), page)
 
 
 def changed_elsewhere(*, lease: Lease, page: PageState) -> Draft | None:
@@ -105,7 +105,7 @@ def is_older(draft: Draft, page: PageState) -> bool:
     return _own(draft, page) and page.typed_at < draft.typed_at
 
 
-def cleaned(content: Content) -> Content:
+def cleaned_content(content: Content) -> Content:
     return {clean_text(name): clean_text(value) if isinstance(value, str) else value for name, value in content.items()}
 
 
@@ -123,7 +123,7 @@ def _own(draft: Draft, page: PageState) -> bool:
     return page.writer is not None and draft.writer in (page.writer, *page.earlier_writers)
 
 
-def _check(draft: Draft, content: Content, page: PageState) -> None:
+def _check_known(draft: Draft, content: Content, page: PageState) -> None:
     is_known = draft.revision == page.began_from or _own(draft, page)
     if not is_known and _filled_in(draft.content) and not same_content(draft.content, content):
         raise DraftConflict(draft)

@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from annotations.models import Demonstration, Draft, Flag, Judgment, Label, Lease, Ranking, Response, Review, Task
-from annotations.selectors import history, replies_shown
+from annotations.selectors import recent_labels, replies_shown
 from annotations.services.drafts import AlreadyAnswered
 from annotations.services.leases import archived_at, lease_end
 from annotations.services.places import fill_places, free_place, is_erased, lock_task, settle_state
@@ -254,7 +254,7 @@ def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
         raise NotAllowed("Only the person who gave a label can take it back.")
     if label.task is None or label.lease_id is None:
         raise Conflict("This label did not come from a task, so there is nothing to go back to.")
-    if label not in history(by, project, limit=UNDO_DEPTH):
+    if label not in recent_labels(by, project, limit=UNDO_DEPTH):
         raise Conflict(f"Only the last {UNDO_DEPTH} labels can be taken back; ask a manager to withdraw an older one.")
     task = lock_task(label.task)
     if task.state not in (Task.State.OPEN, Task.State.FULL):

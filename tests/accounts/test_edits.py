@@ -3,14 +3,14 @@
 import pytest
 
 from webapp.accounts import services
-from webapp.edits import EditConflict, Line, compare_lines
+from webapp.edits import DiffLine, EditConflict, compare_lines
 
 
 def test_lines_of_both_texts_stand_in_one_column():
     assert compare_lines("Be kind.\nBe brief.", "Be kind.\r\nBe exact.\r\n") == [
-        Line("both", "Be kind."),
-        Line("saved", "Be brief."),
-        Line("yours", "Be exact."),
+        DiffLine("both", "Be kind."),
+        DiffLine("saved", "Be brief."),
+        DiffLine("yours", "Be exact."),
     ]
 
 

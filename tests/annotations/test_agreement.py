@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from annotations.agreement import agreed, clustered_interval, comparisons, ordinal_alpha, ranking_agreement
+from annotations.agreement import clustered_interval, comparisons, ordinal_alpha, pair_agreement, ranking_agreement
 from annotations.models import Task
 from tests import factories
 from webapp.accounts.models import Project, User
@@ -16,7 +16,7 @@ def test_a_ranking_becomes_a_word_on_each_two_replies():
 
 @pytest.mark.parametrize(("one", "other", "value"), [(1, 1, 1), (0, 0, 1), (1, -1, 0), (0, 1, 0.5), (-1, 0, 0.5)])
 def test_a_tie_against_a_choice_is_half_an_agreement(one: int, other: int, value: float):
-    assert agreed(one, other) == value
+    assert pair_agreement(one, other) == value
 
 
 def test_the_interval_counts_tasks_not_comparisons():

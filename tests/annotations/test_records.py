@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from annotations.models import Demonstration, Prompt, Ranking, Response, Task
-from annotations.selectors import accepted_demonstrations, history, usable_rankings
+from annotations.selectors import accepted_demonstrations, recent_labels, usable_rankings
 from annotations.services.imported import (
     ImportedDemonstration,
     ImportedRanking,
@@ -71,7 +71,7 @@ def test_an_incomplete_ranking_is_named_and_nothing_is_imported(project: Project
 
 def test_imported_labels_are_not_in_a_persons_history(project: Project, ada: User):
     import_demonstrations(project=project, author=ada, rows=[ImportedDemonstration(QUESTION, "A toy.")])
-    assert history(ada, project) == []
+    assert recent_labels(ada, project) == []
 
 
 def test_a_better_answer_waits_for_review(project: Project, tess: User):

@@ -10,7 +10,6 @@ from django.utils import timezone
 
 from annotations.models import Demonstration, Lease, Task
 from annotations.selectors import (
-    history,
     label_counts,
     label_ids,
     labels_given,
@@ -18,6 +17,7 @@ from annotations.selectors import (
     labels_wanted,
     open_task_counts,
     people_progress,
+    recent_labels,
     today_count,
 )
 from annotations.services.labels import submit_demonstration, submit_ranking, undo
@@ -141,6 +141,6 @@ def test_history_is_newest_first_and_goes_on_by_page(project: Project, ann: User
             labels.append(submit_demonstration(lease=lease, token=uuid.uuid4(), text="A toy."))
         else:
             labels.append(submit_ranking(lease=lease, token=uuid.uuid4(), groups=[lease.order_shown]))
-    assert history(ann, project) == labels[::-1]
-    first_page = history(ann, project, limit=2)
-    assert history(ann, project, before=first_page[-1].created_at, limit=2) == labels[:1]
+    assert recent_labels(ann, project) == labels[::-1]
+    first_page = recent_labels(ann, project, limit=2)
+    assert recent_labels(ann, project, before=first_page[-1].created_at, limit=2) == labels[:1]

@@ -442,7 +442,7 @@ def test_two_hundred_streams_at_once_get_replies_or_429_and_pages_stay_up(face: 
 def test_the_count_of_replies_holds_over_processes_lapses_and_does_without_redis(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other, third = (limits.Lease(977_001, 2) for _ in range(3))
+    one, other, third = (limits.ReplyCount(977_001, 2) for _ in range(3))
     assert one.take(4)
     assert other.take(4)
     assert not third.take(4)
@@ -453,7 +453,7 @@ def test_the_count_of_replies_holds_over_processes_lapses_and_does_without_redis
     monkeypatch.setattr(limits, "LEASE_SECONDS", -1)
     assert other.take(4)
     monkeypatch.undo()
-    assert limits.Lease(977_001, 4).take(4)  # what a dead process held has lapsed
+    assert limits.ReplyCount(977_001, 4).take(4)  # what a dead process held has lapsed
     settings.REDIS_URL = "redis://127.0.0.1:9/0"
     limits.client.cache_clear()
     try:

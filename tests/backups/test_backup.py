@@ -23,7 +23,7 @@ from psycopg import sql
 from tests import factories
 from webapp.accounts.models import Project, User
 from webapp.backups import backup
-from webapp.backups.backup import Made, check_backup, make_backup
+from webapp.backups.backup import WrittenBackup, check_backup, make_backup
 from webapp.backups.manifest import DUMP, FILES, MANIFEST, Manifest
 from webapp.backups.restore import restore_backup
 from webapp.errors import BadInput, Conflict
@@ -58,7 +58,7 @@ def home(settings: LazySettings, tmp_path: Path, project: Project) -> Path:
     return home
 
 
-def back_up(home: Path, number: int = 0, **options: int) -> Made:
+def back_up(home: Path, number: int = 0, **options: int) -> WrittenBackup:
     now = MOMENT + timedelta(hours=number)
     destination = home.with_name("backups")
     return make_backup(home=home, destination=destination, now=now, say=print, moved=ignore, **options)
@@ -283,7 +283,7 @@ def test_a_store_elsewhere_is_named_as_no_part_of_it(home: Path, project: Projec
     assert back_up(home).manifest.outside == ["s3://bucket/tutelage"]
 
 
-def restore(made: Made, place: Path, *, replace: bool = False, start=None) -> Manifest:
+def restore(made: WrittenBackup, place: Path, *, replace: bool = False, start=None) -> Manifest:
     @contextmanager
     def here() -> Iterator[None]:
         yield

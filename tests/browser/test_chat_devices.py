@@ -247,7 +247,7 @@ def test_a_deleted_conversation_comes_back_from_its_list_and_its_address(
 @pytest.fixture
 def long_talk(model: Script, tess: User, project: Project) -> Conversation:
     """300 exchanges."""
-    talk = conversations.begin(user=tess, project=project, text="Question 0", token=uuid.uuid4())
+    talk = conversations.begin_conversation(user=tess, project=project, text="Question 0", token=uuid.uuid4())
     finish_replies()
     talk.refresh_from_db()
     parent = talk.leaf

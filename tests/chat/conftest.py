@@ -23,7 +23,9 @@ def deployed(project: Project) -> Project:
 @pytest.fixture
 def talk(deployed: Project, tess: User) -> Conversation:
     """Tess has asked something; the reply is pending."""
-    return conversations.begin(user=tess, project=deployed, text="Who was Ada Lovelace?", token=uuid.uuid4())
+    return conversations.begin_conversation(
+        user=tess, project=deployed, text="Who was Ada Lovelace?", token=uuid.uuid4()
+    )
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def answer(talk: Conversation, text: str) -> Message:
     replies.claim(message_id=reply.pk)
     if text:
         replies.append(message_id=reply.pk, text=text)
-    replies.finish(message_id=reply.pk, reason="stop")
+    replies.finish_reply(message_id=reply.pk, reason="stop")
     reply.refresh_from_db()
     return reply
 

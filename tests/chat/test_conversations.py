@@ -20,8 +20,8 @@ def test_a_conversation_begins_with_a_message_and_a_reply_to_come(talk):
 
 def test_a_beginning_sent_twice_begins_once(deployed, tess):
     token = uuid.uuid4()
-    first = conversations.begin(user=tess, project=deployed, text="Hello", token=token)
-    second = conversations.begin(user=tess, project=deployed, text="Hello", token=token)
+    first = conversations.begin_conversation(user=tess, project=deployed, text="Hello", token=token)
+    second = conversations.begin_conversation(user=tess, project=deployed, text="Hello", token=token)
 
     assert first == second
     assert Message.objects.count() == 2
@@ -29,7 +29,7 @@ def test_a_beginning_sent_twice_begins_once(deployed, tess):
 
 def test_somebody_elses_token_opens_nothing(talk, ann, deployed):
     with pytest.raises(Conflict):
-        conversations.begin(user=ann, project=deployed, text="Hello", token=talk.pk)
+        conversations.begin_conversation(user=ann, project=deployed, text="Hello", token=talk.pk)
 
 
 def test_a_message_sent_twice_counts_once(talk, answered):
@@ -43,21 +43,21 @@ def test_a_message_sent_twice_counts_once(talk, answered):
 
 def test_nothing_begins_where_nothing_is_deployed(project, tess):
     with pytest.raises(Conflict, match="A manager of the project can deploy one"):
-        conversations.begin(user=tess, project=project, text="Hello", token=uuid.uuid4())
+        conversations.begin_conversation(user=tess, project=project, text="Hello", token=uuid.uuid4())
     assert not Conversation.objects.exists()
 
 
 def test_nul_bytes_are_dropped_and_blank_messages_refused(deployed, tess):
-    talk = conversations.begin(user=tess, project=deployed, text="He\x00llo", token=uuid.uuid4())
+    talk = conversations.begin_conversation(user=tess, project=deployed, text="He\x00llo", token=uuid.uuid4())
     assert talk.messages.first().text == "Hello"
 
     with pytest.raises(BadInput, match="Write something first"):
-        conversations.begin(user=tess, project=deployed, text=" \x00\n", token=uuid.uuid4())
+        conversations.begin_conversation(user=tess, project=deployed, text=" \x00\n", token=uuid.uuid4())
 
 
 def test_a_message_that_is_too_long_says_how_long_it_may_be(deployed, tess):
     with pytest.raises(BadInput, match="50,000 are the most"):
-        conversations.begin(user=tess, project=deployed, text="x" * 50_001, token=uuid.uuid4())
+        conversations.begin_conversation(user=tess, project=deployed, text="x" * 50_001, token=uuid.uuid4())
 
 
 def test_a_message_waits_for_the_reply_before_it(talk):
@@ -67,10 +67,10 @@ def test_a_message_waits_for_the_reply_before_it(talk):
 
 def test_one_person_cannot_have_everything_written_at_once(deployed, tess):
     for _ in range(conversations.AT_ONCE):
-        conversations.begin(user=tess, project=deployed, text="Hello", token=uuid.uuid4())
+        conversations.begin_conversation(user=tess, project=deployed, text="Hello", token=uuid.uuid4())
 
     with pytest.raises((TooMany, Conflict)):
-        conversations.begin(user=tess, project=deployed, text="Hello", token=uuid.uuid4())
+        conversations.begin_conversation(user=tess, project=deployed, text="Hello", token=uuid.uuid4())
 
 
 def test_an_edit_is_a_branch_and_the_old_one_stays(talk, answered):
@@ -105,7 +105,7 @@ def test_another_reply_stands_beside_the_first(talk, answered):
 
 def test_a_reply_that_failed_without_a_word_is_no_branch_to_turn_to(talk):
     failed = reply_of(talk)
-    replies.fail(message_id=failed.pk, error="No server.", refused=True)
+    replies.fail_reply(message_id=failed.pk, error="No server.", refused=True)
     conversations.regenerate(message=failed, token=uuid.uuid4())
     second = answer(talk, "A mathematician.")
 
@@ -129,7 +129,7 @@ def test_the_model_gets_the_branch_in_sight_and_the_projects_system_prompt(talk,
 
 def test_an_exchange_that_failed_without_a_word_is_not_told_to_the_model(talk, answered):
     conversations.send(conversation=talk, text="Lost?", token=uuid.uuid4())
-    replies.fail(message_id=reply_of(talk).pk, error="No server.", refused=True)
+    replies.fail_reply(message_id=reply_of(talk).pk, error="No server.", refused=True)
     conversations.send(conversation=talk, text="And now?", token=uuid.uuid4())
 
     turns = selectors.messages_before(reply_of(talk))

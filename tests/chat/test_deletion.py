@@ -30,13 +30,13 @@ from webapp.chat.live import client as redis_client
 from webapp.chat.models import Conversation, Erasure, Feedback, Message
 from webapp.chat.services import conversations, feedback, replies
 from webapp.chat.services.account import delete_account
-from webapp.chat.services.erasure import rows_of
-from webapp.chat.services.replies import KEEP_DELETED, tidy
+from webapp.chat.services.erasure import erased_rows
+from webapp.chat.services.replies import KEEP_DELETED, drop_old_pieces
 from webapp.datasets.models import Snapshot, SnapshotItem
 from webapp.datasets.services import create_snapshot
 from webapp.errors import Conflict
-from webapp.registry.artefacts import hashes_of, publish
-from webapp.runs.folders import folder_of, prepare
+from webapp.registry.artefacts import hashes_of, publish_folder
+from webapp.runs.folders import folder_of, prepare_folder
 from webapp.runs.lineage import models_that_learned_from_rows
 from webapp.runs.models import Run, RunEvent
 from webapp.runs.services import resume_run
@@ -85,7 +85,7 @@ def planted(deployed: Project, tess: User) -> Conversation:
     deployed.write_overlap = 3
     deployed.save()
     feedback.allow_use(user=tess, project=deployed)
-    talk = conversations.begin(user=tess, project=deployed, text=f"My {WORD} is what?", token=uuid.uuid4())
+    talk = conversations.begin_conversation(user=tess, project=deployed, text=f"My {WORD} is what?", token=uuid.uuid4())
     first = answer(talk, f"A fruit called {WORD}.")
     conversations.regenerate(message=first, token=uuid.uuid4())
     second = answer(talk, f"Yellow, your {WORD}.")
@@ -160,7 +160,7 @@ def trained(labelled: Conversation, project: Project, places: Path) -> Run:
     sft = factories.run(project, "sft", state=Run.State.FAILED, started_at=timezone.now())
     sft.snapshots.add(*snapshots[:2])
     for each in (run, sft):
-        fill(each, prepare(each))
+        fill(each, prepare_folder(each))
     publish_output(run, bystander)
     return run
 
@@ -191,7 +191,7 @@ def publish_output(run: Run, bystander: Prompt) -> None:
         said = "A pen." if prompt == bystander else f"No {WORD}."
         lines.append(json.dumps(row | {"reply": said, "tokens": 2, "finish": "stop", "logprob": -1.0}) + "\n")
     (output / "samples.jsonl").write_text("".join(lines))
-    address = publish(output, folder_name="outputs", files=hashes_of(output))
+    address = publish_folder(output, folder_name="outputs", files=hashes_of(output))
     run.outputs = {"samples.jsonl": f"{address}/samples.jsonl"}
     run.save()
 
@@ -229,7 +229,7 @@ def delete_one(talk: Conversation) -> None:
 
 def let_a_month_pass(talk: Conversation) -> None:
     conversations.delete(conversation=talk)
-    tidy(now=timezone.now() + KEEP_DELETED + timedelta(minutes=1))
+    drop_old_pieces(now=timezone.now() + KEEP_DELETED + timedelta(minutes=1))
 
 
 @pytest.mark.parametrize("way", [delete_all, delete_one, let_a_month_pass])
@@ -290,13 +290,15 @@ def test_prompts_that_an_earlier_deletion_left_behind_go_with_the_consent(
 def test_the_clean_up_erases_what_an_earlier_version_left_of_deleted_conversations(
     labelled: Conversation, project: Project, tess: User
 ):
-    standing = conversations.begin(user=tess, project=project, text="Who flies a kite?", token=uuid.uuid4())
+    standing = conversations.begin_conversation(
+        user=tess, project=project, text="Who flies a kite?", token=uuid.uuid4()
+    )
     feedback.say_more(reply=answer(standing, "A"), user=tess, reasons=[], comment="", better_answer="One")
     feedback.say_more(reply=reply_of(standing), user=tess, reasons=[], comment="", better_answer="Two")
     Conversation.objects.filter(pk=labelled.pk).delete()
     assert WORD in exported(project)
 
-    tidy()
+    drop_old_pieces()
 
     assert rows_that_say(WORD) == []
     assert Demonstration.objects.get(retracted_at=None, author=tess).response.text == "Two"
@@ -319,7 +321,7 @@ def test_a_run_that_begins_after_the_deletion_reads_and_learns_nothing_of_it(
     later.output = factories.model_version(project, name="Knows nothing")
     later.save()
     redact_files()
-    prepare(later)
+    prepare_folder(later)
 
     assert files_that_say(WORD, folder_of(later)) == []
     learned = models_that_learned_from_rows(Erasure.objects.get().rows)
@@ -384,7 +386,9 @@ def test_what_is_sent_in_after_the_deletion_is_refused_and_not_kept(
 def test_a_conversation_that_another_person_had_too_stays_theirs(deployed: Project, tess: User, ann: User):
     for person, said in ((tess, "Tess's better"), (ann, "Ann's better")):
         feedback.allow_use(user=person, project=deployed)
-        talk = conversations.begin(user=person, project=deployed, text="What is a kite?", token=uuid.uuid4())
+        talk = conversations.begin_conversation(
+            user=person, project=deployed, text="What is a kite?", token=uuid.uuid4()
+        )
         reply = answer(talk, f"A toy, {person}.")
         feedback.say_more(reply=reply, user=person, reasons=[], comment="", better_answer=said)
 
@@ -401,7 +405,7 @@ def test_a_prompt_that_was_imported_before_it_was_asked_in_a_chat_stays(deployed
     messages = [{"role": "user", "content": "What is a kite?"}]
     prompt = add_prompt(project=deployed, messages=messages, source=Prompt.Source.IMPORT, by=deployed.created_by)
     feedback.allow_use(user=tess, project=deployed)
-    talk = conversations.begin(user=tess, project=deployed, text="What is a kite?", token=uuid.uuid4())
+    talk = conversations.begin_conversation(user=tess, project=deployed, text="What is a kite?", token=uuid.uuid4())
     feedback.say_more(reply=answer(talk, "A toy."), user=tess, reasons=[], comment="", better_answer=f"My {WORD}")
 
     conversations.delete_all(user=tess, project=deployed)
@@ -415,7 +419,7 @@ def test_an_export_that_was_read_back_in_under_the_system_prompt_goes_too(deploy
     deployed.system_prompt = "Be brief."
     deployed.save()
     feedback.allow_use(user=tess, project=deployed)
-    talk = conversations.begin(user=tess, project=deployed, text=f"What is {WORD}?", token=uuid.uuid4())
+    talk = conversations.begin_conversation(user=tess, project=deployed, text=f"What is {WORD}?", token=uuid.uuid4())
     feedback.set_thumb(reply=answer(talk, "A toy."), user=tess, thumb=-1)
     for row in list(export.prompt_rows(deployed, system=deployed.system_prompt)):
         messages = [turn.model_dump() for turn in row.messages]
@@ -428,7 +432,7 @@ def test_an_export_that_was_read_back_in_under_the_system_prompt_goes_too(deploy
 
 
 def test_a_reply_that_is_being_written_ends_with_its_conversation(deployed: Project, tess: User):
-    talk = conversations.begin(user=tess, project=deployed, text=f"Tell me of {WORD}", token=uuid.uuid4())
+    talk = conversations.begin_conversation(user=tess, project=deployed, text=f"Tell me of {WORD}", token=uuid.uuid4())
     reply = reply_of(talk)
     replies.claim(message_id=reply.pk)
     assert replies.append(message_id=reply.pk, text=f"{WORD} is")
@@ -456,7 +460,7 @@ def test_a_deleted_account_leaves_neither_words_nor_name(
     assert rows_that_say("unusual") == []
     assert client.get("/chat/data/").status_code == 302
     assert not client.login(email="tessa.unusual@example.org", password=factories.PASSWORD)
-    assert [model.name for model in models_that_learned_from_rows(rows_of(Erasure.objects.all()))] == ["Learned it"]
+    assert [model.name for model in models_that_learned_from_rows(erased_rows(Erasure.objects.all()))] == ["Learned it"]
 
 
 def test_who_alone_owns_a_project_cannot_leave_it_behind(project: Project, ada: User):

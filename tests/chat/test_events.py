@@ -24,8 +24,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def writing(monkeypatch, deployed, tess):
     """A reply under way: two pieces have come."""
-    monkeypatch.setattr(conversations, "start", lambda _: None)
-    talk = conversations.begin(user=tess, project=deployed, text="Hello", token=uuid.uuid4())
+    monkeypatch.setattr(conversations, "start_reply", lambda _: None)
+    talk = conversations.begin_conversation(user=tess, project=deployed, text="Hello", token=uuid.uuid4())
     reply = reply_of(talk)
     replies.claim(message_id=reply.pk)
     for piece in ("A mathe", "matician\n"):
@@ -64,8 +64,8 @@ def read(reply: Message, user, meanwhile=None, after="", **headers) -> list:
 def ended(reply):
     async def end():
         await asyncio.sleep(0.05)
-        await generation.in_thread(replies.append, message_id=reply.pk, text="!")
-        await generation.in_thread(replies.finish, message_id=reply.pk, reason="stop")
+        await generation.run_in_thread(replies.append, message_id=reply.pk, text="!")
+        await generation.run_in_thread(replies.finish_reply, message_id=reply.pk, reason="stop")
 
     return end
 
@@ -83,7 +83,7 @@ def test_a_reader_that_was_cut_off_goes_on_where_it_was(writing, tess):
 
 
 def test_a_finished_reply_is_replayed_and_done(writing, tess):
-    replies.finish(message_id=writing.pk, reason="stop")
+    replies.finish_reply(message_id=writing.pk, reason="stop")
 
     assert [event for _, event, _ in read(writing, tess)] == ["piece", "piece", "done"]
 
@@ -110,7 +110,7 @@ def test_nobody_else_listens(writing, stranger, client):
 
 def test_a_page_hears_a_ping_that_it_can_see(writing, tess):
     async def reading():
-        stream = stream_views.pieces(writing.pk, 2, lambda: True)
+        stream = stream_views.reply_pieces(writing.pk, 2, lambda: True)
         first = await anext(stream)
         await stream.aclose()
         return first
@@ -120,7 +120,7 @@ def test_a_page_hears_a_ping_that_it_can_see(writing, tess):
 
 @pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "x", "\x00"])
 def test_a_number_that_is_none_begins_at_the_start(writing, tess, number):
-    replies.finish(message_id=writing.pk, reason="stop")
+    replies.finish_reply(message_id=writing.pk, reason="stop")
 
     assert len(read(writing, tess, after=number)) == 3
 
@@ -130,7 +130,7 @@ def access_ends_by(change, writing, tess, monkeypatch):
 
     async def later():
         await asyncio.sleep(0.05)
-        await generation.in_thread(change)
+        await generation.run_in_thread(change)
 
     return read(writing, tess, later)
 
@@ -155,7 +155,7 @@ def test_a_stream_ends_with_its_conversation(writing, tess, monkeypatch):
 
 def test_an_open_page_hears_of_a_message_sent_elsewhere(writing, tess):
     talk = writing.conversation
-    replies.finish(message_id=writing.pk, reason="stop")
+    replies.finish_reply(message_id=writing.pk, reason="stop")
 
     async def reading():
         version = await sync_to_async(version_of)(talk.pk)
@@ -163,7 +163,7 @@ def test_an_open_page_hears_of_a_message_sent_elsewhere(writing, tess):
         assert await anext(stream) == "event: ping\ndata: {}\n\n"
         news = asyncio.create_task(anext(stream))
         await asyncio.sleep(0.05)
-        await generation.in_thread(conversations.send, conversation=talk, text="And?", token=uuid.uuid4())
+        await generation.run_in_thread(conversations.send, conversation=talk, text="And?", token=uuid.uuid4())
         said = await news
         await stream.aclose()
         return version, said

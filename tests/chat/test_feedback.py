@@ -171,7 +171,9 @@ def test_consent_taken_back_takes_everything_out_of_queue_and_training(answered,
 
 
 def test_a_conversation_that_others_allowed_too_stays_when_one_takes_it_back(answered, consenting, ann, deployed):
-    theirs = conversations.begin(user=ann, project=deployed, text="Who was Ada Lovelace?", token=uuid.uuid4())
+    theirs = conversations.begin_conversation(
+        user=ann, project=deployed, text="Who was Ada Lovelace?", token=uuid.uuid4()
+    )
     reply = answer(theirs, "A poet.")
     feedback.allow_use(user=ann, project=deployed)
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)

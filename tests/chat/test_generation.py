@@ -21,11 +21,11 @@ State = Message.State
 @pytest.fixture
 def talk(monkeypatch):
     """A pending reply that nobody writes yet."""
-    monkeypatch.setattr(conversations, "start", lambda _: None)
+    monkeypatch.setattr(conversations, "start_reply", lambda _: None)
     tess = factories.person("Tess")
     project = factories.project(tess, "Kite", slug="kite")
     factories.deployment(project)
-    return conversations.begin(user=tess, project=project, text="Hello", token=uuid.uuid4())
+    return conversations.begin_conversation(user=tess, project=project, text="Hello", token=uuid.uuid4())
 
 
 def written(talk, chat, **options) -> Message:
@@ -69,7 +69,7 @@ def long_talk(talk, exchanges=6):
         reply = reply_of(talk)
         replies.claim(message_id=reply.pk)
         replies.append(message_id=reply.pk, text=f"Number {number} again")
-        replies.finish(message_id=reply.pk, reason="stop")
+        replies.finish_reply(message_id=reply.pk, reason="stop")
         conversations.send(conversation=talk, text=f"Say {number}", token=uuid.uuid4())
     return reply_of(talk)
 
@@ -155,7 +155,7 @@ def test_pieces_are_kept_before_the_end_comes(talk):
         yield chunk("Hel")
         while not kept:
             await asyncio.sleep(0.01)
-            kept.extend(await generation.in_thread(list, reply.events.values_list("text", flat=True)))
+            kept.extend(await generation.run_in_thread(list, reply.events.values_list("text", flat=True)))
         yield chunk("lo", "stop")
 
     written(talk, chat)
@@ -209,9 +209,9 @@ def test_a_reply_that_is_stopped_ends_its_writer_though_the_model_is_silent(talk
     async def chat(body):
         try:
             yield chunk("Hel")
-            while not await generation.in_thread(reply.events.exists):  # noqa: ASYNC110 (another process may write it)
+            while not await generation.run_in_thread(reply.events.exists):  # noqa: ASYNC110 (another process may write it)
                 await asyncio.sleep(0.01)
-            await generation.in_thread(replies.stop, message_id=reply.pk)
+            await generation.run_in_thread(replies.stop_writing, message_id=reply.pk)
             await asyncio.sleep(60)
             yield chunk("lo", "stop")
         finally:

@@ -127,7 +127,7 @@ def served(project: Project, ada: User, random_model: Path, server: RealServer, 
 
 
 def begin(project: Project, user: User, text: str = "the cat sat") -> Conversation:
-    return conversations.begin(user=user, project=project, text=text, token=uuid.uuid4())
+    return conversations.begin_conversation(user=user, project=project, text=text, token=uuid.uuid4())
 
 
 def ended(reply: Message) -> Message:
@@ -189,7 +189,7 @@ def test_stopping_a_long_reply_keeps_what_had_come(served, tess):
     reply = reply_of(begin(served, tess))
     until(reply.events.exists)
 
-    replies.stop(message_id=reply.pk)
+    replies.stop_writing(message_id=reply.pk)
 
     reply.refresh_from_db()
     assert (reply.state, reply.finish) == (State.COMPLETE, "stopped")

@@ -16,7 +16,7 @@ def test_a_reply_is_the_sum_of_its_pieces(talk):
     replies.claim(message_id=reply.pk)
     for piece in ("A mathe", "matician", "."):
         assert replies.append(message_id=reply.pk, text=piece)
-    replies.finish(message_id=reply.pk, reason="stop")
+    replies.finish_reply(message_id=reply.pk, reason="stop")
 
     reply.refresh_from_db()
     assert (reply.text, reply.state, reply.finish) == ("A mathematician.", State.COMPLETE, "stop")
@@ -34,18 +34,18 @@ def test_a_stopped_reply_keeps_what_had_come_and_takes_no_more(talk):
     reply = reply_of(talk)
     replies.claim(message_id=reply.pk)
     replies.append(message_id=reply.pk, text="A mathe")
-    replies.stop(message_id=reply.pk)
+    replies.stop_writing(message_id=reply.pk)
 
     assert not replies.append(message_id=reply.pk, text="matician")
     assert not replies.beat(message_id=reply.pk)
-    replies.finish(message_id=reply.pk, reason="stop")
+    replies.finish_reply(message_id=reply.pk, reason="stop")
     reply.refresh_from_db()
     assert (reply.text, reply.state, reply.finish) == ("A mathe", State.COMPLETE, "stopped")
 
 
 def test_a_reply_stopped_before_its_first_word_can_be_asked_for_again(talk):
     reply = reply_of(talk)
-    replies.stop(message_id=reply.pk)
+    replies.stop_writing(message_id=reply.pk)
 
     reply.refresh_from_db()
     assert (reply.state, reply.error) == (State.REFUSED, replies.STOPPED_EARLY)
@@ -64,7 +64,7 @@ def test_a_reply_that_breaks_keeps_its_text_and_says_why(talk):
     reply = reply_of(talk)
     replies.claim(message_id=reply.pk)
     replies.append(message_id=reply.pk, text="A mathe")
-    replies.fail(message_id=reply.pk, error="The model server broke off.")
+    replies.fail_reply(message_id=reply.pk, error="The model server broke off.")
 
     reply.refresh_from_db()
     assert (reply.text, reply.state, reply.error) == ("A mathe", State.INTERRUPTED, "The model server broke off.")
@@ -93,10 +93,10 @@ def test_nul_bytes_of_a_model_do_not_break_a_reply(talk):
 
 
 def test_pieces_go_a_day_after_the_reply_is_whole_and_the_text_stays(answered):
-    replies.tidy(now=timezone.now() + timedelta(hours=23))
+    replies.drop_old_pieces(now=timezone.now() + timedelta(hours=23))
     assert Event.objects.exists()
 
-    replies.tidy(now=timezone.now() + timedelta(hours=25))
+    replies.drop_old_pieces(now=timezone.now() + timedelta(hours=25))
     answered.refresh_from_db()
     assert not Event.objects.exists()
     assert answered.text == "A mathematician."
@@ -104,10 +104,10 @@ def test_pieces_go_a_day_after_the_reply_is_whole_and_the_text_stays(answered):
 
 def test_a_deleted_conversation_goes_for_good_after_a_month(talk, answered):
     conversations.delete(conversation=talk)
-    replies.tidy(now=timezone.now() + timedelta(days=29))
+    replies.drop_old_pieces(now=timezone.now() + timedelta(days=29))
     assert Message.objects.exists()
 
-    replies.tidy(now=timezone.now() + timedelta(days=31))
+    replies.drop_old_pieces(now=timezone.now() + timedelta(days=31))
     assert not Message.objects.exists()
 
 

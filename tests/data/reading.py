@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from webapp.data.loading import Report, collect
+from webapp.data.loading import ImportReport, collect
 from webapp.data.packing import Budget
 from webapp.errors import BadInput
 
@@ -15,13 +15,13 @@ from webapp.errors import BadInput
 @dataclass
 class Reading:
     items: list[Any]
-    report: Report
+    report: ImportReport
     error: str = ""
 
 
 def read_file(path: Path, *, kind: Any = None, limit: int | None = None) -> Reading:
     """Everything in the file, bad rows left out; `error` is the sentence of a file that cannot be read on."""
-    report = Report()
+    report = ImportReport()
     found = collect(path, kind=kind, report=report, skip_bad=True, budget=Budget(limit), on_position=None)
     taken: list[Any] = []
     try:

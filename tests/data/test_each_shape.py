@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.data.samples import SAMPLES
 from webapp.data.shapes import (
     DemonstrationItem,
-    Document,
+    DocumentItem,
     JudgmentItem,
     LeftOut,
     PromptItem,
@@ -19,7 +19,7 @@ from webapp.data.shapes import (
     items,
 )
 
-ANY_ITEM = Document | PromptItem | DemonstrationItem | RankingItem | JudgmentItem | LeftOut
+ANY_ITEM = DocumentItem | PromptItem | DemonstrationItem | RankingItem | JudgmentItem | LeftOut
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -20,7 +20,7 @@ from django.urls import reverse
 from annotations.models import Demonstration, Prompt, Ranking, Task
 from tests import factories
 from webapp.accounts.models import Project, User
-from webapp.data.exports import EXPORTS, Selection, format_of, lines_of
+from webapp.data.exports import EXPORTS, Selection, export_lines, format_of
 from webapp.data.exports.trl import pairs
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +31,7 @@ Rows = Callable[..., list[dict[str, Any]]]
 @pytest.fixture
 def rows(project: Project) -> Rows:
     def read(kind: str, name: str = "", **filters: Any) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in lines_of(format_of(kind, name), project, Selection(**filters))]
+        return [json.loads(line) for line in export_lines(format_of(kind, name), project, Selection(**filters))]
 
     return read
 
@@ -146,7 +146,7 @@ def test_labels_of_no_weight_do_not_go_out_to_trainers(rows: Rows, project: Proj
 
 def test_a_table_keeps_text_from_becoming_a_formula(project: Project, ann: User):
     factories.judgment(project, ann, '=HYPERLINK("http://x.example")')
-    text = "".join(lines_of(format_of("judgments", "csv"), project, Selection()))
+    text = "".join(export_lines(format_of("judgments", "csv"), project, Selection()))
     (row,) = csv.DictReader(io.StringIO(text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")))
     assert row["reply"] == '\'=HYPERLINK("http://x.example")'
     assert json.loads(row["messages"])[0]["role"] == "user"
@@ -161,7 +161,7 @@ def loaded(path: Path) -> Dataset:
 
 
 def write(path: Path, project: Project, kind: str, name: str = "") -> Path:
-    path.write_text("".join(lines_of(format_of(kind, name), project, Selection(state="all"))))
+    path.write_text("".join(export_lines(format_of(kind, name), project, Selection(state="all"))))
     return path
 
 
@@ -183,7 +183,7 @@ def test_a_value_that_comes_after_10_mb_still_loads(
     kind: str, name: str, project: Project, ann: User, ranked: Ranking, tmp_path: Path
 ):
     fill(project, ann, ranked)
-    full = [json.loads(line) for line in lines_of(format_of(kind, name), project, Selection())]
+    full = [json.loads(line) for line in export_lines(format_of(kind, name), project, Selection())]
     sparse = [emptied(row) for row in full]
     path = tmp_path / "rows.jsonl"
     with path.open("w") as file:

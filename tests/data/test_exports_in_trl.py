@@ -11,7 +11,7 @@ from datasets import Dataset, load_dataset
 from annotations.models import Demonstration, Task
 from tests import factories
 from webapp.accounts.models import Project, User
-from webapp.data.exports import Selection, format_of, lines_of
+from webapp.data.exports import Selection, export_lines, format_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 COMMON: dict[str, Any] = {
@@ -38,7 +38,7 @@ def labeled(project: Project, ann: User) -> Project:
 def export(labeled: Project, tmp_path: Path):
     def write(kind: str, name: str) -> Dataset:
         path = tmp_path / f"{kind}-{name}.jsonl"
-        path.write_text("".join(lines_of(format_of(kind, name), labeled, Selection())))
+        path.write_text("".join(export_lines(format_of(kind, name), labeled, Selection())))
         return load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
 
     return write

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from webapp.data.files import read
+from webapp.data.files import read_records
 from webapp.errors import BadInput
 
 RECORDS = [{"prompt": "Hello"}, {"prompt": "Wie geht’s?"}]
@@ -28,7 +28,7 @@ def lines(records: list[dict[str, str]]) -> str:
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.ndjson"])
 def test_json_lines_come_with_their_line(tmp_path, name):
     path = write(tmp_path, name, "\n" + lines(RECORDS))
-    assert [(str(place), record) for place, record in read(path)] == [
+    assert [(str(place), record) for place, record in read_records(path)] == [
         (f"{name}:2", RECORDS[0]),
         (f"{name}:3", RECORDS[1]),
     ]
@@ -36,12 +36,12 @@ def test_json_lines_come_with_their_line(tmp_path, name):
 
 @pytest.mark.parametrize("content", [json.dumps(RECORDS), json.dumps({"rows": RECORDS})])
 def test_a_json_list_may_stand_alone_or_in_an_object(tmp_path, content):
-    assert [record for _, record in read(write(tmp_path, "a.json", content))] == RECORDS
+    assert [record for _, record in read_records(write(tmp_path, "a.json", content))] == RECORDS
 
 
 def test_a_table_names_its_columns_in_the_first_line(tmp_path):
     path = write(tmp_path, "a.csv", 'instruction,response\n"Say\nhi","Hi, you"\nBye,Bye\n')
-    found = list(read(path))
+    found = list(read_records(path))
     assert [record for _, record in found] == [
         {"instruction": "Say\nhi", "response": "Hi, you"},
         {"instruction": "Bye", "response": "Bye"},
@@ -51,7 +51,7 @@ def test_a_table_names_its_columns_in_the_first_line(tmp_path):
 
 def test_parquet_rows_are_numbered(tmp_path):
     pq.write_table(pa.Table.from_pylist(RECORDS), tmp_path / "a.parquet")
-    assert [(place.line, record) for place, record in read(tmp_path / "a.parquet")] == [
+    assert [(place.line, record) for place, record in read_records(tmp_path / "a.parquet")] == [
         (1, RECORDS[0]),
         (2, RECORDS[1]),
     ]
@@ -73,7 +73,7 @@ def test_parquet_rows_are_numbered(tmp_path):
 )
 def test_a_bad_file_is_named_with_its_line(tmp_path, name, content, sentence):
     with pytest.raises(BadInput) as failure:
-        list(read(write(tmp_path, name, content)))
+        list(read_records(write(tmp_path, name, content)))
     assert sentence in failure.value.message
 
 
@@ -81,9 +81,9 @@ def test_a_cut_gzip_file_says_so(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(lines(RECORDS * 500).encode())[:-40])
     with pytest.raises(BadInput, match=r"a\.jsonl\.gz: the file is damaged or cut short"):
-        list(read(path))
+        list(read_records(path))
 
 
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(BadInput, match="No such file"):
-        list(read(tmp_path / "absent.jsonl"))
+        list(read_records(tmp_path / "absent.jsonl"))

@@ -189,11 +189,11 @@ def test_the_reconciler_wakes_what_nobody_was_told_of(hand_in, monkeypatch):
     record = hand_in(GOOD)
     woken: list[int] = []
     monkeypatch.setattr(jobs, "send_task", lambda _, pk, **__: bool(woken.append(pk)))
-    tasks.reconcile()
+    tasks.reconcile_imports()
     assert woken == [], "it is checked, and waits for a person"
     Import.objects.update(state=State.WAITING, woken_at=timezone.now() - timedelta(minutes=1))
-    tasks.reconcile()
-    tasks.reconcile()
+    tasks.reconcile_imports()
+    tasks.reconcile_imports()
     assert woken == [record.pk]
 
 
@@ -260,10 +260,10 @@ def test_a_second_worker_passes_over_what_the_first_one_reads(mos: Client, hand_
     record = act(mos, hand_in(GOOD), "confirm")
     with subprocess.Popen(["sleep", "600"]) as worker:
         assert services.IMPORTS.claim(record.pk, worker=processes.identity(worker.pid))
-        tasks.reconcile()
+        tasks.reconcile_imports()
         assert (work(record).state, record.attempts) == (State.WAITING, 1)
         worker.kill()
-    tasks.reconcile()
+    tasks.reconcile_imports()
     assert work(record).state == State.DONE, "its worker died, and the claim went with it"
 
 
@@ -285,7 +285,7 @@ def test_canceling_a_check_takes_it_from_its_worker(mos: Client, hand_in):
     assert claimed
     assert act(mos, record, "cancel").state == State.CANCELLED
     with pytest.raises(jobs.ClaimLost):
-        services.finish(claimed, State.READY)
+        services.finish_import(claimed, State.READY)
 
 
 def test_an_import_is_not_confirmed_twice(mos: Client, hand_in):
@@ -300,9 +300,9 @@ def test_files_that_nobody_imported_go_after_a_week(hand_in, uploads: Path, djan
     orphan.parent.mkdir(parents=True)
     orphan.write_text(GOOD)
     later = timezone.now() + timedelta(days=services.KEPT_DAYS, minutes=1)
-    assert services.clean_up() == 0
+    assert services.delete_old_files() == 0
     with django_capture_on_commit_callbacks(execute=True):
-        assert services.clean_up(later) == 3
+        assert services.delete_old_files(later) == 3
     assert not [path for path in uploads.rglob("*") if path.is_file()]
     waiting.refresh_from_db()
     failed.refresh_from_db()
@@ -314,7 +314,7 @@ def test_a_file_of_a_deleted_import_goes_too(hand_in, uploads: Path):
     path = Path(record.file.path)
     os.utime(path, (0, 0))
     record.delete()
-    assert services.clean_up() == 1
+    assert services.delete_old_files() == 1
     assert not path.exists()
 
 
@@ -337,12 +337,12 @@ def test_an_annotator_may_not_take_part(client: Client, hand_in, ann: User, proj
 def test_a_report_forgets_the_rows_it_quotes_when_words_of_the_project_are_erased(project: Project, mo: User) -> None:
     report = {"found": {"prompts": 1}, "samples": {"prompts": [{"place": "f:1"}]}, "errors": ["f:2: Sing"]}
     record = Import.objects.create(project=project, by=mo, name="f", state=State.DONE, report=report)
-    tasks.clean_up()
+    tasks.clean_up_imports()
     assert Import.objects.get().report == report
 
     Prompt.objects.filter(pk=factories.prompt(project).pk).update(erased_at=timezone.now())
-    tasks.clean_up()
-    tasks.clean_up()
+    tasks.clean_up_imports()
+    tasks.clean_up_imports()
 
     record.refresh_from_db()
     assert (record.report["samples"], record.report["errors"], record.report["found"]) == ({}, [], {"prompts": 1})

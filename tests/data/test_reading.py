@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.reading import read_file, write
-from webapp.data.files import read
+from webapp.data.files import read_records
 from webapp.data.places import MAX_DEPTH, MAX_RECORD
 from webapp.data.shapes import DemonstrationItem, PromptItem
 
@@ -344,21 +344,21 @@ def test_names_of_columns_may_be_capitals(tmp_path):
 )
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
 def test_a_list_of_records_may_be_written_in_many_ways(tmp_path, content, name):
-    assert [record for _, record in read(write(tmp_path, name, content))] == ROWS
+    assert [record for _, record in read_records(write(tmp_path, name, content))] == ROWS
 
 
 def test_a_list_may_stand_in_a_file_that_is_named_as_lines(tmp_path):
-    assert [record for _, record in read(write(tmp_path, "a.jsonl", json.dumps(ROWS, indent=1)))] == ROWS
+    assert [record for _, record in read_records(write(tmp_path, "a.jsonl", json.dumps(ROWS, indent=1)))] == ROWS
 
 
 def test_records_of_several_lines_may_stand_in_a_file_that_is_named_as_lines(tmp_path):
     content = "\n".join(json.dumps(row, indent=2) for row in ROWS)
-    assert [record for _, record in read(write(tmp_path, "a.jsonl", content))] == ROWS
+    assert [record for _, record in read_records(write(tmp_path, "a.jsonl", content))] == ROWS
 
 
 def test_a_single_chat_is_a_record_and_no_list(tmp_path):
     chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    assert [record for _, record in read(write(tmp_path, "a.json", json.dumps(chat)))] == [chat]
+    assert [record for _, record in read_records(write(tmp_path, "a.json", json.dumps(chat)))] == [chat]
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -373,7 +373,7 @@ def test_a_list_of_any_records_is_read_piece_by_piece(tmp_path, monkeypatch, val
     monkeypatch.setattr("webapp.data.decoding.CHUNK", 7)
     records = [{"prompt": "x", **value} for value in values]
     path = write(tmp_path, "a.json", json.dumps(records, indent=indent, ensure_ascii=ascii_only))
-    assert [record for _, record in read(path)] == records
+    assert [record for _, record in read_records(path)] == records
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.csv", "prompt,completion\n"), ("a.jsonl", ""), ("a.json", "[]")])

@@ -16,7 +16,7 @@ from annotations.services.imported import (
     import_rankings,
 )
 from tests import factories
-from webapp.data.exports import Selection, format_of, lines_of
+from webapp.data.exports import Selection, export_lines, format_of
 from webapp.data.loading import load
 
 pytestmark = pytest.mark.django_db
@@ -67,7 +67,7 @@ def full(project, ada):
 
 
 def exported(project: Any, kind: str, name: str = "", **chosen: Any) -> list[str]:
-    return list(lines_of(format_of(kind, name), project, Selection(**chosen)))
+    return list(export_lines(format_of(kind, name), project, Selection(**chosen)))
 
 
 def rows_of(project: Any, kind: str) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from webapp.data.shapes import DemonstrationItem, Document, LeftOut, PromptItem, RankingItem, UnknownShape, items
+from webapp.data.shapes import DemonstrationItem, DocumentItem, LeftOut, PromptItem, RankingItem, UnknownShape, items
 
 ASK = [{"role": "user", "content": "Why is the sky blue?"}]
 
@@ -86,7 +86,7 @@ def test_prompts_come_in_many_shapes(record):
 
 
 def test_text_is_a_document():
-    assert only({"text": "<p>x</p>", "format": "html"}) == Document("<p>x</p>", "html")
+    assert only({"text": "<p>x</p>", "format": "html"}) == DocumentItem("<p>x</p>", "html")
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,6 @@ def test_no_record_breaks_the_reader(record):
         found = list(items(record))
     except UnknownShape:
         return
-    assert all(isinstance(item, Document | PromptItem | DemonstrationItem | RankingItem | LeftOut) for item in found)
+    assert all(
+        isinstance(item, DocumentItem | PromptItem | DemonstrationItem | RankingItem | LeftOut) for item in found
+    )

@@ -14,7 +14,7 @@ from tests import factories
 from webapp.accounts.models import Project, User
 from webapp.chat.exports import conversation_row
 from webapp.chat.models import Feedback
-from webapp.data.exports import EXPORTS, Selection, format_of, lines_of
+from webapp.data.exports import EXPORTS, Selection, export_lines, format_of
 from webapp.data.loading import load
 from webapp.datasets.models import Corpus
 
@@ -44,7 +44,7 @@ def full(project: Project, ann: User, ben: User) -> Project:
 
 
 def rows(project: Project, kind: str) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in lines_of(format_of(kind), project, Selection())]
+    found = [json.loads(line) for line in export_lines(format_of(kind), project, Selection())]
     dated = kind in ("demonstrations", "rankings", "judgments")
     left = OTHER if dated else OTHER | {"created_at"}  # prompts and documents are as old as their import
     return [{name: value for name, value in row.items() if name not in left} for row in found]
@@ -53,7 +53,7 @@ def rows(project: Project, kind: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("kind", EXPORTS)
 def test_every_kind_comes_back_row_by_row(kind: str, full: Project, ada: User, tmp_path: Path):
     path = tmp_path / f"kite-{kind}.jsonl"
-    path.write_text("".join(lines_of(format_of(kind), full, Selection())))
+    path.write_text("".join(export_lines(format_of(kind), full, Selection())))
     empty = factories.project(ada)
     report = load(project=empty, by=ada, paths=[path])
     assert (report.errors, dict(report.left_out), dict(report.unused_columns)) == ([], {}, {})
@@ -63,7 +63,7 @@ def test_every_kind_comes_back_row_by_row(kind: str, full: Project, ada: User, t
 
 def test_documents_go_back_into_their_corpora(full: Project, ada: User, tmp_path: Path):
     path = tmp_path / "kite-text.jsonl"
-    path.write_text("".join(lines_of(format_of("text"), full, Selection())))
+    path.write_text("".join(export_lines(format_of("text"), full, Selection())))
     empty = factories.project(ada)
     load(project=empty, by=ada, paths=[path], corpus="Elsewhere")
     corpus = Corpus.objects.get(project=empty)
@@ -91,7 +91,7 @@ def test_a_chat_comes_back_as_what_was_said_of_its_replies(full: Project, tess: 
 
 
 def test_a_time_that_is_none_or_in_the_future_is_the_time_of_the_import(full: Project, ada: User, tmp_path: Path):
-    (line,) = lines_of(format_of("judgments"), full, Selection())
+    (line,) = export_lines(format_of("judgments"), full, Selection())
     path = tmp_path / "rows.jsonl"
     for told in ("2999-01-01T00:00:00.000000Z", "yesterday", "2026-03-04T05:06:07"):
         path.write_text(json.dumps(json.loads(line) | {"created_at": told}) + "\n")

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from webapp.demo.annotators import ANNOTATORS, Annotator, agreement, expected_agreement, places
+from webapp.demo.annotators import ANNOTATORS, Annotator, expected_agreement, ranking_pair_agreement, ranks_by_index
 
 SURE = Annotator("Sure", noise=1e-9, tie=0.5)
 
@@ -32,7 +32,7 @@ def test_the_same_seed_gives_the_same_ranking() -> None:
 @pytest.mark.parametrize("gap", [0.0, 0.75, 2.0, 5.0])
 def test_wins_and_losses_come_as_often_as_the_noise_says(person: Annotator, gap: float) -> None:
     rng = random.Random(3)
-    drawn = [places(person.rank([5 + gap, 5.0], rng)) for _ in range(6000)]
+    drawn = [ranks_by_index(person.rank([5 + gap, 5.0], rng)) for _ in range(6000)]
     first = sum(place[0] < place[1] for place in drawn) / len(drawn)
     second = sum(place[1] < place[0] for place in drawn) / len(drawn)
     assert (first, second) == pytest.approx(person.chances(gap), abs=0.03)
@@ -43,7 +43,7 @@ def test_two_people_agree_as_often_as_expected() -> None:
     gaps = [rng.choice((0.25, 0.75, 1.5, 3.0, 6.0)) for _ in range(6000)]
     one, other = ANNOTATORS[1], ANNOTATORS[3]
     pairs = [(one.rank([5 + gap, 5.0], rng), other.rank([5 + gap, 5.0], rng)) for gap in gaps]
-    value, counted = agreement(pairs)
+    value, counted = ranking_pair_agreement(pairs)
     assert counted > 4000
     assert value == pytest.approx(expected_agreement(one, other, gaps), abs=0.02)
 
@@ -56,5 +56,5 @@ def test_reliable_people_agree_more() -> None:
 
 
 def test_agreement_counts_pairs_on_which_both_have_a_preference() -> None:
-    assert agreement([([[0], [1], [2]], [[0], [1, 2]])]) == (1.0, 2)
-    assert agreement([([[0], [1]], [[1], [0]])]) == (0.0, 1)
+    assert ranking_pair_agreement([([[0], [1], [2]], [[0], [1, 2]])]) == (1.0, 2)
+    assert ranking_pair_agreement([([[0], [1]], [[1], [0]])]) == (0.0, 1)

@@ -12,7 +12,7 @@ from tests.chat.conftest import answer
 from webapp.chat.models import Conversation, Feedback, Message
 from webapp.chat.services import conversations
 from webapp.demo import chats, services, steps
-from webapp.demo.people import USER, person
+from webapp.demo.people import USER, sample_user
 from webapp.demo.round import Round
 
 pytestmark = pytest.mark.django_db
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def round_() -> Round:
     made = Round(services.start_demo(seed=1, size="quick"))
-    steps.people(made)
+    steps.join_people(made)
     factories.deployment(made.project)
     return made
 
@@ -47,6 +47,8 @@ def test_one_reply_is_waited_for_at_a_time_until_all_are_judged(round_: Round) -
 
 def test_it_waits_while_somebody_else_chats_as_the_sample_user(round_: Round) -> None:
     for _ in range(conversations.AT_ONCE):
-        conversations.begin(user=person(USER), project=round_.project, text="Hello?", token=uuid.uuid4())
+        conversations.begin_conversation(
+            user=sample_user(USER), project=round_.project, text="Hello?", token=uuid.uuid4()
+        )
     assert not chats.talk(round_)
     assert len(pending()) == conversations.AT_ONCE

@@ -17,9 +17,9 @@ from webapp.accounts.models import Role, User
 from webapp.datasets.models import Document
 from webapp.demo import labelling, services, steps
 from webapp.demo.models import Demo
-from webapp.demo.people import new_logins, person
+from webapp.demo.people import new_logins, sample_user
 from webapp.demo.round import Round
-from webapp.demo.rubric import score
+from webapp.demo.rubric import gold_score
 from webapp.errors import BadInput, Conflict
 from webapp.runs.models import Run
 
@@ -59,7 +59,7 @@ def test_somebody_elses_address_is_never_taken_over() -> None:
 
 
 def test_the_first_steps_lead_to_a_waiting_run(demo: Demo) -> None:
-    assert services.go_on(demo_id=demo.pk, seconds=60)
+    assert services.take_turn(demo_id=demo.pk, seconds=60)
     demo.refresh_from_db()
     assert steps.STEPS[demo.step].key == "corpus"
     assert Run.objects.get(project=demo.project).state == Run.State.QUEUED
@@ -68,36 +68,36 @@ def test_the_first_steps_lead_to_a_waiting_run(demo: Demo) -> None:
 
 
 def test_going_on_twice_makes_nothing_twice(demo: Demo) -> None:
-    services.go_on(demo_id=demo.pk, seconds=60)
+    services.take_turn(demo_id=demo.pk, seconds=60)
     documents = Document.objects.count()
     Demo.objects.filter(pk=demo.pk).update(step=0)
-    services.go_on(demo_id=demo.pk, seconds=60)
+    services.take_turn(demo_id=demo.pk, seconds=60)
     assert Document.objects.count() == documents
     assert Run.objects.filter(project=demo.project).count() == 1
 
 
 def test_a_failed_run_fails_the_demo_with_its_sentence(demo: Demo) -> None:
-    services.go_on(demo_id=demo.pk, seconds=60)
+    services.take_turn(demo_id=demo.pk, seconds=60)
     Run.objects.filter(project=demo.project).update(state=Run.State.FAILED, error="The disk is full.")
-    assert not services.go_on(demo_id=demo.pk)
+    assert not services.take_turn(demo_id=demo.pk)
     demo.refresh_from_db()
     assert demo.state == Demo.State.FAILED
     assert "The disk is full." in demo.error
 
 
 def test_a_failed_demo_is_taken_up_where_it_stopped(demo: Demo) -> None:
-    services.go_on(demo_id=demo.pk, seconds=60)
+    services.take_turn(demo_id=demo.pk, seconds=60)
     Run.objects.filter(project=demo.project).update(state=Run.State.FAILED, error="The disk is full.")
-    services.go_on(demo_id=demo.pk)
-    again = services.take_up_again(demo=demo, by=person("admin"))
+    services.take_turn(demo_id=demo.pk)
+    again = services.resume_demo(demo=demo, by=sample_user("admin"))
     assert again.state == Demo.State.RUNNING
     assert Run.objects.get(project=demo.project).state == Run.State.QUEUED
-    assert services.go_on(demo_id=demo.pk)
+    assert services.take_turn(demo_id=demo.pk)
 
 
 def test_only_a_failed_demo_is_taken_up_again(demo: Demo) -> None:
     with pytest.raises(Conflict):
-        services.take_up_again(demo=demo, by=person("admin"))
+        services.resume_demo(demo=demo, by=sample_user("admin"))
 
 
 def test_what_nobody_foresaw_is_kept_and_raised(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_what_nobody_foresaw_is_kept_and_raised(demo: Demo, monkeypatch: pytest.
 
     monkeypatch.setattr(services, "STEPS", (steps.STEPS[0]._replace(do=breaks),))
     with pytest.raises(ZeroDivisionError):
-        services.go_on(demo_id=demo.pk)
+        services.take_turn(demo_id=demo.pk)
     demo.refresh_from_db()
     assert "by nought" in demo.error
 
@@ -115,20 +115,20 @@ def test_the_reconciler_wakes_only_what_is_in_nobodys_hands(demo: Demo, monkeypa
     woken: list[int] = []
     monkeypatch.setattr(jobs, "send_task", lambda _, pk, **__: not woken.append(pk))
     now = timezone.now()
-    assert services.reconcile(now) == 0
-    assert services.reconcile(now + timedelta(minutes=1)) == 1
+    assert services.reconcile_demos(now) == 0
+    assert services.reconcile_demos(now + timedelta(minutes=1)) == 1
     assert woken == [demo.pk]
     Demo.objects.filter(pk=demo.pk).update(woken_at=None)
     assert services.DEMOS.claim(demo.pk, worker="other-host/0000/1/1") is not None
-    assert services.reconcile(now + jobs.SILENCE / 2) == 0
-    assert services.reconcile(now + jobs.SILENCE * 2) == 1
+    assert services.reconcile_demos(now + jobs.SILENCE / 2) == 0
+    assert services.reconcile_demos(now + jobs.SILENCE * 2) == 1
     assert woken == [demo.pk, demo.pk]
 
 
 def test_a_demo_that_keeps_losing_its_worker_fails(demo: Demo) -> None:
     for attempt in range(services.MAX_ATTEMPTS):
         assert services.DEMOS.claim(demo.pk, worker="other-host/0000/1/1") is not None, attempt
-        services.reconcile(timezone.now() + jobs.SILENCE * 2)
+        services.reconcile_demos(timezone.now() + jobs.SILENCE * 2)
     demo.refresh_from_db()
     assert (demo.state, demo.error) == (
         Demo.State.FAILED,
@@ -149,7 +149,7 @@ def test_a_worker_and_the_command_that_make_the_same_person_at_once_get_the_same
         try:
             with transaction.atomic():
                 gate.wait()
-                return person("annotator").pk
+                return sample_user("annotator").pk
         finally:
             connection.close()
 
@@ -158,8 +158,8 @@ def test_a_worker_and_the_command_that_make_the_same_person_at_once_get_the_same
 
 
 def test_the_crowd_writes_at_the_desk_and_the_rest_is_imported(round_: Round) -> None:
-    steps.people(round_)
-    while not steps.demonstrations(round_):
+    steps.join_people(round_)
+    while not steps.collect_demonstrations(round_):
         pass
     made = Demonstration.objects.filter(prompt__project=round_.project)
     assert made.filter(task__isnull=False).count() == round_.plan.written
@@ -171,7 +171,7 @@ def test_the_crowd_writes_at_the_desk_and_the_rest_is_imported(round_: Round) ->
 @pytest.fixture
 def ranked(round_: Round) -> list[Ranking]:
     """Six sets of four replies, each ranked by two simulated people."""
-    steps.people(round_)
+    steps.join_people(round_)
     cases = round_.world.rank[:6]
     sets = []
     for prompt, case in zip(round_.prompts(cases), cases, strict=True):
@@ -193,13 +193,13 @@ def test_rankings_follow_the_rubric_more_often_than_not(round_: Round, ranked: l
         case = round_.case(ranking.prompt)
         assert case is not None
         texts = dict(Response.objects.filter(prompt=ranking.prompt).values_list("pk", "text"))
-        best = max(texts, key=lambda pk: score(case, texts[pk]))
+        best = max(texts, key=lambda pk: gold_score(case, texts[pk]))
         right += best in ranking.groups[0]
     assert right / len(ranked) > 0.6
 
 
 def test_what_the_simulation_does_not_know_is_left_to_people(round_: Round) -> None:
-    steps.people(round_)
+    steps.join_people(round_)
     prompt = round_.prompts(round_.world.rank[:1])[0]
     prompt.messages = [{"role": "user", "content": "What is the meaning of life?"}]
     prompt.save()

@@ -10,7 +10,7 @@ from tests.demo.test_report import REPORT
 from webapp.accounts.models import Project, User
 from webapp.demo import services
 from webapp.demo.models import Demo
-from webapp.demo.people import USER, person
+from webapp.demo.people import USER, sample_user
 from webapp.demo.steps import STEPS
 
 pytestmark = pytest.mark.django_db
@@ -76,13 +76,13 @@ def test_the_report_has_its_figures_and_samples(as_root: Client, demo: Demo) -> 
 def test_the_sample_people_get_passwords_that_are_shown_once(as_root: Client, demo: Demo) -> None:
     answer = as_root.post(reverse("demo_logins", args=[demo.project.slug]), follow=True)
     assert "user@sample.example, password" in answer.content.decode()
-    assert person(USER).has_usable_password()
+    assert sample_user(USER).has_usable_password()
     assert "user@sample.example, password" not in as_root.get(page(demo)).content.decode()
 
 
 def test_a_tester_does_not_see_the_report(client: Client, demo: Demo) -> None:
-    services.go_on(demo_id=demo.pk, seconds=0.001)
-    client.force_login(person(USER))
+    services.take_turn(demo_id=demo.pk, seconds=0.001)
+    client.force_login(sample_user(USER))
     assert client.get(page(demo)).status_code == 403
 
 

@@ -8,12 +8,12 @@ from statistics import mean
 import pytest
 
 from annotations.services.prompts import split_of
-from webapp.demo.rubric import judge, score
-from webapp.demo.world import Sizes, World, build, facts
+from webapp.demo.rubric import gold_score, judge
+from webapp.demo.world import World, WorldSizes, build, facts
 from webapp.demo.world.cases import fact_case
-from webapp.demo.world.crowd import WRITERS, demonstration
+from webapp.demo.world.crowd import WRITERS, written_reply
 
-SMALL = Sizes(
+SMALL = WorldSizes(
     documents=1000, demonstrations=400, rank_prompts=80, ppo_prompts=150, heldout_demonstrations=60,
     heldout_rank_prompts=50, evaluation_prompts=120,
 )  # fmt: skip
@@ -87,11 +87,11 @@ def test_every_kind_of_prompt_is_evaluated(world: World) -> None:
 
 
 def test_answers_without_fault_score_near_the_top(world: World) -> None:
-    assert min(score(case, case.right) for case in world.cases().values()) >= 9
+    assert min(gold_score(case, case.right) for case in world.cases().values()) >= 9
 
 
 def test_the_crowd_is_of_mixed_quality(world: World) -> None:
-    scores = [score(demo.case, demo.reply) for demo in world.demonstrations]
+    scores = [gold_score(demo.case, demo.reply) for demo in world.demonstrations]
     assert mean(value >= 9 for value in scores) > 0.3
     assert mean(value <= 7 for value in scores) > 0.2
 
@@ -112,5 +112,5 @@ def test_each_fault_is_found_in_the_crowd(world: World, fault: str) -> None:
 def test_a_careful_writer_scores_above_a_careless_one() -> None:
     rng = random.Random(0)
     cases = [fact_case(fact, fact.questions[0], rng) for fact in rng.sample(facts.facts(), 300)]
-    means = {w.name: mean(score(case, demonstration(case, w, rng)) for case in cases) for w in WRITERS}
+    means = {w.name: mean(gold_score(case, written_reply(case, w, rng)) for case in cases) for w in WRITERS}
     assert means["Ada"] == max(means.values())

@@ -31,7 +31,7 @@ def words(command: list[Any]) -> list[str]:
 @pytest.fixture
 def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path))
-    return {spec.name: words(list(spec.command)) for spec in apps.workers({}, apps.Settings())}
+    return {spec.name: words(list(spec.command)) for spec in apps.workers({}, apps.ProcessCounts())}
 
 
 def options(arguments: list[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from webapp.accounts.models import Project
 from webapp.errors import Conflict
 from webapp.home_folder import ROOT
 from webapp.registry.addresses import adopted, resolved, stored
-from webapp.registry.artefacts import local_folder, open_file, publish
+from webapp.registry.artefacts import local_folder, open_file, publish_folder
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import register_model
 from webapp.runs.models import Run
@@ -87,7 +87,7 @@ def test_models_and_files_are_found_after_a_move(
 ):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "rows.jsonl").write_text("a row")
-    outputs = publish(tmp_path / "out", folder_name="outputs", files={"rows.jsonl": sha256(b"a row")})
+    outputs = publish_folder(tmp_path / "out", folder_name="outputs", files={"rows.jsonl": sha256(b"a row")})
     moved = live_in(settings, home.rename(tmp_path / "moved"))
     assert local_folder(full).is_relative_to(moved)
     assert adapter_base(str(local_folder(adapter))) == str(local_folder(full))

@@ -14,7 +14,7 @@ from webapp import processes
 from webapp.accounts.models import Project
 from webapp.jobs import SILENCE, ClaimLost
 from webapp.runs.models import Run
-from webapp.runs.services import RUNS, claim_run, fail_run, reconcile_runs, requeue
+from webapp.runs.services import RUNS, claim_run, fail_run, reconcile_runs, requeue_run
 from webapp.runs.services.claims import MAX_ATTEMPTS
 
 pytestmark = pytest.mark.django_db
@@ -63,7 +63,7 @@ def test_who_lost_the_claim_can_write_nothing(project: Project):
     first = claim_run(run_id=factories.run(project).pk, worker=ELSEWHERE)
     reconcile_runs(timezone.now() + SILENCE * 2)
     second = claim_run(run_id=first.pk, worker=ELSEWHERE)
-    for write in (lambda: RUNS.beat(first), lambda: fail_run(first, "late"), lambda: requeue(first, "late")):
+    for write in (lambda: RUNS.beat(first), lambda: fail_run(first, "late"), lambda: requeue_run(first, "late")):
         with pytest.raises(ClaimLost):
             write()
     second.refresh_from_db()

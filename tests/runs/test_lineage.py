@@ -11,7 +11,7 @@ from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot, SnapshotItem
 from webapp.errors import BadInput
 from webapp.registry.models import ModelVersion
-from webapp.runs.drawing import draw
+from webapp.runs.drawing import draw_lineage
 from webapp.runs.lineage import lineage, models_that_learned_from
 from webapp.runs.models import Run
 
@@ -86,7 +86,7 @@ def test_a_model_s_descent_names_labels_snapshots_runs_models_and_deployments(
 
 
 def test_the_picture_puts_nothing_on_top_of_another(project: Project, family: dict[str, ModelVersion]):
-    picture = draw(lineage(family["ppo"]))
+    picture = draw_lineage(lineage(family["ppo"]))
     places = [(box.x, box.y) for box in picture.boxes]
     assert len(set(places)) == len(places)
     assert max(x for x, _ in places) + picture.box_width <= picture.width

@@ -40,7 +40,7 @@ def test_the_model_server_gets_a_config_that_it_accepts_and_a_clean_folder(home:
 def test_numerics_get_one_thread_except_where_models_are_computed(home: Path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environment = apps.base_environment()
-    default, train, scheduler = apps.workers(environment, apps.Settings())
+    default, train, scheduler = apps.workers(environment, apps.ProcessCounts())
     threads = {spec.name: spec.environment["OMP_NUM_THREADS"] for spec in (default, train, scheduler)}
     assert threads == {"worker-default": "1", "worker-train": str(apps.CORES), "scheduler": "1"}
     assert train.nice > default.nice
@@ -48,7 +48,7 @@ def test_numerics_get_one_thread_except_where_models_are_computed(home: Path, mo
 
 def test_the_operator_s_number_of_threads_counts_where_models_are_computed(home: Path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    default, train, _ = apps.workers(apps.base_environment(), apps.Settings())
+    default, train, _ = apps.workers(apps.base_environment(), apps.ProcessCounts())
     server = apps.model_server(apps.base_environment(), "http://127.0.0.1:8301", "token")
     threads = [spec.environment["OMP_NUM_THREADS"] for spec in (default, train, server)]
     assert threads == ["1", "3", "3"]
@@ -56,7 +56,7 @@ def test_the_operator_s_number_of_threads_counts_where_models_are_computed(home:
 
 def test_every_queue_that_tasks_go_to_has_a_worker(home: Path):
     listened = set()
-    for spec in apps.workers(apps.base_environment(), apps.Settings()):
+    for spec in apps.workers(apps.base_environment(), apps.ProcessCounts()):
         words = list(spec.command)
         if "--queues" in words:
             listened.add(words[words.index("--queues") + 1])
@@ -91,4 +91,4 @@ def test_a_process_that_says_it_is_ready_is_ready(home: Path):
 
 
 def test_an_address_where_nobody_answers_is_not_ready():
-    assert not apps.answers("http://127.0.0.1:9", "/health")
+    assert not apps.http_answers("http://127.0.0.1:9", "/health")

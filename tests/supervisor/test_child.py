@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from tests.supervisor.conftest import python, until
-from webapp.supervisor.child import LOG_BYTES, Child, Spec, State, rotate
+from webapp.supervisor.child import LOG_BYTES, Spec, State, SupervisedProcess, rotate
 
 FOREVER = "import time; time.sleep(600)"
 
@@ -23,13 +23,13 @@ def clock() -> Clock:
     return Clock()
 
 
-def started(spec: Spec, folder: Path, clock: Clock) -> Child:
-    child = Child(spec, folder / f"{spec.name}.log", clock)
+def started(spec: Spec, folder: Path, clock: Clock) -> SupervisedProcess:
+    child = SupervisedProcess(spec, folder / f"{spec.name}.log", clock)
     child.start()
     return child
 
 
-def death(child: Child) -> str:
+def death(child: SupervisedProcess) -> str:
     """What the child says when it is found dead."""
     until(lambda: not child.is_alive)
     return child.watch()

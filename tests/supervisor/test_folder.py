@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.supervisor.conftest import until
-from webapp.home_folder import endpoint, read_endpoints
+from webapp.home_folder import read_endpoints, service_url
 from webapp.supervisor import folder
 from webapp.supervisor.folder import AlreadyRunning, CannotStart, hold_lock, is_locked, prepare_home
 
@@ -95,9 +95,9 @@ def test_a_copied_home_does_not_speak_with_the_servers_of_its_original(home: Pat
     copy = home.with_name("copy")
     shutil.copytree(home, copy)
     monkeypatch.setenv("TUTELAGE_HOME", str(copy))
-    assert endpoint("DATABASE_URL", "none") == "none"
+    assert service_url("DATABASE_URL", "none") == "none"
     monkeypatch.setenv("TUTELAGE_HOME", str(home))
-    assert endpoint("DATABASE_URL") == "postgres://the-original"
+    assert service_url("DATABASE_URL") == "postgres://the-original"
 
 
 def test_endpoints_are_never_seen_half_written(home: Path):

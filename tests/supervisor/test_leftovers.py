@@ -23,7 +23,7 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def write_down(pid: int, started: float, of: Path | None = None) -> None:
-    child = {"pid": pid, "started": started, "state": "ready", "home": str(of or home_folder.home())}
+    child = {"pid": pid, "started": started, "state": "ready", "home": str(of or home_folder.data_home())}
     write_json(processes_file(), {"worker": child})
 
 

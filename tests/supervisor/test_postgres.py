@@ -12,17 +12,17 @@ import pytest
 
 from tests.supervisor.conftest import until
 from webapp.supervisor import folder, postgres
-from webapp.supervisor.child import Child
+from webapp.supervisor.child import SupervisedProcess
 from webapp.supervisor.folder import CannotStart
 
 
 @pytest.fixture
-def start(home: Path) -> Iterator[Callable[[], Child]]:
+def start(home: Path) -> Iterator[Callable[[], SupervisedProcess]]:
     children = []
 
-    def started() -> Child:
+    def started() -> SupervisedProcess:
         postgres.make_cluster()
-        child = Child(postgres.spec(), home / "logs" / "postgres.log")
+        child = SupervisedProcess(postgres.postgres_spec(), home / "logs" / "postgres.log")
         child.start()
         children.append(child)
 
@@ -53,7 +53,9 @@ def read_row() -> str:
         return row[0] if row else ""
 
 
-def test_what_was_written_is_there_after_a_kill_and_a_process_id_that_went_to_another(start: Callable[[], Child]):
+def test_what_was_written_is_there_after_a_kill_and_a_process_id_that_went_to_another(
+    start: Callable[[], SupervisedProcess],
+):
     first = start()
     write_row()
     os.kill(first.pid, signal.SIGKILL)
@@ -69,7 +71,7 @@ def test_what_was_written_is_there_after_a_kill_and_a_process_id_that_went_to_an
     somebody.wait()
 
 
-def test_a_server_that_a_killed_supervisor_left_makes_way(start: Callable[[], Child]):
+def test_a_server_that_a_killed_supervisor_left_makes_way(start: Callable[[], SupervisedProcess]):
     left = start()
     write_row()
     postgres.clear_the_way()
@@ -78,7 +80,7 @@ def test_a_server_that_a_killed_supervisor_left_makes_way(start: Callable[[], Ch
     assert read_row() == "kept"
 
 
-def test_the_server_listens_on_a_socket_of_its_owner_and_nowhere_else(start: Callable[[], Child]):
+def test_the_server_listens_on_a_socket_of_its_owner_and_nowhere_else(start: Callable[[], SupervisedProcess]):
     server = psutil.Process(start().pid)
     assert not server.net_connections("tcp")
     assert postgres.socket_folder().stat().st_mode & 0o077 == 0
@@ -110,7 +112,7 @@ def test_a_path_too_long_for_a_socket_does_not_stand_in_the_way(home: Path, monk
     shutil.rmtree(postgres.socket_folder().parent)
 
 
-def test_a_copy_that_changed_owner_and_mode_is_put_right(start: Callable[[], Child]):
+def test_a_copy_that_changed_owner_and_mode_is_put_right(start: Callable[[], SupervisedProcess]):
     first = start()
     write_row()
     first.stop()

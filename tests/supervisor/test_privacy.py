@@ -19,7 +19,7 @@ from django.core.files.storage import FileSystemStorage
 
 from tests.supervisor.conftest import until
 from webapp.supervisor import postgres
-from webapp.supervisor.child import Child, Spec
+from webapp.supervisor.child import Spec, SupervisedProcess
 from webapp.supervisor.folder import prepare_home
 
 NOBODY = 65534
@@ -78,11 +78,11 @@ def of_an_earlier_version(home: Path) -> None:
 
 
 @pytest.fixture
-def server(home: Path) -> Iterator[Child]:
+def server(home: Path) -> Iterator[SupervisedProcess]:
     of_an_earlier_version(home)
     prepare_home()
     postgres.make_cluster()
-    child = Child(postgres.spec(), home / "logs" / "postgres.log")
+    child = SupervisedProcess(postgres.postgres_spec(), home / "logs" / "postgres.log")
     child.start()
 
     def ready() -> bool:
@@ -114,7 +114,9 @@ def test_a_link_out_of_the_data_folder_is_left_alone(home: Path, open_place: Pat
 def test_what_a_child_of_the_supervisor_writes_is_private(home: Path):
     prepare_home()
     program = "import pathlib; pathlib.Path('made').mkdir(); pathlib.Path('made/file').touch()"
-    child = Child(Spec("writer", [sys.executable, "-c", program], {}, folder=home), home / "logs" / "writer.log")
+    child = SupervisedProcess(
+        Spec("writer", [sys.executable, "-c", program], {}, folder=home), home / "logs" / "writer.log"
+    )
     child.start()
     until(lambda: not child.is_alive)
     assert (home / "made" / "file").exists(), child.last_lines()
@@ -128,7 +130,7 @@ def test_uploaded_files_are_private(tmp_path: Path):
 
 
 @AS_ROOT
-def test_as_root_nobody_else_reads_a_thing_while_the_database_runs(home: Path, server: Child):
+def test_as_root_nobody_else_reads_a_thing_while_the_database_runs(home: Path, server: SupervisedProcess):
     paths = everything(home)
     assert len(paths) > 100, "the database's files are among them"
     assert seen_by(NOBODY, paths) == []
@@ -143,7 +145,7 @@ def test_as_root_the_folders_above_the_data_folder_stay_closed(open_place: Path,
     monkeypatch.setenv("TUTELAGE_HOME", str(closed / "home"))
     prepare_home()
     postgres.make_cluster()
-    child = Child(postgres.spec(), closed / "home" / "logs" / "postgres.log")
+    child = SupervisedProcess(postgres.postgres_spec(), closed / "home" / "logs" / "postgres.log")
     child.start()
     until(lambda: child.watch() or child.state == "ready")
     postgres.make_database()

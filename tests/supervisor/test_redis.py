@@ -9,13 +9,13 @@ import redis as client
 
 from tests.supervisor.conftest import until
 from webapp.supervisor import apps, redis
-from webapp.supervisor.child import Child
+from webapp.supervisor.child import SupervisedProcess
 
 OLDEST = (9, 1, 2)  # no flaw is known in it
 
 
 def test_it_is_current_and_listens_on_a_socket_of_its_owner_alone(home: Path):
-    child = Child(redis.spec(apps.base_environment()), home / "logs" / "redis.log")
+    child = SupervisedProcess(redis.redis_spec(apps.base_environment()), home / "logs" / "redis.log")
     child.start()
     try:
         until(lambda: child.watch() or child.state == "ready")

@@ -25,7 +25,7 @@ def test_an_address_that_is_not_ours_is_refused():
 
 def test_any_port_will_do_where_that_was_asked_for():
     with site.listen("127.0.0.1", 0) as taken:
-        options = site.Options(port=taken.getsockname()[1], any_port=True)
+        options = site.SiteOptions(port=taken.getsockname()[1], any_port=True)
         with site.listen_somewhere(options) as other:
             assert other.getsockname()[1] != options.port
 

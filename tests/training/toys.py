@@ -27,7 +27,7 @@ from transformers import (
 from training.__main__ import run_stage
 from training.data.chat_format import ChatFormat
 from training.models.loading import save_model
-from training.stages.tokenizer import learn, wrap
+from training.stages.tokenizer import learn_vocabulary, wrap
 
 PROJECT = Path(__file__).parents[2]
 TEXTS = ["the cat sat on the mat", "yes of course the sky is blue", "no never the sea is 1234567890"] * 3
@@ -35,7 +35,7 @@ TEXTS = ["the cat sat on the mat", "yes of course the sky is blue", "no never th
 
 @cache
 def toy_tokenizer() -> PreTrainedTokenizerFast:
-    return wrap(learn(iter(TEXTS), 300, len(TEXTS)), 64)
+    return wrap(learn_vocabulary(iter(TEXTS), 300, len(TEXTS)), 64)
 
 
 def toy_policy(folder: Path, seed: int = 0, hidden: int = 32) -> Path:

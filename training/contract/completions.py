@@ -59,7 +59,7 @@ def _text_of(content: Any) -> Any:
     return "".join(block["text"] for block in content)
 
 
-class Message(Body):
+class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[StrictStr, BeforeValidator(_text_of)] = Field(json_schema_extra=expects(CONTENT))
 
@@ -134,7 +134,7 @@ class GenerationRequest(Body):
 
 
 class ChatRequest(GenerationRequest):
-    messages: list[Message] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: StrictInt | None = Field(None, ge=1)
     logprobs: StrictBool = False
     top_logprobs: StrictInt = Field(0, ge=0, le=MAX_ALTERNATIVES)
@@ -159,7 +159,7 @@ class ChatRequest(GenerationRequest):
         return (spoken or self.messages)[0].content
 
 
-def _prompts(prompt: Any) -> Any:
+def _prompt_list(prompt: Any) -> Any:
     """`prompt` as a list of texts and lists of token ids, whichever of the four shapes it has."""
     if not isinstance(prompt, list | str):
         raise ValueError(give(PROMPTS, prompt))
@@ -179,7 +179,7 @@ def _is_id(value: Any) -> bool:
 
 
 class CompletionRequest(GenerationRequest):
-    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)] = Field(json_schema_extra=expects(PROMPTS))
+    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompt_list)] = Field(json_schema_extra=expects(PROMPTS))
     max_tokens: StrictInt | None = Field(TEXT_COMPLETION_TOKENS, ge=1)
     logprobs: StrictInt | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
 
@@ -196,7 +196,7 @@ def read_request(data: Any, kind: type[B]) -> B:
     if not isinstance(data, dict):
         raise RequestRefused(NO_OBJECT, code="invalid_type")
     parameters = {name: value for name, value in data.items() if value is not None}
-    return checked(check_parameters(parameters, frozenset(kind.model_fields)), kind)
+    return checked_body(check_parameters(parameters, frozenset(kind.model_fields)), kind)
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -204,7 +204,7 @@ CODES: Final = {"missing": "missing_required_parameter", "value_error": "invalid
 NO_OBJECT: Final = "The body must be a JSON object."
 
 
-def checked(data: Any, kind: type[M]) -> M:
+def checked_body(data: Any, kind: type[M]) -> M:
     """`data` as `kind`. Raises RequestRefused with the first thing that is wrong."""
     if not isinstance(data, dict):
         raise RequestRefused(NO_OBJECT, code="invalid_type")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from training.contract.layout import CONFIG, InputError
 from training.contract.settings import Settings
 from training.contract.specs import SPECS, STAGES
-from training.contract.wording import message_of, problems
+from training.contract.wording import problem_message, problems
 
 AnySettings: Any = Annotated[Union[tuple(spec.settings for spec in SPECS.values())], Field(discriminator="stage")]  # noqa: UP007  # made at run time
 CONFIG_FILE: Final[TypeAdapter[Settings]] = TypeAdapter(AnySettings)
@@ -34,7 +34,7 @@ def describe_config(error: ValidationError) -> str:
     if sentences := [about_stage(item) for item in details if item["type"].startswith("union_tag")]:
         return "; ".join(sentences)
     if not (path := details[0]["loc"]):
-        return f"the file: {message_of(details[0], 'an object')}"
+        return f"the file: {problem_message(details[0], 'an object')}"
     settings = SPECS[str(path[0])].settings
     return describe([{**item, "loc": item["loc"][1:]} for item in details], settings)
 

@@ -14,19 +14,19 @@ class EventBase(BaseModel):
     step: int = 0
 
 
-class Progress(EventBase):
+class ProgressEvent(EventBase):
     type: Literal["progress"] = "progress"
     total: int = Field(description="steps in all; 0 when not known")
     phase: str = Field("", description="what is going on, in two words, for a person")
     eta: float | None = Field(None, description="seconds left")
 
 
-class Metric(EventBase):
+class MetricEvent(EventBase):
     type: Literal["metric"] = "metric"
     values: dict[str, float]
 
 
-class Sample(EventBase):
+class SampleEvent(EventBase):
     type: Literal["sample"] = "sample"
     prompt: str
     reply: str
@@ -55,5 +55,7 @@ class Failed(EventBase):
     code: str = "failed"
 
 
-Event = Annotated[Progress | Metric | Sample | Warn | Checkpoint | Done | Failed, Field(discriminator="type")]
+Event = Annotated[
+    ProgressEvent | MetricEvent | SampleEvent | Warn | Checkpoint | Done | Failed, Field(discriminator="type")
+]
 EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)

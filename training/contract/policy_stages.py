@@ -15,7 +15,7 @@ from training.contract.settings import (
     Shaping,
     on_long_prompts,
     setting,
-    source,
+    source_field,
 )
 
 
@@ -23,8 +23,8 @@ class PPOSettings(LoopSettings):
     """PPO from human feedback (Ouyang et al. 2022, arXiv:2203.02155; Schulman et al. 2017, arXiv:1707.06347)."""
 
     stage: Literal["ppo"] = "ppo"
-    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
-    reward: str | list[str] = source(
+    policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
+    reward: str | list[str] = source_field(
         "", "folder of the reward model, folders of several, or function:<registered name>", kind="reward"
     )
     pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
@@ -97,7 +97,7 @@ class DPOSettings(LoopSettings):
     """Direct preference optimisation through TRL (Rafailov et al. 2023, arXiv:2305.18290)."""
 
     stage: Literal["dpo"] = "dpo"
-    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
+    policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
     epochs: float = setting(1.0, "Passes over the pairs.", gt=0)
     max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
     max_tokens: int = setting(512, "Prompt and reply are cut to this length.", unit="tokens", ge=16)
@@ -112,7 +112,7 @@ class KTOSettings(LoopSettings):
     good or bad by themselves, not from pairs."""
 
     stage: Literal["kto"] = "kto"
-    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
+    policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
     epochs: float = setting(1.0, "Passes over the replies.", gt=0)
     max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
     max_tokens: int = setting(512, "Prompt and reply are cut to this length.", unit="tokens", ge=16)
@@ -129,8 +129,8 @@ class GRPOSettings(LoopSettings):
     measured against the others to its prompt. Replies come from our own engine."""
 
     stage: Literal["grpo"] = "grpo"
-    policy: str = source("", "model to improve; its copy is the reference", kind="policy")
-    reward: str | list[str] = source(
+    policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
+    reward: str | list[str] = source_field(
         "", "folder of the reward model, folders of several, or function:<registered name>", kind="reward"
     )
     pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)

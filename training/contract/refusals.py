@@ -32,13 +32,13 @@ KINDS: Final = {
 }  # fmt: skip
 
 
-def error_body(message: str, *, status: int, param: str | None = None, code: str) -> dict[str, Any]:
+def openai_error_body(message: str, *, status: int, param: str | None = None, code: str) -> dict[str, Any]:
     """An error as OpenAI's clients read it."""
     kind = KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def parse_json(raw: bytes) -> Any:
+def parse_request(raw: bytes) -> Any:
     """What the body says. Raises RequestRefused where it is no JSON, nested too deeply, or holds what no tokenizer,
     database or client can carry on: NUL characters, half surrogate pairs, numbers that are not finite."""
     try:

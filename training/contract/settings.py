@@ -15,7 +15,7 @@ def setting(default: Any, description: str, *, unit: str = "", advanced: bool = 
     )
 
 
-def source(default: Any, description: str, *, kind: str) -> Any:
+def source_field(default: Any, description: str, *, kind: str) -> Any:
     """A field the caller fills with a path or name: `kind` is tokenizer, base, policy or reward. Never on the form."""
     return Field(default, description=description, json_schema_extra={"source": kind})
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from training.contract.settings import LoopSettings, LoraSettings, Settings, setting, source
+from training.contract.settings import LoopSettings, LoraSettings, Settings, setting, source_field
 
 
 class CorpusSettings(Settings):
@@ -45,8 +45,8 @@ class TokenizerSettings(Settings):
 
 class PretrainSettings(LoopSettings):
     stage: Literal["pretrain"] = "pretrain"
-    tokenizer: str = source("", "folder or hub name of the tokenizer", kind="tokenizer")
-    base: str = source("", "model to go on from; empty starts from random weights", kind="base")
+    tokenizer: str = source_field("", "folder or hub name of the tokenizer", kind="tokenizer")
+    base: str = source_field("", "model to go on from; empty starts from random weights", kind="base")
     layers: int = setting(4, "Transformer layers.", ge=1, le=200)
     hidden: int = setting(192, "Width of the model.", ge=16, le=16_384)
     heads: int = setting(6, "Attention heads; must divide the width.", ge=1, le=256)
@@ -68,7 +68,7 @@ class PretrainSettings(LoopSettings):
 
 class SFTSettings(LoopSettings):
     stage: Literal["sft"] = "sft"
-    base: str = source("", "folder or hub name of the model to fine-tune", kind="base")
+    base: str = source_field("", "folder or hub name of the model to fine-tune", kind="base")
     epochs: float = setting(3.0, "Passes over the demonstrations.", gt=0)
     max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
     max_tokens: int = setting(512, "Conversations are cut to this length, from the left.", unit="tokens", ge=16)
@@ -78,7 +78,7 @@ class SFTSettings(LoopSettings):
 
 class RewardSettings(LoopSettings):
     stage: Literal["reward"] = "reward"
-    base: str = source("", "model the reward model starts from, usually the SFT model", kind="base")
+    base: str = source_field("", "model the reward model starts from, usually the SFT model", kind="base")
     epochs: float = setting(1.0, "Passes over the rankings; more than a few over-fits.", gt=0)
     max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
     max_tokens: int = setting(

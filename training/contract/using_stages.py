@@ -13,14 +13,14 @@ from training.contract.settings import (
     Settings,
     on_long_prompts,
     setting,
-    source,
+    source_field,
 )
 
 
 class SampleSettings(Settings):
     stage: Literal["sample"] = "sample"
-    policy: str = source("", "model that replies", kind="policy")
-    reward: str | list[str] = source(
+    policy: str = source_field("", "model that replies", kind="policy")
+    reward: str | list[str] = source_field(
         "", "reward model, or several, that scores the replies; empty leaves them unscored", kind="reward"
     )
     pessimism: float = setting(0.0, PESSIMISM, unit="deviations", ge=0, advanced=True)
@@ -34,12 +34,12 @@ class SampleSettings(Settings):
 
 class EvaluateSettings(Settings):
     stage: Literal["evaluate"] = "evaluate"
-    policy: str = source("", "model under test: bits per byte, loss on demonstrations, replies", kind="policy")
-    reward: str | list[str] = source(
+    policy: str = source_field("", "model under test: bits per byte, loss on demonstrations, replies", kind="policy")
+    reward: str | list[str] = source_field(
         "", "reward model, or several: accuracy on rankings, scores of replies", kind="reward"
     )
     pessimism: float = setting(0.0, PESSIMISM, unit="deviations", ge=0, advanced=True)
-    baseline: str = source("", "model whose replies are compared with the policy's", kind="policy")
+    baseline: str = source_field("", "model whose replies are compared with the policy's", kind="policy")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     max_tokens: int = setting(512, "Longest text in one forward pass.", unit="tokens", ge=16, advanced=True)
     long_prompts: LongPrompts = on_long_prompts()

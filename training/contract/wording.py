@@ -45,11 +45,11 @@ def problems(details: Iterable[Mapping[str, Any]], kind: type[BaseModel]) -> lis
     by_place: dict[str, Problem] = {}
     for item in details:
         where, words = place_of(item["loc"], kind)
-        by_place.setdefault(where, Problem(where, message_of(item, words), item["type"]))
+        by_place.setdefault(where, Problem(where, problem_message(item, words), item["type"]))
     return list(by_place.values())
 
 
-def message_of(item: Mapping[str, Any], words: str) -> str:
+def problem_message(item: Mapping[str, Any], words: str) -> str:
     if item["type"] == "value_error":  # of a validator of ours
         return str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
@@ -66,18 +66,18 @@ def give(words: str, value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         words = words.replace("a number", "a finite number", 1)
     if isinstance(value, int) and abs(value) > HUGE and "number" in words:
-        return f"{shown(value)} is too large a number; give {words}"
+        return f"{json_text(value)} is too large a number; give {words}"
     if isinstance(value, list) and value and words.startswith("a list"):
         return f"give {words}, not of {len(value):,}"
-    return f"give {words}, not {shown(value)}"
+    return f"give {words}, not {json_text(value)}"
 
 
 def give_without(words: str, item: Any) -> str:
     """The same of a list that has a wrong item."""
-    return f"give {words}, not a list with {shown(item)} in it"
+    return f"give {words}, not a list with {json_text(item)} in it"
 
 
-def shown(value: Any) -> str:
+def json_text(value: Any) -> str:
     """A value in the terms of JSON."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -152,7 +152,7 @@ def words_of(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         members = [words_of(member, metadata) for member in get_args(annotation) if member is not NoneType]
         return " or ".join(dict.fromkeys(members))
     if get_origin(annotation) is Literal:
-        return one_of(get_args(annotation))
+        return any_of(get_args(annotation))
     limits = {type(item): item for item in metadata}
     low, high = getattr(limits.get(MinLen), "min_length", 0), getattr(limits.get(MaxLen), "max_length", None)
     if annotation is str:
@@ -212,8 +212,10 @@ def object_words(kind: type[BaseModel]) -> str:
     return f"an object with {joined(required, 'and')}" if required else "an object"
 
 
-def one_of(values: Iterable[Any]) -> str:
-    return joined([f'"{value}"' if isinstance(value, str) else shown(value) for value in values if value != ""], "or")
+def any_of(values: Iterable[Any]) -> str:
+    return joined(
+        [f'"{value}"' if isinstance(value, str) else json_text(value) for value in values if value != ""], "or"
+    )
 
 
 def joined(words: Sequence[str], conjunction: str) -> str:

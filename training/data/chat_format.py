@@ -35,7 +35,7 @@ TEMPLATE: Final = (
 )
 
 
-def plain(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """A copy of the tokenizer to which nothing is special and no text too long."""
     copy = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     copy.encode_special_tokens = True
@@ -119,7 +119,7 @@ class ChatFormat:
             )
         self.tokenizer = tokenizer
         self._render_turns = render or self._render_here
-        self._plain = plain(tokenizer)
+        self._plain = plain_tokenizer(tokenizer)
         self._own = tokenizer.chat_template == TEMPLATE
         self._role = {role: tokenizer.convert_tokens_to_ids(token) for role, token in ROLES.items()}
         control = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}

@@ -38,12 +38,12 @@ class TemplateProcess:
         self._special = {name: str(token) for name, token in special_tokens.items() if isinstance(token, str)}
         self._seconds = seconds or MAX_SECONDS
         self._lock = threading.Lock()
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
 
     def render(self, turns: Turns, open_turn: bool) -> str:
         """The conversation as text. Raises TemplateStopped, or ValueError with the template's own words."""
         with self._lock:
-            child = self._child or Child(self._template, self._special)
+            child = self._child or ChildProcess(self._template, self._special)
             self._child = None
             answer = child.ask((list(turns), open_turn), self._seconds)
             if answer is None:
@@ -60,7 +60,7 @@ class TemplateProcess:
         return text
 
 
-class Child:
+class ChildProcess:
     """One process with its end of a pipe."""
 
     def __init__(self, template: str, special: dict[str, str]) -> None:

@@ -42,7 +42,7 @@ def text_of_html(html: str) -> str:
     return trafilatura.extract(html, include_comments=False, deduplicate=False, output_format="txt") or ""
 
 
-def clean(text: str) -> str:
+def clean_text_of(text: str) -> str:
     """Broken encodings mended, NFC, one kind of space and line end, nothing invisible, no runs of empty lines."""
     text = LINE_ENDS.sub("\n", text)
     if not text.isascii():
@@ -100,7 +100,7 @@ def language(text: str) -> str:
     return best if shares[best] >= LEAST_COMMON_SHARE else ""
 
 
-def pieces(text: str, max_characters: int) -> list[str]:
+def split_text(text: str, max_characters: int) -> list[str]:
     """Cut the text into pieces of at most `max_characters`: at an empty line, a line end or a space in a piece's last
     fifth, or anywhere if it has none."""
     cut: list[str] = []

@@ -112,7 +112,7 @@ def fit_prompt(chat: ChatFormat, messages: Sequence[Turn], limit: int, ids: list
     if skipped < len(exchanges):
         remaining = [*system, *chain.from_iterable(exchanges[skipped:])]
         return Fitted(remaining, chat.prompt(remaining), dropped=len(whole) - len(remaining))
-    question = shortened(chat, [*system, *exchanges[-1]], limit)
+    question = shortened_turns(chat, [*system, *exchanges[-1]], limit)
     if question is None:
         return None
     return Fitted(question, chat.prompt(question), dropped=len(whole) - len(question), shortened=True)
@@ -138,7 +138,7 @@ def first_that_fits(chat: ChatFormat, system: list[Turn], exchanges: list[list[T
     return bisect_left(range(len(exchanges)), True, lo=1, key=fits)
 
 
-def shortened(chat: ChatFormat, messages: list[Turn], limit: int) -> list[Turn] | None:
+def shortened_turns(chat: ChatFormat, messages: list[Turn], limit: int) -> list[Turn] | None:
     """The messages with as much of their last turn as fits, its beginning and its end; None if that is too little."""
     content = messages[-1].content
 

@@ -47,13 +47,13 @@ def shard(modules: Mapping[str, nn.Module], device: torch.device) -> Root:
     for layer in [module for module in root.modules() if type(module).__name__ in kinds]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=root.frees)
     fully_shard(root, mesh=mesh, ignored_params={p for p in root.parameters() if p.ndim == 0})
-    for module in parts_of(root):
+    for module in fsdp_modules(root):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
     return root
 
 
-def parts_of(root: Root) -> list[FSDPModule]:
+def fsdp_modules(root: Root) -> list[FSDPModule]:
     return [module for module in root.modules() if isinstance(module, FSDPModule)]
 
 
@@ -61,7 +61,7 @@ def parts_of(root: Root) -> list[FSDPModule]:
 def gathered_weights(root: Root) -> Iterator[None]:
     """All weights whole on every process, for what is no forward pass: generating, evaluating."""
     root(lambda: None)  # tells FSDP which module is the root, where nothing has been computed yet
-    modules = parts_of(root)
+    modules = fsdp_modules(root)
     layers = [module for module in modules if module is not root]
     for module in layers:
         module.set_reshard_after_forward(False, recurse=False)
@@ -79,7 +79,7 @@ def gathered_weights(root: Root) -> Iterator[None]:
 @torch.no_grad()
 def dissolve(root: Root) -> None:
     """Make the modules what they were before `shard`, with whole weights in every process."""
-    for sharded in parts_of(root):
+    for sharded in fsdp_modules(root):
         sharded.reshard()
     plain: dict[nn.Parameter, nn.Parameter] = {}
     for module in root.modules():
@@ -109,14 +109,14 @@ def clip_in_parts(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
     kinds = [[p for p in learned if in_parts(p)], [p for p in learned if not in_parts(p)]]
     for kind in kinds:
         if kind:
-            squares += float(whole(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]))) ** 2
+            squares += float(full_tensor(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]))) ** 2
     norm = math.sqrt(squares)
     for kind in kinds:
         nn.utils.clip_grads_with_norm_(kind, max_norm, torch.tensor(norm))
     return norm
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The whole of a tensor that lies in parts. A collective."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -124,7 +124,7 @@ def whole(tensor: Tensor) -> Tensor:
 def whole_all(state: Any) -> Any:
     """Nested dicts and lists with every tensor whole, on the CPU where it lay in parts."""
     if isinstance(state, DTensor):
-        return whole(state).cpu()
+        return full_tensor(state).cpu()
     if isinstance(state, dict):
         return {key: whole_all(value) for key, value in state.items()}
     if isinstance(state, list):

@@ -14,7 +14,7 @@ from training.contract import TrainingError
 from training.engine.detokenizer import Detokenizer, StopStrings, token_decoder
 from training.engine.engine_request import Completion, EngineRequest, PromptTooLong, uniforms
 from training.engine.kv_cache import SlotCache
-from training.engine.llama_inference import LlamaForward, supports
+from training.engine.llama_inference import LlamaForward, supports_inference
 from training.engine.sampling import drawn
 from training.engine.sequence import GREEDY_BELOW, Rows, Running, alike
 from training.engine.transformers_forward import GeneralForward
@@ -25,7 +25,7 @@ FEW = 8  # above this many replies idle slots are moved on as well, up to a mult
 NOT_FINITE = "the model gives numbers that are not finite (NaN): its weights are damaged or its training diverged"
 
 
-class Forward(Protocol):
+class EngineForward(Protocol):
     def load(self) -> None: ...
     def drop(self) -> None: ...
     def prefill(self, prompts: Tensor, lengths: Tensor, slots: Tensor, rows: Tensor) -> Tensor: ...
@@ -62,10 +62,10 @@ class Engine:
         self.slots = slots
         self.tokenizer = tokenizer
         self._device = weight.device
-        written_out = supports(model)
+        written_out = supports_inference(model)
         dtype = dtype if dtype and written_out else weight.dtype
         self._cache = SlotCache(slots, min(self.context, 64), device=weight.device, dtype=dtype)
-        self._forward: Forward
+        self._forward: EngineForward
         if written_out:
             self._forward = LlamaForward(model, self._cache, self.context, owned=owned and not live)
             if not live:

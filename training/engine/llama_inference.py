@@ -28,7 +28,7 @@ LARGE = 1 << 18  # entries of a matrix, for which MKL is faster with the product
 
 
 @dataclass(slots=True)
-class Layer:
+class LayerWeights:
     """Weights of a layer: [out, in] matrices with their biases [out] or None; norms [hidden], float32."""
 
     attention_norm: Tensor
@@ -45,7 +45,7 @@ class Layer:
     down_bias: Tensor | None
 
 
-def supports(model: CausalModel) -> bool:
+def supports_inference(model: CausalModel) -> bool:
     """Whether this forward computes exactly what `model`'s own does. A sliding window does not matter: the engine's
     context ends where it would begin to slide."""
     base: Any = unwrap(model)
@@ -144,7 +144,7 @@ class LlamaForward:
             x, (normed, _) = ops.add_rms_norm(x, self._mlp(layer, normed), None, norm, self.eps)
         return linear(normed, self.head, None)
 
-    def _mlp(self, layer: Layer, normed: Tensor) -> Tensor:
+    def _mlp(self, layer: LayerWeights, normed: Tensor) -> Tensor:
         acted = ops.swiglu(linear(normed, layer.gate_up, layer.gate_up_bias))
         return linear(acted, layer.down, layer.down_bias)
 
@@ -156,7 +156,7 @@ class LlamaForward:
         cosine, sine = (table[0, :, : self.head_dim // 2].float().contiguous() for table in tables)
         return cosine, sine
 
-    def _layer(self, layer: Any) -> Layer:
+    def _layer(self, layer: Any) -> LayerWeights:
         attention, mlp = layer.self_attn, layer.mlp
         query, query_bias = weight_of(attention.q_proj)
         key, key_bias = weight_of(attention.k_proj)
@@ -170,7 +170,7 @@ class LlamaForward:
         out, out_bias = weight_of(attention.o_proj)
         down, down_bias = weight_of(mlp.down_proj)
         dtype = self.cache.dtype
-        return Layer(
+        return LayerWeights(
             layer.input_layernorm.weight.detach().float(), fused_weight([query, key, value], dtype),
             fused_bias([query_bias, key_bias, value_bias], dtype), head_norm, attention.scaling,
             self._cast(out), self._cast(out_bias), layer.post_attention_layernorm.weight.detach().float(),

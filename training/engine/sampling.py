@@ -8,7 +8,7 @@ from torch import Tensor
 from training.kernels import ops
 
 
-def pick(weights: Tensor, uniform: Tensor) -> Tensor:
+def pick_tokens(weights: Tensor, uniform: Tensor) -> Tensor:
     """[n, V] weights >= 0 that need not sum to one, [n] numbers in [0, 1) -> [n] indices drawn in proportion.
 
     Inverts the cumulative sum: one pass over the row and a binary search, where torch.multinomial draws one random
@@ -47,7 +47,7 @@ def truncate(weights: Tensor, top_k: Tensor, top_p: Tensor) -> tuple[Tensor, Ten
     return values.masked_fill(cut, 0.0), tokens
 
 
-def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
+def draw_tokens(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
     """The next token of each row.
 
     logits [n, V] float32; temperature [n], 0 for the likeliest token; top_k [n] integers, 0 for all; top_p [n];
@@ -60,11 +60,11 @@ def draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, unif
     weights = ((logits - peak) / torch.where(greedy, 1.0, temperature)[:, None]).exp_()
     cut = ((top_k > 0) | (top_p < 1)) & ~greedy
     if not bool(cut.any()):
-        tokens = pick(weights, uniform)
+        tokens = pick_tokens(weights, uniform)
     elif bool(cut.all()):
         tokens = _pick_truncated(weights, top_k, top_p, uniform)
     else:
-        tokens = pick(weights, uniform)
+        tokens = pick_tokens(weights, uniform)
         rows = cut.nonzero().squeeze(-1)
         tokens[rows] = _pick_truncated(weights[rows], top_k[rows], top_p[rows], uniform[rows])
     return torch.where(greedy, logits.argmax(-1), tokens) if bool(greedy.any()) else tokens
@@ -79,10 +79,10 @@ def drawn(
         return sampled
     logits = logits.float()
     normaliser = logits.logsumexp(-1)
-    tokens = draw(logits, temperature, top_k, top_p, uniform)
+    tokens = draw_tokens(logits, temperature, top_k, top_p, uniform)
     return tokens, logits.gather(-1, tokens[:, None]).squeeze(-1) - normaliser, normaliser
 
 
 def _pick_truncated(weights: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
     truncated, tokens = truncate(weights, top_k, top_p)
-    return tokens.gather(-1, pick(truncated, uniform)[:, None]).squeeze(-1)
+    return tokens.gather(-1, pick_tokens(truncated, uniform)[:, None]).squeeze(-1)

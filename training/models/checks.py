@@ -33,7 +33,7 @@ def check_source(source: str, noun: str) -> None:
         )
 
 
-def damaged(source: str, noun: str, error: Exception) -> InputError:
+def damaged_folder(source: str, noun: str, error: Exception) -> InputError:
     reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
     if Path(source).is_dir():
         return InputError(
@@ -64,7 +64,7 @@ def check_indexes(folder: Path) -> None:
         try:
             shards = json.loads(path.read_text())["weight_map"].values()
         except DAMAGE as error:
-            raise damaged(str(folder), "model", error) from error
+            raise damaged_folder(str(folder), "model", error) from error
         if outside := [
             shard for shard in shards if not isinstance(shard, str) or Path(shard).name != shard or shard == ".."
         ]:
@@ -80,7 +80,7 @@ def check_causal(source: str) -> None:
     try:
         config = AutoConfig.from_pretrained(source)
     except DAMAGE as error:
-        raise damaged(source, "model", error) from error
+        raise damaged_folder(source, "model", error) from error
     kinds = list(config.architectures or [])
     reads_all = getattr(config, "is_encoder_decoder", False) or (
         config.model_type in ENCODERS and not getattr(config, "is_decoder", False)

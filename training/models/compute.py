@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from training.contract import InputError, LoopSettings, Settings
 from training.distributed.launch import local_rank, world
-from training.models.checks import damaged
+from training.models.checks import damaged_folder
 from training.run.placement import place_base
 from training.run.run import Run
 
@@ -88,8 +88,8 @@ def adapter_base(source: str) -> str:
     if not source or not path.exists():
         return ""
     if not (Path(source) / "adapter_model.safetensors").exists():
-        raise damaged(source, "adapter", OSError("adapter_model.safetensors is missing"))
+        raise damaged_folder(source, "adapter", OSError("adapter_model.safetensors is missing"))
     try:
         return place_base(str(json.loads(path.read_text())["base_model_name_or_path"]), source)
     except (ValueError, KeyError) as error:
-        raise damaged(source, "adapter", error) from error
+        raise damaged_folder(source, "adapter", error) from error

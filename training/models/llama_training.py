@@ -26,7 +26,7 @@ FAMILY = ("llama", "mistral", "qwen2")
 Gradients = tuple[Tensor | None, ...]
 
 
-class Shape(NamedTuple):
+class LayerShape(NamedTuple):
     """What a layer needs to know besides its weights."""
 
     heads: int
@@ -37,7 +37,7 @@ class Shape(NamedTuple):
     blocks: Blocks
 
 
-def supports(model: PreTrainedModel) -> bool:
+def supports_training(model: PreTrainedModel) -> bool:
     """Whether `hidden` computes what the base model `model` does: its family, on a CPU, in float32, with plain weights
     that all learn or all do not, without dropout."""
     config = model.config
@@ -65,7 +65,7 @@ def hidden(model: Any, packed: Packed) -> Tensor:
         cosine, sine = (table[0, :, :half].contiguous() for table in model.rotary_emb(x[None], packed.positions))
         for layer in model.layers:
             attention, mlp = layer.self_attn, layer.mlp
-            shape = Shape(
+            shape = LayerShape(
                 config.num_attention_heads, config.num_key_value_heads, layer.input_layernorm.variance_epsilon,
                 attention.scaling, dtype, packed.blocks,
             )  # fmt: skip
@@ -73,19 +73,19 @@ def hidden(model: Any, packed: Packed) -> Tensor:
                 attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
                 mlp.gate_proj, mlp.up_proj, mlp.down_proj,
             )  # fmt: skip
-            x = Layer.apply(
+            x = LayerFunction.apply(
                 shape, x, cosine, sine, layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
                 *(linear_layer.weight for linear_layer in linears), *(linear_layer.bias for linear_layer in linears),
             )  # fmt: skip
         return Norm.apply(x, model.norm.weight, model.norm.variance_epsilon)
 
 
-class Layer(Function):
+class LayerFunction(Function):
     """x (T, H) -> x + attention + feed-forward, (T, H), float32."""
 
     @staticmethod
     def forward(
-        ctx: Any, shape: Shape, x: Tensor, cosine: Tensor, sine: Tensor, norm: Tensor, mlp_norm: Tensor,
+        ctx: Any, shape: LayerShape, x: Tensor, cosine: Tensor, sine: Tensor, norm: Tensor, mlp_norm: Tensor,
         wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, wg: Tensor, wu: Tensor, wd: Tensor, *biases: Tensor | None,
     ) -> Tensor:  # fmt: skip
         bq, bk, bv, bo, bg, bu, bd = biases
@@ -118,7 +118,7 @@ class Layer(Function):
             x, cosine, sine, norm, mlp_norm, wqkv, wo, wgu, wd,
             inverse, qkv, attended, log_sums, middle, mlp_inverse, gate_up,
         ) = ctx.saved_tensors  # fmt: skip
-        shape: Shape = ctx.shape
+        shape: LayerShape = ctx.shape
         learns, heads = ctx.needs_input_grad[4], [shape.heads, shape.kv_heads, shape.kv_heads]
         grad = grad.contiguous()
         cast = grad.to(shape.dtype)

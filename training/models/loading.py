@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from training.contract import InputError, LoraSettings, PretrainSettings
-from training.models.checks import DAMAGE, check_causal, check_source, check_weights, damaged
+from training.models.checks import DAMAGE, check_causal, check_source, check_weights, damaged_folder
 from training.models.compute import Compute, adapter_base
 from training.models.memory import check_fits
 from training.run.run import Run
@@ -43,7 +43,7 @@ def load_tokenizer(source: str, run: Run[Any] | None = None) -> PreTrainedTokeni
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
     except Exception as error:  # the tokenizers library raises no narrower one on a damaged file
-        raise damaged(source, "tokenizer", error) from error
+        raise damaged_folder(source, "tokenizer", error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
         if run is not None:
@@ -82,7 +82,7 @@ def load_causal(
         try:
             model = PeftModel.from_pretrained(model, source, is_trainable=adapter_only)
         except DAMAGE as error:
-            raise damaged(source, "adapter", error) from error
+            raise damaged_folder(source, "adapter", error) from error
         if not adapter_only:
             model = merged(model)
     elif adapter_only and lora is not None:
@@ -100,9 +100,11 @@ def read_weights(source: str, dtype: torch.dtype) -> PreTrainedModel:
                 source, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
     except DAMAGE as error:
-        raise damaged(source, "model", error) from error
+        raise damaged_folder(source, "model", error) from error
     if missing := sorted(report["missing_keys"]):
-        raise damaged(source, "model", ValueError(f"{len(missing)} weights are missing, the first is {missing[0]}"))
+        raise damaged_folder(
+            source, "model", ValueError(f"{len(missing)} weights are missing, the first is {missing[0]}")
+        )
     model.config._name_or_path = str(Path(source).resolve()) if Path(source).exists() else source
     return model
 
@@ -214,7 +216,7 @@ def save_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: P
     tokenizer.save_pretrained(folder)
 
 
-def about(model: CausalModel, kind: str = "") -> dict[str, Any]:
+def model_info(model: CausalModel, kind: str = "") -> dict[str, Any]:
     """The `model` part of result.json."""
     inner = unwrap(model)
     config = inner.config.get_text_config()
@@ -246,7 +248,7 @@ def context_named(source: str) -> int:
     try:
         config = AutoConfig.from_pretrained(base)
     except DAMAGE as error:
-        raise damaged(base, "model", error) from error
+        raise damaged_folder(base, "model", error) from error
     return int(getattr(config.get_text_config(), "max_position_embeddings", 1 << 30))
 
 

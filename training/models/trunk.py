@@ -53,7 +53,7 @@ class Trunk:
         return self._packed(packed) if self.packs else self._padded(packed)
 
     def _packed(self, packed: Packed) -> Tensor:
-        if llama_training.supports(self.model):
+        if llama_training.supports_training(self.model):
             return llama_training.hidden(self.model, packed)
         with use_varlen_attention(self.model):
             output = self.model(

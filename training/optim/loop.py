@@ -312,7 +312,7 @@ def train(
         run.metric(first_step + step, values)
 
     step = run.resume(load, first_step) - first_step
-    while (now := agreed(run, step, total, turn, turns)).done < 1:
+    while (now := agreed_state(run, step, total, turn, turns)).done < 1:
         if now.stop:
             run.stop(first_step + step, lambda reached: save(reached - first_step))
         rows = batches(step // per_epoch)[step % per_epoch]
@@ -357,7 +357,7 @@ class Now(NamedTuple):
     stop: bool  # whether any of them was asked to stop
 
 
-def agreed(run: Run[Any], step: int, total: int, turn: int = 0, turns: int = 1) -> Now:
+def agreed_state(run: Run[Any], step: int, total: int, turn: int = 0, turns: int = 1) -> Now:
     done, stop = most(share_done(run, step, total, turn, turns), run.stopping)
     return Now(done, bool(stop))
 

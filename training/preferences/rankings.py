@@ -22,7 +22,7 @@ class RankingBatch(NamedTuple):
     weight: float  # the sum of the rankings' weights
 
 
-def usable(rows: Sequence[RankingRow], config: RewardSettings) -> tuple[list[RankingRow], dict[str, int]]:
+def usable_rankings_of(rows: Sequence[RankingRow], config: RewardSettings) -> tuple[list[RankingRow], dict[str, int]]:
     """The rows that say something, and how many do not: no weight, or nothing but ties where ties are dropped.
 
     Raises InputError where rows were given and none is left.

@@ -25,7 +25,7 @@ from training.data.batching import Sizes, micro_batches
 from training.data.chat_format import ChatFormat, Encoded
 from training.data.fitting import FittedExchange, fit_exchange
 from training.data.packing import Packed, moved, pack
-from training.models.checks import DAMAGE, check_source, check_vocabulary, check_weights, damaged
+from training.models.checks import DAMAGE, check_source, check_vocabulary, check_weights, damaged_folder
 from training.models.compute import Compute
 from training.models.loading import CausalModel, load_causal, load_tokenizer, state_width, unwrap
 from training.models.memory import check_fits
@@ -116,14 +116,14 @@ def load_reward(source: str, compute: Compute) -> tuple[RewardModel, PreTrainedT
             source, num_labels=1, dtype=compute.dtype, use_safetensors=True, output_loading_info=True
         )
     except DAMAGE as error:
-        raise damaged(source, "reward model", error) from error
+        raise damaged_folder(source, "reward model", error) from error
     missing = sorted(report["missing_keys"])
     if any(name.startswith("score.") for name in missing):
         raise InputError(
             f"{source}: this is no reward model, it has no scalar head; take the model of a reward run", code="no_model"
         )
     if missing:
-        raise damaged(source, "reward model", ValueError(f"{len(missing)} weights are missing, as {missing[0]}"))
+        raise damaged_folder(source, "reward model", ValueError(f"{len(missing)} weights are missing, as {missing[0]}"))
     model = RewardModel(getattr(whole, whole.base_model_prefix), whole.score.float(), whole.config)
     tokenizer = load_tokenizer(source)
     check_vocabulary(ChatFormat(tokenizer, source), model.trunk, source)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.contract import OUTPUT, FrontierRow, SamplingSettings
 from training.distributed.collectives import add
-from training.distributed.fsdp import whole
+from training.distributed.fsdp import full_tensor
 from training.engine import Engine
 from training.models.compute import Compute
 from training.models.forward import Forward
@@ -22,7 +22,7 @@ from training.models.loading import CausalModel
 from training.preferences.ensemble import disagreement
 from training.preferences.reward_functions import find_shaping, shaping_of
 from training.rl.actor import rollout_batches, scatter
-from training.rl.rollouts import Prompt, Sampled, Scorer, sample_replies, score_replies
+from training.rl.rollouts import EncodedPrompt, Sampled, Scorer, sample_replies, score_replies
 from training.run.intervals import clustered_mean
 from training.run.run import Run
 
@@ -81,7 +81,7 @@ class HeldoutEvaluator:
     prompts."""
 
     run: Run[Any]
-    prompts: Sequence[Prompt]
+    prompts: Sequence[EncodedPrompt]
     engine: Engine
     scorer: Scorer
     model: CausalModel
@@ -171,7 +171,7 @@ class HeldoutEvaluator:
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
 
     def _copied_weights(self) -> dict[str, Tensor]:
-        return {name: whole(weight.detach()).cpu().clone() for name, weight in self._trainable()}
+        return {name: full_tensor(weight.detach()).cpu().clone() for name, weight in self._trainable()}
 
     def state(self) -> dict[str, Any]:
         return {"best": vars(self.best), "figures": self.figures, "history": self.history}

@@ -16,7 +16,7 @@ from training.rl.heldout import HeldoutEvaluator
 from training.rl.losses import KLController, RunningMoments
 from training.rl.policies import Policies
 from training.rl.ptx import PretrainingMix
-from training.rl.rollouts import Prompt, Scorer
+from training.rl.rollouts import EncodedPrompt, Scorer
 from training.run.run import Run
 
 
@@ -27,7 +27,7 @@ class PPOState:
 
     run: Run[PPOSettings]
     compute: Compute
-    prompts: Sequence[Prompt]
+    prompts: Sequence[EncodedPrompt]
     engine: Engine
     scorer: Scorer
     policies: Policies

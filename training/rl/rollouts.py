@@ -26,7 +26,7 @@ Scorer = Callable[[Sequence[Sequence[Turn]], Sequence[str]], list[float]]
 
 
 @dataclass(frozen=True)
-class Prompt:
+class EncodedPrompt:
     row: PromptRow
     ids: list[int]
 
@@ -34,7 +34,7 @@ class Prompt:
 class Sampled(NamedTuple):
     """N replies, one each to N prompts, which may repeat."""
 
-    prompts: list[Prompt]
+    prompts: list[EncodedPrompt]
     completions: list[Completion]
     scores: Tensor  # (N,)
 
@@ -65,7 +65,7 @@ class Sampled(NamedTuple):
 
 def encode_prompts(
     rows: Sequence[PromptRow], chat: ChatFormat, limit: int, long_prompts: LongPrompts = "drop", scorer: object = None
-) -> tuple[list[Prompt], RowCounts]:
+) -> tuple[list[EncodedPrompt], RowCounts]:
     """The prompts in at most `limit` tokens, and what was left out or shortened. `scorer`: what will score the replies;
     prompts that a reward model's template refuses are left out, too."""
     changes = RowCounts("prompts", limit)
@@ -82,7 +82,7 @@ def encode_prompts(
                 changes.add("left_out/too_long", row.id)
                 continue
             changes.add_fitted(fitted, row.id, chat)
-            prompts.append(Prompt(row, fitted.ids))
+            prompts.append(EncodedPrompt(row, fitted.ids))
     return prompts, changes
 
 
@@ -126,7 +126,7 @@ def prompts_of_step(count: int, step: int, per_step: int, seed: int) -> list[int
 
 
 def sample_replies(
-    engine: Engine, prompts: Sequence[Prompt], sampling: SamplingSettings, seed: Sequence[int | str]
+    engine: Engine, prompts: Sequence[EncodedPrompt], sampling: SamplingSettings, seed: Sequence[int | str]
 ) -> list[Completion]:
     """One reply to each prompt, in their order; the i-th draws from the stream of (seed, i)."""
     stop_ids = engine.stop_ids
@@ -157,7 +157,7 @@ def load_scorer(
     return ensemble, ensemble.members[0][0]
 
 
-def score_replies(scorer: Scorer, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> Tensor:
+def score_replies(scorer: Scorer, prompts: Sequence[EncodedPrompt], completions: Sequence[Completion]) -> Tensor:
     """The scores of the replies (N,). Raises TrainingError where one is no finite number."""
     scores = spread(
         [(prompt.row.messages, completion.text) for prompt, completion in zip(prompts, completions, strict=True)],

@@ -13,7 +13,7 @@ from training.models.loading import CausalModel, load_tokenizer
 from training.preferences.reward_model import RewardModel
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
-    Prompt,
+    EncodedPrompt,
     Scorer,
     encode_prompts,
     load_scorer,
@@ -40,8 +40,8 @@ class RolloutSetup(NamedTuple):
     """What samples the replies, and to which prompts."""
 
     engine: Engine
-    prompts: list[Prompt]
-    heldout_prompts: list[Prompt]
+    prompts: list[EncodedPrompt]
+    heldout_prompts: list[EncodedPrompt]
     counts: dict[str, int]  # of prompts used, shortened and left out, for the result
 
 

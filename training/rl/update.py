@@ -40,7 +40,7 @@ class FlatRollout(NamedTuple):
         return FlatRollout(*(column[flat_index] for column in self))
 
 
-def batches_of(ppo: PPOState, sampled: Sampled, rows: Sequence[int]) -> list[MicroBatch]:
+def rollout_micro_batches(ppo: PPOState, sampled: Sampled, rows: Sequence[int]) -> list[MicroBatch]:
     """This process's micro-batches of these rows."""
     return rollout_batches(
         sampled.prompt_ids, sampled.reply_ids, rows,
@@ -56,7 +56,7 @@ def evaluate_rollout(ppo: PPOState, sampled: Sampled, *, value_only: bool) -> tu
     ends with the weights that were gathered for it.
     """
     config, actor = ppo.config, ppo.policies.actor
-    batches = batches_of(ppo, sampled, range(len(sampled.prompts)))
+    batches = rollout_micro_batches(ppo, sampled, range(len(sampled.prompts)))
     fits = sum(batch.tokens for batch in batches) <= config.micro_tokens
     keep = config.minibatches == 1 and fits and ppo.learner.root is None
     tokens = padded(sampled.reply_ids, torch.long)

@@ -18,7 +18,7 @@ REPLACED: Final = ".replaced" + PARTIAL  # what bore a name until the new folder
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. The kernel lets go of it with the process, so a killed run leaves no stale lock."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such run folder", code="config_missing")

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from training.contract import EVENT, Checkpoint, Done, Event, Failed, Metric, Progress, Warn
+from training.contract import EVENT, Checkpoint, Done, Event, Failed, MetricEvent, ProgressEvent, Warn
 
 
 class EventLog:
@@ -50,10 +50,10 @@ class EventLog:
 def sentence(event: Event) -> str:
     """The event as a line on a person's terminal; empty for those that would only be noise there."""
     match event:
-        case Progress():
+        case ProgressEvent():
             time_left = "" if event.eta is None else f", {event.eta:.0f} s left"
             return f"{event.phase or 'step'} {event.step}/{event.total}{time_left}"
-        case Metric():
+        case MetricEvent():
             values = "  ".join(f"{name} {value:.4g}" for name, value in event.values.items())
             return f"step {event.step}  {values}"
         case Warn():

@@ -23,7 +23,7 @@ def explain(error: Exception, folder: Path) -> TrainingError:
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
-    if any(is_disk_full(link) for link in chain):
+    if any(is_out_of_space(link) for link in chain):
         return TrainingError(
             f"the disk that holds {folder} is full: free some space and start the run again; "
             "it goes on from its last checkpoint",
@@ -50,7 +50,7 @@ def explain(error: Exception, folder: Path) -> TrainingError:
     return TrainingError(f"internal error, please report it: {type(error).__name__}: {error}", code="internal")
 
 
-def is_disk_full(error: BaseException) -> bool:
+def is_out_of_space(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error) or "Disk quota exceeded" in str(error)

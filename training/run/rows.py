@@ -24,7 +24,7 @@ def read_rows(path: Path, kind: type[R]) -> tuple[list[R], list[int]]:
         for number, raw in enumerate(file, 1):
             line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
             if b"\\u0000" in line or b"\0" in line:
-                line = without_nul(line)
+                line = line_without_nul(line)
                 nul_lines.append(number)
             if not line.strip():
                 continue
@@ -39,7 +39,7 @@ def read_rows(path: Path, kind: type[R]) -> tuple[list[R], list[int]]:
     return rows, nul_lines
 
 
-def without_nul(line: bytes) -> bytes:
+def line_without_nul(line: bytes) -> bytes:
     """The JSON line without NUL characters, raw or escaped; `\\\\u0000`, an escaped backslash and text, is kept."""
     pieces = line.replace(b"\0", b"").split(b"\\\\")
     return b"\\\\".join(piece.replace(b"\\u0000", b"") for piece in pieces)

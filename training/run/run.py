@@ -46,17 +46,17 @@ from training.contract import (
     Event,
     Failed,
     InputError,
-    Metric,
-    Progress,
+    MetricEvent,
+    ProgressEvent,
     Result,
     Row,
-    Sample,
+    SampleEvent,
     Settings,
     Warn,
     read_config,
 )
 from training.distributed.launch import check_stage, is_main, world
-from training.run.durable import aside, file_sha256, locked, remove, sweep, write_aside
+from training.run.durable import aside, file_sha256, folder_lock, remove, sweep, write_aside
 from training.run.events import EventLog, sentence
 from training.run.failures import LOST, explain
 from training.run.placement import without_root
@@ -148,7 +148,7 @@ class Run(Generic[S]):
             return
         self._phase = (phase, first_step, started_at, now)
         eta = (now - started_at) / (step - first_step) * (total - step) if step > first_step and total >= step else None
-        self._emit(Progress(time=now, step=step, total=total, phase=phase, eta=eta))
+        self._emit(ProgressEvent(time=now, step=step, total=total, phase=phase, eta=eta))
 
     def metric(self, step: int, values: dict[str, float]) -> None:
         finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
@@ -156,7 +156,7 @@ class Run(Generic[S]):
             self.warn(f"step {step}: {', '.join(sorted(values.keys() - finite.keys()))} is not a finite number", step)
         if finite:
             now = self._clock()
-            self._emit(Metric(time=now, step=step, values=finite))
+            self._emit(MetricEvent(time=now, step=step, values=finite))
             if self._wants_board:
                 self._open_board().add(step, finite, now)
 
@@ -187,7 +187,7 @@ class Run(Generic[S]):
         self, step: int, prompt: str, reply: str, reward: float | None = None, detail: dict[str, float] | None = None
     ) -> None:
         self._emit(
-            Sample(time=self._clock(), step=step, prompt=prompt, reply=reply, reward=reward, detail=detail or {})
+            SampleEvent(time=self._clock(), step=step, prompt=prompt, reply=reply, reward=reward, detail=detail or {})
         )
 
     def warn(self, message: str, step: int = 0) -> None:
@@ -358,7 +358,7 @@ def open_run(folder: Path, stage: str | None = None, clock: Callable[[], float] 
     Whatever goes wrong inside becomes a `failed` event and a TrainingError with the sentence a person needs.
     Raises InputError without touching the folder where it is missing or another process works in it.
     """
-    with locked(folder) if is_main() else nullcontext():
+    with folder_lock(folder) if is_main() else nullcontext():
         events = EventLog(folder / EVENTS if is_main() else Path(os.devnull))
         run: Run[Any] | None = None
         try:

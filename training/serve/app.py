@@ -24,7 +24,7 @@ from training.serve.generation import Generation
 from training.serve.metrics import Metrics
 from training.serve.pool import ModelPool, Served
 from training.serve.protocol import APIError, LoadBody, TokenizeBody, UnloadBody, read_generation, read_order, sampling
-from training.serve.replies import Shape
+from training.serve.replies import ReplyShape
 from training.serve.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Server:
             prompt, folded = await served.encoder.run(lambda: chat_prompt(chat, body.turns()))
         except TrainingError as error:
             raise APIError.of(error) from error
-        shape = Shape(True, body.model, served, body.logprobs, folded)
+        shape = ReplyShape(True, body.model, served, body.logprobs, folded)
         return await self._answer(request, body, shape, [prompt], body.top_logprobs)
 
     async def tokenize(self, request: HTTPRequest) -> Response:
@@ -120,11 +120,16 @@ class Server:
         prompts = await served.encoder.run(
             lambda: [tokenizer.encode(p) if isinstance(p, str) else p for p in body.prompt]
         )
-        shape = Shape(False, body.model, served, body.logprobs is not None)
+        shape = ReplyShape(False, body.model, served, body.logprobs is not None)
         return await self._answer(request, body, shape, prompts, body.logprobs or 0)
 
     async def _answer(
-        self, request: HTTPRequest, body: GenerationRequest, shape: Shape, prompts: list[list[int]], alternatives: int
+        self,
+        request: HTTPRequest,
+        body: GenerationRequest,
+        shape: ReplyShape,
+        prompts: list[list[int]],
+        alternatives: int,
     ) -> Response:
         engine = shape.served.engine
         for prompt in prompts:

@@ -15,7 +15,7 @@ from training.contract import TrainingError
 from training.engine import Completion, Delta, Engine, EngineRequest
 from training.serve.metrics import Metrics
 from training.serve.protocol import APIError
-from training.serve.replies import LAST_EVENT, Shape, event
+from training.serve.replies import LAST_EVENT, ReplyShape, sse_event
 from training.serve.scheduler import Scheduler
 
 PING_SECONDS = 10.0  # a stream that has nothing to say says so this often, so that it is not taken for dead
@@ -32,7 +32,7 @@ class Generation:
         metrics: Metrics,
         engine: Engine,
         requests: Sequence[EngineRequest],
-        shape: Shape,
+        shape: ReplyShape,
         lengths: Sequence[int],
         user: str = "",
     ) -> None:
@@ -72,7 +72,7 @@ class Generation:
         try:
             if self._shape.chat:
                 for index in range(len(self._requests)):
-                    yield event(self._shape.opening(index))
+                    yield sse_event(self._shape.opening(index))
             written: list[int] = []
             while len(written) < len(self._requests):
                 if (update := await self._soon()) is None:
@@ -80,17 +80,17 @@ class Generation:
                     continue
                 index, news = update
                 if isinstance(news, TrainingError):
-                    yield event(APIError.of(news, self._shape.parameter).body)
+                    yield sse_event(APIError.of(news, self._shape.parameter).body)
                     break
                 if isinstance(news, Completion):
                     written.append(len(news.tokens))
-                    yield event(self._shape.chunk(index, "", [], [], [], news.finish))
+                    yield sse_event(self._shape.chunk(index, "", [], [], [], news.finish))
                 elif news.text or self._shape.logprobs:
-                    yield event(self._shape.chunk(index, news.text, news.tokens, news.logprobs, news.top))
+                    yield sse_event(self._shape.chunk(index, news.text, news.tokens, news.logprobs, news.top))
             else:
                 self._count(written)
                 if with_usage:
-                    yield event(self._shape.closing(self._lengths, written))
+                    yield sse_event(self._shape.closing(self._lengths, written))
             yield LAST_EVENT
         finally:
             self._cancel()

@@ -7,7 +7,7 @@ from typing import Final
 
 from huggingface_hub import snapshot_download
 
-from training.models.checks import damaged
+from training.models.checks import damaged_folder
 
 FILES: Final = ["*.json", "*.jinja", "*.model", "*.safetensors", "*.txt"]
 NOT_NEEDED: Final = ["*/*", "consolidated*"]  # other formats of the same weights
@@ -21,4 +21,4 @@ def model_folder(source: str) -> str:
     try:
         return snapshot_download(source, allow_patterns=FILES, ignore_patterns=NOT_NEEDED)
     except (OSError, ValueError) as error:
-        raise damaged(source, "model", error) from error
+        raise damaged_folder(source, "model", error) from error

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request as HTTPRequest
 
 from training.contract import TrainingError
-from training.contract.completions import Body, GenerationRequest, Message, checked, read_request
-from training.contract.refusals import MAX_BODY_BYTES, RequestRefused, error_body, parse_json, too_large
+from training.contract.completions import Body, ChatMessage, GenerationRequest, checked_body, read_request
+from training.contract.refusals import MAX_BODY_BYTES, RequestRefused, openai_error_body, parse_request, too_large
 from training.contract.wording import expects
 from training.engine import SamplingParams, derive_seed
 
@@ -38,7 +38,9 @@ class APIError(Exception):
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str = "") -> None:
         super().__init__(message)
         self.status = status
-        self.body = error_body(message, status=status, param=param, code=code or CODES.get(status, "invalid_value"))
+        self.body = openai_error_body(
+            message, status=status, param=param, code=code or CODES.get(status, "invalid_value")
+        )
 
     @property
     def headers(self) -> dict[str, str]:
@@ -59,7 +61,7 @@ class LoadBody(Body):
 
 class TokenizeBody(Body):
     model: str
-    messages: list[Message] = Field(default_factory=list)
+    messages: list[ChatMessage] = Field(default_factory=list)
     prompt: str = ""
 
 
@@ -71,7 +73,7 @@ async def read_generation(request: HTTPRequest, kind: type[G]) -> G:
     """The request's JSON as `kind`. Raises APIError 400 or 413 that says what is wrong."""
     raw = await read_raw(request)
     try:
-        return read_request(parse_json(raw), kind)
+        return read_request(parse_request(raw), kind)
     except RequestRefused as refusal:
         raise APIError(refusal.status, refusal.message, param=refusal.param, code=refusal.code) from refusal
 
@@ -84,7 +86,7 @@ async def read_order(request: HTTPRequest, kind: type[B]) -> B:
         raise APIError(415, "send this with Content-Type: application/json")
     raw = await read_raw(request)
     try:
-        return checked(parse_json(raw), kind)
+        return checked_body(parse_request(raw), kind)
     except RequestRefused as refusal:
         raise APIError(refusal.status, refusal.message, param=refusal.param, code=refusal.code) from refusal
 

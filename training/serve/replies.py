@@ -14,7 +14,7 @@ from training.serve.pool import Served
 
 
 @dataclass
-class Shape:
+class ReplyShape:
     """How the answer to one request is written. `chat`: chat completion, else text completion. `folded`: the chat
     template takes no system turn, so its text was put in front of a user turn; the answer says so once."""
 
@@ -123,7 +123,7 @@ def usage(prompts: Sequence[int], completions: Sequence[int]) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def event(data: dict[str, Any]) -> bytes:
+def sse_event(data: dict[str, Any]) -> bytes:
     """A server-sent event."""
     return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 

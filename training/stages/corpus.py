@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.contract import OUTPUT, CorpusSettings, DroppedRow, InputError, TextRow
-from training.data.cleaning import COMMON, clean, language, pieces, text_of_html, without_personal_data
+from training.data.cleaning import COMMON, clean_text_of, language, split_text, text_of_html, without_personal_data
 from training.data.duplicates import Originals
 from training.run.run import Run
 
@@ -27,7 +27,7 @@ def main(run: Run[CorpusSettings]) -> None:
         for i, document in enumerate(documents, 1):
             run.stop_if_asked()
             run.progress(i, len(documents), "cleaning")
-            for row in cleaned(document, settings, originals, counts):
+            for row in cleaned_document(document, settings, originals, counts):
                 if isinstance(row, DroppedRow):
                     dropped.append(row)
                 else:
@@ -38,7 +38,7 @@ def main(run: Run[CorpusSettings]) -> None:
         )
     with run.writing(OUTPUT) as folder:
         for name, rows in (("corpus", kept_texts), ("heldout", heldout), ("dropped", dropped)):
-            write_rows(folder / f"{name}.jsonl", rows)
+            write_text_rows(folder / f"{name}.jsonl", rows)
     counts.update(corpus=len(kept_texts), heldout=len(heldout), dropped=len(dropped))
     counts.update(f"dropped: {row.reason}" for row in dropped)
     figures = {"characters": float(sum(len(row.text) for row in kept_texts)), "kept": len(kept_texts) / len(documents)}
@@ -46,15 +46,15 @@ def main(run: Run[CorpusSettings]) -> None:
     run.finish(figures, counts=dict(counts))
 
 
-def cleaned(
+def cleaned_document(
     document: TextRow, settings: CorpusSettings, originals: Originals, counts: Counter[str]
 ) -> Iterator[TextRow | DroppedRow]:
     """What becomes of a document: its text, in several pieces where it is long, or why it is dropped."""
-    text = clean(text_of_html(document.text) if document.format == "html" else document.text)
+    text = clean_text_of(text_of_html(document.text) if document.format == "html" else document.text)
     if settings.strip_personal_data:
         text, hidden = without_personal_data(text)
         counts["personal data replaced"] += hidden
-    sections = pieces(text, settings.max_chars) or [""]
+    sections = split_text(text, settings.max_chars) or [""]
     for k, section in enumerate(sections, 1):
         identifier = document.id if len(sections) == 1 else f"{document.id}#{k}"
         reason, detail = objection(identifier, section, settings, originals)
@@ -85,7 +85,7 @@ def is_held_out(text: str, fraction: float) -> bool:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) < fraction * 2**64
 
 
-def write_rows(path: Path, rows: list[TextRow] | list[DroppedRow]) -> None:
+def write_text_rows(path: Path, rows: list[TextRow] | list[DroppedRow]) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(row.model_dump_json() + "\n" for row in rows)
 

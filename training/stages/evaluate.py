@@ -41,7 +41,7 @@ from training.preferences.losses import comparisons_of
 from training.preferences.rankings import scorable
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
-    Prompt,
+    EncodedPrompt,
     Scorer,
     encode_prompts,
     load_scorer,
@@ -78,7 +78,7 @@ class Speaker:
 
 
 @dataclass
-class Report:
+class EvaluationReport:
     """Figures, intervals and counts as they come, and the rows of output/ by file name."""
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -96,11 +96,11 @@ def main(run: Run[EvaluateSettings]) -> None:
     config = run.config
     texts, demonstrations = run.rows("text", TextRow), run.rows("demonstrations", DemonstrationRow)
     rankings, prompts = run.rows("rankings", RankingRow), run.rows("prompts", PromptRow)
-    check_inputs(config, texts, demonstrations, rankings, prompts)
+    check_evaluation(config, texts, demonstrations, rankings, prompts)
     compute = prepare(run)
     scorer = load_scorer(config.reward, compute, config.pessimism)[0] if config.reward else None
     policy = Speaker.load(config.policy, run, compute) if config.policy else None
-    report = Report()
+    report = EvaluationReport()
     if policy and texts:
         with run.timed("text"):
             max_tokens = min(config.max_tokens, context_of(policy.model))
@@ -123,11 +123,11 @@ def main(run: Run[EvaluateSettings]) -> None:
     if report.output:
         with run.writing(OUTPUT) as folder:
             for name, rows in report.output.items():
-                write_rows(folder / f"{name}.jsonl", rows)
+                write_output_rows(folder / f"{name}.jsonl", rows)
     run.finish(report.metrics, intervals=report.intervals, counts=report.counts)
 
 
-def check_inputs(
+def check_evaluation(
     config: EvaluateSettings,
     texts: Sequence[TextRow],
     demonstrations: Sequence[DemonstrationRow],
@@ -151,7 +151,7 @@ def check_inputs(
 
 
 def measure_demonstrations(
-    report: Report, policy: Speaker, rows: list[DemonstrationRow], config: EvaluateSettings, compute: Compute
+    report: EvaluationReport, policy: Speaker, rows: list[DemonstrationRow], config: EvaluateSettings, compute: Compute
 ) -> None:
     """The loss on what the assistant says, nats a token."""
     max_tokens = min(config.max_tokens, context_of(policy.model))
@@ -169,7 +169,7 @@ def measure_demonstrations(
 
 
 def measure_rankings(
-    run: Run[EvaluateSettings], report: Report, scorer: Scorer, rankings: Sequence[RankingRow]
+    run: Run[EvaluateSettings], report: EvaluationReport, scorer: Scorer, rankings: Sequence[RankingRow]
 ) -> None:
     """How well the reward agrees with people, and its scores of every reply."""
     rows, changes = scorable(rankings, reward_formats(scorer))
@@ -209,7 +209,7 @@ def agrees(row: RankingRow, scores: Sequence[float]) -> float:
 
 def compare_replies(
     run: Run[EvaluateSettings],
-    report: Report,
+    report: EvaluationReport,
     policy: Speaker,
     baseline: Speaker | None,
     scorer: Scorer | None,
@@ -221,7 +221,7 @@ def compare_replies(
     prompt_rows, room = fitting(run, report, speakers, rows, scorer)
     ids = [row.id for row in prompt_rows]
     scores: dict[str, list[float]] = {}
-    prompts: dict[str, list[Prompt]] = {}
+    prompts: dict[str, list[EncodedPrompt]] = {}
     replies: dict[str, list[Completion]] = {}
     for name, speaker in speakers.items():
         run.progress(len(replies), len(speakers), f"{name} replies")
@@ -233,7 +233,7 @@ def compare_replies(
         report.metrics[f"{name}_length"] = sum(len(c.tokens) for c in replies[name]) / len(prompt_rows)
         report.metrics[f"{name}_ended"] = sum(c.finish == "stop" for c in replies[name]) / len(prompt_rows)
         file = "samples" if name == "policy" else name
-        report.output[file] = sample_rows(prompt_rows, replies[name], scores.get(name))
+        report.output[file] = compared_rows(prompt_rows, replies[name], scores.get(name))
         run.stop_if_asked()
     if baseline:
         if scores:
@@ -251,7 +251,7 @@ def compare_replies(
 
 def fitting(
     run: Run[EvaluateSettings],
-    report: Report,
+    report: EvaluationReport,
     speakers: dict[str, Speaker],
     rows: Sequence[PromptRow],
     scorer: Scorer | None,
@@ -282,7 +282,7 @@ def fitting(
 
 def speak(
     run: Run[EvaluateSettings], speaker: Speaker, rows: Sequence[PromptRow], room: int
-) -> tuple[list[Prompt], list[Completion]]:
+) -> tuple[list[EncodedPrompt], list[Completion]]:
     """The speaker's reply to each prompt, in at most `room` tokens."""
     prompts, _ = encode_prompts(rows, speaker.chat, room, run.config.long_prompts)
     engine = Engine(
@@ -294,7 +294,7 @@ def speak(
 
 @torch.no_grad()
 def kl_to(
-    reference: Speaker, prompts: Sequence[Prompt], completions: Sequence[Completion], compute: Compute
+    reference: Speaker, prompts: Sequence[EncodedPrompt], completions: Sequence[Completion], compute: Compute
 ) -> list[float]:
     """For each reply the sum over its tokens of log p(token) - log q(token), an unbiased estimate of the KL divergence
     from the reference in nats a reply, where it was sampled at temperature 1."""
@@ -313,7 +313,7 @@ def kl_to(
     return differences.tolist()
 
 
-def sample_rows(
+def compared_rows(
     rows: Sequence[PromptRow], completions: Sequence[Completion], scores: Sequence[float] | None
 ) -> list[SampleRow]:
     return [
@@ -331,5 +331,5 @@ def sample_rows(
     ]
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
+def write_output_rows(path: Path, rows: Sequence[Row]) -> None:
     path.write_text("".join(row.model_dump_json() + "\n" for row in rows), encoding="utf-8")

@@ -22,13 +22,13 @@ from training.distributed.launch import rank, world
 from training.engine import Completion, Engine
 from training.models.compute import adapter_base
 from training.models.forward import Forward
-from training.models.loading import CausalModel, about, load_causal
+from training.models.loading import CausalModel, load_causal, model_info
 from training.optim.loop import due
 from training.preferences.reward_functions import find_shaping, shaping_of
 from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import switched
-from training.rl.rollouts import Prompt, Sampled, Scorer, prompts_of_step, sample_replies, score_replies
+from training.rl.rollouts import EncodedPrompt, Sampled, Scorer, prompts_of_step, sample_replies, score_replies
 from training.rl.setup import RolloutInputs, check_temperature, load_rollout_inputs, set_up_rollouts
 from training.rl.trl.arguments import BatchPlan, trl_arguments, trl_optimizer
 from training.rl.trl.running import run_trainer
@@ -60,7 +60,7 @@ def main(run: Run[GRPOSettings]) -> None:
         figures | heldout.figures | {"saved_step": saved_step},
         intervals=heldout.intervals,
         counts=counts,
-        model=about(model),
+        model=model_info(model),
     )
 
 
@@ -79,7 +79,7 @@ def build_trainer(
     run: Run[GRPOSettings],
     inputs: RolloutInputs,
     model: CausalModel,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[EncodedPrompt],
     rollouts: TRLRollouts,
 ) -> GRPOTrainer:
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # TRL warns that rollout_func may change; its version is pinned
@@ -120,7 +120,7 @@ class TRLRollouts:
     shares, with their log-probabilities and scores. It ignores the prompts that TRL passes and chooses them as PPO
     does, so that a resumed run sees the same ones."""
 
-    def __init__(self, engine: Engine, scorer: Scorer, prompts: Sequence[Prompt], config: GRPOSettings) -> None:
+    def __init__(self, engine: Engine, scorer: Scorer, prompts: Sequence[EncodedPrompt], config: GRPOSettings) -> None:
         self.engine, self.scorer, self.prompts, self.config = engine, scorer, prompts, config
         self.shaping = find_shaping(config.shaping)
         self.figures: dict[str, float] = {}  # of the latest replies

@@ -13,8 +13,8 @@ from pathlib import Path
 from training.contract import MODEL, PPOSettings, TextRow
 from training.data.chat_format import ChatFormat
 from training.data.packing import TextBatch
-from training.models.loading import about, context_of, save_model
-from training.optim.loop import Learner, Means, agreed, load_state, save_checkpoint
+from training.models.loading import context_of, model_info, save_model
+from training.optim.loop import Learner, Means, agreed_state, load_state, save_checkpoint
 from training.preferences.ensemble import disagreement
 from training.preferences.reward_functions import shaping_of
 from training.rl.actor import MicroBatch, pack_replies
@@ -26,7 +26,14 @@ from training.rl.ppo_state import PPOState
 from training.rl.ptx import PretrainingMix
 from training.rl.rollouts import Sampled, prompts_of_step, sample_replies, score_replies
 from training.rl.setup import check_temperature, load_rollout_inputs, set_up_rollouts
-from training.rl.update import FlatRollout, batches_of, evaluate_rollout, minibatches, moved_too_far, update_loss
+from training.rl.update import (
+    FlatRollout,
+    evaluate_rollout,
+    minibatches,
+    moved_too_far,
+    rollout_micro_batches,
+    update_loss,
+)
 from training.run.run import Run
 
 
@@ -61,7 +68,7 @@ def main(run: Run[PPOSettings]) -> None:
     step = run.resume(load)
     if step == 0:
         heldout.evaluate(step)
-    while (now := agreed(run, step, config.steps)).done < 1 and not ppo.stop_reason:
+    while (now := agreed_state(run, step, config.steps)).done < 1 and not ppo.stop_reason:
         if now.stop:
             run.stop(step, save)
         ppo_step(ppo, step, now.done)
@@ -123,7 +130,7 @@ def ppo_step(ppo: PPOState, step: int, done: float) -> None:
         old = FlatRollout.of(rollout, learned, ppo.compute.device)
         for i, (epoch, rows) in enumerate(minibatches(len(prompts), step, config)):
             if config.minibatches > 1:
-                batches = batches_of(ppo, sampled, rows)
+                batches = rollout_micro_batches(ppo, sampled, rows)
             elif epoch == 1 and not value_only:  # the policy has moved: its hidden states are others now
                 batches = [batch._replace(hidden=None) for batch in batches]
             scale = float(sampled.lengths[rows].sum())
@@ -176,5 +183,5 @@ def save_best(ppo: PPOState, chat: ChatFormat, step: int, counts: dict[str, int]
         ppo.figures | ppo.heldout.figures | {"steps": step, "saved_step": saved_step},
         intervals=ppo.heldout.intervals,
         counts=counts | {"episodes": ppo.episodes},
-        model=about(model),
+        model=model_info(model),
     )

@@ -14,7 +14,15 @@ from training.engine.greedy_preview import greedy_continuation
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
 from training.models.forward import Forward
-from training.models.loading import CausalModel, about, context_of, load_causal, load_tokenizer, new_causal, save_model
+from training.models.loading import (
+    CausalModel,
+    context_of,
+    load_causal,
+    load_tokenizer,
+    model_info,
+    new_causal,
+    save_model,
+)
 from training.optim.loop import Learner, train
 from training.optim.losses import bits_per_byte, next_token_loss
 from training.run.run import Run
@@ -30,14 +38,14 @@ def main(run: Run[PretrainSettings]) -> None:
     source = settings.tokenizer or settings.base
     tokenizer = load_tokenizer(source, run)
     chat = ChatFormat(tokenizer, source)
-    model = begin(settings, chat, compute)
+    model = starting_model(settings, chat, compute)
     forward = Forward(model)
 
     with run.timed("tokenizing"):
         stream = tokenize_texts(chat, corpus, settings.context, run)
     if len(stream.tokens) < 2:
         raise InputError("pretrain: the corpus has no text to learn from", code="too_few_rows")
-    run.metric(0, {"tokens": len(stream.tokens), "parameters": about(model)["parameters"]})
+    run.metric(0, {"tokens": len(stream.tokens), "parameters": model_info(model)["parameters"]})
     sample = first_bytes(heldout, HELDOUT_BYTES * settings.batch_tokens)
     opening = chat.text(" ".join((heldout or corpus)[0].split()[:8]))
 
@@ -67,10 +75,10 @@ def main(run: Run[PretrainSettings]) -> None:
         with run.writing(MODEL) as folder:
             save_model(model, tokenizer, folder, chat.stop_ids)
     counts = {"documents": len(corpus), "tokens": len(stream.tokens), "heldout_documents": len(heldout)}
-    run.finish(figures, counts=counts, model=about(model))
+    run.finish(figures, counts=counts, model=model_info(model))
 
 
-def begin(settings: PretrainSettings, chat: ChatFormat, compute: Compute) -> CausalModel:
+def starting_model(settings: PretrainSettings, chat: ChatFormat, compute: Compute) -> CausalModel:
     """A new model, or the base to go on from, held against the tokenizer and context that it has to work with."""
     if not settings.base:
         return new_causal(settings, chat.tokenizer, compute)

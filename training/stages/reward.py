@@ -20,7 +20,7 @@ from training.data.chat_format import ChatFormat
 from training.distributed.collectives import gathered, spread, wait
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
-from training.models.loading import about, context_named, load_tokenizer, merged
+from training.models.loading import context_named, load_tokenizer, merged, model_info
 from training.optim.loop import Learner, Sums, mean_figures, train
 from training.preferences.accuracy import Agreement, agreement
 from training.preferences.annotator_reliability import Annotators, TieRate, annotators_of, weights_of
@@ -31,7 +31,7 @@ from training.preferences.rankings import (
     encode_heldout,
     ranking_examples,
     share_of_ties,
-    usable,
+    usable_rankings_of,
 )
 from training.preferences.reward_model import (
     RewardModel,
@@ -72,8 +72,8 @@ class Learned(NamedTuple):
 def main(run: Run[RewardSettings]) -> None:
     config = run.config
     compute = prepare(run)
-    rows, left_out = usable(run.rows("rankings", RankingRow, config.min_rows), config)
-    heldout, _ = usable(run.rows("heldout", RankingRow), config)
+    rows, left_out = usable_rankings_of(run.rows("rankings", RankingRow, config.min_rows), config)
+    heldout, _ = usable_rankings_of(run.rows("heldout", RankingRow), config)
     chat = ChatFormat(load_tokenizer(config.base, run), config.base)
     max_tokens = min(config.max_tokens, context_named(config.base))
     with run.timed("encoding"):
@@ -166,7 +166,7 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
             f"annotator_reliability/{name}": value
             for name, value in zip(annotators_of(rows), people()[1:].tolist(), strict=True)
         }
-    return Learned(model, figures, agreed, config_entries, about(language, "reward"))
+    return Learned(model, figures, agreed, config_entries, model_info(language, "reward"))
 
 
 def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, float], dict[str, Any]]:

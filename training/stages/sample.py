@@ -16,10 +16,10 @@ from training.data.chat_format import ChatFormat
 from training.engine import Completion, Engine, EngineRequest, SamplingParams, derive_seed
 from training.models.checks import check_vocabulary
 from training.models.compute import prepare
-from training.models.loading import about, load_causal, load_tokenizer
+from training.models.loading import load_causal, load_tokenizer, model_info
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
-    Prompt,
+    EncodedPrompt,
     Scorer,
     encode_prompts,
     load_scorer,
@@ -46,7 +46,7 @@ def main(run: Run[SampleSettings]) -> None:
         chat = ChatFormat(tokenizer, config.policy)
         model = load_causal(config.policy, compute)
         check_vocabulary(chat, model, config.policy)
-        described = about(model)
+        described = model_info(model)
         engine = Engine(model, tokenizer, slots=config.slots, live=False)
         del model
         scorer = load_scorer(config.reward, compute, config.pessimism)[0] if config.reward else None
@@ -56,7 +56,7 @@ def main(run: Run[SampleSettings]) -> None:
         raise InputError(f"sample: {'; '.join(changes.sentences(len(rows)))}", code="prompts_too_long")
     warn_of_changes(run, changes, len(rows))
 
-    progress = Progress(run.folder / PROGRESS, fingerprint(run))
+    progress = SampleProgress(run.folder / PROGRESS, inputs_fingerprint(run))
     size = max(1, AT_ONCE * config.slots // config.replies)
     run.progress(len(progress.done), len(prompts), "sampling")
     for begin in range(0, len(prompts), size):  # the same parts whatever is done: how replies are batched rounds them
@@ -87,7 +87,7 @@ def main(run: Run[SampleSettings]) -> None:
 
 
 def draw_replies(
-    engine: Engine, prompts: Sequence[Prompt], config: SampleSettings, stop_ids: frozenset[int]
+    engine: Engine, prompts: Sequence[EncodedPrompt], config: SampleSettings, stop_ids: frozenset[int]
 ) -> list[list[Completion]]:
     """K replies to each prompt. Reply k is drawn from the stream of (seed, prompt id, k, redraws so far), so it is the
     same whatever other prompts there are. With `distinct`, one that repeats an earlier one is drawn again."""
@@ -115,7 +115,7 @@ def draw_replies(
 
 
 def sample_rows(
-    prompts: Sequence[Prompt], replies: Sequence[Sequence[Completion]], scorer: Scorer | None
+    prompts: Sequence[EncodedPrompt], replies: Sequence[Sequence[Completion]], scorer: Scorer | None
 ) -> Iterator[list[SampleRow]]:
     """The rows of each prompt's replies, scored where there is a reward model."""
     conversations: list[list[Turn]] = [p.row.messages for p, group in zip(prompts, replies, strict=True) for _ in group]
@@ -152,14 +152,14 @@ def figures(rows: Sequence[SampleRow]) -> dict[str, float]:
     return measured | ({"reward": sum(rewards) / len(rewards)} if rewards else {})
 
 
-def fingerprint(run: Run[SampleSettings]) -> str:
+def inputs_fingerprint(run: Run[SampleSettings]) -> str:
     """What the replies follow from: another config or other prompts begin anew."""
     digest = hashlib.sha256(run.config.model_dump_json(exclude={"threads", "slots"}).encode())
     digest.update((run.folder / DATA / "prompts.jsonl").read_bytes())
     return digest.hexdigest()
 
 
-class Progress:
+class SampleProgress:
     """The rows of the prompts that are done, kept in a file that a kill at any moment leaves usable: each line holds
     all replies to one prompt, and a torn last line is cut off."""
 

@@ -12,7 +12,7 @@ from training.engine.greedy_preview import greedy_reply
 from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.forward import Forward
-from training.models.loading import about, context_of, load_causal, load_tokenizer, save_model
+from training.models.loading import context_of, load_causal, load_tokenizer, model_info, save_model
 from training.optim.loop import Learner, Sums, mean_figures, train
 from training.optim.losses import weighted_loss
 from training.run.run import Run
@@ -89,7 +89,7 @@ def main(run: Run[SFTSettings]) -> None:
     run.finish(
         figures,
         counts=count(rows, heldout, usable, learned) | {"turn_by_turn": by_turn} | counts.named(),
-        model=about(model),
+        model=model_info(model),
     )
 
 

@@ -22,7 +22,7 @@ def main(run: Run[TokenizerSettings]) -> None:
     rows = run.rows("corpus", TextRow)
     texts = [row.text for row in rows]
     with run.timed("training"):
-        learned = learn(read(run, texts), run.config.vocabulary, len(texts))
+        learned = learn_vocabulary(texts_read(run, texts), run.config.vocabulary, len(texts))
     run.stop_if_asked()
     tokenizer = wrap(learned, run.config.context)
     if len(tokenizer) < run.config.vocabulary:
@@ -39,14 +39,14 @@ def main(run: Run[TokenizerSettings]) -> None:
     )
 
 
-def read(run: Run[TokenizerSettings], texts: list[str]) -> Iterator[str]:
+def texts_read(run: Run[TokenizerSettings], texts: list[str]) -> Iterator[str]:
     for i, text in enumerate(texts, 1):
         run.stop_if_asked()
         run.progress(i, len(texts), "reading")
         yield text
 
 
-def learn(texts: Iterator[str], vocabulary: int, count: int) -> Tokenizer:
+def learn_vocabulary(texts: Iterator[str], vocabulary: int, count: int) -> Tokenizer:
     """A tokenizer of at most `vocabulary` tokens: the special ones first, then the 256 bytes, then the merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -18,7 +18,7 @@ from webapp.params import read_text
 
 def people_page(request: Request, person: User | None = None, link: str = "") -> HttpResponse:
     text = read_text(request.GET, "q")
-    people = selectors.people(text)
+    people = selectors.find_people(text)
     context = {
         "people": people[: selectors.MAX_PEOPLE],
         "total": people.count(),
@@ -31,7 +31,7 @@ def people_page(request: Request, person: User | None = None, link: str = "") ->
 
 @superuser
 @require_GET
-def people(request: Request) -> HttpResponse:
+def list_people(request: Request) -> HttpResponse:
     return people_page(request)
 
 

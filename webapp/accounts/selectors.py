@@ -35,7 +35,7 @@ def has_superuser() -> bool:
     return User.objects.filter(is_superuser=True).exists()
 
 
-def people(text: str = "") -> QuerySet[User]:
+def find_people(text: str = "") -> QuerySet[User]:
     """Everyone with an account whose name or address contains the text."""
     users = User.objects.filter(Q(name__icontains=text) | Q(email__icontains=text)) if text else User.objects.all()
     return users.prefetch_related("memberships__project").order_by("name", "email")

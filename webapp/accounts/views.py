@@ -14,7 +14,7 @@ from webapp.accounts.access import requires, signed_in, superuser
 from webapp.accounts.forms import MAX_GUIDELINES, GuidelinesForm, ProjectForm, SettingsForm
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
-from webapp.edits import EditConflict, Line, compare_lines
+from webapp.edits import DiffLine, EditConflict, compare_lines
 from webapp.links import address_of
 from webapp.params import read_int, read_text
 
@@ -23,7 +23,7 @@ class Clash(NamedTuple):
     """A field that somebody else has changed since the page was opened, with both texts."""
 
     label: str
-    lines: list[Line]
+    lines: list[DiffLine]
 
 
 @signed_in

@@ -25,7 +25,7 @@ from rest_framework.views import APIView
 from webapp.accounts.access import SCOPES, allow, declare, project_for, role_of
 from webapp.accounts.authentication import check_scope
 from webapp.accounts.models import Project, User
-from webapp.api.wording import plain
+from webapp.api.wording import plain_errors
 from webapp.data.selectors import page
 from webapp.errors import BadInput, NotFound
 from webapp.params import read_int
@@ -64,7 +64,7 @@ class Endpoint(APIView):
             raise BadInput("The body must be a JSON object.")
         request_body = serializer(data=self.request.data)
         if not request_body.is_valid():
-            raise ValidationError(plain(request_body.errors, request_body, self.request.data))
+            raise ValidationError(plain_errors(request_body.errors, request_body, self.request.data))
         return dict(request_body.validated_data)
 
     def fetch(

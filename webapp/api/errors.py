@@ -31,7 +31,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     if response is None:
         return None
     if isinstance(error, exceptions.ValidationError):
-        response.data = {"code": "bad_input", "message": sentence(error.detail), "fields": error.detail}
+        response.data = {"code": "bad_input", "message": error_sentence(error.detail), "fields": error.detail}
     elif isinstance(error, exceptions.APIException):
         response.data = {"code": error.default_code, "message": str(error.detail)}
     elif isinstance(error, Http404 | PermissionDenied):
@@ -39,12 +39,12 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     return response
 
 
-def sentence(detail: Any, field: str = "") -> str:
+def error_sentence(detail: Any, field: str = "") -> str:
     """The first thing that is wrong, with the field's name."""
     if isinstance(detail, dict):
         name, inner = next(iter(detail.items()))
         named = [item for item in (field, str(name)) if item and item != "non_field_errors"]
-        return sentence(inner, ".".join(named))
+        return error_sentence(inner, ".".join(named))
     if isinstance(detail, list) and detail:
-        return sentence(next((item for item in detail if item), detail[0]), field)
+        return error_sentence(next((item for item in detail if item), detail[0]), field)
     return f"{field}: {detail}" if field else str(detail)

@@ -226,18 +226,18 @@ class SkipTask(serializers.Serializer[Any]):
     reason = serializers.CharField(required=False, allow_blank=True, default="", max_length=2000)
 
 
-class Submission(serializers.Serializer[Any]):
+class SubmissionSerializer(serializers.Serializer[Any]):
     """`token` is made by the caller: the same submission sent twice counts once."""
 
     token = serializers.UUIDField()
     active_seconds = serializers.FloatField(default=0.0, min_value=0, max_value=MAX_ACTIVE_SECONDS)
 
 
-class NewDemonstration(Submission):
+class NewDemonstration(SubmissionSerializer):
     text = serializers.CharField(trim_whitespace=False, max_length=MAX_TEXT)
 
 
-class NewRanking(Submission):
+class NewRanking(SubmissionSerializer):
     """`groups`: response ids, best group first; replies in one group are tied."""
 
     groups = serializers.ListField(
@@ -251,7 +251,7 @@ class NewRanking(Submission):
     reason = serializers.CharField(allow_blank=True, default="", max_length=10_000)
 
 
-class NewReview(Submission):
+class NewReview(SubmissionSerializer):
     verdict = serializers.ChoiceField(choices=Review.Verdict.choices)
     text = serializers.CharField(allow_blank=True, default="", trim_whitespace=False, max_length=MAX_TEXT)
     comment = serializers.CharField(allow_blank=True, default="", max_length=10_000)

@@ -11,24 +11,24 @@ from typing import Any, Final
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
-from training.contract import give, list_words, number_words, one_of, text_words
+from training.contract import any_of, give, list_words, number_words, text_words
 from webapp.params import MAX_BIGINT
 
 OURS: Final = "said"  # the code of a ValidationError whose sentence was written here
 WHOLE: Final = api_settings.NON_FIELD_ERRORS_KEY
 
 
-def plain(errors: Any, field: Any, value: Any) -> Any:
+def plain_errors(errors: Any, field: Any, value: Any) -> Any:
     """The errors of a field, or of a whole serializer, in the same places and in our words."""
     if isinstance(errors, list):
         return [str(error) if error.code == OURS else sentence_of(error.code, field, value) for error in errors]
     return {
-        name: plain(inner, *((field, value) if name == WHOLE else inside(field, value, name)))
+        name: plain_errors(inner, *((field, value) if name == WHOLE else member_at(field, value, name)))
         for name, inner in errors.items()
     }
 
 
-def inside(field: Any, value: Any, key: Any) -> tuple[Any, Any]:
+def member_at(field: Any, value: Any, key: Any) -> tuple[Any, Any]:
     """The field and the value at a key or index."""
     if isinstance(field, serializers.Serializer) and key in field.fields:
         return field.fields[key], value.get(key) if isinstance(value, Mapping) else value
@@ -49,7 +49,7 @@ def sentence_of(code: str, field: Any, value: Any) -> str:
 def expected(field: Any) -> str:
     """What a field takes, as in "give …"."""
     if isinstance(field, serializers.ChoiceField):
-        return one_of(field.choices)
+        return any_of(field.choices)
     if isinstance(field, serializers.BooleanField):
         return "true or false"
     if isinstance(field, serializers.UUIDField):

@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Made:
+class WrittenBackup:
     """A backup that is whole. `missing`: files that the database names and that were not there to be copied."""
 
     folder: Path
@@ -46,7 +46,9 @@ class Made:
     missing: list[str]
 
 
-def make_backup(*, home: Path, destination: Path, now: datetime, say: Say, moved: Progress, keep: int = 0) -> Made:
+def make_backup(
+    *, home: Path, destination: Path, now: datetime, say: Say, moved: Progress, keep: int = 0
+) -> WrittenBackup:
     """A new folder in `destination`, named by the time. What did not change since the last backup is linked to it.
 
     `keep`: how many backups to leave there, the newest; 0 leaves all. Raises BadInput, Conflict where another backup is
@@ -73,12 +75,12 @@ def make_backup(*, home: Path, destination: Path, now: datetime, say: Say, moved
         folder.rename(final)
         for old in backups_in(destination)[: -keep or None] if keep else []:
             shutil.rmtree(old)
-    return Made(final, written.manifest, written.copied, written.linked, written.missing)
+    return WrittenBackup(final, written.manifest, written.copied, written.linked, written.missing)
 
 
 def write_backup(
     home: Path, folder: Path, before: tuple[Path, Manifest] | None, now: datetime, say: Say, moved: Progress
-) -> Made:
+) -> WrittenBackup:
     with database.one_moment() as moment:
         say(f"Database: {sum(moment.rows.values()):,} rows in {len(moment.rows)} tables")
         database.dump(moment, folder / DUMP)
@@ -107,7 +109,7 @@ def write_backup(
     )
     manifest.write(folder)
     missing = [name for name in moment.references if name not in files]
-    return Made(folder, manifest, sizes["copied"], sizes["linked"], missing)
+    return WrittenBackup(folder, manifest, sizes["copied"], sizes["linked"], missing)
 
 
 @contextmanager

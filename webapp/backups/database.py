@@ -115,7 +115,7 @@ def store_of(address: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- programs
 
 
-def program(name: str) -> str:
+def client_program(name: str) -> str:
     """pg_dump or pg_restore: of the embedded server's wheel, else of this machine. Raises Unavailable."""
     if find_spec(postgres.PACKAGE) is not None:
         return str(postgres.binaries() / name)
@@ -126,7 +126,7 @@ def program(name: str) -> str:
     )
 
 
-def run(name: str, *arguments: str | Path) -> str:
+def run_client(name: str, *arguments: str | Path) -> str:
     """What a client program prints. Its password goes by the environment, where others do not see it.
 
     Raises Unavailable.
@@ -135,7 +135,7 @@ def run(name: str, *arguments: str | Path) -> str:
     password = str(parameters.get("password") or "")
     target = make_conninfo(**{key: parameters[key] for key in CONNECTION if parameters.get(key) not in (None, "")})
     done = subprocess.run(
-        [program(name), f"--dbname={target}", *arguments],
+        [client_program(name), f"--dbname={target}", *arguments],
         env={"PATH": os.environ.get("PATH", ""), "PGPASSWORD": password, "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -149,7 +149,7 @@ def run(name: str, *arguments: str | Path) -> str:
 
 
 def dump(moment: Moment, target: Path) -> None:
-    run(
+    run_client(
         "pg_dump",
         "--format=custom",
         f"--snapshot={moment.snapshot}",
@@ -161,7 +161,7 @@ def dump(moment: Moment, target: Path) -> None:
 
 def check_dump(path: Path) -> None:
     """Raises Unavailable where pg_restore cannot read it."""
-    done = subprocess.run([program("pg_restore"), "--list", path], capture_output=True, text=True, check=False)
+    done = subprocess.run([client_program("pg_restore"), "--list", path], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"{path} cannot be read by pg_restore: {done.stderr.strip()[-300:]}")
 
@@ -169,10 +169,12 @@ def check_dump(path: Path) -> None:
 def load_dump(path: Path, *, replace: bool) -> None:
     """All of it or nothing. `replace` drops what is there under the same names first. Raises Unavailable."""
     cleaning = ["--clean", "--if-exists"] if replace else []
-    run("pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", *cleaning, path)
+    run_client(
+        "pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", *cleaning, path
+    )
 
 
-def is_empty() -> bool:
+def is_database_empty() -> bool:
     with connection.cursor() as cursor:
         return not connection.introspection.table_names(cursor)
 

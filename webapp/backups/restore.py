@@ -54,7 +54,7 @@ def restore_backup(
 
 
 def put_database(folder: Path, manifest: Manifest, *, replace: bool, say: Say) -> None:
-    if not database.is_empty() and not replace:
+    if not database.is_database_empty() and not replace:
         raise Conflict("The database that DATABASE_URL names has tables already. Add --replace to drop them.")
     say(f"Database: {sum(manifest.rows.values()):,} rows")
     database.load_dump(folder / DUMP, replace=replace)

@@ -20,7 +20,7 @@ from webapp.chat.exports import conversation_rows
 from webapp.chat.models import Conversation, Erasure
 from webapp.chat.services import account
 from webapp.chat.services import conversations as service
-from webapp.chat.services.erasure import rows_of
+from webapp.chat.services.erasure import erased_rows
 from webapp.chat.services.feedback import allow_use, forbid_use, wording
 from webapp.chat.services.replies import KEEP_DELETED
 from webapp.chat.views import days_left
@@ -51,7 +51,7 @@ def own_data(request: Request) -> HttpResponse:
 def about_project(user: User, project: Project) -> dict[str, Any]:
     conversations = Conversation.objects.filter(user=user, project=project)
     erasures = list(Erasure.objects.filter(user=user, project=project)[:MAX_ERASURES])
-    rows = rows_of(erasures)
+    rows = erased_rows(erasures)
     return {
         "project": project,
         "member": role_of(user, project) is not None and project.archived_at is None,
@@ -85,7 +85,7 @@ def export_all(request: Request, slug: str) -> StreamingHttpResponse:
 
 @declares("chat")
 @require_POST
-def delete_all(request: Request, slug: str) -> HttpResponse:
+def delete_all_view(request: Request, slug: str) -> HttpResponse:
     project = project_with_chats(request, slug)
     count = service.delete_all(user=request.user, project=project)
     messages.success(request, f"{count} conversation{'' if count == 1 else 's'} deleted for good.")
@@ -107,7 +107,7 @@ def consent(request: Request, slug: str) -> HttpResponse:
 
 @signed_in
 @require_http_methods(["GET", "HEAD", "POST"])
-def delete_account(request: Request) -> HttpResponse:
+def delete_account_view(request: Request) -> HttpResponse:
     """Typing one's address confirms it."""
     wrong = False
     if request.method == "POST":
@@ -125,7 +125,7 @@ def delete_account(request: Request) -> HttpResponse:
 def withdrawn_data(request: HttpRequest, project: Project) -> HttpResponse:
     """What people had removed from the project, without its text: which models learned from it, what still holds it."""
     erasures = list(Erasure.objects.filter(project=project)[:MAX_ERASURES])
-    rows = rows_of(erasures)
+    rows = erased_rows(erasures)
     context = {
         "project": project,
         "erasures": [erasure for erasure in erasures if erasure.row_count],

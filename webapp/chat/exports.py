@@ -12,7 +12,7 @@ from typing import Any
 from webapp.accounts.models import Project, User
 from webapp.batches import rows_in_batches
 from webapp.chat.models import Conversation, Feedback, Message
-from webapp.downloads import moment
+from webapp.downloads import iso_time
 
 
 def conversation_rows(user: User, project: Project) -> Iterator[dict[str, Any]]:
@@ -30,8 +30,8 @@ def conversation_row(conversation: Conversation) -> dict[str, Any]:
         "id": str(conversation.pk),
         "title": conversation.title,
         "project": conversation.project.slug,
-        "created_at": moment(conversation.created_at),
-        "deleted_at": moment(conversation.deleted_at) if conversation.deleted_at else "",
+        "created_at": iso_time(conversation.created_at),
+        "deleted_at": iso_time(conversation.deleted_at) if conversation.deleted_at else "",
         "messages": [
             message_row(message, feedback_on.get(message.pk))
             for message in conversation.messages.select_related("model")
@@ -48,7 +48,7 @@ def message_row(message: Message, feedback: Feedback | None) -> dict[str, Any]:
         "content": message.text,
         "state": message.state,
         "model": message.model.name if message.model else "",
-        "created_at": moment(message.created_at),
+        "created_at": iso_time(message.created_at),
         "thumb": int(opinion.thumb),
         "reasons": ",".join(opinion.reasons),
         "comment": opinion.comment,

@@ -58,7 +58,7 @@ def starts_of(turns: Turns) -> list[int]:
     return [number for number, turn in enumerate(turns) if turn["role"] == "user"]
 
 
-def cut(turns: Turns, start: int) -> list[Mapping[str, str]]:
+def turns_from(turns: Turns, start: int) -> list[Mapping[str, str]]:
     """The system turn, and everything from `start` on."""
     return [*(turn for turn in turns[:start] if turn["role"] == "system"), *turns[start:]]
 
@@ -82,13 +82,13 @@ async def first_turn_that_fits(
     if whole is None or whole.tokens + room_for(whole, max_tokens) <= whole.limit:
         return 0
     starts = starts_of(turns)
-    newest = await count(model, cut(turns, starts[-1])) or whole
+    newest = await count(model, turns_from(turns, starts[-1])) or whole
     if newest.tokens >= newest.limit:
         raise message_too_long(newest)
     low, high = 1, len(starts) - 1  # the answer lies in starts[low..high]
     while low < high:
         middle = (low + high) // 2
-        size = await count(model, cut(turns, starts[middle])) or whole
+        size = await count(model, turns_from(turns, starts[middle])) or whole
         if size.tokens + room_for(size, max_tokens) <= size.limit:
             high = middle
         else:

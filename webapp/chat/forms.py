@@ -16,7 +16,7 @@ class TextForm(forms.Form):
     token = forms.UUIDField(initial=uuid.uuid4)
 
 
-class TokenForm(forms.Form):
+class ActionForm(forms.Form):
     token = forms.UUIDField()
 
 

@@ -36,7 +36,7 @@ loop: asyncio.AbstractEventLoop | None = None
 under_way: set[Future[None]] = set()
 
 
-def start(message_id: int) -> Future[None]:
+def start_reply(message_id: int) -> Future[None]:
     """Have the reply written; returns at once."""
     future = asyncio.run_coroutine_threadsafe(write_reply(message_id), the_loop())
     under_way.add(future)
@@ -53,7 +53,7 @@ def the_loop() -> asyncio.AbstractEventLoop:
         return loop
 
 
-async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+async def run_in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call a function that uses the database, and give its connection back."""
 
     def called() -> T:
@@ -74,7 +74,7 @@ async def write_reply(
     heartbeat: float | None = None,
 ) -> None:
     """Write one pending reply to its end. `chat`, `serve` and `count` stand for the model server."""
-    job = await in_thread(replies.claim, message_id=message_id)
+    job = await run_in_thread(replies.claim, message_id=message_id)
     if job is None:
         return
     writer = asyncio.create_task(converse(message_id, job, chat, serve, count))
@@ -85,26 +85,28 @@ async def write_reply(
         log.info("reply %s: stopped", message_id)
     except TutelageError as error:
         log.warning("reply %s: %s: %s %s", message_id, error.error_code, error.message, error.data)
-        await in_thread(replies.note_problem, model=job.model, error=error)
+        await run_in_thread(replies.note_problem, model=job.model, error=error)
         sentence, refused = gateway.for_people(error), isinstance(error, BadInput)
-        await in_thread(replies.fail, message_id=message_id, error=sentence, refused=refused)
+        await run_in_thread(replies.fail_reply, message_id=message_id, error=sentence, refused=refused)
     except Exception:
         log.exception("reply %s failed", message_id)
-        await in_thread(replies.fail, message_id=message_id, error=BROKEN)
+        await run_in_thread(replies.fail_reply, message_id=message_id, error=BROKEN)
     finally:
         pulse.cancel()
 
 
-async def converse(message_id: int, job: replies.Job, chat: Chat, serve: Serve, count: fitting.Count) -> None:
+async def converse(message_id: int, job: replies.ReplyJob, chat: Chat, serve: Serve, count: fitting.Count) -> None:
     """Ask the model, and keep what it says as it says it. Older exchanges drop where the model cannot read them all."""
-    name = await in_thread(serve, job.model)
+    name = await run_in_thread(serve, job.model)
     turns, limit = job.body["messages"], job.body["max_tokens"]
     start: int | None = await fitting.first_turn_that_fits(
         turns, model=name, context=job.model.context, max_tokens=limit, count=count
     )
     while start is not None:
-        await in_thread(replies.note_seen_from, message_id=message_id, first_id=job.turn_ids[start] if start else None)
-        body = {**job.body, "model": name, "messages": fitting.cut(turns, start)}
+        await run_in_thread(
+            replies.note_seen_from, message_id=message_id, first_id=job.turn_ids[start] if start else None
+        )
+        body = {**job.body, "model": name, "messages": fitting.turns_from(turns, start)}
         try:
             return await take_down(message_id, chat(body), limit)
         except BadInput as error:
@@ -117,20 +119,22 @@ async def converse(message_id: int, job: replies.Job, chat: Chat, serve: Serve, 
 async def take_down(message_id: int, chunks: AsyncIterator[dict[str, Any]], limit: int) -> None:
     """Save the pieces of one answer until its end, or until nobody wants it any more."""
     chunk_queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-    reader = asyncio.create_task(read(chunks, chunk_queue, limit))
+    reader = asyncio.create_task(queue_chunks(chunks, chunk_queue, limit))
     try:
         reason = ""
         while not reason:
             text, reason = await waiting(chunk_queue)
-            if text and not await in_thread(replies.append, message_id=message_id, text=text):
+            if text and not await run_in_thread(replies.append, message_id=message_id, text=text):
                 return
         await reader
-        await in_thread(replies.finish, message_id=message_id, reason=reason)
+        await run_in_thread(replies.finish_reply, message_id=message_id, reason=reason)
     finally:
         reader.cancel()
 
 
-async def read(chunks: AsyncIterator[dict[str, Any]], chunk_queue: asyncio.Queue[tuple[str, str]], limit: int) -> None:
+async def queue_chunks(
+    chunks: AsyncIterator[dict[str, Any]], chunk_queue: asyncio.Queue[tuple[str, str]], limit: int
+) -> None:
     """Put each piece of text into the queue; at the end, or when it breaks, a piece with the reason."""
     reason, written = "error", None
     try:
@@ -158,6 +162,6 @@ async def keep_alive(message_id: int, writer: asyncio.Task[None], seconds: float
     """Say that the writer lives, and end it when the reply is not its to write any more."""
     while True:
         await asyncio.sleep(seconds)
-        if not await in_thread(replies.beat, message_id=message_id):
+        if not await run_in_thread(replies.beat, message_id=message_id):
             writer.cancel()
             return

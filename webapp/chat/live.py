@@ -31,14 +31,14 @@ def client() -> redis.Redis:
 
 
 def announce(message_id: int) -> None:
-    publish(message_id)
+    publish_key(message_id)
 
 
 def announce_conversation(conversation_id: UUID) -> None:
-    publish(conversation_id)
+    publish_key(conversation_id)
 
 
-def publish(key: int | UUID) -> None:
+def publish_key(key: int | UUID) -> None:
     try:
         client().publish(channel(key), b"")
     except redis.RedisError as error:

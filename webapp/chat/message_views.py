@@ -12,15 +12,15 @@ from django.views.decorators.http import require_GET, require_POST
 from webapp.accounts.access import allow, declares
 from webapp.accounts.requests import Request
 from webapp.chat import selectors
-from webapp.chat.forms import FeedbackForm, PickForm, TextForm, ThumbForm, TokenForm
+from webapp.chat.forms import ActionForm, FeedbackForm, PickForm, TextForm, ThumbForm
 from webapp.chat.models import Message
 from webapp.chat.services import conversations, feedback, replies
 from webapp.chat.views import about_feedback, filled_in
 from webapp.errors import BadInput
 
 
-def own(request: Request, message_id: int) -> Message:
-    message = selectors.message_of(request.user, message_id)
+def own_message(request: Request, message_id: int) -> Message:
+    message = selectors.message_of_user(request.user, message_id)
     allow(request.user, "chat", message.conversation.project)
     return message
 
@@ -35,10 +35,10 @@ def back_to(message: Message, *, rated: bool = False) -> HttpResponse:
 @require_GET
 def message(request: Request, message_id: int) -> HttpResponse:
     """One message of the branch in sight, as part of a page."""
-    return shown(request, own(request, message_id))
+    return message_response(request, own_message(request, message_id))
 
 
-def shown(request: Request, message: Message, *, rated: bool = False) -> HttpResponse:
+def message_response(request: Request, message: Message, *, rated: bool = False) -> HttpResponse:
     """The message as part of a page: what an action on it alone swaps."""
     line = selectors.line_for(message)
     if line is None:
@@ -56,25 +56,25 @@ def shown(request: Request, message: Message, *, rated: bool = False) -> HttpRes
 
 @declares("chat")
 @require_POST
-def stop(request: Request, message_id: int) -> HttpResponse:
-    message = own(request, message_id)
-    replies.stop(message_id=message_id)
+def stop_reply(request: Request, message_id: int) -> HttpResponse:
+    message = own_message(request, message_id)
+    replies.stop_writing(message_id=message_id)
     return back_to(message)
 
 
 @declares("chat")
 @require_POST
-def edit(request: Request, message_id: int) -> HttpResponse:
-    message = own(request, message_id)
+def edit_message(request: Request, message_id: int) -> HttpResponse:
+    message = own_message(request, message_id)
     text, token = filled_in(TextForm(request.POST))
     return back_to(conversations.edit(message=message, text=text, token=token))
 
 
 @declares("chat")
 @require_POST
-def regenerate(request: Request, message_id: int) -> HttpResponse:
-    message = own(request, message_id)
-    form = TokenForm(request.POST)
+def regenerate_reply(request: Request, message_id: int) -> HttpResponse:
+    message = own_message(request, message_id)
+    form = ActionForm(request.POST)
     if not form.is_valid():
         raise BadInput("The page sent an incomplete form. Reload the page and try again.")
     return back_to(conversations.regenerate(message=message, token=form.cleaned_data["token"]))
@@ -82,8 +82,8 @@ def regenerate(request: Request, message_id: int) -> HttpResponse:
 
 @declares("chat")
 @require_POST
-def show(request: Request, message_id: int) -> HttpResponse:
-    message = own(request, message_id)
+def show_branch(request: Request, message_id: int) -> HttpResponse:
+    message = own_message(request, message_id)
     conversations.show(message=message)
     return back_to(message)
 
@@ -91,33 +91,33 @@ def show(request: Request, message_id: int) -> HttpResponse:
 @declares("chat")
 @require_POST
 def thumb(request: Request, message_id: int) -> HttpResponse:
-    message = own(request, message_id)
+    message = own_message(request, message_id)
     form = ThumbForm(request.POST)
     if not form.is_valid():
         raise BadInput("A thumb is 1, 0 or -1.")
     feedback.set_thumb(reply=message, user=request.user, thumb=form.cleaned_data["thumb"])
     rated = form.cleaned_data["thumb"] != 0
-    return shown(request, message, rated=rated) if request.htmx else back_to(message, rated=rated)
+    return message_response(request, message, rated=rated) if request.htmx else back_to(message, rated=rated)
 
 
 @declares("chat")
 @require_POST
-def say_more(request: Request, message_id: int) -> HttpResponse:
-    message = own(request, message_id)
+def rate_reply(request: Request, message_id: int) -> HttpResponse:
+    message = own_message(request, message_id)
     form = FeedbackForm(request.POST)
     if not form.is_valid():
         field, problems = next(iter(form.errors.items()))
         raise BadInput(f"{field.replace('_', ' ').capitalize()}: {problems[0]}")
     feedback.say_more(reply=message, user=request.user, **form.cleaned_data)
-    return shown(request, message) if request.htmx else back_to(message)
+    return message_response(request, message) if request.htmx else back_to(message)
 
 
 @declares("chat")
 @require_POST
-def pick(request: Request, message_id: int) -> HttpResponse:
+def pick_reply(request: Request, message_id: int) -> HttpResponse:
     """This reply is better than the one in `over`, or `verdict` says that neither is; without both, what was said
     before is taken back."""
-    message = own(request, message_id)
+    message = own_message(request, message_id)
     form = PickForm(request.POST)
     if not form.is_valid():
         raise BadInput("The page sent an incomplete form. Reload the page and try again.")
@@ -125,7 +125,7 @@ def pick(request: Request, message_id: int) -> HttpResponse:
     if over is None:
         feedback.unpick(reply=message, user=request.user)
         return back_to(message)
-    rival = own(request, over)
+    rival = own_message(request, over)
     if verdict == "none":
         feedback.drop_verdicts(message, rival, request.user)
     elif verdict:

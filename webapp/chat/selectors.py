@@ -41,7 +41,7 @@ def conversation_of(user: User, conversation_id: UUID, *, deleted: bool = False)
     return conversation
 
 
-def message_of(user: User, message_id: int) -> Message:
+def message_of_user(user: User, message_id: int) -> Message:
     """A message of the person's own conversations."""
     message = (
         Message.objects.select_related("conversation__project", "conversation__user", "parent", "model")
@@ -80,7 +80,7 @@ def messages_before(message: Message, system: str = "") -> list[Turn]:
     return [turn for _, turn in turns_before(message, system)]
 
 
-def prompt_of(reply: Message) -> list[Turn]:
+def turns_before_reply(reply: Message) -> list[Turn]:
     """The conversation up to the user's turn that `reply` answers."""
     return messages_before(reply)
 
@@ -94,7 +94,7 @@ def events_after(message_id: int, number: int) -> tuple[list[tuple[int, str]], b
 
 
 @dataclass
-class Line:
+class ThreadLine:
     """One message of the branch in sight, with what a page shows around it."""
 
     message: Message
@@ -122,7 +122,7 @@ class Line:
 class Thread:
     """A stretch of the branch in sight, to its end unless `before` cut it."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[ThreadLine] = field(default_factory=list)
     earlier: int = 0
     """How many messages there are above it."""
     oldest: int | None = None
@@ -164,7 +164,7 @@ def thread(conversation: Conversation, *, first_id: int | None = None, before: i
         start = min(start, path.index(first_id))
     start -= start % 2 and start > 0  # with the question that a reply answers
     shown_ids = path[start:end]
-    lines = lines_of(conversation, shown_ids)
+    lines = thread_lines(conversation, shown_ids)
     if lines and before is None:
         lines[-1].is_last = True
     sent = [line.message for line in lines if line.message.role == "user"]
@@ -181,7 +181,7 @@ def version_of(conversation_id: UUID) -> str:
     return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]
 
 
-def lines_of(conversation: Conversation, shown_ids: list[int]) -> list[Line]:
+def thread_lines(conversation: Conversation, shown_ids: list[int]) -> list[ThreadLine]:
     """The messages with their siblings and what the person said of them."""
     rows = {row.pk: row for row in conversation.messages.select_related("model").filter(pk__in=shown_ids)}
     parents = [row.parent_id for row in rows.values()]
@@ -202,7 +202,7 @@ def lines_of(conversation: Conversation, shown_ids: list[int]) -> list[Line]:
     return lines
 
 
-def verdict_on(line: Line, opinion: Feedback | None, opposite: Feedback | None) -> str:
+def verdict_on(line: ThreadLine, opinion: Feedback | None, opposite: Feedback | None) -> str:
     """Tie or both bad, whichever of the two replies it was said of."""
     if line.rival is None:
         return ""
@@ -211,17 +211,17 @@ def verdict_on(line: Line, opinion: Feedback | None, opposite: Feedback | None) 
     return opposite.verdict if opposite is not None and opposite.compared_with_id == line.message.pk else ""
 
 
-def line_for(message: Message) -> Line | None:
+def line_for(message: Message) -> ThreadLine | None:
     """The message with what a page shows around it; none where it is not on the branch in sight."""
     path = branch(message.conversation)
     if message.pk not in path:
         return None
-    (line,) = lines_of(message.conversation, [message.pk])
+    (line,) = thread_lines(message.conversation, [message.pk])
     line.is_last = path[-1] == message.pk
     return line
 
 
-def line_of(message: Message, around: list[Message]) -> Line:
+def line_of(message: Message, around: list[Message]) -> ThreadLine:
     visible = [m for m in around if m.pk == message.pk or not (m.failed and not m.text)]
     position = next(n for n, m in enumerate(visible, 1) if m.pk == message.pk)
     text, last_event = message.text, 0
@@ -229,15 +229,17 @@ def line_of(message: Message, around: list[Message]) -> Line:
         events, _ = events_after(message.pk, 0)
         text, last_event = "".join(event_text for _, event_text in events), events[-1][0] if events else 0
     rivals = [
-        m for m in visible if m.pk != message.pk and m.role == "assistant" and usable(m) and m.text != message.text
+        m
+        for m in visible
+        if m.pk != message.pk and m.role == "assistant" and can_be_judged(m) and m.text != message.text
     ]
     earlier = [m for m in rivals if m.pk < message.pk]
-    rival = (earlier or rivals)[-1] if rivals and usable(message) else None
+    rival = (earlier or rivals)[-1] if rivals and can_be_judged(message) else None
     number = visible.index(rival) + 1 if rival else 0
-    return Line(message, [m.pk for m in visible], position, text, last_event, rival=rival, rival_number=number)
+    return ThreadLine(message, [m.pk for m in visible], position, text, last_event, rival=rival, rival_number=number)
 
 
-def usable(message: Message) -> bool:
+def can_be_judged(message: Message) -> bool:
     """Something that can be judged: a reply that came to its end with words in it."""
     return message.state == Message.State.COMPLETE and bool(message.text.strip())
 
@@ -245,7 +247,7 @@ def usable(message: Message) -> bool:
 def as_markdown(conversation: Conversation) -> str:
     """The branch in sight, as a document."""
     blocks = [f"# {conversation}\n"]
-    for line in lines_of(conversation, branch(conversation)):
+    for line in thread_lines(conversation, branch(conversation)):
         who = "You" if line.message.role == "user" else conversation.project.name
         blocks.append(f"**{who}**\n\n{line.text}\n")
     return "\n".join(blocks)

@@ -35,17 +35,17 @@ Check = Callable[[], bool]
 
 
 @declares("chat")
-async def events(request: Request, message_id: int) -> StreamingHttpResponse:
+async def reply_events(request: Request, message_id: int) -> StreamingHttpResponse:
     """The reply: `piece`s numbered from 1, then `done`. A reader that was cut off goes on behind the number it has, in
     Last-Event-ID or `?after=`."""
 
     def check() -> None:
-        message = selectors.message_of(request.user, message_id)
+        message = selectors.message_of_user(request.user, message_id)
         allow(reader(request), "chat", message.conversation.project)
 
     await sync_to_async(check)()
     last_number = parse_int(request.headers.get("Last-Event-ID") or request.GET.get("after", "0")) or 0
-    return streamed(pieces(message_id, last_number, permitted(check)))
+    return event_stream(reply_pieces(message_id, last_number, permitted(check)))
 
 
 @declares("chat")
@@ -58,10 +58,10 @@ async def news(request: Request, conversation_id: UUID) -> StreamingHttpResponse
 
     await sync_to_async(check)()
     version = request.GET.get("version", "")
-    return streamed(changes(conversation_id, version, permitted(check)))
+    return event_stream(changes(conversation_id, version, permitted(check)))
 
 
-def streamed(stream: AsyncIterator[str]) -> StreamingHttpResponse:
+def event_stream(stream: AsyncIterator[str]) -> StreamingHttpResponse:
     response = StreamingHttpResponse(stream, content_type="text/event-stream")
     response["Cache-Control"] = "no-store, no-transform"
     response["X-Accel-Buffering"] = "no"
@@ -94,7 +94,7 @@ def permitted(check: Callable[[], None]) -> Check:
     return still
 
 
-async def pieces(message_id: int, last_number: int, still: Check) -> AsyncIterator[str]:
+async def reply_pieces(message_id: int, last_number: int, still: Check) -> AsyncIterator[str]:
     async with listening(message_id) as wait:
         async for text in followed(message_id, last_number, wait, still):
             yield text
@@ -134,7 +134,7 @@ async def changes(conversation_id: UUID, version: str, still: Check) -> AsyncIte
     spoke = 0.0
     async with listening(conversation_id) as wait:
         while True:
-            now, allowed = await in_database(current, conversation_id, still)
+            now, allowed = await in_database(conversation_state, conversation_id, still)
             if not allowed:
                 yield GONE
                 return
@@ -147,7 +147,7 @@ async def changes(conversation_id: UUID, version: str, still: Check) -> AsyncIte
             await wait(PING_SECONDS)
 
 
-def current(conversation_id: UUID, still: Check) -> tuple[str, bool]:
+def conversation_state(conversation_id: UUID, still: Check) -> tuple[str, bool]:
     return (selectors.version_of(conversation_id), True) if still() else ("", False)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from webapp.chat.services.replies import interrupt_stale, tidy
+from webapp.chat.services.replies import drop_old_pieces, interrupt_stale
 
 
 @shared_task
-def reconcile() -> None:
+def reconcile_replies() -> None:
     """Mark replies whose writer is gone. Every ten seconds."""
     interrupt_stale()
 
 
 @shared_task
-def clean_up() -> None:
+def clean_up_chats() -> None:
     """Drop pieces of finished replies and conversations deleted a month ago. Once an hour."""
-    tidy()
+    drop_old_pieces()

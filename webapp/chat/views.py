@@ -55,7 +55,7 @@ def project_in_hand(request: Request) -> Project | None:
     return next((p for p in projects if p.slug == request.session.get("project")), projects[0] if projects else None)
 
 
-def own(request: Request, conversation_id: UUID, *, deleted: bool = False) -> Conversation:
+def own_conversation(request: Request, conversation_id: UUID, *, deleted: bool = False) -> Conversation:
     conversation = selectors.conversation_of(request.user, conversation_id, deleted=deleted)
     allow(request.user, "chat", conversation.project)
     return conversation
@@ -107,7 +107,7 @@ def chat(request: Request) -> HttpResponse:
         return render(request, "chat/no_project.html")
     if request.method == "POST":
         text, token = filled_in(TextForm(request.POST))
-        begun = service.begin(user=request.user, project=project, text=text, token=token)
+        begun = service.begin_conversation(user=request.user, project=project, text=text, token=token)
         return redirect("chat_conversation", begun.pk)
     return chat_page(request, project)
 
@@ -115,7 +115,7 @@ def chat(request: Request) -> HttpResponse:
 @declares("chat")
 @require_GET
 def conversation(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own(request, conversation_id, deleted=True)
+    chosen = own_conversation(request, conversation_id, deleted=True)
     request.session["project"] = chosen.project.slug
     if chosen.deleted_at is not None:
         context = {"project": chosen.project, "conversation": chosen, "days_left": days_left(chosen)}
@@ -128,7 +128,7 @@ def conversation(request: Request, conversation_id: UUID) -> HttpResponse:
 @require_GET
 def earlier(request: Request, conversation_id: UUID) -> HttpResponse:
     """Older messages of the branch in sight, before `before`, as part of a page."""
-    conversation_row = own(request, conversation_id)
+    conversation_row = own_conversation(request, conversation_id)
     thread = selectors.thread(conversation_row, before=read_int(request.GET, "before", 0))
     context = {
         "thread": thread,
@@ -148,8 +148,8 @@ def days_left(conversation: Conversation) -> int:
 
 @declares("chat")
 @require_POST
-def send(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own(request, conversation_id)
+def send_message(request: Request, conversation_id: UUID) -> HttpResponse:
+    chosen = own_conversation(request, conversation_id)
     text, token = filled_in(TextForm(request.POST))
     service.send(conversation=chosen, text=text, token=token)
     return redirect("chat_conversation", chosen.pk)
@@ -157,24 +157,24 @@ def send(request: Request, conversation_id: UUID) -> HttpResponse:
 
 @declares("chat")
 @require_POST
-def rename(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own(request, conversation_id)
+def rename_conversation(request: Request, conversation_id: UUID) -> HttpResponse:
+    chosen = own_conversation(request, conversation_id)
     service.rename(conversation=chosen, title=request.POST.get("title", ""))
     return redirect("chat_conversation", chosen.pk)
 
 
 @declares("chat")
 @require_POST
-def delete(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own(request, conversation_id)
+def delete_conversation(request: Request, conversation_id: UUID) -> HttpResponse:
+    chosen = own_conversation(request, conversation_id)
     service.delete(conversation=chosen)
     return redirect(f"{reverse('chat')}?project={chosen.project.slug}&deleted={chosen.pk}")
 
 
 @declares("chat")
 @require_POST
-def delete_for_good(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own(request, conversation_id, deleted=True)
+def erase_conversation(request: Request, conversation_id: UUID) -> HttpResponse:
+    chosen = own_conversation(request, conversation_id, deleted=True)
     service.delete_for_good(conversation=chosen)
     messages.success(request, f"“{chosen}” was deleted for good.")
     if selectors.deleted_conversations(request.user, chosen.project).exists():
@@ -184,8 +184,8 @@ def delete_for_good(request: Request, conversation_id: UUID) -> HttpResponse:
 
 @declares("chat")
 @require_POST
-def restore(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own(request, conversation_id, deleted=True)
+def restore_conversation(request: Request, conversation_id: UUID) -> HttpResponse:
+    chosen = own_conversation(request, conversation_id, deleted=True)
     service.restore(conversation=chosen)
     return redirect("chat_conversation", chosen.pk)
 
@@ -200,7 +200,7 @@ def attachment(content: str, kind: str, name: str) -> HttpResponse:
 @declares("chat")
 @require_GET
 def export(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own(request, conversation_id)
+    chosen = own_conversation(request, conversation_id)
     if request.GET.get("format") == "json":
         text = json.dumps(conversation_row(chosen), ensure_ascii=False, indent=1)
         return attachment(text, "application/json", f"{file_name(chosen)}.json")

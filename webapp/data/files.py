@@ -16,12 +16,22 @@ from typing import IO, Final, cast
 from webapp.data.columnar import read_arrow, read_parquet, seekable
 from webapp.data.decoding import OnNote, as_utf8, chunks, lines
 from webapp.data.json_files import read_json, read_json_lines
-from webapp.data.packing import COMPRESSIONS, DAMAGED, Budget, damaged, is_about, is_packed, members, opened, unpacked
+from webapp.data.packing import (
+    COMPRESSIONS,
+    DAMAGED,
+    Budget,
+    damaged_archive,
+    is_about,
+    is_packed,
+    members,
+    opened,
+    unpacked,
+)
 from webapp.data.places import MAX_DOCUMENT, BadRow, Place, Record, size
 from webapp.data.tables import read_table
 from webapp.errors import BadInput
 
-__all__ = ["FORMATS", "Place", "Record", "file_format", "read", "read_rows"]
+__all__ = ["FORMATS", "Place", "Record", "file_format", "read_file_rows", "read_records"]
 
 PROGRESS_ROWS: Final = 500  # how far a file is read is told every so many rows
 TEXTS: Final = (".txt", ".md", ".html", ".htm")
@@ -45,15 +55,15 @@ def file_format(path: Path) -> str:
     return extension
 
 
-def read(path: Path, on_position: Callable[[int], None] | None = None) -> Iterator[tuple[Place, Record]]:
+def read_records(path: Path, on_position: Callable[[int], None] | None = None) -> Iterator[tuple[Place, Record]]:
     """Every record of the file, in order. Raises BadInput at the first row that cannot be read."""
-    for location, record in read_rows(path, on_position=on_position):
+    for location, record in read_file_rows(path, on_position=on_position):
         if isinstance(record, BadRow):
             raise BadInput(record.sentence)
         yield location, record
 
 
-def read_rows(
+def read_file_rows(
     path: Path,
     *,
     on_position: Callable[[int], None] | None = None,
@@ -102,7 +112,7 @@ def read_archive(raw: IO[bytes], name: str, on_note: OnNote, budget: Budget, *, 
         try:
             start = buffered.peek(8)[:8]
         except DAMAGED as error:
-            raise damaged(inner, error) from error
+            raise damaged_archive(inner, error) from error
         yield from records(buffered, start, kind, inner, on_note, budget, by_line=by_line, is_member=True)
 
 
@@ -133,10 +143,10 @@ def records(
     elif by_line and kind in (".txt", ".md"):
         yield from read_lines(stream, name, on_note)
     else:
-        yield read_document(stream, kind, name, on_note)
+        yield read_text_file(stream, kind, name, on_note)
 
 
-def read_document(stream: io.BufferedReader, kind: str, name: str, on_note: OnNote) -> Found:
+def read_text_file(stream: io.BufferedReader, kind: str, name: str, on_note: OnNote) -> Found:
     """A text file as one record."""
     texts: list[str] = []
     length = 0

@@ -15,7 +15,7 @@ from webapp.data.files import FORMATS
 from webapp.data.loading import KINDS
 from webapp.data.packing import COMPRESSIONS
 from webapp.data.selectors import authors
-from webapp.data.services import Options
+from webapp.data.services import ImportOptions
 
 
 class OptionsForm(forms.Form):
@@ -38,7 +38,7 @@ class OptionsForm(forms.Form):
         label="Skip bad rows", required=False, help_text="Otherwise one row that cannot be read stops the import."
     )
 
-    def options(self) -> Options:
+    def options(self) -> ImportOptions:
         values = self.cleaned_data
         return {
             "kind": values["kind"],

@@ -16,7 +16,7 @@ from webapp.bodies import takes_large_body
 from webapp.data import reading, services
 from webapp.data.forms import ImportForm, OptionsForm
 from webapp.data.models import Import
-from webapp.data.preview import brought_in, preview
+from webapp.data.preview import brought_in, preview_samples
 from webapp.errors import BadInput
 from webapp.partials import render_page_or_fragment
 
@@ -47,7 +47,7 @@ def import_new(request: Request, project: Project) -> HttpResponse:
 @requires("data.view")
 def import_detail(request: Request, project: Project, pk: int) -> HttpResponse:
     record = get_object_or_404(Import, project=project, pk=pk)
-    context = context_of(record, OptionsForm(initial=given_options(record)))
+    context = import_context(record, OptionsForm(initial=given_options(record)))
     return render_page_or_fragment(request, "data/import.html", "data/import_state.html", context)
 
 
@@ -61,13 +61,13 @@ def given_options(record: Import) -> dict[str, object]:
     }
 
 
-def context_of(record: Import, form: OptionsForm) -> dict[str, object]:
+def import_context(record: Import, form: OptionsForm) -> dict[str, object]:
     return {
         "project": record.project,
         "import": record,
         "form": form,
-        "progress": reading.progress(record) if record.active else {},
-        "samples": preview(record.report),
+        "progress": reading.import_progress(record) if record.active else {},
+        "samples": preview_samples(record.report),
         "brought_in": brought_in(record),
         "kept_days": services.KEPT_DAYS,
     }
@@ -80,7 +80,7 @@ def import_confirm(request: Request, project: Project, pk: int) -> HttpResponse:
     record = get_object_or_404(Import, project=project, pk=pk)
     form = OptionsForm(request.POST)
     if not form.is_valid():
-        return render(request, "data/import.html", context_of(record, form), status=400)
+        return render(request, "data/import.html", import_context(record, form), status=400)
     if checked_as(record, form):
         services.confirm(record=record, **form.options())
     else:
@@ -100,7 +100,7 @@ def import_check(request: Request, project: Project, pk: int) -> HttpResponse:
     record = get_object_or_404(Import, project=project, pk=pk)
     form = OptionsForm(request.POST)
     if not form.is_valid():
-        return render(request, "data/import.html", context_of(record, form), status=400)
+        return render(request, "data/import.html", import_context(record, form), status=400)
     services.check_again(record=record, **form.options())
     return redirect("data_import", project.slug, pk)
 

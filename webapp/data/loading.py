@@ -10,10 +10,10 @@ from typing import Final
 from django.db import transaction
 
 from webapp.accounts.models import Project, User
-from webapp.data.files import file_format, read_rows
+from webapp.data.files import file_format, read_file_rows
 from webapp.data.packing import Budget
 from webapp.data.places import BadRow, Place, Record
-from webapp.data.reports import KINDS, MAX_ERRORS, Report, kind_of
+from webapp.data.reports import KINDS, MAX_ERRORS, ImportReport, kind_of
 from webapp.data.shapes import (
     DemonstrationItem,
     Grouper,
@@ -27,10 +27,10 @@ from webapp.data.shapes import (
     UnknownShape,
     parts_of,
 )
-from webapp.data.storing import MANY_ROWS, Found, Target, refresh_statistics, store
+from webapp.data.storing import MANY_ROWS, Found, ImportTarget, refresh_statistics, store
 from webapp.errors import BadInput
 
-__all__ = ["KINDS", "Report", "load"]
+__all__ = ["KINDS", "ImportReport", "load"]
 
 BATCH: Final = 1000
 UNKNOWN: Final = "of no shape that we know"
@@ -48,17 +48,17 @@ def load(
     skip_bad: bool = False,
     dry_run: bool = False,
     on_position: Callable[[Path, int], None] | None = None,
-) -> Report:
+) -> ImportReport:
     """Read the files into the project, in one transaction. Loading the same rows again adds nothing.
 
     `kind` takes only items of that kind (with "prompts", the prompts of labels too). Documents go into the corpus of
     that name, or of the file's. Raises BadInput that lists the bad lines, with nothing loaded, unless `skip_bad`.
     """
-    report, budget = Report(), Budget()
+    report, budget = ImportReport(), Budget()
     with transaction.atomic():
         for path in paths:
             place_of = (lambda n, path=path: on_position(path, n)) if on_position else None
-            target = Target(project, by, corpus or path.name.partition(".")[0], licence, open_tasks)
+            target = ImportTarget(project, by, corpus or path.name.partition(".")[0], licence, open_tasks)
             items = collect(path, kind=kind, report=report, skip_bad=skip_bad, budget=budget, on_position=place_of)
             for batch in batched(items, BATCH):
                 if not dry_run:
@@ -77,14 +77,14 @@ def collect(
     path: Path,
     *,
     kind: Kind | None,
-    report: Report,
+    report: ImportReport,
     skip_bad: bool,
     budget: Budget,
     on_position: Callable[[int], None] | None,
 ) -> Iterator[Found]:
     """The file's items of the wanted kind; the rest goes into the report."""
     grouper: Grouper[Place] = Grouper()
-    rows = read_rows(
+    rows = read_file_rows(
         path, on_position=on_position, on_note=report.note, budget=budget, by_line=kind == "prompts" and is_text(path)
     )
     count = 0
@@ -101,7 +101,7 @@ def collect(
     yield from wanted(grouper.flush(), kind, report)
 
 
-def parts_in(record: Record, location: Place, report: Report) -> list[Item | Part]:
+def parts_in(record: Record, location: Place, report: ImportReport) -> list[Item | Part]:
     """What a record holds; what it took is noted in the report."""
     try:
         items, row = parts_of(record)
@@ -115,7 +115,7 @@ def parts_in(record: Record, location: Place, report: Report) -> list[Item | Par
     return items
 
 
-def wanted(items: Iterator[Found], kind: Kind | None, report: Report) -> Iterator[Found]:
+def wanted(items: Iterator[Found], kind: Kind | None, report: ImportReport) -> Iterator[Found]:
     for location, item in items:
         requested = of_kind(item, kind)
         if isinstance(requested, LeftOut):

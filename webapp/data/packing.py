@@ -62,7 +62,7 @@ class Bounded(io.RawIOBase):
         except BadInput:
             raise
         except DAMAGED as error:
-            raise damaged(self.name, error) from error
+            raise damaged_archive(self.name, error) from error
         self.budget.spend(len(data), self.name)
         buffer[: len(data)] = data
         return len(data)
@@ -111,7 +111,7 @@ UNPACKERS: Final[tuple[tuple[bytes, Callable[[IO[bytes]], IO[bytes]]], ...]] = (
 )
 
 
-def damaged(name: str, error: BaseException) -> BadInput:
+def damaged_archive(name: str, error: BaseException) -> BadInput:
     return BadInput(f"{name}: the file is damaged or cut short ({str(error)[:200]}). Fetch it again.")
 
 
@@ -125,7 +125,7 @@ def unpacked(raw: IO[bytes], start: bytes, name: str, budget: Budget) -> io.Buff
     try:
         stream = raw if unpack is None else unpack(raw)
     except DAMAGED as error:
-        raise damaged(name, error) from error
+        raise damaged_archive(name, error) from error
     return io.BufferedReader(Bounded(stream, name, budget), CHUNK)
 
 
@@ -158,7 +158,7 @@ def members(raw: IO[bytes], name: str) -> Iterator[tuple[str, IO[bytes]]]:
     except BadInput:
         raise
     except DAMAGED as error:
-        raise damaged(name, error) from error
+        raise damaged_archive(name, error) from error
 
 
 def is_about(name: str) -> bool:

@@ -33,7 +33,7 @@ WORDS: Final = {"split": "Held out", "weight": "Weight", "annotator": "Annotator
 
 
 @dataclass(frozen=True)
-class Line:
+class PreviewLine:
     """A turn, a reply, or a document. `role` sets how it looks, `who` says what it is."""
 
     role: str
@@ -42,63 +42,63 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledRow:
     """A row as it will be read."""
 
     place: str
-    lines: list[Line] = field(default_factory=list)
+    lines: list[PreviewLine] = field(default_factory=list)
     facts: list[tuple[str, str]] = field(default_factory=list)
 
 
-def preview(report: Mapping[str, Any]) -> list[tuple[str, list[Sample]]]:
+def preview_samples(report: Mapping[str, Any]) -> list[tuple[str, list[SampledRow]]]:
     """By kind, the first rows of a report of `loading.load`."""
     samples: Mapping[str, list[dict[str, Any]]] = report.get("samples", {})
     return [(kind, [sample_of(item) for item in items]) for kind, items in samples.items()]
 
 
-def sample_of(item: Mapping[str, Any]) -> Sample:
+def sample_of(item: Mapping[str, Any]) -> SampledRow:
     facts = [
         (WORDS.get(name, name.capitalize()), str(value))
         for name, value in item.items()
         if name not in SHOWN_ELSEWHERE and value and not (name == "weight" and value == 1)
     ]
-    return Sample(str(item.get("place", "")), list(lines_of(item)), facts)
+    return SampledRow(str(item.get("place", "")), list(preview_lines(item)), facts)
 
 
-def lines_of(item: Mapping[str, Any]) -> Iterator[Line]:
+def preview_lines(item: Mapping[str, Any]) -> Iterator[PreviewLine]:
     masked = item.get("masked_turns", [])
     for number, turn in enumerate(item.get("messages", [])):
         who = f"{turn['role']} (context only, not learned)" if number in masked else turn["role"]
-        yield Line(turn["role"], who, turn["content"])
+        yield PreviewLine(turn["role"], who, turn["content"])
     if "good" in item:
-        yield Line("assistant", f"reply, called {'good' if item['good'] else 'bad'}", item.get("reply", ""))
+        yield PreviewLine("assistant", f"reply, called {'good' if item['good'] else 'bad'}", item.get("reply", ""))
     elif "reply" in item:
-        yield Line("assistant", "assistant (learned)", item["reply"])
+        yield PreviewLine("assistant", "assistant (learned)", item["reply"])
     for turn in item.get("unanswered", []):
-        yield Line(turn["role"], f"{turn['role']} (not answered, not learned)", turn["content"])
+        yield PreviewLine(turn["role"], f"{turn['role']} (not answered, not learned)", turn["content"])
     if "text" in item:
-        yield Line("user", "document", item["text"])
+        yield PreviewLine("user", "document", item["text"])
     yield from ranked_lines(item)
 
 
-def ranked_lines(item: Mapping[str, Any]) -> Iterator[Line]:
+def ranked_lines(item: Mapping[str, Any]) -> Iterator[PreviewLine]:
     """The replies of a ranking, best first."""
     for rank, group in enumerate(item.get("groups", []), 1):
         for number in group:
             tied = f", tied with {len(group) - 1} more" if len(group) > 1 else ""
-            yield Line("assistant", f"reply, place {rank}{tied}", item["replies"][number])
+            yield PreviewLine("assistant", f"reply, place {rank}{tied}", item["replies"][number])
 
 
 def brought_in(record: Import) -> list[tuple[str, int, int, str]]:
     """(kind, found, known before, address of the list with these rows) of an import."""
     known_rows = record.report.get("known", {})
     return [
-        (kind, count, known_rows.get(kind, 0), address_of(record, kind))
+        (kind, count, known_rows.get(kind, 0), list_address(record, kind))
         for kind, count in record.report.get("found", {}).items()
     ]
 
 
-def address_of(record: Import, kind: str) -> str:
+def list_address(record: Import, kind: str) -> str:
     slug = record.project.slug
     if kind in PAGES:
         return f"{reverse(PAGES[kind], args=[slug])}?{urlencode({'file': record.file_name})}"

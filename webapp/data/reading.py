@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from webapp.data import loading
 from webapp.data.files import PROGRESS_ROWS
 from webapp.data.models import Import
-from webapp.data.services import IMPORTS, MAX_ATTEMPTS, finish, kind_named, too_heavy
+from webapp.data.services import IMPORTS, MAX_ATTEMPTS, finish_import, kind_named, too_heavy
 from webapp.errors import BadInput, TutelageError
 from webapp.jobs import ClaimLost, Heartbeat
 
@@ -26,11 +26,11 @@ PROGRESS_SECONDS: Final = 0.5
 PROGRESS_KEPT: Final = 3600
 
 
-class Stopped(Exception):
+class ImportStopped(Exception):
     """Nobody wants it read any more."""
 
 
-def read_import(*, record_id: int) -> None:
+def run_import(*, record_id: int) -> None:
     """Check or load an import that waits. A second worker passes it over; an import whose worker dies is as it was
     before, and is read again. An error that nobody expected ends it at once: it would happen again."""
     record = IMPORTS.claim(record_id)
@@ -39,24 +39,24 @@ def read_import(*, record_id: int) -> None:
     with Heartbeat(IMPORTS, record), suppress(ClaimLost):
         try:
             load_or_check(record)
-        except Stopped:
-            finish(record, State.CANCELLED)
+        except ImportStopped:
+            finish_import(record, State.CANCELLED)
         except TutelageError as error:
-            finish(record, State.FAILED, error=error.message)
+            finish_import(record, State.FAILED, error=error.message)
         except (OperationalError, InterfaceError):  # the database went away, which is no fault of the file's
             with suppress(DatabaseError, InterfaceError, ClaimLost):
                 IMPORTS.release(record, woken_at=None)
             raise
         except Exception as error:
             log.exception("import %s (%s) failed", record.pk, record.name)
-            finish(record, State.FAILED, error=unforeseen(record, error))
+            finish_import(record, State.FAILED, error=unforeseen(record, error))
 
 
 def load_or_check(record: Import) -> None:
     """Read the file, in one transaction with the record of it, so that rows never come in under an import that says
     failed. Raises ClaimLost where somebody canceled it meanwhile."""
     if record.stop_requested_at:
-        raise Stopped
+        raise ImportStopped
     if record.attempts > MAX_ATTEMPTS:
         raise BadInput(too_heavy())
     checking = record.state == State.CHECKING
@@ -74,7 +74,9 @@ def load_or_check(record: Import) -> None:
             dry_run=checking,
             on_position=progress_of(record),
         )
-        finish(record, State.READY if checking else State.DONE, report=report.as_json() | {"errors": report.errors})
+        finish_import(
+            record, State.READY if checking else State.DONE, report=report.as_json() | {"errors": report.errors}
+        )
 
 
 def progress_of(record: Import) -> Callable[[Path, int], None]:
@@ -89,7 +91,7 @@ def progress_of(record: Import) -> Callable[[Path, int], None]:
             return
         reported_at = now
         if not IMPORTS.held(record).filter(stop_requested_at=None).exists():
-            raise Stopped
+            raise ImportStopped
         say_progress(record.pk, {"bytes": position, "rows": rows})
 
     return on_position
@@ -102,7 +104,7 @@ def say_progress(record_id: int, progress: dict[str, int]) -> None:
         log.warning("import %s: its progress cannot be told: %s", record_id, error)
 
 
-def progress(record: Import) -> dict[str, int]:
+def import_progress(record: Import) -> dict[str, int]:
     """How far a worker is, as far as is known."""
     try:
         position: dict[str, int] = cache.get(f"import:{record.pk}") or {}

@@ -10,7 +10,7 @@ from typing import Any, Final
 from webapp.data.places import Place
 from webapp.data.shapes.model import (
     DemonstrationItem,
-    Document,
+    DocumentItem,
     Item,
     JudgmentItem,
     Kind,
@@ -19,7 +19,7 @@ from webapp.data.shapes.model import (
 )
 
 KINDS: Final[dict[Kind, type]] = {
-    "text": Document,
+    "text": DocumentItem,
     "prompts": PromptItem,
     "demonstrations": DemonstrationItem,
     "rankings": RankingItem,
@@ -53,7 +53,7 @@ class Reason:
 
 
 @dataclass
-class Report:
+class ImportReport:
     """`left_out` says why rows were not taken, `notes` what else a person should know (an encoding that was guessed, a
     turn that was dropped), `unused_columns` in how many rows that were taken a column said something and was not used,
     `samples` how the first rows of each kind are read. `errors` are rows that could not be read at all."""
@@ -72,7 +72,7 @@ class Report:
         self.found[kind] += 1
         samples = self.samples.setdefault(kind, [])
         if len(samples) < MAX_SAMPLES:
-            samples.append(sample(item, location))
+            samples.append(sample_of(item, location))
 
     def leave_out(self, reason: str, location: Place) -> None:
         count_reason(self.left_out, reason, location)
@@ -120,13 +120,13 @@ def count_reason(reasons: dict[str, Reason], reason: str, location: Place) -> No
     reasons.setdefault(reason, Reason()).add(location)
 
 
-def sample(item: Item, location: Place) -> dict[str, Any]:
+def sample_of(item: Item, location: Place) -> dict[str, Any]:
     """The item as it will be read, as JSON, with long texts cut; fields that say nothing are left away."""
     fields = {name: value for name, value in asdict(item).items() if value not in (None, "", [], {})}
-    return {**shortened(fields), "place": str(location)}
+    return {**shortened_value(fields), "place": str(location)}
 
 
-def shortened(value: Any) -> Any:
+def shortened_value(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value if len(value) <= MAX_SAMPLE_TEXT else value[:MAX_SAMPLE_TEXT] + " […]")
     if isinstance(value, list) and len(value) > MAX_SAMPLE_PARTS:
@@ -135,7 +135,7 @@ def shortened(value: Any) -> Any:
         is_chat = all(isinstance(element, dict) for element in value)
         value = [*value[: half - 1], between, *value[-half:]] if is_chat else value[:half]
     if isinstance(value, list):
-        return [shortened(element) for element in value]
+        return [shortened_value(element) for element in value]
     if isinstance(value, dict):
-        return {str(name): shortened(element) for name, element in value.items()}
+        return {str(name): shortened_value(element) for name, element in value.items()}
     return value

@@ -153,7 +153,7 @@ def documents(corpus: Corpus, filters: Mapping[str, str]) -> QuerySet[Document]:
     return rows.filter(text__icontains=text) if text else rows
 
 
-def counts(project: Project) -> dict[str, int]:
+def data_counts(project: Project) -> dict[str, int]:
     """How much there is of everything, for the head of the data pages."""
     by_kind = labels.label_counts(project)
     return {

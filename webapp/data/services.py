@@ -29,7 +29,7 @@ IMPORTS: Final = JobQueue(Import, Import.ACTIVE, task="webapp.data.tasks.read_im
 MAX_ATTEMPTS: Final = 3
 
 
-class Options(TypedDict, total=False):
+class ImportOptions(TypedDict, total=False):
     """How to read a file. `kind`: "" takes whatever is there; `corpus`: "" names it after the file."""
 
     kind: str
@@ -54,7 +54,7 @@ def checked_name(upload: UploadedFile[Any]) -> str:
 
 @transaction.atomic
 def start_import(
-    *, project: Project, by: User, upload: UploadedFile[Any], confirmed: bool = False, **options: Unpack[Options]
+    *, project: Project, by: User, upload: UploadedFile[Any], confirmed: bool = False, **options: Unpack[ImportOptions]
 ) -> Import:
     """Keep the file; a worker checks it, and imports it at once where that is `confirmed` already. Raises BadInput for
     a file that no reader fits."""
@@ -69,18 +69,18 @@ def start_import(
 
 
 @transaction.atomic
-def check_again(*, record: Import, **options: Unpack[Options]) -> None:
+def check_again(*, record: Import, **options: Unpack[ImportOptions]) -> None:
     """Check the file again, read in another way."""
-    requeue(record, State.CHECKING, (State.READY, State.FAILED), options)
+    restart_import(record, State.CHECKING, (State.READY, State.FAILED), options)
 
 
 @transaction.atomic
-def confirm(*, record: Import, **options: Unpack[Options]) -> None:
+def confirm(*, record: Import, **options: Unpack[ImportOptions]) -> None:
     """Import a file that was checked."""
-    requeue(record, State.WAITING, (State.READY,), options)
+    restart_import(record, State.WAITING, (State.READY,), options)
 
 
-def requeue(record: Import, state: State, states: tuple[State, ...], options: Options) -> None:
+def restart_import(record: Import, state: State, states: tuple[State, ...], options: ImportOptions) -> None:
     locked = Import.objects.select_for_update(of=("self",)).get(pk=record.pk)
     if locked.state not in states:
         raise Conflict(f"{locked.name} is {locked.get_state_display().lower()} already.")
@@ -108,7 +108,7 @@ def cancel(*, record: Import) -> None:
         end_unclaimed(locked, State.CANCELLED)
 
 
-def finish(record: Import, state: State, *, report: dict[str, Any] | None = None, error: str = "") -> None:
+def finish_import(record: Import, state: State, *, report: dict[str, Any] | None = None, error: str = "") -> None:
     """Record how an import that this process works on ended. Raises ClaimLost."""
     values = {} if report is None else {"report": report | {"file": record.file_name}}
     IMPORTS.end(record, state=state, error=error, finished_at=timezone.now(), **values)
@@ -130,15 +130,15 @@ def delete_unneeded_file(record: Import) -> None:
 def reconcile_imports(now: datetime | None = None) -> int:
     """Take back imports whose worker is gone, and announce those that nobody has claimed; how many were announced."""
     now = now or timezone.now()
-    IMPORTS.take_back(on_worker_lost, now=now)
+    IMPORTS.take_back(requeue_import, now=now)
     return IMPORTS.announce(now=now)
 
 
-def on_worker_lost(record: Import) -> None:
+def requeue_import(record: Import) -> None:
     if record.stop_requested_at:
-        finish(record, State.CANCELLED)
+        finish_import(record, State.CANCELLED)
     elif record.attempts >= MAX_ATTEMPTS:
-        finish(record, State.FAILED, error=too_heavy())
+        finish_import(record, State.FAILED, error=too_heavy())
     else:
         IMPORTS.release(record, woken_at=None)
 
@@ -157,7 +157,7 @@ def delete_file(record: Import) -> None:
     Import.objects.filter(pk=record.pk).update(file="")
 
 
-def clean_up(now: datetime | None = None) -> int:
+def delete_old_files(now: datetime | None = None) -> int:
     """Delete files that nobody imported for KEPT_DAYS, and those whose import is gone. Returns how many."""
     before = (now or timezone.now()) - timedelta(days=KEPT_DAYS)
     old = Import.objects.filter(created_at__lt=before).exclude(file="").exclude(state__in=Import.ACTIVE)

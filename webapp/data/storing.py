@@ -27,7 +27,7 @@ Found = tuple[Place, Item]
 
 
 @dataclass(frozen=True)
-class Target:
+class ImportTarget:
     """Where items go: the project, on whose behalf, and for documents the corpus."""
 
     project: Project
@@ -37,7 +37,7 @@ class Target:
     open_tasks: bool
 
 
-def store(batch: Iterable[Found], target: Target) -> dict[Kind, int]:
+def store(batch: Iterable[Found], target: ImportTarget) -> dict[Kind, int]:
     """Add a batch; how many of each kind were new. Items of one kind go in together, in the order they stand in."""
     added: dict[Kind, int] = {}
     ordered = sorted(batch, key=lambda located: kind_of(located[1]))
@@ -52,7 +52,7 @@ def refresh_statistics() -> None:
         cursor.execute(f"ANALYZE {', '.join(map(connection.ops.quote_name, TABLES))}")
 
 
-def store_documents(located: list[tuple[Place, Any]], target: Target) -> int:
+def store_documents(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
     """Into the corpus that a document names, else into the one that the person names."""
     added = 0
     by_corpus: dict[tuple[str, str], list[dataset_services.NewDocument]] = {}
@@ -70,7 +70,7 @@ def store_documents(located: list[tuple[Place, Any]], target: Target) -> int:
     return added
 
 
-def store_prompts(located: list[tuple[Place, Any]], target: Target) -> int:
+def store_prompts(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
     newest = Prompt.objects.filter(project=target.project).order_by("-id").values_list("id", flat=True).first() or 0
     prompts = prompt_services.add_prompts(
         project=target.project,
@@ -87,17 +87,17 @@ def store_prompts(located: list[tuple[Place, Any]], target: Target) -> int:
     return len(new)
 
 
-def store_demonstrations(located: list[tuple[Place, Any]], target: Target) -> int:
+def store_demonstrations(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
     rows = [
         label_services.ImportedDemonstration(
-            item.messages, item.reply, masked_turns=item.masked_turns, **label_fields(item, location)
+            item.messages, item.reply, masked_turns=item.masked_turns, **imported_label_fields(item, location)
         )
         for location, item in located
     ]
     return label_services.import_demonstrations(project=target.project, author=target.by, rows=rows)
 
 
-def store_rankings(located: list[tuple[Place, Any]], target: Target) -> int:
+def store_rankings(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
     rows = [
         label_services.ImportedRanking(
             item.messages,
@@ -107,22 +107,22 @@ def store_rankings(located: list[tuple[Place, Any]], target: Target) -> int:
             ratings=item.ratings,
             flags=item.flags,
             reason=item.reason,
-            **label_fields(item, location),
+            **imported_label_fields(item, location),
         )
         for location, item in located
     ]
     return label_services.import_rankings(project=target.project, author=target.by, rows=rows)
 
 
-def store_judgments(located: list[tuple[Place, Any]], target: Target) -> int:
+def store_judgments(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
     rows = [
-        label_services.ImportedJudgment(item.messages, item.reply, item.good, **label_fields(item, location))
+        label_services.ImportedJudgment(item.messages, item.reply, item.good, **imported_label_fields(item, location))
         for location, item in located
     ]
     return label_services.import_judgments(project=target.project, author=target.by, rows=rows)
 
 
-def label_fields(item: Any, location: Place) -> dict[str, Any]:
+def imported_label_fields(item: Any, location: Place) -> dict[str, Any]:
     return {
         "source_ref": str(location),
         "annotator": item.annotator,
@@ -133,7 +133,7 @@ def label_fields(item: Any, location: Place) -> dict[str, Any]:
     }
 
 
-STORES: Final[dict[Kind, Callable[[list[tuple[Place, Any]], Target], int]]] = {
+STORES: Final[dict[Kind, Callable[[list[tuple[Place, Any]], ImportTarget], int]]] = {
     "text": store_documents,
     "prompts": store_prompts,
     "demonstrations": store_demonstrations,

@@ -109,7 +109,7 @@ def read_table(
     table = TableLines(source)
     table.waiting = sample[::-1]
     columns: list[str] | None = None
-    for location, row in rows_of(table, name, delimiter, quoted=quoted):
+    for location, row in table_rows(table, name, delimiter, quoted=quoted):
         if isinstance(row, BadRow):
             yield location, row
         elif columns is None:
@@ -145,7 +145,7 @@ def is_quoted(texts: list[str], delimiter: str) -> bool:
     return needed > 0 or doubled or everywhere
 
 
-def rows_of(
+def table_rows(
     table: TableLines, name: str, delimiter: str, *, quoted: bool
 ) -> Iterator[tuple[Place, list[str] | BadRow]]:
     quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
@@ -162,18 +162,18 @@ def rows_of(
             if table.bad is not None:
                 number, bad = table.bad
                 if table.taken:
-                    yield Place(name, table.first_line), wrong(Place(name, table.first_line), error)
+                    yield Place(name, table.first_line), bad_table_row(Place(name, table.first_line), error)
                     table.waiting.append((number, bad))
                     table.hand_back()
                 else:
                     yield Place(name, number), bad
             else:
                 location = Place(name, table.first_line)
-                yield location, wrong(location, error)
+                yield location, bad_table_row(location, error)
                 table.hand_back()
 
 
-def wrong(location: Place, error: csv.Error) -> BadRow:
+def bad_table_row(location: Place, error: csv.Error) -> BadRow:
     return BadRow(
         WRONG, f"{location}: {error}. Put fields with quotes or line breaks in quotes, quotes in them doubled."
     )

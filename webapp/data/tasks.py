@@ -9,16 +9,16 @@ from webapp.data import reading, services
 
 @shared_task
 def read_import(record_id: int) -> None:
-    reading.read_import(record_id=record_id)
+    reading.run_import(record_id=record_id)
 
 
 @shared_task
-def reconcile() -> None:
+def reconcile_imports() -> None:
     """Wake imports whose message was lost or whose worker died."""
     services.reconcile_imports()
 
 
 @shared_task
-def clean_up() -> int:
+def clean_up_imports() -> int:
     services.forget_previews()
-    return services.clean_up()
+    return services.delete_old_files()

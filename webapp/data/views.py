@@ -38,7 +38,7 @@ MAX_ASKED = 10_000  # prompts that one click asks annotators about
 def overview(request: Request, project: Project) -> HttpResponse:
     context = {
         "project": project,
-        "counts": selectors.counts(project),
+        "counts": selectors.data_counts(project),
         "corpora": selectors.corpora(project),
         "imports": Import.objects.filter(project=project)[:10],
     }

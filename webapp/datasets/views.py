@@ -20,7 +20,7 @@ from webapp.errors import NotFound, TutelageError
 from webapp.params import read_choice
 from webapp.registry.artefacts import open_file
 from webapp.registry.models import ModelVersion
-from webapp.registry.views import person
+from webapp.registry.views import signed_in_user
 
 PAGE = 25
 PREVIEW = 5
@@ -43,7 +43,11 @@ def snapshot_create(request: HttpRequest, project: Project) -> HttpResponse:
         values = form.cleaned_data
         try:
             snapshot = services.create_snapshot(
-                project=project, kind=values["kind"], by=person(request), name=values["name"], filters=form.filters()
+                project=project,
+                kind=values["kind"],
+                by=signed_in_user(request),
+                name=values["name"],
+                filters=form.filters(),
             )
         except TutelageError as error:
             form.add_error(None, error.message)

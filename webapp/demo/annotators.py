@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
 
-from .rubric import score
+from .rubric import gold_score
 from .world.cases import Case
 
 
@@ -41,7 +41,7 @@ class Annotator:
 
     def rank_replies(self, case: Case, replies: Sequence[str], rng: random.Random) -> list[list[int]]:
         """The same for replies to a case, judged by the gold rubric."""
-        return self.rank([score(case, reply) for reply in replies], rng)
+        return self.rank([gold_score(case, reply) for reply in replies], rng)
 
     def chances(self, gap: float) -> tuple[float, float]:
         """Probabilities that of two replies, the first better by `gap` points, the first wins and the second wins.
@@ -79,11 +79,11 @@ def expected_agreement(annotator: Annotator, colleague: Annotator, gaps: Sequenc
     return same / (same + differ)
 
 
-def agreement(rankings: Sequence[tuple[list[list[int]], list[list[int]]]]) -> tuple[float, int]:
+def ranking_pair_agreement(rankings: Sequence[tuple[list[list[int]], list[list[int]]]]) -> tuple[float, int]:
     """Share of pairs on which two rankings of the same replies agree, where both prefer one; and how many pairs."""
     same = pairs = 0
     for groups, other_groups in rankings:
-        place_one, place_other = places(groups), places(other_groups)
+        place_one, place_other = ranks_by_index(groups), ranks_by_index(other_groups)
         for i, j in combinations(sorted(place_one), 2):
             a, b = place_one[i] - place_one[j], place_other[i] - place_other[j]
             if a and b:
@@ -92,6 +92,6 @@ def agreement(rankings: Sequence[tuple[list[list[int]], list[list[int]]]]) -> tu
     return (same / pairs if pairs else math.nan), pairs
 
 
-def places(groups: Sequence[Sequence[int]]) -> dict[int, int]:
+def ranks_by_index(groups: Sequence[Sequence[int]]) -> dict[int, int]:
     """Index → place of its group, 0 the best."""
     return {index: rank for rank, group in enumerate(groups) for index in group}

@@ -6,10 +6,10 @@ import random
 from uuid import uuid5
 
 from webapp.chat.models import Conversation, Message
-from webapp.chat.services.conversations import begin, send
+from webapp.chat.services.conversations import begin_conversation, send
 from webapp.chat.services.feedback import allow_use, say_more, set_thumb
 from webapp.demo.labelling import TOKENS
-from webapp.demo.people import USER, person
+from webapp.demo.people import USER, sample_user
 from webapp.demo.round import Round
 from webapp.demo.rubric import judge
 from webapp.demo.world.cases import Case
@@ -21,7 +21,7 @@ GOOD = 9.0  # rubric points from which a reply gets a thumb up
 def talk(demo_round: Round) -> bool:
     """A few conversations of two messages each, one after another, with feedback; true once all are judged."""
     cases = [case for case in demo_round.world.evaluation if not case.history][: 2 * demo_round.plan.chats]
-    allow_use(user=person(USER), project=demo_round.project)
+    allow_use(user=sample_user(USER), project=demo_round.project)
     for number in range(demo_round.plan.chats):
         demo_round.note(f"Conversation {number + 1} of {demo_round.plan.chats}", number / demo_round.plan.chats)
         try:
@@ -35,7 +35,9 @@ def talk(demo_round: Round) -> bool:
 def conversed(demo_round: Round, number: int, cases: list[Case]) -> bool:
     """Take a conversation one reply further; true once both of its replies have come and are judged."""
     key = uuid5(TOKENS, f"chat:{demo_round.demo.pk}:{number}")
-    conversation = begin(user=person(USER), project=demo_round.project, text=cases[0].question, token=key)
+    conversation = begin_conversation(
+        user=sample_user(USER), project=demo_round.project, text=cases[0].question, token=key
+    )
     if settled(conversation) == 1:
         send(conversation=conversation, text=cases[1].question, token=uuid5(key, "second"))
     if settled(conversation) < 2:

@@ -10,10 +10,10 @@ from annotations.models import Lease, Response, Task
 from annotations.services.labels import submit_demonstration, submit_ranking
 from annotations.services.leases import lease_next, skip
 from webapp.demo.annotators import ANNOTATORS, Annotator
-from webapp.demo.people import person
+from webapp.demo.people import sample_user
 from webapp.demo.round import Round
-from webapp.demo.rubric import score
-from webapp.demo.world.crowd import WRITERS, Writer, demonstration
+from webapp.demo.rubric import gold_score
+from webapp.demo.world.crowd import WRITERS, Writer, written_reply
 
 TOKENS = UUID("0b1c1c0e-6a53-5a0e-9a2e-6a3f3f1d2c77")  # names the tokens of simulated labels
 GAP_TO_STRENGTH = 3.0  # rubric points for each unit of stated strength
@@ -21,7 +21,7 @@ GAP_TO_STRENGTH = 3.0  # rubric points for each unit of stated strength
 
 def work(round_: Round, kind: Task.Kind, seconds: float) -> bool:
     """Let everybody label in turn for a while; true when no task of the kind is left for anybody."""
-    people = {annotator.name: person(annotator.name) for annotator in ANNOTATORS}
+    people = {annotator.name: sample_user(annotator.name) for annotator in ANNOTATORS}
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         busy = False
@@ -29,7 +29,7 @@ def work(round_: Round, kind: Task.Kind, seconds: float) -> bool:
             lease = lease_next(person=people[annotator.name], project=round_.project, kinds=[kind])
             if lease is not None:
                 busy = True
-                rank(round_, lease, annotator) if kind == Task.Kind.RANK else write(round_, lease, writer)
+                rank_replies(round_, lease, annotator) if kind == Task.Kind.RANK else write(round_, lease, writer)
         if not busy:
             return True
     return False
@@ -45,7 +45,7 @@ def token(lease: Lease) -> UUID:
     return uuid5(TOKENS, f"{lease.task_id}:{lease.person_id}")
 
 
-def rank(round_: Round, lease: Lease, annotator: Annotator) -> None:
+def rank_replies(round_: Round, lease: Lease, annotator: Annotator) -> None:
     """Order the replies as this person sees them."""
     case = round_.case(lease.task.prompt)
     if case is None:
@@ -54,7 +54,7 @@ def rank(round_: Round, lease: Lease, annotator: Annotator) -> None:
     rng = dice(round_, lease, annotator.name)
     texts = dict(Response.objects.filter(pk__in=lease.order_shown).values_list("pk", "text"))
     ids = sorted(texts, key=lambda pk: (texts[pk], pk))
-    scores = [score(case, texts[pk]) for pk in ids]
+    scores = [gold_score(case, texts[pk]) for pk in ids]
     groups = annotator.rank(scores, rng)
     gap = scores[groups[0][0]] - scores[groups[-1][0]]
     submit_ranking(
@@ -76,6 +76,6 @@ def write(round_: Round, lease: Lease, writer: Writer) -> None:
     submit_demonstration(
         lease=lease,
         token=token(lease),
-        text=demonstration(case, writer, rng),
+        text=written_reply(case, writer, rng),
         active_seconds=round(rng.uniform(15, 90), 1),
     )

@@ -31,7 +31,7 @@ def address(name: str) -> str:
     return f"{name.lower()}@{DOMAIN}"
 
 
-def person(name: str) -> User:
+def sample_user(name: str) -> User:
     """The sample person of this name, made when there is none. Without a password nobody can sign in as them."""
     email = address(name)
     display_name = f"Sample {name}" if name in ROLES else name
@@ -49,7 +49,7 @@ def join_all(project: Project, admin: User) -> None:
     role_of_address = {address(name): role for name, role in ROLES.items() if name != ADMIN}
     role_of_address |= {address(annotator.name): Role.ANNOTATOR for annotator in ANNOTATORS}
     for name in (ANNOTATOR, USER, *(annotator.name for annotator in ANNOTATORS)):
-        user = person(name)
+        user = sample_user(name)
         if not project.memberships.filter(user=user).exists():
             invitation, _ = invite(project=project, role=role_of_address[user.email], by=admin, email=user.email)
             accept_invitation(user=user, invitation=invitation)
@@ -60,7 +60,7 @@ def new_logins() -> list[Login]:
     """Give the three people to look around with new passwords. They are said here once and kept only as hashes."""
     logins = []
     for name in ROLES:
-        user = person(name)
+        user = sample_user(name)
         password = secrets.token_urlsafe(9)
         user.set_password(password)
         user.save(update_fields=["password", "password_changed_at"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from webapp.demo.world import Sizes
+from webapp.demo.world import WorldSizes
 
 Config = dict[str, Any]
 SAMPLING: Final[Config] = {"temperature": 1.0, "max_new_tokens": 64}
@@ -15,7 +15,7 @@ SAMPLING: Final[Config] = {"temperature": 1.0, "max_new_tokens": 64}
 class Plan:
     """Sizes of the world, settings of each stage where they differ from the contract's, and what is left for people."""
 
-    sizes: Sizes
+    sizes: WorldSizes
     configs: dict[str, Config]
     written: int = 40  # demonstrations that go through the writing desk; the rest is imported
     rank_overlap: int = 1  # as many prompts as the labels allow teach most; those held out show how far people agree
@@ -28,7 +28,7 @@ class Plan:
 
 PLANS: Final[dict[str, Plan]] = {
     "full": Plan(
-        sizes=Sizes(),
+        sizes=WorldSizes(),
         configs={
             "corpus": {},
             "tokenizer": {"vocabulary": 1536, "context": 256},
@@ -53,7 +53,7 @@ PLANS: Final[dict[str, Plan]] = {
         },
     ),
     "quick": Plan(
-        sizes=Sizes(
+        sizes=WorldSizes(
             documents=300, demonstrations=160, rank_prompts=24, ppo_prompts=40, heldout_demonstrations=12,
             heldout_rank_prompts=8, evaluation_prompts=16,
         ),

@@ -13,10 +13,10 @@ import numpy as np
 from annotations.models import Ranking
 from annotations.selectors import usable_rankings
 from training.contract import SampleRow
-from webapp.demo.annotators import agreement
+from webapp.demo.annotators import ranking_pair_agreement
 from webapp.demo.models import Demo
 from webapp.demo.round import Round
-from webapp.demo.rubric import score
+from webapp.demo.rubric import gold_score
 from webapp.demo.world.cases import Case
 from webapp.registry.artefacts import open_file
 from webapp.runs.models import Run
@@ -46,7 +46,7 @@ def win_rate(ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[
     return interval(wins, clusters)
 
 
-def replies(run: Run, name: str) -> dict[str, SampleRow]:
+def output_replies(run: Run, name: str) -> dict[str, SampleRow]:
     """The replies in a file of the run's output, by prompt."""
     with open_file(run.outputs[f"{name}.jsonl"]) as file:
         rows = [SampleRow.model_validate_json(line) for line in file if line.strip()]
@@ -61,7 +61,7 @@ def annotators_agreement(demo_round: Round) -> Figures:
     shares, clusters = [], []
     for task, rankings in by_task.items():
         for ranking_a, ranking_b in combinations(rankings, 2):
-            value, pairs = agreement([(ranking_a.groups, ranking_b.groups)])
+            value, pairs = ranking_pair_agreement([(ranking_a.groups, ranking_b.groups)])
             if pairs:
                 shares += [value] * pairs
                 clusters += [task] * pairs
@@ -78,16 +78,16 @@ def gold(demo_round: Round) -> tuple[list[Case], dict[str, list[SampleRow]], dic
     """The evaluation's cases that all models answered, their replies and the replies' gold scores, by model."""
     against_base, against_sft = demo_round.run("SFT against base"), demo_round.run("PPO against SFT")
     replies_by_model = {
-        "base": replies(against_base, "baseline"),
-        "sft": replies(against_base, "samples"),
-        "ppo": replies(against_sft, "samples"),
+        "base": output_replies(against_base, "baseline"),
+        "sft": output_replies(against_base, "samples"),
+        "ppo": output_replies(against_sft, "samples"),
     }
     cases = {f"prompt:{prompt.pk}": case for prompt, case in zip(
         demo_round.prompts(demo_round.world.evaluation), demo_round.world.evaluation, strict=True)}  # fmt: skip
     shared = [key for key in cases if all(key in rows for rows in replies_by_model.values())]
     rows = {name: [sample_rows[key] for key in shared] for name, sample_rows in replies_by_model.items()}
     scores = {
-        name: [score(cases[row.prompt_id], row.reply) for row in sample_rows] for name, sample_rows in rows.items()
+        name: [gold_score(cases[row.prompt_id], row.reply) for row in sample_rows] for name, sample_rows in rows.items()
     }
     return [cases[key] for key in shared], rows, scores
 

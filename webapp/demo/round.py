@@ -13,7 +13,7 @@ from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.datasets.services import create_snapshot
 from webapp.demo.models import Demo
-from webapp.demo.people import ADMIN, person
+from webapp.demo.people import ADMIN, sample_user
 from webapp.demo.plan import PLANS, Plan
 from webapp.demo.world import World, build
 from webapp.demo.world.cases import Case
@@ -49,7 +49,7 @@ class Round:
 
     @cached_property
     def admin(self) -> User:
-        return person(ADMIN)
+        return sample_user(ADMIN)
 
     @property
     def plan(self) -> Plan:

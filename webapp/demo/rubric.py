@@ -76,7 +76,7 @@ def judge(case: Case, reply: str) -> Marks:
     )
 
 
-def score(case: Case, reply: str) -> float:
+def gold_score(case: Case, reply: str) -> float:
     """Points of `reply` to `case`, 0 to 10."""
     return judge(case, reply).total
 

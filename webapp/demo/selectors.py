@@ -26,7 +26,7 @@ def stages(demo: Demo) -> list[Stage]:
     return rows
 
 
-def progress(demo: Demo) -> float:
+def demo_progress(demo: Demo) -> float:
     """The share of the usual time that is over, 0 to 1."""
     whole = sum(step.weight for step in STEPS)
     over = sum(step.weight for step in STEPS[: demo.step])
@@ -34,7 +34,7 @@ def progress(demo: Demo) -> float:
     return (over + now) / whole
 
 
-def current(demo: Demo) -> str:
+def current_step(demo: Demo) -> str:
     """What is going on, in a line."""
     if demo.step >= len(STEPS):
         return "Done"

@@ -12,7 +12,7 @@ from django.utils import timezone
 from webapp.accounts.models import User
 from webapp.accounts.services import create_project
 from webapp.demo.models import Demo
-from webapp.demo.people import ADMIN, person
+from webapp.demo.people import ADMIN, sample_user
 from webapp.demo.plan import PLANS
 from webapp.demo.round import Round
 from webapp.demo.steps import STEPS
@@ -33,7 +33,7 @@ def start_demo(*, by: User | None = None, seed: int = 0, size: str = "full") -> 
     if size not in PLANS:
         raise BadInput(f"There is no size “{size}”. Choose one of {', '.join(PLANS)}.", field="size")
     plan = PLANS[size]
-    admin = person(ADMIN)
+    admin = sample_user(ADMIN)
     project = create_project(
         user=admin,
         name="Sample assistant",
@@ -49,7 +49,7 @@ def start_demo(*, by: User | None = None, seed: int = 0, size: str = "full") -> 
     return demo
 
 
-def go_on(*, demo_id: int, seconds: float = TURN_SECONDS) -> bool:
+def take_turn(*, demo_id: int, seconds: float = TURN_SECONDS) -> bool:
     """Take the demo as far as it goes in one turn. True when somebody should look again soon, false when it is over or
     another worker has it. What a person must know of a failure is kept; an unexpected error is raised again too."""
     demo = DEMOS.claim(demo_id)
@@ -65,10 +65,10 @@ def go_on(*, demo_id: int, seconds: float = TURN_SECONDS) -> bool:
         except ClaimLost:
             return False
         except TutelageError as error:
-            fail(demo, error.message)
+            fail_demo(demo, error.message)
         except Exception as error:
             words = str(error).rstrip(" .")
-            fail(demo, f"Something unexpected went wrong: {words}. The worker's log has the details.")
+            fail_demo(demo, f"Something unexpected went wrong: {words}. The worker's log has the details.")
             raise
     return demo.state == Demo.State.RUNNING
 
@@ -87,12 +87,12 @@ def take_step(demo: Demo) -> bool:
     return through
 
 
-def fail(demo: Demo, message: str) -> None:
+def fail_demo(demo: Demo, message: str) -> None:
     DEMOS.end(demo, state=Demo.State.FAILED, error=message)
 
 
 @transaction.atomic
-def take_up_again(*, demo: Demo, by: User) -> Demo:
+def resume_demo(*, demo: Demo, by: User) -> Demo:
     """Go on with a demo that failed, from the step that failed; its failed runs go on from their last checkpoint."""
     demo = Demo.objects.select_for_update(of=("self",)).select_related("project").get(pk=demo.pk)
     if demo.state != Demo.State.FAILED:
@@ -105,15 +105,15 @@ def take_up_again(*, demo: Demo, by: User) -> Demo:
     return demo
 
 
-def reconcile(now: datetime | None = None) -> int:
+def reconcile_demos(now: datetime | None = None) -> int:
     """Wake every demo that is under way and that nobody works on; how many."""
     now = now or timezone.now()
-    DEMOS.take_back(on_worker_lost, now=now)
+    DEMOS.take_back(requeue_demo, now=now)
     return DEMOS.announce(now=now)
 
 
-def on_worker_lost(demo: Demo) -> None:
+def requeue_demo(demo: Demo) -> None:
     if demo.attempts >= MAX_ATTEMPTS:
-        fail(demo, f"The worker died {demo.attempts} times in this step. The log of the worker may say why.")
+        fail_demo(demo, f"The worker died {demo.attempts} times in this step. The log of the worker may say why.")
     else:
         DEMOS.release(demo, woken_at=None)

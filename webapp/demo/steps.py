@@ -15,7 +15,7 @@ from webapp.accounts.services import change_settings
 from webapp.datasets.models import Corpus
 from webapp.datasets.services import NewDocument, add_documents, create_corpus
 from webapp.demo import chats, labelling
-from webapp.demo.people import join_all, person
+from webapp.demo.people import join_all, sample_user
 from webapp.demo.report import make_report
 from webapp.demo.round import SOURCE, Round
 from webapp.demo.world.cases import Case
@@ -28,7 +28,7 @@ from webapp.runs.services import import_samples
 WORK_SECONDS: Final = 5.0  # of labelling in one go, so that a worker is free for others in between
 
 
-def people(demo_round: Round) -> bool:
+def join_people(demo_round: Round) -> bool:
     join_all(demo_round.project, demo_round.admin)
     return True
 
@@ -65,7 +65,7 @@ def pretrain(demo_round: Round) -> bool:
     return demo_round.ran("Sample base", "pretrain", inputs)
 
 
-def demonstrations(demo_round: Round) -> bool:
+def collect_demonstrations(demo_round: Round) -> bool:
     """Most come from a file, as if collected before; the first few dozen are written at the desk."""
     demos = demo_round.world.demonstrations
     desk = demo_round.prompts(demo.case for demo in demos[: demo_round.plan.written])
@@ -79,11 +79,11 @@ def demonstrations(demo_round: Round) -> bool:
             for demo in imported
             if demo.writer == writer.name
         ]
-        import_demonstrations(project=demo_round.project, author=person(writer.name), rows=rows)
+        import_demonstrations(project=demo_round.project, author=sample_user(writer.name), rows=rows)
     return labelling.work(demo_round, Task.Kind.WRITE, WORK_SECONDS)
 
 
-def sft(demo_round: Round) -> bool:
+def run_sft(demo_round: Round) -> bool:
     def inputs() -> dict[str, Any]:
         snapshot = demo_round.snapshot("Sample demonstrations", "demonstrations")
         return {"snapshots": [snapshot], "base": demo_round.made_by("Sample base")}
@@ -95,15 +95,15 @@ def first_deployment(demo_round: Round) -> bool:
     return live(demo_round, demo_round.made_by("Sample SFT"), "The first model that can answer.")
 
 
-def sample(demo_round: Round) -> bool:
+def sample_replies(demo_round: Round) -> bool:
     """K replies to each prompt to rank; they become rank tasks by themselves, those held out for more people."""
-    train = replies(demo_round, "Sample replies", demo_round.world.rank, demo_round.plan.rank_overlap)
-    return train and replies(
+    train = sampled_replies(demo_round, "Sample replies", demo_round.world.rank, demo_round.plan.rank_overlap)
+    return train and sampled_replies(
         demo_round, "Sample replies, held out", demo_round.world.heldout_rank, demo_round.plan.heldout_rank_overlap
     )
 
 
-def replies(demo_round: Round, name: str, cases: Sequence[Case], overlap: int) -> bool:
+def sampled_replies(demo_round: Round, name: str, cases: Sequence[Case], overlap: int) -> bool:
     """Whether the SFT model's replies to these cases are there to be ranked, by as many people as `overlap` says."""
 
     def inputs() -> dict[str, Any]:
@@ -122,7 +122,7 @@ def replies(demo_round: Round, name: str, cases: Sequence[Case], overlap: int) -
     return True
 
 
-def rankings(demo_round: Round) -> bool:
+def collect_rankings(demo_round: Round) -> bool:
     through = labelling.work(demo_round, Task.Kind.RANK, WORK_SECONDS)
     tasks = Task.objects.filter(project=demo_round.project, kind=Task.Kind.RANK)
     full = tasks.exclude(state=Task.State.OPEN).count()
@@ -208,7 +208,7 @@ def report(demo_round: Round) -> bool:
     return True
 
 
-class Step(NamedTuple):
+class DemoStep(NamedTuple):
     """`key` names its seconds in the report, `title` is for people, `weight` its usual share of the time."""
 
     key: str
@@ -218,23 +218,23 @@ class Step(NamedTuple):
 
 
 STEPS: Final = (
-    Step("people", "People join", 1, people),
-    Step("text", "Text is collected", 4, text),
-    Step("corpus", "Text is cleaned", 15, corpus),
-    Step("tokenizer", "A tokenizer is learned", 8, tokenizer),
-    Step("pretrain", "A base model reads the text", 170, pretrain),
-    Step("demonstrations", "People show how to answer", 5, demonstrations),
-    Step("sft", "The model learns to answer", 70, sft),
-    Step("first deployment", "It goes live", 5, first_deployment),
-    Step("sample", "It gives four replies to each prompt", 25, sample),
-    Step("rankings", "People rank the replies", 30, rankings),
-    Step("reward", "A reward model learns what they prefer", 40, reward),
-    Step("ppo", "PPO improves the model", 150, ppo),
-    Step("evaluate sft", "SFT is compared with the base model", 15, evaluation(
+    DemoStep("people", "People join", 1, join_people),
+    DemoStep("text", "Text is collected", 4, text),
+    DemoStep("corpus", "Text is cleaned", 15, corpus),
+    DemoStep("tokenizer", "A tokenizer is learned", 8, tokenizer),
+    DemoStep("pretrain", "A base model reads the text", 170, pretrain),
+    DemoStep("demonstrations", "People show how to answer", 5, collect_demonstrations),
+    DemoStep("sft", "The model learns to answer", 70, run_sft),
+    DemoStep("first deployment", "It goes live", 5, first_deployment),
+    DemoStep("sample", "It gives four replies to each prompt", 25, sample_replies),
+    DemoStep("rankings", "People rank the replies", 30, collect_rankings),
+    DemoStep("reward", "A reward model learns what they prefer", 40, reward),
+    DemoStep("ppo", "PPO improves the model", 150, ppo),
+    DemoStep("evaluate sft", "SFT is compared with the base model", 15, evaluation(
         "SFT against base", "Sample SFT", "Sample base")),
-    Step("evaluate ppo", "PPO is compared with SFT", 15, evaluation("PPO against SFT", "Sample PPO", "Sample SFT")),
-    Step("deployment", "The better model goes live", 5, deployment),
-    Step("chats", "People chat with it", 8, chats.talk),
-    Step("next round", "The next round is prepared", 15, next_round),
-    Step("report", "The report is written", 2, report),
+    DemoStep("evaluate ppo", "PPO is compared with SFT", 15, evaluation("PPO against SFT", "Sample PPO", "Sample SFT")),
+    DemoStep("deployment", "The better model goes live", 5, deployment),
+    DemoStep("chats", "People chat with it", 8, chats.talk),
+    DemoStep("next round", "The next round is prepared", 15, next_round),
+    DemoStep("report", "The report is written", 2, report),
 )  # fmt: skip

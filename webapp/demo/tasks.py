@@ -14,10 +14,10 @@ PAUSE: Final = 1.0  # seconds before a look at what is still under way
 @shared_task
 def go_on(demo_id: int) -> None:
     """Take a demo further, and have it looked at again while it is under way."""
-    if services.go_on(demo_id=demo_id):
+    if services.take_turn(demo_id=demo_id):
         services.DEMOS.send(demo_id, countdown=PAUSE)
 
 
 @shared_task(expires=10)
-def reconcile() -> int:
-    return services.reconcile()
+def reconcile_sample_projects() -> int:
+    return services.reconcile_demos()

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 
-def figure(measured: dict[str, Any], *, percent: bool = True) -> str:
+def figure_line(measured: dict[str, Any], *, percent: bool = True) -> str:
     """A figure with its 95 % interval."""
     if measured["value"] is None:
         return "not known"
@@ -21,11 +21,11 @@ def as_text(report: dict[str, Any]) -> str:
     rows = [
         ("base model", f"{report['parameters']:,} parameters, {report['bits_per_byte']:.3f} bits per byte"),
         ("SFT loss, held out", f"{report['sft_loss']:.3f} nats a token"),
-        ("reward accuracy, held out", figure(report["reward_accuracy"])),
-        ("annotators' own agreement", figure(report["annotator_agreement"])),
+        ("reward accuracy, held out", figure_line(report["reward_accuracy"])),
+        ("annotators' own agreement", figure_line(report["annotator_agreement"])),
         ("gold score of base, SFT, PPO", ", ".join(f"{gold[name]['value']:.2f}" for name in ("base", "sft", "ppo"))),
-        ("gold wins, SFT against base", figure(wins["sft_vs_base"])),
-        ("gold wins, PPO against SFT", figure(wins["ppo_vs_sft"])),
+        ("gold wins, SFT against base", figure_line(wins["sft_vs_base"])),
+        ("gold wins, PPO against SFT", figure_line(wins["ppo_vs_sft"])),
         ("KL of PPO to SFT", f"{report['kl']:.2f} nats a reply"),
         ("mean length of SFT, PPO", f"{length['sft']:.1f}, {length['ppo']:.1f} tokens"),
     ]

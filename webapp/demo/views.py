@@ -12,8 +12,8 @@ from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.demo.models import Demo
 from webapp.demo.people import new_logins
-from webapp.demo.selectors import current, progress, stages
-from webapp.demo.services import start_demo, take_up_again
+from webapp.demo.selectors import current_step, demo_progress, stages
+from webapp.demo.services import resume_demo, start_demo
 from webapp.errors import NotFound
 from webapp.partials import render_page_or_fragment
 
@@ -43,13 +43,13 @@ def demo_report(request: Request, project: Project) -> HttpResponse:
 
 
 def how_far(demo: Demo) -> dict[str, object]:
-    return {"stages": stages(demo), "progress": round(100 * progress(demo), 1), "current": current(demo)}
+    return {"stages": stages(demo), "progress": round(100 * demo_progress(demo), 1), "current": current_step(demo)}
 
 
 @requires("runs.manage")
 @require_POST
 def demo_again(request: Request, project: Project) -> HttpResponse:
-    take_up_again(demo=demo_of(project), by=request.user)
+    resume_demo(demo=demo_of(project), by=request.user)
     return redirect("demo_report", project.slug)
 
 

@@ -30,7 +30,7 @@ class Station(NamedTuple):
     url: str
 
 
-def counts(project: Project) -> dict[str, int]:
+def project_counts(project: Project) -> dict[str, int]:
     """Live figures of the project, by station."""
     runs = Run.objects.filter(project=project).aggregate(
         all=Count("id"),

@@ -10,7 +10,7 @@ from webapp.accounts.access import may, public, requires
 from webapp.accounts.models import Project, User
 from webapp.accounts.requests import Request
 from webapp.accounts.selectors import has_superuser, projects_of
-from webapp.home.selectors import counts, own_figures, stations
+from webapp.home.selectors import own_figures, project_counts, stations
 from webapp.home.steps import next_steps
 from webapp.links import address_of
 
@@ -25,7 +25,7 @@ def home(request: Request) -> HttpResponse:
     project = next((p for p in projects if p.slug == request.session.get("project")), projects[0] if projects else None)
     if project is None:
         return render(request, "home/empty.html", {"demo_url": address_of("demo_start")})
-    figures, personal = counts(project), own_figures(user, project)
+    figures, personal = project_counts(project), own_figures(user, project)
     context = {
         "project": project,
         "steps": next_steps(user=user, project=project, figures=figures, labels=personal["open"]),
@@ -39,7 +39,7 @@ def home(request: Request) -> HttpResponse:
 @require_GET
 def project_loop(request: Request, project: Project) -> HttpResponse:
     """The picture alone, which renews itself."""
-    return render(request, "home/loop.html", loop(request, project, counts(project)))
+    return render(request, "home/loop.html", loop(request, project, project_counts(project)))
 
 
 def loop(request: Request, project: Project, figures: dict[str, int]) -> dict[str, object]:

@@ -22,13 +22,13 @@ from webapp.registry.models import ModelVersion
 PIECE = 1 << 20
 
 
-def digest_of(files: dict[str, str]) -> str:
+def folder_digest(files: dict[str, str]) -> str:
     """One sha256 for a folder: of the sorted list of its files' hashes."""
     lines = "".join(f"{path} {sha256}\n" for path, sha256 in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -36,16 +36,16 @@ def file_sha256(path: Path) -> str:
 def hashes_of(folder: Path) -> dict[str, str]:
     """sha256 by path of every file under `folder`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
-def publish(folder: Path, *, folder_name: str, files: dict[str, str]) -> str:
+def publish_folder(folder: Path, *, folder_name: str, files: dict[str, str]) -> str:
     """Copy `files` (sha256 by path) of a local folder to <store>/<place>/<digest>/; its name for the database.
 
     Twice the same content is stored once. Raises Conflict where a file is not what its hash says, and Unavailable where
     the store cannot be written to.
     """
-    address = f"{settings.ARTEFACTS_URL.rstrip('/')}/{folder_name}/{digest_of(files)[:32]}"
+    address = f"{settings.ARTEFACTS_URL.rstrip('/')}/{folder_name}/{folder_digest(files)[:32]}"
     try:
         fs, target = open_store(address)
         if fs.exists(f"{target}/{MANIFEST}"):
@@ -174,7 +174,7 @@ def fetch_base(base: ModelVersion) -> None:
     if not isinstance(fs, LocalFileSystem):
         local_folder(base)
     elif missing := [name for name in base.files if not Path(path, name).exists()]:
-        raise damaged(base, f"{Path(path, missing[0])} is missing")
+        raise damaged_model(base, f"{Path(path, missing[0])} is missing")
 
 
 def verify(model: ModelVersion, folder: Path) -> None:
@@ -183,14 +183,14 @@ def verify(model: ModelVersion, folder: Path) -> None:
         path = folder / name
         if not path.exists():
             problem = f"{path} is missing"
-        elif sha256 and file_sha256(path) != sha256:
+        elif sha256 and sha256_of(path) != sha256:
             problem = f"{path} is not the file that was registered"
         else:
             continue
-        raise damaged(model, problem)
+        raise damaged_model(model, problem)
 
 
-def damaged(model: ModelVersion, problem: str) -> Conflict:
+def damaged_model(model: ModelVersion, problem: str) -> Conflict:
     return Conflict(
         f"Model {model.number} ({model.name}) is damaged: {problem}. Put the folder back from a backup, "
         "or make the model again by retrying its run.",

@@ -79,7 +79,7 @@ class ModelServer:
                 error=repr(error),
             ) from error
         if response.is_error:
-            message = words(response)
+            message = error_text(response)
             log.warning("the model server refused %s %s: %s", method, path, message)
             for text, instead in (hidden or {}).items():
                 message = message.replace(text, instead)
@@ -113,6 +113,6 @@ def fault(response: httpx.Response) -> Fault:
     return Fault(f"status {response.status_code}", "", "")
 
 
-def words(response: httpx.Response) -> str:
+def error_text(response: httpx.Response) -> str:
     """The sentence in an error response."""
     return fault(response).message

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, Conflict, TutelageError, Unavailable
-from webapp.registry.artefacts import digest_of, hashes_of, local_folder, publish
+from webapp.registry.artefacts import folder_digest, hashes_of, local_folder, publish_folder
 from webapp.registry.model_server import ModelServer
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import last_live_deployment, open_deployments, previous_deployment
@@ -50,7 +50,7 @@ def register_model(
     files = files if files is not None else hashes_of(folder)
     if not files:
         raise BadInput(f"{folder} has no files, so there is no model in it.")
-    artefact = publish(folder, folder_name="models", files=files)
+    artefact = publish_folder(folder, folder_name="models", files=files)
     return add_model_version(
         project=project, name=name, kind=kind, stage=stage, by=by, artefact=artefact, files=files, **details
     )
@@ -78,7 +78,7 @@ def add_model_version(
         kind=kind,
         stage=stage,
         artefact=artefact,
-        sha256=digest_of(files),
+        sha256=folder_digest(files),
         files=files,
         created_by=by,
         **details,
@@ -146,9 +146,9 @@ def switch(*, project: Project, model: ModelVersion, by: User, share: float, why
         return change_share(canary, share, by=by, why=why)
     before = live or last_live_deployment(project)
     if canary and not promoted and share < 1:
-        end(canary, State.ROLLED_BACK, by=by, why=f"Replaced by {model.name}.")
+        end_deployment(canary, State.ROLLED_BACK, by=by, why=f"Replaced by {model.name}.")
     if live and (share == 1 or promoted):
-        end(live, State.RETIRED, by=by, why=f"Replaced by {model.name}.")
+        end_deployment(live, State.RETIRED, by=by, why=f"Replaced by {model.name}.")
     if canary and promoted:
         canary.state, canary.share, canary.replaced = State.LIVE, 1.0, before
         canary.why = f"{canary.why}\nMade live by {by}: {why}".removesuffix(": ").strip()
@@ -172,7 +172,7 @@ def change_share(canary: Deployment, share: float, *, by: User, why: str) -> Dep
     return canary
 
 
-def end(deployment: Deployment, state: str, *, by: User, why: str) -> None:
+def end_deployment(deployment: Deployment, state: str, *, by: User, why: str) -> None:
     deployment.state, deployment.until, deployment.ended_by, deployment.ended_why = state, timezone.now(), by, why
     deployment.problem = ""
     deployment.save(update_fields=["state", "until", "ended_by", "ended_why", "problem"])
@@ -199,7 +199,7 @@ def roll_back(
         require_open(deployment)
         if deployment.state == State.LIVE and previous is None:
             raise Conflict("No model was live before this one. Deploy another, or retire this one to stop the chat.")
-        end(deployment, State.ROLLED_BACK, by=by, why=why)
+        end_deployment(deployment, State.ROLLED_BACK, by=by, why=why)
         if previous is None:
             return None
         returned = f"Returned when {deployment.model.name} was rolled back."
@@ -220,7 +220,7 @@ def retire(*, deployment: Deployment, by: User, why: str = "") -> None:
     """Stop the live deployment without putting another in its place; a canary is rolled back."""
     deployment = Deployment.objects.select_for_update().get(pk=deployment.pk)
     require_open(deployment)
-    end(deployment, State.RETIRED if deployment.state == State.LIVE else State.ROLLED_BACK, by=by, why=why)
+    end_deployment(deployment, State.RETIRED if deployment.state == State.LIVE else State.ROLLED_BACK, by=by, why=why)
 
 
 def require_open(deployment: Deployment) -> None:

@@ -20,14 +20,14 @@ PAGE = 25
 GONE = "There is no such page, or it belongs to a project you are not a member of."
 
 
-def person(request: HttpRequest) -> User:
+def signed_in_user(request: HttpRequest) -> User:
     """Who is signed in; the decorators let nobody else through."""
     if not isinstance(request.user, User):
         raise TypeError("a view without a permission")
     return request.user
 
 
-def model_for(request: HttpRequest, pk: int, permission: str) -> ModelVersion:
+def model_or_refuse(request: HttpRequest, pk: int, permission: str) -> ModelVersion:
     model = ModelVersion.objects.select_related("project", "parent", "created_by").filter(pk=pk).first()
     if model is None:
         raise NotFound(GONE)
@@ -72,13 +72,13 @@ def deployment_list(request: HttpRequest, project: Project) -> HttpResponse:
 @require_POST
 @declares("models.deploy")
 def model_deploy(request: HttpRequest, pk: int) -> HttpResponse:
-    model = model_for(request, pk, "models.deploy")
+    model = model_or_refuse(request, pk, "models.deploy")
     form = DeployForm(request.POST)
     if not form.is_valid():
         raise BadInput("; ".join(f"{field}: {errors[0]}" for field, errors in form.errors.items()))
     values = form.cleaned_data
     deployment = services.deploy(
-        project=model.project, model=model, by=person(request), share=values["share"] / 100, why=values["why"]
+        project=model.project, model=model, by=signed_in_user(request), share=values["share"] / 100, why=values["why"]
     )
     if deployment.state == Deployment.State.LIVE:
         messages.success(request, f"{model.name} is live: it answers every new conversation.")
@@ -90,8 +90,8 @@ def model_deploy(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 @declares("models.deploy")
 def model_archive(request: HttpRequest, pk: int) -> HttpResponse:
-    model = model_for(request, pk, "models.deploy")
-    services.archive_model(model=model, by=person(request))
+    model = model_or_refuse(request, pk, "models.deploy")
+    services.archive_model(model=model, by=signed_in_user(request))
     messages.success(request, f"{model.name} is out of the lists. Its page and its files stay.")
     return redirect("model_list", model.project.slug)
 
@@ -100,7 +100,7 @@ def model_archive(request: HttpRequest, pk: int) -> HttpResponse:
 @declares("models.deploy")
 def deployment_roll_back(request: HttpRequest, pk: int) -> HttpResponse:
     deployment = deployment_for(request, pk, "models.deploy")
-    returned = services.roll_back(deployment=deployment, by=person(request), why=why(request))
+    returned = services.roll_back(deployment=deployment, by=signed_in_user(request), why=why(request))
     if returned:
         messages.success(request, f"{returned.model.name} is live again.")
     else:
@@ -112,7 +112,7 @@ def deployment_roll_back(request: HttpRequest, pk: int) -> HttpResponse:
 @declares("models.deploy")
 def deployment_retire(request: HttpRequest, pk: int) -> HttpResponse:
     deployment = deployment_for(request, pk, "models.deploy")
-    services.retire(deployment=deployment, by=person(request), why=why(request))
+    services.retire(deployment=deployment, by=signed_in_user(request), why=why(request))
     messages.success(request, f"{deployment.model.name} answers no new conversations any more.")
     return redirect("deployment_list", deployment.project.slug)
 

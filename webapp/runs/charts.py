@@ -67,11 +67,11 @@ def charts(runs: list[Run], since: int = 0) -> list[dict[str, Any]]:
             if HIDDEN.fullmatch(name):
                 continue
             order = group_of(name)
-            group = GROUPS[order] if order < len(GROUPS) else Group(words(name), "", "")
+            group = GROUPS[order] if order < len(GROUPS) else Group(metric_label(name), "", "")
             chart = by_group.setdefault(
                 (order, group.title), {"title": group.title, "unit": group.unit, "open": order < FIRST, "series": []}
             )
-            label = words(name) if len(runs) == 1 else f"{run.name}: {words(name)}"
+            label = metric_label(name) if len(runs) == 1 else f"{run.name}: {metric_label(name)}"
             chart["series"].append({"label": label, "name": name, "run": run_index} | thinned(series))
     return [by_group[key] for key in sorted(by_group)]
 
@@ -98,7 +98,7 @@ def thinned(series: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return {key: [values[index] for index in indices] for key, values in series.items()}
 
 
-def words(name: str) -> str:
+def metric_label(name: str) -> str:
     """A metric's name as a person reads it."""
     text = re.sub(r"^length/(\w+)$", r"\1 length", name)
     text = text.replace("objective/", "").replace("_avg", "").replace("heldout_", "held-out ")

@@ -38,7 +38,7 @@ class Picture(NamedTuple):
     box_height: int = HEIGHT
 
 
-def draw(lineage: Lineage) -> Picture:
+def draw_lineage(lineage: Lineage) -> Picture:
     boxes = {node.key: box(node) for node in lineage.nodes}
     lines = [
         line(boxes[edge.source], boxes[edge.target], index) for index, edge in enumerate(sorted(set(lineage.edges)))

@@ -19,9 +19,9 @@ from webapp import processes
 from webapp.errors import TutelageError
 from webapp.home_folder import ROOT
 from webapp.jobs import ClaimLost, Heartbeat
-from webapp.runs.folders import events_file, file_size, folder_of, log_tail, prepare, tidy
+from webapp.runs.folders import drop_copies, events_file, file_size, folder_of, log_tail, prepare_folder
 from webapp.runs.models import Run
-from webapp.runs.services import RUNS, claim_run, fail_run, read_events, requeue, succeed
+from webapp.runs.services import RUNS, claim_run, fail_run, read_events, requeue_run, succeed
 from webapp.runs.services.claims import cancel_run, mark_running
 from webapp.runs.services.redaction import redact_inputs
 from webapp.supervisor.launch import tied
@@ -60,7 +60,7 @@ def execute(run_id: int) -> bool:
     except ClaimLost:
         log.warning("run %s was taken over by another worker", run.pk)
     except Exception as error:
-        requeue(run, f"The worker met an error that nobody foresaw ({type(error).__name__}: {error}).")
+        requeue_run(run, f"The worker met an error that nobody foresaw ({type(error).__name__}: {error}).")
         raise
     return True
 
@@ -69,8 +69,8 @@ def see_through(run: Run, heartbeat: Heartbeat[Run]) -> None:
     try:
         end_orphan(run)
         redact_inputs(run)
-        folder = prepare(run)
-        status, since = train(run, folder, heartbeat)
+        folder = prepare_folder(run)
+        status, since = run_stage(run, folder, heartbeat)
         conclude(run, folder, status, since, heartbeat)
     except TutelageError as error:
         fail_run(run, error.message, error.error_code)
@@ -85,10 +85,10 @@ def see_through(run: Run, heartbeat: Heartbeat[Run]) -> None:
 def end_orphan(run: Run) -> None:
     """Stop the process that a worker left behind when it was killed; it writes a checkpoint first."""
     if run.child:
-        processes.end(run.child, ORPHAN_GRACE)
+        processes.end_process(run.child, ORPHAN_GRACE)
 
 
-def train(run: Run, folder: Path, heartbeat: Heartbeat[Run]) -> tuple[int, int]:
+def run_stage(run: Run, folder: Path, heartbeat: Heartbeat[Run]) -> tuple[int, int]:
     """Run the stage as a child process and follow its events. Its exit status, and where in events.jsonl it began."""
     events = events_file(folder)
     if file_size(events) < run.events_read:
@@ -155,16 +155,16 @@ def conclude(run: Run, folder: Path, status: int, since: int, heartbeat: Heartbe
     """The state that follows from how the process ended."""
     if status == EXIT_DONE:
         succeed(run, folder)
-        tidy(run)
+        drop_copies(run)
     elif status > 0 and status != EXIT_STOPPED:
         conclude_failure(run, status, since)
     elif heartbeat.stop_requested():
         cancel_run(run)
     elif status == EXIT_STOPPED:
-        requeue(run, "The training process was told to stop.", counts=not shutting_down.is_set())
+        requeue_run(run, "The training process was told to stop.", counts=not shutting_down.is_set())
     else:
         name = signal.Signals(-status).name
-        requeue(run, f"The training process was killed ({name}), which the system does when memory runs out.")
+        requeue_run(run, f"The training process was killed ({name}), which the system does when memory runs out.")
 
 
 def conclude_failure(run: Run, status: int, since: int) -> None:
@@ -174,7 +174,7 @@ def conclude_failure(run: Run, status: int, since: int) -> None:
         return
     last_line = next((line.strip() for line in reversed(log_tail(run).splitlines()) if line.strip()), "")
     if "another process is working on this run" in last_line:
-        requeue(run, "Another process still works in the run's folder.", counts=False)
+        requeue_run(run, "Another process still works in the run's folder.", counts=False)
     else:
         ending = f": {last_line[:500]}" if last_line else " without a word"
         fail_run(run, f"The training process ended with status {status}{ending}", "ended")

@@ -22,7 +22,7 @@ def folder_of(run: Run) -> Path:
     return Path(settings.RUNS_FOLDER) / str(run.pk)
 
 
-def prepare(run: Run) -> Path:
+def prepare_folder(run: Run) -> Path:
     """Write config.json and data/ where they are not there yet. Models that the config names are verified.
 
     Raises Conflict for a damaged model, Unavailable for a store that does not answer, OSError for a full disk.
@@ -80,7 +80,7 @@ def fetch_all(addresses: list[str], target: Path) -> None:
             segment.unlink()
 
 
-def tidy(run: Run) -> None:
+def drop_copies(run: Run) -> None:
     """After success the store has the model: its copy and the checkpoints need not fill the disk."""
     folder = folder_of(run)
     for path in [folder / MODEL, *folder.glob("checkpoint-*")]:

@@ -24,7 +24,7 @@ def import_replies(run_id: int) -> int:
 
 
 @shared_task(expires=30)
-def reconcile() -> dict[str, int]:
+def reconcile_training_runs() -> dict[str, int]:
     return services.reconcile_runs()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from training.contract import CONFIG, LOCK, ServeSettings
-from webapp.home_folder import ROOT, home
+from webapp.home_folder import ROOT, data_home
 from webapp.supervisor.child import Spec
 from webapp.supervisor.ready import VARIABLE
 
@@ -25,7 +25,7 @@ WORKER = ["worker", "--pool", "threads", "--without-gossip", "--without-mingle",
 
 
 @dataclass(frozen=True)
-class Settings:
+class ProcessCounts:
     """How many of what."""
 
     web_processes: int = 2
@@ -37,8 +37,8 @@ def base_environment() -> dict[str, str]:
     """What every child gets: our own, one numerics thread, output at once, the mark leftovers are known by."""
     return {
         **os.environ,
-        "TUTELAGE_HOME": str(home()),
-        "TUTELAGE_SUPERVISED": str(home()),
+        "TUTELAGE_HOME": str(data_home()),
+        "TUTELAGE_SUPERVISED": str(data_home()),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -54,7 +54,7 @@ def numerics_threads() -> dict[str, str]:
 
 def announced(spec: Spec) -> Spec:
     """The same, ready when it says so itself (webapp/supervisor/ready.py)."""
-    path = home() / "run" / f"{spec.name}.ready"
+    path = data_home() / "run" / f"{spec.name}.ready"
     return Spec(
         **{
             **vars(spec),
@@ -77,7 +77,7 @@ def web(number: int, environment: dict[str, str], listening: int) -> Spec:
     )
 
 
-def workers(environment: dict[str, str], settings: Settings) -> list[Spec]:
+def workers(environment: dict[str, str], settings: ProcessCounts) -> list[Spec]:
     default = Spec(
         name="worker-default",
         command=[
@@ -107,7 +107,7 @@ def workers(environment: dict[str, str], settings: Settings) -> list[Spec]:
 
 
 def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
-    folder = home() / "serve"
+    folder = data_home() / "serve"
     port = urlsplit(address).port or 80
     settings = ServeSettings(host="127.0.0.1", port=port, token=token)
 
@@ -124,12 +124,12 @@ def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
         command=[sys.executable, "-m", "training", "serve", folder],
         environment=without_secrets | numerics_threads(),
         before=write_config,
-        is_ready=lambda: answers(address, "/health"),
+        is_ready=lambda: http_answers(address, "/health"),
         note=f"at {address}",
     )
 
 
-def answers(address: str, path: str, timeout: float = 0.5) -> bool:
+def http_answers(address: str, path: str, timeout: float = 0.5) -> bool:
     """Does an HTTP server there answer without failing?"""
     url = urlsplit(address)
     connection = http.client.HTTPConnection(url.hostname or "127.0.0.1", url.port or 80, timeout=timeout)

@@ -57,7 +57,7 @@ class Spec:
     note: str = ""
 
 
-class Child:
+class SupervisedProcess:
     """A process of a session of its own, so that a Ctrl-C reaches the supervisor alone and it decides the order."""
 
     def __init__(self, spec: Spec, log: Path, clock: Callable[[], float] = time.monotonic) -> None:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from webapp.home_folder import home, read_endpoints
+from webapp.home_folder import data_home, read_endpoints
 from webapp.supervisor import postgres
-from webapp.supervisor.child import Child, State
+from webapp.supervisor.child import State, SupervisedProcess
 from webapp.supervisor.folder import CannotStart, hold_lock, is_locked, prepare_home
 from webapp.supervisor.running import wait_for_endpoints
 
@@ -29,7 +29,9 @@ def database_running() -> Iterator[None]:
         os.environ["DATABASE_URL"] = read_endpoints().get("DATABASE_URL", "")
         yield
     elif not (postgres.data_folder() / "PG_VERSION").exists():
-        raise CannotStart(f"There is no database in {home()}. Start the site there once, or set TUTELAGE_HOME=/path.")
+        raise CannotStart(
+            f"There is no database in {data_home()}. Start the site there once, or set TUTELAGE_HOME=/path."
+        )
     else:
         prepare_home()
         with hold_lock(), embedded_postgres():
@@ -40,12 +42,12 @@ def database_running() -> Iterator[None]:
 def embedded_postgres() -> Iterator[None]:
     """The embedded server over this home, made where there is none, and DATABASE_URL. Hold the lock around it."""
     postgres.make_cluster()
-    server = Child(postgres.spec(), home() / "logs" / "postgres.log")
+    server = SupervisedProcess(postgres.postgres_spec(), data_home() / "logs" / "postgres.log")
     server.start()
     try:
         wait_until_ready(server)
         postgres.make_database()
-        os.environ["DATABASE_URL"] = postgres.url()
+        os.environ["DATABASE_URL"] = postgres.database_url()
         yield
     finally:
         os.environ.pop("DATABASE_URL", None)
@@ -56,7 +58,7 @@ def embedded_postgres() -> Iterator[None]:
         server.kill_group()
 
 
-def wait_until_ready(server: Child) -> None:
+def wait_until_ready(server: SupervisedProcess) -> None:
     deadline = time.monotonic() + START_SECONDS
     while server.state != State.READY:
         server.watch()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from webapp.home_folder import endpoints_file, home, keep_private
+from webapp.home_folder import data_home, endpoints_file, keep_private
 
 UNFINISHED = "restore-unfinished"  # in a data folder that a restore was begun in
 SOCKET_PATH_LIMIT = 100  # sun_path holds 107 bytes on Linux and 103 on macOS
@@ -30,7 +30,7 @@ class AlreadyRunning(CannotStart):
 
 def prepare_home() -> None:
     """Make the folder, for its owner only, and all that is in it so where an earlier version had it otherwise."""
-    folder = home()
+    folder = data_home()
     keep_private()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,12 +61,12 @@ def make_private(path: Path) -> None:
 @contextmanager
 def hold_lock() -> Iterator[None]:
     """One supervisor a home. The kernel lets go of the lock with the process, so it is never stale."""
-    path = home() / "run" / "lock"
+    path = data_home() / "run" / "lock"
     with path.open("a+") as file:
         if not locked_at_last(file.fileno()):
             file.seek(0)
             raise AlreadyRunning(
-                f"Tutelage runs already over {home()} (process {file.read().strip() or 'unknown'}). "
+                f"Tutelage runs already over {data_home()} (process {file.read().strip() or 'unknown'}). "
                 "Stop it first, or choose another data folder with TUTELAGE_HOME=/path."
             )
         file.truncate(0)
@@ -90,7 +90,7 @@ def locked_at_last(descriptor: int, attempts: int = 20) -> bool:
 def is_locked() -> bool:
     """Does a supervisor run over this home?"""
     try:
-        with (home() / "run" / "lock").open() as file:
+        with (data_home() / "run" / "lock").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -107,7 +107,7 @@ def write_json(path: Path, content: Any) -> None:
     fresh.replace(path)
 
 
-def read_json(path: Path) -> Any:
+def read_state(path: Path) -> Any:
     """What `write_json` wrote; an empty dict where there is nothing to read."""
     try:
         return json.loads(path.read_text())
@@ -117,24 +117,24 @@ def read_json(path: Path) -> Any:
 
 def write_endpoints(addresses: dict[str, str]) -> None:
     """For webapp.home_folder.read_endpoints."""
-    write_json(endpoints_file(), addresses | {"TUTELAGE_HOME": str(home())})
+    write_json(endpoints_file(), addresses | {"TUTELAGE_HOME": str(data_home())})
 
 
 def processes_file() -> Path:
     """Name, process id and state of every child: for people, and for a supervisor that finds its predecessor killed."""
-    return home() / "run" / "processes.json"
+    return data_home() / "run" / "processes.json"
 
 
 def sockets_folder() -> Path:
     """Where local sockets go: run/ in the home, or a short path of our own where that is too long for a socket."""
-    folder = home() / "run"
+    folder = data_home() / "run"
     return folder if fits_a_socket(folder / "redis.sock") else short_sockets_folder()
 
 
 def short_sockets_folder() -> Path:
     """A folder with a short path for this home's sockets. Others may pass it, for the database's user must, and find
     nothing in it that opens to them. Raises CannotStart."""
-    folder = home() / "run"
+    folder = data_home() / "run"
     name = f"tutelage-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:10]}"
     short = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / name
     short.mkdir(mode=0o700, exist_ok=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 
-from webapp.home_folder import home
-from webapp.supervisor.folder import processes_file, read_json
+from webapp.home_folder import data_home
+from webapp.supervisor.folder import processes_file, read_state
 
 MARK = "TUTELAGE_SUPERVISED"
 PATIENCE = 8.0
@@ -23,7 +23,7 @@ def end_leftovers() -> list[str]:
     """
     if not processes_file().exists():
         return []
-    processes = leftovers(read_json(processes_file()))
+    processes = leftovers(read_state(processes_file()))
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -41,7 +41,7 @@ def leftovers(children: dict[str, Any]) -> list[psutil.Process]:
         int(child["pid"]): float(child["started"])
         for name, child in children.items()
         # A copy of a running site's folder has a copy of this list, whose processes are not its own.
-        if name != "postgres" and child.get("home") == str(home())
+        if name != "postgres" and child.get("home") == str(data_home())
     }
     ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     processes = []
@@ -67,4 +67,4 @@ def in_session(process: psutil.Process, sessions: dict[int, float]) -> bool:
 
 
 def carries_the_mark(process: psutil.Process) -> bool:
-    return process.name() != "postgres" and process.environ().get(MARK) == str(home())
+    return process.name() != "postgres" and process.environ().get(MARK) == str(data_home())

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from webapp.home_folder import home
+from webapp.home_folder import data_home
 from webapp.supervisor.child import Spec
 from webapp.supervisor.folder import CannotStart, fits_a_socket, short_sockets_folder
 from webapp.supervisor.launch import tied
@@ -45,7 +45,7 @@ SETTINGS = {
 
 
 def data_folder() -> Path:
-    return home() / "postgres"
+    return data_home() / "postgres"
 
 
 def socket_folder() -> Path:
@@ -120,11 +120,11 @@ def runs_for_its_user(folder: Path) -> bool:
     return subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0
 
 
-def url() -> str:
+def database_url() -> str:
     return f"postgres://{USER}@/{NAME}?host={quote(str(socket_folder()))}"
 
 
-def spec() -> Spec:
+def postgres_spec() -> Spec:
     sockets = "." if socket_folder() == data_folder() else str(socket_folder())
     settings = SETTINGS | {"unix_socket_directories": sockets}
     return Spec(
@@ -137,7 +137,7 @@ def spec() -> Spec:
         ],
         environment={"LC_ALL": "C", "PATH": os.environ.get("PATH", "")},
         before=clear_the_way,
-        is_ready=answers,
+        is_ready=postgres_answers,
         folder=data_folder(),
         user=system_user(),
         stop_signal=signal.SIGINT,  # "fast": disconnects everyone, writes a checkpoint
@@ -153,15 +153,15 @@ def make_cluster() -> None:
     if user := system_user():
         make_user(user)
     if socket_folder() != data_folder():
-        own(socket_folder())
+        give_to_server_user(socket_folder())
     version_file = data_folder() / "PG_VERSION"
     if version_file.exists():
         check_version(int(version_file.read_text()))
         give_to_its_user(data_folder())
         return
-    fresh = home() / "postgres.new"
+    fresh = data_home() / "postgres.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    own(fresh)
+    give_to_server_user(fresh)
     options = {
         "pgdata": WORKING_FOLDER if system_user() else str(fresh),
         "username": USER,
@@ -204,7 +204,7 @@ def check_version(made_by: int) -> None:
         )
 
 
-def own(folder: Path) -> None:
+def give_to_server_user(folder: Path) -> None:
     """Make `folder` one that only the server's user enters."""
     folder.mkdir(exist_ok=True)
     if user := system_user():
@@ -224,7 +224,7 @@ def give_to_its_user(folder: Path) -> None:
             for top, _, names in os.walk(folder, topdown=False):
                 for path in (*(Path(top, name) for name in names), Path(top)):
                     os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
-    own(folder)
+    give_to_server_user(folder)
 
 
 def clear_the_way() -> None:
@@ -258,7 +258,7 @@ def servers_on(folder: Path) -> list[psutil.Process]:
     return servers
 
 
-def answers() -> bool:
+def postgres_answers() -> bool:
     try:
         with connect("postgres"):
             return True

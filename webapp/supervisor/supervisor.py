@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from webapp.home_folder import home
-from webapp.supervisor.child import Child, Spec, State, rotate
+from webapp.home_folder import data_home
+from webapp.supervisor.child import Spec, State, SupervisedProcess, rotate
 from webapp.supervisor.folder import CannotStart, processes_file, write_json
 
 TICK = 0.1
@@ -33,7 +33,7 @@ class Supervisor:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.children: list[Child] = []
+        self.children: list[SupervisedProcess] = []
         self.asked_to_stop = 0
         self._say = say
         self._sleep = sleep
@@ -42,14 +42,14 @@ class Supervisor:
 
     # ---------------------------------------------------------------------------------------------------- starting
 
-    def start(self, spec: Spec) -> Child:
-        child = Child(spec, home() / "logs" / f"{spec.name}.log", self._clock)
+    def start(self, spec: Spec) -> SupervisedProcess:
+        child = SupervisedProcess(spec, data_home() / "logs" / f"{spec.name}.log", self._clock)
         child.start()
         self.children.append(child)
         self.remember()
         return child
 
-    def wait_until_ready(self, children: Sequence[Child], timeout: float) -> None:
+    def wait_until_ready(self, children: Sequence[SupervisedProcess], timeout: float) -> None:
         """Raises CannotStart with the end of the log where one ends, or is not ready in time."""
         deadline = self._clock() + timeout
         while waiting := [child for child in children if child.state != State.READY]:
@@ -63,7 +63,7 @@ class Supervisor:
                     )
             self.tick()
 
-    def wait_for_first_word(self, children: Sequence[Child], timeout: float) -> None:
+    def wait_for_first_word(self, children: Sequence[SupervisedProcess], timeout: float) -> None:
         """Until each is ready or has failed once; those that are late go on in the background."""
         deadline = self._clock() + timeout
         while self._clock() < deadline and any(c.state != State.READY and not c.deaths for c in children):
@@ -98,7 +98,7 @@ class Supervisor:
                         "pid": child.pid,
                         "started": started_at(child.pid),
                         "state": child.state,
-                        "home": str(home()),
+                        "home": str(data_home()),
                     }
                     for child in self.children
                 },
@@ -133,7 +133,7 @@ class Supervisor:
         processes_file().unlink(missing_ok=True)
         self._say("Stopped")
 
-    def _stop_all(self, children: Sequence[Child]) -> None:
+    def _stop_all(self, children: Sequence[SupervisedProcess]) -> None:
         for child in children:
             child.stop()
         started_at = self._clock()
@@ -148,7 +148,7 @@ class Supervisor:
             child.kill_group()
 
 
-def quote(child: Child) -> str:
+def quote(child: SupervisedProcess) -> str:
     return "\n".join(f"    | {line}" for line in child.last_lines())
 
 
@@ -161,4 +161,4 @@ def started_at(pid: int) -> float:
 
 
 def log_file(name: str) -> Path:
-    return home() / "logs" / f"{name}.log"
+    return data_home() / "logs" / f"{name}.log"

@@ -85,7 +85,7 @@ def test_the_trunk_written_out_is_the_modules_own(name: str, monkeypatch: pytest
                 for weight in model.parameters():
                     weight.add_(torch.randn(weight.shape, generator=draw), alpha=0.1)
             monkeypatch.setattr(llama_training, "FAMILY", (name,) if written_out else ())
-            assert llama_training.supports(model.base_model) == written_out
+            assert llama_training.supports_training(model.base_model) == written_out
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 losses = Forward(model).losses(batch)
             losses.sum().backward()
@@ -108,12 +108,14 @@ def test_passes_in_half_precision_stay_near_those_in_full(name: str) -> None:
 
 def test_frozen_weights_and_dropout_are_left_to_the_modules() -> None:
     model = model_of("llama").base_model
-    assert llama_training.supports(model)
+    assert llama_training.supports_training(model)
     model.embed_tokens.weight.requires_grad_(False)
-    assert not llama_training.supports(model)
-    assert llama_training.supports(model.requires_grad_(False))
-    assert not llama_training.supports(model.to(torch.bfloat16))
-    assert not llama_training.supports(LlamaForCausalLM(LlamaConfig(**SHAPE, attention_dropout=0.1)).base_model)
+    assert not llama_training.supports_training(model)
+    assert llama_training.supports_training(model.requires_grad_(False))
+    assert not llama_training.supports_training(model.to(torch.bfloat16))
+    assert not llama_training.supports_training(
+        LlamaForCausalLM(LlamaConfig(**SHAPE, attention_dropout=0.1)).base_model
+    )
 
 
 def test_an_adapter_is_part_of_the_pass() -> None:

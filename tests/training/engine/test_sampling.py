@@ -8,26 +8,28 @@ import torch
 from training.contract import TrainingError
 from training.engine import SamplingParams, derive_seed, sampling
 from training.engine.engine_request import uniforms
-from training.engine.sampling import draw, pick, truncate
+from training.engine.sampling import draw_tokens, pick_tokens, truncate
 
 
 def drawn(logits: list[float], uniform: float, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> int:
     one = torch.tensor([logits])
     return int(
-        draw(one, torch.tensor([temperature]), torch.tensor([top_k]), torch.tensor([top_p]), torch.tensor([uniform]))
+        draw_tokens(
+            one, torch.tensor([temperature]), torch.tensor([top_k]), torch.tensor([top_p]), torch.tensor([uniform])
+        )
     )
 
 
 def test_pick_inverts_the_cumulative_sum() -> None:
     weights = torch.tensor([[1.0, 2.0, 0.0, 1.0]]).expand(6, 4)  # borders at 0.25, 0.75, 0.75, 1
     uniform = torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75, 0.99999])
-    assert pick(weights, uniform).tolist() == [0, 0, 1, 1, 3, 3]
+    assert pick_tokens(weights, uniform).tolist() == [0, 0, 1, 1, 3, 3]
 
 
 def test_pick_never_takes_a_weight_of_zero_at_either_end() -> None:
     weights = torch.tensor([[0.0, 3.0, 0.0], [0.0, 1e-30, 0.0]])
     for number in (0.0, 1.0 - 2.0**-24):
-        assert pick(weights, torch.tensor([number, number])).tolist() == [1, 1]
+        assert pick_tokens(weights, torch.tensor([number, number])).tolist() == [1, 1]
 
 
 def test_temperature_zero_takes_the_likeliest_whatever_the_number() -> None:
@@ -85,7 +87,7 @@ def test_truncation_is_that_of_the_slow_form_on_wide_and_narrow_rows(top_k: int,
 
 def test_rows_of_a_batch_keep_their_own_settings() -> None:
     logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().expand(5, 4)
-    tokens = draw(
+    tokens = draw_tokens(
         logits,
         torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0]),
         torch.tensor([0, 0, 1, 0, 2]),

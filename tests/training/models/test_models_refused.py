@@ -36,7 +36,7 @@ from training.models.memory import LEARNING, parameters_of
 from training.preferences.reward_model import load_reward, reward_from_language_model, save_reward
 from training.rl.policies import load_policies
 from training.serve.pool import ModelPool
-from training.stages.tokenizer import learn, wrap
+from training.stages.tokenizer import learn_vocabulary, wrap
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 RANKINGS = [{"id": "ranking:1", "messages": turns("is it?"), "replies": ["yes", "no"], "groups": [[0], [1]]}]
@@ -72,7 +72,7 @@ def use(stage: str, model: Path, folder: Path) -> Path:
 def larger_tokenizer(model: Path) -> None:
     """One that knows more words than the model has embeddings."""
     words = [a + b for a in ("bl", "str", "kn", "wh", "tr") for b in ("oom", "ight", "ave", "ell", "urn")]
-    wrap(learn(iter(words * 5 + TEXTS), 400, 140), 64).save_pretrained(model)
+    wrap(learn_vocabulary(iter(words * 5 + TEXTS), 400, 140), 64).save_pretrained(model)
 
 
 def without_template(model: Path) -> None:

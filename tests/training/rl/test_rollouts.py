@@ -11,7 +11,7 @@ from training.preferences.reward_functions import find_reward_function, reward_f
 from training.preferences.reward_model import encode, load_reward, reward_from_language_model, save_reward
 from training.rl.policies import value_head
 from training.rl.rollouts import encode_prompts, load_scorer, padded, prompt_room, prompts_of_step
-from training.stages.tokenizer import learn, wrap
+from training.stages.tokenizer import learn_vocabulary, wrap
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 ASKED = [[Turn(**turn) for turn in turns("is the cat on the mat?")]]
@@ -22,7 +22,7 @@ def reward_folder(tmp_path):
     """An untrained reward model whose tokenizer is not the policy's."""
     base = toy_policy(tmp_path / "base")
     _, model = reward_from_language_model(str(base), CPU, LoraSettings())
-    other = wrap(learn(iter(TEXTS), 270, len(TEXTS)), 64)
+    other = wrap(learn_vocabulary(iter(TEXTS), 270, len(TEXTS)), 64)
     save_reward(model, other, tmp_path / "reward", {"max_tokens": 64, "temperature": 1.0})
     return tmp_path / "reward"
 

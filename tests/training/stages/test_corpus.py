@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from tests.training.toys import run_folder, run_here
 from training.contract import DroppedRow, TextRow, TrainingError
-from training.data.cleaning import INVISIBLE, clean, language, luhn, number_kind, pieces, without_personal_data
+from training.data.cleaning import (
+    INVISIBLE,
+    clean_text_of,
+    language,
+    luhn,
+    number_kind,
+    split_text,
+    without_personal_data,
+)
 from training.data.duplicates import Originals, five_grams, jaccard
 from training.run.rows import read_rows
 from training.stages.corpus import is_held_out
@@ -141,13 +149,13 @@ def test_a_corpus_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
     ],
 )
 def test_text_is_tidied(dirty: str, tidy: str) -> None:
-    assert clean(dirty) == tidy
+    assert clean_text_of(dirty) == tidy
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_nothing_invisible_is_left_in_a_tidied_text(text: str) -> None:
-    tidy = clean(text)
+    tidy = clean_text_of(text)
     assert not INVISIBLE.search(tidy)
     assert "\n\n\n" not in tidy
     assert tidy == tidy.strip()
@@ -156,13 +164,13 @@ def test_nothing_invisible_is_left_in_a_tidied_text(text: str) -> None:
 @settings(deadline=None)
 @given(st.text(alphabet="ab \n", max_size=300), st.integers(5, 50))
 def test_pieces_hold_all_the_text_and_none_is_too_long(text: str, most: int) -> None:
-    cut = pieces(text, most)
+    cut = split_text(text, most)
     assert "".join("".join(cut).split()) == "".join(text.split())
     assert all(len(piece) <= most for piece in cut)
 
 
 def test_a_text_is_cut_at_the_end_of_a_paragraph_where_one_is_near() -> None:
-    assert pieces("a" * 85 + "\n\n" + "b c " * 10, 100)[0] == "a" * 85
+    assert split_text("a" * 85 + "\n\n" + "b c " * 10, 100)[0] == "a" * 85
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from training.models.forward import Forward
 from training.models.loading import load_causal
 from training.optim.losses import bits_per_byte
 from training.stages.pretrain import first_bytes
-from training.stages.tokenizer import learn, wrap
+from training.stages.tokenizer import learn_vocabulary, wrap
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 SENTENCES = ["the cat sat on the mat", "yes of course the sky is blue", "no never the sea is 1234567890"]
@@ -187,7 +187,7 @@ def test_a_tokenizer_larger_than_the_bases_is_refused(tmp_path: Path) -> None:
     words = [
         f"{first}{last}" for first in ("bl", "str", "kn", "wh", "tr") for last in ("oom", "ight", "ave", "ell", "urn")
     ]
-    large = wrap(learn(iter(words * 5 + SENTENCES * 5), 500, 140), 64)
+    large = wrap(learn_vocabulary(iter(words * 5 + SENTENCES * 5), 500, 140), 64)
     large.save_pretrained(tmp_path / "large")
     settings = SETTINGS | {"base": str(toy_policy(tmp_path / "base")), "tokenizer": str(tmp_path / "large")}
     told = sentence(run_folder(tmp_path / "run", settings, corpus=CORPUS))

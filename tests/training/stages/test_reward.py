@@ -24,7 +24,7 @@ from training.data.chat_format import ChatFormat
 from training.models.compute import Compute
 from training.preferences.annotator_reliability import PRIOR, Annotators, annotators_of, weights_of
 from training.preferences.losses import Ranked, collate_comparisons, preference_loss
-from training.preferences.rankings import ranking_examples, reply_sets, share_of_ties, usable
+from training.preferences.rankings import ranking_examples, reply_sets, share_of_ties, usable_rankings_of
 from training.preferences.reward_model import encode, load_reward, reward_from_language_model, score
 from training.stages.reward import accuracy
 
@@ -163,7 +163,7 @@ def test_an_adapter_learns_and_is_saved_merged(base, tmp_path):
 
 def test_rows_without_weight_are_left_out_and_counted():
     rows = [RankingRow(**{**row, "weight": weight}) for row, weight in zip(rankings(3, 1), (0, 1, 2), strict=True)]
-    kept, left_out = usable(rows, RewardSettings())
+    kept, left_out = usable_rankings_of(rows, RewardSettings())
     assert [row.weight for row in kept] == [1, 2]
     assert left_out == {"left_out/no_weight": 1, "left_out/only_ties": 0}
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from tests.training.toys import events, run_folder, run_here, toy_tokenizer
 from training.data.chat_format import DOCUMENT, END, PAD, SPECIAL, TEMPLATE
-from training.stages.tokenizer import learn, measure
+from training.stages.tokenizer import learn_vocabulary, measure
 
 STORY = "the old cat sat on the warm mat. the young dog sat by the old log and saw 12 birds, 7 of them blue.\n"
 ROWS = [{"id": str(i), "text": STORY * 3} for i in range(8)]
@@ -47,7 +47,7 @@ def test_a_small_corpus_gives_fewer_tokens_and_says_so(tmp_path: Path) -> None:
 
 
 def test_every_digit_is_a_token_of_its_own_and_words_bring_their_space() -> None:
-    tokenizer = learn(iter(["room 1234 and room 1234"] * 20), 400, 20)
+    tokenizer = learn_vocabulary(iter(["room 1234 and room 1234"] * 20), 400, 20)
     assert tokenizer.encode("room 1234").tokens == ["room", "Ġ", "1", "2", "3", "4"]
     assert "Ġroom" in tokenizer.encode("and room").tokens
 

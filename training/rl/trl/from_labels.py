@@ -14,7 +14,7 @@ from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts
 from training.models.checks import check_vocabulary
 from training.models.compute import prepare
-from training.models.loading import about, context_of, load_causal, load_tokenizer
+from training.models.loading import context_of, load_causal, load_tokenizer, model_info
 from training.rl.trl.arguments import plan_batches, trl_arguments, trl_optimizer
 from training.rl.trl.running import run_trainer
 from training.rl.trl.saving import save_policy
@@ -76,7 +76,7 @@ def train_on_labels(
         | training.changes.named()
         | {f"heldout_{name}": n for name, n in heldout.counts.items()}
         | heldout.changes.named(prefix="heldout/"),
-        model=about(model),
+        model=model_info(model),
     )
 
 

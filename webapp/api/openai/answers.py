@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django.http import JsonResponse
 
-from training.contract import RequestRefused, error_body
+from training.contract import RequestRefused, openai_error_body
 from webapp.chat import gateway
 from webapp.errors import BadInput, Conflict, NotFound, TooMany, TutelageError
 
@@ -44,7 +44,7 @@ def refused(error: TutelageError) -> RequestRefused:
 
 def failure(refusal: RequestRefused) -> JsonResponse:
     """The refusal as a response; one that may be repeated says when."""
-    body = error_body(refusal.message, status=refusal.status, param=refusal.param, code=refusal.code)
+    body = openai_error_body(refusal.message, status=refusal.status, param=refusal.param, code=refusal.code)
     response = JsonResponse(body, status=refusal.status)
     if refusal.status in (429, 503):
         response["Retry-After"] = str(RETRY_SECONDS)
@@ -53,26 +53,28 @@ def failure(refusal: RequestRefused) -> JsonResponse:
     return response
 
 
-def event(chunk: dict[str, Any]) -> bytes:
+def chunk_event(chunk: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
 
 
-async def events(
+async def chunk_events(
     first_chunk: dict[str, Any], later_chunks: AsyncGenerator[dict[str, Any]], *, with_usage: bool
 ) -> AsyncGenerator[bytes]:
     """Server-sent events of a streamed answer. The model server is always asked for the usage; the chunk that has it is
     left out where the caller did not ask."""
     chunks = pinged(later_chunks)
     try:
-        yield event(first_chunk)
+        yield chunk_event(first_chunk)
         async for chunk in chunks:
             if chunk is None:
                 yield PING
             elif with_usage or chunk.get("choices"):
-                yield event(chunk)
+                yield chunk_event(chunk)
     except TutelageError as error:
         refusal = refused(error)
-        yield event(error_body(refusal.message, status=refusal.status, param=refusal.param, code=refusal.code))
+        yield chunk_event(
+            openai_error_body(refusal.message, status=refusal.status, param=refusal.param, code=refusal.code)
+        )
         return
     finally:
         await chunks.aclose()

@@ -72,13 +72,13 @@ def check_size(replies: int, param: str) -> None:
 
 
 @asynccontextmanager
-async def counted(person: int, replies: int) -> AsyncIterator[None]:
+async def counted_replies(person: int, replies: int) -> AsyncIterator[None]:
     """Counts the replies while the block lasts. Raises RequestRefused (429) where the person has too many under way."""
     limit = settings.API_REPLIES_AT_ONCE
     if under.requests >= MAX_REQUESTS:
         raise RequestRefused("The site has more to do than it can take. Try again in a moment.", status=429,
                              code="rate_limit_exceeded")  # fmt: skip
-    lease = Lease(person, replies)
+    lease = ReplyCount(person, replies)
     under.requests += 1
     try:
         if not await asyncio.to_thread(lease.take, limit):
@@ -96,7 +96,7 @@ async def counted(person: int, replies: int) -> AsyncIterator[None]:
         under.requests -= 1
 
 
-class Lease:
+class ReplyCount:
     """The count of one request's replies; blocking calls of Redis, for a thread."""
 
     def __init__(self, person: int, replies: int) -> None:
@@ -136,6 +136,6 @@ class Lease:
                 await asyncio.to_thread(self.renew)
 
 
-def give_back(lease: Lease) -> None:
+def give_back(lease: ReplyCount) -> None:
     """In a thread, which ends also where the request was cancelled."""
     asyncio.get_running_loop().run_in_executor(None, lease.give)

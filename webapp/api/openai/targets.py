@@ -25,7 +25,7 @@ ANSWERS: Final = (ModelVersion.Kind.FULL, ModelVersion.Kind.ADAPTER)
 
 
 @dataclass(frozen=True)
-class Target:
+class AnsweringModel:
     """The model that answers a person, and the project whose settings hold."""
 
     person: User
@@ -33,7 +33,7 @@ class Target:
     model: ModelVersion
 
 
-def person_of(request: HttpRequest) -> User:
+def token_user(request: HttpRequest) -> User:
     """Whose token the request carries. Raises RequestRefused (401), or NotAllowed for one that is not for chatting."""
     try:
         credentials = ApiTokenAuthentication().authenticate(request)
@@ -47,7 +47,7 @@ def person_of(request: HttpRequest) -> User:
     return person
 
 
-def find_target(person: User, name: str, key: str = "") -> Target:
+def find_target(person: User, name: str, key: str = "") -> AnsweringModel:
     """The model of this name that the person may talk to. `key` decides between the live model and a canary.
 
     Raises NotFound, in the same words for what does not exist and for what belongs to others.
@@ -57,14 +57,14 @@ def find_target(person: User, name: str, key: str = "") -> Target:
         model = choose_model(project, key)
         if model is None:
             raise NotFound(f"Nothing is deployed in {name} yet. A manager deploys a model on its models page.")
-        return Target(person, project, model)
+        return AnsweringModel(person, project, model)
     if match := NUMBERED.fullmatch(name):
         models = ModelVersion.objects.select_related("project").filter(
             project__slug=match["slug"], number=int(match["number"]), kind__in=ANSWERS, archived_at=None
         )
         model = models.first()
         if model is not None and may(person, "models.view", model.project):
-            return Target(person, model.project, model)
+            return AnsweringModel(person, model.project, model)
     usable = [row.project.slug for row in deployed(person)[:MAX_NAMED]]
     named = f"You may use {', '.join(usable)}." if usable else "Nothing that you may use is deployed yet."
     raise NotFound(f"There is no model of this name that you may use. {named}")
@@ -76,7 +76,7 @@ def deployed(person: User) -> Any:
     return live.select_related("project").order_by("project__name", "id")
 
 
-def described(person: User, name: str) -> dict[str, Any]:
+def model_entry(person: User, name: str) -> dict[str, Any]:
     """One entry of the list of models. Raises NotFound."""
     target = find_target(person, name)
     live = live_deployment(target.project) if target.project.slug == name else None
@@ -93,7 +93,7 @@ def stays_with(person: User, request: GenerationRequest) -> str:
     return "\x1f".join((str(person.pk), request.user, request.opening()))
 
 
-def upstream_body(request: GenerationRequest, target: Target) -> dict[str, Any]:
+def upstream_body(request: GenerationRequest, target: AnsweringModel) -> dict[str, Any]:
     """The request for the model server: the project's settings are the defaults, its longest reply is the cap."""
     project, cap = target.project, target.project.max_new_tokens
     ours = {"model", "messages", "user", "stream", "stream_options", "max_tokens", "max_completion_tokens"}

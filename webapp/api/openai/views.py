@@ -20,20 +20,20 @@ from training.contract import (
     CompletionRequest,
     GenerationRequest,
     RequestRefused,
-    parse_json,
+    parse_request,
     read_request,
 )
 from webapp.accounts.access import declare
 from webapp.api.openai import limits
-from webapp.api.openai.answers import events
+from webapp.api.openai.answers import chunk_events
 from webapp.api.openai.targets import (
-    Target,
+    AnsweringModel,
     deployed,
-    described,
     entry,
     find_target,
-    person_of,
+    model_entry,
     stays_with,
+    token_user,
     upstream_body,
 )
 from webapp.chat import gateway
@@ -93,7 +93,7 @@ async def models(request: HttpRequest) -> HttpResponseBase:
     """GET /v1/models: the projects in which something answers."""
 
     def listed() -> list[dict[str, Any]]:
-        return [entry(row.project.slug, row.since, row.project.name) for row in deployed(person_of(request))]
+        return [entry(row.project.slug, row.since, row.project.name) for row in deployed(token_user(request))]
 
     return JsonResponse({"object": "list", "data": await in_database(listed)})
 
@@ -101,7 +101,7 @@ async def models(request: HttpRequest) -> HttpResponseBase:
 @endpoint("GET", "HEAD")
 async def model(request: HttpRequest, name: str) -> HttpResponseBase:
     """GET /v1/models/NAME."""
-    return JsonResponse(await in_database(lambda: described(person_of(request), name)))
+    return JsonResponse(await in_database(lambda: model_entry(token_user(request), name)))
 
 
 async def generate(request: HttpRequest, kind: type[GenerationRequest], path: str) -> HttpResponseBase:
@@ -117,7 +117,7 @@ async def generate(request: HttpRequest, kind: type[GenerationRequest], path: st
     limits.check_size(generation.replies, "n" if generation.n > 1 else "prompt")
     body = {**upstream_body(generation, target), "stream_options": {"include_usage": True}}
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(limits.counted(target.person.pk, generation.replies))
+        await stack.enter_async_context(limits.counted_replies(target.person.pk, generation.replies))
         if not generation.stream:
             return JsonResponse(await loaded(target.model, lambda: gateway.complete(path, body)))
         chunks = gateway.stream(path, body)
@@ -127,8 +127,8 @@ async def generate(request: HttpRequest, kind: type[GenerationRequest], path: st
             await load_again(target.model, error)
             chunks = gateway.stream(path, body)
             first_chunk = await anext(chunks)
-        written = streamed(
-            stack.pop_all(), events(first_chunk, chunks, with_usage=generation.stream_options.include_usage)
+        written = closed_after(
+            stack.pop_all(), chunk_events(first_chunk, chunks, with_usage=generation.stream_options.include_usage)
         )
         await anext(written)  # begun, so that it is also ended where the client has left already
         return StreamingHttpResponse(
@@ -139,13 +139,13 @@ async def generate(request: HttpRequest, kind: type[GenerationRequest], path: st
 def read_asked(request: HttpRequest, kind: type[GenerationRequest]) -> GenerationRequest | RequestRefused:
     """The request, or what is wrong with it: that is told to people with a token only."""
     try:
-        return read_request(parse_json(request.body), kind)
+        return read_request(parse_request(request.body), kind)
     except RequestRefused as refusal:
         return refusal
 
 
-def target_of(request: HttpRequest, generation: GenerationRequest | RequestRefused) -> Target:
-    person = person_of(request)
+def target_of(request: HttpRequest, generation: GenerationRequest | RequestRefused) -> AnsweringModel:
+    person = token_user(request)
     if isinstance(generation, RequestRefused):
         raise generation
     return find_target(person, generation.model, stays_with(person, generation))
@@ -176,7 +176,7 @@ async def load_again(model: ModelVersion, error: Unavailable) -> None:
             raise
 
 
-async def streamed(stack: AsyncExitStack, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def closed_after(stack: AsyncExitStack, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     """The parts; what `stack` holds is let go when they end, or when the client leaves."""
     async with stack, aclosing(chunks):
         yield b""

@@ -67,7 +67,7 @@ class Release(LeaseEndpoint):
         return Response(status=204)
 
 
-class Skip(LeaseEndpoint):
+class SkipLease(LeaseEndpoint):
     @extend_schema(request=SkipTask, responses={204: None})
     def post(self, request: Request, pk: int) -> Response:
         """Give the task back for good: you are not asked again."""

@@ -69,14 +69,16 @@ class Runs(ProjectEndpoint):
         """Launch a stage. It starts as soon as a training worker is free."""
         fields = self.body(NewRun)
         for name in ("base", "tokenizer", "reward", "baseline"):
-            fields[name] = own(ModelVersion.objects, self.project, fields[name], name)
-        fields["corpus_run"] = own(Run.objects, self.project, fields["corpus_run"], "corpus_run")
-        fields["snapshots"] = [own(Snapshot.objects, self.project, pk, "snapshots") for pk in fields["snapshots"]]
+            fields[name] = row_of_project(ModelVersion.objects, self.project, fields[name], name)
+        fields["corpus_run"] = row_of_project(Run.objects, self.project, fields["corpus_run"], "corpus_run")
+        fields["snapshots"] = [
+            row_of_project(Snapshot.objects, self.project, pk, "snapshots") for pk in fields["snapshots"]
+        ]
         run = run_services.launch_run(project=self.project, by=self.person, **fields)
         return Response(RunSerializer(run).data, status=201)
 
 
-def own(rows: Any, project: Project, pk: int | None, field: str) -> Model | None:
+def row_of_project(rows: Any, project: Project, pk: int | None, field: str) -> Model | None:
     """The project's own row of this id; none for none."""
     if pk is None:
         return None

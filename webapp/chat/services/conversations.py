@@ -14,7 +14,7 @@ from annotations.models import Prompt, Task
 from annotations.services.places import fill_places, lock_task
 from annotations.services.prompts import withdraw_prompts
 from webapp.accounts.models import Project, User
-from webapp.chat.generation import start
+from webapp.chat.generation import start_reply
 from webapp.chat.live import announce_conversation
 from webapp.chat.models import Conversation, Erasure, Message
 from webapp.chat.services.erasure import erase_conversations, prompts_of_only
@@ -28,7 +28,7 @@ AT_ONCE: Final = 3
 UNDER_WAY: Final = (Message.State.PENDING, Message.State.STREAMING)
 
 
-def model_for(project: Project, key: UUID, before: ModelVersion | None = None) -> ModelVersion:
+def answering_model(project: Project, key: UUID, before: ModelVersion | None = None) -> ModelVersion:
     """The model that answers: the one that answered `before` while it is deployed, else one chosen by share."""
     if before is not None and open_deployments(project).filter(model=before).exists():
         return before
@@ -56,7 +56,7 @@ def title_of(text: str) -> str:
     return line if len(line) <= 60 else line[:60].rsplit(" ", 1)[0] + "…"
 
 
-def locked(conversation: Conversation) -> Conversation:
+def locked_conversation(conversation: Conversation) -> Conversation:
     row = (
         Conversation.objects.select_for_update(of=("self",))
         .select_related("project", "model__project", "user")
@@ -82,7 +82,7 @@ def sent_before(conversation: Conversation, token: UUID) -> Message | None:
 
 def ask(conversation: Conversation, parent: Message, token: UUID | None = None) -> Message:
     """A reply under the user's message `parent`, which starts to be written once all of this is saved."""
-    conversation.model = model_for(conversation.project, conversation.pk, before=conversation.model)
+    conversation.model = answering_model(conversation.project, conversation.pk, before=conversation.model)
     now = timezone.now()
     reply = Message.objects.create(
         conversation=conversation,
@@ -95,7 +95,7 @@ def ask(conversation: Conversation, parent: Message, token: UUID | None = None) 
     )
     conversation.leaf, conversation.updated_at = reply, now
     conversation.save(update_fields=["model", "leaf", "updated_at"])
-    transaction.on_commit(lambda: start(reply.pk))
+    transaction.on_commit(lambda: start_reply(reply.pk))
     tell_viewers(conversation)
     return reply
 
@@ -114,12 +114,12 @@ def say(conversation: Conversation, parent: Message | None, text: str, token: UU
 
 
 @transaction.atomic
-def begin(*, user: User, project: Project, text: str, token: UUID) -> Conversation:
+def begin_conversation(*, user: User, project: Project, text: str, token: UUID) -> Conversation:
     """A conversation that starts with this message. The token is its id: sent twice, it begins once."""
     text = worded(text)
     begun = Conversation.objects.filter(pk=token).first()
     if begun is None:
-        model = model_for(project, token)
+        model = answering_model(project, token)
         begun, new = Conversation.objects.get_or_create(
             pk=token, defaults={"user": user, "project": project, "model": model, "title": title_of(text)}
         )
@@ -135,7 +135,7 @@ def begin(*, user: User, project: Project, text: str, token: UUID) -> Conversati
 def send(*, conversation: Conversation, text: str, token: UUID) -> Message:
     """The person's next message, after the branch in sight. Sent twice with one token, it counts once."""
     text = worded(text)
-    conversation = locked(conversation)
+    conversation = locked_conversation(conversation)
     if before := sent_before(conversation, token):
         return before
     check_nothing_under_way(conversation)
@@ -146,7 +146,7 @@ def send(*, conversation: Conversation, text: str, token: UUID) -> Message:
 def edit(*, message: Message, text: str, token: UUID) -> Message:
     """A new branch beside a message of the person's own; the old one stays."""
     text = worded(text)
-    conversation = locked(message.conversation)
+    conversation = locked_conversation(message.conversation)
     if before := sent_before(conversation, token):
         return before
     if message.role != "user":
@@ -158,7 +158,7 @@ def edit(*, message: Message, text: str, token: UUID) -> Message:
 @transaction.atomic
 def regenerate(*, message: Message, token: UUID) -> Message:
     """Another reply beside this one, which stays."""
-    conversation = locked(message.conversation)
+    conversation = locked_conversation(message.conversation)
     if before := sent_before(conversation, token):
         return before
     if message.role != "assistant" or message.parent is None:
@@ -170,7 +170,7 @@ def regenerate(*, message: Message, token: UUID) -> Message:
 @transaction.atomic
 def show(*, message: Message) -> Message:
     """Bring the branch that goes through this message into sight, down to its newest end. Returns that end."""
-    conversation = locked(message.conversation)
+    conversation = locked_conversation(message.conversation)
     end = message
     while (child := end.children.order_by("-id").first()) is not None:
         end = child
@@ -182,7 +182,7 @@ def show(*, message: Message) -> Message:
 
 @transaction.atomic
 def rename(*, conversation: Conversation, title: str) -> Conversation:
-    conversation = locked(conversation)
+    conversation = locked_conversation(conversation)
     title = " ".join(clean_text(title).split())[:120]
     if not title:
         raise BadInput("A conversation needs a name.")

@@ -31,7 +31,7 @@ BATCH = 200
 
 
 @dataclass
-class Made:
+class Uses:
     """What was made of feedback, by id."""
 
     prompts: set[int] = field(default_factory=set)
@@ -86,10 +86,10 @@ def prompts_of_only(conversation: Conversation) -> QuerySet[Prompt]:
     return Prompt.objects.filter(pk__in=made_here.values("pk")).exclude(pk__in=others.values("prompt"))
 
 
-def made_of(feedback: QuerySet[Feedback], user: User, project: Project, message_ids: set[int] | None) -> Made:
+def made_of(feedback: QuerySet[Feedback], user: User, project: Project, message_ids: set[int] | None) -> Uses:
     """What feedback names, and what says of itself that it came from these chat messages (None: from any), which is how
     labels that were replaced since are found, and those whose feedback is gone."""
-    uses = Made()
+    uses = Uses()
     links = ("prompt", "task", "demonstration", "ranking", "judgments")
     for prompt, task, demonstration, ranking, judgment in feedback.values_list(*links):
         for ids, pk in zip(
@@ -126,7 +126,7 @@ def message_number(source_ref: str) -> int:
 
 
 def erase(
-    uses: Made,
+    uses: Uses,
     *,
     user: User,
     project: Project,
@@ -168,7 +168,7 @@ def erase_leftovers(*, now: datetime | None = None) -> int:
     now = now or timezone.now()
     count = 0
     prompts = orphans(Prompt.objects.filter(source=Prompt.Source.CHAT, created_by__isnull=False))
-    made_by: dict[tuple[User, Project], Made] = defaultdict(Made)
+    made_by: dict[tuple[User, Project], Uses] = defaultdict(Uses)
     for prompt in prompts.select_related("created_by", "project")[:BATCH]:
         if prompt.created_by is not None:
             made_by[prompt.created_by, prompt.project].prompts.add(prompt.pk)
@@ -213,7 +213,7 @@ def copies_of(prompts: Iterable[Prompt], project: Project) -> list[Prompt]:
     return [copy for copy in candidates if copy.pk > oldest[copy.digest]]
 
 
-def rows_of(erasures: Iterable[Erasure]) -> Rows:
+def erased_rows(erasures: Iterable[Erasure]) -> Rows:
     """All the rows of several erasures."""
     rows: dict[str, set[int]] = defaultdict(set)
     for erasure in erasures:

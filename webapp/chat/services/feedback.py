@@ -22,7 +22,7 @@ from annotations.services.tasks import open_rank_task, open_write_task, withdraw
 from webapp.accounts.models import Consent, Project, User
 from webapp.accounts.services import grant_consent
 from webapp.chat.models import Erasure, Feedback, Message
-from webapp.chat.selectors import prompt_of, usable
+from webapp.chat.selectors import can_be_judged, turns_before_reply
 from webapp.chat.services.erasure import SOURCE, erase_uses
 from webapp.errors import BadInput
 from webapp.text import clean_text
@@ -99,7 +99,11 @@ def say_more(
 @transaction.atomic
 def pick(*, winner: Message, loser: Message, user: User) -> Feedback:
     """The winner is better than its sibling. The opposite pick, if there was one, goes."""
-    if winner.pk == loser.pk or winner.parent_id != loser.parent_id or not (usable(winner) and usable(loser)):
+    if (
+        winner.pk == loser.pk
+        or winner.parent_id != loser.parent_id
+        or not (can_be_judged(winner) and can_be_judged(loser))
+    ):
         raise BadInput("Only two finished replies to the same message can be compared.")
     for opposite in Feedback.objects.filter(message=loser, user=user, preferred_over=winner):
         unpick(reply=opposite.message, user=user)
@@ -113,7 +117,11 @@ def pick(*, winner: Message, loser: Message, user: User) -> Feedback:
 @transaction.atomic
 def compare(*, reply: Message, rival: Message, verdict: str, user: User) -> Feedback:
     """Neither of two replies is better: they are equally good, or both bad. Takes the place of a pick between them."""
-    if reply.pk == rival.pk or reply.parent_id != rival.parent_id or not (usable(reply) and usable(rival)):
+    if (
+        reply.pk == rival.pk
+        or reply.parent_id != rival.parent_id
+        or not (can_be_judged(reply) and can_be_judged(rival))
+    ):
         raise BadInput("Only two finished replies to the same message can be compared.")
     if verdict not in Feedback.Verdict.values:
         raise BadInput("Two replies are equally good, or both bad.")
@@ -190,7 +198,7 @@ def worth_work(feedback: Feedback) -> bool:
     return feedback.thumb < 0 or bool(feedback.better_answer) or bool(feedback.preferred_over_id or feedback.verdict)
 
 
-def source(feedback: Feedback) -> str:
+def feedback_source(feedback: Feedback) -> str:
     return f"{SOURCE}{feedback.message_id}"
 
 
@@ -201,10 +209,10 @@ def prompt_for(feedback: Feedback) -> Prompt:
     while prompt is None or Prompt.objects.select_for_update().get(pk=prompt.pk).erased_at is not None:
         prompt = add_prompt(
             project=feedback.message.conversation.project,
-            messages=prompt_of(feedback.message),
+            messages=turns_before_reply(feedback.message),
             source=Prompt.Source.CHAT,
             by=feedback.user,
-            source_ref=source(feedback),
+            source_ref=feedback_source(feedback),
         )
     return prompt
 
@@ -217,7 +225,11 @@ def settle_demonstration(feedback: Feedback, prompt: Prompt | None) -> None:
         feedback.demonstration = demonstration = None
     if better_answer and demonstration is None and prompt is not None:
         feedback.demonstration = offer_demonstration(
-            prompt=prompt, text=better_answer, author=feedback.user, token=uuid.uuid4(), source_ref=source(feedback)
+            prompt=prompt,
+            text=better_answer,
+            author=feedback.user,
+            token=uuid.uuid4(),
+            source_ref=feedback_source(feedback),
         )
 
 
@@ -225,7 +237,7 @@ def settle_ranking(feedback: Feedback, prompt: Prompt | None) -> None:
     """A pick ranks this reply over the other; a tie puts both into one group."""
     tied = feedback.verdict == Feedback.Verdict.TIE
     loser = (feedback.compared_with if tied else feedback.preferred_over) if prompt is not None else None
-    how = f"{source(feedback)} {'ties' if tied else 'over'} {loser.pk}" if loser is not None else ""
+    how = f"{feedback_source(feedback)} {'ties' if tied else 'over'} {loser.pk}" if loser is not None else ""
     ranking = feedback.ranking
     if ranking is not None and ranking.source_ref != how:
         take_back(ranking)
@@ -246,7 +258,7 @@ def settle_judgments(feedback: Feedback, prompt: Prompt | None) -> None:
     """Both bad: a verdict on each of the two replies."""
     bad = feedback.verdict == Feedback.Verdict.BOTH_BAD and prompt is not None
     rival = feedback.compared_with if bad else None
-    how = f"{source(feedback)} both bad {rival.pk}" if rival is not None else ""
+    how = f"{feedback_source(feedback)} both bad {rival.pk}" if rival is not None else ""
     standing = feedback.judgments.filter(retracted_at=None)
     for judgment in standing.exclude(source_ref=how):
         feedback.judgments.remove(judgment)
@@ -270,20 +282,20 @@ def settle_task(feedback: Feedback, prompt: Prompt | None) -> None:
         if len(candidates) > 1:
             replies = responses_for(prompt, candidates)
             feedback.task = open_rank_task(
-                prompt=prompt, responses=replies, priority=PRIORITY, source_ref=source(feedback)
+                prompt=prompt, responses=replies, priority=PRIORITY, source_ref=feedback_source(feedback)
             )
         else:
-            feedback.task = open_write_task(prompt=prompt, priority=PRIORITY, source_ref=source(feedback))
+            feedback.task = open_write_task(prompt=prompt, priority=PRIORITY, source_ref=feedback_source(feedback))
 
 
 def candidates_beside(reply: Message) -> list[Message]:
     """This reply and its newest different siblings, for a ranking. See docs/decisions/equal-replies.md."""
-    if not usable(reply):
+    if not can_be_judged(reply):
         return [reply]
     siblings = Message.objects.filter(conversation=reply.conversation_id, parent=reply.parent_id, role="assistant")
     different: dict[str, Message] = {}
     for sibling in siblings.order_by("-id"):
-        if usable(sibling) and sibling.text != reply.text:
+        if can_be_judged(sibling) and sibling.text != reply.text:
             different.setdefault(sibling.text, sibling)
     return [reply, *list(different.values())[: MOST_TO_RANK - 1]]
 

@@ -27,7 +27,7 @@ SAID_NOTHING: Final = "The model gave an empty reply. Try again, or rephrase you
 STOPPED_EARLY: Final = "You stopped this reply before it began."
 
 
-class Job(NamedTuple):
+class ReplyJob(NamedTuple):
     model: ModelVersion
     body: dict[str, Any]
     """For /v1/chat/completions, without the model's served name."""
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     """The message that each turn of the body is; 0 for the system turn."""
 
 
-def locked(message_id: int, *states: Message.State) -> Message | None:
+def locked_reply(message_id: int, *states: Message.State) -> Message | None:
     """The message, for as long as the transaction lasts ours to change; none where it is in another state."""
     return (
         Message.objects.select_for_update(of=("self",))
@@ -50,9 +50,9 @@ def whole_text(message: Message) -> str:
 
 
 @transaction.atomic
-def claim(*, message_id: int) -> Job | None:
+def claim(*, message_id: int) -> ReplyJob | None:
     """Take a pending reply to write it; none where somebody else has, or it was stopped."""
-    message = locked(message_id, Message.State.PENDING)
+    message = locked_reply(message_id, Message.State.PENDING)
     if message is None or message.model is None:
         return None
     message.state, message.heartbeat_at = Message.State.STREAMING, timezone.now()
@@ -69,7 +69,7 @@ def claim(*, message_id: int) -> Job | None:
         user=person_key(message.conversation.user_id),
     )
     body["stream_options"] = {"include_usage": True}
-    return Job(message.model, body, [number for number, _ in turns])
+    return ReplyJob(message.model, body, [number for number, _ in turns])
 
 
 def note_seen_from(*, message_id: int, first_id: int | None) -> None:
@@ -86,7 +86,7 @@ def note_problem(*, model: ModelVersion, error: TutelageError) -> None:
 @transaction.atomic
 def append(*, message_id: int, text: str) -> bool:
     """Keep the next piece. False where the reply is not being written any more."""
-    message = locked(message_id, Message.State.STREAMING)
+    message = locked_reply(message_id, Message.State.STREAMING)
     if message is None:
         return False
     last_number = message.events.order_by("-number").values_list("number", flat=True).first()
@@ -102,7 +102,7 @@ def beat(*, message_id: int) -> bool:
     return bool(streaming.update(heartbeat_at=timezone.now()))
 
 
-def end(message: Message, *, finish: str = "", error: str = "", refused: bool = False) -> None:
+def settle_reply(message: Message, *, finish: str = "", error: str = "", refused: bool = False) -> None:
     """Settle a reply from the pieces there are: complete, or with an error interrupted (refused: not even begun)."""
     text = whole_text(message)
     if not error and not text.strip():
@@ -118,26 +118,26 @@ def end(message: Message, *, finish: str = "", error: str = "", refused: bool = 
 
 
 @transaction.atomic
-def finish(*, message_id: int, reason: str) -> None:
-    message = locked(message_id, Message.State.STREAMING)
+def finish_reply(*, message_id: int, reason: str) -> None:
+    message = locked_reply(message_id, Message.State.STREAMING)
     if message is not None:
-        end(message, finish=reason)
+        settle_reply(message, finish=reason)
 
 
 @transaction.atomic
-def fail(*, message_id: int, error: str, refused: bool = False) -> None:
+def fail_reply(*, message_id: int, error: str, refused: bool = False) -> None:
     """The reply ends here, with the sentence for the person."""
-    message = locked(message_id, Message.State.PENDING, Message.State.STREAMING)
+    message = locked_reply(message_id, Message.State.PENDING, Message.State.STREAMING)
     if message is not None:
-        end(message, error=error, refused=refused)
+        settle_reply(message, error=error, refused=refused)
 
 
 @transaction.atomic
-def stop(*, message_id: int) -> None:
+def stop_writing(*, message_id: int) -> None:
     """The person wants no more of it. What has come is the reply."""
-    message = locked(message_id, Message.State.PENDING, Message.State.STREAMING)
+    message = locked_reply(message_id, Message.State.PENDING, Message.State.STREAMING)
     if message is not None:
-        end(message, finish="stopped")
+        settle_reply(message, finish="stopped")
 
 
 @transaction.atomic
@@ -152,12 +152,12 @@ def interrupt_stale(*, now: datetime | None = None, message_id: int | None = Non
     messages = list(stale)
     for message in messages:
         log.warning("reply %s: its writer has not been heard of since %s", message.pk, message.heartbeat_at)
-        end(message, error=CUT_OFF)
+        settle_reply(message, error=CUT_OFF)
     return len(messages)
 
 
 @transaction.atomic
-def tidy(*, now: datetime | None = None) -> None:
+def drop_old_pieces(*, now: datetime | None = None) -> None:
     """Drop what nobody needs: pieces of replies whose text is whole, and conversations deleted a month ago."""
     now = now or timezone.now()
     Event.objects.filter(message__finished_at__lt=now - KEEP_EVENTS).delete()

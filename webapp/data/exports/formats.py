@@ -26,7 +26,7 @@ class Format(NamedTuple):
     suffix: str = "jsonl"
 
 
-def own(source: Rows) -> dict[str, Format]:
+def own_formats(source: Rows) -> dict[str, Format]:
     return {
         OWN: Format("JSON lines with everything", source),
         "csv": Format("CSV for a spreadsheet", source, "csv"),
@@ -34,19 +34,20 @@ def own(source: Rows) -> dict[str, Format]:
 
 
 EXPORTS: Final[dict[str, dict[str, Format]]] = {
-    "prompts": own(rows.prompt_rows) | {"prompt-only": Format("GRPOTrainer: prompts", trl.prompt_only)},
-    "demonstrations": own(rows.demonstration_rows)
+    "prompts": own_formats(rows.exported_prompts) | {"prompt-only": Format("GRPOTrainer: prompts", trl.prompt_only)},
+    "demonstrations": own_formats(rows.exported_demonstrations)
     | {
-        "sft": Format("SFTTrainer: learn every reply", trl.sft),
+        "sft": Format("SFTTrainer: learn every reply", trl.sft_rows),
         "sft-last-reply": Format("SFTTrainer: learn the last reply", trl.sft_last_reply),
     },
-    "rankings": own(rows.ranking_rows)
+    "rankings": own_formats(rows.exported_rankings)
     | {
         "preference": Format("DPOTrainer, RewardTrainer: pairs", trl.preference),
         "kto": Format("KTOTrainer: good and bad replies", trl.kto_of_rankings),
     },
-    "judgments": own(rows.judgment_rows) | {"kto": Format("KTOTrainer: good and bad replies", trl.kto_of_judgments)},
-    "text": own(rows.document_rows),
+    "judgments": own_formats(rows.exported_judgments)
+    | {"kto": Format("KTOTrainer: good and bad replies", trl.kto_of_judgments)},
+    "text": own_formats(rows.exported_documents),
 }
 
 
@@ -60,7 +61,7 @@ def format_of(kind: str, name: str = "") -> Format:
     return export_format
 
 
-def lines_of(chosen: Format, project: Project, selection: Selection) -> Iterator[str]:
+def export_lines(chosen: Format, project: Project, selection: Selection) -> Iterator[str]:
     """The file, line by line."""
     rows = chosen.rows(project, selection)
     if chosen.suffix == "csv":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest, StreamingHttpResponse
 
 from webapp.accounts.models import Project
-from webapp.data.exports.formats import OWN, format_of, lines_of
+from webapp.data.exports.formats import OWN, export_lines, format_of
 from webapp.data.exports.selection import selection_of
 from webapp.downloads import download
 
@@ -21,4 +21,4 @@ def exported(request: HttpRequest, project: Project, kind: str) -> StreamingHttp
         *([] if name in (OWN, "csv") else [name]),
         *([selection.split] if selection.split else []),
     ]
-    return download(request, lines_of(chosen, project, selection), f"{'-'.join(name_parts)}.{chosen.suffix}")
+    return download(request, export_lines(chosen, project, selection), f"{'-'.join(name_parts)}.{chosen.suffix}")

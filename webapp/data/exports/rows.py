@@ -18,7 +18,7 @@ from webapp.accounts.models import Project
 from webapp.batches import batches_of, rows_in_batches
 from webapp.data.exports import selection
 from webapp.data.exports.selection import Selection
-from webapp.downloads import moment
+from webapp.downloads import iso_time
 
 Row = dict[str, Any]
 BATCH: Final = 200  # rows of long conversations must fit in memory
@@ -26,28 +26,28 @@ NO_STRENGTH: Final = -1.0
 NO_RATING: Final = 0
 
 
-def prompt_rows(project: Project, chosen: Selection) -> Iterator[Row]:
-    for prompt in rows_in_batches(selection.prompts(project, chosen), BATCH):
+def exported_prompts(project: Project, chosen: Selection) -> Iterator[Row]:
+    for prompt in rows_in_batches(selection.selected_prompts(project, chosen), BATCH):
         yield {
             "id": f"prompt:{prompt.pk}",
-            "messages": messages_of(prompt, project),
+            "messages": exported_messages(prompt, project),
             "split": prompt.split,
             "state": "withdrawn" if prompt.withdrawn_at else "live",
             "source": prompt.source,
             "source_ref": prompt.source_ref,
-            "created_at": moment(prompt.created_at),
+            "created_at": iso_time(prompt.created_at),
         }
 
 
-def demonstration_rows(project: Project, chosen: Selection) -> Iterator[Row]:
+def exported_demonstrations(project: Project, chosen: Selection) -> Iterator[Row]:
     reviews = Prefetch("reviews", Review.objects.filter(retracted_at=None).order_by("pk"), to_attr="live_reviews")
-    rows = selection.demonstrations(project, chosen).prefetch_related(reviews)
+    rows = selection.selected_demonstrations(project, chosen).prefetch_related(reviews)
     for demonstration in rows_in_batches(rows, BATCH):
         review = last(demonstration.live_reviews)  # type: ignore[attr-defined]  # prefetched
         yield {
             "id": f"demonstration:{demonstration.pk}",
             "messages": weighted(demonstration, project),
-            **about(demonstration, project),
+            **label_columns(demonstration, project),
             "state": state_of(demonstration, demonstration.state),
             "review_verdict": review.verdict if review else "",
             "review_comment": review.comment if review else "",
@@ -57,27 +57,27 @@ def demonstration_rows(project: Project, chosen: Selection) -> Iterator[Row]:
 def weighted(demonstration: Demonstration, project: Project) -> list[Row]:
     """The conversation and its reply. Turns have a weight, as the assistant's have in OpenAI's format: 0 is context
     only. It says nothing of other turns, which have it because all turns must have the same keys."""
-    before = messages_of(demonstration.prompt, project)
+    before = exported_messages(demonstration.prompt, project)
     moved = len(before) - len(demonstration.prompt.messages)  # 1 where the system prompt went in front
     masked = {turn + moved for turn in demonstration.masked_turns}
     messages = [*before, {"role": "assistant", "content": demonstration.response.text}]
     return [turn | {"weight": int(number not in masked)} for number, turn in enumerate(messages)]
 
 
-def ranking_rows(project: Project, chosen: Selection) -> Iterator[Row]:
-    for rankings in batches_of(selection.rankings(project, chosen), BATCH):
+def exported_rankings(project: Project, chosen: Selection) -> Iterator[Row]:
+    for rankings in batches_of(selection.selected_rankings(project, chosen), BATCH):
         reply_ids = {pk for ranking in rankings for pk in ranking.order_shown}
         replies = Response.objects.select_related("model").in_bulk(reply_ids)
         for ranking in rankings:
             if replies.keys() >= set(ranking.order_shown):  # else one of them was deleted for good
-                yield ranking_row(ranking, [replies[pk] for pk in ranking.order_shown], project)
+                yield exported_ranking(ranking, [replies[pk] for pk in ranking.order_shown], project)
 
 
-def ranking_row(ranking: Ranking, replies: list[Response], project: Project) -> Row:
+def exported_ranking(ranking: Ranking, replies: list[Response], project: Project) -> Row:
     index_of = {reply.pk: number for number, reply in enumerate(replies)}
     return {
         "id": f"ranking:{ranking.pk}",
-        "messages": messages_of(ranking.prompt, project),
+        "messages": exported_messages(ranking.prompt, project),
         "replies": [reply.text for reply in replies],
         "groups": [[index_of[pk] for pk in group] for group in ranking.groups],
         "strength": NO_STRENGTH if ranking.strength is None else float(ranking.strength),
@@ -85,25 +85,25 @@ def ranking_row(ranking: Ranking, replies: list[Response], project: Project) -> 
         "flags": [",".join(ranking.flags.get(str(reply.pk), [])) for reply in replies],
         "models": [reply.model.name if reply.model else "" for reply in replies],
         "reason": ranking.reason,
-        **about(ranking, project),
+        **label_columns(ranking, project),
         "state": state_of(ranking, "live"),
     }
 
 
-def judgment_rows(project: Project, chosen: Selection) -> Iterator[Row]:
-    for judgment in rows_in_batches(selection.judgments(project, chosen), BATCH):
+def exported_judgments(project: Project, chosen: Selection) -> Iterator[Row]:
+    for judgment in rows_in_batches(selection.selected_judgments(project, chosen), BATCH):
         yield {
             "id": f"judgment:{judgment.pk}",
-            "messages": messages_of(judgment.prompt, project),
+            "messages": exported_messages(judgment.prompt, project),
             "reply": judgment.response.text,
             "good": judgment.good,
-            **about(judgment, project),
+            **label_columns(judgment, project),
             "state": state_of(judgment, "live"),
         }
 
 
-def document_rows(project: Project, chosen: Selection) -> Iterator[Row]:
-    for document in rows_in_batches(selection.documents(project, chosen), BATCH):
+def exported_documents(project: Project, chosen: Selection) -> Iterator[Row]:
+    for document in rows_in_batches(selection.selected_documents(project, chosen), BATCH):
         yield {
             "id": f"document:{document.pk}",
             "text": document.text,
@@ -112,16 +112,16 @@ def document_rows(project: Project, chosen: Selection) -> Iterator[Row]:
             "source": document.corpus.origin,
             "source_ref": document.source_ref,
             "license": document.corpus.licence,
-            "created_at": moment(document.created_at),
+            "created_at": iso_time(document.created_at),
         }
 
 
-def messages_of(prompt: Prompt, project: Project) -> list[Row]:
+def exported_messages(prompt: Prompt, project: Project) -> list[Row]:
     """The conversation as the model sees it: the project's system prompt in front, where it has none of its own."""
     return [{"role": turn.role, "content": turn.content} for turn in turns(prompt, project.system_prompt)]
 
 
-def about(label: Label, project: Project) -> Row:
+def label_columns(label: Label, project: Project) -> Row:
     """What every label carries."""
     return {
         "weight": float(label.weight),
@@ -130,7 +130,7 @@ def about(label: Label, project: Project) -> Row:
         "source": label.prompt.source,
         "source_ref": label.source_ref or label.prompt.source_ref,
         "guidelines": label.guidelines.version if label.guidelines else 0,
-        "created_at": moment(label.created_at),
+        "created_at": iso_time(label.created_at),
         "active_seconds": float(label.active_seconds),
     }
 

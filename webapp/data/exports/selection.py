@@ -50,7 +50,7 @@ def read_since(query: Mapping[str, Any]) -> datetime | None:
         raise BadInput("since: give a date such as 2026-11-26.", field="since") from None
 
 
-def prompts(project: Project, selection: Selection) -> QuerySet[Prompt]:
+def selected_prompts(project: Project, selection: Selection) -> QuerySet[Prompt]:
     rows = Prompt.objects.filter(project=project)
     if selection.state == "live":
         rows = rows.filter(withdrawn_at=None)
@@ -61,18 +61,18 @@ def prompts(project: Project, selection: Selection) -> QuerySet[Prompt]:
     return rows.filter(created_at__gte=selection.since) if selection.since else rows
 
 
-def demonstrations(project: Project, selection: Selection) -> QuerySet[Demonstration]:
+def selected_demonstrations(project: Project, selection: Selection) -> QuerySet[Demonstration]:
     rows = Demonstration.objects.select_related("response")
     if selection.state == "live":
         rows = rows.filter(state=Demonstration.State.ACCEPTED)
     return labels(rows, project, selection)
 
 
-def rankings(project: Project, selection: Selection) -> QuerySet[Ranking]:
+def selected_rankings(project: Project, selection: Selection) -> QuerySet[Ranking]:
     return labels(Ranking.objects.all(), project, selection)
 
 
-def judgments(project: Project, selection: Selection) -> QuerySet[Judgment]:
+def selected_judgments(project: Project, selection: Selection) -> QuerySet[Judgment]:
     return labels(Judgment.objects.select_related("response"), project, selection)
 
 
@@ -89,7 +89,7 @@ def labels(rows: QuerySet[L], project: Project, selection: Selection) -> QuerySe
     return rows.filter(chosen).select_related("prompt", "author", "guidelines", "lease")
 
 
-def documents(project: Project, selection: Selection) -> QuerySet[Document]:
+def selected_documents(project: Project, selection: Selection) -> QuerySet[Document]:
     """Documents have no state, and what is held out of them is decided after copies are found."""
     rows = Document.objects.filter(corpus__project=project).select_related("corpus")
     return rows.filter(created_at__gte=selection.since) if selection.since else rows

@@ -9,29 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from webapp.accounts.models import Project
-from webapp.data.exports.rows import Row, demonstration_rows, judgment_rows, prompt_rows, ranking_rows
+from webapp.data.exports.rows import (
+    Row,
+    exported_demonstrations,
+    exported_judgments,
+    exported_prompts,
+    exported_rankings,
+)
 from webapp.data.exports.selection import Selection
 
 
-def sft(project: Project, chosen: Selection) -> Iterator[Row]:
+def sft_rows(project: Project, chosen: Selection) -> Iterator[Row]:
     """Whole conversations, for SFTTrainer. It learns every assistant turn, so conversations with turns that are context
     only go out by `sft_last_reply` alone."""
-    for row in demonstration_rows(project, chosen):
+    for row in exported_demonstrations(project, chosen):
         if row["weight"] and all(turn["weight"] for turn in row["messages"]):
-            yield {"id": row["id"], "split": row["split"], "messages": [plain(turn) for turn in row["messages"]]}
+            yield {"id": row["id"], "split": row["split"], "messages": [plain_turn(turn) for turn in row["messages"]]}
 
 
 def sft_last_reply(project: Project, chosen: Selection) -> Iterator[Row]:
     """Prompt and completion, for SFTTrainer: it learns the last reply only."""
-    for row in demonstration_rows(project, chosen):
+    for row in exported_demonstrations(project, chosen):
         if row["weight"]:
-            *prompt, reply = [plain(turn) for turn in row["messages"]]
+            *prompt, reply = [plain_turn(turn) for turn in row["messages"]]
             yield {"id": row["id"], "split": row["split"], "prompt": prompt, "completion": [reply]}
 
 
 def preference(project: Project, chosen: Selection) -> Iterator[Row]:
     """Pairs, for DPOTrainer and RewardTrainer: each reply with each reply that is below it. Ties make no pair."""
-    for row in ranking_rows(project, chosen):
+    for row in exported_rankings(project, chosen):
         for better, worse in pairs(row["groups"]) if row["weight"] else ():
             yield {
                 "id": f"{row['id']}#{better}>{worse}",
@@ -51,7 +57,7 @@ def pairs(groups: list[list[int]]) -> Iterator[tuple[int, int]]:
 
 def kto_of_judgments(project: Project, chosen: Selection) -> Iterator[Row]:
     """Replies with a label, for KTOTrainer."""
-    for row in judgment_rows(project, chosen):
+    for row in exported_judgments(project, chosen):
         if row["weight"]:
             yield judged(row["id"], row, row["reply"], row["good"])
 
@@ -59,7 +65,7 @@ def kto_of_judgments(project: Project, chosen: Selection) -> Iterator[Row]:
 def kto_of_rankings(project: Project, chosen: Selection) -> Iterator[Row]:
     """The replies above the middle of their ranking as good and those below it as bad, as our own KTO stage reads
     rankings; those in the middle, and rankings that tie everything, say neither."""
-    for row in ranking_rows(project, chosen):
+    for row in exported_rankings(project, chosen):
         groups = row["groups"] if row["weight"] else []
         for rank, group in enumerate(groups):
             standing = 2 * rank - (len(groups) - 1)
@@ -79,11 +85,11 @@ def judged(name: str, row: Row, reply: str, good: bool) -> Row:
 
 def prompt_only(project: Project, chosen: Selection) -> Iterator[Row]:
     """Prompts, for GRPOTrainer and others that sample replies."""
-    for row in prompt_rows(project, chosen):
+    for row in exported_prompts(project, chosen):
         yield {"id": row["id"], "split": row["split"], "prompt": row["messages"]}
 
 
-def plain(turn: Row) -> Row:
+def plain_turn(turn: Row) -> Row:
     return {"role": turn["role"], "content": turn["content"]}
 
 

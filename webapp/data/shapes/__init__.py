@@ -14,7 +14,7 @@ from webapp.data.shapes.checks import BROKEN, is_broken, prompt
 from webapp.data.shapes.grouping import Grouper
 from webapp.data.shapes.model import (
     DemonstrationItem,
-    Document,
+    DocumentItem,
     Item,
     JudgmentItem,
     Kind,
@@ -31,8 +31,9 @@ from webapp.data.shapes.turns import is_transcript, parse_transcript
 from webapp.data.shapes.verdicts import problem_with
 
 __all__ = [
-    "KNOWN_COLUMNS", "DemonstrationItem", "Document", "Grouper", "Item", "JudgmentItem", "Kind", "LeftOut", "Messages",
-    "Part", "PromptItem", "RankingItem", "UnknownShape", "items", "parts_of",
+    "KNOWN_COLUMNS", "DemonstrationItem", "DocumentItem", "Grouper", "Item", "JudgmentItem", "Kind", "LeftOut",
+    "Messages", "Part",
+    "PromptItem", "RankingItem", "UnknownShape", "items", "parts_of",
 ]  # fmt: skip
 NUL: Final = "NUL characters were taken out, which the database cannot hold"
 

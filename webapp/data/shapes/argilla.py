@@ -32,13 +32,13 @@ def is_record(row: Row) -> bool:
 def read_record(row: Row) -> Iterator[Item | Part]:
     row.use(*ABOUT)
     fields = Row(row.get("fields"))
-    sheet = sheet_of(fields)
+    sheet = argilla_sheet(fields)
     row.nested.update(f"fields.{name}" for name in fields.unused())
     answers = list(answers_of(row.get("responses")))
     if not answers:
         raise Skip("nobody has answered it")
     for question, value, person in answers:
-        yield from answered(sheet, question, value, person)
+        yield from argilla_answer(sheet, question, value, person)
 
 
 def answers_of(responses: Any) -> Iterator[tuple[str, Any, str]]:
@@ -46,21 +46,25 @@ def answers_of(responses: Any) -> Iterator[tuple[str, Any, str]]:
     if isinstance(responses, dict):
         for question, answers in responses.items():
             for answer in answers if isinstance(answers, list) else []:
-                if isinstance(answer, dict) and counts(answer.get("status")):
+                if isinstance(answer, dict) and is_submitted(answer.get("status")):
                     yield str(question), answer.get("value"), str(answer.get("user_id") or "")
         return
     for response in responses:
-        if isinstance(response, dict) and isinstance(response.get("values"), dict) and counts(response.get("status")):
+        if (
+            isinstance(response, dict)
+            and isinstance(response.get("values"), dict)
+            and is_submitted(response.get("status"))
+        ):
             for question, answer in response["values"].items():
                 value = answer.get("value") if isinstance(answer, dict) else answer
                 yield str(question), value, str(response.get("user_id") or "")
 
 
-def counts(status: Any) -> bool:
+def is_submitted(status: Any) -> bool:
     return status in (None, "submitted")
 
 
-def sheet_of(row: Row) -> Sheet:
+def argilla_sheet(row: Row) -> Sheet:
     question_name = row.first(ASKED_NAMES)
     if question_name is None:
         raise Skip("none of its fields is a prompt (instruction, prompt, question, …)")
@@ -76,7 +80,7 @@ def sheet_of(row: Row) -> Sheet:
             and answer.strip()
         ):
             sheet.replies[name] = reply_of(row.get(name), row, name)
-    messages = messages_of(value, row, question_name)
+    messages = argilla_messages(value, row, question_name)
     if messages and messages[-1]["role"] == "assistant" and not sheet.replies:
         sheet.replies[question_name] = messages.pop()["content"]
     beside = contexts(row, question_name)
@@ -86,13 +90,13 @@ def sheet_of(row: Row) -> Sheet:
     return sheet
 
 
-def messages_of(value: Any, row: Row, name: str) -> Messages:
+def argilla_messages(value: Any, row: Row, name: str) -> Messages:
     if isinstance(value, str):
         return parse_transcript(value) if is_transcript(value) else [{"role": "user", "content": value}]
     return parse_chat(value, row, name).messages
 
 
-def answered(sheet: Sheet, question: str, value: Any, person: str) -> Iterator[Item | Part]:
+def argilla_answer(sheet: Sheet, question: str, value: Any, person: str) -> Iterator[Item | Part]:
     try:
         if isinstance(value, list):
             yield ranked_names(sheet, list(order_of(value, sheet)), annotator=person)
@@ -148,7 +152,7 @@ def read_flat(row: Row) -> Iterator[Item | Part]:
     listed = next((name for name in LISTS if row.is_list(name)), None)
     fields = {name: value for name, value in row.record.items() if "." not in str(name) and name != listed}
     field_row = Row(fields)
-    sheet = sheet_of(field_row)
+    sheet = argilla_sheet(field_row)
     row.use(*field_row.used)
     if listed:
         replies = row.get(listed)
@@ -157,7 +161,7 @@ def read_flat(row: Row) -> Iterator[Item | Part]:
     for name in [name for name in row.record if str(name).endswith(ENDING)]:
         for value, person in flat_answers(row, str(name)):
             is_answered = True
-            yield from answered(sheet, str(name).removesuffix(ENDING), value, person)
+            yield from argilla_answer(sheet, str(name).removesuffix(ENDING), value, person)
     if not is_answered:
         raise Skip("nobody has answered it")
 
@@ -168,7 +172,7 @@ def flat_answers(row: Row, name: str) -> Iterator[tuple[Any, str]]:
     for index, value in enumerate(values if isinstance(values, list) else []):
         state = states[index] if isinstance(states, list) and index < len(states) else None
         person = people[index] if isinstance(people, list) and index < len(people) else ""
-        if counts(state) and value is not None:
+        if is_submitted(state) and value is not None:
             yield value, str(person or "")
 
 
@@ -190,13 +194,13 @@ def read_old_flat(row: Row) -> Iterator[Item | Part]:
     row.use(*ABOUT)
     questions = list(answers_within(row))
     field_row = Row({name: value for name, value in row.record.items() if isinstance(value, str)})
-    sheet = sheet_of(field_row)
+    sheet = argilla_sheet(field_row)
     row.use(*field_row.used, *questions)
     is_answered = False
     for question in questions:
         for answer in row.get(question):
-            if counts(answer.get("status")) and answer.get("value") is not None:
+            if is_submitted(answer.get("status")) and answer.get("value") is not None:
                 is_answered = True
-                yield from answered(sheet, question, answer["value"], str(answer.get("user_id") or ""))
+                yield from argilla_answer(sheet, question, answer["value"], str(answer.get("user_id") or ""))
     if not is_answered:
         raise Skip("nobody has answered it")

@@ -23,17 +23,17 @@ BROKEN = "a character is broken: half of a surrogate pair"
 
 def prompt_problem(messages: Messages) -> str:
     """Why these messages cannot be replied to; empty where they can."""
-    if not messages or all(is_empty(m["content"]) for m in messages):
+    if not messages or all(is_blank_text(m["content"]) for m in messages):
         return "the prompt is empty"
     if messages[-1]["role"] != "user":
         return "the prompt does not end with the user's turn"
-    if any(is_empty(m["content"]) for m in messages):
+    if any(is_blank_text(m["content"]) for m in messages):
         return "a message is empty"
     turns = [m["role"] for m in messages if m["role"] != "system"]
     return "" if all(a != b for a, b in pairwise(turns)) else "two turns of the same side in a row"
 
 
-def is_empty(text: str) -> bool:
+def is_blank_text(text: str) -> bool:
     return not text.replace("\0", "").strip()
 
 
@@ -62,14 +62,14 @@ def prompt(messages: Messages, **fields: Any) -> PromptItem:
 
 def demonstration(messages: Messages, reply: str, **fields: Any) -> DemonstrationItem:
     check(messages, reply)
-    if is_empty(reply):
+    if is_blank_text(reply):
         raise Skip("the reply is empty")
     return DemonstrationItem(messages, reply, **fields)
 
 
 def judgment(messages: Messages, reply: str, good: bool, **fields: Any) -> JudgmentItem:
     check(messages, reply)
-    if is_empty(reply):
+    if is_blank_text(reply):
         raise Skip("the reply is empty")
     return JudgmentItem(messages, reply, good, **fields)
 
@@ -79,7 +79,7 @@ def ranking(messages: Messages, replies: Sequence[Any], ranks: Sequence[float], 
     ranked = [
         (rank, reply)
         for rank, reply in zip(ranks, replies, strict=True)
-        if isinstance(reply, str) and not is_empty(reply)
+        if isinstance(reply, str) and not is_blank_text(reply)
     ]
     if len(ranked) < 2:
         raise Skip("fewer than two replies that are not empty")

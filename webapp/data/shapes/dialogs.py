@@ -20,11 +20,11 @@ from webapp.data.shapes.turns import Chat, parse_chat, parse_json_text
 SPEAKERS: Final = {"user": "user", "system": "assistant", "assistant": "assistant", "agent": "assistant"}
 
 
-def is_chat(row: Row) -> bool:
+def is_dialog(row: Row) -> bool:
     return any(row.is_list(name) for name in CHATS)
 
 
-def read_chat(row: Row) -> Iterator[Item]:
+def read_dialog(row: Row) -> Iterator[Item]:
     name = next(name for name in CHATS if row.is_list(name))
     chat = with_system(parse_chat(row.get(name), row, name), row)
     for column in ("prompt", "instruction", "question"):  # the same text, a second time

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from webapp.data.shapes.argilla import messages_of
+from webapp.data.shapes.argilla import argilla_messages
 from webapp.data.shapes.forms import ASKED_NAMES, REPLY_NAME, Sheet, chosen, ranked_names, rated, written
 from webapp.data.shapes.model import Item, LeftOut, Part
 from webapp.data.shapes.prompts import contexts, system_turn
@@ -40,7 +40,7 @@ def read_task(row: Row) -> Iterator[Item | Part]:
     if row.has("predictions") and not row.peek("predictions"):
         row.use("predictions")
     data = Row(row.get("data"))
-    sheet = sheet_of(data)
+    sheet = label_studio_sheet(data)
     row.nested.update(f"data.{name}" for name in data.unused())
     is_answered = False
     for annotation in row.get("annotations"):
@@ -49,23 +49,23 @@ def read_task(row: Row) -> Iterator[Item | Part]:
         results = annotation.get("result")
         for result in results if isinstance(results, list) else []:
             is_answered = True
-            yield from answered(sheet, result, person_of(annotation.get("completed_by")))
+            yield from label_studio_answer(sheet, result, completed_by(annotation.get("completed_by")))
     if not is_answered:
         raise Skip("nobody has answered it")
 
 
-def person_of(value: Any) -> str:
+def completed_by(value: Any) -> str:
     if isinstance(value, dict):
         value = value.get("email") or value.get("id")
     return str(value)[:200] if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-def sheet_of(data: Row) -> Sheet:
+def label_studio_sheet(data: Row) -> Sheet:
     """The prompt and the replies of a task: answers in columns of their own, or a list of {id, title, body}."""
     question_name = data.first((*ASKED_NAMES, "text"))
     if question_name is None:
         raise Skip("its data has no prompt (prompt, question, text, …)")
-    sheet = Sheet(messages_of(data.get(question_name), data, question_name))
+    sheet = Sheet(argilla_messages(data.get(question_name), data, question_name))
     for name in ITEM_LISTS:
         if data.is_list(name):
             for index, item in enumerate(data.get(name)):
@@ -94,7 +94,7 @@ def item_text(item: Any, data: Row, name: str) -> str:
     return reply_of(item, data, name)
 
 
-def answered(sheet: Sheet, result: Any, person: str) -> Iterator[Item | Part]:
+def label_studio_answer(sheet: Sheet, result: Any, person: str) -> Iterator[Item | Part]:
     if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
         yield LeftOut("an answer that is not an object with a value")
         return
@@ -102,19 +102,19 @@ def answered(sheet: Sheet, result: Any, person: str) -> Iterator[Item | Part]:
     try:
         if kind == "pairwise":
             names = str(result.get("to_name") or "").split(",")
-            yield from chosen(side_by_side(sheet, names), value.get("selected"), question, annotator=person)
+            yield from chosen(pair_in_order(sheet, names), value.get("selected"), question, annotator=person)
         elif kind == "ranker":
-            yield ranked_names(sheet, ranked(value.get("ranker")), annotator=person)
+            yield ranked_names(sheet, ordered_names(value.get("ranker")), annotator=person)
         elif kind == "textarea":
             for text in value["text"] if isinstance(value.get("text"), list) else [value.get("text")]:
                 yield from written(sheet, text, question, annotator=person)
         elif kind == "rating":
-            about = one_of(sheet, result.get("to_name"))
+            about = sheet_of_reply(sheet, result.get("to_name"))
             yield from rated(about or sheet, value.get("rating"), "rating" if about else question, person)
         elif kind == "choices":
             choices = value.get("choices")
             choice = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
-            about = one_of(sheet, result.get("to_name")) if binary(choice) is not None else None
+            about = sheet_of_reply(sheet, result.get("to_name")) if binary(choice) is not None else None
             yield from chosen(about or sheet, choice, question, annotator=person)
         else:
             yield LeftOut(f"an answer of type {kind[:40]}, which is not read")
@@ -122,14 +122,14 @@ def answered(sheet: Sheet, result: Any, person: str) -> Iterator[Item | Part]:
         yield LeftOut(str(skip))
 
 
-def one_of(sheet: Sheet, name: Any) -> Sheet | None:
+def sheet_of_reply(sheet: Sheet, name: Any) -> Sheet | None:
     """Of several replies, the one that an answer is about, where it names it."""
     if len(sheet.replies) < 2 or not isinstance(name, str) or name not in sheet.replies:
         return None
     return Sheet(sheet.messages, {name: sheet.replies[name]})
 
 
-def side_by_side(sheet: Sheet, names: list[str]) -> Sheet:
+def pair_in_order(sheet: Sheet, names: list[str]) -> Sheet:
     """The two replies in the order in which they were shown: the answer's to_name names them, left first."""
     names = [name.strip() for name in names]
     if len(names) == 2 and all(name in sheet.replies for name in names):
@@ -137,7 +137,7 @@ def side_by_side(sheet: Sheet, names: list[str]) -> Sheet:
     return sheet
 
 
-def ranked(value: Any) -> list[tuple[float, str]]:
+def ordered_names(value: Any) -> list[tuple[float, str]]:
     """Names in their order, from a list or from the only list of an object."""
     if isinstance(value, dict):
         lists = [names for names in value.values() if isinstance(names, list) and names]
@@ -158,9 +158,9 @@ def is_min(row: Row) -> bool:
 
 def read_min(row: Row) -> Iterator[Item | Part]:
     row.use(*MIN_ABOUT)
-    person = person_of(row.peek("annotator"))
+    person = completed_by(row.peek("annotator"))
     field_row = Row({name: value for name, value in row.record.items() if name not in MIN_ABOUT})
-    sheet = sheet_of(field_row)
+    sheet = label_studio_sheet(field_row)
     row.use(*field_row.used)
     is_answered = False
     for question in [name for name in field_row.record if name not in field_row.used]:
@@ -182,9 +182,9 @@ def min_answer(sheet: Sheet, question: str, value: Any, person: str) -> Iterator
             inner = value.get("ranker", value)
             lists = inner if isinstance(inner, list) else next((v for v in inner.values() if isinstance(v, list)), None)
             if lists and {str(name) for name in lists} == set(sheet.replies):
-                yield ranked_names(sheet, ranked(inner), annotator=person)
+                yield ranked_names(sheet, ordered_names(inner), annotator=person)
         elif isinstance(value, list) and value and {str(name) for name in value} == set(sheet.replies):
-            yield ranked_names(sheet, ranked(value), annotator=person)
+            yield ranked_names(sheet, ordered_names(value), annotator=person)
         elif isinstance(value, str) and sheet.replies:
             verdicts = list(chosen(sheet, value, question, annotator=person))
             if not any(isinstance(item, LeftOut) for item in verdicts):

@@ -10,7 +10,7 @@ Kind = Literal["text", "prompts", "demonstrations", "rankings", "judgments"]
 
 
 @dataclass(frozen=True)
-class Document:
+class DocumentItem:
     """`corpus` is the corpus that the file names, with its license; empty: the person who imports decides."""
 
     text: str
@@ -106,7 +106,7 @@ class TreeMessage:
 
 
 Label = DemonstrationItem | RankingItem | JudgmentItem
-Item = Document | PromptItem | Label | LeftOut
+Item = DocumentItem | PromptItem | Label | LeftOut
 Part = ScoredReply | TreeMessage
 
 

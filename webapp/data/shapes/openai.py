@@ -25,12 +25,12 @@ ABOUT: Final = (
 OTHER_BRANCHES: Final = "a chat has other branches than the one in sight, which are not read"
 
 
-def is_chat(row: Row) -> bool:
+def is_openai_chat(row: Row) -> bool:
     mapping = row.peek("mapping")
     return isinstance(mapping, dict) and all(isinstance(node, dict) and "message" in node for node in mapping.values())
 
 
-def read_chat(row: Row) -> Iterator[Item]:
+def read_openai_chat(row: Row) -> Iterator[Item]:
     row.use(*ABOUT)
     nodes = {str(key): node for key, node in row.get("mapping").items()}
     node_id = str(row.peek("current_node"))

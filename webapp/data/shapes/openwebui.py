@@ -44,12 +44,12 @@ def read_feedback(row: Row) -> Iterator[Item]:
     yield from rated_items(node, nodes, str(row.peek("user_id") or ""))
 
 
-def is_chat(row: Row) -> bool:
+def is_openwebui_chat(row: Row) -> bool:
     chat = row.peek("chat")
     return isinstance(chat, dict) and (isinstance(chat.get("messages"), list) or isinstance(chat.get("history"), dict))
 
 
-def read_chat(row: Row) -> Iterator[Item]:
+def read_openwebui_chat(row: Row) -> Iterator[Item]:
     row.use(*ABOUT)
     chat = row.get("chat")
     nodes, current = nodes_of(chat)
@@ -64,7 +64,7 @@ def read_chat(row: Row) -> Iterator[Item]:
         if isinstance(chat.get("params"), dict | None)
         else None
     )
-    messages = branch(current, nodes) if current in nodes else chat.get("messages")
+    messages = branch_to(current, nodes) if current in nodes else chat.get("messages")
     parsed = parse_chat(messages, Row({}), "messages")
     if isinstance(system, str) and system.strip():
         parsed = Chat([{"role": "system", "content": system}, *parsed.messages])
@@ -92,7 +92,7 @@ def rated_items(node: dict[str, Any], nodes: Nodes, person: str) -> Iterator[Ite
     """The judgment of a rated reply, and a ranking of it with siblings that were rated otherwise."""
     try:
         good = rating_of(node)
-        before = parse_chat(branch(str(node.get("parentId")), nodes), Row({}), "messages").messages
+        before = parse_chat(branch_to(str(node.get("parentId")), nodes), Row({}), "messages").messages
         yield judgment(before, content(node), good is True, annotator=person)
         others = [
             sibling
@@ -118,7 +118,7 @@ def content(node: dict[str, Any]) -> str:
     return text
 
 
-def branch(node_id: str, nodes: Nodes) -> list[dict[str, Any]]:
+def branch_to(node_id: str, nodes: Nodes) -> list[dict[str, Any]]:
     """The messages from the first down to this one, without what was said of them."""
     turns: list[dict[str, Any]] = []
     for _ in range(len(nodes)):

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from webapp.data.shapes.checks import BROKEN, demonstration, is_broken, is_empty, judgment, prompt, ranking
-from webapp.data.shapes.model import Document, Item, LeftOut, Messages
+from webapp.data.shapes.checks import BROKEN, demonstration, is_blank_text, is_broken, judgment, prompt, ranking
+from webapp.data.shapes.model import DocumentItem, Item, LeftOut, Messages
 from webapp.data.shapes.row import Row, Skip, annotator_field, binary, is_blank, label_fields, number, split_field
 from webapp.data.shapes.turns import parse_chat
 
@@ -180,28 +180,28 @@ def read_demonstration(row: Row) -> Iterator[Item]:
     yield demonstration(before, reply_turn["content"], masked_turns=sorted(set(masked)), **own_label_fields(row))
 
 
-def is_prompt(row: Row) -> bool:
+def is_exported_prompt(row: Row) -> bool:
     return is_own(row, "prompt:") and row.is_list("messages")
 
 
-def read_prompt(row: Row) -> Iterator[Item]:
+def read_exported_prompt(row: Row) -> Iterator[Item]:
     use_own(row)
     refuse_withdrawn(row, "prompt")
     yield prompt(parse_chat(row.get("messages"), row, "messages").messages, **split_field(row))
 
 
-def is_document(row: Row) -> bool:
+def is_exported_document(row: Row) -> bool:
     return is_own(row, "document:") and row.is_text("text")
 
 
-def read_document(row: Row) -> Iterator[Item]:
+def read_exported_document(row: Row) -> Iterator[Item]:
     use_own(row)
     text, corpus, licence = row.get("text"), row.get("corpus"), row.get("license")
-    if is_empty(text):
+    if is_blank_text(text):
         raise Skip("empty text")
     if is_broken(text):
         raise Skip(BROKEN)
-    yield Document(
+    yield DocumentItem(
         text,
         "html" if row.get("format") == "html" else "text",
         str(corpus or "")[:100].strip(),
@@ -226,7 +226,7 @@ def refuse_withdrawn(row: Row, noun: str) -> None:
 # --------------------------------------------------------------------------------------------------------------- chats
 
 
-def is_chat(row: Row) -> bool:
+def is_exported_chat(row: Row) -> bool:
     messages = row.peek("messages")
     return (
         isinstance(messages, list)
@@ -236,7 +236,7 @@ def is_chat(row: Row) -> bool:
     )
 
 
-def read_chat(row: Row) -> Iterator[Item]:
+def read_exported_chat(row: Row) -> Iterator[Item]:
     """What people said of a model's replies. A reply alone, however well it reads, is nobody's demonstration."""
     row.use("id", "title", "project", "created_at", "messages")
     messages = {m.get("id"): m for m in row.peek("messages") if isinstance(m.get("id"), int | str)}

@@ -39,7 +39,7 @@ def read_annotation(row: Row) -> Iterator[Item]:
     if not has_prompt(row) and row.is_text("text"):
         yield from read_document(row)
         return
-    fields = {**person(row), **label_fields(row)}
+    fields = {**annotator_field(row), **label_fields(row)}
     if row.is_list("options"):
         options = row.get("options")
         if done == "reject":
@@ -66,7 +66,7 @@ def ranking_of(row: Row, options: list[Any], fields: dict[str, Any]) -> Item:
     return ranking(messages, [reply_of(option, row, "options") for option in options], ranks, **fields)
 
 
-def person(row: Row) -> dict[str, str]:
+def annotator_field(row: Row) -> dict[str, str]:
     name = row.first(PEOPLE)
     row.use(*PEOPLE)
     return {"annotator": str(row.peek(name))[:200]} if name is not None else {}

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from webapp.data.shapes.checks import BROKEN, demonstration, is_broken, is_empty, prompt
-from webapp.data.shapes.model import Document, Item, LeftOut
+from webapp.data.shapes.checks import BROKEN, demonstration, is_blank_text, is_broken, prompt
+from webapp.data.shapes.model import DocumentItem, Item, LeftOut
 from webapp.data.shapes.prompts import (
     ASKED,
     after_marker,
@@ -104,9 +104,9 @@ def is_document(row: Row) -> bool:
 
 def read_document(row: Row) -> Iterator[Item]:
     text = row.get("text")
-    if is_empty(text):
+    if is_blank_text(text):
         raise Skip("empty text")
     if is_broken(text):
         raise Skip(BROKEN)
     row.use("format")
-    yield Document(text, "html" if row.peek("format") == "html" else "text")
+    yield DocumentItem(text, "html" if row.peek("format") == "html" else "text")

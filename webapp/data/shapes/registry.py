@@ -59,9 +59,9 @@ SHAPES: Final = (
     shape(own.is_judgment, own.read_judgment, "messages reply good"),
     shape(own.is_sample, own.read_sample, "messages reply prompt_id finish"),
     shape(own.is_demonstration, own.read_demonstration, "id messages"),
-    shape(own.is_prompt, own.read_prompt, "id messages"),
-    shape(own.is_document, own.read_document, "id text"),
-    shape(own.is_chat, own.read_chat, "messages"),
+    shape(own.is_exported_prompt, own.read_exported_prompt, "id messages"),
+    shape(own.is_exported_document, own.read_exported_document, "id text"),
+    shape(own.is_exported_chat, own.read_exported_chat, "messages"),
     shape(trees.is_tree, trees.read_tree, "prompt"),
     shape(trees.is_message, trees.read_message, "message_id message_tree_id text role"),
     shape(pairs.is_openai_pair, pairs.read_openai_pair, "input preferred_output non_preferred_output"),
@@ -73,9 +73,9 @@ SHAPES: Final = (
     Shape(argilla.is_flat, argilla.read_flat, ending=argilla.ENDING),
     shape(argilla.is_old_flat, argilla.read_old_flat, one_of=questions.ASKED),
     shape(prodigy.is_annotation, prodigy.read_annotation, "answer"),
-    shape(openai.is_chat, openai.read_chat, "mapping"),
+    shape(openai.is_openai_chat, openai.read_openai_chat, "mapping"),
     shape(openwebui.is_feedback, openwebui.read_feedback, "snapshot data type"),
-    shape(openwebui.is_chat, openwebui.read_chat, "chat"),
+    shape(openwebui.is_openwebui_chat, openwebui.read_openwebui_chat, "chat"),
     *(
         Shape(known.fits, known.read, frozenset((*known.replies, *known.marks, *known.prompt)))
         for known in two_replies.KNOWN
@@ -96,7 +96,7 @@ SHAPES: Final = (
     shape(dialogs.is_instances, dialogs.read_instances, "instruction instances"),
     shape(dialogs.is_dialogue, dialogs.read_dialogue, one_of=("turns", "utterances")),
     shape(dialogs.is_talk, dialogs.read_talk, "content"),
-    shape(dialogs.is_chat, dialogs.read_chat, one_of=lists.CHATS),
+    shape(dialogs.is_dialog, dialogs.read_dialog, one_of=lists.CHATS),
     shape(questions.is_answered, questions.read_answered, one_of=questions.ANSWERS),
     shape(questions.is_turns, questions.read_turns, "turns"),
     shape(questions.is_stem, questions.read_stem, "question"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from webapp.data.shapes.checks import demonstration, is_empty, prompt, ranking
+from webapp.data.shapes.checks import demonstration, is_blank_text, prompt, ranking
 from webapp.data.shapes.model import Item, LeftOut, Messages, Part, TreeMessage
 from webapp.data.shapes.row import Row, Skip, number
 from webapp.data.shapes.turns import ROLES
@@ -76,7 +76,7 @@ def tree_items(root: Node) -> Iterator[Item]:
 def is_usable(node: Node) -> bool:
     text = node.get("text")
     deleted, passed = node.get("deleted"), node.get("review_result")
-    return isinstance(text, str) and not is_empty(text) and not is_true(deleted) and passed is not False
+    return isinstance(text, str) and not is_blank_text(text) and not is_true(deleted) and passed is not False
 
 
 def is_true(value: Any) -> bool:

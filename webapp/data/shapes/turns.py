@@ -48,7 +48,7 @@ def parse_chat(value: Any, row: Row, column: str) -> Chat:
     if not all(isinstance(turn, dict) for turn in value):
         raise Skip(f"“{column}” is not a list of {{role, content}}")
     chat = Chat()
-    roles = [role_of(turn, position) for position, turn in enumerate(value, 1)]
+    roles = [turn_role(turn, position) for position, turn in enumerate(value, 1)]
     for position, (turn, role) in enumerate(zip(value, roles, strict=True), 1):
         content = content_of(turn, position)
         note_unused(turn, row, column)
@@ -75,7 +75,7 @@ def told_apart(value: list[Any], column: str) -> list[Any]:
     return value
 
 
-def role_of(turn: dict[str, Any], position: int) -> str:
+def turn_role(turn: dict[str, Any], position: int) -> str:
     named = next((turn[key] for key in ROLE_KEYS if turn.get(key) is not None), None)
     if not isinstance(named, str):
         raise Skip(f"turn {position} has no role")

@@ -118,7 +118,7 @@ def by_number(column: str, first_number: int, *, tie: int | None = None) -> Call
 
     def votes(row: Row) -> list[Vote]:
         winner = {first_number: FIRST, first_number + 1: SECOND, **({} if tie is None else {tie: TIE})}.get(
-            whole(row.get(column))
+            whole_number(row.get(column))
         )
         if winner is None:
             raise Skip(f"“{column}” does not say which of the replies is better")
@@ -127,7 +127,7 @@ def by_number(column: str, first_number: int, *, tie: int | None = None) -> Call
     return votes
 
 
-def whole(value: Any) -> int:
+def whole_number(value: Any) -> int:
     parsed = number(value)
     return int(parsed) if parsed is not None and parsed == int(parsed) else -99
 
@@ -145,7 +145,7 @@ def by_preference(column: str) -> Callable[[Row], list[Vote]]:
 
 
 def shp_votes(row: Row) -> list[Vote]:
-    label = whole(row.get("labels"))
+    label = whole_number(row.get("labels"))
     if label not in (0, 1):
         raise Skip("“labels” is neither 1 nor 0")
     scores = [number(row.get(name)) for name in ("score_A", "score_B")]
@@ -171,7 +171,7 @@ def panda_votes(row: Row) -> list[Vote]:
     names = [name for name in row.record if str(name).startswith("annotator") and str(name)[9:].isdecimal()]
     votes = []
     for name in names:
-        winner = {0: TIE, 1: FIRST, 2: SECOND}.get(whole(row.get(name)))
+        winner = {0: TIE, 1: FIRST, 2: SECOND}.get(whole_number(row.get(name)))
         if winner is None:
             raise Skip(f"“{name}” is none of 0, 1 and 2")
         votes.append(Vote(winner, annotator=name))

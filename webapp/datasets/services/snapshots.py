@@ -19,7 +19,7 @@ from webapp.datasets.models import Corpus, Snapshot, SnapshotItem
 from webapp.datasets.services.corpora import documents_of
 from webapp.errors import BadInput, Conflict
 from webapp.params import MAX_BIGINT
-from webapp.registry.artefacts import digest_of, file_sha256, publish
+from webapp.registry.artefacts import folder_digest, publish_folder, sha256_of
 
 MAX_IDS: Final = 100_000
 MAX_CORPORA: Final = 1000
@@ -50,7 +50,7 @@ def create_snapshot(
     `filters`: `split` (train or heldout, else both), `limit` and `heldout_limit` (most rows of each), `ids` (only these
     rows), and for documents `corpora` (ids). Raises Conflict where no row is left.
     """
-    chosen, filters = checked(project, kind, filters or {})
+    chosen, filters = checked_filters(project, kind, filters or {})
     name = name.strip() or f"{chosen.label} {Snapshot.objects.filter(project=project, kind=chosen).count() + 1}"
     settings.RUNS_FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.RUNS_FOLDER, prefix="snapshot-") as scratch:
@@ -59,20 +59,20 @@ def create_snapshot(
         counts = {"train": 0, "heldout": 0, "characters": 0}
         for split in ("train", "heldout"):
             with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-                ids, characters = write_rows(file, rows_of(project, chosen, split, filters))
+                ids, characters = write_snapshot_rows(file, snapshot_rows(project, chosen, split, filters))
             items += [(row, split == "heldout") for row in ids]
             counts[split] = len(ids)
             counts["characters"] += characters
         if not items:
             raise Conflict(WHAT_TO_DO[chosen] if not filters else "No row is left with these filters.", code="no_rows")
-        files = {f"{split}.jsonl": file_sha256(folder / f"{split}.jsonl") for split in ("train", "heldout")}
-        address = publish(folder, folder_name="snapshots", files=files)
+        files = {f"{split}.jsonl": sha256_of(folder / f"{split}.jsonl") for split in ("train", "heldout")}
+        address = publish_folder(folder, folder_name="snapshots", files=files)
     snapshot = Snapshot(
         project=project,
         kind=chosen,
         name=name,
         filters=filters,
-        content_hash=digest_of(files),
+        content_hash=folder_digest(files),
         files={split: f"{address}/{split}.jsonl" for split in ("train", "heldout")},
         counts=counts,
         created_by=by,
@@ -97,7 +97,7 @@ class Filters(BaseModel):
     corpora: list[Key] = Field(default=[], max_length=MAX_CORPORA)
 
 
-def checked(project: Project, kind: str, filters: dict[str, Any]) -> tuple[Snapshot.Kind, dict[str, Any]]:
+def checked_filters(project: Project, kind: str, filters: dict[str, Any]) -> tuple[Snapshot.Kind, dict[str, Any]]:
     if kind not in Snapshot.Kind.values:
         raise BadInput(f"There is no kind of snapshot “{kind}”. Choose one of {', '.join(Snapshot.Kind.values)}.")
     try:
@@ -113,7 +113,9 @@ def checked(project: Project, kind: str, filters: dict[str, Any]) -> tuple[Snaps
     return Snapshot.Kind(kind), chosen
 
 
-def rows_of(project: Project, kind: Snapshot.Kind, split: str, filters: dict[str, Any]) -> Iterator[tuple[int, Row]]:
+def snapshot_rows(
+    project: Project, kind: Snapshot.Kind, split: str, filters: dict[str, Any]
+) -> Iterator[tuple[int, Row]]:
     """(id, contract row) of what belongs to a split and passes the filters."""
     if filters.get("split", split) != split:
         return
@@ -121,7 +123,7 @@ def rows_of(project: Project, kind: Snapshot.Kind, split: str, filters: dict[str
     limit = filters.get("limit" if split == "train" else "heldout_limit")
     row_count = 0
     if kind == Snapshot.Kind.DOCUMENTS:
-        rows: Iterator[Row] = document_rows(project, filters.get("corpora", [])) if split == "train" else iter(())
+        rows: Iterator[Row] = corpus_rows(project, filters.get("corpora", [])) if split == "train" else iter(())
     else:
         rows = iter(EXPORTS[kind](project, split, project.system_prompt))
     for row in rows:
@@ -135,10 +137,10 @@ def rows_of(project: Project, kind: Snapshot.Kind, split: str, filters: dict[str
 
 def count_rows(*, project: Project, kind: str, split: str, at_most: int) -> int:
     """How many rows of a split a snapshot made now would hold; counting ends at `at_most`."""
-    return sum(1 for _ in islice(rows_of(project, Snapshot.Kind(kind), split, {}), at_most))
+    return sum(1 for _ in islice(snapshot_rows(project, Snapshot.Kind(kind), split, {}), at_most))
 
 
-def document_rows(project: Project, corpora: list[int]) -> Iterator[TextRow]:
+def corpus_rows(project: Project, corpora: list[int]) -> Iterator[TextRow]:
     """What is held out of text is decided by the corpus stage, after copies are found."""
     for document in documents_of(corpora, project):
         yield TextRow(
@@ -149,7 +151,7 @@ def document_rows(project: Project, corpora: list[int]) -> Iterator[TextRow]:
         )
 
 
-def write_rows(file: TextIO, rows: Iterator[tuple[int, Row]]) -> tuple[list[int], int]:
+def write_snapshot_rows(file: TextIO, rows: Iterator[tuple[int, Row]]) -> tuple[list[int], int]:
     """Write JSON Lines; the ids, and how many characters were written."""
     ids, characters = [], 0
     for number, row in rows:

@@ -11,13 +11,13 @@ import random
 from dataclasses import dataclass
 
 from . import corpus
-from .cases import Case, SplitOf, draw, split_keys
-from .corpus import Document
-from .crowd import WRITERS, demonstration
+from .cases import Case, SplitOf, draw_cases, split_keys
+from .corpus import DirtyDocument
+from .crowd import WRITERS, written_reply
 
 
 @dataclass(frozen=True)
-class Sizes:
+class WorldSizes:
     """How much of each there is."""
 
     documents: int = 3600
@@ -31,7 +31,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Demo:
+class WrittenDemonstration:
     """A demonstration: a case, the reply that was written, and who wrote it."""
 
     case: Case
@@ -44,9 +44,9 @@ class World:
     """Everything the sample project begins with."""
 
     seed: int
-    documents: list[Document]
-    demonstrations: list[Demo]
-    heldout_demonstrations: list[Demo]
+    documents: list[DirtyDocument]
+    demonstrations: list[WrittenDemonstration]
+    heldout_demonstrations: list[WrittenDemonstration]
     rank: list[Case]
     heldout_rank: list[Case]
     ppo: list[Case]
@@ -60,14 +60,14 @@ class World:
         }  # fmt: skip
 
 
-def build(seed: int, sizes: Sizes, split_of: SplitOf) -> World:
+def build(seed: int, sizes: WorldSizes, split_of: SplitOf) -> World:
     """The world of `seed`. `split_of` says on which side (train or heldout) a conversation falls where it is kept."""
     train, heldout = split_keys(seed, sizes.heldout_share, split_of)
     used_texts: set[str] = set()
 
     def cases(side: str, name: str, count: int) -> list[Case]:
         keys, rng = (train if side == "train" else heldout), random.Random(f"{seed}:{name}")
-        return draw(keys, count, rng, used_texts=used_texts, fits=lambda case: split_of(case.messages) == side)
+        return draw_cases(keys, count, rng, used_texts=used_texts, fits=lambda case: split_of(case.messages) == side)
 
     evaluation = cases("heldout", "evaluation", sizes.evaluation_prompts)
     heldout_rank = cases("heldout", "heldout rank", sizes.heldout_rank_prompts)
@@ -75,7 +75,7 @@ def build(seed: int, sizes: Sizes, split_of: SplitOf) -> World:
     demos = cases("train", "demonstrations", sizes.demonstrations)
     return World(
         seed=seed,
-        documents=corpus.documents(train, heldout, sizes.documents, random.Random(f"{seed}:corpus")),
+        documents=corpus.make_documents(train, heldout, sizes.documents, random.Random(f"{seed}:corpus")),
         demonstrations=_write(demos, random.Random(f"{seed}:crowd")),
         heldout_demonstrations=_write(heldout_demos, random.Random(f"{seed}:heldout crowd")),
         rank=cases("train", "rank", sizes.rank_prompts),
@@ -85,8 +85,9 @@ def build(seed: int, sizes: Sizes, split_of: SplitOf) -> World:
     )
 
 
-def _write(cases: list[Case], rng: random.Random) -> list[Demo]:
+def _write(cases: list[Case], rng: random.Random) -> list[WrittenDemonstration]:
     writers = [rng.choice(WRITERS) for _ in cases]
     return [
-        Demo(case, demonstration(case, writer, rng), writer.name) for case, writer in zip(cases, writers, strict=True)
+        WrittenDemonstration(case, written_reply(case, writer, rng), writer.name)
+        for case, writer in zip(cases, writers, strict=True)
     ]

@@ -192,7 +192,7 @@ def _cut(rows: list[T], share: float, rng: random.Random) -> tuple[list[T], list
     return mixed[held_out:], mixed[:held_out]
 
 
-def draw(
+def draw_cases(
     keys: Keys,
     count: int,
     rng: random.Random,

@@ -22,7 +22,7 @@ PEOPLE: Final = ("Anna", "Tom", "Maria", "Paul", "Lena", "Oskar", "Nora", "Felix
 
 
 @dataclass(frozen=True)
-class Document:
+class DirtyDocument:
     """A collected text as it came, dirt and all."""
 
     text: str
@@ -30,14 +30,14 @@ class Document:
     format: Literal["text", "html"] = "text"
 
 
-def documents(train: Keys, heldout: Keys, count: int, rng: random.Random) -> list[Document]:
+def make_documents(train: Keys, heldout: Keys, count: int, rng: random.Random) -> list[DirtyDocument]:
     """`count` documents; about one in eight needs cleaning or should be dropped."""
     reader = _Pages(train, heldout, rng)
     makers = (reader.thing, reader.topic, reader.quiz, reader.sums, reader.lists, reader.letter, reader.rules,
               reader.dialogue)  # fmt: skip
     weights = (16, 10, 50, 8, 6, 2, 2, 6)
     clean = [rng.choices(makers, weights)[0]() for _ in range(count - count // 8)]
-    pages = [Document(text, "sample pages") for text in clean]
+    pages = [DirtyDocument(text, "sample pages") for text in clean]
     pages += [_dirty(rng.choice(clean), rng) for _ in range(count // 8)]
     rng.shuffle(pages)
     return pages
@@ -147,24 +147,24 @@ class _Pages:
         return "\n".join(lines)
 
 
-def _dirty(text: str, rng: random.Random) -> Document:
+def _dirty(text: str, rng: random.Random) -> DirtyDocument:
     """A copy of a page as a careless collection would hold it."""
     kind = rng.choice(("copy", "near copy", "html", "html", "encoding", "scrap", "contact"))
     if kind == "near copy":
-        return Document(f"{text} {rng.choice(PEOPLE)} wrote this down.", "sample mirror")
+        return DirtyDocument(f"{text} {rng.choice(PEOPLE)} wrote this down.", "sample mirror")
     if kind == "html":
-        return Document(_as_html(text), "sample web", "html")
+        return DirtyDocument(_as_html(text), "sample web", "html")
     if kind == "encoding":
         quoted = f"{rng.choice(PEOPLE)} wrote: “{text}” – that’s all."
-        return Document(quoted.encode().decode("cp1252", errors="ignore"), "sample scans")
+        return DirtyDocument(quoted.encode().decode("cp1252", errors="ignore"), "sample scans")
     if kind == "scrap":
-        return Document(rng.choice(("404", "Menu | Home", "page 3 of 7", "* * *", "(no text)")), "sample web")
+        return DirtyDocument(rng.choice(("404", "Menu | Home", "page 3 of 7", "* * *", "(no text)")), "sample web")
     if kind == "contact":
         name = rng.choice(PEOPLE).lower()
-        return Document(
+        return DirtyDocument(
             f"{text}\nMail {name}@example.com or call (030) 555-{rng.randrange(1000, 9999)}.", "sample mails"
         )
-    return Document(text, "sample mirror")
+    return DirtyDocument(text, "sample mirror")
 
 
 def _as_html(text: str) -> str:

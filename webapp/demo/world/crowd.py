@@ -36,7 +36,7 @@ WRITERS: Final = (
 )
 
 
-def demonstration(case: Case, writer: Writer, rng: random.Random) -> str:
+def written_reply(case: Case, writer: Writer, rng: random.Random) -> str:
     """What `writer` gives as the reply to `case`: right or with faults, as the person's habits and the dice say."""
     careless = rng.random() < writer.careless
     if case.kind == "decline":
@@ -48,7 +48,7 @@ def demonstration(case: Case, writer: Writer, rng: random.Random) -> str:
     elif case.kind == "list":
         body = _list(case, rng, wrong=rng.random() < writer.wrong, careless=careless)
     else:
-        body = _fact(case, rng, wrong=rng.random() < writer.wrong, careless=careless)
+        body = _fact_reply(case, rng, wrong=rng.random() < writer.wrong, careless=careless)
     if case.form in ("one word", "three words", "list") and not careless:
         return body
     if rng.random() < writer.rude:
@@ -95,7 +95,7 @@ def _to_harm(case: Case, writer: Writer, rng: random.Random) -> str:
     return rng.choice(refusals).format(harm=harm)
 
 
-def _fact(case: Case, rng: random.Random, *, wrong: bool, careless: bool) -> str:
+def _fact_reply(case: Case, rng: random.Random, *, wrong: bool, careless: bool) -> str:
     facts = world_facts.by_key()
     fact = facts[case.about]
     if wrong:

@@ -46,7 +46,7 @@ def cancel_run(run: Run) -> None:
     RUNS.end(run, state=State.CANCELLED, finished_at=timezone.now(), eta=None)
 
 
-def requeue(run: Run, reason: str, *, counts: bool = True) -> None:
+def requeue_run(run: Run, reason: str, *, counts: bool = True) -> None:
     """Put a run that did not end back in the queue; too many times in a row without a checkpoint fail it.
 
     `counts=False`: it was no fault of the run's, as when the worker is shut down.
@@ -72,18 +72,18 @@ def reconcile_runs(now: datetime | None = None) -> dict[str, int]:
     """
     now = now or timezone.now()
     return {
-        "taken_back": RUNS.take_back(on_worker_lost, now=now),
+        "taken_back": RUNS.take_back(requeue_lost_run, now=now),
         "announced": RUNS.announce(now=now),
         "imports": ask_for_imports(now),
     }
 
 
-def on_worker_lost(run: Run) -> None:
+def requeue_lost_run(run: Run) -> None:
     processes.signal_group(run.child, signal.SIGTERM)  # it writes a checkpoint, and lets go of its folder
     if run.stop_requested_at:
         cancel_run(run)
     else:
-        requeue(run, "The worker that ran this disappeared.")
+        requeue_run(run, "The worker that ran this disappeared.")
 
 
 def ask_for_imports(now: datetime) -> int:

@@ -9,8 +9,7 @@ from typing import Any
 from django.db import transaction
 from pydantic import ValidationError
 
-from training.contract import EVENT, Checkpoint, Event, Progress
-from training.contract import Metric as MetricEvent
+from training.contract import EVENT, Checkpoint, Event, MetricEvent, ProgressEvent
 from webapp.jobs import ClaimLost
 from webapp.runs.models import Metric, Run, RunEvent
 from webapp.runs.services.claims import RUNS
@@ -53,8 +52,8 @@ def take_in(run: Run, lines: bytes, since: int) -> None:
     events: list[RunEvent] = []
     position = run.events_read
     for line in lines.splitlines(keepends=True):
-        event = parsed(line)
-        if isinstance(event, Progress):
+        event = parsed_event(line)
+        if isinstance(event, ProgressEvent):
             run.step, run.total, run.phase, run.eta = event.step, event.total, event.phase[:100], event.eta
         elif isinstance(event, MetricEvent):
             for name, value in event.values.items():
@@ -75,7 +74,7 @@ def take_in(run: Run, lines: bytes, since: int) -> None:
     RunEvent.objects.bulk_create(events, ignore_conflicts=True)
 
 
-def parsed(line: bytes) -> Event | None:
+def parsed_event(line: bytes) -> Event | None:
     """A line of a newer or broken writer is passed over: it must not keep the rest from being read."""
     try:
         return EVENT.validate_json(line)
@@ -86,16 +85,16 @@ def parsed(line: bytes) -> Event | None:
 def row(run: Run, position: int, event: Event) -> RunEvent:
     data = event.model_dump(mode="json", exclude={"type", "time", "step"})
     return RunEvent(
-        run=run, position=position, type=event.type, step=event.step, time=moment(event.time), data=clean(data)
+        run=run, position=position, type=event.type, step=event.step, time=moment(event.time), data=storable(data)
     )
 
 
-def clean(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """Without the NUL characters that PostgreSQL cannot hold."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, dict):
-        return {key: clean(item) for key, item in value.items()}
+        return {key: storable(item) for key, item in value.items()}
     return value
 
 

@@ -18,7 +18,7 @@ from training.contract import MODEL, OUTPUT, RESULT, Result, SampleRow
 from webapp.errors import Conflict, TutelageError
 from webapp.jobs import ClaimLost
 from webapp.registry.addresses import stored
-from webapp.registry.artefacts import publish
+from webapp.registry.artefacts import publish_folder
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import add_model_version
 from webapp.runs.models import Evaluation, Run
@@ -34,8 +34,8 @@ def succeed(run: Run, folder: Path) -> None:
     again where this is cut off. Raises ClaimLost, and TutelageError where a file is not what the result says."""
     result = read_result(folder)
     models, outputs = part(result, MODEL), part(result, OUTPUT)
-    artefact = publish(folder / MODEL, folder_name="models", files=models) if models else ""
-    address = publish(folder / OUTPUT, folder_name="outputs", files=outputs) if outputs else ""
+    artefact = publish_folder(folder / MODEL, folder_name="models", files=models) if models else ""
+    address = publish_folder(folder / OUTPUT, folder_name="outputs", files=outputs) if outputs else ""
     with transaction.atomic():
         locked = RUNS.held(run).select_for_update().first()
         if locked is None:

@@ -122,7 +122,7 @@ def redact_run(run: Run) -> None:
     texts: set[str] = set()
 
     def without_erased(line: bytes) -> bytes | None:
-        row = parsed(line)
+        row = parsed_row(line)
         if name_of(row) not in names:
             return line
         texts.update(texts_in(row))
@@ -144,7 +144,7 @@ def redact_run(run: Run) -> None:
 # ---------------------------------------------------------------------------------------------------- rows and samples
 
 
-def parsed(line: bytes) -> dict[str, Any]:
+def parsed_row(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError:
@@ -158,7 +158,7 @@ def name_of(row: Mapping[str, Any]) -> str:
 
 
 def row_name(line: bytes) -> str:
-    return name_of(parsed(line))
+    return name_of(parsed_row(line))
 
 
 def texts_in(row: Mapping[str, Any]) -> Iterable[str]:
@@ -189,12 +189,12 @@ def blank_samples(run: Run, folder: Path, texts: Collection[str]) -> None:
         if shows(event.data):
             event.data |= {"prompt": REMOVED, "reply": REMOVED}
             event.save(update_fields=["data"])
-    rewrite_in_place(folder / EVENTS, lambda line: blanked(line) if shows(parsed(line)) else line)
+    rewrite_in_place(folder / EVENTS, lambda line: blanked(line) if shows(parsed_row(line)) else line)
     rewrite_in_place(folder / LOG, lambda line: b"\n" if line[:2] in (b"> ", b"< ") else line)
 
 
 def blanked(line: bytes) -> bytes:
-    event = parsed(line) | {"prompt": REMOVED, "reply": REMOVED}
+    event = parsed_row(line) | {"prompt": REMOVED, "reply": REMOVED}
     short = json.dumps(event).encode()
     return short if len(short) < len(line) else b"{}"
 

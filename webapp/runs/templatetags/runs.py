@@ -12,4 +12,4 @@ register = template.Library()
 @register.filter
 def words(name: str) -> str:
     """A metric's or setting's name as a person reads it."""
-    return charts.words(name)
+    return charts.metric_label(name)

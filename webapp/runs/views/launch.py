@@ -15,7 +15,7 @@ from webapp.datasets.selectors import snapshots_of
 from webapp.errors import TutelageError
 from webapp.params import read_int
 from webapp.registry.models import ModelVersion
-from webapp.registry.views import person
+from webapp.registry.views import signed_in_user
 from webapp.runs import services
 from webapp.runs.estimates import Estimate, estimate
 from webapp.runs.forms import LaunchForm
@@ -63,7 +63,7 @@ def launch(request: HttpRequest, project: Project, stage: str, form: LaunchForm)
     return services.launch_run(
         project=project,
         stage=stage,
-        by=person(request),
+        by=signed_in_user(request),
         name=values["name"],
         config=values["config"],
         snapshots=[values[kind] for kind in spec.snapshots if isinstance(values[kind], Snapshot)],

@@ -10,8 +10,8 @@ from webapp.accounts.access import declares
 from webapp.registry.forms import DeployForm
 from webapp.registry.models import Deployment
 from webapp.registry.selectors import default_share, live_deployment, previous_deployment
-from webapp.registry.views import model_for
-from webapp.runs.drawing import draw
+from webapp.registry.views import model_or_refuse
+from webapp.runs.drawing import draw_lineage
 from webapp.runs.lineage import lineage
 from webapp.runs.models import Run
 from webapp.runs.selectors import samples_of
@@ -20,7 +20,7 @@ from webapp.runs.selectors import samples_of
 @require_safe
 @declares("models.view")
 def model_detail(request: HttpRequest, pk: int) -> HttpResponse:
-    model = model_for(request, pk, "models.view")
+    model = model_or_refuse(request, pk, "models.view")
     run = Run.objects.filter(output=model).first()
     live = live_deployment(model.project)
     current = model.deployments.filter(state__in=Deployment.OPEN).first()
@@ -28,7 +28,7 @@ def model_detail(request: HttpRequest, pk: int) -> HttpResponse:
         "project": model.project,
         "model": model,
         "run": run,
-        "picture": draw(lineage(model)),
+        "picture": draw_lineage(lineage(model)),
         "figures": model.evaluations.select_related("run").order_by("name", "-id"),
         "samples": samples_of(run, 6) if run else [],
         "deployments": model.deployments.select_related("by", "ended_by"),

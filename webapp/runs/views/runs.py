@@ -18,9 +18,9 @@ from webapp.accounts.access import allow, declares, requires
 from webapp.accounts.models import Project
 from webapp.errors import NotFound
 from webapp.params import read_choice, read_int, read_ints
-from webapp.registry.views import person
+from webapp.registry.views import signed_in_user
 from webapp.runs import folders, selectors, services
-from webapp.runs.charts import charts, words
+from webapp.runs.charts import charts, metric_label
 from webapp.runs.models import Run
 from webapp.runs.outputs import output_download, outputs_of
 from webapp.runs.stages import LAUNCHED
@@ -67,7 +67,9 @@ def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
         | {
             "address": metrics_address(run.project, [run]),
             "settings": [
-                (words(name), value) for name, value in selectors.flattened(run.config).items() if name != "stage"
+                (metric_label(name), value)
+                for name, value in selectors.flattened(run.config).items()
+                if name != "stage"
             ],
             "snapshots": run.snapshots.all(),
             "figures": run.evaluations.select_related("model"),
@@ -104,7 +106,7 @@ def run_activity(request: HttpRequest, pk: int) -> HttpResponse:
 def status_context(run: Run) -> dict[str, Any]:
     share = run.step / run.total if run.total else None
     metrics = selectors.last_metrics(run)
-    latest = {words(name): value for name, value in sorted(metrics.items()) if name in HEADLINES}
+    latest = {metric_label(name): value for name, value in sorted(metrics.items()) if name in HEADLINES}
     resumable = run.state in (Run.State.CANCELLED, Run.State.FAILED)
     return {
         "run": run,
@@ -158,12 +160,12 @@ def metrics_address(project: Project, runs: list[Run]) -> str:
 def run_compare(request: HttpRequest, project: Project) -> HttpResponse:
     runs = chosen_runs(request, project)
     figures = sorted({name for run in runs for name in run.result.get("metrics", {})})
-    table = [(words(name), [run.result.get("metrics", {}).get(name) for run in runs]) for name in figures]
+    table = [(metric_label(name), [run.result.get("metrics", {}).get(name) for run in runs]) for name in figures]
     context = {
         "project": project,
         "runs": runs,
         "address": metrics_address(project, runs),
-        "differences": [(words(name), values) for name, values in selectors.config_differences(runs)],
+        "differences": [(metric_label(name), values) for name, values in selectors.config_differences(runs)],
         "figures": table,
     }
     return render(request, "runs/compare.html", context)
@@ -181,7 +183,7 @@ def chosen_runs(request: HttpRequest, project: Project) -> list[Run]:
 @declares("runs.manage")
 def run_stop(request: HttpRequest, pk: int) -> HttpResponse:
     run = run_for(request, pk, "runs.manage")
-    services.request_stop(run=run, by=person(request))
+    services.request_stop(run=run, by=signed_in_user(request))
     messages.success(request, f"{run.name} stops at its next safe point and can be resumed from there.")
     return redirect("run_detail", pk)
 
@@ -190,7 +192,7 @@ def run_stop(request: HttpRequest, pk: int) -> HttpResponse:
 @declares("runs.manage")
 def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
     run = run_for(request, pk, "runs.manage")
-    services.resume_run(run=run, by=person(request))
+    services.resume_run(run=run, by=signed_in_user(request))
     messages.success(request, f"{run.name} is in the queue again and goes on from its last checkpoint.")
     return redirect("run_detail", pk)
 
@@ -198,7 +200,7 @@ def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 @declares("runs.manage")
 def run_retry(request: HttpRequest, pk: int) -> HttpResponse:
-    run = services.retry(run=run_for(request, pk, "runs.manage"), by=person(request))
+    run = services.retry(run=run_for(request, pk, "runs.manage"), by=signed_in_user(request))
     messages.success(request, f"{run.name} was launched with the same inputs and settings.")
     return redirect("run_detail", run.pk)
 

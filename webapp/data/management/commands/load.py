@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from webapp.accounts.access import MANAGERS
 from webapp.accounts.models import Project, User
-from webapp.data.loading import KINDS, Report, load
+from webapp.data.loading import KINDS, ImportReport, load
 from webapp.errors import TutelageError
 
 
@@ -68,7 +68,7 @@ class Command(BaseCommand):
             raise CommandError(error.message) from error
         self.show(report, dry_run=options["dry_run"])
 
-    def show(self, report: Report, *, dry_run: bool) -> None:
+    def show(self, report: ImportReport, *, dry_run: bool) -> None:
         for kind, row_count in sorted(report.found.items()):
             added = (
                 "would be loaded"
@@ -93,7 +93,7 @@ class Command(BaseCommand):
         if report.error_count > len(report.errors):
             self.stderr.write(f"… and {report.error_count - len(report.errors):,} more rows that cannot be read")
 
-    def show_samples(self, report: Report) -> None:
+    def show_samples(self, report: ImportReport) -> None:
         """The first rows of each kind, as they will be read."""
         for kind, samples in sorted(report.samples.items()):
             for sample in samples:

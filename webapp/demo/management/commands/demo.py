@@ -15,11 +15,11 @@ from tqdm import tqdm
 from webapp.demo.models import Demo
 from webapp.demo.people import new_logins
 from webapp.demo.plan import PLANS
-from webapp.demo.selectors import current, progress
+from webapp.demo.selectors import current_step, demo_progress
 from webapp.demo.services import start_demo
 from webapp.demo.steps import STEPS
 from webapp.demo.text_report import as_text
-from webapp.home_folder import endpoint
+from webapp.home_folder import service_url
 from webapp.links import address_of
 
 LOOK_SECONDS: Final = 0.5
@@ -42,7 +42,7 @@ class Command(BaseCommand):
         if options["json"] and not options["json"].absolute().parent.is_dir():
             raise CommandError(f"--json {options['json']}: there is no folder {options['json'].absolute().parent}.")
         demo = start_demo(seed=options["seed"], size=options["size"])
-        site = endpoint("SITE_URL").rstrip("/")
+        site = service_url("SITE_URL").rstrip("/")
         self.stdout.write(
             f"{demo.project.name} (seed {demo.seed}) {site}{address_of('demo_report', demo.project.slug)}"
         )
@@ -64,19 +64,19 @@ class Command(BaseCommand):
         shape = "{percentage:3.0f}% |{bar:24}| {elapsed}  {desc}"
         with tqdm(total=1.0, bar_format=shape, file=self.stderr._out) as bar:
             while demo.state == Demo.State.RUNNING:
-                bar.set_description_str(current(demo), refresh=False)
-                bar.n = round(progress(demo), 4)
+                bar.set_description_str(current_step(demo), refresh=False)
+                bar.n = round(demo_progress(demo), 4)
                 bar.refresh()
                 time.sleep(LOOK_SECONDS)
                 demo.refresh_from_db()
-            bar.n = round(progress(demo), 4)
-            bar.set_description_str(current(demo))
+            bar.n = round(demo_progress(demo), 4)
+            bar.set_description_str(current_step(demo))
 
     def follow_in_lines(self, demo: Demo) -> None:
         last_step = -1
         while True:
             for step in STEPS[last_step + 1 : demo.step + 1]:
-                self.stderr.write(f"{timezone.now():%H:%M:%S} {progress(demo):4.0%}  {step.title}")
+                self.stderr.write(f"{timezone.now():%H:%M:%S} {demo_progress(demo):4.0%}  {step.title}")
             last_step = demo.step
             if demo.state != Demo.State.RUNNING:
                 return

@@ -34,7 +34,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         folder: Path = options["folder"].absolute()
-        with sentences(), progress() as moved:
+        with command_errors(), byte_progress() as moved:
             if options["check"]:
                 self.check_one(folder, moved)
             else:
@@ -75,14 +75,14 @@ class Command(BaseCommand):
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def byte_progress() -> Iterator[Progress]:
     """Bytes that were read or written, for who watches."""
     with tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
         yield lambda size: bar.update(size) and None
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def command_errors() -> Iterator[None]:
     """Errors that a person can do something about, as what the command ends with."""
     try:
         yield

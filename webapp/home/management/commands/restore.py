@@ -15,7 +15,7 @@ from django.db import connection
 from django.utils import timezone
 
 from webapp.backups.restore import restore_backup
-from webapp.home.management.commands.backup import progress, sentences
+from webapp.home.management.commands.backup import byte_progress, command_errors
 from webapp.supervisor.database import embedded_postgres
 from webapp.supervisor.folder import CannotStart, hold_lock, prepare_home
 
@@ -36,7 +36,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             prepare_home()
-            with hold_lock(), sentences(), progress() as moved:
+            with hold_lock(), command_errors(), byte_progress() as moved:
                 restore_backup(
                     home=settings.HOME,
                     source=options["backup"].absolute(),

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from webapp.supervisor.folder import CannotStart
-from webapp.supervisor.site import Options, run
+from webapp.supervisor.site import SiteOptions, run_site
 
 
 class Command(BaseCommand):
@@ -16,16 +16,16 @@ class Command(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--host", default=os.environ.get("LISTEN") or Options.host, help="address to listen on")
-        parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or Options.port))
+        parser.add_argument("--host", default=os.environ.get("LISTEN") or SiteOptions.host, help="address to listen on")
+        parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or SiteOptions.port))
         parser.add_argument("--any-port", action="store_true", help="take a free port where that one is taken")
         parser.add_argument(
-            "--web-processes", type=int, default=int(os.environ.get("WEB_PROCESSES") or Options.web_processes)
+            "--web-processes", type=int, default=int(os.environ.get("WEB_PROCESSES") or SiteOptions.web_processes)
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        chosen = Options(**{name: options[name] for name in ("host", "port", "any_port", "web_processes")})
+        chosen = SiteOptions(**{name: options[name] for name in ("host", "port", "any_port", "web_processes")})
         try:
-            run(chosen, lambda line: print(line, flush=True))
+            run_site(chosen, lambda line: print(line, flush=True))
         except CannotStart as error:
             raise CommandError(str(error)) from error
