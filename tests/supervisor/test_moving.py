@@ -21,7 +21,7 @@ from tests import factories
 from tests.training.toys import TEXTS
 from training.data.chat_format import ChatFormat
 from training.models.loading import save_model
-from training.stages.tokenizer import learn, wrap
+from training.stages.tokenizer import learn_vocabulary, wrap
 from webapp.accounts.models import ApiToken
 from webapp.accounts.tokens import create_api_token
 from webapp.registry.services import deploy, register_model
@@ -31,7 +31,7 @@ project = factories.project(ada, "Kite", slug="kite", system_prompt="")
 for number in range(40):
     factories.demonstration(project, ada, text=f"the sky is {number}", state="accepted")
 torch.manual_seed(0)
-tokenizer = wrap(learn(iter(TEXTS), 300, len(TEXTS)), 512)
+tokenizer = wrap(learn_vocabulary(iter(TEXTS), 300, len(TEXTS)), 512)
 model = LlamaForCausalLM(LlamaConfig(
     vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
     max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id,

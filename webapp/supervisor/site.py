@@ -37,7 +37,7 @@ class SiteOptions:
     port: int = 8000
     any_port: bool = False  # another one where that is taken
     web_processes: int = 2
-    apps: apps.ProcessCounts = field(default_factory=apps.Settings)
+    apps: apps.ProcessCounts = field(default_factory=apps.ProcessCounts)
 
 
 def run_site(options: SiteOptions, say: Callable[[str], None]) -> None:

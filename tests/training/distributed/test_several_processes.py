@@ -174,7 +174,7 @@ IN_PARTS = """
 import sys, torch
 from transformers import AutoModelForCausalLM
 from training.distributed.collectives import gathered, join
-from training.distributed.fsdp import dissolve, gathered_weights, like, shard, whole
+from training.distributed.fsdp import dissolve, gathered_weights, full_tensor, like, shard
 
 join()
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
@@ -184,7 +184,7 @@ root = shard({"model": model}, torch.device("cpu"))
 held = [p.to_local().numel() for p in model.parameters()]
 assert sum(held) < 0.6 * sum(p.numel() for p in before.values()), held
 for name, p in model.named_parameters():
-    assert torch.equal(whole(p), before[name]) and torch.equal(whole(like(before[name], p)), before[name])
+    assert torch.equal(full_tensor(p), before[name]) and torch.equal(full_tensor(like(before[name], p)), before[name])
 with gathered_weights(root):
     assert all(type(p) is torch.nn.Parameter and torch.equal(p, before[name]) for name, p in model.named_parameters())
     model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4)
