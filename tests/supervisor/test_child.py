@@ -35,7 +35,7 @@ def death(child: SupervisedProcess) -> str:
     return child.watch()
 
 
-def start_again(child: Child) -> None:
+def start_again(child: SupervisedProcess) -> None:
     """Watch until it runs: the group of the dead process may take a moment to go."""
 
     def runs() -> bool:
