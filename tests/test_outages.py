@@ -68,6 +68,7 @@ def full_database(tiny_disk: Path, transactional_db: None, project: Project, ada
         for table in FULL_TABLES:
             cursor.execute(f"TRUNCATE {table} CASCADE")
             cursor.execute(f"ALTER TABLE {table} SET TABLESPACE {tablespace}")
+        cursor.execute("CHECKPOINT")  # the next one, which could not write to a full disk, is five minutes away
     fill(tiny_disk)
     yield
     (tiny_disk / "filler").unlink()
