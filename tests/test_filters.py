@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from webapp.templatetags.house import figure, when
+from webapp.templatetags.formatting import figure, when
 from webapp.text import counted
 
 

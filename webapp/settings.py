@@ -110,7 +110,7 @@ TEMPLATES = [
                 "webapp.accounts.context.current_project",
                 "webapp.accounts.context.installation",
             ],
-            "builtins": ["webapp.templatetags.house"],
+            "builtins": ["webapp.templatetags.formatting"],
         },
     },
 ]

@@ -82,7 +82,7 @@ def test_too_many_tries_are_answered_with_a_page_of_the_site(root):
     pages = [browser.post("/accounts/password/reset/", {"email": f"p{n}@example.org"}) for n in range(25)]
 
     assert pages[-1].status_code == 429
-    assert b"house.css" in pages[-1].content
+    assert b"site.css" in pages[-1].content
 
 
 def test_a_stale_form_gets_a_whole_page_that_says_so(project):
@@ -90,7 +90,7 @@ def test_a_stale_form_gets_a_whole_page_that_says_so(project):
     page = client.post("/accounts/login/", {"login": "ada@example.org", "password": factories.PASSWORD})
 
     assert page.status_code == 403
-    assert b"house.css" in page.content
+    assert b"site.css" in page.content
     assert b"This page is out of date" in page.content
 
 

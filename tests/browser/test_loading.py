@@ -38,7 +38,7 @@ def one_task(transactional_db: None, project: Project, ann: User) -> Project:
     return project
 
 
-@pytest.mark.parametrize("name", ["htmx-2.min", "house", "label", "label-send", "label-drafts"])
+@pytest.mark.parametrize("name", ["htmx-2.min", "site", "label", "label-send", "label-drafts"])
 def test_a_labeling_page_without_one_of_its_scripts_says_so_at_once(
     open_page: Open, one_task: Project, ann: User, name: str
 ) -> None:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from webapp.middleware import HybridMiddleware
 
-COOKIE: Final = "time_zone"  # house.js sets it
+COOKIE: Final = "time_zone"  # site.js sets it
 MACHINES: Final = ("/api/", "/v1/", "/static/")  # times there are ISO, in UTC
 
 
