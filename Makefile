@@ -1,8 +1,7 @@
-# make run   install what is missing and start everything        make test   all checks, as the project's CI runs them
-# make setup only the virtual environment                          make lock   pin the newest versions that fit
+# `make help` lists the targets.
 
 SHELL := /bin/bash -o pipefail
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed.lock
 # Where torch is a build for NVIDIA GPUs it asks for packages that no other machine needs.
@@ -15,9 +14,12 @@ WITHOUT_CHROMIUM := command -v "$${CHROMIUM:-chromium}" google-chrome >/dev/null
 # What a person gives as `make run PORT=8001 LISTEN=0.0.0.0` reaches the command as the environment does.
 export PORT LISTEN TUTELAGE_HOME
 
-.PHONY: setup run demo test test-all check format lock clean
+.PHONY: help setup run demo test test-all check format docs lock clean
 
-setup: $(INSTALLED)
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## make .venv, with exact versions
 
 # A copy of the lock that is installed; where only the file's time changed there is nothing to do.
 $(INSTALLED): requirements.lock
@@ -25,8 +27,8 @@ $(INSTALLED): requirements.lock
 
 .PHONY: install
 install:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
-	  || { echo "Tutelage needs Python 3.11, and $(PYTHON) is another. Name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "Tutelage needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is none of them. Name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13"; exit 1; }
 	@$(BIN)/python -c '' 2>/dev/null || { echo "Making .venv"; rm -rf .venv; $(PYTHON) -m venv .venv; }
 	@echo "Installing $$(grep -c == requirements.lock) packages; the first time takes a few minutes"
 	@if $(BIN)/python -m pip install --no-deps --require-hashes --quiet --quiet --quiet -r requirements-cpu.lock 2>/dev/null; \
@@ -40,13 +42,13 @@ install:
 	@cp requirements.lock $(INSTALLED)
 	@echo "Installed"
 
-run: setup
+run: setup ## install what is missing and start everything
 	@exec $(BIN)/python manage.py up
 
-demo: setup
+demo: setup ## take a sample project once round the loop, and leave its site running
 	@exec $(BIN)/python manage.py demo
 
-check: setup
+check: setup ## lint, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
@@ -56,22 +58,22 @@ check: setup
 test test-all: export OMP_NUM_THREADS = 1
 
 # The browser's tests go apart: Playwright keeps an event loop in its thread, in which no test of asynchronous code can run.
-test: check
+test: check ## all checks and tests that CI runs
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) -m 'not slow and not browser'
 	$(BIN)/python -m pytest -m 'browser and not slow'
 	@$(WITHOUT_CHROMIUM)
 
-test-all: check
+test-all: check ## the slow tests too
 	$(BIN)/python -m pytest -m 'not browser'
 	$(BIN)/python -m pytest -m 'browser'
 	@$(WITHOUT_CHROMIUM)
 
-format: setup
+format: setup ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # The newest versions that pyproject.toml allows, tried in an environment of their own; then `make test` judges them.
-lock:
+lock: ## pin the newest versions that pyproject.toml allows
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install --quiet --quiet --upgrade pip uv
 	@.venv-lock/bin/python -m pip install --quiet '.[web,embedded,train,dev]'
@@ -79,5 +81,5 @@ lock:
 	@rm -rf .venv-lock build tutelage.egg-info
 	@echo "Now: make test"
 
-clean:
+clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
