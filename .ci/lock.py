@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCK, WEB_LOCK, CPU_LOCK, CUDA_LOCK = (ROOT / f"requirements{part}.lock" for part in ("", "-web", "-cpu", "-cuda"))
 HEADS = {
-    LOCK: "Every package at one version and with its hashes, for Python 3.11 to 3.13. pyproject.toml names what we use.",
+    LOCK: "Every package at one version, with hashes, for Python 3.11 to 3.13; pyproject.toml names what we use.",
     WEB_LOCK: "Of requirements.lock what the site needs without torch.",
     CPU_LOCK: "torch's build for CPUs; `make setup` takes it if pip finds it.",
     CUDA_LOCK: "What torch's builds for NVIDIA GPUs need besides; `make setup` installs it if torch asks for it.",
