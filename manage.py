@@ -35,8 +35,13 @@ def what_it_needs(arguments: list[str]) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command `tutelage`, where Tutelage is installed as a package."""
     try:
         main(sys.argv)
     except CannotStart as error:
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    run()

@@ -10,8 +10,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def data_home() -> Path:
-    """TUTELAGE_HOME, or `var/` beside the code."""
-    return Path(os.environ.get("TUTELAGE_HOME") or ROOT / "var").resolve()
+    """TUTELAGE_HOME, or `var/` in a checkout; for an installed package, `tutelage/` in the person's home folder."""
+    default = ROOT / "var" if (ROOT / "pyproject.toml").exists() else Path.home() / "tutelage"
+    return Path(os.environ.get("TUTELAGE_HOME") or default).resolve()
 
 
 def keep_private() -> None:
