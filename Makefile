@@ -72,6 +72,11 @@ format: setup ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: ## build the documentation site into build/docs
+	@test -x .venv-docs/bin/mkdocs || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install --quiet -r docs/requirements.txt; }
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "Open build/docs/index.html, or run: .venv-docs/bin/mkdocs serve"
+
 # The newest versions that pyproject.toml allows, tried in an environment of their own; then `make test` judges them.
 lock: ## pin the newest versions that pyproject.toml allows
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
@@ -82,4 +87,4 @@ lock: ## pin the newest versions that pyproject.toml allows
 	@echo "Now: make test"
 
 clean: ## remove .venv and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-docs build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
