@@ -105,9 +105,9 @@ class Task(models.Model):
 class Lease(models.Model):
     """A task in one person's hands, and afterwards what became of it.
 
-    `seat` is the place it holds among the task's `overlap`, counted from 1. The unique constraint on it is what keeps
-    overlap exact. A submission without a seat is in reserve: it came after all places were taken, is kept, and steps in
-    when a place becomes free.
+    `seat` is the number of the seat that it holds among the task's `overlap`, from 1. The unique constraint on it is what keeps
+    overlap exact. A submission without a seat is in reserve: it came after all seats were taken, is kept, and steps in
+    when a seat becomes free.
     """
 
     class Outcome(models.TextChoices):

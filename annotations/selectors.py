@@ -19,7 +19,7 @@ AnyLabel = Demonstration | Ranking | Review
 L = TypeVar("L", bound=Label)
 KINDS: dict[str, type[AnyLabel]] = {"write": Demonstration, "rank": Ranking, "review": Review}
 
-# A label counts while it is not taken back and holds a place of its task; one without a task always has its place.
+# A label counts while it is not taken back and holds a seat of its task; one without a task always has its seat.
 COUNTED = Q(retracted_at=None) & (Q(lease=None) | Q(lease__seat__isnull=False))
 
 
@@ -84,16 +84,16 @@ def open_task_counts(project: Project) -> dict[str, int]:
 
 
 def labels_wanted(project: Project) -> dict[str, int]:
-    """Places of open tasks that no submission holds yet, by kind."""
+    """Seats of open tasks that no submission holds yet, by kind."""
     tasks = Task.objects.filter(project=project, state=Task.State.OPEN)
-    places = dict(tasks.values_list("kind").annotate(n=Sum("overlap")).order_by())
+    seats = dict(tasks.values_list("kind").annotate(n=Sum("overlap")).order_by())
     filled = dict(
         Lease.objects.filter(task__in=tasks, outcome=Lease.Outcome.SUBMITTED, seat__isnull=False)
         .values_list("task__kind")
         .annotate(n=Count("id"))
         .order_by()
     )
-    return {kind: places.get(kind, 0) - filled.get(kind, 0) for kind in Task.Kind.values}
+    return {kind: seats.get(kind, 0) - filled.get(kind, 0) for kind in Task.Kind.values}
 
 
 def labels_open_to(person: User, project: Project, now: datetime | None = None) -> dict[str, int]:
@@ -117,12 +117,12 @@ def _tasks_in_hand(person: User, project: Project) -> QuerySet[Task]:
 
 
 def _tasks_closed_to(person: User, project: Project, now: datetime) -> QuerySet[Task]:
-    """The open tasks that the person answered or skipped, that show what they wrote themselves, and those whose places
+    """The open tasks that the person answered or skipped, that show what they wrote themselves, and those whose seats
     are all held by submissions and live leases: somebody has such a task in hand, or it would not be open."""
     live = Q(outcome=Lease.Outcome.SUBMITTED) | Q(until__gte=now)
-    places = Lease.objects.filter(live, task=OuterRef("task"), seat__isnull=False).order_by().values("task")
+    seats = Lease.objects.filter(live, task=OuterRef("task"), seat__isnull=False).order_by().values("task")
     held = Lease.objects.filter(outcome=Lease.Outcome.HELD, until__gte=now, task__project=project)
-    full = held.alias(taken=Subquery(places.annotate(n=Count("id")).values("n"))).filter(taken__gte=F("task__overlap"))
+    full = held.alias(taken=Subquery(seats.annotate(n=Count("id")).values("n"))).filter(taken__gte=F("task__overlap"))
     done = Lease.objects.filter(person=person, outcome__in=[Lease.Outcome.SUBMITTED, Lease.Outcome.SKIPPED])
     replies_by_person = Task.responses.through.objects.filter(response__author=person)
     reviews_of_own = Task.objects.filter(demonstration__author=person).order_by()

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from annotations.models import Draft, Lease
-from annotations.services.places import is_erased
+from annotations.services.seats import is_erased
 from webapp.errors import Conflict
 from webapp.text import clean_text
 

@@ -18,8 +18,8 @@ from annotations.models import Demonstration, Draft, Flag, Judgment, Label, Leas
 from annotations.selectors import recent_labels, replies_shown
 from annotations.services.drafts import AlreadyAnswered
 from annotations.services.leases import archived_at, lease_end
-from annotations.services.places import fill_places, free_place, is_erased, lock_task, settle_state
 from annotations.services.reviews import call_for_review, correct, drop_correction, drop_reviews, settle_reviews
+from annotations.services.seats import fill_seats, free_seat, is_erased, lock_task, settle_state
 from webapp.accounts.models import User
 from webapp.accounts.selectors import current_guidelines
 from webapp.errors import BadInput, Conflict, NotAllowed
@@ -237,8 +237,8 @@ def _what_every_label_carries(lease: Lease, token: UUID, active_seconds: float, 
 
 
 def _finish(lease: Lease, now: datetime) -> None:
-    """End the lease as submitted, on its place, on a free one, or in reserve; the draft has done its work."""
-    lease.seat = lease.seat or free_place(lease.task)
+    """End the lease as submitted, on its seat, on a free one, or in reserve; the draft has done its work."""
+    lease.seat = lease.seat or free_seat(lease.task)
     lease.outcome, lease.ended_at = Lease.Outcome.SUBMITTED, now
     lease.save(update_fields=["seat", "outcome", "ended_at"])
     Draft.objects.filter(task_id=lease.task_id, person_id=lease.person_id).delete()
@@ -247,7 +247,7 @@ def _finish(lease: Lease, now: datetime) -> None:
 
 @transaction.atomic
 def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
-    """The author takes back one of their last ten labels in the project; it returns as a draft, on the place it had."""
+    """The author takes back one of their last ten labels in the project; it returns as a draft, on the seat it had."""
     now = now or timezone.now()
     project = label.prompt.project
     if label.author_id != by.pk:
@@ -265,7 +265,7 @@ def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
     old = Lease.objects.get(pk=label.lease_id)
     seat = old.seat
     Lease.objects.filter(pk=old.pk).update(seat=None, outcome=Lease.Outcome.RETURNED)
-    seat = seat or free_place(task)
+    seat = seat or free_seat(task)
     lease = Lease.objects.create(
         task=task,
         person=by,
@@ -293,12 +293,12 @@ def undo(*, label: AnyLabel, by: User, now: datetime | None = None) -> Lease:
 
 @transaction.atomic
 def withdraw_label(*, label: AnyLabel | Judgment, now: datetime | None = None) -> None:
-    """Take a label out of the counts and out of future training; its place opens again, to someone else."""
+    """Take a label out of the counts and out of future training; its seat opens again, to someone else."""
     task = lock_task(label.task) if label.task is not None else None
     _retract(label, now or timezone.now())
     if task is not None and label.lease is not None:
         Lease.objects.filter(pk=label.lease.pk).update(seat=None)
-        fill_places(task)
+        fill_seats(task)
 
 
 def _retract(label: AnyLabel | Judgment, now: datetime) -> None:

@@ -11,13 +11,13 @@ from django.utils import timezone
 
 from annotations.models import Lease, Task
 from annotations.services.drafts import AlreadyAnswered
-from annotations.services.places import fill_places, free_place, is_erased, lock_task
+from annotations.services.seats import fill_seats, free_seat, is_erased, lock_task
 from webapp.accounts.access import ROLES
 from webapp.accounts.models import Guidelines, Project, User
 from webapp.errors import Conflict
 from webapp.text import clean_text
 
-# The best open task, locked, and a lease on its lowest free place. Two people who saw the same place free at the same
+# The best open task, locked, and a lease on its lowest free seat. Two people who saw the same seat free at the same
 # moment are told apart by the unique constraint: `given` is empty for the second, who tries again. The conditions are
 # subqueries with OFFSET 0, which PostgreSQL does not turn into joins: it then walks the index from the best task on and
 # stops at the first that fits, where joins make it look at every open task (2 ms against 230 ms at 10,000).
@@ -43,8 +43,8 @@ WITH picked AS (
     INSERT INTO annotations_lease
         (task_id, person_id, until, outcome, seat, order_shown, guidelines_id, skip_reason, created_at)
     SELECT picked.id, %(person)s, %(until)s, 'held',
-        (SELECT min(place) FROM generate_series(1, picked.overlap) place WHERE NOT EXISTS (
-            SELECT FROM annotations_lease l WHERE l.task_id = picked.id AND l.seat = place)),
+        (SELECT min(candidate) FROM generate_series(1, picked.overlap) candidate WHERE NOT EXISTS (
+            SELECT FROM annotations_lease l WHERE l.task_id = picked.id AND l.seat = candidate)),
         (SELECT coalesce(jsonb_agg(s.response_id ORDER BY random()), '[]'::jsonb)
             FROM annotations_task_responses s WHERE s.task_id = picked.id),
         (SELECT g.id FROM accounts_guidelines g WHERE g.project_id = %(project)s ORDER BY g.version DESC LIMIT 1),
@@ -109,7 +109,7 @@ def lease_end(project: Project, now: datetime) -> datetime:
 
 def sweep_lapsed(*, project: Project, now: datetime) -> None:
     """End the leases whose time is over, and those of people who may not label here any more; submissions in reserve
-    step into the places that become free."""
+    step into the seats that become free."""
     with connection.cursor() as cursor:
         cursor.execute(SWEEP, {"project": project.pk, "now": now, "roles": [role.value for role in ROLES["label"]]})
         freed = {row[0] for row in cursor.fetchall()}
@@ -118,7 +118,7 @@ def sweep_lapsed(*, project: Project, now: datetime) -> None:
     reserve = Lease.objects.filter(task_id__in=freed, outcome=Lease.Outcome.SUBMITTED, seat=None)
     for task in Task.objects.filter(leases__in=reserve).distinct().order_by("id"):
         with transaction.atomic():
-            fill_places(lock_task(task))
+            fill_seats(lock_task(task))
 
 
 def _in_hand(person: User, project: Project, kinds: Sequence[Task.Kind], now: datetime) -> int | None:
@@ -136,7 +136,7 @@ def _in_hand(person: User, project: Project, kinds: Sequence[Task.Kind], now: da
 
 def _take(person: User, project: Project, kinds: Sequence[Task.Kind], now: datetime) -> int | None:
     """Run the statement until it gives a lease or finds no task. Locked tasks are passed over first and waited for
-    only when nothing else is left, so that nobody is sent away while a place is free."""
+    only when nothing else is left, so that nobody is sent away while a seat is free."""
     values: dict[str, Any] = {
         "project": project.pk,
         "person": person.pk,
@@ -164,7 +164,7 @@ def renewed(lease_id: int, until: datetime) -> bool:
 
 @transaction.atomic
 def renew_lease(*, lease: Lease, now: datetime | None = None) -> Lease:
-    """Keep the hold for another while; take up again one that ended where a place is still free. See its `outcome`."""
+    """Keep the hold for another while; take up again one that ended where a seat is still free. See its `outcome`."""
     now = now or timezone.now()
     until = lease_end(lease.task.project, now)
     if not renewed(lease.pk, until):
@@ -174,11 +174,11 @@ def renew_lease(*, lease: Lease, now: datetime | None = None) -> Lease:
 
 
 def take_up_again(*, lease: Lease, until: datetime) -> None:
-    """Put a lease that ended without a word back on a free place, unless the person was given the task anew since."""
+    """Put a lease that ended without a word back on a free seat, unless the person was given the task anew since."""
     task = lock_task(lease.task)
     if archived_at(task.project) is not None:
         return
-    seat = free_place(task)
+    seat = free_seat(task)
     since = Lease.objects.filter(task=task, person_id=lease.person_id, pk__gt=lease.pk)
     if seat is not None and not since.exists():
         Lease.objects.filter(pk=lease.pk, outcome__in=[Lease.Outcome.LAPSED, Lease.Outcome.RETURNED]).update(
@@ -200,7 +200,7 @@ def skip(*, lease: Lease, reason: str = "", now: datetime | None = None) -> None
 
 @transaction.atomic
 def unskip(*, lease: Lease, now: datetime | None = None) -> Lease:
-    """Take a skipped task up again: on a free place, or without one where others have them all."""
+    """Take a skipped task up again: on a free seat, or without one where others have them all."""
     now = now or timezone.now()
     task = lock_task(lease.task)
     lease.refresh_from_db(fields=["outcome"])
@@ -211,7 +211,7 @@ def unskip(*, lease: Lease, now: datetime | None = None) -> Lease:
         raise Conflict("This task was closed since, so it cannot be brought back.")
     if archived_at(task.project) is not None:
         raise Conflict(f"{task.project.name} is archived and hands out no tasks.")
-    lease.seat = free_place(task)
+    lease.seat = free_seat(task)
     lease.outcome = Lease.Outcome.HELD if lease.seat else Lease.Outcome.LAPSED
     lease.until, lease.ended_at, lease.skip_reason = lease_end(task.project, now), None, ""
     lease.save(update_fields=["seat", "outcome", "until", "ended_at", "skip_reason"])
@@ -233,4 +233,4 @@ def _end(lease: Lease, outcome: Lease.Outcome, reason: str, now: datetime | None
     reason = "" if is_erased(task) else reason
     lease.outcome, lease.seat, lease.skip_reason, lease.ended_at = outcome, None, reason, now or timezone.now()
     lease.save(update_fields=["outcome", "seat", "skip_reason", "ended_at"])
-    fill_places(task)
+    fill_seats(task)

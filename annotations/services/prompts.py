@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from annotations.models import Prompt, Response, Task
 from annotations.selectors import restorable, tasks_to_restore
-from annotations.services.places import fill_places, lock_task
+from annotations.services.seats import fill_seats, lock_task
 from annotations.services.tasks import open_missing_write_tasks, withdraw_tasks
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, Conflict
@@ -154,7 +154,7 @@ def restore_prompts(*, prompts: QuerySet[Prompt]) -> int:
         lock_task(task)
         task.state = Task.State.OPEN
         task.save(update_fields=["state"])
-        fill_places(task)
+        fill_seats(task)
     return len(ids)
 
 

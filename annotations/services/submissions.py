@@ -12,7 +12,7 @@ from annotations.models import Draft, Lease, Task
 from annotations.selectors import KINDS, AnyLabel
 from annotations.services.drafts import Content, PageState, check_draft, save_draft
 from annotations.services.labels import submit_demonstration, submit_ranking, submit_review, undo
-from annotations.services.places import lock_task
+from annotations.services.seats import lock_task
 
 SUBMIT: Final[dict[str, Callable[..., AnyLabel]]] = {
     Task.Kind.WRITE: submit_demonstration,

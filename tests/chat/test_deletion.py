@@ -19,8 +19,8 @@ from psycopg import sql
 from annotations import export
 from annotations.models import Demonstration, Draft, Lease, Prompt, Ranking, Response, Review, Task
 from annotations.services import drafts, labels, leases
-from annotations.services.places import free_place
 from annotations.services.prompts import add_prompt
+from annotations.services.seats import free_seat
 from tests import factories
 from tests.chat.conftest import answer, reply_of
 from training.contract import DATA, EVENTS, LOG, OUTPUT
@@ -113,7 +113,7 @@ def held(task: Task, person: User) -> Lease:
         person=person,
         until=timezone.now() + timedelta(hours=1),
         order_shown=[response.pk for response in task.responses.order_by("pk")],
-        seat=free_place(task),
+        seat=free_seat(task),
     )
 
 

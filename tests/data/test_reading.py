@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.data.reading import read_file, write
 from webapp.data.files import read_records
-from webapp.data.places import MAX_DEPTH, MAX_RECORD
+from webapp.data.locations import MAX_DEPTH, MAX_RECORD
 from webapp.data.shapes import DemonstrationItem, PromptItem
 
 ROWS = [{"prompt": f"Was ist {n}? Größe, „Ärger“ – €.", "completion": f"  Das ist {n}.\n"} for n in range(3)]

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from training.distributed.launch import is_main, rank, world
+from training.distributed.launch import is_main, rank, world_size
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -23,19 +23,19 @@ BUCKET: Final = 1 << 25  # numbers that are added up at once: 128 MiB in float32
 PATIENCE: Final = timedelta(hours=1)  # the longest that one process may work alone, as when it writes a checkpoint
 
 
-def join() -> None:
+def init_processes() -> None:
     """Meet the other processes, at the address that the launcher gave all of them."""
     store, rank_of_process, size = next(dist.rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank_of_process, world_size=size, timeout=PATIENCE)
 
 
-def leave() -> None:
+def destroy_processes() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def first(event: str) -> bool:
+def is_first_to_claim(event: str) -> bool:
     """Whether this process is the first to ask this. No collective: it may be asked when others are gone."""
     if not dist.is_initialized():
         return is_main()
@@ -45,51 +45,51 @@ def first(event: str) -> bool:
 # ------------------------------------------------------------------------------------------------------- dividing work
 
 
-def mine(items: Sequence[T]) -> Sequence[T]:
+def local_shard(items: Sequence[T]) -> Sequence[T]:
     """This process's share of the pieces."""
-    return items[rank() :: world()]
+    return items[rank() :: world_size()]
 
 
-def spread(items: Sequence[T], compute: Callable[[Sequence[T]], Sequence[U]]) -> list[U]:
+def map_sharded(items: Sequence[T], compute: Callable[[Sequence[T]], Sequence[U]]) -> list[U]:
     """compute(items), of which each process computes its share; all get all the results, in the order of the items."""
-    if world() == 1:
+    if world_size() == 1:
         return list(compute(items))
-    share = mine(items)
+    share = local_shard(items)
     results: list[U] = [None] * len(items)  # type: ignore[list-item]
-    for source, share_of_rank in enumerate(gathered(list(compute(share)) if share else [])):
-        results[source :: world()] = share_of_rank
+    for source, share_of_rank in enumerate(all_gather(list(compute(share)) if share else [])):
+        results[source :: world_size()] = share_of_rank
     return results
 
 
 # ------------------------------------------------------------------------------------------------- adding up, agreeing
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """Every process's thing, by rank."""
-    if world() == 1:
+    if world_size() == 1:
         return [value]
-    values: list[Any] = [None] * world()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def most(*values: float) -> list[float]:
+def all_reduce_max(*values: float) -> list[float]:
     """Each value as large as it is in any process."""
-    if world() == 1:
+    if world_size() == 1:
         return list(values)
     maxima = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(maxima, dist.ReduceOp.MAX)
     return maxima.tolist()
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until every process has come here."""
-    most(0)
+    all_reduce_max(0)
 
 
-def add(tensors: Sequence[Tensor]) -> None:
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
     """Make each tensor the sum over the processes, in place."""
-    if world() == 1:
+    if world_size() == 1:
         return
     for bucket in buckets(tensors):
         flat = torch.cat([tensor.flatten() for tensor in bucket])
@@ -98,22 +98,22 @@ def add(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(summed.view_as(tensor))
 
 
-def add_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Make each gradient the sum over the processes. A parameter without one in every process is left without."""
-    if world() == 1 or not parameters:
+    if world_size() == 1 or not parameters:
         return
-    has_gradient = most(*(parameter.grad is not None for parameter in parameters))
+    has_gradient = all_reduce_max(*(parameter.grad is not None for parameter in parameters))
     learned = [parameter for parameter, somewhere in zip(parameters, has_gradient, strict=True) if somewhere]
     for parameter in learned:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    add([parameter.grad for parameter in learned if parameter.grad is not None])
+    all_reduce_sum([parameter.grad for parameter in learned if parameter.grad is not None])
 
 
 @torch.no_grad()
-def make_same(tensors: Sequence[Tensor]) -> None:
+def broadcast(tensors: Sequence[Tensor]) -> None:
     """Give each tensor the main process's numbers."""
-    if world() == 1:
+    if world_size() == 1:
         return
     for tensor in tensors:
         dist.broadcast(tensor.detach(), 0)

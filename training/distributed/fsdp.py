@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from training.distributed.launch import world
+from training.distributed.launch import world_size
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def shard(modules: Mapping[str, nn.Module], device: torch.device) -> Root:
     """Cut the modules' parameters among the processes, layer by layer. Gradients are summed, not averaged. Parameters
     that are one number are left whole."""
     root = Root(modules, frees=os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "").lower() != "false")
-    mesh = init_device_mesh(device.type, (world(),))
+    mesh = init_device_mesh(device.type, (world_size(),))
     kinds = {name for module in root.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     for layer in [module for module in root.modules() if type(module).__name__ in kinds]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=root.frees)
@@ -58,7 +58,7 @@ def fsdp_modules(root: Root) -> list[FSDPModule]:
 
 
 @contextmanager
-def gathered_weights(root: Root) -> Iterator[None]:
+def unsharded_weights(root: Root) -> Iterator[None]:
     """All weights whole on every process, for what is no forward pass: generating, evaluating."""
     root(lambda: None)  # tells FSDP which module is the root, where nothing has been computed yet
     modules = fsdp_modules(root)
@@ -77,7 +77,7 @@ def gathered_weights(root: Root) -> Iterator[None]:
 
 
 @torch.no_grad()
-def dissolve(root: Root) -> None:
+def remove_fsdp(root: Root) -> None:
     """Make the modules what they were before `shard`, with whole weights in every process."""
     for sharded in fsdp_modules(root):
         sharded.reshard()
@@ -98,15 +98,15 @@ def dissolve(root: Root) -> None:
         module.__class__ = type(module).__mro__[FSDPModule._orig_cls_mro_index]
 
 
-def in_parts(tensor: Tensor) -> bool:
+def is_sharded_tensor(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def clip_in_parts(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
+def clip_grad_norm(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
     """nn.utils.clip_grad_norm_ for parameters of which some lie in parts and some are whole."""
     squares = 0.0
     learned = [p for p in parameters if p.grad is not None]
-    kinds = [[p for p in learned if in_parts(p)], [p for p in learned if not in_parts(p)]]
+    kinds = [[p for p in learned if is_sharded_tensor(p)], [p for p in learned if not is_sharded_tensor(p)]]
     for kind in kinds:
         if kind:
             squares += float(full_tensor(nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]))) ** 2
@@ -121,18 +121,18 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_all(state: Any) -> Any:
+def full_state(state: Any) -> Any:
     """Nested dicts and lists with every tensor whole, on the CPU where it lay in parts."""
     if isinstance(state, DTensor):
         return full_tensor(state).cpu()
     if isinstance(state, dict):
-        return {key: whole_all(value) for key, value in state.items()}
+        return {key: full_state(value) for key, value in state.items()}
     if isinstance(state, list):
-        return [whole_all(value) for value in state]
+        return [full_state(value) for value in state]
     return state
 
 
-def like(tensor: Tensor, parameter: Tensor) -> Tensor:
+def reshard_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor of the parameter's shape, in parts where the parameter is."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor

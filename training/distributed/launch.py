@@ -16,14 +16,14 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes compute this run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def on_this_machine() -> int:
+def local_world_size() -> int:
     """How many of them share this machine's memory."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world() > 1 else 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
 
 
 def is_main() -> bool:
@@ -31,17 +31,17 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def sharded() -> bool:
+def is_sharded() -> bool:
     """Whether accelerate's configuration asks for FSDP."""
-    return world() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    return world_size() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def check_stage(stage: str) -> None:
     """Raises InputError where the stage cannot be computed as it was launched."""
-    if world() > 1 and SPECS[stage].processes == "one":
+    if world_size() > 1 and SPECS[stage].processes == "one":
         raise InputError(
             f"{stage} computes in one process; start it with `python -m training {stage}`, without accelerate launch",
             code="one_process",
         )
-    if sharded() and SPECS[stage].processes != "sharded":
+    if is_sharded() and SPECS[stage].processes != "sharded":
         raise InputError(f"{stage} does not compute with FSDP; take a configuration without it", code="one_process")

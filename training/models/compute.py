@@ -12,7 +12,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from training.contract import InputError, LoopSettings, Settings
-from training.distributed.launch import local_rank, world
+from training.distributed.launch import local_rank, world_size
 from training.models.checks import damaged_folder
 from training.run.placement import place_base
 from training.run.run import Run
@@ -42,12 +42,12 @@ def prepare(run: Run[Any]) -> Compute:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda is asked for, but torch sees no GPU on this machine", code="no_device")
     cuda = settings.device != "cpu" and torch.cuda.is_available()
-    if cuda and world() > 1:
+    if cuda and world_size() > 1:
         take_gpu(local_rank())
     device = torch.device("cuda" if cuda else "cpu")
     run.device = torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} threads"
-    if world() > 1:
-        run.device += f", {world()} processes"
+    if world_size() > 1:
+        run.device += f", {world_size()} processes"
     precision = settings.precision if isinstance(settings, LoopSettings) else "auto"
     bf16 = bf16_is_faster(device, width_of(settings)) if precision == "auto" else precision == "bf16"
     return Compute(device, torch.bfloat16 if bf16 else torch.float32)

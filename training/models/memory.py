@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from training.contract import InputError
-from training.distributed.launch import on_this_machine, sharded, world
+from training.distributed.launch import is_sharded, local_world_size, world_size
 
 WHOLE: Final = 4  # bytes of a weight
 LEARNING: Final = 16  # bytes for each parameter that learns: fp32 weight and gradient, and AdamW's two moments
@@ -34,7 +34,7 @@ def check_fits(
     FSDP a process holds its part of these, and the weights whole while it evaluates and saves. Activations are not
     counted: micro_tokens bounds them."""
     count = parameters_of(source)
-    learns = WHOLE + LEARNING / world() if sharded() else LEARNING
+    learns = WHOLE + LEARNING / world_size() if is_sharded() else LEARNING
     size = (learns if learning and not adapter else dtype.itemsize) + beside
     free = free_bytes(device)
     if count * size <= free:
@@ -87,4 +87,4 @@ def free_bytes(device: torch.device) -> int:
             free = min(free, int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
     except (OSError, ValueError):
         pass  # no Linux, or no control group: what the system says stands
-    return free // on_this_machine()
+    return free // local_world_size()

@@ -24,9 +24,24 @@ from torch import Tensor, nn
 
 from training.contract import LoopSettings, TrainingError
 from training.data.batching import Examples, epoch_batches, micro_batches, steps_per_epoch
-from training.distributed.collectives import add_gradients, gathered, make_same, mine, most, wait
-from training.distributed.fsdp import clip_in_parts, dissolve, gathered_weights, in_parts, like, shard, whole_all
-from training.distributed.launch import rank, sharded, world
+from training.distributed.collectives import (
+    all_gather,
+    all_reduce_gradients,
+    all_reduce_max,
+    barrier,
+    broadcast,
+    local_shard,
+)
+from training.distributed.fsdp import (
+    clip_grad_norm,
+    full_state,
+    is_sharded_tensor,
+    remove_fsdp,
+    reshard_like,
+    shard,
+    unsharded_weights,
+)
+from training.distributed.launch import is_sharded, rank, world_size
 from training.kernels.heap import HeapTrimmer
 from training.models.compute import Compute
 from training.run.run import Run
@@ -52,7 +67,7 @@ class Means:
     def of_all(self) -> Means:
         """Those of all processes together."""
         combined = Means()
-        for means in gathered(self):
+        for means in all_gather(self):
             combined.add({name: (total, means.counts[name]) for name, total in means.sums.items()})
         return combined
 
@@ -79,8 +94,8 @@ class Learner:
         self.compute = compute
         self.skipped = 0
         self._skips_in_a_row = 0
-        make_same([p for module in modules.values() for p in module.parameters() if p.requires_grad])
-        self.root = shard(modules, compute.device) if sharded() else None
+        broadcast([p for module in modules.values() for p in module.parameters() if p.requires_grad])
+        self.root = shard(modules, compute.device) if is_sharded() else None
         self.parameters: list[nn.Parameter] = []
         groups = []
         for name, module in modules.items():
@@ -121,13 +136,13 @@ class Learner:
         behind = 0
         if self.root is not None:
             micro = list(micro)
-            behind = int(most(len(micro))[0]) - len(micro)
+            behind = int(all_reduce_max(len(micro))[0]) - len(micro)
         for batch in micro:
             figures.add(self._learn_from(batch, loss, scale))
         if spare is not None:
             for _ in range(behind):
                 self._learn_from(spare(), loss, math.inf)
-        add_gradients([p for p in self.parameters if not in_parts(p)])
+        all_reduce_gradients([p for p in self.parameters if not is_sharded_tensor(p)])
         figures = figures.of_all()
         norm = self._clip()
         finite = math.isfinite(norm)
@@ -153,16 +168,16 @@ class Learner:
         clip = self.settings.grad_clip or math.inf
         if self.root is None:
             return float(nn.utils.clip_grad_norm_(self.parameters, clip))
-        return clip_in_parts(self.parameters, clip)
+        return clip_grad_norm(self.parameters, clip)
 
     def whole(self) -> AbstractContextManager[None]:
         """For whatever needs the modules' weights outside of `update`."""
-        return nullcontext() if self.root is None else gathered_weights(self.root)
+        return nullcontext() if self.root is None else unsharded_weights(self.root)
 
     def end(self) -> None:
         """Nothing is learned any more: every process gets the whole modules."""
         if self.root is not None:
-            dissolve(self.root)
+            remove_fsdp(self.root)
             self.root = None
 
     def _count_skip(self, finite: bool) -> None:
@@ -177,12 +192,12 @@ class Learner:
             for key, module in self.modules.items()
         }
         return {
-            "weights": whole_all(weights),
-            "optimizer": whole_all(self.optimizer.state_dict()),
+            "weights": full_state(weights),
+            "optimizer": full_state(self.optimizer.state_dict()),
             "skipped": self.skipped,
             "skips_in_a_row": self._skips_in_a_row,
-            "rng": gathered(torch.get_rng_state()),
-            "cuda_rng": gathered(torch.cuda.get_rng_state()) if self.compute.device.type == "cuda" else [],
+            "rng": all_gather(torch.get_rng_state()),
+            "cuda_rng": all_gather(torch.cuda.get_rng_state()) if self.compute.device.type == "cuda" else [],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -192,11 +207,11 @@ class Learner:
                 raise ValueError(f"the weights of {key} in the checkpoint are not those of the model")
             with torch.no_grad():
                 for name, parameter in parameters_by_name.items():
-                    parameter.copy_(like(state["weights"][key][name], parameter))
+                    parameter.copy_(reshard_like(state["weights"][key][name], parameter))
         order = [p for group in self.optimizer.param_groups for p in group["params"]]
         moments = {
             i: {
-                name: like(value, order[i]) if isinstance(value, Tensor) else value
+                name: reshard_like(value, order[i]) if isinstance(value, Tensor) else value
                 for name, value in moment_values.items()
             }
             for i, moment_values in state["optimizer"]["state"].items()
@@ -241,7 +256,7 @@ def save_checkpoint(run: Run[Any], step: int, state: dict[str, Any]) -> None:
     if run.main:
         with run.checkpoint(step) as folder:
             save_state(folder, state)
-    wait()
+    barrier()
     run.saved = step
 
 
@@ -317,7 +332,10 @@ def train(
             run.stop(first_step + step, lambda reached: save(reached - first_step))
         rows = batches(step // per_epoch)[step % per_epoch]
         started_at = time.perf_counter()
-        micro = (examples.batch(batch) for batch in mine(micro_batches(rows, sizes, settings.micro_tokens, world())))
+        micro = (
+            examples.batch(batch)
+            for batch in local_shard(micro_batches(rows, sizes, settings.micro_tokens, world_size()))
+        )
         figures_of_step = learner.update(
             micro, loss, float(sizes.weights[rows].sum()), now.done, 1 / total,
             spare=partial(examples.batch, rows[:1]),
@@ -336,10 +354,10 @@ def train(
             tell(step, meter.told())
         if step == total:
             break
-        if due(step, settings.evaluate_every):
+        if is_due(step, settings.evaluate_every):
             with run.timed("evaluation"), learner.whole():
                 tell(step, evaluate(step, False))
-        if due(step, settings.checkpoint_every):
+        if is_due(step, settings.checkpoint_every):
             save(step)
     if meter.means.sums:
         tell(step, meter.told())
@@ -358,11 +376,11 @@ class Now(NamedTuple):
 
 
 def agreed_state(run: Run[Any], step: int, total: int, turn: int = 0, turns: int = 1) -> Now:
-    done, stop = most(share_done(run, step, total, turn, turns), run.stopping)
+    done, stop = all_reduce_max(share_done(run, step, total, turn, turns), run.stopping)
     return Now(done, bool(stop))
 
 
-def due(step: int, every: int) -> bool:
+def is_due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
 
 
@@ -387,7 +405,7 @@ def mean_figures(
     if most_tokens:
         rows = rows[: max(1, int((np.cumsum(examples.sizes.tokens[rows]) <= most_tokens).sum()))]
     means = Means()
-    for batch in mine(micro_batches(rows, examples.sizes, micro_tokens, world())):
+    for batch in local_shard(micro_batches(rows, examples.sizes, micro_tokens, world_size())):
         with compute.autocast():
             means.add(loss(examples.batch(batch)))
     return means.of_all().values()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from training.data.batching import Sizes, micro_batches
 from training.data.packing import Packed, moved, pack
-from training.distributed.collectives import mine
-from training.distributed.launch import world
+from training.distributed.collectives import local_shard
+from training.distributed.launch import world_size
 from training.models.forward import Forward, TokenLogprobs
 from training.models.loading import CausalModel
 
@@ -70,7 +70,7 @@ def rollout_batches(
     sizes = Sizes.of([len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)])
     return [
         pack_replies(prompts, replies, batch.tolist(), pad=pad, device=device)
-        for batch in mine(micro_batches(np.asarray(rows), sizes, budget, world()))
+        for batch in local_shard(micro_batches(np.asarray(rows), sizes, budget, world_size()))
     ]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from training.contract import OUTPUT, FrontierRow, SamplingSettings
-from training.distributed.collectives import add
+from training.distributed.collectives import all_reduce_sum
 from training.distributed.fsdp import full_tensor
 from training.engine import Engine
 from training.models.compute import Compute
@@ -60,7 +60,7 @@ class ReplyKL:
                         self.reference.hidden(batch.packed)[batch.states], batch.targets, temperature=temperature
                     )
             scatter(log_ratios, batch, p.logprobs - q.logprobs)
-        add([log_ratios])
+        all_reduce_sum([log_ratios])
         return log_ratios.sum(dim=1).tolist()
 
 

@@ -10,8 +10,8 @@ from training.data.batching import epoch_batches, micro_batches, steps_per_epoch
 from training.data.chat_format import ChatFormat
 from training.data.packing import TextBatch
 from training.data.text_stream import text_examples, tokenize_texts
-from training.distributed.collectives import mine
-from training.distributed.launch import world
+from training.distributed.collectives import local_shard
+from training.distributed.launch import world_size
 from training.models.compute import Compute
 
 
@@ -32,5 +32,5 @@ class PretrainingMix:
         epoch, within = divmod(self.position, steps_per_epoch(sizes, config.batch_tokens))
         rows = epoch_batches(sizes, config.batch_tokens, config.seed, epoch)[within]
         self.position += 1
-        batches = mine(micro_batches(rows, sizes, config.micro_tokens, world()))
+        batches = local_shard(micro_batches(rows, sizes, config.micro_tokens, world_size()))
         return [self.texts.batch(batch) for batch in batches], int(sizes.weights[rows].sum())

@@ -14,7 +14,7 @@ from torch import Tensor
 from training.contract import InputError, LongPrompts, PromptRow, SamplingSettings, TrainingError, Turn
 from training.data.chat_format import ChatFormat
 from training.data.fitting import Fitted, RowCounts, fit_prompt
-from training.distributed.collectives import spread
+from training.distributed.collectives import map_sharded
 from training.engine import Completion, Engine, EngineRequest, SamplingParams, derive_seed
 from training.models.compute import Compute
 from training.preferences.ensemble import Ensemble
@@ -134,7 +134,7 @@ def sample_replies(
         EngineRequest(prompt.ids, SamplingParams.of(sampling, seed=derive_seed(*seed, i), stop_ids=stop_ids))
         for i, prompt in enumerate(prompts)
     ]
-    return spread(requests, engine.generate)
+    return map_sharded(requests, engine.generate)
 
 
 def load_scorer(
@@ -159,7 +159,7 @@ def load_scorer(
 
 def score_replies(scorer: Scorer, prompts: Sequence[EncodedPrompt], completions: Sequence[Completion]) -> Tensor:
     """The scores of the replies (N,). Raises TrainingError where one is no finite number."""
-    scores = spread(
+    scores = map_sharded(
         [(prompt.row.messages, completion.text) for prompt, completion in zip(prompts, completions, strict=True)],
         lambda pairs: scorer([messages for messages, _ in pairs], [reply for _, reply in pairs]),
     )
@@ -173,7 +173,7 @@ def score_replies(scorer: Scorer, prompts: Sequence[EncodedPrompt], completions:
     return torch.tensor(scores, dtype=torch.float32)
 
 
-def padded(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
+def pad_rows(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:
     """Ragged rows as (N, T) with zeros on the right."""
     filled = torch.zeros(len(rows), max(map(len, rows)), dtype=dtype)
     for i, row in enumerate(rows):

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from training.contract import PPOSettings
 from training.data.packing import TextBatch
-from training.distributed.collectives import add
+from training.distributed.collectives import all_reduce_sum
 from training.optim.loop import Sums
 from training.rl.actor import Actor, MicroBatch, rollout_batches, scatter
 from training.rl.losses import Rollout, Trajectory, clipped_policy_loss, clipped_value_loss, update_kl
 from training.rl.ppo_state import PPOState
-from training.rl.rollouts import Sampled, padded
+from training.rl.rollouts import Sampled, pad_rows
 
 
 class FlatRollout(NamedTuple):
@@ -59,8 +59,8 @@ def evaluate_rollout(ppo: PPOState, sampled: Sampled, *, value_only: bool) -> tu
     batches = rollout_micro_batches(ppo, sampled, range(len(sampled.prompts)))
     fits = sum(batch.tokens for batch in batches) <= config.micro_tokens
     keep = config.minibatches == 1 and fits and ppo.learner.root is None
-    tokens = padded(sampled.reply_ids, torch.long)
-    logprobs = padded([completion.logprobs for completion in sampled.completions])
+    tokens = pad_rows(sampled.reply_ids, torch.long)
+    logprobs = pad_rows([completion.logprobs for completion in sampled.completions])
     tempered = config.sampling.temperature != 1  # the engine's log-probabilities are those at temperature 1
     if tempered:
         logprobs.zero_()
@@ -75,7 +75,7 @@ def evaluate_rollout(ppo: PPOState, sampled: Sampled, *, value_only: bool) -> tu
         scatter(reference, batch, reference_logprobs(ppo, batch))
         if keep:
             batches[i] = batch._replace(hidden=hidden)
-    add([reference, values, *([logprobs] if tempered else [])])
+    all_reduce_sum([reference, values, *([logprobs] if tempered else [])])
     mask = torch.arange(tokens.shape[1]) < sampled.lengths[:, None]
     return Rollout(tokens, mask, logprobs, reference, values, sampled.scores, sampled.ended), batches
 

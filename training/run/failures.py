@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from training.contract import TrainingError
-from training.distributed.launch import world
+from training.distributed.launch import world_size
 
 LOST = "process_lost"
 # as gloo and NCCL say it, and the store at which processes meet
@@ -40,7 +40,7 @@ def explain(error: Exception, folder: Path) -> TrainingError:
             "out of memory: lower micro_tokens (or slots, where replies are generated), or take a smaller model",
             code="out_of_memory",
         )
-    if world() > 1 and any(is_process_lost(link) for link in chain):
+    if world_size() > 1 and any(is_process_lost(link) for link in chain):
         return TrainingError(
             "another process of this run ended, and with it the run; start it again to go on from its last checkpoint",
             code=LOST,

@@ -55,7 +55,7 @@ from training.contract import (
     Warn,
     read_config,
 )
-from training.distributed.launch import check_stage, is_main, world
+from training.distributed.launch import check_stage, is_main, world_size
 from training.run.durable import aside, file_sha256, folder_lock, remove, sweep, write_aside
 from training.run.events import EventLog, sentence
 from training.run.failures import LOST, explain
@@ -362,7 +362,7 @@ def open_run(folder: Path, stage: str | None = None, clock: Callable[[], float] 
         events = EventLog(folder / EVENTS if is_main() else Path(os.devnull))
         run: Run[Any] | None = None
         try:
-            if world() > 1:
+            if world_size() > 1:
                 importlib.import_module("training.distributed.collectives").join()
             config = read_config(folder)
             if stage is not None and config.stage != stage:
@@ -374,7 +374,7 @@ def open_run(folder: Path, stage: str | None = None, clock: Callable[[], float] 
             run.check_board()
             with stop_signals(run), closing(run):
                 yield run
-            if world() > 1:
+            if world_size() > 1:
                 importlib.import_module("training.distributed.collectives").leave()
         except Stopped:
             raise
@@ -394,7 +394,7 @@ def step_of(checkpoint: Path) -> int:
 
 def tell_failure(folder: Path, events: EventLog, failed: Failed) -> None:
     """Say why the run ends. An error in one process ends all, by lost connections: the first one's is the reason."""
-    if world() > 1 and not importlib.import_module("training.distributed.collectives").first("failed"):
+    if world_size() > 1 and not importlib.import_module("training.distributed.collectives").first("failed"):
         return
     try:
         log = events if is_main() else EventLog(folder / EVENTS)

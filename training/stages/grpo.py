@@ -18,12 +18,12 @@ from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
 from training.contract import GRPOSettings, InputError
-from training.distributed.launch import rank, world
+from training.distributed.launch import rank, world_size
 from training.engine import Completion, Engine
 from training.models.compute import adapter_base
 from training.models.forward import Forward
 from training.models.loading import CausalModel, load_causal, model_info
-from training.optim.loop import due
+from training.optim.loop import is_due
 from training.preferences.reward_functions import find_shaping, shaping_of
 from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
@@ -67,10 +67,10 @@ def main(run: Run[GRPOSettings]) -> None:
 def check_even_shares(config: GRPOSettings) -> None:
     """Raises InputError if the processes of this run cannot share a step's replies evenly, as TRL requires."""
     replies = config.prompts_per_step * config.samples_per_prompt
-    if replies % world():
+    if replies % world_size():
         raise InputError(
-            f"prompts_per_step: a step's {replies} replies cannot be shared evenly by {world()} processes; choose a "
-            "multiple",
+            f"prompts_per_step: a step's {replies} replies cannot be shared evenly by {world_size()} processes; "
+            "choose a multiple",
             code="config_invalid",
         )
 
@@ -84,7 +84,7 @@ def build_trainer(
 ) -> GRPOTrainer:
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # TRL warns that rollout_func may change; its version is pinned
     config = run.config
-    replies = config.prompts_per_step * config.samples_per_prompt // world()
+    replies = config.prompts_per_step * config.samples_per_prompt // world_size()
     longest = max(len(prompt.ids) for prompt in prompts) + config.sampling.max_new_tokens
     micro = largest_divisor(replies, config.micro_tokens // longest)
     plan = BatchPlan(micro, replies // micro, config.steps)
@@ -133,7 +133,7 @@ class TRLRollouts:
         self.figures = reply_figures(completions)
         sampled = Sampled(prompts, completions, score_replies(self.scorer, prompts, completions))
         scores = sampled.scores + shaping_of(self.shaping, sampled.conversations, sampled.texts)
-        share = len(prompts) // world()
+        share = len(prompts) // world_size()
         local = slice(rank() * share, (rank() + 1) * share)
         return {
             "prompt_ids": [prompt.ids for prompt in prompts[local]],
@@ -182,7 +182,7 @@ class GRPOCallbacks:
         self.monitor = DivergenceMonitor(kl_penalized=config.beta > 0, cap=config.sampling.max_new_tokens)
 
     def after_step(self, step: int, figures: Mapping[str, float]) -> str:
-        if due(step, self.config.evaluate_every):
+        if is_due(step, self.config.evaluate_every):
             self.heldout.evaluate(step)
         return self.monitor.update(self.rollouts.figures | {"token_kl": figures.get("kl", 0.0)})
 

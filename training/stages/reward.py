@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from training.contract import MODEL, RankingRow, RewardSettings
 from training.data.batching import Examples
 from training.data.chat_format import ChatFormat
-from training.distributed.collectives import gathered, spread, wait
+from training.distributed.collectives import all_gather, barrier, map_sharded
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
 from training.models.loading import context_named, load_tokenizer, merged, model_info
@@ -175,7 +175,7 @@ def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, 
     config = run.config
     places = [run.folder / member_name(member) for member in range(config.ensemble)]
     for member, member_folder in enumerate(places):
-        if gathered(member_folder.exists())[0]:
+        if all_gather(member_folder.exists())[0]:
             run.go_on_after(json.loads((member_folder / FIGURES).read_text())[2])
             continue
         trained = learn(run, lesson, member)
@@ -186,14 +186,14 @@ def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, 
             with run.writing(member_folder.name) as folder:
                 save_reward(trained.model, lesson.chat.tokenizer, folder, trained.config_entries | extra)
                 (folder / FIGURES).write_text(json.dumps([trained.figures, trained.described, run.spent()]))
-        wait()
+        barrier()
     figures_of_members = [json.loads((member_folder / FIGURES).read_text()) for member_folder in places]
     if run.main:
         with run.writing(MODEL) as folder:
             for member, member_folder in enumerate(places):
                 into = folder / member_name(member) if member else folder
                 shutil.copytree(member_folder, into, ignore=shutil.ignore_patterns(FIGURES), dirs_exist_ok=True)
-    wait()
+    barrier()
     means = {
         name: sum(figures[name] for figures, *_ in figures_of_members) / len(figures_of_members)
         for name in figures_of_members[0][0]
@@ -231,7 +231,7 @@ def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int) -> A
     flat = [ids for row in encoded for ids in row]
 
     def scored(model: RewardModel) -> list[float]:
-        return spread(flat, lambda encoded: score_ids(model, encoded, chat.pad_id, micro_tokens))
+        return map_sharded(flat, lambda encoded: score_ids(model, encoded, chat.pad_id, micro_tokens))
 
     with torch.no_grad(), lesson.compute.autocast():
         scores = np.array([scored(model) for model in models])

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, Final
 
+from webapp.data.locations import Location, Record
 from webapp.data.packing import Budget
-from webapp.data.places import Place, Record
 from webapp.errors import BadInput
 
 MAX_ROWS: Final = 1000
@@ -28,7 +28,7 @@ def seekable(stream: io.BufferedReader, raw: IO[bytes], *, packed: bool) -> IO[b
     return copy
 
 
-def read_parquet(file: IO[bytes], name: str, budget: Budget) -> Iterator[tuple[Place, Record]]:
+def read_parquet(file: IO[bytes], name: str, budget: Budget) -> Iterator[tuple[Location, Record]]:
     # Here, because it takes 90 MB that no process needs before it reads such a file.
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -53,7 +53,7 @@ def batch_rows(metadata: Any) -> int:
     return max(1, min(MAX_ROWS, 4 * BATCH_BYTES // largest))
 
 
-def read_arrow(file: IO[bytes], name: str, budget: Budget) -> Iterator[tuple[Place, Record]]:
+def read_arrow(file: IO[bytes], name: str, budget: Budget) -> Iterator[tuple[Location, Record]]:
     """An Arrow file, or a stream as `datasets` saves it."""
     import pyarrow as pa  # noqa: PLC0415
 
@@ -71,11 +71,11 @@ def read_arrow(file: IO[bytes], name: str, budget: Budget) -> Iterator[tuple[Pla
         raise BadInput(f"{name}: not an Arrow file, or a damaged one ({str(error)[:200]}).") from error
 
 
-def numbered(batches: Any, name: str, budget: Budget) -> Iterator[tuple[Place, Record]]:
+def numbered(batches: Any, name: str, budget: Budget) -> Iterator[tuple[Location, Record]]:
     number = 0
     for batch in batches:
         budget.spend(batch.nbytes, name)
         for start in range(0, batch.num_rows, SLICE):
             for record in batch.slice(start, SLICE).to_pylist():
                 number += 1
-                yield Place(name, number), record
+                yield Location(name, number), record

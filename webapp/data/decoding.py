@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from charset_normalizer import from_bytes
 
-from webapp.data.places import MAX_RECORD, BadRow, Place, size
+from webapp.data.locations import MAX_RECORD, BadRow, Location, readable_size
 from webapp.errors import BadInput
 
 WESTERN: Final = "cp1252"
@@ -35,7 +35,7 @@ MARKS: Final = (  # the longer ones first: UTF-32's begins with UTF-16's
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
 NOT_UTF8: Final = "not UTF-8 text"
-TOO_LONG: Final = f"longer than {size(MAX_RECORD)}"
+TOO_LONG: Final = f"longer than {readable_size(MAX_RECORD)}"
 SAMPLE: Final = 64 * 1024
 CHUNK: Final = 256 * 1024
 WESTERN_LIKE: Final = frozenset({"cp1252", "cp1250", "latin_1", "iso8859_15"})  # they share most of their letters
@@ -46,7 +46,7 @@ ENOUGH: Final = 40  # bytes above ASCII that make a guess of the encoding worth 
 ONE_LETTER_WORDS: Final = "àÀáÁâÂåÅäÄæÆèÈéÉêÊíÍîÎóÓôÔöÖøØúÚüÜ"
 WORDLIKE: Final = "€‚ƒ„…‘’“”•–—™š›œžŸ ¡¢£¥§©ª«°±²³´µ·¹º»¼½¾¿×÷"
 
-OnNote = Callable[[str, Place], None]
+OnNote = Callable[[str, Location], None]
 
 
 class Transcoded(io.RawIOBase):
@@ -81,12 +81,12 @@ def as_utf8(stream: io.BufferedReader, name: str, on_note: OnNote) -> io.Buffere
     start = stream.peek(4)[:4]
     for mark, encoding, title in MARKS:
         if start.startswith(mark):
-            on_note(f"read as {title}, as its byte order mark says", Place(name, 1))
+            on_note(f"read as {title}, as its byte order mark says", Location(name, 1))
             return io.BufferedReader(Transcoded(stream, encoding, title, name), CHUNK)
     head = stream.peek(16)[:16]
     for zeros, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):  # every other byte of ASCII in UTF-16 is 0
         if len(head) >= 4 and not any(head[zeros::2]) and all(head[1 - zeros :: 2]):
-            on_note("read as UTF-16, for every other byte is 0", Place(name, 1))
+            on_note("read as UTF-16, for every other byte is 0", Location(name, 1))
             return io.BufferedReader(Transcoded(stream, encoding, "UTF-16", name), CHUNK)
     if start.startswith(codecs.BOM_UTF8):
         stream.read(len(codecs.BOM_UTF8))
@@ -113,7 +113,7 @@ class Decoder:
             if not self.is_ascii or has_utf8(ahead) or not is_western(raw):
                 raise
             self.encoding = WESTERN
-            self.on_note(f"read as {WESTERN_NAME}, for it is no UTF-8; look at its letters", Place(self.name, line))
+            self.on_note(f"read as {WESTERN_NAME}, for it is no UTF-8; look at its letters", Location(self.name, line))
             return raw.decode(WESTERN)
         self.is_ascii = self.is_ascii and text.isascii()
         return text
@@ -172,7 +172,7 @@ def lines(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[tup
     number = 0
     while raw := stream.readline(MAX_RECORD + 1):
         number += 1
-        location = Place(name, number)
+        location = Location(name, number)
         if len(raw) > MAX_RECORD:
             while raw and not raw.endswith(b"\n"):
                 raw = stream.readline(MAX_RECORD)

@@ -2,7 +2,7 @@
 
 JSONL, JSON, CSV, TSV, Parquet, Arrow, plain text and HTML, each plain or packed (gzip, zstd, bzip2, xz), or several in
 a zip archive. A record is a dictionary, or a string where the file holds bare strings. What is unpacked, the length of
-a record and its depth are bounded (webapp.data.places, IMPORT_MAX_UNPACKED).
+a record and its depth are bounded (webapp.data.locations, IMPORT_MAX_UNPACKED).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import IO, Final, cast
 from webapp.data.columnar import read_arrow, read_parquet, seekable
 from webapp.data.decoding import OnNote, as_utf8, chunks, lines
 from webapp.data.json_files import read_json, read_json_lines
+from webapp.data.locations import MAX_DOCUMENT, BadRow, Location, Record, readable_size
 from webapp.data.packing import (
     COMPRESSIONS,
     DAMAGED,
@@ -27,18 +28,17 @@ from webapp.data.packing import (
     opened,
     unpacked,
 )
-from webapp.data.places import MAX_DOCUMENT, BadRow, Place, Record, size
 from webapp.data.tables import read_table
 from webapp.errors import BadInput
 
-__all__ = ["FORMATS", "Place", "Record", "file_format", "read_file_rows", "read_records"]
+__all__ = ["FORMATS", "Location", "Record", "file_format", "read_file_rows", "read_records"]
 
 PROGRESS_ROWS: Final = 500  # how far a file is read is told every so many rows
 TEXTS: Final = (".txt", ".md", ".html", ".htm")
 FORMATS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", *TEXTS, ".zip")
 # A JSON list, or records of several lines each, in a file that is named as JSON lines.
 LIST: Final = re.compile(rb"\s*(?:\[\s*[{\n]|\{\s*\n)")
-Found = tuple[Place, Record | BadRow]
+Found = tuple[Location, Record | BadRow]
 
 
 def file_format(path: Path) -> str:
@@ -55,7 +55,7 @@ def file_format(path: Path) -> str:
     return extension
 
 
-def read_records(path: Path, on_position: Callable[[int], None] | None = None) -> Iterator[tuple[Place, Record]]:
+def read_records(path: Path, on_position: Callable[[int], None] | None = None) -> Iterator[tuple[Location, Record]]:
     """Every record of the file, in order. Raises BadInput at the first row that cannot be read."""
     for location, record in read_file_rows(path, on_position=on_position):
         if isinstance(record, BadRow):
@@ -90,7 +90,7 @@ def read_file_rows(
             yield row
 
 
-def unheard(_text: str, _place: Place) -> None:
+def unheard(_text: str, _place: Location) -> None:
     """For callers who want no notes."""
 
 
@@ -99,12 +99,12 @@ def read_archive(raw: IO[bytes], name: str, on_note: OnNote, budget: Budget, *, 
     for member, stream in members(raw, name):
         inner = f"{name}/{member}"
         if is_about(member):
-            on_note("a file that describes the archive was passed over", Place(inner, 1))
+            on_note("a file that describes the archive was passed over", Location(inner, 1))
             continue
         try:
             kind = file_format(Path(member))
         except BadInput:
-            on_note("a file in the archive of no format that is read was passed over", Place(inner, 1))
+            on_note("a file in the archive of no format that is read was passed over", Location(inner, 1))
             continue
         if kind == ".zip":
             raise BadInput(f"{inner}: an archive in an archive. Unpack it first.")
@@ -154,8 +154,10 @@ def read_text_file(stream: io.BufferedReader, kind: str, name: str, on_note: OnN
         texts.append(text)
         length += len(text)
         if length > MAX_DOCUMENT:
-            raise BadInput(f"{name}: one document of more than {size(MAX_DOCUMENT)}. Split it into several files.")
-    return Place(name, 1), {"text": "".join(texts), "format": "html" if kind in (".html", ".htm") else "text"}
+            raise BadInput(
+                f"{name}: one document of more than {readable_size(MAX_DOCUMENT)}. Split it into several files."
+            )
+    return Location(name, 1), {"text": "".join(texts), "format": "html" if kind in (".html", ".htm") else "text"}
 
 
 def read_lines(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[Found]:
@@ -163,4 +165,4 @@ def read_lines(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterato
     for number, line in lines(stream, name, on_note):
         text = line if isinstance(line, BadRow) else line.rstrip("\r\n")
         if isinstance(text, BadRow) or text.strip():
-            yield Place(name, number), text
+            yield Location(name, number), text

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from webapp.data.decoding import TOO_LONG, OnNote, chunks, lines
-from webapp.data.places import MAX_DEPTH, MAX_RECORD, BadRow, Place, Record
+from webapp.data.locations import MAX_DEPTH, MAX_RECORD, BadRow, Location, Record
 from webapp.data.shapes.registry import KNOWN_COLUMNS
 from webapp.errors import BadInput
 
@@ -81,7 +81,7 @@ def is_deep(value: Any) -> bool:
     return True
 
 
-def as_record(value: Any, location: Place) -> Record | BadRow:
+def as_record(value: Any, location: Location) -> Record | BadRow:
     if isinstance(value, dict) and isinstance(value.get("row"), dict) and "row_idx" in value:  # the hub's rows API
         return dict(value["row"])
     if isinstance(value, dict | str):
@@ -92,16 +92,18 @@ def as_record(value: Any, location: Place) -> Record | BadRow:
 # ---------------------------------------------------------------------------------------------------------- JSON lines
 
 
-def read_json_lines(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[tuple[Place, Record | BadRow]]:
+def read_json_lines(
+    stream: io.BufferedReader, name: str, on_note: OnNote
+) -> Iterator[tuple[Location, Record | BadRow]]:
     for number, line in lines(stream, name, on_note):
-        location = Place(name, number)
+        location = Location(name, number)
         if isinstance(line, BadRow):
             yield location, line
         elif line and not line.isspace():
             yield location, parse_line(line.strip(" \t\r\n"), location)
 
 
-def parse_line(line: str, location: Place) -> Record | BadRow:
+def parse_line(line: str, location: Location) -> Record | BadRow:
     """One record; a comma after it, as lists have them, is passed over."""
     try:
         value, end = parse_value(line)
@@ -116,11 +118,11 @@ def parse_line(line: str, location: Place) -> Record | BadRow:
 # ---------------------------------------------------------------------------------------------------------- JSON lists
 
 
-def read_json(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[tuple[Place, Record | BadRow]]:
+def read_json(stream: io.BufferedReader, name: str, on_note: OnNote) -> Iterator[tuple[Location, Record | BadRow]]:
     """A list of records, an object with one such list in it, a single record, or several records one after another.
     Places count the records."""
     for number, value in enumerate(values_of(Source(chunks(stream, name, on_note), name)), 1):
-        location = Place(name, number)
+        location = Location(name, number)
         yield location, as_record(value, location)
 
 

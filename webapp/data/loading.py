@@ -11,8 +11,8 @@ from django.db import transaction
 
 from webapp.accounts.models import Project, User
 from webapp.data.files import file_format, read_file_rows
+from webapp.data.locations import BadRow, Location, Record
 from webapp.data.packing import Budget
-from webapp.data.places import BadRow, Place, Record
 from webapp.data.reports import KINDS, MAX_ERRORS, ImportReport, kind_of
 from webapp.data.shapes import (
     DemonstrationItem,
@@ -83,7 +83,7 @@ def collect(
     on_position: Callable[[int], None] | None,
 ) -> Iterator[Found]:
     """The file's items of the wanted kind; the rest goes into the report."""
-    grouper: Grouper[Place] = Grouper()
+    grouper: Grouper[Location] = Grouper()
     rows = read_file_rows(
         path, on_position=on_position, on_note=report.note, budget=budget, by_line=kind == "prompts" and is_text(path)
     )
@@ -97,11 +97,11 @@ def collect(
         if report.error_count >= MAX_ERRORS and not skip_bad:
             return
     if not count:
-        report.note("the file holds no rows", Place(path.name, 1))
+        report.note("the file holds no rows", Location(path.name, 1))
     yield from wanted(grouper.flush(), kind, report)
 
 
-def parts_in(record: Record, location: Place, report: ImportReport) -> list[Item | Part]:
+def parts_in(record: Record, location: Location, report: ImportReport) -> list[Item | Part]:
     """What a record holds; what it took is noted in the report."""
     try:
         items, row = parts_of(record)

@@ -16,7 +16,7 @@ from typing import IO, Any, Final, cast
 
 from django.conf import settings
 
-from webapp.data.places import MAX_MEMBERS, size
+from webapp.data.locations import MAX_MEMBERS, readable_size
 from webapp.errors import BadInput
 
 COMPRESSIONS: Final = (".gz", ".zst", ".bz2", ".xz")
@@ -42,7 +42,7 @@ class Budget:
         self.left -= count
         if self.left < 0:
             raise BadInput(
-                f"{name}: more than {size(self.limit)} when it is unpacked. Split it into smaller files, or raise "
+                f"{name}: more than {readable_size(self.limit)} when it is unpacked. Split it into smaller files, or raise "
                 "IMPORT_MAX_UNPACKED on the server."
             )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from webapp.data.places import Place
+from webapp.data.locations import Location
 from webapp.data.shapes.model import (
     DemonstrationItem,
     DocumentItem,
@@ -46,7 +46,7 @@ class Reason:
     count: int = 0
     places: list[str] = field(default_factory=list)
 
-    def add(self, location: Place) -> None:
+    def add(self, location: Location) -> None:
         self.count += 1
         if len(self.places) < 3:
             self.places.append(str(location))
@@ -67,20 +67,20 @@ class ImportReport:
     errors: list[str] = field(default_factory=list)
     error_count: int = 0
 
-    def take(self, item: Item, location: Place) -> None:
+    def take(self, item: Item, location: Location) -> None:
         kind = kind_of(item)
         self.found[kind] += 1
         samples = self.samples.setdefault(kind, [])
         if len(samples) < MAX_SAMPLES:
             samples.append(sample_of(item, location))
 
-    def leave_out(self, reason: str, location: Place) -> None:
+    def leave_out(self, reason: str, location: Location) -> None:
         count_reason(self.left_out, reason, location)
 
-    def note(self, text: str, location: Place) -> None:
+    def note(self, text: str, location: Location) -> None:
         count_reason(self.notes, text, location)
 
-    def add_error(self, reason: str, sentence: str, location: Place) -> None:
+    def add_error(self, reason: str, sentence: str, location: Location) -> None:
         """A row that cannot be read: it stops the import unless bad rows are skipped."""
         self.leave_out(reason, location)
         self.error_count += 1
@@ -113,14 +113,14 @@ def printable(text: str) -> str:
     return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace").decode()
 
 
-def count_reason(reasons: dict[str, Reason], reason: str, location: Place) -> None:
+def count_reason(reasons: dict[str, Reason], reason: str, location: Location) -> None:
     reason = printable(reason)
     if reason not in reasons and len(reasons) >= MAX_REASONS:
         reason = OTHER
     reasons.setdefault(reason, Reason()).add(location)
 
 
-def sample_of(item: Item, location: Place) -> dict[str, Any]:
+def sample_of(item: Item, location: Location) -> dict[str, Any]:
     """The item as it will be read, as JSON, with long texts cut; fields that say nothing are left away."""
     fields = {name: value for name, value in asdict(item).items() if value not in (None, "", [], {})}
     return {**shortened_value(fields), "place": str(location)}

@@ -15,7 +15,7 @@ from annotations.services import imported as label_services
 from annotations.services import prompts as prompt_services
 from annotations.services import tasks as task_services
 from webapp.accounts.models import Project, User
-from webapp.data.places import Place
+from webapp.data.locations import Location
 from webapp.data.reports import kind_of
 from webapp.data.shapes.model import Item, Kind
 from webapp.datasets import services as dataset_services
@@ -23,7 +23,7 @@ from webapp.datasets.models import Corpus, Document
 
 MANY_ROWS: Final = 1000  # that came in at once: PostgreSQL's own look at its tables comes up to a minute later
 TABLES: Final = [m._meta.db_table for m in (Prompt, Response, Task, Demonstration, Ranking, Judgment, Document)]
-Found = tuple[Place, Item]
+Found = tuple[Location, Item]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def refresh_statistics() -> None:
         cursor.execute(f"ANALYZE {', '.join(map(connection.ops.quote_name, TABLES))}")
 
 
-def store_documents(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
+def store_documents(located: list[tuple[Location, Any]], target: ImportTarget) -> int:
     """Into the corpus that a document names, else into the one that the person names."""
     added = 0
     by_corpus: dict[tuple[str, str], list[dataset_services.NewDocument]] = {}
@@ -70,7 +70,7 @@ def store_documents(located: list[tuple[Place, Any]], target: ImportTarget) -> i
     return added
 
 
-def store_prompts(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
+def store_prompts(located: list[tuple[Location, Any]], target: ImportTarget) -> int:
     newest = Prompt.objects.filter(project=target.project).order_by("-id").values_list("id", flat=True).first() or 0
     prompts = prompt_services.add_prompts(
         project=target.project,
@@ -87,7 +87,7 @@ def store_prompts(located: list[tuple[Place, Any]], target: ImportTarget) -> int
     return len(new)
 
 
-def store_demonstrations(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
+def store_demonstrations(located: list[tuple[Location, Any]], target: ImportTarget) -> int:
     rows = [
         label_services.ImportedDemonstration(
             item.messages, item.reply, masked_turns=item.masked_turns, **imported_label_fields(item, location)
@@ -97,7 +97,7 @@ def store_demonstrations(located: list[tuple[Place, Any]], target: ImportTarget)
     return label_services.import_demonstrations(project=target.project, author=target.by, rows=rows)
 
 
-def store_rankings(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
+def store_rankings(located: list[tuple[Location, Any]], target: ImportTarget) -> int:
     rows = [
         label_services.ImportedRanking(
             item.messages,
@@ -114,7 +114,7 @@ def store_rankings(located: list[tuple[Place, Any]], target: ImportTarget) -> in
     return label_services.import_rankings(project=target.project, author=target.by, rows=rows)
 
 
-def store_judgments(located: list[tuple[Place, Any]], target: ImportTarget) -> int:
+def store_judgments(located: list[tuple[Location, Any]], target: ImportTarget) -> int:
     rows = [
         label_services.ImportedJudgment(item.messages, item.reply, item.good, **imported_label_fields(item, location))
         for location, item in located
@@ -122,7 +122,7 @@ def store_judgments(located: list[tuple[Place, Any]], target: ImportTarget) -> i
     return label_services.import_judgments(project=target.project, author=target.by, rows=rows)
 
 
-def imported_label_fields(item: Any, location: Place) -> dict[str, Any]:
+def imported_label_fields(item: Any, location: Location) -> dict[str, Any]:
     return {
         "source_ref": str(location),
         "annotator": item.annotator,
@@ -133,7 +133,7 @@ def imported_label_fields(item: Any, location: Place) -> dict[str, Any]:
     }
 
 
-STORES: Final[dict[Kind, Callable[[list[tuple[Place, Any]], ImportTarget], int]]] = {
+STORES: Final[dict[Kind, Callable[[list[tuple[Location, Any]], ImportTarget], int]]] = {
     "text": store_documents,
     "prompts": store_prompts,
     "demonstrations": store_demonstrations,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from webapp.data.decoding import TOO_LONG, OnNote, lines
-from webapp.data.places import MAX_RECORD, BadRow, Place, Record
+from webapp.data.locations import MAX_RECORD, BadRow, Location, Record
 from webapp.data.shapes.registry import KNOWN_COLUMNS, NAMES, usual_names
 from webapp.errors import BadInput
 
@@ -88,7 +88,7 @@ class TableLines:
 
 def read_table(
     stream: io.BufferedReader, name: str, on_note: OnNote, *, is_tsv: bool
-) -> Iterator[tuple[Place, Record | BadRow]]:
+) -> Iterator[tuple[Location, Record | BadRow]]:
     start = stream.peek(1)
     if b"\r" in start and b"\n" not in start:
         stream = io.BufferedReader(NewLines(stream))
@@ -147,7 +147,7 @@ def is_quoted(texts: list[str], delimiter: str) -> bool:
 
 def table_rows(
     table: TableLines, name: str, delimiter: str, *, quoted: bool
-) -> Iterator[tuple[Place, list[str] | BadRow]]:
+) -> Iterator[tuple[Location, list[str] | BadRow]]:
     quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     while True:
         reader = csv.reader(table, delimiter=delimiter, quoting=quoting, strict=True)
@@ -155,31 +155,31 @@ def table_rows(
             while True:
                 table.begin_row()
                 row = next(reader)
-                yield Place(name, table.taken[-1][0]), row
+                yield Location(name, table.taken[-1][0]), row
         except StopIteration:
             return
         except csv.Error as error:
             if table.bad is not None:
                 number, bad = table.bad
                 if table.taken:
-                    yield Place(name, table.first_line), bad_table_row(Place(name, table.first_line), error)
+                    yield Location(name, table.first_line), bad_table_row(Location(name, table.first_line), error)
                     table.waiting.append((number, bad))
                     table.hand_back()
                 else:
-                    yield Place(name, number), bad
+                    yield Location(name, number), bad
             else:
-                location = Place(name, table.first_line)
+                location = Location(name, table.first_line)
                 yield location, bad_table_row(location, error)
                 table.hand_back()
 
 
-def bad_table_row(location: Place, error: csv.Error) -> BadRow:
+def bad_table_row(location: Location, error: csv.Error) -> BadRow:
     return BadRow(
         WRONG, f"{location}: {error}. Put fields with quotes or line breaks in quotes, quotes in them doubled."
     )
 
 
-def named_columns(row: list[str], location: Place) -> list[str]:
+def named_columns(row: list[str], location: Location) -> list[str]:
     """The names of the columns. Raises BadInput where the first line names none that is read here."""
     columns = [cell.strip() for cell in row]
     usual = usual_names(frozenset(columns))
@@ -193,7 +193,7 @@ def named_columns(row: list[str], location: Place) -> list[str]:
     return [own_name(number, columns, location) for number in range(len(columns))]
 
 
-def own_name(number: int, columns: list[str], location: Place) -> str:
+def own_name(number: int, columns: list[str], location: Location) -> str:
     """A name for a column that has none, or the one of a column before it. Raises BadInput where it is unclear which of
     two columns is meant."""
     name = columns[number]
@@ -206,7 +206,7 @@ def own_name(number: int, columns: list[str], location: Place) -> str:
     return f"{name} (column {number + 1})"
 
 
-def record_of(row: list[str], columns: list[str], location: Place) -> Record | BadRow:
+def record_of(row: list[str], columns: list[str], location: Location) -> Record | BadRow:
     if len(row) > len(columns):
         sentence = (
             f"{location}: more fields than the first line names ({len(columns)}). Quote fields with delimiters in them."

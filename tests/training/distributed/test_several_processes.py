@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from tests.training.toys import PROJECT, events, prompts, run_folder, run_here, started_together, toy_policy, turns
 from training.contract import SPECS, InputError
-from training.distributed.collectives import buckets, spread
+from training.distributed.collectives import buckets, map_sharded
 from training.distributed.launch import check_stage
 from training.run.run import open_run
 from training.stages.grpo import main as improve_by_comparing
@@ -345,7 +345,7 @@ def test_replies_that_cannot_be_shared_evenly_are_refused(
 
 
 def test_one_process_computes_everything() -> None:
-    assert spread([3, 1, 2], lambda part: [x + 1 for x in part]) == [4, 2, 3]
+    assert map_sharded([3, 1, 2], lambda part: [x + 1 for x in part]) == [4, 2, 3]
 
 
 def test_tensors_are_added_up_in_bounded_buckets_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from training.models.compute import Compute
 from training.preferences.reward_functions import find_reward_function, reward_function
 from training.preferences.reward_model import encode, load_reward, reward_from_language_model, save_reward
 from training.rl.policies import value_head
-from training.rl.rollouts import encode_prompts, load_scorer, padded, prompt_room, prompts_of_step
+from training.rl.rollouts import encode_prompts, load_scorer, pad_rows, prompt_room, prompts_of_step
 from training.stages.tokenizer import learn_vocabulary, wrap
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -91,7 +91,7 @@ def test_more_prompts_a_step_than_there_are_come_again():
 
 
 def test_ragged_rows_are_padded_with_zeros():
-    assert padded([[1.0], [2.0, 3.0]]).tolist() == [[1, 0], [2, 3]]
+    assert pad_rows([[1.0], [2.0, 3.0]]).tolist() == [[1, 0], [2, 3]]
 
 
 def test_a_module_of_ones_own_registers_rewards(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from training.contract import LoopSettings
-from training.distributed.launch import world
+from training.distributed.launch import world_size
 from training.models.compute import Compute
 from training.models.loading import CausalModel
 from training.optim.loop import Learner, schedule
@@ -31,9 +31,9 @@ def plan_batches(lengths: Sequence[int], config: Any, min_micro: int = 1) -> Bat
     longest one, and at least `min_micro`; a step gathers passes up to batch_tokens."""
     micro = max(1, min(config.micro_tokens // max(lengths), len(lengths)))
     rows_per_step = max(1, min(round(config.batch_tokens / (sum(lengths) / len(lengths))), len(lengths)))
-    micro = min(micro, math.ceil(rows_per_step / world()))
-    accumulation = max(1, round(rows_per_step / (micro * world())))
-    steps = max(1, math.ceil(len(lengths) * config.epochs / (micro * accumulation * world())))
+    micro = min(micro, math.ceil(rows_per_step / world_size()))
+    accumulation = max(1, round(rows_per_step / (micro * world_size())))
+    steps = max(1, math.ceil(len(lengths) * config.epochs / (micro * accumulation * world_size())))
     steps = min(steps, config.max_steps) if config.max_steps else steps
     return BatchPlan(max(min_micro, micro), accumulation, steps)
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
-from training.distributed.collectives import most
+from training.distributed.collectives import all_reduce_max
 from training.optim.loop import Means, raise_if_diverged
 from training.rl.trl.saving import adopt_checkpoint
 from training.run.run import Run
@@ -99,7 +99,7 @@ class RunEventsCallback(TrainerCallback):
     def _stop_if_asked(self, step: int) -> None:
         """Checked before a step, so that a signal during the last one's logging, evaluation or saving loses nothing.
         Raises Stopped."""
-        if most(self.run.stopping)[0]:
+        if all_reduce_max(self.run.stopping)[0]:
             self.run.stop(step, self._save if step else None)
 
     def _save(self, _: int) -> None:
@@ -115,7 +115,7 @@ class RunEventsCallback(TrainerCallback):
             return
         if stop_reason:
             self.run.warn(f"stopped at step {step}: {stop_reason}", step)
-        out_of_time = most(bool(minutes) and self.run.elapsed() > 60 * minutes)[0]
+        out_of_time = all_reduce_max(bool(minutes) and self.run.elapsed() > 60 * minutes)[0]
         if stop_reason or out_of_time:
             control.should_training_stop = True
 

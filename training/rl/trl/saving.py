@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from training.contract import MODEL
 from training.data.chat_format import ChatFormat
-from training.distributed.collectives import wait
+from training.distributed.collectives import barrier
 from training.models.loading import CausalModel, save_model
 from training.optim.loop import save_state
 from training.run.run import Run
@@ -21,7 +21,7 @@ TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
 def adopt_checkpoint(run: Run[Any], written: Path, step: int, state: dict[str, Any], *, is_last: bool) -> None:
     """Turn what TRL has written into the run's checkpoint of `step`, which exists as a whole or not at all, with our
     own `state` beside it. Nothing resumes from the last step, so what was written for it is only removed."""
-    wait()  # until every process has written the state of its random number generators
+    barrier()  # until every process has written the state of its random number generators
     if run.main:
         if not is_last:
             with run.checkpoint(step) as folder:
@@ -29,7 +29,7 @@ def adopt_checkpoint(run: Run[Any], written: Path, step: int, state: dict[str, A
                     shutil.move(path, folder / path.name)
                 save_state(folder, state)
         shutil.rmtree(written)
-    wait()
+    barrier()
     run.saved = step
 
 

@@ -11,8 +11,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from annotations.models import Prompt, Task
-from annotations.services.places import fill_places, lock_task
 from annotations.services.prompts import withdraw_prompts
+from annotations.services.seats import fill_seats, lock_task
 from webapp.accounts.models import Project, User
 from webapp.chat.generation import start_reply
 from webapp.chat.live import announce_conversation
@@ -223,7 +223,7 @@ def reopen_prompts(*, prompt_ids: list[int]) -> None:
         lock_task(task)
         task.state = Task.State.OPEN
         task.save(update_fields=["state"])
-        fill_places(task)
+        fill_seats(task)
 
 
 def delete_for_good(*, conversation: Conversation) -> None:

@@ -14,7 +14,7 @@ MAX_MEMBERS: Final = 10_000  # files in an archive
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where a record stands: the file's name, and its line (text formats) or row (Parquet, JSON lists), from 1."""
 
     file: str
@@ -39,7 +39,7 @@ class Note:
     text: str
 
 
-def size(count: int) -> str:
+def readable_size(count: int) -> str:
     """Bytes for people: 16 MB."""
     for unit, length in (("GB", 1024**3), ("MB", 1024**2), ("kB", 1024)):
         if count >= length:
