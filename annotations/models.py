@@ -105,7 +105,7 @@ class Task(models.Model):
 class Lease(models.Model):
     """A task in one person's hands, and afterwards what became of it.
 
-    `seat` is the number of the seat that it holds among the task's `overlap`, from 1. The unique constraint on it is what keeps
+    `seat` is its number among the task's `overlap` seats, from 1. The unique constraint on it is what keeps
     overlap exact. A submission without a seat is in reserve: it came after all seats were taken, is kept, and steps in
     when a seat becomes free.
     """

@@ -42,7 +42,7 @@ class Budget:
         self.left -= count
         if self.left < 0:
             raise BadInput(
-                f"{name}: more than {readable_size(self.limit)} when it is unpacked. Split it into smaller files, or raise "
+                f"{name}: more than {readable_size(self.limit)} when it is unpacked. Split it, or raise "
                 "IMPORT_MAX_UNPACKED on the server."
             )
 

@@ -173,10 +173,10 @@ def test_what_trl_computes_runs_in_two_processes(tmp_path: Path, base: Path, sta
 IN_PARTS = """
 import sys, torch
 from transformers import AutoModelForCausalLM
-from training.distributed.collectives import gathered, join
-from training.distributed.fsdp import dissolve, gathered_weights, full_tensor, like, shard
+from training.distributed.collectives import all_gather, init_processes
+from training.distributed.fsdp import full_tensor, remove_fsdp, reshard_like, shard, unsharded_weights
 
-join()
+init_processes()
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 kind = type(model.model.layers[0])
 before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -184,17 +184,18 @@ root = shard({"model": model}, torch.device("cpu"))
 held = [p.to_local().numel() for p in model.parameters()]
 assert sum(held) < 0.6 * sum(p.numel() for p in before.values()), held
 for name, p in model.named_parameters():
-    assert torch.equal(full_tensor(p), before[name]) and torch.equal(full_tensor(like(before[name], p)), before[name])
-with gathered_weights(root):
+    assert torch.equal(full_tensor(p), before[name])
+    assert torch.equal(full_tensor(reshard_like(before[name], p)), before[name])
+with unsharded_weights(root):
     assert all(type(p) is torch.nn.Parameter and torch.equal(p, before[name]) for name, p in model.named_parameters())
     model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4)
 assert [p.to_local().numel() for p in model.parameters()] == held
-dissolve(root)
+remove_fsdp(root)
 assert all(type(p) is torch.nn.Parameter and torch.equal(p, before[name]) for name, p in model.named_parameters())
 assert model.lm_head.weight is model.model.embed_tokens.weight
 assert type(model.model.layers[0]) is kind and not model.model.layers[0]._forward_hooks
 assert all(torch.equal(weight, before.get(name, weight)) for name, weight in model.state_dict().items())
-assert gathered(1) == [1, 1]
+assert all_gather(1) == [1, 1]
 """
 
 
