@@ -12,7 +12,7 @@ from training.data.packing import TextBatch
 from training.data.text_stream import text_examples, tokenize_texts
 from training.models.compute import Compute
 from training.models.forward import Forward
-from training.optim.loop import Sums, mean_figures
+from training.optim.meters import Sums, mean_figures
 
 
 def weighted_loss(forward: Forward, batch: TextBatch) -> Sums:

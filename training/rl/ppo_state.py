@@ -9,7 +9,7 @@ from typing import Any
 from training.contract import PPOSettings
 from training.engine import Engine
 from training.models.compute import Compute
-from training.optim.loop import Learner
+from training.optim.learner import Learner
 from training.preferences.reward_functions import find_shaping
 from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator

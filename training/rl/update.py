@@ -15,7 +15,7 @@ from torch import Tensor
 from training.contract import PPOSettings
 from training.data.packing import TextBatch
 from training.distributed.collectives import all_reduce_sum
-from training.optim.loop import Sums
+from training.optim.meters import Sums
 from training.rl.actor import Actor, MicroBatch, rollout_batches, scatter
 from training.rl.losses import Rollout, Trajectory, clipped_policy_loss, clipped_value_loss, update_kl
 from training.rl.ppo_state import PPOState

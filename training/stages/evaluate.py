@@ -33,8 +33,8 @@ from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
 from training.models.forward import Forward
 from training.models.loading import CausalModel, context_of, load_causal, load_tokenizer, unwrap
-from training.optim.loop import mean_figures
 from training.optim.losses import bits_per_byte, weighted_loss
+from training.optim.meters import mean_figures
 from training.preferences.accuracy import agreement
 from training.preferences.ensemble import Ensemble, Scores
 from training.preferences.losses import comparisons_of

@@ -14,7 +14,10 @@ from training.contract import MODEL, PPOSettings, TextRow
 from training.data.chat_format import ChatFormat
 from training.data.packing import TextBatch
 from training.models.loading import context_of, model_info, save_model
-from training.optim.loop import Learner, Means, agreed_state, load_state, save_checkpoint
+from training.optim.checkpoints import load_state, save_checkpoint
+from training.optim.learner import Learner
+from training.optim.loop import agreed_state
+from training.optim.meters import Means
 from training.preferences.ensemble import disagreement
 from training.preferences.reward_functions import shaping_of
 from training.rl.actor import MicroBatch, pack_replies

@@ -23,7 +23,8 @@ from training.models.loading import (
     new_causal,
     save_model,
 )
-from training.optim.loop import Learner, train
+from training.optim.learner import Learner
+from training.optim.loop import train
 from training.optim.losses import bits_per_byte, next_token_loss
 from training.run.run import Run
 

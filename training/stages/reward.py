@@ -21,7 +21,9 @@ from training.distributed.collectives import all_gather, barrier, map_sharded
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
 from training.models.loading import context_named, load_tokenizer, merged, model_info
-from training.optim.loop import Learner, Sums, mean_figures, train
+from training.optim.learner import Learner
+from training.optim.loop import train
+from training.optim.meters import Sums, mean_figures
 from training.preferences.accuracy import Agreement, agreement
 from training.preferences.annotator_reliability import Annotators, TieRate, annotators_of, weights_of
 from training.preferences.ensemble import centred, combined

@@ -13,8 +13,10 @@ from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.forward import Forward
 from training.models.loading import context_of, load_causal, load_tokenizer, model_info, save_model
-from training.optim.loop import Learner, Sums, mean_figures, train
+from training.optim.learner import Learner
+from training.optim.loop import train
 from training.optim.losses import weighted_loss
+from training.optim.meters import Sums, mean_figures
 from training.run.run import Run
 
 HELDOUT_BATCHES: Final = 8  # how much of the held-out rows is measured while training goes on; at its end, all of them

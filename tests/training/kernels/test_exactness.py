@@ -31,8 +31,8 @@ from training.kernels.attention import varlen_attention
 from training.models.compute import Compute
 from training.models.forward import Forward
 from training.models.loading import load_causal
-from training.optim.loop import mean_figures
 from training.optim.losses import bits_per_byte, next_token_loss, weighted_loss
+from training.optim.meters import mean_figures
 from training.preferences.losses import preference_loss
 from training.preferences.rankings import ranking_examples
 from training.preferences.reward_model import RewardModel, encode, score_ids

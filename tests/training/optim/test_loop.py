@@ -15,7 +15,9 @@ from tests.training.toys import events, run_folder
 from training.contract import SFTSettings, TrainingError
 from training.data.batching import Examples, Rows, Sizes
 from training.models.compute import Compute
-from training.optim.loop import Learner, Means, Sums, mean_figures, schedule, train
+from training.optim.learner import Learner, schedule
+from training.optim.loop import train
+from training.optim.meters import Means, Sums, mean_figures
 from training.run.run import Stopped, open_run
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -251,7 +253,7 @@ def test_held_out_figures_cover_all_rows_or_a_part_that_does_not_change() -> Non
     parts = []
     for _ in range(2):
         seen.clear()
-        mean_figures(examples, lambda rows: {"loss": (0.0, len(rows))}, CPU, 30, most_tokens=50)
+        mean_figures(examples, lambda rows: {"loss": (0.0, len(rows))}, CPU, 30, max_tokens=50)
         parts.append(list(seen))
     assert parts[0] == parts[1]
     assert len(parts[0]) == 5

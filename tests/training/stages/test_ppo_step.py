@@ -12,7 +12,7 @@ from training.contract import PromptRow, TrainingError, Turn
 from training.data.chat_format import ChatFormat
 from training.engine import Completion
 from training.models.compute import prepare
-from training.optim.loop import Learner
+from training.optim.learner import Learner
 from training.preferences.reward_functions import find_shaping, reward_function
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import load_policies

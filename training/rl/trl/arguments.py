@@ -13,7 +13,7 @@ from training.contract import LoopSettings
 from training.distributed.launch import world_size
 from training.models.compute import Compute
 from training.models.loading import CausalModel
-from training.optim.loop import Learner, schedule
+from training.optim.learner import Learner, schedule
 from training.run.durable import PARTIAL
 from training.run.run import Run
 

@@ -12,7 +12,8 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from training.distributed.collectives import all_reduce_max
-from training.optim.loop import Means, raise_if_diverged
+from training.optim.learner import raise_if_diverged
+from training.optim.meters import Means
 from training.rl.trl.saving import adopt_checkpoint
 from training.run.run import Run
 

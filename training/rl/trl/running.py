@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PrinterCallback, Trainer
 
-from training.optim.loop import load_state
+from training.optim.checkpoints import load_state
 from training.rl.trl.arguments import trl_folder
 from training.rl.trl.callbacks import NanGradGuard, RunEventsCallback, StepCallback
 from training.run.run import Run

@@ -12,7 +12,7 @@ from training.contract import MODEL
 from training.data.chat_format import ChatFormat
 from training.distributed.collectives import barrier
 from training.models.loading import CausalModel, save_model
-from training.optim.loop import save_state
+from training.optim.checkpoints import save_state
 from training.run.run import Run
 
 TRL_REFERENCE: Final = "ref"  # the adapter that TRL adds beside the policy's
