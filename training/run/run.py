@@ -363,7 +363,7 @@ def open_run(folder: Path, stage: str | None = None, clock: Callable[[], float] 
         run: Run[Any] | None = None
         try:
             if world_size() > 1:
-                importlib.import_module("training.distributed.collectives").join()
+                importlib.import_module("training.distributed.collectives").init_processes()
             config = read_config(folder)
             if stage is not None and config.stage != stage:
                 raise InputError(f"{folder / CONFIG}: this is a {config.stage} run, not {stage}", code="config_invalid")
@@ -375,7 +375,7 @@ def open_run(folder: Path, stage: str | None = None, clock: Callable[[], float] 
             with stop_signals(run), closing(run):
                 yield run
             if world_size() > 1:
-                importlib.import_module("training.distributed.collectives").leave()
+                importlib.import_module("training.distributed.collectives").destroy_processes()
         except Stopped:
             raise
         except Exception as error:
@@ -394,7 +394,7 @@ def step_of(checkpoint: Path) -> int:
 
 def tell_failure(folder: Path, events: EventLog, failed: Failed) -> None:
     """Say why the run ends. An error in one process ends all, by lost connections: the first one's is the reason."""
-    if world_size() > 1 and not importlib.import_module("training.distributed.collectives").first("failed"):
+    if world_size() > 1 and not importlib.import_module("training.distributed.collectives").is_first_to_claim("failed"):
         return
     try:
         log = events if is_main() else EventLog(folder / EVENTS)
