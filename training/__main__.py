@@ -16,7 +16,8 @@ from pathlib import Path
 
 from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, TrainingError
 from training.kernels.heap import disable_malloc_trim
-from training.run.run import Stopped, open_run
+from training.run.checkpoints import Stopped
+from training.run.opening import open_run
 
 SPINS = "10000"  # about a tenth of a millisecond
 KERNELS = "256"  # that oneDNN and torch's caches of its operations keep, half a megabyte each; theirs is 1,024

@@ -8,7 +8,8 @@ import uvicorn
 
 from training.contract import ServeSettings, TrainingError
 from training.models.compute import prepare
-from training.run.run import Run, Stopped
+from training.run.checkpoints import Stopped
+from training.run.run import Run
 from training.serve.app import build_app
 from training.serve.hub import model_folder
 from training.serve.pool import ModelPool

@@ -23,7 +23,7 @@ from tests.training.toys import PROJECT, events, prompts, run_folder, run_here, 
 from training.contract import SPECS, InputError
 from training.distributed.collectives import buckets, map_sharded
 from training.distributed.launch import check_stage
-from training.run.run import open_run
+from training.run.opening import open_run
 from training.stages.grpo import main as improve_by_comparing
 
 WEIGHTS = 5e-5

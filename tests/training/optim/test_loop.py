@@ -18,7 +18,8 @@ from training.models.compute import Compute
 from training.optim.learner import Learner, schedule
 from training.optim.loop import train
 from training.optim.meters import Means, Sums, mean_figures
-from training.run.run import Stopped, open_run
+from training.run.checkpoints import Stopped
+from training.run.opening import open_run
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 SETTINGS: dict[str, Any] = {"stage": "sft", "base": "b", "batch_tokens": 64, "micro_tokens": 64, "learning_rate": 0.05}

@@ -20,7 +20,7 @@ from training.models.loading import load_tokenizer
 from training.preferences.ensemble import Ensemble, centred, combined, disagreement
 from training.preferences.reward_model import load_members, load_reward, reward_from_language_model, save_reward
 from training.rl.rollouts import load_scorer
-from training.run.run import open_run
+from training.run.opening import open_run
 from training.stages import reward
 from training.stages.reward import learn
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.toys import PROJECT, events, run_folder
 from training.__main__ import main
-from training.run.run import open_run
+from training.run.opening import open_run
 
 ROWS = [{"id": str(i), "text": "the cat sat on the mat and the dog sat on the log"} for i in range(3)]
 

@@ -37,7 +37,9 @@ from training.data.chat_format import ChatFormat
 from training.models.compute import Compute
 from training.models.loading import save_model
 from training.preferences.reward_model import reward_from_language_model, save_reward
-from training.run.run import Run, Stopped, open_run
+from training.run.checkpoints import Stopped
+from training.run.opening import open_run
+from training.run.run import Run
 from training.stages.sample import PROGRESS
 
 KILLED, STOPPED, FAILED, REFUSED = -signal.SIGKILL, 143, 1, 2

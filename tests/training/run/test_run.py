@@ -25,7 +25,7 @@ from training.contract import (
 from training.run.durable import file_sha256
 from training.run.events import EventLog
 from training.run.failures import explain
-from training.run.run import open_run
+from training.run.opening import open_run
 
 TEXT = {"id": "a", "text": "one"}
 
@@ -191,7 +191,7 @@ def test_a_second_process_is_refused_and_touches_nothing(folder: Path) -> None:
 
 def test_a_killed_process_leaves_no_lock_and_no_half_folder(folder: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from training.run.run import open_run\n"
+        "import sys, time; from pathlib import Path; from training.run.opening import open_run\n"
         "with open_run(Path(sys.argv[1])) as run, run.writing('model') as folder:\n"
         "    (folder / 'half').write_text('x'); print('ready', flush=True); time.sleep(600)"
     )

@@ -18,7 +18,7 @@ from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import load_policies
 from training.rl.ppo_state import PPOState
 from training.rl.rollouts import encode_prompts
-from training.run.run import open_run
+from training.run.opening import open_run
 from training.stages.ppo import ppo_step
 
 

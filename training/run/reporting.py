@@ -1,0 +1,130 @@
+"""What a run reports: progress, metrics, samples and warnings, as lines of events.jsonl, and the time it took."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from training.contract import Event, InputError, MetricEvent, ProgressEvent, SampleEvent, Settings, Warn
+from training.distributed.launch import is_main
+from training.run.durable import aside
+from training.run.events import EventLog, sentence
+
+if TYPE_CHECKING:
+    from training.run.tensorboard import Board
+
+S = TypeVar("S", bound=Settings)
+
+
+class ReportingRun(Generic[S]):
+    """A run folder with its settings, into which one process writes."""
+
+    def __init__(self, folder: Path, config: S, events: EventLog, clock: Callable[[], float]) -> None:
+        self.folder = folder
+        self.config = config
+        self.stage = config.stage
+        self.device = "cpu"
+        self.main = is_main()
+        self.stopping = False
+        self.saved = -1  # step of the newest checkpoint
+        self.seconds: dict[str, float] = {}
+        self._events = events
+        self._clock = clock
+        self._opened = clock()
+        self._before = 0.0  # seconds that earlier processes worked on this run
+        self._phase = ("", 0, 0.0, 0.0)  # name, first step, when it began, when it was last told
+        self._fingerprint = ""
+        self._first = 0  # the first step that this process tells of
+        self._board: Board | None = None
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A folder to write `name` (model, output) into: it gets its name, durably, when the block ends well."""
+        with aside(self.folder, name) as folder:
+            yield folder
+
+    def progress(self, step: int, total: int, phase: str = "") -> None:
+        """Tell how far `phase` is. May be called at every step: at most two events a second are written."""
+        now = self._clock()
+        name, first_step, started_at, reported_at = self._phase
+        if phase != name or step < first_step:
+            first_step, started_at, reported_at = step, now, 0.0
+        if now - reported_at < 0.5 and step != total:
+            return
+        self._phase = (phase, first_step, started_at, now)
+        eta = (now - started_at) / (step - first_step) * (total - step) if step > first_step and total >= step else None
+        self._emit(ProgressEvent(time=now, step=step, total=total, phase=phase, eta=eta))
+
+    def metric(self, step: int, values: dict[str, float]) -> None:
+        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        if len(finite) < len(values):
+            self.warn(f"step {step}: {', '.join(sorted(values.keys() - finite.keys()))} is not a finite number", step)
+        if finite:
+            now = self._clock()
+            self._emit(MetricEvent(time=now, step=step, values=finite))
+            if self._wants_board:
+                self._open_board().add(step, finite, now)
+
+    @property
+    def _wants_board(self) -> bool:
+        return bool(getattr(self.config, "tensorboard", False))
+
+    def check_board(self) -> None:
+        """Raises InputError where TensorBoard files are asked for and cannot be written."""
+        if self._wants_board and importlib.util.find_spec("tensorboard") is None:
+            raise InputError(
+                "tensorboard: the package tensorboard is not installed; install it, or leave the setting off",
+                code="config_invalid",
+            )
+
+    def _open_board(self) -> Board:
+        if self._board is None:
+            from training.run.tensorboard import Board  # noqa: PLC0415 - it imports torch
+
+            self._board = Board(self.folder, self._first)
+        return self._board
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def sample(
+        self, step: int, prompt: str, reply: str, reward: float | None = None, detail: dict[str, float] | None = None
+    ) -> None:
+        self._emit(
+            SampleEvent(time=self._clock(), step=step, prompt=prompt, reply=reply, reward=reward, detail=detail or {})
+        )
+
+    def warn(self, message: str, step: int = 0) -> None:
+        self._emit(Warn(time=self._clock(), step=step, message=message))
+
+    def _emit(self, event: Event) -> None:
+        self._events.append(event)
+        if self.main and sys.stdout.isatty() and (line := sentence(event)):
+            print(line, flush=True)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the wall time of the block to `seconds[phase]` of the result."""
+        started_at = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + self._clock() - started_at
+
+    def elapsed(self) -> float:
+        """Seconds of work on this run, those before a resume included."""
+        return self._before + self._clock() - self._opened
+
+    def spent(self) -> dict[str, Any]:
+        """The time of work on this run, for whoever goes on with it."""
+        return {"seconds": self.seconds, "elapsed": self.elapsed()}
+
+    def go_on_after(self, spent: dict[str, Any]) -> None:
+        """Count what an earlier process has `spent`, too."""
+        self.seconds, self._before = dict(spent["seconds"]), spent["elapsed"]
