@@ -255,7 +255,10 @@ STORAGES = {
             "directory_permissions_mode": 0o700,
         },
     },
-    "staticfiles": {"BACKEND": "webapp.static_files.HashedStaticFiles"},
+    "staticfiles": {
+        "BACKEND": "webapp.static_files.HashedStaticFiles",
+        "OPTIONS": {"file_permissions_mode": 0o600, "directory_permissions_mode": 0o700},
+    },
 }
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG

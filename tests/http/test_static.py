@@ -37,3 +37,9 @@ def test_a_script_is_kept_for_good_under_a_name_of_its_content(prepared: Path, c
 def test_files_that_nobody_collected_keep_their_names(client: Client, root: object) -> None:
     assert 'src="/static/js/site.js"' in client.get("/accounts/login/").content.decode()
     assert client.get("/static/js/site.js").status_code == 200
+
+
+def test_collected_files_are_private_like_the_rest_of_the_data_folder(prepared: Path, root: object) -> None:
+    collected = [prepared, *prepared.rglob("*")]
+    assert len(collected) > 10
+    assert [path for path in collected if path.stat().st_mode & 0o077] == []
