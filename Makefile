@@ -14,7 +14,7 @@ WITHOUT_CHROMIUM := command -v "$${CHROMIUM:-chromium}" google-chrome >/dev/null
 # What a person gives as `make run PORT=8001 LISTEN=0.0.0.0` reaches the command as the environment does.
 export PORT LISTEN TUTELAGE_HOME
 
-.PHONY: help setup run demo test test-all check format docs lock clean
+.PHONY: help setup run demo test test-all test-asan check format docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,12 @@ test-all: check ## the slow tests too
 	$(BIN)/python -m pytest -m 'not browser'
 	$(BIN)/python -m pytest -m 'browser'
 	@$(WITHOUT_CHROMIUM)
+
+# Python itself is not compiled with the sanitizer, so its library is loaded first; what Python keeps until it ends is no leak.
+test-asan: setup ## the tests of the C++ kernels, with every read and write of memory checked
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 \
+	  CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -static-libubsan -fno-omit-frame-pointer -g -O1" \
+	  $(BIN)/python -m pytest --capture=sys tests/training/kernels tests/training/engine --ignore tests/training/kernels/test_heap.py
 
 format: setup ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .

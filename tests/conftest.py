@@ -20,6 +20,19 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.MODEL_SERVER_URL = "http://127.0.0.1:9"  # nothing answers there; a test that needs a server starts one
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say which code no test ran, since the suite passes without it."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "AMX" in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section("attention on AMX was not tested", sep="!", red=True)
+        terminalreporter.line(
+            f"{len(skipped)} tests need a processor with AMX (amx_bf16 in /proc/cpuinfo) and a compiler."
+        )
+        terminalreporter.line(
+            "Before you change training/kernels/amx, run them on a cloud Xeon (Sapphire Rapids or newer)."
+        )
+
+
 @pytest.fixture
 def data_folders(settings: LazySettings, tmp_path: Path) -> Path:
     """An artefact store and a folder for runs of the test's own."""

@@ -188,8 +188,9 @@ def test_a_training_process_gets_no_credentials(monkeypatch):
 def test_a_training_process_learns_how_to_use_the_machine(monkeypatch):
     """The switch of our kernels, their compiler and cache, and what torch and the hub's client go by."""
     names = (
-        "TUTELAGE_KERNELS", "CXX", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
-        "HIP_VISIBLE_DEVICES", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "HTTPS_PROXY",
+        "TUTELAGE_KERNELS", "CXX", "CXXFLAGS", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
+        "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
+        "HTTPS_PROXY",
     )  # fmt: skip
     for name in names:
         monkeypatch.setenv(name, f"value of {name}")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from training.engine.kv_cache import SlotCache
 from training.engine.weights import plain_linears, weight_of
-from training.kernels import ops
+from training.kernels import amx, ops
 from training.models.llama_training import fused_bias, fused_weight
 from training.models.loading import CausalModel, unwrap
 
@@ -110,9 +110,9 @@ class LlamaForward:
             heads = qkv.view(n, longest, -1, self.head_dim).transpose(1, 2)  # [n, heads, T, head_dim]
             query, key, value = heads.split([queries, keys, keys], dim=1)
             self.cache.fill(i, slots, rows, key, value)
-            if tiles := ops.amx_kernels(qkv):
+            if compiled := amx.amx_kernels(qkv):
                 q, k, v = qkv.split([queries, keys, keys], dim=1)
-                attended = ops.amx_attention_forward(tiles, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
+                attended = amx.amx_attention_forward(compiled, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
             else:
                 attended = F.scaled_dot_product_attention(
                     query, key, value, is_causal=True, scale=layer.scale, enable_gqa=queries != keys

@@ -1,7 +1,7 @@
 """Causal attention of packed sequences, each to itself, with its gradient.
 
 T is the length of the packed row, d the width of a head. On a CPU with AMX both passes are kernels of ours in bf16
-(kernels/attention.cpp). On others, and in float32, the forward pass is torch's flash kernel. Its backward kernel takes
+(amx/). On others, and in float32, the forward pass is torch's flash kernel. Its backward kernel takes
 two to four times as long in bf16 as the matrix products it is made of while sequences are short, so there these are
 written out. On other devices torch chooses, and differentiates.
 """
@@ -17,8 +17,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from training.kernels import ops
-from training.kernels.ops import Blocks
+from training.kernels import amx, ops
+from training.kernels.amx import Blocks
 
 OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows
 WEIGHTS: Final = 1 << 20  # attention weights held at once in the backward pass, which the cache has room for
@@ -32,8 +32,8 @@ def varlen_attention_forward(
 
     query (T, heads, d), key and value (T, kv_heads, d)
     """
-    if compiled := ops.amx_kernels(query):
-        return ops.amx_attention_forward(compiled, query, key, value, blocks, scale)
+    if compiled := amx.amx_kernels(query):
+        return amx.amx_attention_forward(compiled, query, key, value, blocks, scale)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
@@ -58,8 +58,8 @@ def varlen_attention_backward(
     saved: query, key, value, and the two results of `varlen_attention_forward`.
     """
     query, key, value, attended, log_sums = saved
-    if compiled := ops.amx_kernels(query):
-        ops.amx_attention_backward(compiled, saved, grad, into, blocks, scale)
+    if compiled := amx.amx_kernels(query):
+        amx.amx_attention_backward(compiled, saved, grad, into, blocks, scale)
         return
     for block, *tensors in cut(blocks, grad, query, key, value, attended, log_sums.t(), *into):
         g, q, k, v, out, sums, dq, dk, dv = (tensor.unflatten(0, block) for tensor in tensors)

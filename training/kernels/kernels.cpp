@@ -1,17 +1,30 @@
 // Work on rows of numbers, each done in one pass over memory where a chain of tensor operations takes several.
 //
 // This is compiled once for float and once for bfloat16: NUMBER is what activations are stored as; arithmetic is in
-// float. Arrays are dense unless a stride is passed; strides count numbers. Rows are divided among threads in a fixed
-// way, and sums over rows are added up in the order of threads, so that results depend on the number of threads and on
-// nothing else.
+// float. Rows are divided among threads in a fixed way, and sums over rows are added up in the order of threads, so that
+// results depend on the number of threads and on nothing else.
+//
+// signatures.py reads the declarations of the functions that return a Status, with the comment after each pointer: how
+// many numbers it points to, in terms of the Ints of the same call. Every call is checked against that. Indexes are
+// checked here. Memory is taken before threads begin, so that no exception leaves a parallel region.
+
+#include <omp.h>
 
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include "numbers.h"
 
 using T = NUMBER;  // float or bf16, by the compiler's command line
+
+static inline bool in_range(const Int *indexes, Int n, Int end) {
+    for (Int i = 0; i < n; i++)
+        if (indexes[i] < 0 || indexes[i] >= end) return false;
+    return true;
+}
 
 // e to the x within two units in the last place, as Cephes computes it; 0 below -87.
 static inline float exponential(float x) {
@@ -53,36 +66,46 @@ static inline void normalise(const float *x, const float *weight, float eps, Int
     for (Int i = 0; i < width; i++) put(out[i], x[i] * scale * weight[i]);
 }
 
-extern "C" void norm(const float *x, const float *weight, float eps, Int rows, Int width, T *out, float *inverse, int threads) {
+extern "C" Status rms_norm(const float *x /* rows * width */, const float *weight /* width */, float eps, Int rows,
+                           Int width, T *out /* rows * width */, float *inverse /* rows */, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++) normalise(x + r * width, weight, eps, width, out + r * width, inverse + r);
+    return OK;
 }
 
-static inline void sum_row(const float *x, const T *more, const float *bias, Int width, float *total) {
+static inline void add_row(const float *x, const T *residual, const float *bias, Int width, float *total) {
     if (bias) {
 #pragma omp simd
-        for (Int i = 0; i < width; i++) total[i] = x[i] + get(more[i]) + bias[i];
+        for (Int i = 0; i < width; i++) total[i] = x[i] + get(residual[i]) + bias[i];
     } else {
 #pragma omp simd
-        for (Int i = 0; i < width; i++) total[i] = x[i] + get(more[i]);
+        for (Int i = 0; i < width; i++) total[i] = x[i] + get(residual[i]);
     }
 }
 
-// total = x + more (+ bias); where out is given, also its norm.
-extern "C" void add_norm(const float *x, const T *more, const float *bias, const float *weight, float eps, Int rows, Int width,
-              float *total, T *out, float *inverse, int threads) {
+// total = x + residual (+ bias); where weight, out and inverse are given, also its norm.
+extern "C" Status add_rms_norm(const float *x /* rows * width */, const T *residual /* rows * width */,
+                               const float *bias /* null or width */, const float *weight /* null or width */,
+                               float eps, Int rows, Int width, float *total /* rows * width */,
+                               T *out /* null or rows * width */, float *inverse /* null or rows */, int threads) {
+    if ((weight && out && inverse) != (weight || out || inverse)) return BAD_SIZES;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++) {
         Int at = r * width;
-        sum_row(x + at, more + at, bias, width, total + at);
+        add_row(x + at, residual + at, bias, width, total + at);
         if (out) normalise(total + at, weight, eps, width, out + at, inverse + r);
     }
+    return OK;
 }
 
 // Through out = x * inverse * weight. `change`, the gradient of x, is `past` (that which goes past the norm, or null) plus
 // what comes through it. Where given: `cast` is change in T, `normed` is out again, and d_weight the weight's gradient.
-extern "C" void norm_backward(const float *past, const T *grad, const float *x, const float *inverse, const float *weight,
-                   Int rows, Int width, float *change, T *cast, T *normed, float *d_weight, int threads) {
+extern "C" Status rms_norm_backward(const float *past /* null or rows * width */, const T *grad /* rows * width */,
+                                    const float *x /* rows * width */, const float *inverse /* rows */,
+                                    const float *weight /* width */, Int rows, Int width,
+                                    float *change /* rows * width */, T *cast /* null or rows * width */,
+                                    T *normed /* null or rows * width */, float *d_weight /* null or width */,
+                                    int threads) try {
     std::vector<float> parts(d_weight ? threads * width : 0, 0.0f);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++) {
@@ -91,10 +114,10 @@ extern "C" void norm_backward(const float *past, const T *grad, const float *x, 
             Int at = r * width;
             const float *row = x + at;
             const T *g = grad + at;
-            float scale = inverse[r], along = 0;
-#pragma omp simd reduction(+ : along)
-            for (Int i = 0; i < width; i++) along += get(g[i]) * weight[i] * row[i];
-            float back = along * scale * scale * scale / float(width);
+            float scale = inverse[r], dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (Int i = 0; i < width; i++) dot += get(g[i]) * weight[i] * row[i];
+            float back = dot * scale * scale * scale / float(width);
 #pragma omp simd
             for (Int i = 0; i < width; i++)
                 change[at + i] = (past ? past[at + i] : 0.0f) + get(g[i]) * weight[i] * scale - row[i] * back;
@@ -112,10 +135,13 @@ extern "C" void norm_backward(const float *past, const T *grad, const float *x, 
             }
         }
     }
-    if (!d_weight) return;
+    if (!d_weight) return OK;
     std::memset(d_weight, 0, width * sizeof(float));
     for (int thread = 0; thread < threads; thread++)
         for (Int i = 0; i < width; i++) d_weight[i] += parts[thread * width + i];
+    return OK;
+} catch (const std::bad_alloc &) {
+    return NO_MEMORY;
 }
 
 // ------------------------------------------------------------------------------------------------------------ SwiGLU
@@ -123,7 +149,8 @@ extern "C" void norm_backward(const float *past, const T *grad, const float *x, 
 static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 // out = silu(gate) * up of rows that hold gate and then up, width numbers each.
-extern "C" void swiglu(const T *joined, Int rows, Int width, T *out, int threads) {
+extern "C" Status swiglu(const T *joined /* rows * 2 * width */, Int rows, Int width, T *out /* rows * width */,
+                         int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++) {
         const T *gate = joined + 2 * r * width, *up = gate + width;
@@ -134,10 +161,12 @@ extern "C" void swiglu(const T *joined, Int rows, Int width, T *out, int threads
             put(to[i], g * sigmoid(g) * get(up[i]));
         }
     }
+    return OK;
 }
 
 // `grad` is that of out on entry and out itself on return; `change` is the gradient of `joined`.
-extern "C" void swiglu_backward(T *grad, const T *joined, Int rows, Int width, T *change, int threads) {
+extern "C" Status swiglu_backward(T *grad /* rows * width */, const T *joined /* rows * 2 * width */, Int rows,
+                                  Int width, T *change /* rows * 2 * width */, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++) {
         const T *gate = joined + 2 * r * width, *up = gate + width;
@@ -150,12 +179,13 @@ extern "C" void swiglu_backward(T *grad, const T *joined, Int rows, Int width, T
             put(d[i], g * s * u);
         }
     }
+    return OK;
 }
 
 // ---------------------------------------------------------------------------------------------------------- rotation
 
 // The pair (i, i + half) of a head, turned by an angle.
-static inline void turn(T *head, const float *cosine, const float *sine, Int half, float sign) {
+static inline void rotate_head(T *head, const float *cosine, const float *sine, Int half, float sign) {
 #pragma omp simd
     for (Int i = 0; i < half; i++) {
         float a = get(head[i]), b = get(head[half + i]), c = cosine[i], s = sign * sine[i];
@@ -165,12 +195,14 @@ static inline void turn(T *head, const float *cosine, const float *sine, Int hal
 }
 
 // The first `heads` of the 2 * half numbers each in rows that are `stride` apart; cosine and sine (rows, half).
-extern "C" void rotate(T *x, const float *cosine, const float *sine, Int rows, Int heads, Int half, Int stride, float sign,
-            int threads) {
+extern "C" Status apply_rotary(T *x /* at least (rows - 1) * stride + heads * 2 * half */,
+                               const float *cosine /* rows * half */, const float *sine /* rows * half */, Int rows,
+                               Int heads, Int half, Int stride, float sign, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++)
         for (Int h = 0; h < heads; h++)
-            turn(x + r * stride + h * 2 * half, cosine + r * half, sine + r * half, half, sign);
+            rotate_head(x + r * stride + h * 2 * half, cosine + r * half, sine + r * half, half, sign);
+    return OK;
 }
 
 // --------------------------------------------------------------------------------------------------- causal attention
@@ -178,32 +210,37 @@ extern "C" void rotate(T *x, const float *cosine, const float *sine, Int rows, I
 // Rows of scores, `width` numbers each, of sequences of `length` tokens: row r belongs to token r % queries.
 // `scores` (queries with keys, unscaled) become attention weights, and `grads` (those of the weights) become the scores'.
 // Later tokens get zeros.
-extern "C" void attention_backward(T *scores, T *grads, const float *log_sums, Int rows, Int queries, Int width,
-                        float scale, int threads) {
+extern "C" Status causal_softmax_backward(T *scores /* rows * width */, T *grads /* rows * width */,
+                                          const float *log_sums /* rows */, Int rows, Int queries, Int width,
+                                          float scale, int threads) {
+    if (rows && (queries < 1 || queries > width)) return BAD_SIZES;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++) {
         T *s = scores + r * width, *g = grads + r * width;
         Int seen = r % queries + 1, end = (seen + 31) / 32 * 32;  // whole vectors; what is too much is masked
         if (end > width) end = width;
-        float log_sum = log_sums[r], along = 0;
-#pragma omp simd reduction(+ : along)
+        float log_sum = log_sums[r], dot = 0;
+#pragma omp simd reduction(+ : dot)
         for (Int i = 0; i < end; i++) {
             float weight = i < seen ? exponential(get(s[i]) * scale - log_sum) : 0.0f;
-            along += weight * get(g[i]);
+            dot += weight * get(g[i]);
             put(s[i], weight);
         }
 #pragma omp simd
-        for (Int i = 0; i < end; i++) put(g[i], get(s[i]) * (get(g[i]) - along) * scale);
+        for (Int i = 0; i < end; i++) put(g[i], get(s[i]) * (get(g[i]) - dot) * scale);
         std::memset(s + end, 0, (width - end) * sizeof(T));
         std::memset(g + end, 0, (width - end) * sizeof(T));
     }
+    return OK;
 }
 
 // ----------------------------------------------------------------------------------------------------- output layer
 
 // Of softmax(scale * x): log p(target), log-sum-exp and, where given, the entropy, for each row.
-extern "C" void read_logits(const T *x, const Int *targets, float scale, Int rows, Int width, float *logprobs,
-                 float *log_sums, float *entropies, int threads) {
+extern "C" Status logprobs_from_logits(const T *x /* rows * width */, const Int *targets /* rows */, float scale,
+                                       Int rows, Int width, float *logprobs /* rows */, float *log_sums /* rows */,
+                                       float *entropies /* null or rows */, int threads) {
+    if (!in_range(targets, rows, width)) return INDEX_OUT_OF_RANGE;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++) {
         const T *row = x + r * width;
@@ -223,20 +260,26 @@ extern "C" void read_logits(const T *x, const Int *targets, float scale, Int row
         log_sums[r] = most * scale + std::log(sum);
         logprobs[r] = (get(row[targets[r]]) - most) * scale - std::log(sum);
     }
+    return OK;
 }
 
 // x becomes its gradient, for those of log p(target) and, where given, of the entropies.
-extern "C" void read_logits_backward(T *x, const Int *targets, const float *log_sums, const float *entropies,
-                          const float *d_logprobs, const float *d_entropies, float scale, Int rows, Int width,
-                          int threads) {
+extern "C" Status logprobs_from_logits_backward(T *x /* rows * width */, const Int *targets /* rows */,
+                                                const float *log_sums /* rows */,
+                                                const float *entropies /* null or rows */,
+                                                const float *d_logprobs /* rows */,
+                                                const float *d_entropies /* null or rows */, float scale, Int rows,
+                                                Int width, int threads) {
+    if (!in_range(targets, rows, width)) return INDEX_OUT_OF_RANGE;
+    if (d_entropies && !entropies) return BAD_SIZES;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++) {
         T *row = x + r * width;
         float d = d_logprobs[r] * scale, log_sum = log_sums[r];
-        float chosen = exponential(get(row[targets[r]]) * scale - log_sum), more = 0;
+        float chosen = exponential(get(row[targets[r]]) * scale - log_sum), from_entropy = 0;
         if (d_entropies) {
             float d_e = d_entropies[r] * scale, entropy = entropies[r];
-            more = -chosen * d_e * (get(row[targets[r]]) * scale - log_sum + entropy);
+            from_entropy = -chosen * d_e * (get(row[targets[r]]) * scale - log_sum + entropy);
 #pragma omp simd
             for (Int i = 0; i < width; i++) {
                 float log_p = get(row[i]) * scale - log_sum;
@@ -246,8 +289,9 @@ extern "C" void read_logits_backward(T *x, const Int *targets, const float *log_
 #pragma omp simd
             for (Int i = 0; i < width; i++) put(row[i], -d * exponential(get(row[i]) * scale - log_sum));
         }
-        put(row[targets[r]], d - d * chosen + more);
+        put(row[targets[r]], d - d * chosen + from_entropy);
     }
+    return OK;
 }
 
 // --------------------------------------------------------------------------------------------------------- generation
@@ -255,8 +299,14 @@ extern "C" void read_logits_backward(T *x, const Int *targets, const float *log_
 // One new token for each of n sequences: `joined` holds its queries, keys and values (heads, kv_heads, kv_heads; d
 // numbers each). Queries and keys are normalised where `weights` (heads + kv_heads, d) are given, and turned; keys and
 // values go to `positions` of the caches (slots, kv_heads, capacity, d).
-extern "C" void take(T *joined, const float *weights, float eps, const float *cosine, const float *sine, const Int *positions,
-          Int n, Int heads, Int kv_heads, Int d, Int capacity, T *keys, T *values, int threads) {
+extern "C" Status append_kv(T *joined /* n * (heads + 2 * kv_heads) * d */,
+                            const float *weights /* null or (heads + kv_heads) * d */, float eps,
+                            const float *cosine /* context * (d // 2) */, const float *sine /* context * (d // 2) */,
+                            const Int *positions /* n */, Int n, Int heads, Int kv_heads, Int d, Int context,
+                            Int slots, Int capacity, T *keys /* slots * kv_heads * capacity * d */,
+                            T *values /* slots * kv_heads * capacity * d */, int threads) {
+    if (n > slots || d % 2) return BAD_SIZES;
+    if (!in_range(positions, n, context < capacity ? context : capacity)) return INDEX_OUT_OF_RANGE;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < n; r++) {
         T *row = joined + r * (heads + 2 * kv_heads) * d;
@@ -271,7 +321,7 @@ extern "C" void take(T *joined, const float *weights, float eps, const float *co
 #pragma omp simd
                 for (Int i = 0; i < d; i++) put(head[i], get(head[i]) * scale * weights[h * d + i]);
             }
-            turn(head, cosine + at * (d / 2), sine + at * (d / 2), d / 2, 1.0f);
+            rotate_head(head, cosine + at * (d / 2), sine + at * (d / 2), d / 2, 1.0f);
         }
         const T *key = row + heads * d, *value = key + kv_heads * d;
         for (Int h = 0; h < kv_heads; h++) {
@@ -280,16 +330,24 @@ extern "C" void take(T *joined, const float *weights, float eps, const float *co
             std::memcpy(values + to, value + h * d, d * sizeof(T));
         }
     }
+    return OK;
 }
 
-// What the queries in `joined` see of the first positions + 1 tokens of their sequences; out (n, heads, d).
-extern "C" void look(const T *joined, const T *keys, const T *values, const Int *positions, float scale, Int n, Int heads,
-          Int kv_heads, Int d, Int capacity, T *out, int threads) {
-    Int groups = heads / kv_heads;
+// Attention of the queries in `joined` to the first positions + 1 tokens of their sequences; out (n, heads, d).
+extern "C" Status decode_attention(const T *joined /* n * (heads + 2 * kv_heads) * d */,
+                                   const T *keys /* slots * kv_heads * capacity * d */,
+                                   const T *values /* slots * kv_heads * capacity * d */,
+                                   const Int *positions /* n */, float scale, Int n, Int heads, Int kv_heads, Int d,
+                                   Int slots, Int capacity, T *out /* n * heads * d */, int threads) {
+    if (n > slots || kv_heads < 1 || heads % kv_heads) return BAD_SIZES;
+    if (!in_range(positions, n, capacity)) return INDEX_OUT_OF_RANGE;
+    Int groups = heads / kv_heads, longest = 0;
+    for (Int r = 0; r < n; r++) longest = positions[r] >= longest ? positions[r] + 1 : longest;
+    std::unique_ptr<float[]> space(new (std::nothrow) float[threads * (longest + 2 * d)]);
+    if (!space) return NO_MEMORY;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<float> space(capacity + 2 * d);
-        float *shares = space.data(), *query = shares + capacity, *seen = query + d;
+        float *shares = space.get() + omp_get_thread_num() * (longest + 2 * d), *query = shares + longest, *seen = query + d;
 #pragma omp for schedule(dynamic)
         for (Int job = 0; job < n * heads; job++) {
             Int r = job / heads, h = job % heads, length = positions[r] + 1;
@@ -315,13 +373,18 @@ extern "C" void look(const T *joined, const T *keys, const T *values, const Int 
             for (Int i = 0; i < d; i++) put(to[i], seen[i] / sum);
         }
     }
+    return OK;
 }
 
 // Draws a token from softmax(x / temperature) by inverting the cumulative sum at `uniform`, the likeliest one where the
 // temperature is 0; log_sums are those of the whole x, logprobs the tokens' under it.
-extern "C" void draw(const T *x, const float *temperatures, const float *uniforms, Int rows, Int width, Int *tokens,
-          float *logprobs, float *log_sums, int threads) {
-    const Int block = 256;
+extern "C" Status sample_tokens(const T *x /* rows * width */, const float *temperatures /* rows */,
+                                const float *uniforms /* rows */, Int rows, Int width, Int *tokens /* rows */,
+                                float *logprobs /* rows */, float *log_sums /* rows */, int threads) {
+    if (rows && width < 1) return BAD_SIZES;
+    const Int block = 256, blocks = (width + block - 1) / block;
+    std::unique_ptr<float[]> space(new (std::nothrow) float[threads * blocks]);
+    if (!space) return NO_MEMORY;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < rows; r++) {
         const T *row = x + r * width;
@@ -332,20 +395,20 @@ extern "C" void draw(const T *x, const float *temperatures, const float *uniform
         if (temperature == 0) {
             while (chosen < width - 1 && get(row[chosen]) != most) chosen++;
         } else {
-            std::vector<float> ends((width + block - 1) / block);
+            float *ends = space.get() + omp_get_thread_num() * blocks;
             float total = 0, inverse = 1.0f / temperature;
-            for (size_t b = 0; b < ends.size(); b++) {
-                Int end = (Int(b) + 1) * block < width ? (Int(b) + 1) * block : width;
+            for (Int b = 0; b < blocks; b++) {
+                Int end = (b + 1) * block < width ? (b + 1) * block : width;
                 float part = 0;
 #pragma omp simd reduction(+ : part)
-                for (Int i = Int(b) * block; i < end; i++) part += exponential((get(row[i]) - most) * inverse);
+                for (Int i = b * block; i < end; i++) part += exponential((get(row[i]) - most) * inverse);
                 ends[b] = total += part;
             }
             float aim = uniforms[r] * total;
-            size_t b = 0;
-            while (b + 1 < ends.size() && ends[b] <= aim) b++;
+            Int b = 0;
+            while (b + 1 < blocks && ends[b] <= aim) b++;
             float reached = b ? ends[b - 1] : 0;
-            chosen = Int(b) * block;
+            chosen = b * block;
             Int end = chosen + block < width ? chosen + block : width, last = chosen;
             for (; chosen < end; chosen++) {
                 float weight = exponential((get(row[chosen]) - most) * inverse);
@@ -359,4 +422,5 @@ extern "C" void draw(const T *x, const float *temperatures, const float *uniform
         log_sums[r] = most + std::log(sum);
         logprobs[r] = get(row[chosen]) - log_sums[r];
     }
+    return OK;
 }

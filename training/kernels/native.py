@@ -19,94 +19,96 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+
+from training.kernels.signatures import read_signatures
 
 HERE: Final = Path(__file__).parent
-SOURCES: Final = (HERE / "kernels.cpp", HERE / "attention.cpp")
-READ: Final = (*SOURCES, HERE / "numbers.h")
+SOURCE: Final = HERE / "kernels.cpp"
+AMX_SOURCE: Final = HERE / "amx" / "attention.cpp"
+HEADER: Final = HERE / "numbers.h"
 FLAGS: Final = (
     "-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared",
     *(["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []),  # a quarter faster
 )  # fmt: skip
 NUMBERS: Final = {torch.float32: "float", torch.bfloat16: "uint16_t"}
-SECONDS: Final = 120.0  # that a compiler may take
-OFF: Final = "TUTELAGE_KERNELS"  # 0 in the environment: compute with torch
+COMPILER_TIMEOUT: Final = 120.0  # seconds
+SWITCH: Final = "TUTELAGE_KERNELS"  # in the environment: 0 computes with torch, no-amx leaves out amx/
 
-# Of each function: p a tensor, an array or None, f a number, n a whole number. The number of threads comes last.
-PARAMETERS: Final = {
-    "norm": "ppfnnpp",
-    "add_norm": "ppppfnnppp",
-    "norm_backward": "pppppnnpppp",
-    "swiglu": "pnnp",
-    "swiglu_backward": "ppnnp",
-    "rotate": "pppnnnnf",
-    "attention_backward": "pppnnnf",
-    "read_logits": "ppfnnppp",
-    "read_logits_backward": "ppppppfnn",
-    "take": "ppfpppnnnnnpp",
-    "look": "ppppfnnnnnp",
-    "draw": "pppnnppp",
-}
-TILED: Final = {"attend": "ppnnnnnfp", "attend_backward": "ppnnnnnfp"}  # where the processor has AMX, in bfloat16
-TYPES: Final = {"p": ctypes.c_void_p, "f": ctypes.c_float, "n": ctypes.c_int64}
+INDEX_OUT_OF_RANGE, BAD_SIZES, NO_MEMORY = 1, 2, 3  # Status in numbers.h
 
 log = logging.getLogger(__name__)
 
 
 class Library:
-    """The functions for activations of one dtype."""
+    """The functions for activations of one dtype, each checked against its declaration before it is called."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype) -> None:
         loaded = ctypes.CDLL(str(path))
+        self.dtype = dtype
+        self.has_amx = hasattr(loaded, "has_amx") and bool(loaded.has_amx())  # which Linux may refuse
+        self.signatures = read_signatures(SOURCE) | (read_signatures(AMX_SOURCE) if self.has_amx else {})
         self.functions: dict[str, Any] = {}
-        self.tiles = bool(loaded.has_tiles())  # which Linux may refuse
-        for name, parameters in (PARAMETERS | TILED if self.tiles else PARAMETERS).items():
+        for name, signature in self.signatures.items():
             function = getattr(loaded, name)
-            function.restype = None
-            function.argtypes = [*(TYPES[kind] for kind in parameters), ctypes.c_int]
+            function.argtypes = signature.argtypes
             self.functions[name] = function
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Call a function in as many threads as torch uses. The caller answers for shapes, dtypes and density."""
-        self.functions[name](
-            *[x.data_ptr() if isinstance(x, Tensor) else x for x in arguments], torch.get_num_threads()
-        )
+        """Call a function in as many threads as torch uses. Raises ValueError for a tensor of another dtype, size or
+        layout than it takes and for sizes that do not go together, IndexError for an index outside what it points
+        into, and MemoryError."""
+        status = self.functions[name](*self.signatures[name].checked(arguments, self.dtype), torch.get_num_threads())
+        if status == INDEX_OUT_OF_RANGE:
+            raise IndexError(f"{name}: an index is out of range")
+        if status == BAD_SIZES:
+            raise ValueError(f"{name}: the sizes do not go together")
+        if status == NO_MEMORY:
+            raise MemoryError(f"{name}: not enough memory")
 
 
 @lru_cache(None)
 def library(dtype: torch.dtype) -> Library | None:
     """The functions for activations of `dtype`, or None where there are none."""
-    if dtype not in NUMBERS or os.environ.get(OFF) == "0":
+    if dtype not in NUMBERS or os.environ.get(SWITCH) == "0":
         return None
     try:
-        return Library(built(NUMBERS[dtype]))
+        return Library(compiled_library(NUMBERS[dtype]), dtype)
     except (OSError, subprocess.SubprocessError) as error:
         compiler_output = getattr(error, "stderr", "") or error
         log.warning("computing without compiled kernels, which takes longer: %s", compiler_output)
         return None
 
 
-def built(number: str) -> Path:
+def compiled_library(number: str) -> Path:
     """The shared object. Raises OSError or SubprocessError where it cannot be made."""
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         raise OSError("there is no C++ compiler (c++)")
-    command = [compiler, *FLAGS, f"-DNUMBER={number}", *map(str, SOURCES)]
-    made_of = "\0".join([*command, *(path.read_text(encoding="utf-8") for path in READ), processor()])
-    path = folder() / f"kernels-{number}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
+    sources = [SOURCE] if os.environ.get(SWITCH) == "no-amx" or not AMX_SOURCE.exists() else [SOURCE, AMX_SOURCE]
+    command = [*compiler.split(), *FLAGS, *os.environ.get("CXXFLAGS", "").split(), f"-DNUMBER={number}"]
+    made_of = "\0".join([*command, *(path.read_text(encoding="utf-8") for path in (*sources, HEADER)), processor()])
+    path = cache_folder() / f"kernels-{number}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             compiled = Path(scratch) / path.name
-            subprocess.run([*command, "-o", str(compiled)], check=True, capture_output=True, text=True, timeout=SECONDS)
+            subprocess.run(
+                [*command, *map(str, sources), "-o", str(compiled)],
+                check=True, capture_output=True, text=True, timeout=COMPILER_TIMEOUT,
+            )  # fmt: skip
             compiled.replace(path)  # whole or not at all, whichever process comes first
     return path
 
 
-def folder() -> Path:
-    """Where this user's compiled kernels are kept."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = cache / "tutelage"
+def cache_folder() -> Path:
+    """Where this user's compiled kernels are kept. Raises OSError where another user could write to it, since what is
+    in it is run."""
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutelage"
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to another user; set XDG_CACHE_HOME to a folder of your own")
+    if status.st_mode & 0o022:
+        raise PermissionError(f"other users can write to {path}; run: chmod 700 {path}")
     return path
 
 

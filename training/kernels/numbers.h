@@ -1,10 +1,13 @@
-// Numbers as activations are stored, and their arithmetic in float.
+// Numbers as activations are stored, their arithmetic in float, and what a function may answer.
 
 #pragma once
 
 #include <cstdint>
 
 using Int = int64_t;
+
+enum Status : int { OK, INDEX_OUT_OF_RANGE, BAD_SIZES, NO_MEMORY };  // as native.py tells them
+
 using bf16 = uint16_t;
 
 static inline float get(float x) { return x; }

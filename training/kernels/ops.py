@@ -1,16 +1,14 @@
 """The work between a language model's matrix products, each in one pass over memory on a CPU.
 
 Every function has two forms that agree to rounding: C++, where it could be compiled and the tensors are on a CPU, and
-torch, on other devices and machines; for `sample_tokens` that is in sampling.py, for `amx_attention_forward` in
-attention.py. They record no gradients. T is the number of rows, H the width, M that of the feed-forward layer, d that
-of a head, V the vocabulary. Norms' inputs, sums, weights and statistics are float32; "activations" are float32 or
-bfloat16, all of one call alike; what a comment calls dense is taken as it is.
+torch, on other devices and machines; for `sample_tokens` that is in sampling.py. They record no gradients. T is the
+number of rows, H the width, M that of the feed-forward layer, d that of a head, V the vocabulary. Norms' inputs, sums,
+weights and statistics are float32; "activations" are float32 or bfloat16, all of one call alike. C++ takes what is
+dense (contiguous), and raises ValueError for anything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from ctypes import c_int64
 from typing import NamedTuple
 
 import torch
@@ -18,8 +16,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.kernels.native import Library, library
-
-Blocks = list[tuple[int, int]]  # (n, L): n sequences of L tokens, one after another, which make up T
 
 
 def kernels_for(x: Tensor, dtype: torch.dtype | None = None) -> Library | None:
@@ -38,7 +34,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> NormO
     """RMSNorm (Zhang & Sennrich 2019, arXiv:1910.07467) of x (T, H), dense, weighted by (H,)."""
     if compiled := kernels_for(x, dtype):
         normed = NormOutput(torch.empty_like(x, dtype=dtype), x.new_empty(len(x)))
-        compiled.call("norm", x, weight, eps, len(x), x.shape[1], normed.out, normed.inverse)
+        compiled.call("rms_norm", x, weight, eps, len(x), x.shape[1], normed.out, normed.inverse)
         return normed
     inverse = x.square().mean(-1).add_(eps).rsqrt_()
     return NormOutput((x * inverse[:, None] * weight).to(dtype), inverse)
@@ -48,7 +44,7 @@ def residual_add(x: Tensor, residual: Tensor, bias: Tensor | None) -> Tensor:
     """x + more + bias: (T, H), activations (T, H), (H,) -> (T, H), all dense."""
     if compiled := kernels_for(residual):
         total = torch.empty_like(x)
-        compiled.call("add_norm", x, residual, bias, None, 0.0, len(x), x.shape[1], total, None, None)
+        compiled.call("add_rms_norm", x, residual, bias, None, 0.0, len(x), x.shape[1], total, None, None)
         return total
     total = x + residual
     return total if bias is None else total.add_(bias)
@@ -60,7 +56,7 @@ def add_rms_norm(
     """`residual_add` and the `rms_norm` of what it gives."""
     if compiled := kernels_for(residual):
         total, normed = torch.empty_like(x), NormOutput(torch.empty_like(residual), x.new_empty(len(x)))
-        compiled.call("add_norm", x, residual, bias, weight, eps, len(x), x.shape[1], total, *normed)
+        compiled.call("add_rms_norm", x, residual, bias, weight, eps, len(x), x.shape[1], total, *normed)
         return total, normed
     total = residual_add(x, residual, bias)
     return total, rms_norm(total, weight, eps, residual.dtype)
@@ -83,7 +79,7 @@ def rms_norm_backward(
         cast = change if grad.dtype == x.dtype else torch.empty_like(grad)
         d_weight, out = (torch.empty_like(weight), torch.empty_like(grad)) if learns else (None, None)
         compiled.call(
-            "norm_backward", past, grad, x, inverse, weight, len(x), x.shape[1], change,
+            "rms_norm_backward", past, grad, x, inverse, weight, len(x), x.shape[1], change,
             None if cast is change else cast, out, d_weight,
         )  # fmt: skip
         return NormGradients(change, cast, d_weight, out)
@@ -130,53 +126,13 @@ def apply_rotary(x: Tensor, cosine: Tensor, sine: Tensor, heads: int, *, back: b
     arXiv:2104.09864, in transformers' order); cosine and sine (T, d / 2) float32, dense."""
     half, sign = x.shape[-1] // 2, -1.0 if back else 1.0
     if compiled := kernels_for(x):
-        compiled.call("rotate", x, cosine, sine, len(x), heads, half, x.stride(0), sign)
+        if x.stride()[1:] != (x.shape[-1], 1) or heads > x.shape[1]:
+            raise ValueError(f"heads {tuple(x.shape)} with strides {x.stride()} do not lie side by side")
+        compiled.call("apply_rotary", x, cosine, sine, len(x), heads, half, x.stride(0), sign)
         return
     low, second = x[:, :heads].float().split(half, dim=-1)
     c, s = cosine[:, None], sign * sine[:, None]
     x[:, :heads] = torch.cat([low * c - second * s, second * c + low * s], dim=-1).to(x.dtype)
-
-
-def amx_kernels(x: Tensor) -> Library | None:
-    """What computes `amx_attention_forward` for activations like x; without it, attention.py computes by torch."""
-    compiled = kernels_for(x) if x.dtype == torch.bfloat16 else None
-    return compiled if compiled is not None and compiled.tiles else None
-
-
-def amx_attention_forward(
-    compiled: Library, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Causal attention of each of the packed sequences to itself: (T, heads, d), dense, and the log-sums (heads, T).
-
-    query (T, heads, d), key and value (T, kv_heads, d)
-    """
-    attended = query.new_empty(query.shape)
-    log_sums = torch.empty(query.shape[1], len(query))
-    _tiled(compiled, "attend", [query, key, value, attended], blocks, scale, log_sums)
-    return attended, log_sums
-
-
-def amx_attention_backward(
-    compiled: Library, saved: Sequence[Tensor], grad: Tensor, into: Sequence[Tensor], blocks: Blocks, scale: float
-) -> None:
-    """Through `amx_attention_forward`, as Dao 2023 (arXiv:2307.08691) does it: `grad` (T, heads, d) is that of what it
-    gave, `saved` are query, key, value, and its two results; the gradients of the first three are written to `into`."""
-    *views, log_sums = saved
-    _tiled(compiled, "attend_backward", [*views, grad, *into], blocks, scale, log_sums)
-
-
-def _tiled(compiled: Library, name: str, views: list[Tensor], blocks: Blocks, scale: float, log_sums: Tensor) -> None:
-    query, key = views[:2]
-    if any(x.stride(-1) != 1 for x in views):
-        raise ValueError("a head's numbers do not lie side by side")
-    if sum(n * length for n, length in blocks) != len(query):
-        raise ValueError("the blocks do not make up the row")
-    places = [number for x in views for number in (x.data_ptr(), x.stride(0), x.stride(1))]
-    cut = [number for block in blocks for number in block]
-    compiled.call(
-        name, (c_int64 * len(places))(*places), (c_int64 * len(cut))(*cut), len(blocks), *query.shape[:2],
-        *key.shape[1:], scale, log_sums,
-    )  # fmt: skip
 
 
 def causal_softmax_backward(scores: Tensor, grads: Tensor, log_sums: Tensor, queries: int, scale: float) -> None:
@@ -187,7 +143,7 @@ def causal_softmax_backward(scores: Tensor, grads: Tensor, log_sums: Tensor, que
     """
     rows, width = scores.shape[0] * scores.shape[1], scores.shape[2]
     if compiled := kernels_for(scores):
-        compiled.call("attention_backward", scores, grads, log_sums, rows, queries, width, scale)
+        compiled.call("causal_softmax_backward", scores, grads, log_sums, rows, queries, width, scale)
         return
     places = torch.arange(width, device=scores.device)
     later = places > places[:queries, None]
@@ -215,7 +171,7 @@ def logprobs_from_logits(x: Tensor, targets: Tensor, scale: float, *, entropy: b
     if compiled := kernels_for(x):
         logprobs, log_sums, entropies = torch.empty(3, len(x)).unbind()
         statistics = LogitStatistics(logprobs, log_sums, entropies if entropy else None)
-        compiled.call("read_logits", x, targets, scale, *x.shape, *statistics)
+        compiled.call("logprobs_from_logits", x, targets, scale, *x.shape, *statistics)
         return statistics
     scaled = x.float() * scale
     log_sums = scaled.logsumexp(-1)
@@ -237,8 +193,8 @@ def logprobs_from_logits_backward(
     """x (T, V) becomes its gradient, for those of what `logprobs_from_logits` found, (T,) each, dense."""
     if compiled := kernels_for(x):
         compiled.call(
-            "read_logits_backward", x, targets, statistics.log_sums, statistics.entropies, d_logprobs, d_entropies,
-            scale, *x.shape,
+            "logprobs_from_logits_backward", x, targets, statistics.log_sums, statistics.entropies, d_logprobs,
+            d_entropies, scale, *x.shape,
         )  # fmt: skip
         return
     log_p = x.float() * scale - statistics.log_sums[:, None]
@@ -278,8 +234,8 @@ def append_kv(
     n, _, d = joined.shape
     if compiled := kernels_for(joined):
         compiled.call(
-            "take", joined, norms, heads.eps, cosine, sine, positions, n, heads.queries, heads.keys, d, keys.shape[2],
-            keys, values,
+            "append_kv", joined, norms, heads.eps, cosine, sine, positions, n, heads.queries, heads.keys, d,
+            len(cosine), len(keys), keys.shape[2], keys, values,
         )  # fmt: skip
         return
     turned = heads.queries + heads.keys
@@ -299,8 +255,9 @@ def decode_attention(
     if compiled := kernels_for(joined):
         out = joined.new_empty(n, heads.queries * d)
         compiled.call(
-            "look", joined, keys, values, positions, scale, n, heads.queries, heads.keys, d, keys.shape[2], out
-        )
+            "decode_attention", joined, keys, values, positions, scale, n, heads.queries, heads.keys, d, len(keys),
+            keys.shape[2], out,
+        )  # fmt: skip
         return out
     # A query's heads that share a key are rows of one small product.
     queries = joined[:, : heads.queries].reshape(n, heads.keys, -1, d)
@@ -318,6 +275,6 @@ def sample_tokens(x: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tens
     """
     if compiled := kernels_for(x):
         tokens, statistics = torch.empty(len(x), dtype=torch.long), torch.empty(2, len(x))
-        compiled.call("draw", x, temperature, uniform, *x.shape, tokens, *statistics.unbind())
+        compiled.call("sample_tokens", x, temperature, uniform, *x.shape, tokens, *statistics.unbind())
         return tokens, statistics[0], statistics[1]
     return None

@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 
 from training.data.packing import Packed
 from training.kernels import ops
+from training.kernels.amx import Blocks
 from training.kernels.attention import varlen_attention_backward, varlen_attention_forward
-from training.kernels.ops import Blocks
 
 FAMILY = ("llama", "mistral", "qwen2")
 Gradients = tuple[Tensor | None, ...]

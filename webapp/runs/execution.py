@@ -36,7 +36,7 @@ ORPHAN_GRACE = 30.0
 # among it. HF_TOKEN is, for bases that the hub gives to its owner only; so are proxies, which reach the hub.
 PASSED_ON = {
     "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "TEMP", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV",
-    "CC", "CXX", "XDG_CACHE_HOME", "TUTELAGE_KERNELS", "TUTELAGE_REWARDS",
+    "CC", "CXX", "CXXFLAGS", "XDG_CACHE_HOME", "TUTELAGE_KERNELS", "TUTELAGE_REWARDS",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
 }  # fmt: skip

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.kernels import attention, ops
+from training.kernels import amx, attention
+from training.kernels.amx import Blocks
 from training.kernels.attention import OnCPU, halves
-from training.kernels.ops import Blocks
 
 BLOCKS = [(3, 40), (1, 24), (5, 8)]
 AT_EDGES = [(1, 1), (2, 32), (1, 33), (1, 300), (1, 257)]  # of the tiles, and of sums over them
@@ -42,7 +42,7 @@ def slowly(query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: flo
 def go(monkeypatch: pytest.MonkeyPatch, way: str, dtype: torch.dtype) -> None:
     """Have attention computed in one of the ways there are."""
     if way != "tiles":
-        monkeypatch.setattr(ops, "amx_kernels", lambda _: None)
+        monkeypatch.setattr(amx, "amx_kernels", lambda _: None)
         monkeypatch.setattr(attention, "LONG", {dtype: 1 << 20 if way == "written out" else 0})
     elif dtype == torch.float32:
         pytest.skip("tiles multiply bfloat16")
@@ -51,7 +51,7 @@ def go(monkeypatch: pytest.MonkeyPatch, way: str, dtype: torch.dtype) -> None:
 
 
 def wants_tiles() -> None:
-    if ops.amx_kernels(torch.empty(0, dtype=torch.bfloat16)) is None:
+    if amx.amx_kernels(torch.empty(0, dtype=torch.bfloat16)) is None:
         pytest.skip("this processor has no AMX, or there are no compiled kernels")
 
 

@@ -232,10 +232,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_they_are_compiled_once_and_found_by_the_next_process(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = native.built("float")
+    first = native.compiled_library("float")
     assert [path.name for path in fresh.iterdir()] == [first.name]
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
-    assert native.built("float") == first
+    assert native.compiled_library("float") == first
 
 
 def test_without_a_compiler_torch_computes_and_the_log_says_so(
@@ -259,6 +259,6 @@ def test_source_that_does_not_compile_leaves_nothing_behind(
 ) -> None:
     broken = tmp_path / "kernels.cpp"
     broken.write_text("this is not C++")
-    monkeypatch.setattr(native, "SOURCES", (broken,))
+    monkeypatch.setattr(native, "SOURCE", broken)
     assert native.library(torch.float32) is None
     assert list(fresh.iterdir()) == []

@@ -8,11 +8,12 @@
 // depth, a right one (depth, columns) in tiles of 32 by 16, as 16 rows of 16 pairs of numbers that follow one another in
 // depth; the tiles of one row or column lie side by side along depth. Products come in four tiles of 16 x 16 floats.
 
-#include "numbers.h"
+#include "../numbers.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 
 #include <immintrin.h>
+#include <omp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <memory>
 #include <new>
 #include <utility>
 #include <vector>
@@ -189,15 +191,24 @@ inline void unpack(__m512 x, View to, Int token, Int first, Int d) {
     _mm256_mask_storeu_epi16(to.at + token * to.row + first, there, (__m256i)_mm512_cvtneps_pbh(x));
 }
 
+inline Int aligned(Int bytes) { return (bytes + 63) / 64 * 64; }
+
+struct Free {
+    void operator()(char *memory) const { std::free(memory); }
+};
+
+// Memory for `threads` threads, `bytes` each, or null.
+std::unique_ptr<char, Free> allocate(Int bytes, int threads) {
+    return std::unique_ptr<char, Free>((char *)std::aligned_alloc(64, aligned(bytes) * threads));
+}
+
+// The part of it that the calling thread gives away piece by piece.
 struct Space {
     char *begin, *free;
-    explicit Space(Int bytes) : begin((char *)std::aligned_alloc(64, (bytes + 63) / 64 * 64)), free(begin) {
-        if (!begin) throw std::bad_alloc();
-    }
-    ~Space() { std::free(begin); }
+    Space(char *memory, Int bytes) : begin(memory + aligned(bytes) * omp_get_thread_num()), free(begin) {}
     bf16 *numbers(Int n) { return (bf16 *)take(n * sizeof(bf16)); }
     float *floats(Int n) { return (float *)take(n * sizeof(float)); }
-    char *take(Int bytes) { return std::exchange(free, free + (bytes + 63) / 64 * 64); }
+    char *take(Int bytes) { return std::exchange(free, free + aligned(bytes)); }
 };
 
 // What the tokens of one sequence see through one head. `keys` is the right matrix (d, tokens), `values` (tokens, d).
@@ -256,7 +267,7 @@ struct Backward {
     bf16 *keys, *values, *keys_turned;                             // left: (tokens, d) twice, (d, tokens)
     bf16 *queries, *queries_across, *grads, *grads_across, *left;  // right: (tokens, d) and (d, tokens) of each; left
     bf16 *weights, *changes, *changes_paired;  // left (32 keys, queries) twice; right (SPAN blocks of keys, queries)
-    float *log_sums, *along, *d_query, *d_key, *d_value;
+    float *log_sums, *delta, *d_query, *d_key, *d_value;
 
     static Int bytes(const Sizes &n) {
         return 8 * n.numbers() * 2 + 2 * n.blocks * 2 * TILE * 2 + SPAN * n.blocks * 2 * TILE * 2 + 3 * n.numbers() * 4 +
@@ -268,7 +279,7 @@ struct Backward {
             *one = space.numbers(n.numbers());
         for (bf16 **one : {&weights, &changes}) *one = space.numbers(n.blocks * 2 * TILE);
         changes_paired = space.numbers(SPAN * n.blocks * 2 * TILE);
-        for (float **one : {&log_sums, &along}) *one = space.floats(n.blocks * BLOCK);
+        for (float **one : {&log_sums, &delta}) *one = space.floats(n.blocks * BLOCK);
         for (float **one : {&d_query, &d_key, &d_value}) *one = space.floats(n.numbers());
     }
 
@@ -287,13 +298,13 @@ struct Backward {
         turn_tiles(left, n, grads_across);
         pack_pairs(left, n, grads);
         for (Int t = 0; t < n.blocks * BLOCK; t++) {
-            log_sums[t] = t < n.length ? sums[t] : 0.0f, along[t] = 0;
+            log_sums[t] = t < n.length ? sums[t] : 0.0f, delta[t] = 0;
             if (t >= n.length) continue;
             const bf16 *g = grad.at + t * grad.row, *o = out.at + t * out.row;
             float dot = 0;
 #pragma omp simd reduction(+ : dot)
             for (Int i = 0; i < n.d; i++) dot += get(g[i]) * get(o[i]);
-            along[t] = dot;
+            delta[t] = dot;
         }
     }
 
@@ -305,7 +316,7 @@ struct Backward {
         __m512 factor = _mm512_set1_ps(scale), shift[2], back[2];
         for (Int half = 0; half < 2; half++) {
             shift[half] = _mm512_loadu_ps(log_sums + query * BLOCK + half * SIDE);
-            back[half] = _mm512_mul_ps(_mm512_loadu_ps(along + query * BLOCK + half * SIDE), factor);
+            back[half] = _mm512_mul_ps(_mm512_loadu_ps(delta + query * BLOCK + half * SIDE), factor);
         }
         for (Int r = 0; r < BLOCK; r += 2) {
             __m512i change[2];
@@ -392,24 +403,38 @@ struct Sequences {
     Int count() const { return Int(starts.size()); }
 };
 
+bool make_up(const Int *blocks, Int n, Int tokens) {
+    Int sum = 0;
+    for (Int i = 0; i < n; i++) {
+        if (blocks[2 * i] < 0 || blocks[2 * i + 1] < 1) return false;
+        sum += blocks[2 * i] * blocks[2 * i + 1];
+    }
+    return sum == tokens;
+}
+
 }  // namespace
 
-extern "C" Int has_tiles() {
+extern "C" int has_amx() {
     const long ask = 0x1023, tiles = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA: Linux lends them on request
     return syscall(SYS_arch_prctl, ask, tiles) == 0;
 }
 
 // Of (tokens, heads, d) queries and (tokens, kv_heads, d) keys and values: `out` and log_sums (heads, tokens). Views are
-// query, key, value, out, each a pointer and two strides. Blocks are (n, length): n sequences of `length` tokens.
-extern "C" void attend(const Tensor3 *views, const Int *blocks, Int n_blocks, Int tokens, Int heads, Int kv_heads, Int d,
-                       float scale, float *log_sums, int threads) {
+// query, key, value, out, each a pointer and two strides; __init__.py checks them. Blocks are (n, length): n sequences of
+// `length` tokens.
+extern "C" Status attention_forward(const Tensor3 *views /* 4 */, const Int *blocks /* 2 * n_blocks */, Int n_blocks,
+                                    Int tokens, Int heads, Int kv_heads, Int d, float scale,
+                                    float *log_sums /* heads * tokens */, int threads) try {
+    if (!make_up(blocks, n_blocks, tokens) || kv_heads < 1 || heads % kv_heads) return BAD_SIZES;
     const Tensor3 &query = views[0], &key = views[1], &value = views[2], &out = views[3];
     Sequences sequences(blocks, n_blocks);
     Sizes most(sequences.longest, d);
-    Int groups = heads / kv_heads;
+    Int bytes = 4 * most.numbers() * 2 + most.blocks * (1024 * 4 + 2 * TILE * 2) + 8 * 64, groups = heads / kv_heads;
+    auto memory = allocate(bytes, threads);
+    if (!memory) return NO_MEMORY;
 #pragma omp parallel num_threads(threads)
     {
-        Space space(4 * most.numbers() * 2 + most.blocks * (1024 * 4 + 2 * TILE * 2) + 8 * 64);
+        Space space(memory.get(), bytes);
         bf16 *left = space.numbers(most.numbers()), *queries = space.numbers(most.numbers());
         bf16 *keys = space.numbers(most.numbers()), *values = space.numbers(most.numbers());
         bf16 *weights = space.numbers(most.blocks * 2 * TILE);
@@ -428,19 +453,26 @@ extern "C" void attend(const Tensor3 *views, const Int *blocks, Int n_blocks, In
         }
         _tile_release();
     }
+    return OK;
+} catch (const std::bad_alloc &) {
+    return NO_MEMORY;
 }
 
-// Through `attend`. Views are query, key, value, what it gave, the gradient of that, and to write to: the gradients of
+// Through `attention_forward`. Views are query, key, value, what it gave, the gradient of that, and to write to: the gradients of
 // query, key and value.
-extern "C" void attend_backward(const Tensor3 *views, const Int *blocks, Int n_blocks, Int tokens, Int heads, Int kv_heads,
-                                Int d, float scale, const float *log_sums, int threads) {
+extern "C" Status attention_backward(const Tensor3 *views /* 8 */, const Int *blocks /* 2 * n_blocks */, Int n_blocks,
+                                     Int tokens, Int heads, Int kv_heads, Int d, float scale,
+                                     const float *log_sums /* heads * tokens */, int threads) try {
+    if (!make_up(blocks, n_blocks, tokens) || kv_heads < 1 || heads % kv_heads) return BAD_SIZES;
     const Tensor3 &query = views[0], &key = views[1], &value = views[2], &out = views[3], &grad = views[4];
     const Tensor3 &d_query = views[5], &d_key = views[6], &d_value = views[7];
     Sequences sequences(blocks, n_blocks);
     Int bytes = Backward::bytes(Sizes(sequences.longest, d)), groups = heads / kv_heads;
+    auto memory = allocate(bytes, threads);
+    if (!memory) return NO_MEMORY;
 #pragma omp parallel num_threads(threads)
     {
-        Space space(bytes);
+        Space space(memory.get(), bytes);
         begin_tiles();
 #pragma omp for schedule(dynamic)
         for (Int job = 0; job < sequences.count() * kv_heads; job++) {
@@ -458,10 +490,13 @@ extern "C" void attend_backward(const Tensor3 *views, const Int *blocks, Int n_b
         }
         _tile_release();
     }
+    return OK;
+} catch (const std::bad_alloc &) {
+    return NO_MEMORY;
 }
 
 #else
 
-extern "C" Int has_tiles() { return 0; }
+extern "C" int has_amx() { return 0; }
 
 #endif
