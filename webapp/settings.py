@@ -244,7 +244,7 @@ STATICFILES_DIRS = [ROOT / "static"]
 STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.FileSystemFinder",
     "django.contrib.staticfiles.finders.AppDirectoriesFinder",
-    "webapp.runs.finders.BokehFinder",
+    "webapp.static_files.PackageFilesFinder",
 ]
 STORAGES = {
     "default": {

@@ -25,6 +25,8 @@ from transformers import (
 )
 
 from training.__main__ import run_stage
+from training.contract.settings import LoopSettings
+from training.contract.specs import SPECS
 from training.data.chat_format import ChatFormat
 from training.models.loading import save_model
 from training.stages.tokenizer import learn_vocabulary, wrap
@@ -52,9 +54,14 @@ def toy_policy(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
 
 
 def run_folder(folder: Path, config: dict[str, Any], **data: Iterable[dict[str, Any]]) -> Path:
-    """A run folder with its config and the rows of data/*.jsonl."""
+    """A run folder with its config and the rows of data/*.jsonl. TEST_PRECISION, where set, is the precision."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"device": "cpu", "threads": 1, **config}))
+    defaults: dict[str, Any] = {"device": "cpu", "threads": 1}
+    stage = SPECS.get(config.get("stage", ""))
+    precision = os.environ.get("TEST_PRECISION")
+    if precision and stage is not None and issubclass(stage.settings, LoopSettings):
+        defaults["precision"] = precision
+    (folder / "config.json").write_text(json.dumps(defaults | config))
     for name, rows in data.items():
         (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder

@@ -6,7 +6,7 @@ T is the length of a packed row, M the number of positions that are read, H the 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,23 +17,24 @@ from training.contract import InputError
 from training.data.packing import Packed, TextBatch, moved, pack
 from training.kernels.logprobs import MAX_LOGITS, TokenLogprobs, logprobs_from_hidden
 from training.models.loading import CausalModel, unwrap
-from training.models.trunk import Trunk
-
-SAME: Final = 1e-3
+from training.models.trunk import Trunk, computes_the_same
 
 
 class Forward:
     """The model taken apart into trunk and head. An architecture whose logits are not its last hidden states times its
-    output embeddings, with the scales and soft caps that are known here, is refused with InputError."""
+    output embeddings, with the scales and soft caps that are known here, is refused with InputError.
 
-    def __init__(self, model: CausalModel) -> None:
+    computes_in: the dtype of a model that a library made compute in another one than its weights have.
+    """
+
+    def __init__(self, model: CausalModel, computes_in: torch.dtype = torch.float32) -> None:
         self.model = model
         self.base = unwrap(model)
         self.trunk = Trunk(self.base.base_model)
         config = self.base.config.get_text_config()
         self.cap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma
         self.scale = scale_of(config)
-        self._hold_against_whole_model()
+        self._hold_against_whole_model(computes_in)
 
     @property
     def device(self) -> torch.device:
@@ -94,11 +95,11 @@ class Forward:
         return -self.read(self.hidden(batch.packed)[batch.states], batch.targets).logprobs
 
     @torch.no_grad()
-    def _hold_against_whole_model(self) -> None:
+    def _hold_against_whole_model(self, computes_in: torch.dtype) -> None:
         ids = torch.arange(4, device=self.device)
         streamed = self.logits(self.hidden(moved(pack([ids.tolist()], 0), self.device))[:4])
         whole = self.model(input_ids=ids[None], use_cache=False).logits[0]
-        if not torch.allclose(streamed.float(), whole.float(), atol=SAME, rtol=SAME, equal_nan=True):
+        if not computes_the_same(streamed, whole.to(computes_in)):
             raise InputError(
                 f"the logits of {type(self.base).__name__} are not its last hidden states times its output embeddings, "
                 "so it cannot be trained here; take another model",

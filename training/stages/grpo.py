@@ -161,10 +161,10 @@ def scores_of(score: list[float], **_: Any) -> list[float]:
 def kl_to_start(trainer: GRPOTrainer, model: CausalModel, config: GRPOSettings, inputs: RolloutInputs) -> ReplyKL:
     """The KL from the policy that training starts from: TRL's copy of it if there is one, else the adapter that TRL
     keeps of it, else the base model under a new adapter, else a copy of our own."""
-    policy = reference = Forward(model)
+    policy = reference = Forward(model, inputs.compute.dtype)
     as_reference: Callable[[], AbstractContextManager[object]] = nullcontext
     if trainer.ref_model is not None:
-        reference = Forward(trainer.ref_model)
+        reference = Forward(trainer.ref_model, inputs.compute.dtype)
     elif isinstance(model, PeftModel) and TRL_REFERENCE in model.peft_config:
         as_reference = partial(switched, model, TRL_REFERENCE)
     elif isinstance(model, PeftModel) and not adapter_base(config.policy):

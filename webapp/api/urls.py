@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django.urls import path
+from django.views.generic import TemplateView
 from drf_spectacular.views import SpectacularAPIView
 
 from webapp.accounts.access import public
@@ -10,6 +11,7 @@ from webapp.api.views import labels, projects, runs, tokens
 V1 = "api/v1"
 urlpatterns = [
     path(f"{V1}/schema/", public(SpectacularAPIView.as_view(permission_classes=[])), name="api_schema"),
+    path("api/docs/", public(TemplateView.as_view(template_name="api/docs.html")), name="api_docs"),
     path(f"{V1}/projects/", projects.Projects.as_view(), name="api_projects"),
     path(f"{V1}/projects/<slug:slug>/", projects.ProjectDetail.as_view(), name="api_project"),
     path(f"{V1}/projects/<slug:slug>/prompts/", projects.Prompts.as_view(), name="api_prompts"),

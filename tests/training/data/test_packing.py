@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,11 +22,13 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from training.data.packing import ROW, SEQUENCE, pack, text_batch
+from training.kernels import attention
 from training.models import llama_training
 from training.models.forward import Forward
-from training.models.trunk import Trunk
+from training.models.trunk import VARLEN, Trunk
 
 CPU = torch.device("cpu")
 SHAPE = {
@@ -56,6 +60,26 @@ def test_each_sequence_has_the_hidden_states_it_has_alone(name: str) -> None:
     for ids, start in zip(SEQUENCES, packed.starts, strict=True):
         alone = model.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0]
         assert torch.allclose(hidden[start : start + len(ids)], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_with_half_precision_weights_are_packed_too(name: str, dtype: torch.dtype) -> None:
+    assert Trunk(model_of(name).to(dtype).base_model).packs == (name != "window")
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_would_see_other_sequences_is_not_packed(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sees_the_whole_row(module: Any, query: Any, key: Any, value: Any, mask: Any, *, blocks: Any, **_: Any) -> Any:
+        row = sum(n * width for n, width in blocks)
+        return attention.varlen_attention(module, query, key, value, mask, blocks=[(1, row)])
+
+    monkeypatch.setattr(llama_training, "FAMILY", ())
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, VARLEN, sees_the_whole_row)
+    assert not Trunk(model_of(name).to(dtype).base_model).packs
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])

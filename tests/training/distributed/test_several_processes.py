@@ -109,6 +109,7 @@ def assert_same(one: Path, two: Path) -> None:
     assert [len(events(folder, "done")) for folder in (one, two)] == [1, 1]
 
 
+@pytest.mark.fp32
 def test_two_processes_fine_tune_as_one_does(tmp_path: Path, base: Path) -> None:
     one, two = new_run(tmp_path / "one", "sft", base), new_run(tmp_path / "two", "sft", base)
     before = load_file(base / "model.safetensors")

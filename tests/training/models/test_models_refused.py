@@ -204,6 +204,7 @@ def test_an_architecture_that_cannot_be_saved_as_a_reward_model_is_refused_at_th
         ("mpt", {"d_model": 32, "n_layers": 1, "n_heads": 4, "max_seq_len": 64}),
     ],
 )
+@pytest.mark.fp32
 def test_an_architecture_that_the_engine_cannot_run_is_told(tmp_path: Path, kind: str, sizes: dict[str, int]) -> None:
     model = tiny_folder(tmp_path / "model", kind, **sizes)
     with pytest.raises(TrainingError, match=f"models of type {kind} cannot be generated from here"):

@@ -217,6 +217,7 @@ def test_a_policy_learns_from_an_ensemble(base, trained, tmp_path, stage):
         assert result["metrics"]["objective/spread"] > 0
 
 
+@pytest.mark.fp32
 def test_an_ensemble_is_measured_and_scores_samples(base, trained, tmp_path):
     folder, result = trained
     config = {"stage": "evaluate", "reward": str(folder / "model")}

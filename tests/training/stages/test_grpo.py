@@ -77,7 +77,17 @@ def test_it_is_evaluated_while_it_learns(policy, tmp_path):
     assert {row["step"]: row["kl"] for row in rows} == kl
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_the_reference_may_compute_in_bf16(policy, tmp_path, beta):
+    folder = run_folder(
+        tmp_path, settings(policy, steps=1, beta=beta, precision="bf16"), prompts=prompts(), heldout=prompts(2)
+    )
+    run_here(folder)
+    assert heldout_curve(folder, "heldout_kl")[0] == pytest.approx(0, abs=1e-2)
+
+
 @pytest.mark.parametrize(("beta", "rank"), [(0.0, 0), (0.1, 2), (0.0, 2)])
+@pytest.mark.fp32
 def test_the_kl_is_to_where_it_began_however_it_learns(policy, tmp_path, beta, rank):
     first = run_folder(
         tmp_path / "first",

@@ -149,6 +149,7 @@ def test_without_held_out_prompts_there_is_no_frontier(policy, tmp_path):
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.fp32
 def test_the_rollout_and_the_first_pass_agree(finished):
     folder, _ = finished
     curves = metrics(folder)
@@ -169,6 +170,7 @@ def test_in_bf16_they_agree_to_its_rounding(policy, tmp_path, lora):
     assert not [event for event in events(folder, "warning") if "differ by" in event["message"]]
 
 
+@pytest.mark.fp32
 def test_the_first_pass_has_ratio_one_and_clips_nothing(policy, tmp_path):
     folder = run_folder(tmp_path, settings(policy, epochs=1, value_warmup=0), prompts=prompts())
     run_here(folder)
@@ -194,6 +196,7 @@ def test_the_policy_moves_and_the_folder_it_began_from_does_not(finished, policy
 
 
 @pytest.mark.parametrize("changed", [{"micro_tokens": 40}, {"minibatches": 1, "micro_tokens": 150}])
+@pytest.mark.fp32
 def test_micro_batches_do_not_change_what_is_learned(finished, policy, tmp_path, changed):
     folder = run_folder(tmp_path, settings(policy, **changed), prompts=prompts(), heldout=prompts(3))
     run_here(folder)
@@ -202,6 +205,7 @@ def test_micro_batches_do_not_change_what_is_learned(finished, policy, tmp_path,
         assert torch.allclose(weight, pieces[name], atol=2e-4)
 
 
+@pytest.mark.fp32
 def test_minibatches_take_more_steps_of_fewer_replies(policy, tmp_path):
     folder = run_folder(tmp_path, settings(policy, minibatches=4, samples_per_prompt=2), prompts=prompts())
     result = run_here(folder)
@@ -247,6 +251,7 @@ def test_an_adaptive_coefficient_follows_the_kl(policy, tmp_path):
 # ------------------------------------------------------------------------------------------------------------- adapters
 
 
+@pytest.mark.fp32
 def test_an_adapter_learns_over_one_copy_of_the_base(policy, tmp_path):
     folder = run_folder(tmp_path / "run", settings(policy, lora={"rank": 2}, learning_rate=1e-2), prompts=prompts())
     result = run_here(folder)
@@ -257,6 +262,7 @@ def test_an_adapter_learns_over_one_copy_of_the_base(policy, tmp_path):
     assert any(weight.abs().max() > 0 for name, weight in saved.items() if "lora_B" in name)
 
 
+@pytest.mark.fp32
 def test_an_adapter_that_goes_on_learning_is_held_to_where_it_began(policy, tmp_path):
     first = run_folder(tmp_path / "first", settings(policy, lora={"rank": 2}, learning_rate=1e-2), prompts=prompts())
     run_here(first)

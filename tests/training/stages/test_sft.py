@@ -88,6 +88,7 @@ def test_the_model_learns_to_answer_and_to_stop(tmp_path: Path, base: Path) -> N
     assert {event["reply"] for event in events(tmp_path, "sample")[-2:]} == set(QUESTIONS.values())
 
 
+@pytest.mark.fp32
 def test_an_adapter_learns_while_its_base_stays_as_it_is(tmp_path: Path, base: Path) -> None:
     before = file_sha256(base / "model.safetensors")
     result = run_here(new_run(tmp_path, base, lora={"rank": 4, "alpha": 16}, epochs=30, learning_rate=0.03))

@@ -135,6 +135,7 @@ def test_the_engine_stops_at_what_ends_a_reply_in_the_chat_format_whatever_the_m
     assert pool.get("it").stop_ids == engine.stop_ids
 
 
+@pytest.mark.fp32
 def test_ppo_reads_the_right_end_token_and_padding_changes_nothing(padless: Path, tmp_path: Path) -> None:
     """Half of the replies end at their first token: the model is made to find its end token likely."""
     policy = foreign_policy(
@@ -161,6 +162,7 @@ def test_ppo_reads_the_right_end_token_and_padding_changes_nothing(padless: Path
     assert pieces == pytest.approx(whole, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.fp32
 def test_dpo_learns_the_same_however_its_pairs_are_padded(padless: Path, tmp_path: Path) -> None:
     rows = [ranking(i, ("yes of course" * (i + 1), "no")) for i in range(4)]
     config = {"stage": "dpo", "policy": str(padless), "min_rows": 1, "max_steps": 1, "learning_rate": 1e-2}
@@ -423,6 +425,7 @@ def test_an_adapter_from_elsewhere_on_tied_embeddings_is_merged_without_changing
 # ---------------------------------------------------------------------------------------- a text that would begin twice
 
 
+@pytest.mark.fp32
 def test_every_stage_begins_a_text_once(tmp_path: Path) -> None:
     """The template writes the token for the beginning of text, and the tokenizer would add it once more."""
     tokenizer = foreign_tokenizer("{{ bos_token }}" + CHATML, adds_bos=True, pad_token="<pad>")
