@@ -109,3 +109,43 @@ def test_an_archived_project_hands_out_nothing_and_takes_what_was_under_way(api,
     body = {"token": str(uuid.uuid4()), "text": "Because."}
     assert api.post(f"/api/v1/leases/{lease['id']}/demonstration/", body, format="json").status_code == 201
     assert take(api).status_code == 204
+
+
+def test_a_lease_is_renewed_and_given_back(api, ann, project):
+    factories.task(project)
+    lease = take(api).json()
+    renewed = api.post(f"/api/v1/leases/{lease['id']}/renew/")
+    assert renewed.status_code == 200
+    assert renewed.json()["until"] >= lease["until"]
+    assert api.post(f"/api/v1/leases/{lease['id']}/release/").status_code == 204
+    assert ann.leases.get().outcome == "returned"
+    assert take(api).json()["task"] == lease["task"]
+
+
+def test_a_review_accepts_with_changes(api, ben, project):
+    written = factories.demonstration(project, ben, "It fly.")
+    task = factories.task(project, Task.Kind.REVIEW, prompt=written.prompt, demonstration=written)
+    lease = take(api, kinds=["review"]).json()
+    assert lease["task"] == task.pk
+    body = {"token": str(uuid.uuid4()), "verdict": "edit", "text": "It flies.", "comment": "Grammar."}
+    answer = api.post(f"/api/v1/leases/{lease['id']}/review/", body, format="json")
+    assert answer.status_code == 201, answer.content
+    assert answer.json()["verdict"] == "edit"
+    review = written.reviews.get()
+    assert (review.comment, review.corrected.response.text) == ("Grammar.", "It flies.")
+
+
+def test_a_review_without_a_verdict_is_refused_by_field(api, ben, project):
+    written = factories.demonstration(project, ben)
+    factories.task(project, Task.Kind.REVIEW, prompt=written.prompt, demonstration=written)
+    lease = take(api).json()
+    answer = api.post(f"/api/v1/leases/{lease['id']}/review/", {"token": str(uuid.uuid4())}, format="json")
+    assert (answer.status_code, list(answer.json()["fields"])) == (400, ["verdict"])
+
+
+def test_a_task_of_another_kind_is_not_handed_in_as_this_one(api, project):
+    factories.task(project)
+    lease = take(api).json()
+    body = {"token": str(uuid.uuid4()), "groups": [[1], [2]]}
+    answer = api.post(f"/api/v1/leases/{lease['id']}/ranking/", body, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests import factories
+from tests.browser.scripted import scripted_server
 from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
 from webapp.registry.models import ModelVersion
@@ -166,3 +167,33 @@ def test_the_last_deployment_is_rolled_back_to_none_in_words(client_of, mo, ann,
     assert client_of(ann).post(address, {}, format="json").status_code == 403
     answer = client_of(mo).post(address, {"why": "It rambles."}, format="json")
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+def test_a_run_is_told_with_its_outputs_and_they_are_handed_out(client_of, mo, ann, project):
+    text = '{"text": "a kite"}\n'
+    run = factories.run_with_output(project, "samples.jsonl", text)
+    told = client_of(mo).get(f"/api/v1/runs/{run.pk}/").json()
+    assert (told["id"], told["outputs"]) == (run.pk, ["samples.jsonl"])
+    address = f"/api/v1/runs/{run.pk}/outputs/"
+    answer = client_of(mo).get(f"{address}samples.jsonl/")
+    assert b"".join(answer.streaming_content).decode() == text
+    assert client_of(mo).get(f"{address}config.json/").status_code == 404
+    assert client_of(ann).get(f"{address}samples.jsonl/").status_code == 403
+
+
+def test_deployments_are_listed_and_the_one_before_comes_back(client_of, mo, project, settings, tmp_path):
+    api, share = client_of(mo), {"share": 1.0}
+    first, second = (factories.model_version(project, artefact=tmp_path.as_uri()) for _ in range(2))
+    with scripted_server() as script:
+        settings.MODEL_SERVER_URL = script.url
+        for model in (first, second):
+            answer = api.post(f"/api/v1/models/{model.pk}/deploy/", share, format="json")
+            assert (answer.status_code, answer.json()["state"]) == (201, "live"), answer.content
+        now = answer.json()["id"]
+        back = api.post(f"/api/v1/deployments/{now}/roll-back/", {"why": "It rambles."}, format="json")
+    assert (back.status_code, back.json()["state"], back.json()["model"]) == (200, "live", first.pk)
+    rows = api.get("/api/v1/projects/kite/deployments/").json()["results"]
+    assert [(row["model"], row["state"], row["ended_why"]) for row in rows[:2]] == [
+        (first.pk, "live", ""),
+        (second.pk, "rolled_back", "It rambles."),
+    ]
