@@ -36,13 +36,15 @@ def pairable_counts(units: NDArray[np.generic], values: NDArray[np.generic]) -> 
     kinds, value = np.unique(values, return_inverse=True)
     counts = np.bincount(unit * len(kinds) + value, minlength=len(names) * len(kinds))
     counts = counts.reshape(len(names), len(kinds)).astype(np.float64)
-    return counts[counts.sum(axis=1) > 1]
+    paired: NDArray[np.float64] = counts[counts.sum(axis=1) > 1]
+    return paired
 
 
 def coincidences(counts: Floats) -> Floats:
     """(C, C): pairs of labels of one unit by two people, each unit with m labels weighted by 1 / (m - 1)."""
     weighted = counts / (counts.sum(axis=1, keepdims=True) - 1.0)
-    return weighted.T @ counts - np.diag(weighted.sum(axis=0))
+    coincidences: NDArray[np.float64] = weighted.T @ counts - np.diag(weighted.sum(axis=0))
+    return coincidences
 
 
 def squared_distances(totals: Floats, level: Level) -> Floats:

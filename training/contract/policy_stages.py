@@ -29,31 +29,31 @@ class PPOSettings(LoopSettings):
     )
     pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
     steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
-    prompts_per_step: int = setting(32, "Prompts in one rollout.", unit="prompts", ge=1)
-    samples_per_prompt: int = setting(1, "Replies drawn for each prompt of a rollout.", ge=1, le=64, advanced=True)
+    prompts_per_step: int = setting(32, "Prompts per rollout.", unit="prompts", ge=1)
+    samples_per_prompt: int = setting(1, "Replies sampled per prompt.", ge=1, le=64, advanced=True)
     epochs: int = setting(4, "Passes over each rollout.", ge=1, le=32)
-    minibatches: int = setting(1, "Optimiser steps in each pass.", ge=1, le=64, advanced=True)
+    minibatches: int = setting(1, "Optimizer steps per pass.", ge=1, le=64, advanced=True)
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    max_prompt_tokens: int = setting(256, "Most tokens of a prompt.", unit="tokens", ge=8, advanced=True)
+    max_prompt_tokens: int = setting(256, "Maximum prompt length.", unit="tokens", ge=8, advanced=True)
     long_prompts: LongPrompts = on_long_prompts()
     learning_rate: float = setting(1e-4, "Peak learning rate of the policy.", gt=0, le=1)
     value_learning_rate: float = setting(
-        0.0, "Peak learning rate of the value head; 0 as the policy's.", ge=0, le=1, advanced=True
+        0.0, "Peak learning rate of the value head; 0 uses the policy's.", ge=0, le=1, advanced=True
     )
     schedule: Literal["cosine", "linear", "constant"] = setting(
-        "linear", "How the learning rate falls after the warm-up.", advanced=True
+        "linear", "How the learning rate decays after warmup.", advanced=True
     )
-    kl_coefficient: float = setting(0.05, "Weight of the KL divergence from the reference in the reward.", ge=0)
+    kl_coefficient: float = setting(0.05, "Weight of the KL penalty that keeps the policy near the reference model.", ge=0)
     kl_target: float = setting(
-        0.0, "Adapt the weight so that the KL a reply stays near this; 0 keeps it fixed.", unit="nats", ge=0
+        0.0, "Target KL per reply, to which the KL weight is adapted; 0 keeps the weight fixed.", unit="nats", ge=0
     )
-    kl_horizon: int = setting(2000, "How slowly the weight adapts.", unit="episodes", ge=1, advanced=True)
+    kl_horizon: int = setting(2000, "How slowly the KL weight adapts.", unit="episodes", ge=1, advanced=True)
     kl_estimator: Literal["k1", "k3"] = setting(
-        "k1", "Estimator of the token's KL (Schulman 2020): k1 is unbiased, k3 is never negative.", advanced=True
+        "k1", "Estimator of the KL per token (Schulman 2020): k1 is unbiased, k3 is never negative.", advanced=True
     )
     update_kl_stop: float = setting(
         0.2,
-        "Leave a rollout's remaining passes when the update moved this far; 0 never.",
+        "Skip the remaining passes over a rollout once the policy has moved this far; 0 never skips.",
         unit="nats",
         ge=0,
         advanced=True,
@@ -63,33 +63,33 @@ class PPOSettings(LoopSettings):
         0.95, "GAE's lambda (Schulman et al. 2015, arXiv:1506.02438).", ge=0, le=1, advanced=True
     )
     clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
-    value_clip: float = setting(0.2, "Clipping range of the value; 0 none.", ge=0, advanced=True)
+    value_clip: float = setting(0.2, "Clipping range of the value; 0 turns clipping off.", ge=0, advanced=True)
     value_weight: float = setting(0.1, "Weight of the value loss.", ge=0, advanced=True)
     entropy_weight: float = setting(0.0, "Weight of the entropy bonus.", ge=0, advanced=True)
     whiten_advantages: bool = setting(
-        True, "Scale advantages to mean 0 and deviation 1 over the replies' tokens.", advanced=True
+        True, "Scale advantages to mean 0 and standard deviation 1 over all reply tokens.", advanced=True
     )
-    normalise_rewards: bool = setting(True, "Centre scores and divide them by their running deviation.", advanced=True)
-    reward_clip: float = setting(5.0, "Clip normalised scores to this range; 0 none.", ge=0, advanced=True)
+    normalise_rewards: bool = setting(True, "Center scores and divide them by their running standard deviation.", advanced=True)
+    reward_clip: float = setting(5.0, "Clip normalized scores to this range; 0 turns clipping off.", ge=0, advanced=True)
     shaping: Shaping = setting(
         "",
-        "Registered functions that are added to the normalised score, NAME=WEIGHT separated by commas.",
+        "Registered reward functions to add to the normalized score: NAME=WEIGHT, separated by commas.",
         advanced=True,
     )
-    no_end_penalty: float = setting(1.0, "Subtracted from the normalised score of a reply that did not end.", ge=0)
-    length_penalty: float = setting(0.0, "Subtracted from the normalised score for each 100 tokens.", ge=0)
+    no_end_penalty: float = setting(1.0, "Penalty for a reply that did not end, subtracted from its normalized score.", ge=0)
+    length_penalty: float = setting(0.0, "Penalty per 100 tokens, subtracted from the normalized score.", ge=0)
     ptx_weight: float = setting(
-        0.0, "Weight of the language-model loss on data/corpus.jsonl (PPO-ptx).", ge=0, advanced=True
+        0.0, "Weight of the language-modeling loss on data/corpus.jsonl (PPO-ptx).", ge=0, advanced=True
     )
-    value_warmup: int = setting(2, "Steps in which only the value learns.", unit="steps", ge=0, advanced=True)
+    value_warmup: int = setting(2, "Steps at the start in which only the value head learns.", unit="steps", ge=0, advanced=True)
     evaluate_every: int = setting(
-        20, "Steps between held-out evaluations; 0 only at the end.", unit="steps", ge=0, advanced=True
+        20, "Steps between evaluations on held-out data; 0 evaluates only at the end.", unit="steps", ge=0, advanced=True
     )
     checkpoint_every: int = setting(
-        20, "Steps between checkpoints; 0 only when stopped.", unit="steps", ge=0, advanced=True
+        20, "Steps between checkpoints; 0 saves only when the run is stopped.", unit="steps", ge=0, advanced=True
     )
-    log_every: int = setting(1, "Steps between metric events.", unit="steps", ge=1, advanced=True)
-    min_rows: int = setting(1, "Fewest prompts to start with.", ge=1, advanced=True)
+    log_every: int = setting(1, "Steps between logged metrics.", unit="steps", ge=1, advanced=True)
+    min_rows: int = setting(1, "Minimum number of prompts to start training.", ge=1, advanced=True)
     lora: LoraSettings = Field(default_factory=LoraSettings)
 
 
@@ -99,10 +99,10 @@ class DPOSettings(LoopSettings):
     stage: Literal["dpo"] = "dpo"
     policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
     epochs: float = setting(1.0, "Passes over the pairs.", gt=0)
-    max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
-    max_tokens: int = setting(512, "Prompt and reply are cut to this length.", unit="tokens", ge=16)
-    min_rows: int = setting(20, "Fewest rankings to start with.", ge=1, advanced=True)
-    beta: float = setting(0.1, "Strength of the pull to the reference.", gt=0)
+    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
+    max_tokens: int = setting(512, "Longer pairs of prompt and reply are cut to this length.", unit="tokens", ge=16)
+    min_rows: int = setting(20, "Minimum number of rankings to start training.", ge=1, advanced=True)
+    beta: float = setting(0.1, "How strongly the policy is held to the reference model.", gt=0)
     learning_rate: float = setting(2e-5, "Peak learning rate.", gt=0, le=1)
     lora: LoraSettings = Field(default_factory=LoraSettings)
 
@@ -114,10 +114,10 @@ class KTOSettings(LoopSettings):
     stage: Literal["kto"] = "kto"
     policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
     epochs: float = setting(1.0, "Passes over the replies.", gt=0)
-    max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
-    max_tokens: int = setting(512, "Prompt and reply are cut to this length.", unit="tokens", ge=16)
-    min_rows: int = setting(20, "Fewest rankings to start with.", ge=1, advanced=True)
-    beta: float = setting(0.1, "Strength of the pull to the reference.", gt=0)
+    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
+    max_tokens: int = setting(512, "Longer pairs of prompt and reply are cut to this length.", unit="tokens", ge=16)
+    min_rows: int = setting(20, "Minimum number of rankings to start training.", ge=1, advanced=True)
+    beta: float = setting(0.1, "How strongly the policy is held to the reference model.", gt=0)
     desirable_weight: float = setting(1.0, "Weight of the loss on good replies.", ge=0, advanced=True)
     undesirable_weight: float = setting(1.0, "Weight of the loss on bad replies.", ge=0, advanced=True)
     learning_rate: float = setting(2e-5, "Peak learning rate.", gt=0, le=1)
@@ -135,25 +135,25 @@ class GRPOSettings(LoopSettings):
     )
     pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
     steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
-    prompts_per_step: int = setting(8, "Prompts in one rollout.", unit="prompts", ge=1)
+    prompts_per_step: int = setting(8, "Prompts per rollout.", unit="prompts", ge=1)
     samples_per_prompt: int = setting(
-        8, "Replies drawn for each prompt, to be measured against each other.", ge=2, le=64
+        8, "Replies sampled per prompt, which are compared with each other.", ge=2, le=64
     )
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    max_prompt_tokens: int = setting(256, "Most tokens of a prompt.", unit="tokens", ge=8, advanced=True)
+    max_prompt_tokens: int = setting(256, "Maximum prompt length.", unit="tokens", ge=8, advanced=True)
     long_prompts: LongPrompts = on_long_prompts()
-    beta: float = setting(0.04, "Weight of the KL divergence from the reference; 0 none.", ge=0)
+    beta: float = setting(0.04, "Weight of the KL penalty that keeps the policy near the reference model; 0 turns it off.", ge=0)
     clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
     shaping: Shaping = setting(
         "",
-        "Registered functions that are added to the score, NAME=WEIGHT separated by commas.",
+        "Registered reward functions to add to the score: NAME=WEIGHT, separated by commas.",
         advanced=True,
     )
-    scale_rewards: bool = setting(True, "Divide a group's advantages by the deviation of its rewards.", advanced=True)
+    scale_rewards: bool = setting(True, "Divide a group's advantages by the standard deviation of its rewards.", advanced=True)
     learning_rate: float = setting(1e-5, "Peak learning rate.", gt=0, le=1)
     evaluate_every: int = setting(
-        20, "Steps between held-out evaluations; 0 only at the end.", unit="steps", ge=0, advanced=True
+        20, "Steps between evaluations on held-out data; 0 evaluates only at the end.", unit="steps", ge=0, advanced=True
     )
-    log_every: int = setting(1, "Steps between metric events.", unit="steps", ge=1, advanced=True)
-    min_rows: int = setting(1, "Fewest prompts to start with.", ge=1, advanced=True)
+    log_every: int = setting(1, "Steps between logged metrics.", unit="steps", ge=1, advanced=True)
+    min_rows: int = setting(1, "Minimum number of prompts to start training.", ge=1, advanced=True)
     lora: LoraSettings = Field(default_factory=LoraSettings)

@@ -20,7 +20,7 @@ def source_field(default: Any, description: str, *, kind: str) -> Any:
     return Field(default, description=description, json_schema_extra={"source": kind})
 
 
-PESSIMISM = "How far an ensemble's score lies below its members' mean, in standard deviations of theirs; 0 at the mean."
+PESSIMISM = "How many standard deviations below its members' mean an ensemble scores; 0 takes the mean."
 
 
 def parts_of_shaping(text: str) -> list[tuple[str, float]]:
@@ -54,11 +54,11 @@ class Settings(BaseModel):
         stage: str  # each stage's own settings say which, as a Literal
 
     seed: int = setting(
-        0, "Seeds every random choice; the same seed and data give the same result.", ge=0, advanced=True
+        0, "Random seed; the same seed and data give the same result.", ge=0, advanced=True
     )
-    threads: int = setting(0, "CPU threads; 0 takes all there are.", unit="threads", ge=0, le=256, advanced=True)
+    threads: int = setting(0, "CPU threads; 0 uses all of them.", unit="threads", ge=0, le=256, advanced=True)
     device: Literal["auto", "cpu", "cuda"] = setting(
-        "auto", "Where to compute; auto takes a GPU if there is one.", advanced=True
+        "auto", "Device to compute on; auto uses a GPU if there is one.", advanced=True
     )
 
 
@@ -66,50 +66,50 @@ class LoopSettings(Settings):
     """What the stages that take gradient steps share."""
 
     learning_rate: float = setting(3e-4, "Peak learning rate.", gt=0, le=1)
-    batch_tokens: int = setting(8192, "Tokens in one optimiser step, padding not counted.", unit="tokens", ge=64)
+    batch_tokens: int = setting(8192, "Tokens per optimizer step, not counting padding.", unit="tokens", ge=64)
     micro_tokens: int = setting(
         4096,
-        "Most tokens, padding counted, in one forward pass; lower it when memory is short.",
+        "Maximum number of tokens per forward pass, counting padding; lower it if you run out of memory.",
         unit="tokens",
         ge=32,
         advanced=True,
     )
-    warmup: float = setting(0.05, "Share of the steps over which the learning rate rises.", ge=0, le=1, advanced=True)
+    warmup: float = setting(0.05, "Share of the steps in which the learning rate rises.", ge=0, le=1, advanced=True)
     schedule: Literal["cosine", "linear", "constant"] = setting(
-        "cosine", "How the learning rate falls after the warm-up.", advanced=True
+        "cosine", "How the learning rate decays after warmup.", advanced=True
     )
-    final_lr: float = setting(0.1, "Where the schedule ends, as a share of the peak.", ge=0, le=1, advanced=True)
+    final_lr: float = setting(0.1, "Final learning rate, as a share of the peak.", ge=0, le=1, advanced=True)
     weight_decay: float = setting(0.01, "AdamW weight decay on matrices.", ge=0, le=1, advanced=True)
     beta2: float = setting(0.95, "AdamW second-moment decay.", gt=0, lt=1, advanced=True)
     grad_clip: float = setting(
-        1.0, "Gradient norm above which gradients are scaled down; 0 never.", ge=0, advanced=True
+        1.0, "Maximum gradient norm; larger gradients are scaled down. 0 turns clipping off.", ge=0, advanced=True
     )
     precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "Arithmetic of the matrix products; auto takes bf16 where the device is faster with it.", advanced=True
+        "auto", "Precision of matrix products; auto uses bf16 if it is faster on the device.", advanced=True
     )
-    minutes: float = setting(0.0, "Stop after this long and keep the model; 0 runs all steps.", unit="minutes", ge=0)
-    log_every: int = setting(5, "Steps between metric events.", unit="steps", ge=1, advanced=True)
+    minutes: float = setting(0.0, "Stop after this many minutes and keep the model; 0 sets no limit.", unit="minutes", ge=0)
+    log_every: int = setting(5, "Steps between logged metrics.", unit="steps", ge=1, advanced=True)
     evaluate_every: int = setting(
-        50, "Steps between held-out evaluations; 0 only at the end.", unit="steps", ge=0, advanced=True
+        50, "Steps between evaluations on held-out data; 0 evaluates only at the end.", unit="steps", ge=0, advanced=True
     )
     checkpoint_every: int = setting(
-        50, "Steps between checkpoints; 0 only when stopped.", unit="steps", ge=0, advanced=True
+        50, "Steps between checkpoints; 0 saves only when the run is stopped.", unit="steps", ge=0, advanced=True
     )
-    keep_checkpoints: int = setting(2, "Older checkpoints are deleted.", ge=1, advanced=True)
+    keep_checkpoints: int = setting(2, "Number of checkpoints to keep; older ones are deleted.", ge=1, advanced=True)
     tensorboard: bool = setting(
-        False, "Write the metrics as TensorBoard event files, too, into tensorboard/ of the run folder.", advanced=True
+        False, "Also write metrics as TensorBoard event files, to tensorboard/ in the run folder.", advanced=True
     )
 
 
 class LoraSettings(BaseModel):
-    """A low-rank adapter in place of full fine-tuning (Hu et al. 2021, arXiv:2106.09685)."""
+    """A low-rank adapter instead of full fine-tuning (Hu et al. 2021, arXiv:2106.09685)."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    rank: int = setting(0, "Rank of the adapter; 0 trains every weight.", ge=0, le=512)
+    rank: int = setting(0, "Rank of the adapter; 0 trains all weights instead.", ge=0, le=512)
     alpha: float = setting(16.0, "Scale of the adapter, divided by its rank.", gt=0, advanced=True)
     dropout: float = setting(0.0, "Dropout inside the adapter.", ge=0, lt=1, advanced=True)
-    targets: str = setting("all-linear", "Module names that get an adapter, separated by commas.", advanced=True)
+    targets: str = setting("all-linear", "Names of the modules that get an adapter, separated by commas.", advanced=True)
 
 
 LongPrompts = Annotated[
@@ -135,6 +135,6 @@ class SamplingSettings(BaseModel):
     temperature: float = setting(
         1.0, "0 always takes the likeliest token; 1 samples as the model believes.", ge=0, le=5
     )
-    top_p: float = setting(1.0, "Sample from the likeliest tokens that hold this share of the probability.", gt=0, le=1)
-    top_k: int = setting(0, "Sample from this many likeliest tokens; 0 all.", ge=0, advanced=True)
-    max_new_tokens: int = setting(96, "A reply is cut here.", unit="tokens", ge=1, le=32_768)
+    top_p: float = setting(1.0, "Sample from the most likely tokens that together have this probability.", gt=0, le=1)
+    top_k: int = setting(0, "Sample from this many most likely tokens; 0 uses all.", ge=0, advanced=True)
+    max_new_tokens: int = setting(96, "Maximum length of a reply.", unit="tokens", ge=1, le=32_768)

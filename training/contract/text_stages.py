@@ -12,24 +12,24 @@ from training.contract.settings import LoopSettings, LoraSettings, Settings, set
 class CorpusSettings(Settings):
     stage: Literal["corpus"] = "corpus"
     min_chars: int = setting(40, "Shorter documents are dropped.", unit="characters", ge=0)
-    max_chars: int = setting(200_000, "Longer documents are cut into pieces of this length.", unit="characters", ge=100)
+    max_chars: int = setting(200_000, "Longer documents are split into pieces of this length.", unit="characters", ge=100)
     near_duplicates: float = setting(
         0.8,
-        "Jaccard similarity of word 5-grams from which a document counts as a copy; 1 keeps all but exact copies.",
+        "Documents at least this similar (Jaccard similarity of word 5-grams) count as duplicates; 1 removes exact duplicates only.",
         gt=0,
         le=1,
     )
     language: str = setting(
         "",
-        "Keep only text whose common words are this language's (en, de, fr, es); empty keeps all.",
+        "Keep only text in this language, judged by its common words (en, de, fr, es); leave empty to keep all.",
         max_length=8,
         advanced=True,
     )
     strip_personal_data: bool = setting(
-        True, "Replace e-mail addresses, phone numbers and card numbers by placeholders."
+        True, "Replace email addresses, phone numbers and card numbers with placeholders."
     )
     heldout_fraction: float = setting(
-        0.02, "Share of documents kept out of training, chosen by a hash of their text.", ge=0, le=0.5
+        0.02, "Share of documents held out of training, chosen by a hash of their text.", ge=0, le=0.5
     )
 
 
@@ -39,7 +39,7 @@ class TokenizerSettings(Settings):
         2048, "Size of the byte-level BPE vocabulary, special tokens included.", unit="tokens", ge=300, le=200_000
     )
     context: int = setting(
-        1024, "Longest text the tokenizer announces.", unit="tokens", ge=64, le=131_072, advanced=True
+        1024, "Maximum context length that the tokenizer declares.", unit="tokens", ge=64, le=131_072, advanced=True
     )
 
 
@@ -50,10 +50,10 @@ class PretrainSettings(LoopSettings):
     layers: int = setting(4, "Transformer layers.", ge=1, le=200)
     hidden: int = setting(192, "Width of the model.", ge=16, le=16_384)
     heads: int = setting(6, "Attention heads; must divide the width.", ge=1, le=256)
-    kv_heads: int = setting(0, "Key-value heads; 0 as many as heads.", ge=0, le=256, advanced=True)
-    context: int = setting(256, "Tokens in a training row, and the model's context.", unit="tokens", ge=16, le=131_072)
+    kv_heads: int = setting(0, "Key-value heads; 0 means as many as attention heads.", ge=0, le=256, advanced=True)
+    context: int = setting(256, "Tokens per training row, which is also the model's context length.", unit="tokens", ge=16, le=131_072)
     epochs: float = setting(1.0, "Passes over the corpus.", gt=0)
-    max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
+    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
     learning_rate: float = setting(2e-3, "Peak learning rate.", gt=0, le=1)
     weight_decay: float = setting(0.1, "AdamW weight decay on matrices.", ge=0, le=1, advanced=True)
 
@@ -70,39 +70,39 @@ class SFTSettings(LoopSettings):
     stage: Literal["sft"] = "sft"
     base: str = source_field("", "folder or hub name of the model to fine-tune", kind="base")
     epochs: float = setting(3.0, "Passes over the demonstrations.", gt=0)
-    max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
-    max_tokens: int = setting(512, "Conversations are cut to this length, from the left.", unit="tokens", ge=16)
-    min_rows: int = setting(1, "Fewest demonstrations to start with.", ge=1, advanced=True)
+    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
+    max_tokens: int = setting(512, "Longer conversations lose their oldest turns.", unit="tokens", ge=16)
+    min_rows: int = setting(1, "Minimum number of demonstrations to start training.", ge=1, advanced=True)
     lora: LoraSettings = Field(default_factory=LoraSettings)
 
 
 class RewardSettings(LoopSettings):
     stage: Literal["reward"] = "reward"
     base: str = source_field("", "model the reward model starts from, usually the SFT model", kind="base")
-    epochs: float = setting(1.0, "Passes over the rankings; more than a few over-fits.", gt=0)
-    max_steps: int = setting(0, "Most optimiser steps; 0 as the epochs say.", unit="steps", ge=0)
+    epochs: float = setting(1.0, "Passes over the rankings; more than a few overfit.", gt=0)
+    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
     max_tokens: int = setting(
-        512, "Prompt and reply are cut to this length, the prompt from the left.", unit="tokens", ge=16
+        512, "Longer pairs of prompt and reply lose the oldest turns of the prompt.", unit="tokens", ge=16
     )
-    min_rows: int = setting(20, "Fewest rankings to start with.", ge=1, advanced=True)
+    min_rows: int = setting(20, "Minimum number of rankings to start training.", ge=1, advanced=True)
     ties: Literal["half", "davidson", "drop"] = setting(
-        "half", "What a tie teaches: half a win each way, Davidson's tie model, or nothing."
+        "half", "How ties count: as half a win for each reply, by Davidson's tie model, or not at all."
     )
     ensemble: int = setting(
         1,
-        "Reward models that are trained one after the other and score as one; where they disagree, replies are doubtful.",
+        "Number of reward models to train, one after the other, that score as one; where they disagree, a reply's score is uncertain.",
         unit="models",
         ge=1,
         le=16,
     )
     annotator_reliability: bool = setting(
         False,
-        "Learn from the rankings how reliable each annotator is, and follow the reliable ones more.",
+        "Learn how reliable each annotator is, and give reliable annotators more weight.",
         advanced=True,
     )
-    margin: float = setting(0.0, "Margin in the loss for each unit of stated strength.", ge=0, advanced=True)
+    margin: float = setting(0.0, "Margin in the loss per unit of stated preference strength.", ge=0, advanced=True)
     centring: float = setting(
-        0.01, "Weight of the penalty that keeps rewards centred at zero (Eisenstein et al. 2023).", ge=0, advanced=True
+        0.01, "Weight of the penalty that keeps rewards centered at zero (Eisenstein et al. 2023).", ge=0, advanced=True
     )
     learning_rate: float = setting(1e-4, "Peak learning rate.", gt=0, le=1)
     lora: LoraSettings = Field(default_factory=LoraSettings)

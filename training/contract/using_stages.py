@@ -27,7 +27,7 @@ class SampleSettings(Settings):
     replies: int = setting(4, "Replies to each prompt.", ge=1, le=64)
     distinct: bool = setting(True, "Draw again, a few times, where a reply repeats another one of its prompt.")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    max_prompt_tokens: int = setting(512, "Most tokens of a prompt.", unit="tokens", ge=8, advanced=True)
+    max_prompt_tokens: int = setting(512, "Maximum prompt length.", unit="tokens", ge=8, advanced=True)
     long_prompts: LongPrompts = on_long_prompts()
     slots: int = setting(32, "Replies generated at once.", ge=1, le=1024, advanced=True)
 

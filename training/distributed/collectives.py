@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from training.distributed.launch import is_main, rank, world_size
 
@@ -25,7 +26,7 @@ PATIENCE: Final = timedelta(hours=1)  # the longest that one process may work al
 
 def init_processes() -> None:
     """Meet the other processes, at the address that the launcher gave all of them."""
-    store, rank_of_process, size = next(dist.rendezvous("env://"))
+    store, rank_of_process, size = next(rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank_of_process, world_size=size, timeout=PATIENCE)
 

@@ -62,7 +62,7 @@ def unsharded_weights(root: Root) -> Iterator[None]:
     """All weights whole on every process, for what is no forward pass: generating, evaluating."""
     root(lambda: None)  # tells FSDP which module is the root, where nothing has been computed yet
     modules = fsdp_modules(root)
-    layers = [module for module in modules if module is not root]
+    layers = [module for module in modules if id(module) != id(root)]
     for module in layers:
         module.set_reshard_after_forward(False, recurse=False)
     for module in modules:

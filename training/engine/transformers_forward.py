@@ -121,7 +121,8 @@ class GeneralForward:
                 **({"logits_to_keep": where} if self._keep else {}),
             ).logits
         picked = last_index if self._keep else lengths - 1
-        return logits[torch.arange(n, device=logits.device), picked].float()
+        last: Tensor = logits[torch.arange(n, device=logits.device), picked].float()
+        return last
 
     def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
         """The next tokens' logits [n, V] of the first n slots; see LlamaForward.decode."""
@@ -133,16 +134,10 @@ class GeneralForward:
         else:
             where = {"attention_mask": visible[:, None, None], "position_ids": positions[:, None]}
         with self._quiet():
-            return (
-                self.model(
-                    input_ids=tokens[:, None],
-                    past_key_values=_Decode(self.cache, positions, length),
-                    use_cache=True,
-                    **where,
-                )
-                .logits[:, -1]
-                .float()
-            )
+            cache = _Decode(self.cache, positions, length)
+            output = self.model(input_ids=tokens[:, None], past_key_values=cache, use_cache=True, **where)
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:

@@ -108,7 +108,8 @@ def _by_products(saved: tuple[Tensor, ...], log_sums: Tensor, into: tuple[Tensor
     groups = heads // shared
 
     def rows(x: Tensor) -> Tensor:  # (n, L, heads, d) -> (n * kv_heads, groups * L, d)
-        return x.unflatten(2, (shared, groups)).permute(0, 2, 3, 1, 4).reshape(n * shared, groups * width, d)
+        grouped: Tensor = x.unflatten(2, (shared, groups)).permute(0, 2, 3, 1, 4)
+        return grouped.reshape(n * shared, groups * width, d)
 
     def columns(x: Tensor) -> Tensor:  # (n, L, kv_heads, d) -> (n * kv_heads, L, d)
         return x.transpose(1, 2).reshape(n * shared, width, d)

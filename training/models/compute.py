@@ -65,7 +65,7 @@ def bf16_is_faster(device: torch.device, width: int) -> bool:
     fp32 (measured on AVX2, a ninth). One with AMX gains below NARROW, too, but the sample project's model, of width
     160, was tuned and measured in fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return bool(has_instructions) and width >= NARROW
 

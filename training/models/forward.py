@@ -38,7 +38,8 @@ class Forward:
 
     @property
     def device(self) -> torch.device:
-        return self.base.device
+        device: torch.device = self.base.device
+        return device
 
     def hidden(self, packed: Packed) -> Tensor:
         """(T, H)"""
@@ -46,7 +47,7 @@ class Forward:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(M, H) -> (M, V)"""
-        logits = self.base.get_output_embeddings()(hidden)
+        logits: Tensor = self.base.get_output_embeddings()(hidden)
         if self.scale != 1:
             logits = logits * self.scale
         if self.cap:

@@ -77,7 +77,8 @@ def hidden(model: Any, packed: Packed) -> Tensor:
                 shape, x, cosine, sine, layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
                 *(linear_layer.weight for linear_layer in linears), *(linear_layer.bias for linear_layer in linears),
             )  # fmt: skip
-        return Norm.apply(x, model.norm.weight, model.norm.variance_epsilon)
+        normed: Tensor = Norm.apply(x, model.norm.weight, model.norm.variance_epsilon)
+        return normed
 
 
 class LayerFunction(Function):

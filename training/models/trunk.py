@@ -62,7 +62,8 @@ class Trunk:
             output = self.model(
                 input_ids=packed.ids, position_ids=packed.positions, use_cache=False, blocks=packed.blocks
             )
-        return output.last_hidden_state[0]
+        states: Tensor = output.last_hidden_state[0]
+        return states
 
     def _padded(self, packed: Packed) -> Tensor:
         places = torch.arange(int(packed.lengths.max()), device=packed.lengths.device)
@@ -70,7 +71,7 @@ class Trunk:
         flat = (packed.starts[:, None] + places)[within]
         ids = packed.ids.new_zeros(within.shape)
         ids[within] = packed.ids[0, flat]
-        hidden = self.model(input_ids=ids, use_cache=False).last_hidden_state
+        hidden: Tensor = self.model(input_ids=ids, use_cache=False).last_hidden_state
         row = hidden.new_zeros(packed.ids.shape[1], hidden.shape[2])
         return row.index_put((flat,), hidden[within])
 

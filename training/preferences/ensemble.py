@@ -39,7 +39,8 @@ class Ensemble:
         with self.compute.autocast():
             scores = np.array([score(model, tokenizer, answered) for model, tokenizer in self.members])
         self.last = centred(scores, [model.mean for model, _ in self.members])
-        return combined(self.last, self.pessimism).tolist()
+        pessimistic: list[float] = combined(self.last, self.pessimism).tolist()
+        return pessimistic
 
 
 def centred(scores: Scores, means: Sequence[float]) -> Scores:
@@ -50,7 +51,8 @@ def centred(scores: Scores, means: Sequence[float]) -> Scores:
 def combined(scores: Scores, pessimism: float) -> Scores:
     """(K, N) -> (N,): the mean less `pessimism` standard deviations. Coste et al.'s uncertainty-weighted optimisation
     (section 4.2) takes the variance; the deviation has the scores' unit, so one weight fits all of them."""
-    return scores.mean(axis=0) - pessimism * spreads(scores)
+    pessimistic: NDArray[np.float64] = scores.mean(axis=0) - pessimism * spreads(scores)
+    return pessimistic
 
 
 def spreads(scores: Scores) -> Scores:

@@ -135,4 +135,4 @@ def calibration_temperature(difference: Tensor, outcome: Tensor, *, low: float =
             cold = middle
         else:
             warm = middle
-    return 1 / (cold * warm) ** 0.5
+    return float(1 / (cold * warm) ** 0.5)

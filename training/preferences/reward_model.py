@@ -50,7 +50,8 @@ class RewardModel(nn.Module):
         """The scores (S,) of S packed sequences, read at their last tokens, in float32."""
         read = self._states.hidden(packed)[packed.starts + packed.lengths - 1]
         with torch.autocast(read.device.type, enabled=False):
-            return self.head(read.float()).squeeze(-1)
+            scores: Tensor = self.head(read.float()).squeeze(-1)
+            return scores
 
     @property
     def device(self) -> torch.device:

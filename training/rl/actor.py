@@ -17,7 +17,8 @@ from training.data.batching import Sizes, micro_batches
 from training.data.packing import Packed, moved, pack
 from training.distributed.collectives import local_shard
 from training.distributed.launch import world_size
-from training.models.forward import Forward, TokenLogprobs
+from training.kernels.logprobs import TokenLogprobs
+from training.models.forward import Forward
 from training.models.loading import CausalModel
 
 
@@ -106,4 +107,5 @@ class Actor:
     def values(self, hidden: Tensor) -> Tensor:
         """(M, H) -> (M,)"""
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.value_head(hidden.float()).squeeze(-1)
+            values: Tensor = self.value_head(hidden.float()).squeeze(-1)
+            return values

@@ -50,7 +50,7 @@ class AccountAdapter(DefaultAccountAdapter):
         invitation = pending_invitation(self.request)
         if invitation is not None and invitation.email and invitation.email != email.strip().lower():
             raise ValidationError(f"This invitation is for {invitation.email}.")
-        return super().clean_email(email).lower()
+        return str(super().clean_email(email)).lower()
 
     def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:
         super().save_user(request, user, form, commit=False)

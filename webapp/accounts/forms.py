@@ -54,7 +54,7 @@ class ProfileForm(NameForm):
         )
 
 
-class ProjectForm(forms.ModelForm):
+class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     class Meta:
         model = Project
         fields = ("name", "description")
@@ -73,7 +73,7 @@ SETTINGS_GROUPS = [
 ]
 
 
-class SettingsForm(forms.ModelForm):
+class SettingsForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     class Meta:
         model = Project
         fields = tuple(name for _, names in SETTINGS_GROUPS for name in names)

@@ -113,4 +113,5 @@ class EmailAddresses(EmailView):
         if User.objects.filter(email__iexact=chosen).exclude(pk=request.user.pk).exists():
             messages.error(request, f"{chosen} belongs to another account. Choose an address that only you use.")
             return redirect("account_email")
-        return super().post(request, *args, **kwargs)
+        response: HttpResponseBase = super().post(request, *args, **kwargs)
+        return response

@@ -24,10 +24,12 @@ DEFAULT_DAYS: Final = 90
 
 def tokens_of(user: User) -> QuerySet[ApiToken]:
     """The person's tokens that still work, newest first."""
-    live = ApiToken.objects.filter(user=user).filter(Q(expiry=None) | Q(expiry__gt=timezone.now()))
-    return live.filter(Q(user__password_changed_at=None) | Q(created__gte=F("user__password_changed_at"))).order_by(
-        "-created"
+    live: QuerySet[ApiToken] = ApiToken.objects.filter(
+        Q(expiry=None) | Q(expiry__gt=timezone.now()),
+        Q(user__password_changed_at=None) | Q(created__gte=F("user__password_changed_at")),
+        user=user,
     )
+    return live.order_by("-created")
 
 
 @transaction.atomic

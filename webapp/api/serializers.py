@@ -168,7 +168,7 @@ class TokenSerializer(serializers.ModelSerializer[ApiToken]):
         read_only_fields = fields
 
     def get_begins(self, token: ApiToken) -> str:
-        return token.token_key[:8]
+        return str(token.token_key[:8])
 
     def get_current(self, token: ApiToken) -> bool:
         used = self.context["request"].auth

@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 import httpx
 from django.conf import settings
 
-from webapp.chat.gateway import CONNECT_SECONDS, tls
+from webapp.chat.gateway import CONNECT_SECONDS
 from webapp.errors import BadInput
+from webapp.registry.model_server import tls
 
 log = logging.getLogger(__name__)
 

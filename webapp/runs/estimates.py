@@ -85,12 +85,12 @@ def generated(stage: str, config: dict[str, Any], snapshots: list[Snapshot]) -> 
     sampling = config.get("sampling", {})
     length = sampling.get("max_new_tokens", 96) * 2 / 3 + 40
     if SPECS[stage].learns:
-        return length * float(config["steps"]) * config["prompts_per_step"] * config.get("samples_per_prompt", 1)
+        return float(length * config["steps"] * config["prompts_per_step"] * config.get("samples_per_prompt", 1))
     split = "heldout" if stage == "evaluate" else None
     rows = sum(
         snapshot.counts.get(name, 0) for snapshot in snapshots for name in ("train", "heldout") if split in (None, name)
     )
-    return length * rows * float(config.get("replies", 1))
+    return float(length * rows * config.get("replies", 1))
 
 
 def corpus_characters(run: Run) -> float:
@@ -103,4 +103,4 @@ def size_of(config: dict[str, Any]) -> float:
     """Parameters of a model made from scratch: 12 times layers times the width squared, and its embeddings."""
     if "hidden" not in config:
         return UNKNOWN_PARAMETERS
-    return 12.0 * config["layers"] * config["hidden"] ** 2 + 2048 * config["hidden"]
+    return float(12 * config["layers"] * config["hidden"] ** 2 + 2048 * config["hidden"])

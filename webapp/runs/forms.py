@@ -227,13 +227,13 @@ CORPUS_HELP = "Whose cleaned text this reads."
 HUB = "A model of the Hugging Face hub, or a folder that the operator lists, in place of a model of the project."
 
 
-class SnapshotField(forms.ModelChoiceField):
+class SnapshotField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
     def label_from_instance(self, obj: Snapshot) -> str:
         counts = f"{obj.counts.get('train', 0):,} to learn from, {obj.counts.get('heldout', 0):,} held out"
         return f"{obj.name} ({counts}, {obj.created_at:%-d %b %Y})"
 
 
-class WithLeaveOut(ModelChoiceIterator):
+class WithLeaveOut(ModelChoiceIterator):  # type: ignore[type-arg]  # not generic at run time
     def __iter__(self) -> Iterator[Any]:
         yield from super().__iter__()
         yield LEAVE_OUT, "None"
@@ -248,7 +248,7 @@ class OptionalSnapshotField(SnapshotField):
         return LEAVE_OUT if value == LEAVE_OUT else super().to_python(value)
 
 
-class ModelField(forms.ModelChoiceField):
+class ModelField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
     def __init__(self, queryset: QuerySet[ModelVersion], required: bool, help_text: str) -> None:
         super().__init__(queryset, required=required, help_text=help_text, empty_label="None")
 
@@ -256,6 +256,6 @@ class ModelField(forms.ModelChoiceField):
         return f"{obj.number} · {obj.name} ({obj.get_kind_display().lower()})"
 
 
-class RunField(forms.ModelChoiceField):
+class RunField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
     def __init__(self, queryset: QuerySet[Run], required: bool, help_text: str) -> None:
         super().__init__(queryset, required=required, help_text=help_text, empty_label="None", label="Corpus run")

@@ -63,8 +63,9 @@ def in_session(process: psutil.Process, sessions: dict[int, float]) -> bool:
     if leader not in sessions:
         return False
     started = sessions[leader]
-    return abs(process.create_time() - started) < 1 if process.pid == leader else process.create_time() >= started - 1
+    created = float(process.create_time())
+    return abs(created - started) < 1 if process.pid == leader else created >= started - 1
 
 
 def carries_the_mark(process: psutil.Process) -> bool:
-    return process.name() != "postgres" and process.environ().get(MARK) == str(data_home())
+    return bool(process.name() != "postgres" and process.environ().get(MARK) == str(data_home()))

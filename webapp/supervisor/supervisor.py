@@ -155,7 +155,7 @@ def quote(child: SupervisedProcess) -> str:
 def started_at(pid: int) -> float:
     """Seconds since the epoch; 0 where the process is gone."""
     try:
-        return psutil.Process(pid).create_time()
+        return float(psutil.Process(pid).create_time())
     except psutil.NoSuchProcess:
         return 0.0
 

@@ -42,6 +42,7 @@ def token_user(request: HttpRequest) -> User:
     if credentials is None:
         message = "Give an API token as the key: make one on your profile page."
         raise RequestRefused(message, status=401, code="invalid_api_key")
+    person: User
     person, token = credentials
     check_scope(token, "chat")
     return person

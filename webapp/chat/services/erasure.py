@@ -189,7 +189,10 @@ def orphans(rows: QuerySet[Any]) -> QuerySet[Any]:
     """Those that came from a chat message which is not there any more."""
     number = Cast(RegexpMessage("source_ref"), BigIntegerField())
     gone = rows.filter(source_ref__regex=rf"^{SOURCE}[0-9]{{1,18}}\y", erased_at=None, feedback=None)
-    return gone.annotate(message_number=number).exclude(Exists(Message.objects.filter(pk=OuterRef("message_number"))))
+    told: QuerySet[Any] = gone.annotate(message_number=number).exclude(
+        Exists(Message.objects.filter(pk=OuterRef("message_number")))
+    )
+    return told
 
 
 class RegexpMessage(Func):

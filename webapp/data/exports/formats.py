@@ -91,4 +91,5 @@ def cell(value: Any) -> str | int | float:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, str) and value.startswith(FORMULA):
         return f"'{value}"
-    return value
+    plain: str | int | float = value
+    return plain

@@ -53,7 +53,6 @@ def shape(
     return Shape(fits, read, frozenset(needs.split()), frozenset(one_of))
 
 
-ASKED: Final = frozenset((*lists.CHATS, *questions.ASKED))
 SHAPES: Final = (
     shape(own.is_ranking, own.read_ranking, "messages replies groups"),
     shape(own.is_judgment, own.read_judgment, "messages reply good"),
@@ -71,7 +70,7 @@ SHAPES: Final = (
     shape(labelstudio.is_min, labelstudio.read_min, "annotation_id"),
     shape(argilla.is_record, argilla.read_record, "fields responses"),
     Shape(argilla.is_flat, argilla.read_flat, ending=argilla.ENDING),
-    shape(argilla.is_old_flat, argilla.read_old_flat, one_of=questions.ASKED),
+    shape(argilla.is_old_flat, argilla.read_old_flat, one_of=prompts.ASKED),
     shape(prodigy.is_annotation, prodigy.read_annotation, "answer"),
     shape(openai.is_openai_chat, openai.read_openai_chat, "mapping"),
     shape(openwebui.is_feedback, openwebui.read_feedback, "snapshot data type"),
@@ -96,11 +95,11 @@ SHAPES: Final = (
     shape(dialogs.is_instances, dialogs.read_instances, "instruction instances"),
     shape(dialogs.is_dialogue, dialogs.read_dialogue, one_of=("turns", "utterances")),
     shape(dialogs.is_talk, dialogs.read_talk, "content"),
-    shape(dialogs.is_dialog, dialogs.read_dialog, one_of=lists.CHATS),
+    shape(dialogs.is_dialog, dialogs.read_dialog, one_of=prompts.CHATS),
     shape(questions.is_answered, questions.read_answered, one_of=questions.ANSWERS),
     shape(questions.is_turns, questions.read_turns, "turns"),
     shape(questions.is_stem, questions.read_stem, "question"),
-    shape(questions.is_prompt, questions.read_prompt, one_of=questions.ASKED),
+    shape(questions.is_prompt, questions.read_prompt, one_of=prompts.ASKED),
     shape(questions.is_document, questions.read_document, "text"),
 )
 KNOWN_COLUMNS: Final = frozenset().union(*(found.needs | found.one_of for found in SHAPES))
