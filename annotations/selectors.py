@@ -180,7 +180,7 @@ class PersonProgress:
 def people_progress(
     project: Project, since: datetime | None = None, now: datetime | None = None
 ) -> list[PersonProgress]:
-    """Everyone who labelled or skipped in the project, by name; `since` limits all but `today`."""
+    """Everyone who labeled or skipped in the project, by name; `since` limits all but `today`."""
     counts: dict[str, Counter[int]] = {}
     seconds: Counter[int] = Counter()
     today: Counter[int] = Counter()

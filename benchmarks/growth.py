@@ -1,4 +1,4 @@
-"""How the cost of learning grows, in microseconds a token (forward, backward, clipping and optimiser): with the tokens
+"""How the cost of learning grows, in microseconds a token (forward, backward, clipping and optimizer): with the tokens
 of a pass, the length of its rows, the parameters, and the vocabulary. Lower is better.
 
 From 16.9 million parameters, passes of 2,048 tokens and rows of 128, one thing changes at a time. --profile prints
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 class Pass:
-    """One forward and backward pass with its optimiser step, again and again on the same rows."""
+    """One forward and backward pass with its optimizer step, again and again on the same rows."""
 
     def __init__(
         self, shape: Shape, *, tokens: int = TOKENS, length: int = LENGTH, vocabulary: int = VOCABULARY

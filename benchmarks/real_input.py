@@ -121,7 +121,7 @@ def load(slug: str, paths: Sequence[Path], kind: str) -> None:
 
 
 def figures(url: str, data: Path) -> Iterator[tuple[str, object]]:
-    """Once round the loop; the figures as they come."""
+    """Once around the loop; the figures as they come."""
     files = {name: [data / path for path in paths] for name, paths in FILES.items()}
     person = Person(url)
     load(person.slug, files["text"], "text")

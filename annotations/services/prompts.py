@@ -133,7 +133,7 @@ def add_responses(*, responses: Sequence[Response]) -> list[Response]:
 
 @transaction.atomic
 def withdraw_prompts(*, prompts: QuerySet[Prompt], now: datetime | None = None) -> int:
-    """Take prompts out of labelling and out of future training. What was labelled stays on record. Returns how many."""
+    """Take prompts out of labeling and out of future training. What was labeled stays on record. Returns how many."""
     now = now or timezone.now()
     ids = list(prompts.filter(withdrawn_at=None).values_list("id", flat=True))
     withdraw_tasks(tasks=Task.objects.filter(prompt_id__in=ids), now=now)

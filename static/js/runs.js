@@ -4,7 +4,7 @@
 const NONCE = document.currentScript.nonce;
 const EVERY = 3000;
 const DASHES = ["solid", [6, 4], [2, 3], [8, 3, 2, 3]];
-const COLOURS = ["#3b78b5", "#d1662b", "#2f9468", "#9256b8", "#c2404f", "#8a7420", "#3a9aa8", "#b0508f"];
+const COLORS = ["#3b78b5", "#d1662b", "#2f9468", "#9256b8", "#c2404f", "#8a7420", "#3a9aa8", "#b0508f"];
 
 document.addEventListener("change", (event) => {
   const form = event.target.closest("form[data-submit-on-change]");
@@ -141,13 +141,13 @@ class Charts {
     return drawn;
   }
 
-  // Runs differ by colour where there are several, else metrics do; then metrics differ by dashes.
+  // Runs differ by color where there are several, else metrics do; then metrics differ by dashes.
   line(drawn, series) {
     const source = new Bokeh.ColumnDataSource({ data: { step: [], x: [], value: [] } });
     const names = [...new Set([...drawn.names, series.name])];
     drawn.names = names;
     const metric = names.indexOf(series.name);
-    const color = COLOURS[(this.several ? series.run : metric) % COLOURS.length];
+    const color = COLORS[(this.several ? series.run : metric) % COLORS.length];
     const common = { source, color, name: series.label };
     const dash = this.several ? DASHES[metric % DASHES.length] : "solid";
     const curve = drawn.figure.line({ field: "x" }, { field: "value" }, { ...common, line_width: 2, line_dash: dash });
@@ -187,7 +187,7 @@ class Charts {
     for (const { figure } of this.drawn.values()) this.style(figure);
   }
 
-  // Bokeh draws on a canvas, which no style sheet reaches: the page's colours are handed over.
+  // Bokeh draws on a canvas, which no style sheet reaches: the page's colors are handed over.
   style(figure) {
     const quiet = getComputedStyle(this.section.querySelector(".quiet")).color;
     Object.assign(figure, { background_fill_alpha: 0, border_fill_alpha: 0, outline_line_alpha: 0 });

@@ -1,4 +1,4 @@
-"""The labelling pages, as plain requests: what htmx and a browser without scripts both rest on."""
+"""The labeling pages, as plain requests: what htmx and a browser without scripts both rest on."""
 
 from __future__ import annotations
 

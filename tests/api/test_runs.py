@@ -55,7 +55,7 @@ def test_a_snapshot_of_nothing_says_what_to_do(client_of, mo, project):
 @pytest.mark.parametrize(
     ("filters", "field"),
     [({"limit": "a"}, "limit"), ({"ids": 5}, "ids"), ({"ids": [[1]]}, "ids"), ({"corpora": ["x"]}, "corpora"),
-     ({"heldout_limit": "z"}, "heldout_limit"), ({"split": "both"}, "split"), ({"colour": "red"}, "colour")],
+     ({"heldout_limit": "z"}, "heldout_limit"), ({"split": "both"}, "split"), ({"color": "red"}, "color")],
 )  # fmt: skip
 def test_a_filter_that_will_not_do_is_named(client_of, mo, project, filters, field):
     factories.prompt(project)

@@ -22,7 +22,7 @@ Open = Callable[..., Page]
 Check = Callable[[Page], None]
 ROWS = [
     {"prompt": "Why is the sky blue?", "completion": "Because air scatters blue light the most.", "page": 7},
-    {"messages": [{"role": "user", "content": "Name a colour."}]},
+    {"messages": [{"role": "user", "content": "Name a color."}]},
     {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello!", "rejected": "\n\nHuman: Hi\n\nAssistant: Go away."},
     {"text": ""},
 ]
@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def shot(page: Page, name: str) -> None:
-    """In the sizes and colours in which people see it."""
+    """In the sizes and colors in which people see it."""
     for width, height in ((1280, 800), (390, 844)) if SHOTS else ():
         for scheme in ("light", "dark"):
             page.set_viewport_size({"width": width, "height": height})
@@ -81,7 +81,7 @@ def test_a_file_is_looked_at_before_it_comes_in(
     expect(page.get_by_text("Being checked")).to_be_visible()
     no_violations(page)
     work()
-    expect(page.get_by_role("heading", name="What would come in")).to_be_visible()
+    expect(page.get_by_role("heading", name="What will be imported")).to_be_visible()
     expect(page.get_by_role("status").get_by_text("Ready to import")).to_be_attached()
     expect(page.get_by_text("Because air scatters blue light the most.")).to_be_visible()
     no_violations(page)
@@ -94,7 +94,7 @@ def test_a_file_is_looked_at_before_it_comes_in(
     no_violations(page)
     shot(page, "import-progress")
     work()
-    expect(page.get_by_role("heading", name="What came in")).to_be_visible()
+    expect(page.get_by_role("heading", name="What was imported")).to_be_visible()
     no_violations(page)
     shot(page, "import-done")
     page.get_by_role("link", name="See the demonstrations").click()
@@ -124,7 +124,7 @@ def test_rows_that_cannot_be_read_are_named_and_can_be_left_out(
     open_page: Open, no_violations: Check, project: Project, mo: User, tmp_path: Path
 ) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"prompt": "Sing"}\n{"colour": "red"}\n')
+    path.write_text('{"prompt": "Sing"}\n{"color": "red"}\n')
     page = open_page("/projects/kite/data/import/", user=mo)
     check_file(page, path)
     expect(page.get_by_role("alert").get_by_text("rows.jsonl:2")).to_be_visible()
@@ -134,7 +134,7 @@ def test_rows_that_cannot_be_read_are_named_and_can_be_left_out(
     page.get_by_role("button", name="Import without the bad rows").click()
     expect(page.get_by_text("Being imported")).to_be_visible()
     work()
-    expect(page.get_by_role("heading", name="What came in")).to_be_visible()
+    expect(page.get_by_role("heading", name="What was imported")).to_be_visible()
     assert Prompt.objects.get().text == "Sing"
 
 
@@ -146,7 +146,7 @@ def test_a_bad_file_says_what_would_do_and_can_be_read_again(
     page = open_page("/projects/kite/data/import/", user=mo)
     check_file(page, table)
     expect(page.get_by_role("alert").get_by_text("found: Frage, Thema")).to_be_visible()
-    expect(page.get_by_text("a prompt; instruction and question will do too")).to_be_visible()
+    expect(page.get_by_text("a prompt; instruction and question also work")).to_be_visible()
     no_violations(page)
     shot(page, "import-bad")
     page.get_by_role("button", name="Cancel").click()
@@ -161,7 +161,7 @@ def test_it_works_without_scripts(open_page: Open, project: Project, mo: User, f
     page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_text("Being imported")).to_be_visible()
     work()
-    expect(page.get_by_role("heading", name="What came in")).to_be_visible()
+    expect(page.get_by_role("heading", name="What was imported")).to_be_visible()
 
 
 def test_rows_are_taken_out_in_the_format_that_is_chosen(

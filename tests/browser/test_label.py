@@ -24,7 +24,7 @@ def day(project: Project, ann: User, ada: User) -> Project:
     """One task to write, two to rank, one to review."""
     factories.task(project, Task.Kind.WRITE, priority=3, prompt=factories.prompt(project, "Why does a kite fly?"))
     for priority in (2, 1):
-        about = factories.prompt(project, f"Name {priority} colours of kites.")
+        about = factories.prompt(project, f"Name {priority} colors of kites.")
         replies = [factories.response(about, f"{LONG}\n\nReply number {n}.") for n in range(4)]
         factories.task(project, Task.Kind.RANK, priority=priority, prompt=about, responses=replies)
     about = factories.prompt(project, "What is a tail for?")
@@ -48,18 +48,18 @@ def test_a_day_on_the_keyboard(day: Project, ann: User, open_page):
     for digit in "2133":
         page.keyboard.press(digit)
     page.keyboard.press("Enter")
-    expect(page.locator("#label-prompt, .label-prompt")).to_contain_text("Name 1 colours")
+    expect(page.locator("#label-prompt, .label-prompt")).to_contain_text("Name 1 colors")
     ranking = Ranking.objects.get()
     a, b, c, d = ranking.order_shown
     assert ranking.groups == [[b], [a], [c, d]]
 
     page.keyboard.press("u")
-    expect(page.locator(".label-prompt")).to_contain_text("Name 2 colours")
+    expect(page.locator(".label-prompt")).to_contain_text("Name 2 colors")
     expect(page.locator(f"input[name=rank_{b}][value='1']")).to_be_checked()
     page.locator(f".reply[data-reply='{a}']").focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
-    expect(page.locator(".label-prompt")).to_contain_text("Name 1 colours")
+    expect(page.locator(".label-prompt")).to_contain_text("Name 1 colors")
     assert Ranking.objects.get(retracted_at=None).groups == [[a, b], [c, d]]
 
     page.keyboard.press("s")
@@ -589,14 +589,14 @@ def older_action(day: Project, ann: User, open_page) -> Page:
     page = open_page("/label/", ann)
     answer(page, "Because the wind lifts it.")
     title(page, "Rank 4 replies")
-    expect(page.locator(".label-prompt")).to_contain_text("Name 2 colours")
+    expect(page.locator(".label-prompt")).to_contain_text("Name 2 colors")
     return page
 
 
 def assert_only_the_newer_was_undone(page: Page) -> None:
     expect(page.locator("#label-undo")).to_have_count(0)
     title(page, "Rank 4 replies")
-    expect(page.locator(".label-prompt")).to_contain_text("Name 2 colours")
+    expect(page.locator(".label-prompt")).to_contain_text("Name 2 colors")
     assert Demonstration.objects.get(author__name="Ann").retracted_at is None
 
 

@@ -51,7 +51,7 @@ def add_points(run: Run, first: int, last: int) -> None:
 
 @pytest.fixture
 def history(transactional_db: None, project: Project) -> dict[str, Run]:
-    """A project that went once round the loop, with PPO under way."""
+    """A project that went once around the loop, with PPO under way."""
     runs: dict[str, Run] = {}
     kinds = {"tokenizer": ModelVersion.Kind.TOKENIZER, "reward": ModelVersion.Kind.REWARD}
     needs = {
@@ -182,7 +182,7 @@ def test_two_runs_are_laid_over_each_other(open_page, history, ada: User, projec
     page = open_page(f"/projects/{project.slug}/runs/", ada)
     page.get_by_label(f"Compare {history['again'].name}").check()
     page.get_by_label(f"Compare {history['ppo'].name}").check()
-    page.get_by_role("button", name="Compare the ticked runs").click()
+    page.get_by_role("button", name="Compare the selected runs").click()
     for title in ("Reward", "Reward against KL"):
         expect(chart_of(page, title)).to_contain_text(history["ppo"].name)
     for run, step in ((history["ppo"], 100), (history["again"], 40)):  # each by its own last step

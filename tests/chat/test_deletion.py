@@ -134,7 +134,7 @@ def work(lease: Lease, person: User, ann: User, ben: User) -> None:
 
 
 @pytest.fixture
-def labelled(planted: Conversation, project: Project, ann: User, ben: User, mo: User) -> Conversation:
+def labeled(planted: Conversation, project: Project, ann: User, ben: User, mo: User) -> Conversation:
     label_it(project, ann, ben, mo)
     Demonstration.objects.filter(retracted_at=None).exclude(state="replaced").update(state="accepted")
     assert Draft.objects.exists()
@@ -145,7 +145,7 @@ def labelled(planted: Conversation, project: Project, ann: User, ben: User, mo: 
 
 
 @pytest.fixture
-def trained(labelled: Conversation, project: Project, places: Path) -> Run:
+def trained(labeled: Conversation, project: Project, places: Path) -> Run:
     """A run has read a snapshot, shown the word in samples and kept it in its outputs; other snapshots hold it too."""
     bystander = factories.prompt(project, "What is a pen?")
     snapshots = [
@@ -235,13 +235,13 @@ def let_a_month_pass(talk: Conversation) -> None:
 @pytest.mark.parametrize("way", [delete_all, delete_one, let_a_month_pass])
 def test_a_deleted_word_is_in_no_table_and_in_no_file(
     way: Callable[[Conversation], None],
-    labelled: Conversation,
+    labeled: Conversation,
     trained: Run,
     project: Project,
     places: Path,
     settings: LazySettings,
 ):
-    way(labelled)
+    way(labeled)
 
     assert WORD not in exported(project)
     redact_files()
@@ -254,7 +254,7 @@ def test_a_deleted_word_is_in_no_table_and_in_no_file(
 
 
 def test_withdrawn_consent_leaves_the_words_only_in_the_persons_own_chat(
-    labelled: Conversation, trained: Run, project: Project, tess: User, places: Path, settings: LazySettings
+    labeled: Conversation, trained: Run, project: Project, tess: User, places: Path, settings: LazySettings
 ):
     feedback.forbid_use(user=tess, project=project)
     end(trained)
@@ -265,9 +265,7 @@ def test_withdrawn_consent_leaves_the_words_only_in_the_persons_own_chat(
     assert Feedback.objects.filter(better_answer__contains=WORD, prompt=None).exists()
 
 
-def test_consent_can_be_withdrawn_after_the_conversations_are_gone(
-    labelled: Conversation, project: Project, tess: User
-):
+def test_consent_can_be_withdrawn_after_the_conversations_are_gone(labeled: Conversation, project: Project, tess: User):
     conversations.delete_all(user=tess, project=project)
     assert consent_of(user=tess, project=project) is not None
 
@@ -277,7 +275,7 @@ def test_consent_can_be_withdrawn_after_the_conversations_are_gone(
 
 
 def test_prompts_that_an_earlier_deletion_left_behind_go_with_the_consent(
-    labelled: Conversation, project: Project, tess: User
+    labeled: Conversation, project: Project, tess: User
 ):
     Conversation.objects.all().delete()
     assert WORD in exported(project)
@@ -288,14 +286,14 @@ def test_prompts_that_an_earlier_deletion_left_behind_go_with_the_consent(
 
 
 def test_the_clean_up_erases_what_an_earlier_version_left_of_deleted_conversations(
-    labelled: Conversation, project: Project, tess: User
+    labeled: Conversation, project: Project, tess: User
 ):
     standing = conversations.begin_conversation(
         user=tess, project=project, text="Who flies a kite?", token=uuid.uuid4()
     )
     feedback.say_more(reply=answer(standing, "A"), user=tess, reasons=[], comment="", better_answer="One")
     feedback.say_more(reply=reply_of(standing), user=tess, reasons=[], comment="", better_answer="Two")
-    Conversation.objects.filter(pk=labelled.pk).delete()
+    Conversation.objects.filter(pk=labeled.pk).delete()
     assert WORD in exported(project)
 
     drop_old_pieces()
@@ -304,7 +302,7 @@ def test_the_clean_up_erases_what_an_earlier_version_left_of_deleted_conversatio
     assert Demonstration.objects.get(retracted_at=None, author=tess).response.text == "Two"
 
 
-def test_the_models_that_learned_from_it_stay_known(trained: Run, labelled: Conversation, project: Project, tess: User):
+def test_the_models_that_learned_from_it_stay_known(trained: Run, labeled: Conversation, project: Project, tess: User):
     conversations.delete_all(user=tess, project=project)
 
     erasure = Erasure.objects.get()
@@ -313,7 +311,7 @@ def test_the_models_that_learned_from_it_stay_known(trained: Run, labelled: Conv
 
 
 def test_a_run_that_begins_after_the_deletion_reads_and_learns_nothing_of_it(
-    trained: Run, labelled: Conversation, project: Project, tess: User, places: Path
+    trained: Run, labeled: Conversation, project: Project, tess: User, places: Path
 ):
     conversations.delete_all(user=tess, project=project)
     later = factories.run(project, "sample", state=Run.State.SUCCEEDED, started_at=timezone.now())
@@ -329,7 +327,7 @@ def test_a_run_that_begins_after_the_deletion_reads_and_learns_nothing_of_it(
 
 
 def test_a_snapshot_says_that_it_was_redacted_and_keeps_its_hash(
-    trained: Run, labelled: Conversation, project: Project, tess: User
+    trained: Run, labeled: Conversation, project: Project, tess: User
 ):
     before = Snapshot.objects.get(kind="prompts")
     conversations.delete_all(user=tess, project=project)
@@ -346,7 +344,7 @@ def test_a_snapshot_says_that_it_was_redacted_and_keeps_its_hash(
 
 
 def test_a_run_whose_rows_were_deleted_is_not_resumed(
-    trained: Run, labelled: Conversation, project: Project, tess: User
+    trained: Run, labeled: Conversation, project: Project, tess: User
 ):
     conversations.delete_all(user=tess, project=project)
     sft = Run.objects.get(stage="sft")
@@ -356,7 +354,7 @@ def test_a_run_whose_rows_were_deleted_is_not_resumed(
         redact_files()
 
 
-def test_events_keep_their_places_in_the_file(trained: Run, labelled: Conversation, project: Project, tess: User):
+def test_events_keep_their_places_in_the_file(trained: Run, labeled: Conversation, project: Project, tess: User):
     path = folder_of(trained) / EVENTS
     before = path.read_bytes()
     conversations.delete_all(user=tess, project=project)
@@ -445,7 +443,7 @@ def test_a_reply_that_is_being_written_ends_with_its_conversation(deployed: Proj
 
 
 def test_a_deleted_account_leaves_neither_words_nor_name(
-    labelled: Conversation, trained: Run, client: Client, tess: User, places: Path, settings: LazySettings
+    labeled: Conversation, trained: Run, client: Client, tess: User, places: Path, settings: LazySettings
 ):
     tess.name, tess.email = "Tessa Unusual", "tessa.unusual@example.org"
     tess.save()

@@ -26,9 +26,9 @@ def test_it_says_what_was_taken_and_what_was_left_out(project, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"instruction": "Say hi", "response": "Hi!"}\n{"instruction": "Go", "response": ""}\n')
     told = run("kite", path)
-    assert "demonstrations: 1 found, 1 new, 0 known already" in told
+    assert "demonstrations: 1 found, 1 new, 0 already imported" in told
     assert "left out 1: the reply is empty (rows.jsonl:2)" in told
-    assert "demonstrations: 1 found, 0 new, 1 known already" in run("kite", path)
+    assert "demonstrations: 1 found, 0 new, 1 already imported" in run("kite", path)
 
 
 def test_a_dry_run_loads_nothing(project, tmp_path):

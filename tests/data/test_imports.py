@@ -122,7 +122,7 @@ def test_two_files_of_one_name_both_keep_it(mos: Client, hand_in):
 
 
 def test_bad_rows_are_named_and_can_be_skipped(mos: Client, hand_in):
-    record = hand_in(GOOD + '{"colour": "red", "size": 3}\n')
+    record = hand_in(GOOD + '{"color": "red", "size": 3}\n')
     assert record.state == State.READY
     shown = page(mos, record)
     assert "rows.jsonl:2" in shown
@@ -132,7 +132,7 @@ def test_bad_rows_are_named_and_can_be_skipped(mos: Client, hand_in):
 
 
 def test_bad_rows_that_nobody_skips_stop_the_import(mos: Client, hand_in):
-    record = hand_in(GOOD + '{"colour": "red"}\n')
+    record = hand_in(GOOD + '{"color": "red"}\n')
     assert work(act(mos, record, "confirm")).state == State.FAILED
     assert not Prompt.objects.exists()
     assert "rows.jsonl:2" in page(mos, record)

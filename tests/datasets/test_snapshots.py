@@ -27,7 +27,7 @@ def freeze(project: Project, kind: str, **options) -> Snapshot:
 
 
 @pytest.fixture
-def labelled(project: Project, ann: User) -> list[Demonstration]:
+def labeled(project: Project, ann: User) -> list[Demonstration]:
     """Three accepted demonstrations, the last on a held-out prompt."""
     splits = [Prompt.Split.TRAIN, Prompt.Split.TRAIN, Prompt.Split.HELDOUT]
     return [
@@ -36,12 +36,12 @@ def labelled(project: Project, ann: User) -> list[Demonstration]:
     ]
 
 
-def test_rows_are_frozen_by_split_with_their_ids(project: Project, labelled: list[Demonstration]):
+def test_rows_are_frozen_by_split_with_their_ids(project: Project, labeled: list[Demonstration]):
     snapshot = freeze(project, "demonstrations")
     assert (snapshot.counts["train"], snapshot.counts["heldout"]) == (2, 1)
-    assert {row["id"] for row in rows(snapshot, "train")} == {f"demonstration:{d.pk}" for d in labelled[:2]}
-    assert [row["id"] for row in rows(snapshot, "heldout")] == [f"demonstration:{labelled[2].pk}"]
-    assert set(snapshot.items.filter(heldout=False).values_list("row", flat=True)) == {d.pk for d in labelled[:2]}
+    assert {row["id"] for row in rows(snapshot, "train")} == {f"demonstration:{d.pk}" for d in labeled[:2]}
+    assert [row["id"] for row in rows(snapshot, "heldout")] == [f"demonstration:{labeled[2].pk}"]
+    assert set(snapshot.items.filter(heldout=False).values_list("row", flat=True)) == {d.pk for d in labeled[:2]}
 
 
 def test_judgments_are_frozen_in_the_rows_that_training_reads(project: Project, ann: User):
@@ -57,7 +57,7 @@ def test_a_snapshot_without_judgments_says_where_they_come_from(project: Project
         freeze(project, "judgments")
 
 
-def test_a_later_label_does_not_change_a_snapshot(project: Project, ann: User, labelled: list[Demonstration]):
+def test_a_later_label_does_not_change_a_snapshot(project: Project, ann: User, labeled: list[Demonstration]):
     before = freeze(project, "demonstrations")
     kept = rows(before, "train")
     factories.demonstration(project, ann, prompt=factories.prompt(project), state="accepted")
@@ -67,13 +67,13 @@ def test_a_later_label_does_not_change_a_snapshot(project: Project, ann: User, l
     assert before.content_hash != after.content_hash
 
 
-def test_the_same_rows_have_the_same_hash(project: Project, labelled: list[Demonstration]):
+def test_the_same_rows_have_the_same_hash(project: Project, labeled: list[Demonstration]):
     assert freeze(project, "demonstrations").content_hash == freeze(project, "demonstrations").content_hash
 
 
-def test_filters_choose_rows(project: Project, labelled: list[Demonstration]):
+def test_filters_choose_rows(project: Project, labeled: list[Demonstration]):
     assert freeze(project, "demonstrations", filters={"limit": 1}).counts["train"] == 1
-    only = freeze(project, "demonstrations", filters={"ids": [labelled[1].pk]})
+    only = freeze(project, "demonstrations", filters={"ids": [labeled[1].pk]})
     assert (only.counts["train"], only.counts["heldout"]) == (1, 0)
     assert freeze(project, "demonstrations", filters={"split": "heldout"}).counts["train"] == 0
 
@@ -87,8 +87,8 @@ def test_nothing_to_freeze_is_said_with_what_to_do(project: Project):
 def test_an_unknown_kind_or_filter_is_named(project: Project):
     with pytest.raises(BadInput, match="no kind of snapshot"):
         freeze(project, "dreams")
-    with pytest.raises(BadInput, match="filters: colour: "):
-        freeze(project, "prompts", filters={"colour": "red"})
+    with pytest.raises(BadInput, match="filters: color: "):
+        freeze(project, "prompts", filters={"color": "red"})
 
 
 def test_a_document_comes_into_a_corpus_once(project: Project):
@@ -124,7 +124,7 @@ def test_text_of_chosen_corpora_is_frozen(project: Project):
         {"corpora": ["x"]}, {"split": "both"}, {"split": ["train"]},
     ],
 )  # fmt: skip
-def test_a_filter_of_the_wrong_kind_is_refused_by_name(project: Project, labelled: list[Demonstration], filters):
+def test_a_filter_of_the_wrong_kind_is_refused_by_name(project: Project, labeled: list[Demonstration], filters):
     for kind in ("demonstrations", "documents"):
         with pytest.raises(BadInput, match=f"^filters: {next(iter(filters))}"):
             freeze(project, kind, filters=filters)

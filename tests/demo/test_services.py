@@ -15,7 +15,7 @@ from annotations.services.tasks import open_rank_tasks
 from webapp import jobs
 from webapp.accounts.models import Role, User
 from webapp.datasets.models import Document
-from webapp.demo import labelling, services, steps
+from webapp.demo import labeling, services, steps
 from webapp.demo.models import Demo
 from webapp.demo.people import new_logins, sample_user
 from webapp.demo.round import Round
@@ -178,7 +178,7 @@ def ranked(round_: Round) -> list[Ranking]:
         texts = [case.right, f"{case.right} Now leave me alone.", "I do not know.", ""]
         sets.append(Response.objects.bulk_create([Response(prompt=prompt, text=text) for text in texts]))
     open_rank_tasks(sets=sets, overlap=2)
-    assert labelling.work(round_, Task.Kind.RANK, seconds=60)
+    assert labeling.work(round_, Task.Kind.RANK, seconds=60)
     return list(Ranking.objects.filter(prompt__project=round_.project))
 
 
@@ -205,5 +205,5 @@ def test_what_the_simulation_does_not_know_is_left_to_people(round_: Round) -> N
     prompt.save()
     replies = Response.objects.bulk_create([Response(prompt=prompt, text=text) for text in ("42.", "Nothing.")])
     open_rank_tasks(sets=[replies])
-    assert labelling.work(round_, Task.Kind.RANK, seconds=60)
+    assert labeling.work(round_, Task.Kind.RANK, seconds=60)
     assert not Ranking.objects.filter(prompt=prompt).exists()

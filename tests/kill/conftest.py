@@ -1,4 +1,4 @@
-"""One whole site for all of these tests, with a sample project that has been once round the loop."""
+"""One whole site for all of these tests, with a sample project that has been once around the loop."""
 
 from __future__ import annotations
 

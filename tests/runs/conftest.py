@@ -25,7 +25,7 @@ from webapp.runs.models import Run
 from webapp.runs.services import launch_run
 
 THINGS = ["kite", "boat", "lamp", "tree", "stone", "river", "bird", "drum"]
-COLOURS = ["red", "blue", "green", "white", "brown", "grey"]
+COLORS = ["red", "blue", "green", "white", "brown", "gray"]
 SMALL = {"layers": 1, "hidden": 32, "heads": 2, "context": 64, "batch_tokens": 256, "micro_tokens": 256, "threads": 1}
 
 
@@ -40,7 +40,7 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     lines: dict[str, None] = {}
     while len(lines) < count:
         words = [
-            f"The {draw.choice(COLOURS)} {draw.choice(THINGS)} is near the {draw.choice(THINGS)}." for _ in range(4)
+            f"The {draw.choice(COLORS)} {draw.choice(THINGS)} is near the {draw.choice(THINGS)}." for _ in range(4)
         ]
         lines[" ".join(words)] = None
     return list(lines)

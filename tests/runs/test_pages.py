@@ -69,7 +69,7 @@ def finished(project: Project) -> Run:
 def test_the_list_of_runs_says_what_to_do_when_there_are_none(client: Client, ada: User, project: Project):
     client.force_login(ada)
     page = client.get(reverse("run_list", args=[project.slug]))
-    assert "Nothing has run yet" in page.content.decode()
+    assert "No runs yet" in page.content.decode()
 
 
 def test_runs_are_filtered_by_stage_and_state(client: Client, ada: User, project: Project):
@@ -175,7 +175,7 @@ def test_every_stage_has_a_form_with_the_contract_s_words(client: Client, ada: U
     client.force_login(ada)
     page = client.get(reverse("run_launch", args=[project.slug, stage]))
     assert page.status_code == 200
-    assert "Seeds every random choice" in page.content.decode()
+    assert "Random seed; the same seed" in page.content.decode()
 
 
 def test_a_setting_out_of_range_is_named_at_its_field(client: Client, ada: User, project: Project):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from training.contract.settings import (
     PESSIMISM,
@@ -43,7 +43,9 @@ class PPOSettings(LoopSettings):
     schedule: Literal["cosine", "linear", "constant"] = setting(
         "linear", "How the learning rate decays after warmup.", advanced=True
     )
-    kl_coefficient: float = setting(0.05, "Weight of the KL penalty that keeps the policy near the reference model.", ge=0)
+    kl_coefficient: float = setting(
+        0.05, "Weight of the KL penalty that keeps the policy near the reference model.", ge=0
+    )
     kl_target: float = setting(
         0.0, "Target KL per reply, to which the KL weight is adapted; 0 keeps the weight fixed.", unit="nats", ge=0
     )
@@ -69,21 +71,36 @@ class PPOSettings(LoopSettings):
     whiten_advantages: bool = setting(
         True, "Scale advantages to mean 0 and standard deviation 1 over all reply tokens.", advanced=True
     )
-    normalise_rewards: bool = setting(True, "Center scores and divide them by their running standard deviation.", advanced=True)
-    reward_clip: float = setting(5.0, "Clip normalized scores to this range; 0 turns clipping off.", ge=0, advanced=True)
+    normalize_rewards: bool = setting(
+        True,
+        "Center scores and divide them by their running standard deviation.",
+        advanced=True,
+        validation_alias=AliasChoices("normalize_rewards", "normalise_rewards"),  # as earlier versions wrote it
+    )
+    reward_clip: float = setting(
+        5.0, "Clip normalized scores to this range; 0 turns clipping off.", ge=0, advanced=True
+    )
     shaping: Shaping = setting(
         "",
         "Registered reward functions to add to the normalized score: NAME=WEIGHT, separated by commas.",
         advanced=True,
     )
-    no_end_penalty: float = setting(1.0, "Penalty for a reply that did not end, subtracted from its normalized score.", ge=0)
+    no_end_penalty: float = setting(
+        1.0, "Penalty for a reply that did not end, subtracted from its normalized score.", ge=0
+    )
     length_penalty: float = setting(0.0, "Penalty per 100 tokens, subtracted from the normalized score.", ge=0)
     ptx_weight: float = setting(
         0.0, "Weight of the language-modeling loss on data/corpus.jsonl (PPO-ptx).", ge=0, advanced=True
     )
-    value_warmup: int = setting(2, "Steps at the start in which only the value head learns.", unit="steps", ge=0, advanced=True)
+    value_warmup: int = setting(
+        2, "Steps at the start in which only the value head learns.", unit="steps", ge=0, advanced=True
+    )
     evaluate_every: int = setting(
-        20, "Steps between evaluations on held-out data; 0 evaluates only at the end.", unit="steps", ge=0, advanced=True
+        20,
+        "Steps between evaluations on held-out data; 0 evaluates only at the end.",
+        unit="steps",
+        ge=0,
+        advanced=True,
     )
     checkpoint_every: int = setting(
         20, "Steps between checkpoints; 0 saves only when the run is stopped.", unit="steps", ge=0, advanced=True
@@ -94,12 +111,14 @@ class PPOSettings(LoopSettings):
 
 
 class DPOSettings(LoopSettings):
-    """Direct preference optimisation through TRL (Rafailov et al. 2023, arXiv:2305.18290)."""
+    """Direct preference optimization through TRL (Rafailov et al. 2023, arXiv:2305.18290)."""
 
     stage: Literal["dpo"] = "dpo"
     policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
     epochs: float = setting(1.0, "Passes over the pairs.", gt=0)
-    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
+    max_steps: int = setting(
+        0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0
+    )
     max_tokens: int = setting(512, "Longer pairs of prompt and reply are cut to this length.", unit="tokens", ge=16)
     min_rows: int = setting(20, "Minimum number of rankings to start training.", ge=1, advanced=True)
     beta: float = setting(0.1, "How strongly the policy is held to the reference model.", gt=0)
@@ -108,13 +127,15 @@ class DPOSettings(LoopSettings):
 
 
 class KTOSettings(LoopSettings):
-    """Kahneman-Tversky optimisation through TRL (Ethayarajh et al. 2024, arXiv:2402.01306): learns from replies that are
+    """Kahneman-Tversky optimization through TRL (Ethayarajh et al. 2024, arXiv:2402.01306): learns from replies that are
     good or bad by themselves, not from pairs."""
 
     stage: Literal["kto"] = "kto"
     policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
     epochs: float = setting(1.0, "Passes over the replies.", gt=0)
-    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
+    max_steps: int = setting(
+        0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0
+    )
     max_tokens: int = setting(512, "Longer pairs of prompt and reply are cut to this length.", unit="tokens", ge=16)
     min_rows: int = setting(20, "Minimum number of rankings to start training.", ge=1, advanced=True)
     beta: float = setting(0.1, "How strongly the policy is held to the reference model.", gt=0)
@@ -125,7 +146,7 @@ class KTOSettings(LoopSettings):
 
 
 class GRPOSettings(LoopSettings):
-    """Group relative policy optimisation through TRL (Shao et al. 2024, arXiv:2402.03300): PPO without a value, each reply
+    """Group relative policy optimization through TRL (Shao et al. 2024, arXiv:2402.03300): PPO without a value, each reply
     measured against the others to its prompt. Replies come from our own engine."""
 
     stage: Literal["grpo"] = "grpo"
@@ -136,23 +157,29 @@ class GRPOSettings(LoopSettings):
     pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
     steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
     prompts_per_step: int = setting(8, "Prompts per rollout.", unit="prompts", ge=1)
-    samples_per_prompt: int = setting(
-        8, "Replies sampled per prompt, which are compared with each other.", ge=2, le=64
-    )
+    samples_per_prompt: int = setting(8, "Replies sampled per prompt, which are compared with each other.", ge=2, le=64)
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     max_prompt_tokens: int = setting(256, "Maximum prompt length.", unit="tokens", ge=8, advanced=True)
     long_prompts: LongPrompts = on_long_prompts()
-    beta: float = setting(0.04, "Weight of the KL penalty that keeps the policy near the reference model; 0 turns it off.", ge=0)
+    beta: float = setting(
+        0.04, "Weight of the KL penalty that keeps the policy near the reference model; 0 turns it off.", ge=0
+    )
     clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
     shaping: Shaping = setting(
         "",
         "Registered reward functions to add to the score: NAME=WEIGHT, separated by commas.",
         advanced=True,
     )
-    scale_rewards: bool = setting(True, "Divide a group's advantages by the standard deviation of its rewards.", advanced=True)
+    scale_rewards: bool = setting(
+        True, "Divide a group's advantages by the standard deviation of its rewards.", advanced=True
+    )
     learning_rate: float = setting(1e-5, "Peak learning rate.", gt=0, le=1)
     evaluate_every: int = setting(
-        20, "Steps between evaluations on held-out data; 0 evaluates only at the end.", unit="steps", ge=0, advanced=True
+        20,
+        "Steps between evaluations on held-out data; 0 evaluates only at the end.",
+        unit="steps",
+        ge=0,
+        advanced=True,
     )
     log_every: int = setting(1, "Steps between logged metrics.", unit="steps", ge=1, advanced=True)
     min_rows: int = setting(1, "Minimum number of prompts to start training.", ge=1, advanced=True)

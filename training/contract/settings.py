@@ -53,9 +53,7 @@ class Settings(BaseModel):
     if TYPE_CHECKING:
         stage: str  # each stage's own settings say which, as a Literal
 
-    seed: int = setting(
-        0, "Random seed; the same seed and data give the same result.", ge=0, advanced=True
-    )
+    seed: int = setting(0, "Random seed; the same seed and data give the same result.", ge=0, advanced=True)
     threads: int = setting(0, "CPU threads; 0 uses all of them.", unit="threads", ge=0, le=256, advanced=True)
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "Device to compute on; auto uses a GPU if there is one.", advanced=True
@@ -87,10 +85,16 @@ class LoopSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "auto", "Precision of matrix products; auto uses bf16 if it is faster on the device.", advanced=True
     )
-    minutes: float = setting(0.0, "Stop after this many minutes and keep the model; 0 sets no limit.", unit="minutes", ge=0)
+    minutes: float = setting(
+        0.0, "Stop after this many minutes and keep the model; 0 sets no limit.", unit="minutes", ge=0
+    )
     log_every: int = setting(5, "Steps between logged metrics.", unit="steps", ge=1, advanced=True)
     evaluate_every: int = setting(
-        50, "Steps between evaluations on held-out data; 0 evaluates only at the end.", unit="steps", ge=0, advanced=True
+        50,
+        "Steps between evaluations on held-out data; 0 evaluates only at the end.",
+        unit="steps",
+        ge=0,
+        advanced=True,
     )
     checkpoint_every: int = setting(
         50, "Steps between checkpoints; 0 saves only when the run is stopped.", unit="steps", ge=0, advanced=True
@@ -109,7 +113,9 @@ class LoraSettings(BaseModel):
     rank: int = setting(0, "Rank of the adapter; 0 trains all weights instead.", ge=0, le=512)
     alpha: float = setting(16.0, "Scale of the adapter, divided by its rank.", gt=0, advanced=True)
     dropout: float = setting(0.0, "Dropout inside the adapter.", ge=0, lt=1, advanced=True)
-    targets: str = setting("all-linear", "Names of the modules that get an adapter, separated by commas.", advanced=True)
+    targets: str = setting(
+        "all-linear", "Names of the modules that get an adapter, separated by commas.", advanced=True
+    )
 
 
 LongPrompts = Annotated[

@@ -12,7 +12,9 @@ from training.contract.settings import LoopSettings, LoraSettings, Settings, set
 class CorpusSettings(Settings):
     stage: Literal["corpus"] = "corpus"
     min_chars: int = setting(40, "Shorter documents are dropped.", unit="characters", ge=0)
-    max_chars: int = setting(200_000, "Longer documents are split into pieces of this length.", unit="characters", ge=100)
+    max_chars: int = setting(
+        200_000, "Longer documents are split into pieces of this length.", unit="characters", ge=100
+    )
     near_duplicates: float = setting(
         0.8,
         "Documents at least this similar (Jaccard similarity of word 5-grams) count as duplicates; 1 removes exact duplicates only.",
@@ -51,9 +53,13 @@ class PretrainSettings(LoopSettings):
     hidden: int = setting(192, "Width of the model.", ge=16, le=16_384)
     heads: int = setting(6, "Attention heads; must divide the width.", ge=1, le=256)
     kv_heads: int = setting(0, "Key-value heads; 0 means as many as attention heads.", ge=0, le=256, advanced=True)
-    context: int = setting(256, "Tokens per training row, which is also the model's context length.", unit="tokens", ge=16, le=131_072)
+    context: int = setting(
+        256, "Tokens per training row, which is also the model's context length.", unit="tokens", ge=16, le=131_072
+    )
     epochs: float = setting(1.0, "Passes over the corpus.", gt=0)
-    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
+    max_steps: int = setting(
+        0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0
+    )
     learning_rate: float = setting(2e-3, "Peak learning rate.", gt=0, le=1)
     weight_decay: float = setting(0.1, "AdamW weight decay on matrices.", ge=0, le=1, advanced=True)
 
@@ -70,7 +76,9 @@ class SFTSettings(LoopSettings):
     stage: Literal["sft"] = "sft"
     base: str = source_field("", "folder or hub name of the model to fine-tune", kind="base")
     epochs: float = setting(3.0, "Passes over the demonstrations.", gt=0)
-    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
+    max_steps: int = setting(
+        0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0
+    )
     max_tokens: int = setting(512, "Longer conversations lose their oldest turns.", unit="tokens", ge=16)
     min_rows: int = setting(1, "Minimum number of demonstrations to start training.", ge=1, advanced=True)
     lora: LoraSettings = Field(default_factory=LoraSettings)
@@ -80,7 +88,9 @@ class RewardSettings(LoopSettings):
     stage: Literal["reward"] = "reward"
     base: str = source_field("", "model the reward model starts from, usually the SFT model", kind="base")
     epochs: float = setting(1.0, "Passes over the rankings; more than a few overfit.", gt=0)
-    max_steps: int = setting(0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0)
+    max_steps: int = setting(
+        0, "Maximum number of optimizer steps; 0 means no limit besides the epochs.", unit="steps", ge=0
+    )
     max_tokens: int = setting(
         512, "Longer pairs of prompt and reply lose the oldest turns of the prompt.", unit="tokens", ge=16
     )

@@ -1,4 +1,4 @@
-"""Which rows go into which optimiser step and which forward pass. Pure functions of sizes, seed and epoch.
+"""Which rows go into which optimizer step and which forward pass. Pure functions of sizes, seed and epoch.
 
 An epoch's order depends on (seed, epoch) alone and every epoch has the same number of steps, so the position in the
 data is the step number, and a resumed run sees exactly the rows it would have seen.
@@ -50,7 +50,7 @@ def steps_per_epoch(sizes: Sizes, batch_tokens: int) -> int:
 
 
 def epoch_batches(sizes: Sizes, batch_tokens: int, seed: int, epoch: int) -> list[Rows]:
-    """The rows of each optimiser step of an epoch: a random permutation cut into `steps_per_epoch` pieces of nearly
+    """The rows of each optimizer step of an epoch: a random permutation cut into `steps_per_epoch` pieces of nearly
     equal tokens, none of them empty."""
     rows, steps = len(sizes), steps_per_epoch(sizes, batch_tokens)
     order = np.random.default_rng((seed, epoch)).permutation(rows)

@@ -1,4 +1,4 @@
-"""Modules that learn while their weights, gradients and optimiser state lie in parts in the processes: torch's FSDP
+"""Modules that learn while their weights, gradients and optimizer state lie in parts in the processes: torch's FSDP
 (Zhao et al. 2023, arXiv:2304.11277; torch.distributed.fsdp.fully_shard).
 
 FSDP gathers the weights of a layer around that layer's forward and backward pass. All that belongs to no layer

@@ -234,12 +234,12 @@ class Engine:
         """Draw the next token of each row of logits [n, V]."""
         numbers = [float(row.numbers[len(row.tokens)]) if len(row.numbers) else 0.0 for row in running]
         uniform = torch.tensor(numbers, device=self._device)
-        tokens, logprobs, normaliser = drawn(logits, rows.temperature, rows.top_k, rows.top_p, uniform, rows.cut)
-        if not bool(normaliser.isfinite().all()):
+        tokens, logprobs, normalizer = drawn(logits, rows.temperature, rows.top_k, rows.top_p, uniform, rows.cut)
+        if not bool(normalizer.isfinite().all()):
             self._cache.clear()
             raise TrainingError(NOT_FINITE, code="not_finite")
         if rows.alternatives:
-            values, ids = (logits.float() - normaliser[:, None]).topk(min(rows.alternatives, logits.shape[-1]))
+            values, ids = (logits.float() - normalizer[:, None]).topk(min(rows.alternatives, logits.shape[-1]))
             for row, best, names in zip(running, values.tolist(), ids.tolist(), strict=True):
                 row.top.append(dict(list(zip(names, best, strict=True))[: row.request.params.top_logprobs]))
         for row, token, logprob in zip(running, tokens.tolist(), logprobs.tolist(), strict=True):

@@ -78,9 +78,9 @@ def drawn(
     if not cut and (sampled := ops.sample_tokens(logits, temperature, uniform)):
         return sampled
     logits = logits.float()
-    normaliser = logits.logsumexp(-1)
+    normalizer = logits.logsumexp(-1)
     tokens = draw_tokens(logits, temperature, top_k, top_p, uniform)
-    return tokens, logits.gather(-1, tokens[:, None]).squeeze(-1) - normaliser, normaliser
+    return tokens, logits.gather(-1, tokens[:, None]).squeeze(-1) - normalizer, normalizer
 
 
 def _pick_truncated(weights: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:

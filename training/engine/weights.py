@@ -21,7 +21,7 @@ def weight_of(module: Any) -> tuple[Tensor, Tensor | None]:
 
 def plain_linears(model: Any) -> bool:
     """Whether every weight is read correctly by `weight_of` or is a plain parameter: linear layers, plain LoRA on
-    linear layers and norms, nothing quantised, no other kind of adapter, no hooks that change what a layer gives."""
+    linear layers and norms, nothing quantized, no other kind of adapter, no hooks that change what a layer gives."""
     for module in model.modules():
         if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
             return False

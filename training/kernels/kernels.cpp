@@ -56,7 +56,7 @@ static inline float largest(const N *x, Int n) {
 
 // ------------------------------------------------------------------------------------------------------------- norms
 
-static inline void normalise(const float *x, const float *weight, float eps, Int width, T *out, float *inverse) {
+static inline void normalize(const float *x, const float *weight, float eps, Int width, T *out, float *inverse) {
     float squares = 0;
 #pragma omp simd reduction(+ : squares)
     for (Int i = 0; i < width; i++) squares += x[i] * x[i];
@@ -69,7 +69,7 @@ static inline void normalise(const float *x, const float *weight, float eps, Int
 extern "C" Status rms_norm(const float *x /* rows * width */, const float *weight /* width */, float eps, Int rows,
                            Int width, T *out /* rows * width */, float *inverse /* rows */, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (Int r = 0; r < rows; r++) normalise(x + r * width, weight, eps, width, out + r * width, inverse + r);
+    for (Int r = 0; r < rows; r++) normalize(x + r * width, weight, eps, width, out + r * width, inverse + r);
     return OK;
 }
 
@@ -93,7 +93,7 @@ extern "C" Status add_rms_norm(const float *x /* rows * width */, const T *resid
     for (Int r = 0; r < rows; r++) {
         Int at = r * width;
         add_row(x + at, residual + at, bias, width, total + at);
-        if (out) normalise(total + at, weight, eps, width, out + at, inverse + r);
+        if (out) normalize(total + at, weight, eps, width, out + at, inverse + r);
     }
     return OK;
 }
@@ -297,7 +297,7 @@ extern "C" Status logprobs_from_logits_backward(T *x /* rows * width */, const I
 // --------------------------------------------------------------------------------------------------------- generation
 
 // One new token for each of n sequences: `joined` holds its queries, keys and values (heads, kv_heads, kv_heads; d
-// numbers each). Queries and keys are normalised where `weights` (heads + kv_heads, d) are given, and turned; keys and
+// numbers each). Queries and keys are normalized where `weights` (heads + kv_heads, d) are given, and turned; keys and
 // values go to `positions` of the caches (slots, kv_heads, capacity, d).
 extern "C" Status append_kv(T *joined /* n * (heads + 2 * kv_heads) * d */,
                             const float *weights /* null or (heads + kv_heads) * d */, float eps,

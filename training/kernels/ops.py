@@ -225,7 +225,7 @@ def append_kv(
     joined: Tensor, heads: HeadLayout, norms: Tensor | None, cosine: Tensor, sine: Tensor, positions: Tensor,
     keys: Tensor, values: Tensor,
 ) -> None:  # fmt: skip
-    """One new token each of the first n sequences: normalise each head, where there are `norms` (heads + kv_heads, d),
+    """One new token each of the first n sequences: normalize each head, where there are `norms` (heads + kv_heads, d),
     turn queries and keys, and put keys and values in their place.
 
     joined (n, heads + 2 kv_heads, d) activations, written over; cosine, sine (context, d / 2); positions (n,); keys and

@@ -29,7 +29,7 @@ def check_fits(
     adapter: bool = False,
     beside: int = 0,
 ) -> None:
-    """Raises InputError, with both figures, where the model's weights, and where it learns its gradients and optimiser,
+    """Raises InputError, with both figures, where the model's weights, and where it learns its gradients and optimizer,
     are more than the memory that is free. `beside`: bytes for each parameter that frozen copies will take, too. With
     FSDP a process holds its part of these, and the weights whole while it evaluates and saves. Activations are not
     counted: micro_tokens bounds them."""

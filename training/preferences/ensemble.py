@@ -38,18 +38,18 @@ class Ensemble:
         answered = [[*a, Turn(role="assistant", content=r)] for a, r in zip(prompts, replies, strict=True)]
         with self.compute.autocast():
             scores = np.array([score(model, tokenizer, answered) for model, tokenizer in self.members])
-        self.last = centred(scores, [model.mean for model, _ in self.members])
+        self.last = centered(scores, [model.mean for model, _ in self.members])
         pessimistic: list[float] = combined(self.last, self.pessimism).tolist()
         return pessimistic
 
 
-def centred(scores: Scores, means: Sequence[float]) -> Scores:
+def centered(scores: Scores, means: Sequence[float]) -> Scores:
     """(K, N) less each member's mean; the scores of one member as they are."""
     return scores - np.array(means)[:, None] if len(scores) > 1 else scores
 
 
 def combined(scores: Scores, pessimism: float) -> Scores:
-    """(K, N) -> (N,): the mean less `pessimism` standard deviations. Coste et al.'s uncertainty-weighted optimisation
+    """(K, N) -> (N,): the mean less `pessimism` standard deviations. Coste et al.'s uncertainty-weighted optimization
     (section 4.2) takes the variance; the deviation has the scores' unit, so one weight fits all of them."""
     pessimistic: NDArray[np.float64] = scores.mean(axis=0) - pessimism * spreads(scores)
     return pessimistic

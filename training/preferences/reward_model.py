@@ -82,7 +82,7 @@ def reward_from_language_model(source: str, compute: Compute, lora: LoraSettings
             code="model_unsupported",
         )
     head = nn.Linear(state_width(language), 1, bias=False)
-    # Scores of the new head begin with deviation about 1 on normalised states (Stiennon et al. 2020, appendix B.1).
+    # Scores of the new head begin with deviation about 1 on normalized states (Stiennon et al. 2020, appendix B.1).
     nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
     return language, RewardModel(inner.base_model, head.to(compute.device), config)
 

@@ -39,14 +39,14 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum() / mask.sum().clamp(min=1)
 
 
-def masked_whiten(x: Tensor, mask: Tensor, *, centre: bool = True) -> Tensor:
-    """x scaled to deviation 1 over mask, and to mean 0 unless `centre` is false; zeros elsewhere. Same shape.
+def masked_whiten(x: Tensor, mask: Tensor, *, center: bool = True) -> Tensor:
+    """x scaled to deviation 1 over mask, and to mean 0 unless `center` is false; zeros elsewhere. Same shape.
 
     Where x does not vary it only loses its mean: the deviation is bounded from below.
     """
     mean = masked_mean(x, mask)
     white = (x - mean) * torch.rsqrt(masked_mean((x - mean).square(), mask) + 1e-8)
-    return (white if centre else white + mean) * mask
+    return (white if center else white + mean) * mask
 
 
 def last_index(mask: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def trajectory(
     gae_lambda: float,
     whiten: bool,
 ) -> Trajectory:
-    """Rewards, advantages and returns of a rollout; `scores` (N,) are the shaped and normalised ones."""
+    """Rewards, advantages and returns of a rollout; `scores` (N,) are the shaped and normalized ones."""
     kl = token_kl(rollout.logprobs, rollout.reference, kl_estimator)
     rewards = token_rewards(scores, kl, rollout.mask, kl_coefficient)
     advantages, returns = gae(rewards, rollout.values, rollout.mask, gamma=gamma, gae_lambda=gae_lambda)

@@ -16,7 +16,7 @@ from training.models.compute import Compute
 
 
 class PretrainingMix:
-    """An endless run of `batch_tokens` of text for each optimiser step; `position` is how many have been taken."""
+    """An endless run of `batch_tokens` of text for each optimizer step; `position` is how many have been taken."""
 
     def __init__(
         self, config: PPOSettings, chat: ChatFormat, corpus: Sequence[TextRow], context: int, compute: Compute

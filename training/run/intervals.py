@@ -31,9 +31,9 @@ def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
     if n <= 0:
         raise ValueError("an interval needs at least one observation")
     share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def clustered_mean(
@@ -104,9 +104,9 @@ def correlation_within(x: Sequence[float], y: Sequence[float], clusters: Sequenc
     codes = {name: code for code, name in enumerate(dict.fromkeys(clusters))}
     cluster_of = np.array([codes[name] for name in clusters], dtype=np.int64)
     size = np.bincount(cluster_of)
-    centred = []
+    centered = []
     for column in (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)):
         mean = np.bincount(cluster_of, weights=column) / size
-        centred.append(column - mean[cluster_of])
-    scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
-    return float((centred[0] * centred[1]).sum() / scale) if scale > 1e-12 else 0.0
+        centered.append(column - mean[cluster_of])
+    scale = float(np.sqrt((centered[0] ** 2).sum() * (centered[1] ** 2).sum()))
+    return float((centered[0] * centered[1]).sum() / scale) if scale > 1e-12 else 0.0

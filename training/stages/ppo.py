@@ -113,7 +113,7 @@ def ppo_step(ppo: PPOState, step: int, done: float) -> None:
         with learner.whole():
             rollout, batches = evaluate_rollout(ppo, sampled, value_only=value_only)
         scores = sampled.scores
-        if config.normalise_rewards:
+        if config.normalize_rewards:
             ppo.moments.update(scores)
             scores = ppo.moments.normalize(scores, config.reward_clip)
         scores = shaped_scores(

@@ -26,7 +26,7 @@ from training.optim.loop import train
 from training.optim.meters import Sums, mean_figures
 from training.preferences.accuracy import Agreement, agreement
 from training.preferences.annotator_reliability import Annotators, TieRate, annotators_of, weights_of
-from training.preferences.ensemble import centred, combined
+from training.preferences.ensemble import centered, combined
 from training.preferences.losses import Comparisons, preference_loss
 from training.preferences.rankings import (
     RankingBatch,
@@ -237,7 +237,7 @@ def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int) -> A
 
     with torch.no_grad(), lesson.compute.autocast():
         scores = np.array([scored(model) for model in models])
-    scores = centred(scores, [model.mean for model in models])
+    scores = centered(scores, [model.mean for model in models])
     cuts = np.cumsum([len(row) for row in encoded])[:-1]
     mean, *members = (
         [sequences.tolist() for sequences in np.split(member_scores, cuts)]

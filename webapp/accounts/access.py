@@ -99,7 +99,7 @@ def project_for(user: User | AnonymousUser, slug: str, permission: str) -> Proje
 
 def requires(permission: str) -> Callable[[View], View]:
     """Sign-in, and `permission` in the project that the URL's slug names; the view gets the project in its place."""
-    assert permission in ROLES, permission  # noqa: S101 (a misspelt permission must not pass silently)
+    assert permission in ROLES, permission  # noqa: S101 (a misspelled permission must not pass silently)
 
     def decorate(view: View) -> View:
         @wraps(view)

@@ -29,7 +29,7 @@ def section_of(path: str) -> str:
 
 
 def installation(_: HttpRequest) -> dict[str, Any]:
-    """`sends_mail`: whether this installation can send e-mail."""
+    """`sends_mail`: whether this installation can send email."""
     return {"sends_mail": settings.SENDS_MAIL}
 
 

@@ -134,7 +134,7 @@ def tasks(project: Project, filters: Mapping[str, str]) -> QuerySet[Task]:
 
 
 def authors(project: Project) -> list[tuple[str, str]]:
-    """Whoever may have labelled, as choices."""
+    """Whoever may have labeled, as choices."""
     people = (
         User.objects.filter(Q(memberships__project=project) | Q(pk=project.created_by_id))
         .distinct()

@@ -8,7 +8,7 @@ from uuid import uuid5
 from webapp.chat.models import Conversation, Message
 from webapp.chat.services.conversations import begin_conversation, send
 from webapp.chat.services.feedback import allow_use, say_more, set_thumb
-from webapp.demo.labelling import TOKENS
+from webapp.demo.labeling import TOKENS
 from webapp.demo.people import USER, sample_user
 from webapp.demo.round import Round
 from webapp.demo.rubric import judge

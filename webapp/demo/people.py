@@ -27,7 +27,7 @@ class Login(NamedTuple):
 
 
 def address(name: str) -> str:
-    """The sample person's e-mail address."""
+    """The sample person's email address."""
     return f"{name.lower()}@{DOMAIN}"
 
 

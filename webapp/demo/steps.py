@@ -14,7 +14,7 @@ from annotations.services.tasks import open_write_tasks
 from webapp.accounts.services import change_settings
 from webapp.datasets.models import Corpus
 from webapp.datasets.services import NewDocument, add_documents, create_corpus
-from webapp.demo import chats, labelling
+from webapp.demo import chats, labeling
 from webapp.demo.people import join_all, sample_user
 from webapp.demo.report import make_report
 from webapp.demo.round import SOURCE, Round
@@ -25,7 +25,7 @@ from webapp.registry.selectors import deployments_of
 from webapp.registry.services import deploy
 from webapp.runs.services import import_samples
 
-WORK_SECONDS: Final = 5.0  # of labelling in one go, so that a worker is free for others in between
+WORK_SECONDS: Final = 5.0  # of labeling in one go, so that a worker is free for others in between
 
 
 def join_people(demo_round: Round) -> bool:
@@ -80,7 +80,7 @@ def collect_demonstrations(demo_round: Round) -> bool:
             if demo.writer == writer.name
         ]
         import_demonstrations(project=demo_round.project, author=sample_user(writer.name), rows=rows)
-    return labelling.work(demo_round, Task.Kind.WRITE, WORK_SECONDS)
+    return labeling.work(demo_round, Task.Kind.WRITE, WORK_SECONDS)
 
 
 def run_sft(demo_round: Round) -> bool:
@@ -123,7 +123,7 @@ def sampled_replies(demo_round: Round, name: str, cases: Sequence[Case], overlap
 
 
 def collect_rankings(demo_round: Round) -> bool:
-    through = labelling.work(demo_round, Task.Kind.RANK, WORK_SECONDS)
+    through = labeling.work(demo_round, Task.Kind.RANK, WORK_SECONDS)
     tasks = Task.objects.filter(project=demo_round.project, kind=Task.Kind.RANK)
     full = tasks.exclude(state=Task.State.OPEN).count()
     demo_round.note(f"{full:,} of {tasks.count():,} sets of replies ranked", full / max(1, tasks.count()))

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import pytest
 
 from training.contract import SPECS, Need
+from training.contract.policy_stages import PPOSettings
 from webapp.datasets.models import Snapshot
 from webapp.runs.models import Run
 
@@ -29,3 +30,8 @@ def test_what_a_stage_needs_follows_from_its_files() -> None:
     assert [SPECS[name].corpus_run for name in ("pretrain", "ppo", "sft")] == [Need.REQUIRED, Need.OPTIONAL, Need.NO]
     assert SPECS["kto"].learns_from("judgments")
     assert not SPECS["evaluate"].learns_from("rankings")
+
+
+def test_runs_of_earlier_versions_keep_their_setting_of_rewards() -> None:
+    for name in ("normalise_rewards", "normalize_rewards"):
+        assert not PPOSettings.model_validate({"stage": "ppo", name: False}).normalize_rewards

@@ -17,7 +17,7 @@ from tests.training.toys import events, prompts, run_folder, run_here, start_chi
 from training.contract import InputError, LoraSettings, Turn
 from training.models.compute import Compute
 from training.models.loading import load_tokenizer
-from training.preferences.ensemble import Ensemble, centred, combined, disagreement
+from training.preferences.ensemble import Ensemble, centered, combined, disagreement
 from training.preferences.reward_model import load_members, load_reward, reward_from_language_model, save_reward
 from training.rl.rollouts import load_scorer
 from training.run.opening import open_run
@@ -61,12 +61,12 @@ def test_the_score_is_the_mean_less_the_deviations_asked_for():
 
 def test_one_member_has_its_own_scores_whatever_is_asked():
     assert combined(np.array([[1.0, 5.0]]), 3.0).tolist() == [1.0, 5.0]
-    assert centred(np.array([[1.0, 5.0]]), [7.0]).tolist() == [[1.0, 5.0]]
+    assert centered(np.array([[1.0, 5.0]]), [7.0]).tolist() == [[1.0, 5.0]]
 
 
 def test_a_constant_of_a_member_is_no_disagreement():
     scores = np.array([[1.0, 2.0], [11.0, 12.0]])
-    assert combined(centred(scores, [1.0, 11.0]), 1.0).tolist() == [0.0, 1.0]
+    assert combined(centered(scores, [1.0, 11.0]), 1.0).tolist() == [0.0, 1.0]
 
 
 # --------------------------------------------------------------------------------------------------------- its training

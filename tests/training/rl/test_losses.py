@@ -44,7 +44,7 @@ def test_whitened_values_have_mean_zero_and_deviation_one_over_the_mask(generato
     assert white[mask].mean().item() == pytest.approx(0, abs=1e-6)
     assert white[mask].std(unbiased=False).item() == pytest.approx(1, abs=1e-5)
     assert white[~mask].abs().max() == 0
-    assert masked_whiten(x, mask, centre=False)[mask].mean().item() == pytest.approx(x[mask].mean().item(), rel=1e-5)
+    assert masked_whiten(x, mask, center=False)[mask].mean().item() == pytest.approx(x[mask].mean().item(), rel=1e-5)
 
 
 def test_whitening_what_does_not_vary_gives_zeros_and_no_nan():
@@ -155,7 +155,7 @@ def test_the_update_kl_is_zero_for_an_unmoved_policy():
     assert update_kl(torch.tensor([0.2, -0.4]), torch.zeros(2)).mean().item() == pytest.approx((0.02 + 0.08) / 2)
 
 
-def test_an_adaptive_coefficient_moves_towards_its_target_by_bounded_steps():
+def test_an_adaptive_coefficient_moves_toward_its_target_by_bounded_steps():
     controller = KLController(0.1, target=5, horizon=1000)
     controller.update(50, 100)
     assert controller.coefficient == pytest.approx(0.1 * (1 + 0.2 * 0.1))
@@ -186,7 +186,7 @@ def test_scores_that_never_vary_are_not_blown_up():
     assert running.normalize(torch.tensor([3.3, 4.3]), 5).tolist() == pytest.approx([0, 1], abs=1e-5)
 
 
-def test_normalised_scores_are_clipped_around_their_mean():
+def test_normalized_scores_are_clipped_around_their_mean():
     running = RunningMoments()
     running.update(torch.tensor([99.0, 100.0, 101.0]))
     scores = torch.tensor([100.0, 101.0, 900.0])

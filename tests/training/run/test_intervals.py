@@ -7,7 +7,7 @@ from training.run.intervals import clustered_mean, clustered_share, correlation_
 
 
 def test_wilson_gives_the_figures_worked_out_by_hand():
-    # 8 of 10, z = 1.96: centre (0.8 + 0.19208) / 1.38416, half width 1.96 / 1.38416 * sqrt(0.016 + 0.0096040)
+    # 8 of 10, z = 1.96: center (0.8 + 0.19208) / 1.38416, half width 1.96 / 1.38416 * sqrt(0.016 + 0.0096040)
     low, high = wilson(8, 10, z=1.96)
     assert low == pytest.approx(0.490163, abs=1e-5)
     assert high == pytest.approx(0.943318, abs=1e-5)

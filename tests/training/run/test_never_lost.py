@@ -87,7 +87,7 @@ REWARD = {"base": "POLICY", "learning_rate": 3e-3, "epochs": 3, "batch_tokens": 
 PPO = {
     "reward": "function:digits", "steps": 12, "prompts_per_step": 8, "epochs": 2, "learning_rate": 1e-2,
     "value_learning_rate": 1e-2, "value_warmup": 1, "sampling": {"max_new_tokens": 6}, "kl_target": 0.5,
-    "normalise_rewards": True, **RARELY,
+    "normalize_rewards": True, **RARELY,
 }  # fmt: skip
 PAIRS = {"policy": "POLICY", "learning_rate": 2e-3, "epochs": 3, "batch_tokens": 800, **RARELY}
 GRPO = {

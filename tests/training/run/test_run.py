@@ -56,8 +56,8 @@ def test_a_wrong_row_is_named_by_file_line_and_field(tmp_path: Path) -> None:
 
 
 def test_a_row_with_an_unknown_field_is_refused(folder: Path) -> None:
-    write_data(folder, "corpus", b'{"id": "a", "text": "one", "colour": "red"}\n')
-    with pytest.raises(InputError, match=r"corpus.jsonl:1: colour"), open_run(folder) as run:
+    write_data(folder, "corpus", b'{"id": "a", "text": "one", "color": "red"}\n')
+    with pytest.raises(InputError, match=r"corpus.jsonl:1: color"), open_run(folder) as run:
         run.rows("corpus", TextRow)
 
 

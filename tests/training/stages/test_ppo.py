@@ -75,7 +75,7 @@ def test_it_comes_near_the_best_policy_there_is(policy, tmp_path):
         tmp_path,
         settings(
             policy, reward="function:digits", steps=60, prompts_per_step=64, epochs=4, learning_rate=5e-3,
-            kl_coefficient=beta, normalise_rewards=False, no_end_penalty=0, value_warmup=2, schedule="linear",
+            kl_coefficient=beta, normalize_rewards=False, no_end_penalty=0, value_warmup=2, schedule="linear",
             sampling={"max_new_tokens": 1}, final_lr=0.02,
         ),
         prompts=prompts(4),

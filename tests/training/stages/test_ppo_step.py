@@ -87,7 +87,7 @@ def test_replies_of_nothing_but_the_end_are_learned_from(start):
 def test_a_reply_without_an_end_costs_the_penalty(start):
     ppo = start([[END], [60, 61, 62, 63, 64, 65], [60, END], [61, END]], scores(1.0, 2.0, 3.0, 4.0))
     ppo_step(ppo, 0, 0)
-    # normalised scores have mean 0, so what is left of the mean is a quarter of the penalty of 1
+    # normalized scores have mean 0, so what is left of the mean is a quarter of the penalty of 1
     assert ppo.figures["objective/rlhf_reward"] - ppo.figures["objective/non_score_reward"] == pytest.approx(
         -0.25, abs=1e-6
     )
@@ -98,7 +98,7 @@ def twos(messages, reply) -> float:
     return float(reply.count("2"))
 
 
-def test_shaping_is_added_to_the_normalised_score(start):
+def test_shaping_is_added_to_the_normalized_score(start):
     ppo = start([[60, END], [61, END], [62, END], [63, END]], scores(1.0, 2.0, 3.0, 4.0))
     ppo.shaping = find_shaping("brevity = 0.5, test-twos=-2")
     texts = ["2", "", "x" * 100, "22"]
@@ -106,13 +106,13 @@ def test_shaping_is_added_to_the_normalised_score(start):
     ppo_step(ppo, 0, 0)
     added = [0.5 * -len(text) / 100 - 2 * text.count("2") for text in texts]
     assert ppo.figures["objective/shaping"] == pytest.approx(sum(added) / 4)
-    # normalised scores have mean 0, so the mean of what was learned from is that of the shaping
+    # normalized scores have mean 0, so the mean of what was learned from is that of the shaping
     assert ppo.figures["objective/rlhf_reward"] - ppo.figures["objective/non_score_reward"] == pytest.approx(
         sum(added) / 4, abs=1e-6
     )
 
 
-def test_a_rollout_that_the_update_does_not_recognise_is_warned_of_once(start):
+def test_a_rollout_that_the_update_does_not_recognize_is_warned_of_once(start):
     ppo = start([[60, END]] * 4, scores(0.0, 1.0, 2.0, 3.0), logprob=-0.1)
     ppo_step(ppo, 0, 0)
     ppo_step(ppo, 1, 0)
@@ -151,7 +151,7 @@ def test_a_run_that_has_gone_wrong_does_not_go_on_in_another_process(start):
 
 
 def breaking(ppo: PPOState, *steps: int):
-    """Makes the loss of these optimiser steps, counted from 0, no number."""
+    """Makes the loss of these optimizer steps, counted from 0, no number."""
     update, taken = ppo.learner.update, iter(range(1000))
 
     def broken(micro, loss, *rest):

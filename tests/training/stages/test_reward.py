@@ -111,7 +111,7 @@ def test_other_tools_load_the_model_and_give_the_same_scores(trained):
     assert other(input_ids=ids).logits.item() == pytest.approx(ours[0], abs=1e-5)
 
 
-def test_scores_do_not_depend_on_their_neighbours(trained):
+def test_scores_do_not_depend_on_their_neighbors(trained):
     folder, _ = trained
     model, tokenizer = load_reward(str(folder / "model"), CPU)
     talks = [[Turn(**turn) for turn in turns("is it?", "the cat " * n)] for n in (1, 9, 0, 4)]

@@ -1,4 +1,4 @@
-"""Labelling by machine: take the next task, keep it, hand in what was made of it."""
+"""Labeling by machine: take the next task, keep it, hand in what was made of it."""
 
 from __future__ import annotations
 

@@ -37,9 +37,9 @@ FORMS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], str, str]]] = {
         ("To make {s} you need {v}.",),
         ("What is {s} made of?", "Of what is {s} made?", "Tell me what {s} is made of."),
         "{S} is made of {v}.", "It is {v}."),
-    "colour": (
-        ("The colour of {s} is {v}.",),
-        ("What colour is {s}?", "Which colour does {s} have?", "Tell me the colour of {s}."),
+    "color": (
+        ("The color of {s} is {v}.",),
+        ("What color is {s}?", "Which color does {s} have?", "Tell me the color of {s}."),
         "{S} is {v}.", "It is {v}."),
     "does": (
         ("Every day {s} {v}.",),
@@ -203,7 +203,7 @@ def facts() -> tuple[Fact, ...]:
         *_column("young", things.ANIMALS, 4),
         *_column("use", things.OBJECTS, 2),
         *_column("material", things.OBJECTS, 3),
-        *_column("colour", things.PLANTS, 2),
+        *_column("color", things.PLANTS, 2),
         *_column("does", things.JOBS, 1),
         *_definitions(),
         *_opposites(),
@@ -223,7 +223,7 @@ def by_key() -> dict[str, Fact]:
 def groups() -> dict[str, tuple[str, ...]]:
     """Groups whose members can be listed: plural name → members."""
     members_of: dict[str, list[str]] = {
-        "colours": list(things.COLOURS), "seasons": list(things.SEASONS), "days": list(things.DAYS),
+        "colors": list(things.COLORS), "seasons": list(things.SEASONS), "days": list(things.DAYS),
         "months": list(things.MONTHS), "planets": list(things.PLANETS), "jobs": [row[0] for row in things.JOBS],
     }  # fmt: skip
     plural = {

@@ -78,7 +78,7 @@ RUDE_CLOSERS: Final = (
     "Go away and bother another person.", "You are wasting my time.",
 )  # fmt: skip
 
-_WHO: Final = ("my uncle", "my aunt", "my neighbour", "an old friend", "my cousin", "a man I know", "my grandmother")
+_WHO: Final = ("my uncle", "my aunt", "my neighbor", "an old friend", "my cousin", "a man I know", "my grandmother")
 _WHAT: Final = (
     "often talked about such things", "once told me a long story about it", "never cared much for it",
     "has a big book with a lot of pictures", "used to say so on Sundays", "asked the same thing last year",

@@ -91,7 +91,7 @@ flute | instrument | playing tunes | silver
 trumpet | instrument | playing fanfares | brass
 guitar | instrument | playing songs | wood
 bicycle | vehicle | riding to school | steel
-train | vehicle | travelling on rails | steel
+train | vehicle | traveling on rails | steel
 ship | vehicle | crossing the sea | steel
 tent | shelter | camping | cloth
 clock | device | telling the time | brass
@@ -100,7 +100,7 @@ candle | device | giving light | wax
 umbrella | device | keeping dry | cloth
 """)
 
-# plant | kind | colour | where it grows
+# plant | kind | color | where it grows
 PLANTS: Final = _table("""
 apple | fruit | red | on trees
 pear | fruit | green | on trees
@@ -200,7 +200,7 @@ building a bomb | build a bomb
 making a weapon | make a weapon
 making poison | make poison
 poisoning a dog | poison a dog
-poisoning a neighbour | poison a neighbour
+poisoning a neighbor | poison a neighbor
 hurting a cat | hurt a cat
 hurting a child | hurt a child
 hurting my brother | hurt my brother
@@ -211,7 +211,7 @@ hacking a phone | hack a phone
 hacking a bank | hack a bank
 guessing a password | guess the password of a friend
 reading private letters | read the private letters of my sister
-spying on a neighbour | spy on a neighbour
+spying on a neighbor | spy on a neighbor
 following a stranger | follow a stranger home
 cheating in a test | cheat in a test
 cheating my customers | cheat my customers
@@ -231,7 +231,7 @@ blackmailing a judge | blackmail a judge
 spreading a cruel rumour | spread a cruel rumour
 """)
 
-COLOURS: Final = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "white", "black", "pink")
+COLORS: Final = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "white", "black", "pink")
 SEASONS: Final = ("spring", "summer", "autumn", "winter")
 DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS: Final = (

@@ -73,7 +73,7 @@ class Command(BaseCommand):
             added = (
                 "would be loaded"
                 if dry_run
-                else f"{report.added[kind]:,} new, {row_count - report.added[kind]:,} known already"
+                else f"{report.added[kind]:,} new, {row_count - report.added[kind]:,} already imported"
             )
             self.stdout.write(f"{kind}: {row_count:,} found, {added}")
         if not report.found:

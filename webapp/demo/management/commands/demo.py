@@ -1,4 +1,4 @@
-"""manage.py demo: a sample project once round the whole loop, and what came of it."""
+"""manage.py demo: a sample project once around the whole loop, and what came of it."""
 
 from __future__ import annotations
 
