@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
+import psutil
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from training.contract import InputError
@@ -119,5 +120,4 @@ def render(template: str, special: dict[str, str], turns: list[Any], open_turn: 
 
 def used_bytes() -> int:
     """The address space that this process has now."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.Process().memory_info().vms)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 GROWTH: Final = 1.1  # by which a process may outgrow what a pass on a tidy heap needs
@@ -50,8 +51,5 @@ class HeapTrimmer:
 
 
 def resident() -> int:
-    """Pages of this process that are in memory; 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return 0
+    """Bytes of this process that are in memory."""
+    return int(psutil.Process().memory_info().rss)

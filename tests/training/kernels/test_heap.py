@@ -28,7 +28,7 @@ def learn(megabytes):
 ends = [learn(50) for _ in range(PASSES)]
 ends += [learn(200)]
 ends += [learn(50) for _ in range(2 * PASSES)]
-print(*(pages for _, pages in ends))
+print(*(size for _, size in ends))
 """
 
 
@@ -38,9 +38,9 @@ def test_memory_is_kept_from_pass_to_pass_and_given_back_when_more_is_held_than_
         [sys.executable, "-c", SCRIPT], cwd=PROJECT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True,
         text=True, check=True,
     ).stdout  # fmt: skip
-    pages = list(map(int, told.split()))
-    usual, after = pages[:PASSES], pages[PASSES:]
-    a_pass = 50 * 256  # pages of 4 KiB
+    sizes = list(map(int, told.split()))
+    usual, after = sizes[:PASSES], sizes[PASSES:]
+    a_pass = 50 << 20
     assert max(usual) - min(usual) < a_pass / 2  # kept
     assert after[0] < max(usual)  # the long pass outgrew them, and its memory was given back
     assert max(after[1:]) - min(after[1:]) < a_pass / 2  # and kept again from then on
