@@ -352,7 +352,7 @@ def test_a_model_server_that_is_down_is_503_without_its_address(face: Face, tess
 def test_a_whole_reply_may_take_longer_than_a_connection_may_be_silent(
     face: Face, tess: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webapp.chat.gateway.SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr("webapp.model_server.completions.SILENCE_SECONDS", 1.0)
     monkeypatch.setattr("training.serve.generation.PING_SECONDS", 0.1)
     engine = face.models.pool.get("kite-2").engine
     step, go, steps = engine.step, threading.Event(), []
@@ -365,7 +365,7 @@ def test_a_whole_reply_may_take_longer_than_a_connection_may_be_silent(
 def test_a_server_that_falls_silent_is_told_from_one_that_works(
     face: Face, tess: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webapp.chat.gateway.SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr("webapp.model_server.completions.SILENCE_SECONDS", 0.3)
     engine = face.models.pool.get("kite-2").engine
     step, go = engine.step, threading.Event()
     engine.step = lambda: (go.wait(30), step())[1]

@@ -7,11 +7,12 @@ import pytest
 
 from tests import factories
 from tests.chat.conftest import chunk, reply_of, saying
-from webapp.chat import gateway, generation
-from webapp.chat.fitting import Size
+from webapp.chat import generation
 from webapp.chat.models import Message
 from webapp.chat.services import conversations, replies
 from webapp.errors import BadInput, Conflict, Unavailable
+from webapp.model_server.completions import Size
+from webapp.model_server.refusals import UNAVAILABLE
 from webapp.registry.models import Deployment
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -169,7 +170,7 @@ def test_a_server_that_is_down_leaves_a_sentence_and_a_retry(talk):
 
     reply = written(talk, saying("Hi"), serve=down)
 
-    assert (reply.state, reply.error) == (State.INTERRUPTED, gateway.UNAVAILABLE)
+    assert (reply.state, reply.error) == (State.INTERRUPTED, UNAVAILABLE)
 
 
 def test_a_damaged_model_is_the_operators_affair(talk):
@@ -178,7 +179,7 @@ def test_a_damaged_model_is_the_operators_affair(talk):
 
     reply = written(talk, saying("Hi"), serve=damaged)
 
-    assert reply.error == gateway.UNAVAILABLE
+    assert reply.error == UNAVAILABLE
     assert "/srv/var" in Deployment.objects.get().problem
 
 

@@ -30,7 +30,7 @@ from webapp.accounts.models import Project, User
 from webapp.chat import generation
 from webapp.chat.models import Conversation, Message
 from webapp.chat.services import conversations, replies
-from webapp.registry.model_server import ModelServer
+from webapp.model_server.serving import ModelServer
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import deploy, register_model
 

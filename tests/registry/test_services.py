@@ -15,8 +15,8 @@ from django.test import Client
 from tests import factories
 from webapp.accounts.models import Project
 from webapp.errors import BadInput, Conflict, Unavailable
+from webapp.model_server.serving import ModelServer
 from webapp.registry.artefacts import local_folder
-from webapp.registry.model_server import ModelServer
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import choose_model, live_deployment, previous_deployment
 from webapp.registry.services import (

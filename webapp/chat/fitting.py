@@ -7,51 +7,19 @@ is sent whole, and the older half of it drops each time the server says that it 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import httpx
-from django.conf import settings
-
-from webapp.chat.gateway import CONNECT_SECONDS
 from webapp.errors import BadInput
-from webapp.registry.model_server import tls
+from webapp.model_server.completions import Size, count_tokens
 
-log = logging.getLogger(__name__)
-
-TOKENIZE: Final = "/tokenize"
-MAX_COUNTING_SECONDS: Final = 30.0
 REPLY_SHARE: Final = 4  # at most a quarter of the context is kept free for the reply
 SPARE_TOKENS: Final = 64  # what a chat template may add around a conversation
 SPARE_PER_TURN: Final = 16
 Turns = Sequence[Mapping[str, str]]
 
 
-class Size(NamedTuple):
-    tokens: int
-    limit: int
-    """What the model can read and write together."""
-
-
 Count = Callable[[str, Turns], Awaitable[Size | None]]
-
-
-async def count_tokens(model: str, turns: Turns, *, transport: httpx.AsyncBaseTransport | None = None) -> Size | None:
-    """How long the conversation is for the model, with the opening of a reply; none where the server does not say."""
-    headers = {"Authorization": f"Bearer {settings.MODEL_SERVER_TOKEN}"} if settings.MODEL_SERVER_TOKEN else {}
-    timeout = httpx.Timeout(MAX_COUNTING_SECONDS, connect=CONNECT_SECONDS)
-    body = {"model": model, "messages": list(turns), "add_generation_prompt": True}
-    try:
-        async with httpx.AsyncClient(timeout=timeout, headers=headers, transport=transport, verify=tls()) as client:
-            answer = await client.post(settings.MODEL_SERVER_URL.rstrip("/") + TOKENIZE, json=body)
-        if answer.is_error:
-            return None
-        counted = answer.json()
-        return Size(int(counted["count"]), int(counted["max_model_len"]))
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        log.info("the model server does not count tokens: %r", error)
-        return None
 
 
 def starts_of(turns: Turns) -> list[int]:

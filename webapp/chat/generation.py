@@ -16,9 +16,11 @@ from typing import Any, Final, TypeVar
 
 from django.db import close_old_connections
 
-from webapp.chat import fitting, gateway
+from webapp.chat import fitting
 from webapp.chat.services import replies
 from webapp.errors import BadInput, TutelageError
+from webapp.model_server.completions import count_tokens, delta, stream_chat
+from webapp.model_server.refusals import for_people
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import ensure_served
 
@@ -68,9 +70,9 @@ async def run_in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -
 async def write_reply(
     message_id: int,
     *,
-    chat: Chat = gateway.stream_chat,
+    chat: Chat = stream_chat,
     serve: Serve = ensure_served,
-    count: fitting.Count = fitting.count_tokens,
+    count: fitting.Count = count_tokens,
     heartbeat: float | None = None,
 ) -> None:
     """Write one pending reply to its end. `chat`, `serve` and `count` stand for the model server."""
@@ -86,7 +88,7 @@ async def write_reply(
     except TutelageError as error:
         log.warning("reply %s: %s: %s %s", message_id, error.error_code, error.message, error.data)
         await run_in_thread(replies.note_problem, model=job.model, error=error)
-        sentence, refused = gateway.for_people(error), isinstance(error, BadInput)
+        sentence, refused = for_people(error), isinstance(error, BadInput)
         await run_in_thread(replies.fail_reply, message_id=message_id, error=sentence, refused=refused)
     except Exception:
         log.exception("reply %s failed", message_id)
@@ -139,7 +141,7 @@ async def queue_chunks(
     reason, written = "error", None
     try:
         async for chunk in chunks:
-            text, ended = gateway.delta(chunk)
+            text, ended = delta(chunk)
             reason = ended or reason
             written = fitting.tokens_written(chunk) or written
             if text:

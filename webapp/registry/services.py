@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, Conflict, TutelageError, Unavailable
+from webapp.model_server.serving import ModelServer
 from webapp.registry.artefacts import folder_digest, hashes_of, local_folder, publish_folder
-from webapp.registry.model_server import ModelServer
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import last_live_deployment, open_deployments, previous_deployment
 

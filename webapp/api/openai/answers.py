@@ -10,8 +10,8 @@ from typing import Any, Final
 from django.http import JsonResponse
 
 from training.contract import RequestRefused, openai_error_body
-from webapp.chat import gateway
 from webapp.errors import BadInput, Conflict, NotFound, TooMany, TutelageError
+from webapp.model_server.refusals import for_people
 
 RETRY_SECONDS: Final = 5
 PING_SECONDS: Final = 15.0
@@ -37,7 +37,7 @@ def refused(error: TutelageError) -> RequestRefused:
     if isinstance(error, TooMany):
         return RequestRefused(error.message, status=429, code="rate_limit_exceeded")
     if isinstance(error, Conflict) or error.status >= 500:
-        message = gateway.for_people(error)
+        message = for_people(error)
         return RequestRefused(message, status=503, code=CODES.get(error.error_code, "model_unavailable"))
     return RequestRefused(error.message, status=error.status, code=error.error_code)
 

@@ -14,8 +14,8 @@ from webapp.accounts.access import may
 from webapp.accounts.authentication import ApiTokenAuthentication, check_scope
 from webapp.accounts.models import Project, User
 from webapp.accounts.selectors import projects_of
-from webapp.chat.gateway import person_key
 from webapp.errors import NotFound
+from webapp.model_server.completions import person_key
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import choose_model, live_deployment
 

@@ -36,8 +36,8 @@ from webapp.api.openai.targets import (
     token_user,
     upstream_body,
 )
-from webapp.chat import gateway
 from webapp.errors import TutelageError, Unavailable
+from webapp.model_server import completions as model_server
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import ensure_served
 
@@ -79,13 +79,13 @@ async def in_database(function: Callable[..., T], *args: Any) -> T:
 @endpoint("POST")
 async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     """POST /v1/chat/completions, streamed or not."""
-    return await generate(request, ChatRequest, gateway.CHAT)
+    return await generate(request, ChatRequest, model_server.CHAT)
 
 
 @endpoint("POST")
 async def completions(request: HttpRequest) -> HttpResponseBase:
     """POST /v1/completions, streamed or not: text goes on from a prompt, without chat template and system prompt."""
-    return await generate(request, CompletionRequest, gateway.TEXT)
+    return await generate(request, CompletionRequest, model_server.TEXT)
 
 
 @endpoint("GET", "HEAD")
@@ -119,13 +119,13 @@ async def generate(request: HttpRequest, kind: type[GenerationRequest], path: st
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(limits.counted_replies(target.person.pk, generation.replies))
         if not generation.stream:
-            return JsonResponse(await loaded(target.model, lambda: gateway.complete(path, body)))
-        chunks = gateway.stream(path, body)
+            return JsonResponse(await loaded(target.model, lambda: model_server.complete(path, body)))
+        chunks = model_server.stream(path, body)
         try:
             first_chunk = await anext(chunks)
         except Unavailable as error:
             await load_again(target.model, error)
-            chunks = gateway.stream(path, body)
+            chunks = model_server.stream(path, body)
             first_chunk = await anext(chunks)
         written = closed_after(
             stack.pop_all(), chunk_events(first_chunk, chunks, with_usage=generation.stream_options.include_usage)

@@ -9,12 +9,13 @@ from typing import Any, Final, NamedTuple
 from django.db import transaction
 from django.utils import timezone
 
-from webapp.chat.gateway import CUT_OFF, chat_body, person_key
 from webapp.chat.live import announce, announce_conversation
 from webapp.chat.models import Conversation, Erasure, Event, Message
 from webapp.chat.selectors import turns_before
 from webapp.chat.services.erasure import erase_conversations, erase_leftovers
 from webapp.errors import TutelageError
+from webapp.model_server.completions import chat_body, person_key
+from webapp.model_server.refusals import CUT_OFF
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.text import clean_text
 

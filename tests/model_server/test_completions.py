@@ -4,23 +4,29 @@ import json
 import httpx
 import pytest
 
-from webapp.chat import gateway
 from webapp.errors import BadInput, Conflict, TooMany, Unavailable
+from webapp.model_server import completions, refusals
 
-BODY = gateway.chat_body(
+BODY = completions.chat_body(
     model="kite-1", messages=[{"role": "user", "content": "Hi"}], temperature=0.5, top_p=0.9, max_tokens=20
 )
 
 
 def collected(transport, body=BODY):
     async def collect():
-        return [chunk async for chunk in gateway.stream_chat(body, transport=transport)]
+        return [chunk async for chunk in completions.stream_chat(body, transport=transport)]
 
     return asyncio.run(collect())
 
 
+def streamed(text):
+    return httpx.Response(200, text=text, headers={"content-type": "text/event-stream; charset=utf-8"})
+
+
 def answering(status=200, *, json_body=None, text=None):
-    return httpx.MockTransport(lambda _: httpx.Response(status, json=json_body, text=text))
+    return httpx.MockTransport(
+        lambda _: streamed(text) if status == 200 else httpx.Response(status, json=json_body, text=text)
+    )
 
 
 def lines(*chunks, end="data: [DONE]\n\n"):
@@ -38,7 +44,7 @@ def test_the_pieces_come_in_order_up_to_the_end():
 
     chunks = collected(answering(text=stream))
 
-    assert [gateway.delta(chunk) for chunk in chunks] == [("", ""), ("He", ""), ("llo", ""), ("", "stop")]
+    assert [completions.delta(chunk) for chunk in chunks] == [("", ""), ("He", ""), ("llo", ""), ("", "stop")]
 
 
 def test_the_request_is_that_of_the_openai_api():
@@ -46,7 +52,7 @@ def test_the_request_is_that_of_the_openai_api():
 
     def take(request):
         seen.append((request.url.path, json.loads(request.content)))
-        return httpx.Response(200, text=lines(piece("Hi", "stop")))
+        return streamed(lines(piece("Hi", "stop")))
 
     collected(httpx.MockTransport(take))
 
@@ -58,7 +64,7 @@ def test_the_token_of_the_model_server_is_sent(settings):
 
     def take(request):
         assert request.headers["authorization"] == "Bearer secret"
-        return httpx.Response(200, text=lines(piece("Hi", "stop")))
+        return streamed(lines(piece("Hi", "stop")))
 
     assert collected(httpx.MockTransport(take))
 
@@ -81,9 +87,9 @@ def test_a_whole_reply_is_asked_for_as_a_stream_and_put_together():
 
     def take(request):
         seen.append(json.loads(request.content))
-        return httpx.Response(200, text=": waiting\n\n" + lines(*chunks))
+        return streamed(": waiting\n\n" + lines(*chunks))
 
-    answer = asyncio.run(gateway.complete(gateway.CHAT, BODY, transport=httpx.MockTransport(take)))
+    answer = asyncio.run(completions.complete(completions.CHAT, BODY, transport=httpx.MockTransport(take)))
 
     assert seen == [{**BODY, "stream": True, "stream_options": {"include_usage": True}}]
     assert (answer["object"], answer["id"], answer["model"]) == ("chat.completion", "chatcmpl-1", "kite-1")
@@ -151,6 +157,6 @@ def test_the_servers_parameter_and_reason_are_kept():
     ],
 )
 def test_who_chats_reads_no_path_and_no_address(error):
-    told = gateway.for_people(error)
+    told = refusals.for_people(error)
     assert "/" not in told
     assert "manager" in told

@@ -17,7 +17,7 @@ from tests.runs.conftest import places, trained  # noqa: F401 (fixtures)
 from webapp.accounts.models import Project
 from webapp.errors import Unavailable
 from webapp.home_folder import ROOT
-from webapp.registry.model_server import ModelServer
+from webapp.model_server.serving import ModelServer
 from webapp.registry.models import Deployment
 from webapp.registry.services import deploy, register_model, reload_deployments, roll_back
 
