@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from annotations.selectors import recent_labels, skips, undoable
 from annotations.services.labels import UNDO_DEPTH
-from annotations.workbench import history_rows, labeling_projects, project_of
-from webapp.accounts.access import signed_in
-from webapp.accounts.models import User
+from annotations.workbench import history_rows, labeling_projects
+from webapp.accounts.access import last_project, signed_in
+from webapp.accounts.requests import Request
 from webapp.errors import BadInput
 
 PAGE_ROWS: Final = 30
@@ -21,10 +21,9 @@ PAGE_ROWS: Final = 30
 
 @signed_in
 @require_GET
-def label_history(request: HttpRequest) -> HttpResponse:
+def label_history(request: Request) -> HttpResponse:
     """The person's own labels and skipped tasks in the project, newest first."""
-    assert isinstance(request.user, User)  # noqa: S101 (the decorator lets nobody else through)
-    project = project_of(request, labeling_projects(request.user))
+    project = last_project(request, labeling_projects(request.user))
     if project is None:
         return render(request, "annotations/no_project.html")
     before = time_asked_for(request.GET.get("before", ""))

@@ -156,6 +156,10 @@ class Lease(models.Model):
             models.Index(fields=["guidelines", "person"], name="leases_by_guidelines"),
         ]
 
+    @property
+    def project(self) -> Project:
+        return self.task.project
+
 
 class Draft(models.Model):
     """A label half made, saved as it is typed.
@@ -204,6 +208,10 @@ class Label(models.Model):
 
     class Meta:
         abstract = True
+
+    @property
+    def project(self) -> Project:
+        return self.prompt.project
 
 
 def label_constraints(name: str) -> list[models.BaseConstraint]:

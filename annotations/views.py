@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
@@ -14,29 +14,25 @@ from annotations.models import Draft, Lease, Task
 from annotations.selectors import KINDS, AnyLabel
 from annotations.services import drafts, labels, leases
 from annotations.services.submissions import keep_draft, submit
-from annotations.workbench import kinds, labeling_projects, project_of, undo_of_label, undo_of_skip, workbench
-from webapp.accounts.access import allow, declares, project_for, signed_in
+from annotations.workbench import kinds, labeling_projects, undo_of_label, undo_of_skip, workbench
+from webapp.accounts.access import last_project, project_for, requires, signed_in
 from webapp.accounts.models import Project, User
+from webapp.accounts.requests import Request
 from webapp.accounts.selectors import current_guidelines
 from webapp.errors import NotFound, TutelageError, wants_json
 from webapp.partials import render_page_or_fragment, wants_fragment
 from webapp.text import render_markdown
 
 
-def person(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # noqa: S101 (the decorators let nobody else through)
-    return request.user
-
-
 @signed_in
 @require_GET
-def label(request: HttpRequest) -> HttpResponse:
+def label(request: Request) -> HttpResponse:
     """The next task of the project the person is in, or of ?project=; ?kind= keeps to one kind from now on."""
     if slug := request.GET.get("project"):
         project: Project | None = project_for(request.user, slug, "label")
         request.session["project"] = slug
     else:
-        project = project_of(request, labeling_projects(person(request)))
+        project = last_project(request, labeling_projects(request.user))
     if project is None:
         return render(request, "annotations/no_project.html")
     if kind := request.GET.get("kind"):
@@ -45,14 +41,14 @@ def label(request: HttpRequest) -> HttpResponse:
     return next_task(request, project)
 
 
-def next_task(request: HttpRequest, project: Project, **extra: Any) -> HttpResponse:
+def next_task(request: Request, project: Project, **extra: Any) -> HttpResponse:
     kind = request.session.get("label_kind", "any")
     kinds = [Task.Kind(kind)] if kind in Task.Kind.values else None
-    lease = leases.lease_next(person=person(request), project=project, kinds=kinds)
+    lease = leases.lease_next(person=request.user, project=project, kinds=kinds)
     return labeling_page(request, project, lease, **extra)
 
 
-def labeling_page(request: HttpRequest, project: Project, lease: Lease | None, **extra: Any) -> HttpResponse:
+def labeling_page(request: Request, project: Project, lease: Lease | None, **extra: Any) -> HttpResponse:
     """The whole page, or only the part that changes when htmx asks."""
     context = workbench(request, project, lease) | kinds(request, project, lease) | extra
     response = render_page_or_fragment(request, "annotations/label.html", "annotations/workbench.html", context)
@@ -62,39 +58,45 @@ def labeling_page(request: HttpRequest, project: Project, lease: Lease | None, *
 
 @signed_in
 @require_GET
-def label_kinds(request: HttpRequest) -> HttpResponse:
+def label_kinds(request: Request) -> HttpResponse:
     """The choice of kinds again, with fresh counts."""
-    project = project_of(request, labeling_projects(person(request)))
+    project = last_project(request, labeling_projects(request.user))
     return render(request, "annotations/kinds.html", kinds(request, project) if project else {})
 
 
-def my_lease(request: HttpRequest, lease_id: int) -> Lease:
-    """The person's own lease, in a project where they still may label. Raises NotFound, NotAllowed."""
+def lease_of(user: User, lease_id: int) -> Lease:
+    """The person's own lease. Raises NotFound."""
     try:
         lease = leases.lease_with_task(lease_id)
     except Lease.DoesNotExist:
         raise NotFound("There is no such task, or it is not in your hands.") from None
-    if lease.person_id != person(request).pk:
+    if lease.person_id != user.pk:
         raise NotFound("There is no such task, or it is not in your hands.")
-    allow(request.user, "label", lease.task.project)
     return lease
 
 
-@declares("label")
+def label_of(user: User, kind: str, label_id: int) -> AnyLabel:
+    """The person's own label. Raises NotFound."""
+    model = KINDS.get(kind)
+    label = model._default_manager.filter(pk=label_id, author=user).first() if model else None
+    if label is None:
+        raise NotFound("There is no such label of yours.")
+    return label
+
+
+@requires("label", lease_of)
 @require_GET
-def label_lease(request: HttpRequest, lease_id: int) -> HttpResponse:
+def label_lease(request: Request, lease: Lease) -> HttpResponse:
     """One task again: after an undo, or to go on with an unfinished one."""
-    lease = leases.renew_lease(lease=my_lease(request, lease_id))
-    request.session["project"] = lease.task.project.slug
+    lease = leases.renew_lease(lease=lease)
     if lease.outcome in (Lease.Outcome.SUBMITTED, Lease.Outcome.SKIPPED):
         return redirect("label_history")  # from where both can be taken up again
     return labeling_page(request, lease.task.project, lease)
 
 
-@declares("label")
+@requires("label", lease_of)
 @require_POST
-def label_submit(request: HttpRequest, lease_id: int) -> HttpResponse:
-    lease = my_lease(request, lease_id)
+def label_submit(request: Request, lease: Lease) -> HttpResponse:
     form, page = sent_by_page(request, lease)
     try:
         label = submit(
@@ -113,11 +115,11 @@ def label_submit(request: HttpRequest, lease_id: int) -> HttpResponse:
     return onwards(request, lease.task.project, undo=undo_of_label(lease.task.kind, label.pk))
 
 
-def sent_by_page(request: HttpRequest, lease: Lease) -> tuple[Submission, PageForm]:
+def sent_by_page(request: Request, lease: Lease) -> tuple[Submission, PageForm]:
     return FORMS[lease.task.kind](request.POST, lease), PageForm(request.POST)
 
 
-def refused_without_scripts(request: HttpRequest, lease: Lease, error: TutelageError) -> HttpResponse:
+def refused_without_scripts(request: Request, lease: Lease, error: TutelageError) -> HttpResponse:
     """The page again with what was typed, which is also kept as a draft unless another page saved a newer one."""
     form, page = sent_by_page(request, lease)
     other_draft = None
@@ -133,7 +135,7 @@ def refused_without_scripts(request: HttpRequest, lease: Lease, error: TutelageE
     return response
 
 
-def onwards(request: HttpRequest, project: Project, undo: dict[str, str]) -> HttpResponse:
+def onwards(request: Request, project: Project, undo: dict[str, str]) -> HttpResponse:
     """To the next task: by a redirect, or at once when htmx asks. `undo` is what can be undone there."""
     if not wants_fragment(request):
         request.session["label_undo"] = undo
@@ -143,11 +145,10 @@ def onwards(request: HttpRequest, project: Project, undo: dict[str, str]) -> Htt
     return response
 
 
-@declares("label")
+@requires("label", lease_of)
 @require_POST
-def label_skip(request: HttpRequest, lease_id: int) -> HttpResponse:
+def label_skip(request: Request, lease: Lease) -> HttpResponse:
     """Skip the task; what the page sends of the form along with it is kept as a draft."""
-    lease = my_lease(request, lease_id)
     form, page = sent_by_page(request, lease)
     content = form.draft()
     if any(content.values()):
@@ -157,17 +158,16 @@ def label_skip(request: HttpRequest, lease_id: int) -> HttpResponse:
     return onwards(request, lease.task.project, undo=undo_of_skip(lease))
 
 
-@declares("label")
+@requires("label", lease_of)
 @require_POST
-def label_unskip(request: HttpRequest, lease_id: int) -> HttpResponse:
-    lease = leases.unskip(lease=my_lease(request, lease_id))
+def label_unskip(request: Request, lease: Lease) -> HttpResponse:
+    lease = leases.unskip(lease=lease)
     return show_again(request, leases.lease_with_task(lease.pk))
 
 
-@declares("label")
+@requires("label", lease_of)
 @require_POST
-def label_draft(request: HttpRequest, lease_id: int) -> HttpResponse:
-    lease = my_lease(request, lease_id)
+def label_draft(request: Request, lease: Lease) -> HttpResponse:
     form, page = sent_by_page(request, lease)
     try:
         state = page.state()
@@ -182,11 +182,11 @@ def draft_json(draft: Draft) -> dict[str, Any]:
     return {"revision": draft.revision, "content": draft.content, "updated_at": draft.updated_at.isoformat()}
 
 
-@declares("label")
+@requires("label", lease_of)
 @require_POST
-def label_renew(request: HttpRequest, lease_id: int) -> HttpResponse:
+def label_renew(request: Request, lease: Lease) -> HttpResponse:
     """How the hold stands; the draft, where another page saved it since this one last knew; the guidelines' version."""
-    lease = leases.renew_lease(lease=leases.newest_lease(my_lease(request, lease_id)))
+    lease = leases.renew_lease(lease=leases.newest_lease(lease))
     changed = drafts.changed_elsewhere(lease=lease, page=sent_by_page(request, lease)[1].state())
     guidelines = current_guidelines(lease.task.project)
     answer = {
@@ -198,29 +198,22 @@ def label_renew(request: HttpRequest, lease_id: int) -> HttpResponse:
     return JsonResponse(answer)
 
 
-@declares("label")
+@requires("label", lease_of)
 @require_POST
-def label_guidelines(request: HttpRequest, lease_id: int) -> HttpResponse:
+def label_guidelines(request: Request, lease: Lease) -> HttpResponse:
     """The guidelines as they are now, shown with the task from here on."""
-    lease = my_lease(request, lease_id)
     guidelines = current_guidelines(lease.task.project)
     leases.show_guidelines(lease=lease, guidelines=guidelines)
     return render(request, "annotations/guidelines.html", {"guidelines": guidelines})
 
 
-@declares("label")
+@requires("label", label_of)
 @require_POST
-def label_undo(request: HttpRequest, kind: str, label_id: int) -> HttpResponse:
-    label: AnyLabel | None = None
-    if model := KINDS.get(kind):
-        label = model._default_manager.filter(pk=label_id, author=person(request)).first()
-    if label is None:
-        raise NotFound("There is no such label of yours.")
-    allow(request.user, "label", label.prompt.project)
-    return show_again(request, leases.lease_with_task(labels.undo(label=label, by=person(request)).pk))
+def label_undo(request: Request, label: AnyLabel) -> HttpResponse:
+    return show_again(request, leases.lease_with_task(labels.undo(label=label, by=request.user).pk))
 
 
-def show_again(request: HttpRequest, lease: Lease) -> HttpResponse:
+def show_again(request: Request, lease: Lease) -> HttpResponse:
     """A task that came back into the person's hands."""
     if not wants_fragment(request):
         return redirect("label_lease", lease.pk)
@@ -231,6 +224,6 @@ def show_again(request: HttpRequest, lease: Lease) -> HttpResponse:
 
 @signed_in
 @require_POST
-def label_preview(request: HttpRequest) -> HttpResponse:
+def label_preview(request: Request) -> HttpResponse:
     """Markdown as it will look."""
     return HttpResponse(render_markdown(request.POST.get("text", "")))

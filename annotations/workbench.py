@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
-from django.http import HttpRequest
 from django.urls import reverse
 
 from annotations.models import Draft, Flag, Lease, Ranking, Response, Task
@@ -24,6 +23,7 @@ from annotations.selectors import (
 from annotations.services.leases import archived_at, show_guidelines
 from webapp.accounts.access import ROLES
 from webapp.accounts.models import Guidelines, Membership, Project, User
+from webapp.accounts.requests import Request
 from webapp.accounts.selectors import current_guidelines, projects_of
 from webapp.partials import wants_fragment
 
@@ -95,15 +95,8 @@ def labeling_projects(user: User) -> list[Project]:
     return list(projects)
 
 
-def project_of(request: HttpRequest, projects: list[Project]) -> Project | None:
-    """The one the person was in last, else the first."""
-    last_slug = request.session.get("project")
-    return next((project for project in projects if project.slug == last_slug), projects[0] if projects else None)
-
-
-def workbench(request: HttpRequest, project: Project, lease: Lease | None) -> dict[str, Any]:
+def workbench(request: Request, project: Project, lease: Lease | None) -> dict[str, Any]:
     """The context of the labeling page; `lease` None shows that there is nothing to do."""
-    assert isinstance(request.user, User)  # noqa: S101 (views ask for a signed-in person first)
     chosen = request.session.get("label_kind", "any")
     drafts = list(unfinished(request.user, project)[: MAX_UNFINISHED + 1])
     context: dict[str, Any] = {
@@ -156,11 +149,10 @@ def guidelines_news(lease: Lease, guidelines: Guidelines | None) -> str:
     return "changed" if reopened or has_other_tasks(lease) else "first"
 
 
-def kinds(request: HttpRequest, project: Project, lease: Lease | None = None) -> dict[str, Any]:
+def kinds(request: Request, project: Project, lease: Lease | None = None) -> dict[str, Any]:
     """The context of the choice of kinds, with how many labels of each this person can give now. It counts every open
     task, so it comes with whole pages and shortly after a label, not with the label's own answer, unless that says
     that nothing is left."""
-    assert isinstance(request.user, User)  # noqa: S101 (views ask for a signed-in person first)
     chosen = request.session.get("label_kind", "any")
     if wants_fragment(request) and lease is not None:
         return {}

@@ -153,12 +153,12 @@ def test_a_deleted_conversation_is_out_of_sight_until_it_is_brought_back(talk, a
     conversations.delete(conversation=talk)
     assert not selectors.conversations_of(tess, deployed).exists()
     with pytest.raises(NotFound):
-        selectors.conversation_of(tess, talk.pk)
+        selectors.conversation_of_user(tess, talk.pk)
     with pytest.raises(NotFound, match="deleted"):
         conversations.send(conversation=talk, text="Hello?", token=uuid.uuid4())
 
     conversations.restore(conversation=talk)
-    assert selectors.conversation_of(tess, talk.pk) == talk
+    assert selectors.conversation_of_user(tess, talk.pk) == talk
 
 
 def test_search_finds_titles_and_what_was_said(talk, answered, tess, deployed):

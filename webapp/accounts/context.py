@@ -8,9 +8,9 @@ from typing import Any, Final
 from django.conf import settings
 from django.http import HttpRequest
 
-from webapp.accounts.access import ROLES
+from webapp.accounts.access import ROLES, last_project
 from webapp.accounts.adapter import pending_invitation
-from webapp.accounts.models import Project, Role, User
+from webapp.accounts.models import Role, User
 from webapp.accounts.selectors import has_superuser, projects_of
 
 SECTIONS: Final = (
@@ -42,8 +42,7 @@ def current_project(request: HttpRequest) -> dict[str, Any]:
             "open_to_sign_up": lambda: not has_superuser() or pending_invitation(request) is not None,
         }
     projects = list(projects_of(user))
-    last_slug = request.session.get("project")
-    project: Project | None = next((p for p in projects if p.slug == last_slug), projects[0] if projects else None)
+    project = last_project(request, projects)
     role = Role(project.role) if project else None  # type: ignore[attr-defined]  # annotated
     return {
         "current_project": project,

@@ -14,7 +14,7 @@ from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_GET, require_POST
 
 from webapp.accounts import memberships, selectors
-from webapp.accounts.access import may, public, requires, role_of, signed_in
+from webapp.accounts.access import may, public, remember_project, requires, role_of, signed_in
 from webapp.accounts.forms import InviteForm, RoleForm
 from webapp.accounts.models import Project, Role
 from webapp.accounts.requests import Request
@@ -114,7 +114,7 @@ def invitation(request: Request, secret: str) -> HttpResponse:
     offer = selectors.invitation_by_secret(secret)
     role = role_of(request.user, offer.project)
     if role and offer.accepted_by_id == request.user.pk:  # they have just signed up, or open the link again
-        request.session["project"] = offer.project.slug
+        remember_project(request, offer.project)
         return redirect("home")
     closed = selectors.why_closed(offer)
     if not closed and not request.user.is_authenticated:
@@ -141,7 +141,7 @@ def invitation_accept(request: Request, secret: str) -> HttpResponse:
     offer = selectors.invitation_by_secret(secret)
     membership = memberships.accept_invitation(user=request.user, invitation=offer)
     request.session.pop("invitation", None)
-    request.session["project"] = offer.project.slug
+    remember_project(request, offer.project)
     role = membership.get_role_display().lower()
     messages.success(request, f"Welcome to {offer.project.name}. Your role here is {role}.")
     return redirect("home")

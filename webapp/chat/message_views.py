@@ -9,20 +9,14 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.access import allow, declares
+from webapp.accounts.access import requires
 from webapp.accounts.requests import Request
-from webapp.chat import selectors
 from webapp.chat.forms import ActionForm, FeedbackForm, PickForm, TextForm, ThumbForm
 from webapp.chat.models import Message
+from webapp.chat.selectors import line_for, message_of_user
 from webapp.chat.services import conversations, feedback, replies
 from webapp.chat.views import about_feedback, filled_in
 from webapp.errors import BadInput
-
-
-def own_message(request: Request, message_id: int) -> Message:
-    message = selectors.message_of_user(request.user, message_id)
-    allow(request.user, "chat", message.conversation.project)
-    return message
 
 
 def back_to(message: Message, *, rated: bool = False) -> HttpResponse:
@@ -31,16 +25,16 @@ def back_to(message: Message, *, rated: bool = False) -> HttpResponse:
     return redirect(f"{address}{query}#message-{message.pk}")
 
 
-@declares("chat")
+@requires("chat", message_of_user)
 @require_GET
-def message(request: Request, message_id: int) -> HttpResponse:
+def message(request: Request, message: Message) -> HttpResponse:
     """One message of the branch in sight, as part of a page."""
-    return message_response(request, own_message(request, message_id))
+    return message_response(request, message)
 
 
 def message_response(request: Request, message: Message, *, rated: bool = False) -> HttpResponse:
     """The message as part of a page: what an action on it alone swaps."""
-    line = selectors.line_for(message)
+    line = line_for(message)
     if line is None:
         raise BadInput("This reply is on another branch of the conversation now. Reload the page.")
     project = message.conversation.project
@@ -54,44 +48,39 @@ def message_response(request: Request, message: Message, *, rated: bool = False)
     return render(request, "chat/message.html", context | about_feedback(request, project))
 
 
-@declares("chat")
+@requires("chat", message_of_user)
 @require_POST
-def stop_reply(request: Request, message_id: int) -> HttpResponse:
-    message = own_message(request, message_id)
-    replies.stop_writing(message_id=message_id)
+def stop_reply(request: Request, message: Message) -> HttpResponse:
+    replies.stop_writing(message_id=message.pk)
     return back_to(message)
 
 
-@declares("chat")
+@requires("chat", message_of_user)
 @require_POST
-def edit_message(request: Request, message_id: int) -> HttpResponse:
-    message = own_message(request, message_id)
+def edit_message(request: Request, message: Message) -> HttpResponse:
     text, token = filled_in(TextForm(request.POST))
     return back_to(conversations.edit(message=message, text=text, token=token))
 
 
-@declares("chat")
+@requires("chat", message_of_user)
 @require_POST
-def regenerate_reply(request: Request, message_id: int) -> HttpResponse:
-    message = own_message(request, message_id)
+def regenerate_reply(request: Request, message: Message) -> HttpResponse:
     form = ActionForm(request.POST)
     if not form.is_valid():
         raise BadInput("The page sent an incomplete form. Reload the page and try again.")
     return back_to(conversations.regenerate(message=message, token=form.cleaned_data["token"]))
 
 
-@declares("chat")
+@requires("chat", message_of_user)
 @require_POST
-def show_branch(request: Request, message_id: int) -> HttpResponse:
-    message = own_message(request, message_id)
+def show_branch(request: Request, message: Message) -> HttpResponse:
     conversations.show(message=message)
     return back_to(message)
 
 
-@declares("chat")
+@requires("chat", message_of_user)
 @require_POST
-def thumb(request: Request, message_id: int) -> HttpResponse:
-    message = own_message(request, message_id)
+def thumb(request: Request, message: Message) -> HttpResponse:
     form = ThumbForm(request.POST)
     if not form.is_valid():
         raise BadInput("A thumb is 1, 0 or -1.")
@@ -100,10 +89,9 @@ def thumb(request: Request, message_id: int) -> HttpResponse:
     return message_response(request, message, rated=rated) if request.htmx else back_to(message, rated=rated)
 
 
-@declares("chat")
+@requires("chat", message_of_user)
 @require_POST
-def rate_reply(request: Request, message_id: int) -> HttpResponse:
-    message = own_message(request, message_id)
+def rate_reply(request: Request, message: Message) -> HttpResponse:
     form = FeedbackForm(request.POST)
     if not form.is_valid():
         field, problems = next(iter(form.errors.items()))
@@ -112,12 +100,11 @@ def rate_reply(request: Request, message_id: int) -> HttpResponse:
     return message_response(request, message) if request.htmx else back_to(message)
 
 
-@declares("chat")
+@requires("chat", message_of_user)
 @require_POST
-def pick_reply(request: Request, message_id: int) -> HttpResponse:
+def pick_reply(request: Request, message: Message) -> HttpResponse:
     """This reply is better than the one in `over`, or `verdict` says that neither is; without both, what was said
     before is taken back."""
-    message = own_message(request, message_id)
     form = PickForm(request.POST)
     if not form.is_valid():
         raise BadInput("The page sent an incomplete form. Reload the page and try again.")
@@ -125,7 +112,7 @@ def pick_reply(request: Request, message_id: int) -> HttpResponse:
     if over is None:
         feedback.unpick(reply=message, user=request.user)
         return back_to(message)
-    rival = own_message(request, over)
+    rival = message_of_user(request.user, over)
     if verdict == "none":
         feedback.drop_verdicts(message, rival, request.user)
     elif verdict:

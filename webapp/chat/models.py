@@ -82,6 +82,10 @@ class Message(models.Model):
     def failed(self) -> bool:
         return self.state in {self.State.INTERRUPTED, self.State.REFUSED}
 
+    @property
+    def project(self) -> Project:
+        return self.conversation.project
+
 
 class Event(models.Model):
     """A piece of a reply as it was streamed; the reply is their concatenation, so none of it is lost with a process."""

@@ -17,6 +17,7 @@ from webapp.chat.models import Conversation, Event, Feedback, Message
 from webapp.errors import NotFound
 
 Turn = dict[str, str]
+NO_CONVERSATION: Final = "There is no such conversation. It may have been deleted for good."
 WINDOW: Final = 40  # messages that a page shows before older ones are asked for
 
 
@@ -29,15 +30,23 @@ def conversations_of(user: User, project: Project, search: str = "") -> QuerySet
     return conversations
 
 
-def conversation_of(user: User, conversation_id: UUID, *, deleted: bool = False) -> Conversation:
-    """The person's own conversation; nobody reads anybody else's."""
+def conversation_of_user(user: User, conversation_id: UUID) -> Conversation:
+    """The person's own conversation, unless they deleted it; nobody reads anybody else's."""
+    conversation = conversation_or_deleted(user, conversation_id)
+    if conversation.deleted_at is not None:
+        raise NotFound(NO_CONVERSATION)
+    return conversation
+
+
+def conversation_or_deleted(user: User, conversation_id: UUID) -> Conversation:
+    """The person's own conversation, one that can still be restored too."""
     conversation = (
         Conversation.objects.select_related("project", "model__project", "user")
         .filter(pk=conversation_id, user=user)
         .first()
     )
-    if conversation is None or (conversation.deleted_at is not None and not deleted):
-        raise NotFound("There is no such conversation. It may have been deleted for good.")
+    if conversation is None:
+        raise NotFound(NO_CONVERSATION)
     return conversation
 
 

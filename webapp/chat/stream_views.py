@@ -53,7 +53,7 @@ async def news(request: Request, conversation_id: UUID) -> StreamingHttpResponse
     """That the conversation is another than the page shows, whose `version` is in the query."""
 
     def check() -> None:
-        conversation = selectors.conversation_of(request.user, conversation_id)
+        conversation = selectors.conversation_of_user(request.user, conversation_id)
         allow(reader(request), "chat", conversation.project)
 
     await sync_to_async(check)()

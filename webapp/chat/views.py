@@ -18,7 +18,7 @@ from django.utils.http import content_disposition_header
 from django.utils.text import slugify
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from webapp.accounts.access import allow, declares, may, project_for, signed_in
+from webapp.accounts.access import last_project, may, project_for, remember_project, requires, signed_in
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.accounts.selectors import consent_of, projects_of
@@ -26,6 +26,7 @@ from webapp.chat import selectors
 from webapp.chat.exports import conversation_row
 from webapp.chat.forms import TextForm
 from webapp.chat.models import Conversation
+from webapp.chat.selectors import conversation_of_user, conversation_or_deleted
 from webapp.chat.services import conversations as service
 from webapp.chat.services.feedback import BAD_REASONS, GOOD_REASONS, wording
 from webapp.chat.services.replies import KEEP_DELETED, interrupt_stale
@@ -49,16 +50,9 @@ def project_in_hand(request: Request) -> Project | None:
     named = read_text(request.GET, "project") or read_text(request.POST, "project")
     if named:
         project = project_for(request.user, named, "chat")
-        request.session["project"] = project.slug
+        remember_project(request, project)
         return project
-    projects = list(projects_of(request.user))
-    return next((p for p in projects if p.slug == request.session.get("project")), projects[0] if projects else None)
-
-
-def own_conversation(request: Request, conversation_id: UUID, *, deleted: bool = False) -> Conversation:
-    conversation = selectors.conversation_of(request.user, conversation_id, deleted=deleted)
-    allow(request.user, "chat", conversation.project)
-    return conversation
+    return last_project(request, projects_of(request.user))
 
 
 def chat_page(request: Request, project: Project, conversation: Conversation | None = None) -> HttpResponse:
@@ -112,11 +106,9 @@ def chat(request: Request) -> HttpResponse:
     return chat_page(request, project)
 
 
-@declares("chat")
+@requires("chat", conversation_or_deleted)
 @require_GET
-def conversation(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own_conversation(request, conversation_id, deleted=True)
-    request.session["project"] = chosen.project.slug
+def conversation(request: Request, chosen: Conversation) -> HttpResponse:
     if chosen.deleted_at is not None:
         context = {"project": chosen.project, "conversation": chosen, "days_left": days_left(chosen)}
         return render(request, "chat/deleted_one.html", context, status=410)
@@ -124,11 +116,10 @@ def conversation(request: Request, conversation_id: UUID) -> HttpResponse:
     return chat_page(request, chosen.project, chosen)
 
 
-@declares("chat")
+@requires("chat", conversation_of_user)
 @require_GET
-def earlier(request: Request, conversation_id: UUID) -> HttpResponse:
+def earlier(request: Request, conversation_row: Conversation) -> HttpResponse:
     """Older messages of the branch in sight, before `before`, as part of a page."""
-    conversation_row = own_conversation(request, conversation_id)
     thread = selectors.thread(conversation_row, before=read_int(request.GET, "before", 0))
     context = {
         "thread": thread,
@@ -146,35 +137,31 @@ def days_left(conversation: Conversation) -> int:
     return max(0, math.ceil((conversation.deleted_at + KEEP_DELETED - timezone.now()) / timedelta(days=1)))
 
 
-@declares("chat")
+@requires("chat", conversation_of_user)
 @require_POST
-def send_message(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own_conversation(request, conversation_id)
+def send_message(request: Request, chosen: Conversation) -> HttpResponse:
     text, token = filled_in(TextForm(request.POST))
     service.send(conversation=chosen, text=text, token=token)
     return redirect("chat_conversation", chosen.pk)
 
 
-@declares("chat")
+@requires("chat", conversation_of_user)
 @require_POST
-def rename_conversation(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own_conversation(request, conversation_id)
+def rename_conversation(request: Request, chosen: Conversation) -> HttpResponse:
     service.rename(conversation=chosen, title=request.POST.get("title", ""))
     return redirect("chat_conversation", chosen.pk)
 
 
-@declares("chat")
+@requires("chat", conversation_of_user)
 @require_POST
-def delete_conversation(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own_conversation(request, conversation_id)
+def delete_conversation(request: Request, chosen: Conversation) -> HttpResponse:
     service.delete(conversation=chosen)
     return redirect(f"{reverse('chat')}?project={chosen.project.slug}&deleted={chosen.pk}")
 
 
-@declares("chat")
+@requires("chat", conversation_or_deleted)
 @require_POST
-def erase_conversation(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own_conversation(request, conversation_id, deleted=True)
+def erase_conversation(request: Request, chosen: Conversation) -> HttpResponse:
     service.delete_for_good(conversation=chosen)
     messages.success(request, f"“{chosen}” was deleted for good.")
     if selectors.deleted_conversations(request.user, chosen.project).exists():
@@ -182,10 +169,9 @@ def erase_conversation(request: Request, conversation_id: UUID) -> HttpResponse:
     return redirect("chat_data")
 
 
-@declares("chat")
+@requires("chat", conversation_or_deleted)
 @require_POST
-def restore_conversation(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own_conversation(request, conversation_id, deleted=True)
+def restore_conversation(request: Request, chosen: Conversation) -> HttpResponse:
     service.restore(conversation=chosen)
     return redirect("chat_conversation", chosen.pk)
 
@@ -197,10 +183,9 @@ def attachment(content: str, kind: str, name: str) -> HttpResponse:
     return response
 
 
-@declares("chat")
+@requires("chat", conversation_of_user)
 @require_GET
-def export(request: Request, conversation_id: UUID) -> HttpResponse:
-    chosen = own_conversation(request, conversation_id)
+def export(request: Request, chosen: Conversation) -> HttpResponse:
     if request.GET.get("format") == "json":
         text = json.dumps(conversation_row(chosen), ensure_ascii=False, indent=1)
         return attachment(text, "application/json", f"{file_name(chosen)}.json")

@@ -6,21 +6,21 @@ from itertools import islice
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from webapp.accounts.access import allow, declares, requires
+from webapp.accounts.access import requires
 from webapp.accounts.models import Project
+from webapp.accounts.requests import Request
 from webapp.datasets import services
 from webapp.datasets.forms import SnapshotForm
 from webapp.datasets.models import Snapshot
 from webapp.datasets.selectors import snapshots_of
-from webapp.errors import NotFound, TutelageError
+from webapp.errors import TutelageError
 from webapp.params import read_choice
 from webapp.registry.artefacts import open_file
 from webapp.registry.models import ModelVersion
-from webapp.registry.views import signed_in_user
 
 PAGE = 25
 PREVIEW = 5
@@ -28,7 +28,7 @@ PREVIEW = 5
 
 @require_safe
 @requires("data.view")
-def snapshot_list(request: HttpRequest, project: Project) -> HttpResponse:
+def snapshot_list(request: Request, project: Project) -> HttpResponse:
     kind = read_choice(request.GET, "kind", Snapshot.Kind.values)
     page = Paginator(snapshots_of(project, kind=kind), PAGE).get_page(request.GET.get("page"))
     context = {"project": project, "page": page, "kind": kind, "kinds": Snapshot.Kind.choices}
@@ -37,7 +37,7 @@ def snapshot_list(request: HttpRequest, project: Project) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires("data.manage")
-def snapshot_create(request: HttpRequest, project: Project) -> HttpResponse:
+def snapshot_create(request: Request, project: Project) -> HttpResponse:
     form = SnapshotForm(request.POST or None, project=project, initial={"kind": request.GET.get("kind")})
     if request.method == "POST" and form.is_valid():
         values = form.cleaned_data
@@ -45,7 +45,7 @@ def snapshot_create(request: HttpRequest, project: Project) -> HttpResponse:
             snapshot = services.create_snapshot(
                 project=project,
                 kind=values["kind"],
-                by=signed_in_user(request),
+                by=request.user,
                 name=values["name"],
                 filters=form.filters(),
             )
@@ -63,13 +63,8 @@ def snapshot_create(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_safe
-@declares("data.view")
-def snapshot_detail(request: HttpRequest, pk: int) -> HttpResponse:
-    snapshot = Snapshot.objects.select_related("project", "created_by").filter(pk=pk).first()
-    if snapshot is None:
-        raise NotFound("There is no such page, or it belongs to a project you are not a member of.")
-    allow(request.user, "data.view", snapshot.project)
-    request.session["project"] = snapshot.project.slug
+@requires("data.view", Snapshot.objects.select_related("project", "created_by"))
+def snapshot_detail(request: Request, snapshot: Snapshot) -> HttpResponse:
     runs = snapshot.runs.select_related("output").order_by("-id")
     context = {
         "project": snapshot.project,

@@ -7,7 +7,7 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_GET, require_POST
 
-from webapp.accounts.access import requires, superuser
+from webapp.accounts.access import remember_project, requires, superuser
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.demo.models import Demo
@@ -22,7 +22,7 @@ from webapp.partials import render_page_or_fragment
 @require_POST
 def demo_start(request: Request) -> HttpResponse:
     demo = start_demo(by=request.user)
-    request.session["project"] = demo.project.slug
+    remember_project(request, demo.project)
     return redirect("demo_report", demo.project.slug)
 
 

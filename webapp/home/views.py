@@ -6,7 +6,7 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
-from webapp.accounts.access import may, public, requires
+from webapp.accounts.access import last_project, may, public, requires
 from webapp.accounts.models import Project, User
 from webapp.accounts.requests import Request
 from webapp.accounts.selectors import has_superuser, projects_of
@@ -21,8 +21,7 @@ def home(request: Request) -> HttpResponse:
     user = request.user
     if not isinstance(user, User):
         return render(request, "home/welcome.html", {"new_installation": not has_superuser()})
-    projects = list(projects_of(user))
-    project = next((p for p in projects if p.slug == request.session.get("project")), projects[0] if projects else None)
+    project = last_project(request, projects_of(user))
     if project is None:
         return render(request, "home/empty.html", {"demo_url": address_of("demo_start")})
     figures, personal = project_counts(project), own_figures(user, project)

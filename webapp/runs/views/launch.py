@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from training.contract import SPECS
 from webapp.accounts.access import requires
 from webapp.accounts.models import Project
+from webapp.accounts.requests import Request
 from webapp.datasets.models import Snapshot
 from webapp.datasets.selectors import snapshots_of
 from webapp.errors import TutelageError
 from webapp.params import read_int
 from webapp.registry.models import ModelVersion
-from webapp.registry.views import signed_in_user
 from webapp.runs import services
 from webapp.runs.estimates import Estimate, estimate
 from webapp.runs.forms import LaunchForm
@@ -28,7 +28,7 @@ MODELS = ("base", "tokenizer", "reward", "baseline")
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @requires("runs.manage")
-def run_launch(request: HttpRequest, project: Project, stage: str) -> HttpResponse:
+def run_launch(request: Request, project: Project, stage: str) -> HttpResponse:
     """The form; a valid one starts the run. `?like=7` fills it in as run 7 was, `?base=3` starts from model 3."""
     check_stage_name(stage)
     like = read_int(request.GET, "like")
@@ -57,13 +57,13 @@ def run_launch(request: HttpRequest, project: Project, stage: str) -> HttpRespon
     return render(request, "runs/launch.html", context, status=400 if form.is_bound else 200)
 
 
-def launch(request: HttpRequest, project: Project, stage: str, form: LaunchForm) -> Run:
+def launch(request: Request, project: Project, stage: str, form: LaunchForm) -> Run:
     values = form.cleaned_data
     spec = SPECS[stage]
     return services.launch_run(
         project=project,
         stage=stage,
-        by=signed_in_user(request),
+        by=request.user,
         name=values["name"],
         config=values["config"],
         snapshots=[values[kind] for kind in spec.snapshots if isinstance(values[kind], Snapshot)],
@@ -77,7 +77,7 @@ def launch(request: HttpRequest, project: Project, stage: str, form: LaunchForm)
 
 @require_POST
 @requires("runs.manage")
-def run_estimate(request: HttpRequest, project: Project, stage: str) -> HttpResponse:
+def run_estimate(request: Request, project: Project, stage: str) -> HttpResponse:
     """How long the run would take as the form stands."""
     check_stage_name(stage)
     form = LaunchForm(request.POST, project=project, stage=stage)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from webapp.accounts.access import declares
+from webapp.accounts.access import requires
+from webapp.accounts.requests import Request
 from webapp.registry.forms import DeployForm
-from webapp.registry.models import Deployment
+from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import default_share, live_deployment, previous_deployment
-from webapp.registry.views import model_or_refuse
+from webapp.registry.views import MODELS
 from webapp.runs.drawing import draw_lineage
 from webapp.runs.lineage import lineage
 from webapp.runs.models import Run
@@ -18,9 +19,8 @@ from webapp.runs.selectors import samples_of
 
 
 @require_safe
-@declares("models.view")
-def model_detail(request: HttpRequest, pk: int) -> HttpResponse:
-    model = model_or_refuse(request, pk, "models.view")
+@requires("models.view", MODELS)
+def model_detail(request: Request, model: ModelVersion) -> HttpResponse:
     run = Run.objects.filter(output=model).first()
     live = live_deployment(model.project)
     current = model.deployments.filter(state__in=Deployment.OPEN).first()

@@ -14,11 +14,10 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from training.contract import SPECS
-from webapp.accounts.access import allow, declares, requires
+from webapp.accounts.access import requires
 from webapp.accounts.models import Project
-from webapp.errors import NotFound
+from webapp.accounts.requests import Request
 from webapp.params import read_choice, read_int, read_ints
-from webapp.registry.views import signed_in_user
 from webapp.runs import folders, selectors, services
 from webapp.runs.charts import charts, metric_label
 from webapp.runs.models import Run
@@ -30,14 +29,7 @@ MOST_COMPARED = 8
 RUN_STATES = ["active", *Run.State.values]
 
 
-def run_for(request: HttpRequest, pk: int, permission: str) -> Run:
-    run = Run.objects.select_related("project", "output", "base", "tokenizer", "reward", "baseline", "corpus_run")
-    run_row = run.filter(pk=pk).first()
-    if run_row is None:
-        raise NotFound("There is no such page, or it belongs to a project you are not a member of.")
-    allow(request.user, permission, run_row.project)
-    request.session["project"] = run_row.project.slug
-    return run_row
+RUNS = Run.objects.select_related("project", "output", "base", "tokenizer", "reward", "baseline", "corpus_run")
 
 
 @require_safe
@@ -58,9 +50,8 @@ def run_list(request: HttpRequest, project: Project) -> HttpResponse:
 
 
 @require_safe
-@declares("runs.view")
-def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
-    run = run_for(request, pk, "runs.view")
+@requires("runs.view", RUNS)
+def run_detail(request: Request, run: Run) -> HttpResponse:
     context = (
         status_context(run)
         | activity_context(run)
@@ -81,11 +72,10 @@ def run_detail(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_safe
-@declares("runs.view")
-def run_status(request: HttpRequest, pk: int) -> HttpResponse:
+@requires("runs.view", RUNS)
+def run_status(request: Request, run: Run) -> HttpResponse:
     """The part of a run's page that changes every few seconds. Where the run's state is another one than the page was
     made for, the whole page is loaded anew, for its result is on it."""
-    run = run_for(request, pk, "runs.view")
     response = render(request, "runs/status.html", status_context(run))
     if not run.active:
         response["HX-Refresh"] = "true"
@@ -93,10 +83,9 @@ def run_status(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @require_safe
-@declares("runs.view")
-def run_activity(request: HttpRequest, pk: int) -> HttpResponse:
+@requires("runs.view", RUNS)
+def run_activity(request: Request, run: Run) -> HttpResponse:
     """Samples, warnings and the log; nothing where they are as the page has them, so that what is read is not moved."""
-    run = run_for(request, pk, "runs.view")
     context = activity_context(run)
     if request.GET.get("at") == context["at"]:
         return HttpResponse(status=204)
@@ -180,44 +169,42 @@ def chosen_runs(request: HttpRequest, project: Project) -> list[Run]:
 
 
 @require_POST
-@declares("runs.manage")
-def run_stop(request: HttpRequest, pk: int) -> HttpResponse:
-    run = run_for(request, pk, "runs.manage")
-    services.request_stop(run=run, by=signed_in_user(request))
+@requires("runs.manage", RUNS)
+def run_stop(request: Request, run: Run) -> HttpResponse:
+    services.request_stop(run=run, by=request.user)
     messages.success(request, f"{run.name} stops at its next safe point and can be resumed from there.")
-    return redirect("run_detail", pk)
+    return redirect("run_detail", run.pk)
 
 
 @require_POST
-@declares("runs.manage")
-def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
-    run = run_for(request, pk, "runs.manage")
-    services.resume_run(run=run, by=signed_in_user(request))
+@requires("runs.manage", RUNS)
+def run_resume(request: Request, run: Run) -> HttpResponse:
+    services.resume_run(run=run, by=request.user)
     messages.success(request, f"{run.name} is in the queue again and goes on from its last checkpoint.")
-    return redirect("run_detail", pk)
+    return redirect("run_detail", run.pk)
 
 
 @require_POST
-@declares("runs.manage")
-def run_retry(request: HttpRequest, pk: int) -> HttpResponse:
-    run = services.retry(run=run_for(request, pk, "runs.manage"), by=signed_in_user(request))
+@requires("runs.manage", RUNS)
+def run_retry(request: Request, run: Run) -> HttpResponse:
+    run = services.retry(run=run, by=request.user)
     messages.success(request, f"{run.name} was launched with the same inputs and settings.")
     return redirect("run_detail", run.pk)
 
 
 @require_POST
-@declares("runs.manage")
-def run_import(request: HttpRequest, pk: int) -> HttpResponse:
+@requires("runs.manage", RUNS)
+def run_import(request: Request, run: Run) -> HttpResponse:
     """Make rank tasks of a sample run's replies."""
-    opened = services.import_samples(run=run_for(request, pk, "runs.manage"))
+    opened = services.import_samples(run=run)
     messages.success(
         request, f"{opened} tasks to rank were opened." if opened else "These replies are with people already."
     )
-    return redirect("run_detail", pk)
+    return redirect("run_detail", run.pk)
 
 
 @require_safe
-@declares("runs.view")
-def run_output(request: HttpRequest, pk: int, name: str) -> StreamingHttpResponse:
+@requires("runs.view", RUNS)
+def run_output(request: Request, run: Run, name: str) -> StreamingHttpResponse:
     """A file that the run left."""
-    return output_download(request, run_for(request, pk, "runs.view"), name)
+    return output_download(request, run, name)
