@@ -5,7 +5,7 @@ and writes only as long as its claim holds. If the worker dies, its heartbeats s
 away, and the job is claimed again or ends with an error. The same reconciler resends a message that was lost; a message
 that comes twice finds nothing to claim.
 
-Runs, imports and sample projects are JobQueues. A reply in a chat is Claims only: nobody else can write it further, so
+Runs, imports and sample projects are JobQueues. Replies in chats are Claims only: nobody else can write one further, so
 a lost one is not sent for again.
 """
 
@@ -114,13 +114,19 @@ class Claims(Generic[C]):
         """Write how it ended, the new state among `values`. Raises ClaimLost."""
         self.update(row, claim=None, **values)
 
-    def take_back(self, on_lost: Callable[[C], None], *, now: datetime, silence: timedelta = SILENCE) -> int:
-        """Call `on_lost` for each row whose worker is gone, in a transaction that locks it; how many there were."""
+    def take_back(
+        self, on_lost: Callable[[C], None], *, now: datetime, silence: timedelta = SILENCE, **among: Any
+    ) -> int:
+        """Call `on_lost` for each row whose worker is gone, in a transaction that locks it; how many there were.
+        `among` filters the rows to look at."""
         lost = 0
-        for pk in self.rows.exclude(claim=None).order_by("pk").values_list("pk", flat=True):
+        claimed = self.rows.exclude(claim=None).filter(**among).order_by("pk")
+        for silent in claimed.only("claim", "claimed_by", "heartbeat_at"):
+            if worker_lives(silent, now - silence):
+                continue
             with transaction.atomic():
-                row = self.rows.select_for_update(of=("self",), skip_locked=True).filter(pk=pk).first()
-                if row is not None and row.claim is not None and not worker_lives(row, now - silence):
+                row = self.rows.select_for_update(of=("self",), skip_locked=True).filter(pk=silent.pk).first()
+                if row is not None and row.claim == silent.claim and not worker_lives(row, now - silence):
                     on_lost(row)
                     lost += 1
         return lost

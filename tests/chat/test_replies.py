@@ -1,9 +1,12 @@
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
 from tests.chat.conftest import answer, reply_of
+from webapp import processes
 from webapp.chat.models import Event, Message
 from webapp.chat.services import conversations, feedback, replies
 from webapp.errors import BadInput
@@ -32,12 +35,13 @@ def test_a_reply_is_claimed_once(talk):
 
 def test_a_stopped_reply_keeps_what_had_come_and_takes_no_more(talk):
     reply = reply_of(talk)
-    replies.claim(message_id=reply.pk)
+    job = replies.claim(message_id=reply.pk)
+    assert job is not None
     replies.append(message_id=reply.pk, text="A mathe")
     replies.stop_writing(message_id=reply.pk)
 
     assert not replies.append(message_id=reply.pk, text="matician")
-    assert not replies.beat(message_id=reply.pk)
+    assert not replies.beat(job)
     replies.finish_reply(message_id=reply.pk, reason="stop")
     reply.refresh_from_db()
     assert (reply.text, reply.state, reply.finish) == ("A mathe", State.COMPLETE, "stopped")
@@ -114,3 +118,16 @@ def test_a_deleted_conversation_goes_for_good_after_a_month(talk, answered):
 def test_a_reply_is_judged_only_at_its_end(talk, tess):
     with pytest.raises(BadInput, match="Wait until the reply is complete"):
         feedback.set_thumb(reply=reply_of(talk), user=tess, thumb=1)
+
+
+def test_a_reply_whose_web_process_died_is_interrupted_at_once(talk):
+    reply = reply_of(talk)
+    replies.claim(message_id=reply.pk)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    name = processes.identity(child.pid)
+    child.wait()
+    Message.objects.filter(pk=reply.pk).update(claimed_by=name)
+
+    assert replies.interrupt_stale() == 1
+    reply.refresh_from_db()
+    assert (reply.state, reply.claim) == (State.INTERRUPTED, None)

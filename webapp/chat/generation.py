@@ -80,7 +80,7 @@ async def write_reply(
     if job is None:
         return
     writer = asyncio.create_task(converse(message_id, job, chat, serve, count))
-    pulse = asyncio.create_task(keep_alive(message_id, writer, heartbeat or HEARTBEAT_SECONDS))
+    pulse = asyncio.create_task(keep_alive(job, writer, heartbeat or HEARTBEAT_SECONDS))
     try:
         await writer
     except asyncio.CancelledError:
@@ -160,10 +160,10 @@ async def waiting(chunk_queue: asyncio.Queue[tuple[str, str]]) -> tuple[str, str
     return text, reason
 
 
-async def keep_alive(message_id: int, writer: asyncio.Task[None], seconds: float) -> None:
+async def keep_alive(job: replies.ReplyJob, writer: asyncio.Task[None], seconds: float) -> None:
     """Say that the writer lives, and end it when the reply is not its to write any more."""
     while True:
         await asyncio.sleep(seconds)
-        if not await run_in_thread(replies.beat, message_id=message_id):
+        if not await run_in_thread(replies.beat, job):
             writer.cancel()
             return

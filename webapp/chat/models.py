@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from annotations.models import Demonstration, Judgment, Prompt, Ranking, Task
 from webapp.accounts.models import Project, User
+from webapp.jobs import Claimable
 from webapp.registry.models import ModelVersion
 
 
@@ -35,8 +36,9 @@ class Conversation(models.Model):
         return self.title or "New conversation"
 
 
-class Message(models.Model):
-    """A node of the conversation's tree: an edit or a regeneration is a new child of the same parent."""
+class Message(Claimable):
+    """A node of the conversation's tree: an edit or a regeneration is a new child of the same parent. A reply is
+    claimed by the web process that writes it."""
 
     class State(models.TextChoices):
         PENDING = "pending", "Waiting"
@@ -60,7 +62,6 @@ class Message(models.Model):
     error = models.TextField(blank=True, help_text="why it was interrupted or refused, for the person")
     token = models.UUIDField(null=True, blank=True, help_text="an action of the person that is sent twice counts once")
     created_at = models.DateTimeField(default=timezone.now)
-    heartbeat_at = models.DateTimeField(null=True, blank=True, help_text="while pending and streaming")
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -68,7 +69,7 @@ class Message(models.Model):
         constraints = [models.UniqueConstraint(fields=["conversation", "token"], name="message_token")]
         indexes = [
             models.Index(
-                fields=["heartbeat_at"],
+                fields=["created_at"],
                 condition=models.Q(state__in=["pending", "streaming"]),
                 name="replies_under_way",
             )

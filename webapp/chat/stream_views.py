@@ -125,7 +125,7 @@ def look(message_id: int, last_number: int, still: Check) -> tuple[list[tuple[in
     if not still():
         return [], False, False
     new, going_on = selectors.events_after(message_id, last_number)
-    if going_on and not new and replies.interrupt_stale(message_id=message_id):
+    if going_on and not new and replies.interrupt_stale(pk=message_id):
         new, going_on = selectors.events_after(message_id, last_number)
     return new, going_on, True
 

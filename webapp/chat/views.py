@@ -112,7 +112,7 @@ def conversation(request: Request, chosen: Conversation) -> HttpResponse:
     if chosen.deleted_at is not None:
         context = {"project": chosen.project, "conversation": chosen, "days_left": days_left(chosen)}
         return render(request, "chat/deleted_one.html", context, status=410)
-    interrupt_stale()
+    interrupt_stale(conversation=chosen)
     return chat_page(request, chosen.project, chosen)
 
 

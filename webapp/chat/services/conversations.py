@@ -91,7 +91,6 @@ def ask(conversation: Conversation, parent: Message, token: UUID | None = None) 
         state=Message.State.PENDING,
         model=conversation.model,
         token=token,
-        heartbeat_at=now,
     )
     conversation.leaf, conversation.updated_at = reply, now
     conversation.save(update_fields=["model", "leaf", "updated_at"])

@@ -1,4 +1,4 @@
-"""A reply's way from pending to its end. The row's state decides who may write; whoever changes it stops the writer."""
+"""A reply's way from pending to its end. A web process claims it and writes it; whoever ends it stops the writer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from webapp.chat.models import Conversation, Erasure, Event, Message
 from webapp.chat.selectors import turns_before
 from webapp.chat.services.erasure import erase_conversations, erase_leftovers
 from webapp.errors import TutelageError
+from webapp.jobs import ClaimLost, Claims
 from webapp.model_server.completions import chat_body, person_key
 from webapp.model_server.refusals import CUT_OFF
 from webapp.registry.models import Deployment, ModelVersion
@@ -21,7 +22,8 @@ from webapp.text import clean_text
 
 log = logging.getLogger(__name__)
 
-STALE: Final = timedelta(seconds=20)
+REPLIES: Final = Claims(Message, (Message.State.PENDING, Message.State.STREAMING))
+STALE: Final = timedelta(seconds=20)  # without a heartbeat, or before anybody claimed it
 KEEP_EVENTS: Final = timedelta(days=1)
 KEEP_DELETED: Final = timedelta(days=30)
 SAID_NOTHING: Final = "The model gave an empty reply. Try again, or rephrase your message."
@@ -29,6 +31,8 @@ STOPPED_EARLY: Final = "You stopped this reply before it began."
 
 
 class ReplyJob(NamedTuple):
+    message: Message
+    """As it was claimed."""
     model: ModelVersion
     body: dict[str, Any]
     """For /v1/chat/completions, without the model's served name."""
@@ -53,11 +57,11 @@ def whole_text(message: Message) -> str:
 @transaction.atomic
 def claim(*, message_id: int) -> ReplyJob | None:
     """Take a pending reply to write it; none where somebody else has, or it was stopped."""
-    message = locked_reply(message_id, Message.State.PENDING)
-    if message is None or message.model is None:
+    if REPLIES.claim(message_id, state=Message.State.STREAMING) is None:
         return None
-    message.state, message.heartbeat_at = Message.State.STREAMING, timezone.now()
-    message.save(update_fields=["state", "heartbeat_at"])
+    message = Message.objects.select_related("conversation__project", "model__project").get(pk=message_id)
+    if message.model is None:
+        raise ValueError(f"reply {message_id} has no model")
     transaction.on_commit(lambda: announce(message_id))
     project = message.conversation.project
     turns = turns_before(message, system=project.system_prompt)
@@ -70,7 +74,7 @@ def claim(*, message_id: int) -> ReplyJob | None:
         user=person_key(message.conversation.user_id),
     )
     body["stream_options"] = {"include_usage": True}
-    return ReplyJob(message.model, body, [number for number, _ in turns])
+    return ReplyJob(message, message.model, body, [number for number, _ in turns])
 
 
 def note_seen_from(*, message_id: int, first_id: int | None) -> None:
@@ -97,10 +101,13 @@ def append(*, message_id: int, text: str) -> bool:
     return True
 
 
-def beat(*, message_id: int) -> bool:
-    """Say that the writer lives. False where the reply is not being written any more."""
-    streaming = Message.objects.filter(pk=message_id, state=Message.State.STREAMING)
-    return bool(streaming.update(heartbeat_at=timezone.now()))
+def beat(job: ReplyJob) -> bool:
+    """Say that the writer lives. False where the reply is not its to write any more."""
+    try:
+        REPLIES.beat(job.message)
+    except ClaimLost:
+        return False
+    return True
 
 
 def settle_reply(message: Message, *, finish: str = "", error: str = "", refused: bool = False) -> None:
@@ -112,8 +119,8 @@ def settle_reply(message: Message, *, finish: str = "", error: str = "", refused
     message.state = Message.State.COMPLETE
     if error:
         message.state = Message.State.REFUSED if refused and not text.strip() else Message.State.INTERRUPTED
-    message.heartbeat_at, message.finished_at = None, timezone.now()
-    message.save(update_fields=["text", "finish", "error", "state", "heartbeat_at", "finished_at"])
+    message.claim, message.heartbeat_at, message.finished_at = None, None, timezone.now()
+    message.save(update_fields=["text", "finish", "error", "state", "claim", "heartbeat_at", "finished_at"])
     transaction.on_commit(lambda: announce(message.pk))
     transaction.on_commit(lambda: announce_conversation(message.conversation_id))
 
@@ -141,20 +148,22 @@ def stop_writing(*, message_id: int) -> None:
         settle_reply(message, finish="stopped")
 
 
-@transaction.atomic
-def interrupt_stale(*, now: datetime | None = None, message_id: int | None = None) -> int:
-    """Mark replies whose writer is gone, all of them or the one given; returns how many. Their text is kept."""
+def interrupt_stale(*, now: datetime | None = None, **among: Any) -> int:
+    """Mark replies whose writer is gone, of all of them or of those that `among` filters; returns how many. Their text
+    is kept."""
     now = now or timezone.now()
-    stale = Message.objects.select_for_update(of=("self",), skip_locked=True).filter(
-        state__in=[Message.State.PENDING, Message.State.STREAMING], heartbeat_at__lt=now - STALE
-    )
-    if message_id is not None:
-        stale = stale.filter(pk=message_id)
-    messages = list(stale)
-    for message in messages:
-        log.warning("reply %s: its writer has not been heard of since %s", message.pk, message.heartbeat_at)
-        settle_reply(message, error=CUT_OFF)
-    return len(messages)
+    lost = REPLIES.take_back(interrupt, now=now, silence=STALE, **among)
+    with transaction.atomic():
+        never_begun = REPLIES.rows.filter(claim=None, created_at__lt=now - STALE, **among)
+        for message in never_begun.select_for_update(of=("self",), skip_locked=True):
+            interrupt(message)
+            lost += 1
+    return lost
+
+
+def interrupt(message: Message) -> None:
+    log.warning("reply %s: its writer has not been heard of since %s", message.pk, message.heartbeat_at)
+    settle_reply(message, error=CUT_OFF)
 
 
 @transaction.atomic
