@@ -1,4 +1,7 @@
-"""Reads: rows for snapshots, progress, and a person's own labels."""
+"""Reads: rows for snapshots, progress, and a person's own labels.
+
+Over 300 lines: the reads of labels share their filters and annotations.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """What people say about a task, and taking it back.
 
 Each submission locks its task: of two requests with one token the second finds the first's label and returns it.
+
+Over 300 lines: submitting, replacing and undoing lock and check the same rows.
 """
 
 from __future__ import annotations

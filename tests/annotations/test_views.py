@@ -1,4 +1,7 @@
-"""The labeling pages, as plain requests: what htmx and a browser without scripts both rest on."""
+"""The labeling pages, as plain requests: what htmx and a browser without scripts both rest on.
+
+Over 300 lines: all cases share the task and the page that it is shown on.
+"""
 
 from __future__ import annotations
 

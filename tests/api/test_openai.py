@@ -1,4 +1,7 @@
-"""/v1 through the site: the official client over real HTTP, a real model server, a random model."""
+"""/v1 through the site: the official client over real HTTP, a real model server, a random model.
+
+Over 300 lines: all cases share one running site and model server.
+"""
 
 from __future__ import annotations
 

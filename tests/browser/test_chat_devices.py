@@ -1,4 +1,7 @@
-"""The chat where things go wrong: two devices, failed sends, a silent line, deleted conversations, long ones."""
+"""The chat where things go wrong: two devices, failed sends, a silent line, deleted conversations, long ones.
+
+Over 300 lines: all cases share two devices and a scripted model server.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A word is planted through the chat, carried to every place that words go, and must be nowhere after its deletion."""
+"""A word is planted through the chat, carried to every place that words go, and must be nowhere after its deletion.
+
+Over 300 lines: the planted word and its path through every table are shared by all cases.
+"""
 
 from __future__ import annotations
 

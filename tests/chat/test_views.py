@@ -1,3 +1,10 @@
+"""The chat's pages, as plain requests.
+
+Over 300 lines: all cases share the conversation that is shown.
+"""
+
+from __future__ import annotations
+
 import json
 import re
 import uuid

@@ -1,4 +1,7 @@
-"""One row of each shape, all about the same question, and what it must be read as."""
+"""One row of each shape, all about the same question, and what it must be read as.
+
+Over 300 lines: it is a table, one entry per shape.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Imports on the site: handed in, checked, looked at, then taken or left."""
+"""Imports on the site: handed in, checked, looked at, then taken or left.
+
+Over 300 lines: all cases share the files and the steps of an import.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How files are packed, encoded and written does not change what is in them, and what cannot be read is told."""
+"""How files are packed, encoded and written does not change what is in them, and what cannot be read is told.
+
+Over 300 lines: it is a list of file formats and faults, each short.
+"""
 
 from __future__ import annotations
 

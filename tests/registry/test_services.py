@@ -1,4 +1,7 @@
-"""Models in their store, and which of them answers."""
+"""Models in their store, and which of them answers.
+
+Over 300 lines: all cases share the store and the scripted model server.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ at which generation stops. Tokenizers from elsewhere keep their own chat templat
 
 Text is never read as control tokens, whoever wrote it: "<|end|>" typed by a person stays seven ordinary characters.
 Markup that a tokenizer has tokens for, such as <think> and </think>, is text like any other and becomes those tokens.
+
+Over 300 lines: encoding, cutting and masking follow one template.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The engine: which request runs in which slot, one token a slot a step."""
+"""The engine: which request runs in which slot, one token a slot a step.
+
+Over 300 lines: admission, a step and the end of a request change the same slots.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@
 // float. Rows are divided among threads in a fixed way, and sums over rows are added up in the order of threads, so that
 // results depend on the number of threads and on nothing else.
 //
+// Over 300 lines: one command compiles it, and everything in it can be inlined.
+//
 // signatures.py reads the declarations of the functions that return a Status, with the comment after each pointer: how
 // many numbers it points to, in terms of the Ints of the same call. Every call is checked against that. Indexes are
 // checked here. Memory is taken before threads begin, so that no exception leaves a parallel region.

@@ -1,4 +1,7 @@
-"""The evaluate stage: measures a policy and a reward on whatever rows the folder has, and two policies side by side."""
+"""The evaluate stage: measures a policy and a reward on whatever rows the folder has, and two policies side by side.
+
+Over 300 lines: a stage is one module, and this one takes three kinds of measurements.
+"""
 
 from __future__ import annotations
 

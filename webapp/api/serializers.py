@@ -1,4 +1,7 @@
-"""What the API takes and gives. Reading is by model; every body that writes is written out."""
+"""What the API takes and gives. Reading is by model; every body that writes is written out.
+
+Over 300 lines: every body of the API is found in one place.
+"""
 
 from __future__ import annotations
 

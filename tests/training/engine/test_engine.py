@@ -1,4 +1,7 @@
-"""The engine against transformers' own generate and a plain forward pass."""
+"""The engine against transformers' own generate and a plain forward pass.
+
+Over 300 lines: all cases compare with the same reference.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 transformers, as an adapter or merged.
 
 The tolerances are those of float32 on sums of some tens of terms: 1e-4 of a loss, 1e-4 nats of a log-probability.
+
+Over 300 lines: the ways to compute are compared pair by pair over the same models.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Each run here is a process of its own, forked from this one, which has imported what the stages need; so a signal is
 the kernel's, comes at a moment that is known exactly, and costs no imports. The slow tests do the same to processes
 started as a caller starts them.
+
+Over 300 lines: every case needs the forked child and the table of stages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The run folder: what is read, what is written, and what a bad day leaves behind."""
+"""The run folder: what is read, what is written, and what a bad day leaves behind.
+
+Over 300 lines: it covers the whole contract of the run folder.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The model server over real HTTP, with the official client and by hand."""
+"""The model server over real HTTP, with the official client and by hand.
+
+Over 300 lines: all cases share one running server, which takes seconds to start.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Proximal policy optimization from a run folder to its result.
+
+Over 300 lines: all cases share the run folder and its settings.
+"""
+
 from __future__ import annotations
 
 import json

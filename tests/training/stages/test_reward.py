@@ -1,3 +1,8 @@
+"""Reward models: what they learn from rankings, and from whom.
+
+Over 300 lines: all cases share the simulated annotators.
+"""
+
 from __future__ import annotations
 
 import json

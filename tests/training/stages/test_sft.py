@@ -1,4 +1,7 @@
-"""Fine-tuning on demonstrations."""
+"""Fine-tuning on demonstrations.
+
+Over 300 lines: all cases share the run folder and its settings.
+"""
 
 from __future__ import annotations
 

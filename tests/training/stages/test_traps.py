@@ -1,5 +1,8 @@
 """What goes wrong elsewhere and looks right: pad tokens that are stop tokens, empty replies, one row, ties, numbers
-that are none, tied embeddings, texts that begin twice."""
+that are none, tied embeddings, texts that begin twice.
+
+Over 300 lines: it is a list of traps, each short.
+"""
 
 from __future__ import annotations
 

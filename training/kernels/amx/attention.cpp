@@ -4,6 +4,8 @@
 // keys with the query heads that share it; what it needs lies in memory of its thread, which a core's cache holds for
 // sequences of a few hundred tokens. Results do not depend on the number of threads.
 //
+// Over 300 lines: packing, products and both passes share the layout of the tiles.
+//
 // Matrices that are multiplied lie in tiles of 1 KiB: a left one (rows, depth) in tiles of 16 rows by 32 numbers of
 // depth, a right one (depth, columns) in tiles of 32 by 16, as 16 rows of 16 pairs of numbers that follow one another in
 // depth; the tiles of one row or column lie side by side along depth. Products come in four tiles of 16 x 16 floats.
