@@ -74,7 +74,7 @@ def history_rows(labels: list[AnyLabel], skipped: list[Lease]) -> list[HistoryRo
 
 
 def _texts(ranking: Ranking, texts: dict[int, str]) -> tuple[tuple[str, ...], ...]:
-    """A reply that was deleted for good is not there any more."""
+    """A reply that was deleted for good is not there anymore."""
     return tuple(tuple(texts.get(pk, DELETED_REPLY) for pk in group) for group in ranking.groups)
 
 

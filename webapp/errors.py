@@ -110,9 +110,9 @@ def as_error(exception: BaseException) -> TutelageError | None:
     if isinstance(exception, TooManyFieldsSent | TooManyFilesSent):
         return BadInput("The request has too many fields.")
     if isinstance(exception, MultiPartParserError | UnreadablePostError):
-        return BadInput("The request did not arrive whole. Send it again.")
+        return BadInput("The request was cut off. Send it again.")
     if isinstance(exception, RecursionError):
-        return BadInput("The request is nested too deep to be read.")
+        return BadInput("The request is nested too deeply.")
     if isinstance(exception, DataError | UnicodeEncodeError) or is_too_many_digits(exception):
         return BadInput(NOT_STORABLE)
     return as_outage(exception)
@@ -207,7 +207,7 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if wants_json(request):
-        message = "There is no such thing, or it is not yours to see."
+        message = "It does not exist, or you don't have access to it."
         return json_error(request, status=404, code="not_found", message=message)
     return defaults.page_not_found(request, exception)
 

@@ -49,7 +49,7 @@ def parse_json(body: bytes) -> Any:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadInput(f"The body is not valid JSON: {syntax_problem(error)}.", code="parse_error") from None
     except RecursionError:
-        raise BadInput("The body is nested too deep to be read.", code="parse_error") from None
+        raise BadInput("The body is nested too deeply.", code="parse_error") from None
     if wrong:
         path = place_where(value, lambda item: item is wrong[0]) or "body"  # the same key may have come again
         raise BadInput(f"{path}: {wrong[0].reason}.", code="parse_error", field=path)

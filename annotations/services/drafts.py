@@ -81,7 +81,7 @@ def save_draft(*, lease: Lease, content: Content, page: PageState, now: datetime
     draft.active_seconds = max(draft.active_seconds, page.active_seconds)
     draft.save()
     if is_erased(lease.task):  # asked last: an insertion waits for an erasure that is under way
-        raise Conflict("The person who wrote this has deleted it, so no answer is needed any more. Take the next task.")
+        raise Conflict("The person who wrote this has deleted it, so no answer is needed anymore. Take the next task.")
     return draft
 
 

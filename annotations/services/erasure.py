@@ -87,7 +87,7 @@ def erase_labels_of(which: Q, now: datetime, only: str = "") -> Rows:
 
 
 def erase_work(tasks: QuerySet[Task], now: datetime) -> None:
-    """Ask nobody any more, and forget what was begun: drafts, and the reasons why people passed a task over."""
+    """Ask nobody anymore, and forget what was begun: drafts, and the reasons why people passed a task over."""
     ids = list(
         Task.objects.filter(pk__in=tasks.values("pk")).select_for_update(of=("self",)).values_list("pk", flat=True)
     )

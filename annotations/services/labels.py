@@ -76,7 +76,7 @@ def submit_ranking(
     check: Check | None = None,
     now: datetime | None = None,
 ) -> Ranking:
-    """An ordering of the replies that the task shows; one that was deleted meanwhile is not asked for any more.
+    """An ordering of the replies that the task shows; one that was deleted meanwhile is not asked for anymore.
 
     Args:
         groups: response ids, best group first; replies in one group are tied.
@@ -175,7 +175,7 @@ def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind, check: Ch
     """The person's newest lease on the task, locked, and the label this token was already sent for."""
     task = lock_task(lease.task)
     if is_erased(task):
-        raise Conflict("The person who wrote this has deleted it, so no answer is needed any more. Take the next task.")
+        raise Conflict("The person who wrote this has deleted it, so no answer is needed anymore. Take the next task.")
     sent = model._default_manager.filter(author_id=lease.person_id, token=token).first()
     if sent is not None and sent.task_id != task.pk:
         raise Conflict("This submission's token was used for another task. Reload the page and send it again.")

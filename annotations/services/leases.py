@@ -108,7 +108,7 @@ def lease_end(project: Project, now: datetime) -> datetime:
 
 
 def sweep_lapsed(*, project: Project, now: datetime) -> None:
-    """End the leases whose time is over, and those of people who may not label here any more; submissions in reserve
+    """End the leases whose time is over, and those of people who may not label here anymore; submissions in reserve
     step into the seats that become free."""
     with connection.cursor() as cursor:
         cursor.execute(SWEEP, {"project": project.pk, "now": now, "roles": [role.value for role in ROLES["label"]]})
@@ -206,9 +206,9 @@ def unskip(*, lease: Lease, now: datetime | None = None) -> Lease:
     lease.refresh_from_db(fields=["outcome"])
     newest = Lease.objects.filter(task=task, person_id=lease.person_id).order_by("-id").values_list("id", flat=True)[0]
     if lease.outcome != Lease.Outcome.SKIPPED or lease.pk != newest:
-        raise Conflict("You have taken this task up again already.")
+        raise Conflict("You have already taken up this task again.")
     if task.state not in (Task.State.OPEN, Task.State.FULL):
-        raise Conflict("This task was closed since, so it cannot be brought back.")
+        raise Conflict("This task has been closed, so it cannot be brought back.")
     if archived_at(task.project) is not None:
         raise Conflict(f"{task.project.name} is archived and hands out no tasks.")
     lease.seat = free_seat(task)

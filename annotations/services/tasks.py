@@ -120,7 +120,7 @@ def _task(prompt: Prompt, kind: Task.Kind, *, priority: int, overlap: int | None
 
 @transaction.atomic
 def withdraw_tasks(*, tasks: QuerySet[Task], now: datetime | None = None) -> int:
-    """Hand these tasks to nobody any more. Work in hand may still be sent in and is kept. Returns how many."""
+    """Hand these tasks to nobody anymore. Work in hand may still be sent in and is kept. Returns how many."""
     now = now or timezone.now()
     ids = list(tasks.exclude(state=Task.State.WITHDRAWN).select_for_update(of=("self",)).values_list("id", flat=True))
     Lease.objects.filter(task_id__in=ids, outcome=Lease.Outcome.HELD).update(

@@ -224,7 +224,7 @@ def test_a_profile_with_tokens_and_two_factors(
     no_violations(page)
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Revoke").click()
-    expect(page.get_by_text("The token does not work any more.")).to_be_visible()
+    expect(page.get_by_text("The token does not work anymore.")).to_be_visible()
     page.get_by_label("Your name").fill("Ada L.")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("heading", name="Ada L.")).to_be_visible()

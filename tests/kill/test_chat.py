@@ -33,7 +33,7 @@ def messages(whole: Whole, conversation: str) -> list[dict[str, Any]]:
 
 
 def ended(whole: Whole, conversation: str) -> dict[str, Any]:
-    """The last reply, once it is not under way any more."""
+    """The last reply, once it is not under way anymore."""
     until(lambda: messages(whole, conversation)[-1]["state"] not in ("pending", "streaming"), whole.said)
     return messages(whole, conversation)[-1]
 

@@ -130,7 +130,7 @@ def test_an_error_inside_the_stream_is_told_and_its_details_kept_for_the_log():
         (400, "This model's maximum context length is 64 tokens.", BadInput, "longer than the model can read"),
         (400, "temperature must be non-negative", BadInput, "temperature must be non-negative"),
         (401, "Unauthorized", Unavailable, "tell whoever runs this installation"),
-        (429, "queue full", TooMany, "more to do than it can take"),
+        (429, "queue full", TooMany, "server is busy"),
         (500, "CUDA error", Unavailable, "its log has the details"),
     ],
 )
@@ -152,7 +152,7 @@ def test_the_servers_parameter_and_reason_are_kept():
     [
         Conflict("Model 3 (x) is damaged: /srv/artefacts/models/ab/model.safetensors is missing.", code="damaged"),
         Unavailable("The model server refused: /srv/artefacts is full", code="model_server_refused"),
-        Unavailable("The artefact store cannot be used: s3://bucket: denied", code="store_unavailable"),
+        Unavailable("The model storage cannot be used: s3://bucket: denied", code="store_unavailable"),
         Unavailable("No answer at http://127.0.0.1:51335", code="model_server_unavailable"),
     ],
 )

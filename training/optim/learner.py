@@ -130,7 +130,7 @@ class Learner:
         return nullcontext() if self.root is None else unsharded_weights(self.root)
 
     def end(self) -> None:
-        """Nothing is learned any more: every process gets the whole modules."""
+        """Nothing is learned anymore: every process gets the whole modules."""
         if self.root is not None:
             remove_fsdp(self.root)
             self.root = None

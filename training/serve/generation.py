@@ -49,7 +49,7 @@ class Generation:
         self._met = False
 
     async def whole(self, http: HTTPRequest) -> dict[str, Any]:
-        """The finished answer. Raises APIError, and ClientDisconnect where nobody waits for it any more."""
+        """The finished answer. Raises APIError, and ClientDisconnect where nobody waits for it anymore."""
         self._start(stream=False)
         leaving = asyncio.ensure_future(_left(http))
         try:

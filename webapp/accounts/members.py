@@ -103,7 +103,7 @@ def member_remove(request: Request, project: Project, user_id: int) -> HttpRespo
 def member_leave(request: Request, project: Project) -> HttpResponse:
     memberships.remove_member(project=project, user_id=request.user.pk, by=request.user)
     request.session.pop("project", None)
-    messages.success(request, f"You are not a member of {project.name} any more.")
+    messages.success(request, f"You are not a member of {project.name} anymore.")
     return redirect("project_list")
 
 

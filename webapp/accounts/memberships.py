@@ -29,7 +29,7 @@ def locked_membership(project: Project, user_id: int) -> Membership:
     rows = list(Membership.objects.select_for_update().select_related("user").filter(project=project).order_by("id"))
     membership = next((row for row in rows if row.user_id == user_id), None)
     if membership is None:
-        raise NotFound(f"This person is not a member of {project.name} any more.")
+        raise NotFound(f"This person is not a member of {project.name} anymore.")
     return membership
 
 
@@ -125,7 +125,7 @@ def invite(
 def revoke_invitation(*, project: Project, invitation_id: int) -> Invitation:
     invitation = Invitation.objects.select_for_update().filter(project=project, pk=invitation_id).first()
     if invitation is None:
-        raise NotFound("This invitation is not there any more.")
+        raise NotFound("This invitation is not there anymore.")
     if invitation.accepted_at is not None:
         raise Conflict("This invitation has been taken up. Remove the member instead.")
     invitation.revoked_at = invitation.revoked_at or timezone.now()

@@ -101,7 +101,7 @@ def signed_in_lately(request: Request) -> bool:
 @require_POST
 def token_revoke(request: Request, digest: str) -> HttpResponse:
     tokens.revoke_api_token(user=request.user, digest=digest)
-    messages.success(request, "The token does not work any more.")
+    messages.success(request, "The token does not work anymore.")
     return redirect("profile")
 
 

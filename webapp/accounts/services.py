@@ -51,7 +51,7 @@ def settle_new_person(*, user: User, invitation: Invitation | None) -> User:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [FIRST_PERSON_LOCK])
     is_first = invitation is None and not has_superuser()
     if not is_first and invitation is None:
-        raise NotAllowed("Somebody else has just set this installation up. Ask them for an invitation link.")
+        raise NotAllowed("Someone else has just set up this installation. Ask them for an invitation link.")
     user.is_superuser = user.is_staff = is_first
     user.save()
     if invitation is not None:

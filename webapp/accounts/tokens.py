@@ -61,5 +61,5 @@ def create_api_token(
 @transaction.atomic
 def revoke_api_token(*, user: User, digest: str) -> None:
     if not ApiToken.objects.filter(user=user, digest=digest).delete()[0]:
-        raise NotFound("This token is not there any more.")
+        raise NotFound("This token is not there anymore.")
     log.info("person %s revoked an API token", user.pk)

@@ -73,7 +73,7 @@ class Endpoint(APIView):
         """The row, for a person who has this method's permission in its project."""
         row = rows.filter(pk=pk).first()
         if row is None or role_of(self.person, project(row)) is None:
-            raise NotFound("There is no such thing, or it is not yours to see.")
+            raise NotFound("It does not exist, or you don't have access to it.")
         allow(self.person, self.needs[self.request.method or "GET"], project(row))
         return row
 

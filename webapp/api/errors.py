@@ -35,7 +35,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     elif isinstance(error, exceptions.APIException):
         response.data = {"code": error.default_code, "message": str(error.detail)}
     elif isinstance(error, Http404 | PermissionDenied):
-        response.data = {"code": "not_found", "message": "There is no such thing, or it is not yours to see."}
+        response.data = {"code": "not_found", "message": "It does not exist, or you don't have access to it."}
     return response
 
 

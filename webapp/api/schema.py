@@ -16,9 +16,9 @@ READ: Final = ("400", "401", "403", "404")
 WRITTEN: Final = (*READ, "409", "413", "415", "503")
 SAYS_NO: Final = {
     "400": "Something in the address or the body is wrong; `message` and `fields` say what.",
-    "401": "There is no API token, or it does not work any more.",
+    "401": "There is no API token, or it does not work anymore.",
     "403": "Your role, or the token's scopes, do not include this.",
-    "404": "There is no such thing, or it is not yours to see.",
+    "404": "It does not exist, or you don't have access to it.",
     "409": "The thing is not in a state in which this can be done to it.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",

@@ -119,7 +119,7 @@ async def converse(message_id: int, job: replies.ReplyJob, chat: Chat, serve: Se
 
 
 async def take_down(message_id: int, chunks: AsyncIterator[dict[str, Any]], limit: int) -> None:
-    """Save the pieces of one answer until its end, or until nobody wants it any more."""
+    """Save the pieces of one answer until its end, or until nobody wants it anymore."""
     chunk_queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
     reader = asyncio.create_task(queue_chunks(chunks, chunk_queue, limit))
     try:
@@ -161,7 +161,7 @@ async def waiting(chunk_queue: asyncio.Queue[tuple[str, str]]) -> tuple[str, str
 
 
 async def keep_alive(job: replies.ReplyJob, writer: asyncio.Task[None], seconds: float) -> None:
-    """Say that the writer lives, and end it when the reply is not its to write any more."""
+    """Say that the writer lives, and end it when the reply is not its to write anymore."""
     while True:
         await asyncio.sleep(seconds)
         if not await run_in_thread(replies.beat, job):

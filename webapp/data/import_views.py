@@ -112,7 +112,7 @@ def import_cancel(request: Request, project: Project, pk: int) -> HttpResponseRe
     services.cancel(record=record)
     record.refresh_from_db()
     if record.active:
-        messages.info(request, "It stops before the next rows, and none of its rows stay.")
+        messages.info(request, "The import is stopping. None of its rows will be kept.")
     else:
         messages.success(request, "Cancelled. Nothing was imported, and the file is deleted.")
     return redirect("data_import", project.slug, pk)

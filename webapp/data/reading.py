@@ -27,7 +27,7 @@ PROGRESS_KEPT: Final = 3600
 
 
 class ImportStopped(Exception):
-    """Nobody wants it read any more."""
+    """Nobody wants it read anymore."""
 
 
 def run_import(*, record_id: int) -> None:

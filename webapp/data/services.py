@@ -116,7 +116,7 @@ def finish_import(record: Import, state: State, *, report: dict[str, Any] | None
 
 
 def end_unclaimed(record: Import, state: State) -> None:
-    """End an import that is locked, or that no worker may take any more. A worker that has it loses its claim."""
+    """End an import that is locked, or that no worker may take anymore. A worker that has it loses its claim."""
     record.state, record.error, record.claim, record.finished_at = state, "", None, timezone.now()
     record.save(update_fields=["state", "error", "claim", "finished_at"])
     delete_unneeded_file(record)

@@ -139,7 +139,7 @@ def label_withdraw(request: Request, project: Project, kind: str, pk: int) -> Ht
         raise NotFound("There is no such kind of label.")
     label = get_object_or_404(model, prompt__project=project, pk=pk)
     label_services.withdraw_label(label=label)
-    messages.success(request, "The label is withdrawn: it does not count any more, and no new snapshot holds it.")
+    messages.success(request, "The label is withdrawn: it does not count anymore, and no new snapshot holds it.")
     return redirect("data_prompt", project.slug, label.prompt_id)
 
 

@@ -52,7 +52,7 @@ def snapshot_create(request: Request, project: Project) -> HttpResponse:
         except TutelageError as error:
             form.add_error(None, error.message)
         else:
-            messages.success(request, f"{snapshot.name} was made. Runs can read it now.")
+            messages.success(request, f"{snapshot.name} was created. Runs can use it now.")
             return redirect("snapshot_detail", snapshot.pk)
     return render(
         request,

@@ -101,7 +101,7 @@ def refusal(status: int, fault: Fault, model: str) -> TutelageError:
         log.error("the model server rejects MODEL_SERVER_TOKEN: %s", fault.message)
         return Unavailable(REJECTS_US, code="model_server_token", **data)
     if status == 429:
-        return TooMany("The model server has more to do than it can take. Try again in a moment.", code="busy", **data)
+        return TooMany("The model server is busy. Try again in a moment.", code="busy", **data)
     log.error("the model server failed over a reply of %s: %s", model, fault.message)
     return Unavailable(FAILED, code="model_server_failed", status=status, **data)
 

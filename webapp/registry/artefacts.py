@@ -75,7 +75,7 @@ def copy_file(source: Path, fs: AbstractFileSystem, target: str, sha256: str) ->
             digest.update(block)
             write.write(block)
     if digest.hexdigest() != sha256:
-        raise Conflict(f"{source} changed while it was copied to the artefact store. Run it again.", code="damaged")
+        raise Conflict(f"{source} changed while it was copied to the model storage. Run it again.", code="damaged")
 
 
 def open_store(address: str) -> tuple[AbstractFileSystem, str]:
@@ -129,7 +129,7 @@ def store_error(error: OSError, address: str) -> Unavailable:
             code="disk_full",
         )
     reason = error.strerror or str(error)
-    return Unavailable(f"The artefact store cannot be used: {address}: {reason}", code="store_unavailable")
+    return Unavailable(f"The model storage cannot be used: {address}: {reason}", code="store_unavailable")
 
 
 def local_folder(model: ModelVersion) -> Path:

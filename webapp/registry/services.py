@@ -43,7 +43,7 @@ def register_model(
     files: dict[str, str] | None = None,
     **details: Unpack[ModelDetails],
 ) -> ModelVersion:
-    """Copy a local folder into the artefact store and give it the project's next number.
+    """Copy a local folder into the model storage and give it the project's next number.
 
     The copy is checked against `files` (sha256 by path); without them they are computed here.
     """

@@ -68,7 +68,7 @@ def model_deploy(request: Request, model: ModelVersion) -> HttpResponse:
 @requires("models.deploy", MODELS)
 def model_archive(request: Request, model: ModelVersion) -> HttpResponse:
     services.archive_model(model=model, by=request.user)
-    messages.success(request, f"{model.name} is out of the lists. Its page and its files stay.")
+    messages.success(request, f"{model.name} is archived. Its page and files are kept.")
     return redirect("model_list", model.project.slug)
 
 
@@ -87,7 +87,7 @@ def deployment_roll_back(request: Request, deployment: Deployment) -> HttpRespon
 @requires("models.deploy", DEPLOYMENTS)
 def deployment_retire(request: Request, deployment: Deployment) -> HttpResponse:
     services.retire(deployment=deployment, by=request.user, why=why(request))
-    messages.success(request, f"{deployment.model.name} answers no new conversations any more.")
+    messages.success(request, f"{deployment.model.name} no longer answers new conversations.")
     return redirect("deployment_list", deployment.project.slug)
 
 

@@ -136,7 +136,7 @@ class SupervisedProcess:
             self._process.wait()
 
     def _send(self, number: signal.Signals, *, group: bool) -> bool:
-        """Send a signal; false where there is nobody any more to get it."""
+        """Send a signal; false where there is nobody anymore to get it."""
         try:
             os.killpg(self.pid, number) if group else os.kill(self.pid, number)
         except ProcessLookupError:

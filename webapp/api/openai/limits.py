@@ -76,7 +76,7 @@ async def counted_replies(person: int, replies: int) -> AsyncIterator[None]:
     """Counts the replies while the block lasts. Raises RequestRefused (429) where the person has too many under way."""
     limit = settings.API_REPLIES_AT_ONCE
     if under.requests >= MAX_REQUESTS:
-        raise RequestRefused("The site has more to do than it can take. Try again in a moment.", status=429,
+        raise RequestRefused("The site is busy. Try again in a moment.", status=429,
                              code="rate_limit_exceeded")  # fmt: skip
     lease = ReplyCount(person, replies)
     under.requests += 1

@@ -85,7 +85,7 @@ async def route(request: HttpRequest) -> HttpResponseBase:
     except RequestDataTooBig:
         raise RequestRefused(too_large(), status=413, code="request_too_large") from None
     except UnreadablePostError:
-        raise RequestRefused("The request did not arrive whole. Send it again.", code="invalid_json") from None
+        raise RequestRefused("The request was cut off. Send it again.", code="invalid_json") from None
     return result
 
 

@@ -40,7 +40,7 @@ def delete_account(*, user: User) -> None:
 
 
 def forget_identity(user: User) -> None:
-    """Nobody can sign in as this person any more, and nothing tells who they were."""
+    """Nobody can sign in as this person anymore, and nothing tells who they were."""
     Invitation.objects.filter(email__iexact=user.email, accepted_at=None).update(revoked_at=timezone.now())
     Invitation.objects.filter(email__iexact=user.email).update(email="")
     EmailAddress.objects.filter(user=user).delete()

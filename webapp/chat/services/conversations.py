@@ -47,7 +47,7 @@ def worded(text: str) -> str:
     if not text:
         raise BadInput("Write something first.")
     if len(text) > LONGEST:
-        raise BadInput(f"This message has {len(text):,} characters; {LONGEST:,} are the most. Send it in parts.")
+        raise BadInput(f"This message has {len(text):,} characters; {LONGEST:,} is the maximum. Send it in parts.")
     return text
 
 

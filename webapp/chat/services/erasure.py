@@ -186,7 +186,7 @@ def erase_leftovers(*, now: datetime | None = None) -> int:
 
 
 def orphans(rows: QuerySet[Any]) -> QuerySet[Any]:
-    """Those that came from a chat message which is not there any more."""
+    """Those that came from a chat message which is not there anymore."""
     number = Cast(RegexpMessage("source_ref"), BigIntegerField())
     gone = rows.filter(source_ref__regex=rf"^{SOURCE}[0-9]{{1,18}}\y", erased_at=None, feedback=None)
     told: QuerySet[Any] = gone.annotate(message_number=number).exclude(

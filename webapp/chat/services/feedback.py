@@ -180,7 +180,7 @@ def settle(feedback: Feedback) -> None:
     allowed = consent_held(user=feedback.user, project=project)
     prompt = prompt_for(feedback) if allowed and worth_work(feedback) else None
     if prompt is not None and prompt.withdrawn_at is not None:
-        prompt = None  # the project does not want this conversation any more
+        prompt = None  # the project does not want this conversation anymore
     feedback.prompt = prompt or feedback.prompt
     settle_demonstration(feedback, prompt)
     settle_ranking(feedback, prompt)

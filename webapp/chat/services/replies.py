@@ -90,7 +90,7 @@ def note_problem(*, model: ModelVersion, error: TutelageError) -> None:
 
 @transaction.atomic
 def append(*, message_id: int, text: str) -> bool:
-    """Keep the next piece. False where the reply is not being written any more."""
+    """Keep the next piece. False where the reply is not being written anymore."""
     message = locked_reply(message_id, Message.State.STREAMING)
     if message is None:
         return False
@@ -102,7 +102,7 @@ def append(*, message_id: int, text: str) -> bool:
 
 
 def beat(job: ReplyJob) -> bool:
-    """Say that the writer lives. False where the reply is not its to write any more."""
+    """Say that the writer lives. False where the reply is not its to write anymore."""
     try:
         REPLIES.beat(job.message)
     except ClaimLost:

@@ -99,7 +99,7 @@ class Filters(BaseModel):
 
 def checked_filters(project: Project, kind: str, filters: dict[str, Any]) -> tuple[Snapshot.Kind, dict[str, Any]]:
     if kind not in Snapshot.Kind.values:
-        raise BadInput(f"There is no kind of snapshot “{kind}”. Choose one of {', '.join(Snapshot.Kind.values)}.")
+        raise BadInput(f"There is no snapshot kind “{kind}”. Choose one of {', '.join(Snapshot.Kind.values)}.")
     try:
         Filters.model_validate(filters)
     except ValidationError as error:

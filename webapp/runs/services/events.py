@@ -63,7 +63,7 @@ def take_in(run: Run, lines: bytes, since: int) -> None:
         elif event is not None:
             events.append(row(run, position, event))
             if isinstance(event, Checkpoint):
-                run.attempts = 1  # it got further: what went wrong before does not count any more
+                run.attempts = 1  # it got further: what went wrong before does not count anymore
         position += len(line)
     Metric.objects.bulk_create(
         metrics.values(), update_conflicts=True, unique_fields=["run", "name", "step"], update_fields=["value", "time"]

@@ -16,5 +16,5 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if has_superuser():
-            raise CommandError("Somebody runs this installation already. Ask them for an invitation.")
+            raise CommandError("This installation already has an administrator. Ask them for an invitation.")
         self.stdout.write(f"{settings.SITE_URL.rstrip('/')}/accounts/signup/?code={setup_code()}")
