@@ -59,7 +59,7 @@ def test_a_store_without_the_file_is_told_in_a_sentence(client: Client, ada: Use
     client.force_login(ada)
     answer = client.get(reverse("run_output", args=[cleaned.pk, "dropped.jsonl"]))
     assert answer.status_code == 503
-    assert "artefact store" in answer.content.decode()
+    assert "model storage" in answer.content.decode()
 
 
 def test_an_annotator_may_not_fetch_it(client: Client, ann: User, stranger: User, cleaned: Run):
