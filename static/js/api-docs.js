@@ -1,3 +1,4 @@
+// @ts-check
 // The API reference: Swagger UI over our own schema. Requests without a token go with the person's session.
 "use strict";
 

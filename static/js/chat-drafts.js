@@ -1,3 +1,4 @@
+// @ts-check
 // What is typed and not sent yet: kept in the browser as it is typed, and dropped only when the server has it.
 "use strict";
 
@@ -41,7 +42,8 @@ function dropWhatArrived() {
   const thread = document.getElementById("thread");
   const here = [thread.dataset.conversation, thread.dataset.sent].filter(Boolean);
   for (const name of Object.keys(localStorage)) {
-    if (name.startsWith("attempt:") && here.includes((stored(name) || {}).token)) arrived(name.slice("attempt:".length));
+    if (name.startsWith("attempt:") && here.includes((stored(name) || {}).token))
+      arrived(name.slice("attempt:".length));
   }
 }
 

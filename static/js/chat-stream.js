@@ -1,3 +1,4 @@
+// @ts-check
 // A reply as it is written, and a conversation as it changes elsewhere. What has arrived stays on the page whatever
 // happens to the connection; the server sends the rest from where the page is.
 "use strict";
@@ -39,12 +40,21 @@ function listen(address, on, state, silence) {
     if (source) source.close();
     source = new EventSource(address());
     heard();
-    source.addEventListener("open", () => { heard(); state(false); });
+    source.addEventListener("open", () => {
+      heard();
+      state(false);
+    });
     source.addEventListener("ping", heard);
     source.addEventListener("error", lost);
-    source.addEventListener("gone", () => { end(); location.reload(); });
+    source.addEventListener("gone", () => {
+      end();
+      location.reload();
+    });
     for (const [name, act] of Object.entries(on)) {
-      source.addEventListener(name, (event) => { heard(); if (!ended) act(event); });
+      source.addEventListener(name, (event) => {
+        heard();
+        if (!ended) act(event);
+      });
     }
   }
 
@@ -142,7 +152,11 @@ function watch() {
   } else if (!stopWatching) {
     stopWatching = listen(
       () => `${thread().dataset.news}?version=${thread().dataset.version}`,
-      { changed(event) { if (JSON.parse(event.data) !== thread().dataset.version) refreshThread(); } },
+      {
+        changed(event) {
+          if (JSON.parse(event.data) !== thread().dataset.version) refreshThread();
+        },
+      },
       () => {},
       Number(element.dataset.silence),
     );
@@ -202,7 +216,9 @@ function merge(current, incoming) {
 
 document.addEventListener("visibilitychange", watch);
 document.addEventListener("htmx:afterSettle", followAll);
-document.addEventListener("htmx:configRequest", (event) => { event.detail.headers["X-First-Message"] = firstShown(); });
+document.addEventListener("htmx:configRequest", (event) => {
+  event.detail.headers["X-First-Message"] = firstShown();
+});
 // A reply is being written elsewhere, or something else stands in the way: show the conversation as it is.
 document.addEventListener("htmx:responseError", (event) => {
   if (event.detail.xhr.status === 409 && thread().dataset.news) refreshThread();

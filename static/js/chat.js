@@ -1,3 +1,4 @@
+// @ts-check
 // The place to write: drafts that survive, keys, a view that follows the reply until its reader scrolls away.
 "use strict";
 
@@ -19,12 +20,20 @@ function goToEnd() {
   if (toEnd) toEnd.hidden = true;
 }
 
-window.addEventListener("scroll", () => {
-  following = atEnd();
-  if (toEnd) toEnd.hidden = following || !document.querySelector(".message");
-}, { passive: true });
-document.addEventListener("chat:before-growth", () => { following = following && atEnd(); });
-document.addEventListener("chat:growth", () => { if (following) goToEnd(); });
+window.addEventListener(
+  "scroll",
+  () => {
+    following = atEnd();
+    if (toEnd) toEnd.hidden = following || !document.querySelector(".message");
+  },
+  { passive: true },
+);
+document.addEventListener("chat:before-growth", () => {
+  following = following && atEnd();
+});
+document.addEventListener("chat:growth", () => {
+  if (following) goToEnd();
+});
 if (toEnd) toEnd.addEventListener("click", goToEnd);
 
 // ---- stopping
@@ -90,15 +99,20 @@ function showForm(details) {
   details.querySelector("form").scrollIntoView({ block: "nearest" });
 }
 
-document.addEventListener("toggle", (event) => {
-  const details = event.target;
-  if (!details.matches?.(".edit, .feedback") || !details.open) return;
-  if ("restored" in details.dataset) delete details.dataset.restored;
-  else details.querySelector("textarea, input[type=checkbox]").focus({ preventScroll: true });
-  showForm(details);
-}, true);
+document.addEventListener(
+  "toggle",
+  (event) => {
+    const details = event.target;
+    if (!details.matches?.(".edit, .feedback") || !details.open) return;
+    if ("restored" in details.dataset) delete details.dataset.restored;
+    else details.querySelector("textarea, input[type=checkbox]").focus({ preventScroll: true });
+    showForm(details);
+  },
+  true,
+);
 document.addEventListener("htmx:afterSettle", (event) => {
-  const opened = event.target.querySelector?.(".feedback[open]") || event.detail.elt?.querySelector?.(".feedback[open]");
+  const opened =
+    event.target.querySelector?.(".feedback[open]") || event.detail.elt?.querySelector?.(".feedback[open]");
   if (opened) showForm(opened);
 });
 

@@ -1,3 +1,4 @@
+// @ts-check
 // The import form: how much of the file is uploaded, and where the error is.
 "use strict";
 

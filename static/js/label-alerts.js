@@ -1,3 +1,4 @@
+// @ts-check
 // Messages of the labeling page. Each has a cause and goes when that is gone; they stand at the bottom of the window,
 // where the page is always seen, and are announced.
 "use strict";
@@ -37,9 +38,11 @@
     if (state) state.textContent = text;
   };
 
-  Label.signedOut = () => Label.warn("signed-out", "You are signed out. What you wrote is kept here.", {
-    label: "Sign in in a new window", href: Label.root.dataset.login,
-  });
+  Label.signedOut = () =>
+    Label.warn("signed-out", "You are signed out. What you wrote is kept here.", {
+      label: "Sign in in a new window",
+      href: Label.root.dataset.login,
+    });
 
   // What is missing, or was refused, is not said any longer than it is so.
   Label.root.addEventListener("input", () => {

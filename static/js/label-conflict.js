@@ -1,3 +1,4 @@
+// @ts-check
 // Two texts of one draft: both are shown, and the person says which one stays. Until then neither is saved over the other.
 "use strict";
 
@@ -36,9 +37,12 @@
 
   function column(title, fields, button, run) {
     const rows = described(fields).flatMap(([name, text]) => [
-      element("dt", { className: "small quiet", textContent: name }), element("dd", { dir: "auto", textContent: text }),
+      element("dt", { className: "small quiet", textContent: name }),
+      element("dd", { dir: "auto", textContent: text }),
     ]);
-    const text = rows.length ? element("dl", {}, ...rows) : element("p", { className: "quiet", textContent: "Nothing filled in." });
+    const text = rows.length
+      ? element("dl", {}, ...rows)
+      : element("p", { className: "quiet", textContent: "Nothing filled in." });
     const action = element("button", { type: "button", textContent: button, onclick: run });
     return element("section", { className: "card" }, element("h3", { textContent: title }), text, action);
   }
@@ -56,7 +60,12 @@
     const other = waiting.shift();
     const [before, page] = [Label.fields(), Label.element];
     if (!Label.same(fields, before)) {
-      const undo = () => { if (page === Label.element) { Label.fill(before); Label.typed(); } };
+      const undo = () => {
+        if (page === Label.element) {
+          Label.fill(before);
+          Label.typed();
+        }
+      };
       Label.fill(fields);
       toast("The draft was replaced.", { action: { label: "Undo", run: undo }, seconds: 20 });
     }
@@ -75,14 +84,28 @@
     const where = other.where === "server" ? `Saved elsewhere, ${when}` : `Kept in this browser, ${when}`;
     const actions = [];
     if (Label.form.querySelector("textarea[data-first]")) {
-      actions.push(element("button", { type: "button", textContent: "Keep both, one after the other", onclick: () => settle(joined(mine, other.content)) }));
+      actions.push(
+        element("button", {
+          type: "button",
+          textContent: "Keep both, one after the other",
+          onclick: () => settle(joined(mine, other.content)),
+        }),
+      );
     }
     panel().replaceChildren(
       element("h2", { textContent: "This draft has two versions" }),
-      element("p", { textContent: other.where === "server" ? "It was changed in another window or on another device. Choose which to keep." : "Another one was typed in this browser and never saved. Choose which to keep." }),
-      element("div", { className: "grid pairs" },
+      element("p", {
+        textContent:
+          other.where === "server"
+            ? "It was changed in another window or on another device. Choose which to keep."
+            : "Another one was typed in this browser and never saved. Choose which to keep.",
+      }),
+      element(
+        "div",
+        { className: "grid pairs" },
         column("Here", mine, "Keep this one", () => settle(mine)),
-        column(where, other.content, "Use this one", () => settle(other.content))),
+        column(where, other.content, "Use this one", () => settle(other.content)),
+      ),
       ...actions,
     );
     Label.say("Not saved yet: choose a version");
@@ -97,5 +120,7 @@
     if (waiting.length === 1) show();
   };
   Label.showChoice = () => show();
-  Label.onReady(() => { waiting = []; });
+  Label.onReady(() => {
+    waiting = [];
+  });
 })();

@@ -1,3 +1,5 @@
+// @ts-check
+// Over 300 lines: a draft is typed, saved, refused and restored in one state.
 // Nothing typed is lost: drafts go to this browser at once and to the server as one types. The server takes a draft only
 // from a page that knows the newest one; otherwise both texts are offered. What the server has is not kept here as well.
 "use strict";
@@ -9,7 +11,10 @@
   const PREFIX = `label:${Label.root.dataset.person}:`;
   const APART = new Set(["csrfmiddlewaretoken", "token", "revision", "replaces", "active_seconds"]);
 
-  let typedAt = 0, savedAt = 0, draftTimer = 0, beat = 0;
+  let typedAt = 0,
+    savedAt = 0,
+    draftTimer = 0,
+    beat = 0;
 
   const key = () => `${PREFIX}${Label.element.dataset.task}:${Label.form.elements.token.value}`;
   const read = (name) => JSON.parse(localStorage.getItem(name) ?? "null");
@@ -21,12 +26,17 @@
   function keep(pending = null) {
     const { revision, replaces } = Label.form.elements;
     const kept = {
-      typedAt: Date.now(), fields: Label.fields(), base: revision.value, replaces: replaces.value, pending,
+      typedAt: Date.now(),
+      fields: Label.fields(),
+      base: revision.value,
+      replaces: replaces.value,
+      pending,
       draftUrl: Label.element.dataset.draft,
     };
     try {
       localStorage.setItem(key(), JSON.stringify(kept));
-    } catch { // full or forbidden: the server's draft is what remains
+    } catch {
+      // full or forbidden: the server's draft is what remains
       Label.say("This browser keeps nothing; drafts are on the server only.");
     }
   }
@@ -52,26 +62,39 @@
     Label.refresh();
   };
 
-  const filledIn = (fields) => JSON.stringify(Object.entries(fields)
-    .filter(([, value]) => value !== null && String(value) !== "")
-    .map(([name, value]) => [name, Array.isArray(value) ? [...value].sort() : String(value)]).sort());
+  const filledIn = (fields) =>
+    JSON.stringify(
+      Object.entries(fields)
+        .filter(([, value]) => value !== null && String(value) !== "")
+        .map(([name, value]) => [name, Array.isArray(value) ? [...value].sort() : String(value)])
+        .sort(),
+    );
   Label.same = (one, other) => filledIn(one) === filledIn(other);
 
   // Throws where the network fails; `null` means that nobody is signed in.
   Label.post = async (url, body) => {
     const response = await fetch(url, {
-      method: "POST", body: new URLSearchParams(body), redirect: "manual",
+      method: "POST",
+      body: new URLSearchParams(body),
+      redirect: "manual",
       headers: { "X-CSRFToken": Label.csrf(), Accept: "application/json" },
     });
-    const isUnread = response.status === 403 && (await response.clone().json().catch(() => ({}))).code === "csrf_failed";
+    const isUnread =
+      response.status === 403 &&
+      (
+        await response
+          .clone()
+          .json()
+          .catch(() => ({}))
+      ).code === "csrf_failed";
     return response.type === "opaqueredirect" || isUnread ? null : response;
   };
 
   function body() {
-    const fields = new URLSearchParams(new FormData(Label.form));
+    const fields = new URLSearchParams(/** @type {any} */ (new FormData(Label.form)));
     fields.delete("csrfmiddlewaretoken");
-    fields.set("typed_at", typedAt);
-    fields.set("active_seconds", Label.seconds());
+    fields.set("typed_at", String(typedAt));
+    fields.set("active_seconds", String(Label.seconds()));
     return fields;
   }
 
@@ -103,7 +126,11 @@
     else if (response.ok) saved(answer.revision, at, name);
     else if (answer.code === "draft_conflict") Label.choose({ ...answer.draft, where: "server" });
     else if (answer.code === "answered") answered();
-    else Label.warn("draft", `The draft was not saved. ${answer.message ?? `The server answered ${response.status}.`} It is kept in this browser.`);
+    else
+      Label.warn(
+        "draft",
+        `The draft was not saved. ${answer.message ?? `The server answered ${response.status}.`} It is kept in this browser.`,
+      );
   };
 
   function saved(revision, at, name) {
@@ -119,11 +146,17 @@
   }
 
   function answered() {
-    Label.warn("answered", "You have answered this task in another window. What you wrote here is kept in this browser.", { label: "Next task", run: () => location.assign(Label.root.dataset.next) });
+    Label.warn(
+      "answered",
+      "You have answered this task in another window. What you wrote here is kept in this browser.",
+      { label: "Next task", run: () => location.assign(Label.root.dataset.next) },
+    );
   }
 
   Label.isDirty = () => typedAt > savedAt;
-  Label.forgetDraft = () => { if (Label.form) forget(key()); };
+  Label.forgetDraft = () => {
+    if (Label.form) forget(key());
+  };
   Label.keepSubmission = (pending) => {
     clearTimeout(draftTimer);
     keep(pending);
@@ -147,12 +180,19 @@
       if (response === null) return Label.signedOut();
       if (!response.ok) return;
       answer = await response.json();
-    } catch { return; } // the next beat tries again; the draft's state says that the server is away
+    } catch {
+      return;
+    } // the next beat tries again; the draft's state says that the server is away
     if (element !== Label.element) return;
     Label.calm("signed-out");
     if (answer.outcome === "submitted") answered();
-    else if (answer.outcome === "skipped") Label.warn("hold", "You skipped this task in another window. You can still submit an answer to it.");
-    else if (answer.outcome !== "held") Label.warn("hold", "Your hold on this task ended and someone else took it. You can still submit your answer: it is kept, and counts when a place becomes free.");
+    else if (answer.outcome === "skipped")
+      Label.warn("hold", "You skipped this task in another window. You can still submit an answer to it.");
+    else if (answer.outcome !== "held")
+      Label.warn(
+        "hold",
+        "Your hold on this task ended and someone else took it. You can still submit your answer: it is kept, and counts when a place becomes free.",
+      );
     else Label.calm("hold");
     if (answer.draft) changedElsewhere(answer.draft);
     Label.tellGuidelines(answer.guidelines);
@@ -227,13 +267,18 @@
   }
 
   async function sendDraft(name, kept) {
-    const fields = new URLSearchParams({ revision: kept.base ?? "", token: name.split(":").at(-1), typed_at: kept.typedAt });
+    const fields = new URLSearchParams({
+      revision: kept.base ?? "",
+      token: name.split(":").at(-1),
+      typed_at: kept.typedAt,
+    });
     for (const [field, value] of Object.entries(kept.fields)) {
       for (const item of [value].flat()) fields.append(field, item);
     }
     const response = await Label.post(kept.draftUrl, fields).catch(() => null);
     if (response?.ok) forget(name);
-    else if (isRefused(response) && read(name)) { // sent no more, but offered when its task opens
+    else if (isRefused(response) && read(name)) {
+      // sent no more, but offered when its task opens
       localStorage.setItem(name, JSON.stringify({ ...kept, draftUrl: "" }));
     }
   }
@@ -261,7 +306,9 @@
   window.addEventListener("pageshow", (event) => {
     if (event.persisted && navigator.onLine) location.reload(); // from the back-forward cache, the page may be an old one
   });
-  const seen = () => { if (document.visibilityState === "visible" && Label.form) renew(); };
+  const seen = () => {
+    if (document.visibilityState === "visible" && Label.form) renew();
+  };
   document.addEventListener("visibilitychange", seen);
   window.addEventListener("focus", seen);
 })();

@@ -1,9 +1,13 @@
+// @ts-check
 // Ranking: digits, arrows, the buttons on each reply, and dragging; all of them set the same radio buttons.
 "use strict";
 
 (() => {
   const NEAR = 5; // px of movement from which a press is a drag
-  let cards = [], places = 0, lastRanked = null, standing = null;
+  let cards = [],
+    places = 0,
+    lastRanked = null,
+    standing = null;
 
   const idOf = (card) => card.dataset.reply;
   const cardOf = (id) => cards.find((card) => idOf(card) === id);
@@ -15,8 +19,12 @@
     for (const input of card.querySelectorAll(".ranks input")) input.checked = Number(input.value) === rank;
     card.querySelector(".ranks input").dispatchEvent(new Event("input", { bubbles: true }));
     if (rank) lastRanked = card;
-    const same = cards.filter((other) => other !== card && rank && rankOf(other) === rank).map((other) => other.dataset.letter);
-    Label.announce(`Reply ${card.dataset.letter}: ${rank ? `rank ${rank}` : "no rank"}${same.length ? `, tied with ${same.join(" and ")}` : ""}.`);
+    const same = cards
+      .filter((other) => other !== card && rank && rankOf(other) === rank)
+      .map((other) => other.dataset.letter);
+    Label.announce(
+      `Reply ${card.dataset.letter}: ${rank ? `rank ${rank}` : "no rank"}${same.length ? `, tied with ${same.join(" and ")}` : ""}.`,
+    );
   }
 
   function choose(card) {
@@ -89,7 +97,8 @@
       more.open = !more.open;
       (more.open ? more.querySelector("input") : card).focus();
     } else if (step && !inRadio) choose(cards[(cards.indexOf(card) + step + cards.length) % cards.length]);
-    else if (move && !inRadio) setRank(card, Math.min(places, Math.max(1, (rankOf(card) || (move > 0 ? places - 1 : 2)) + move)));
+    else if (move && !inRadio)
+      setRank(card, Math.min(places, Math.max(1, (rankOf(card) || (move > 0 ? places - 1 : 2)) + move)));
     else return;
     event.preventDefault();
   }
@@ -103,7 +112,8 @@
     const grip = down.target.closest("[data-drag]");
     if (!grip || down.button !== 0 || Label.locked()) return;
     const card = cardOf(grip.dataset.drag);
-    let ghost = null, over = null;
+    let ghost = null,
+      over = null;
     const mark = (target) => {
       if (over === target) return;
       over?.classList.remove("over");
@@ -122,7 +132,9 @@
       mark(dropTarget(event.clientX, event.clientY));
     };
     const end = (event) => {
-      for (const [name, run] of [["pointermove", move], ["pointerup", end], ["pointercancel", end]]) document.removeEventListener(name, run);
+      for (const [name, run] of Object.entries({ pointermove: move, pointerup: end, pointercancel: end })) {
+        document.removeEventListener(name, run);
+      }
       const target = over;
       mark(null);
       ghost?.remove();
@@ -140,11 +152,15 @@
   Label.missing = () => {
     const left = unranked();
     if (!left.length) return "";
-    return left.length === 1 ? `Reply ${left[0].dataset.letter} has no rank yet.` : `${left.length} replies have no rank yet.`;
+    return left.length === 1
+      ? `Reply ${left[0].dataset.letter} has no rank yet.`
+      : `${left.length} replies have no rank yet.`;
   };
 
   Label.showMissing = () => choose(unranked()[0]);
-  Label.redrawRanks = () => { if (cards.length) draw(); };
+  Label.redrawRanks = () => {
+    if (cards.length) draw();
+  };
 
   Label.onReady((element) => {
     cards = [...element.querySelectorAll(".reply")];

@@ -1,3 +1,4 @@
+// @ts-check
 // A submission stays in this browser until the server has said that it has it, and is sent again with the same token.
 // Meanwhile the form is locked, so that what is sent again is what was sent; to change it is to replace it.
 // One action is under way at a time. An undo that is asked for meanwhile is about that one, and follows it.
@@ -5,8 +6,13 @@
 
 (() => {
   const MAX_WAIT = 30; // seconds between two tries
-  let sending = false, pending = null, retries = 0, retryTimer = 0, focused = null;
-  let acting = null, undoNext = false; // the form of a skip or an undo under way; whether an undo follows what is under way
+  let sending = false,
+    pending = null,
+    retries = 0,
+    retryTimer = 0,
+    focused = null;
+  let acting = null,
+    undoNext = false; // the form of a skip or an undo under way; whether an undo follows what is under way
 
   Label.skipping = () => acting?.id === "label-skip";
   Label.sending = () => sending || pending !== null || Label.skipping();
@@ -24,7 +30,8 @@
     }
   }
 
-  function newToken() { // randomUUID is there over https only
+  function newToken() {
+    // randomUUID is there over https only
     const bytes = crypto.getRandomValues(new Uint8Array(16));
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
@@ -35,8 +42,12 @@
     sending = false;
     if (undoNext) return change();
     retries += 1;
-    Label.warn("away", "The server does not answer. Your answer is kept in this browser and is sent again by itself.",
-      { label: "Send now", run: resend }, { label: "Change it", run: change });
+    Label.warn(
+      "away",
+      "The server does not answer. Your answer is kept in this browser and is sent again by itself.",
+      { label: "Send now", run: resend },
+      { label: "Change it", run: change },
+    );
     Label.say("Not sent yet");
     clearTimeout(retryTimer);
     retryTimer = setTimeout(resend, 1000 * Math.min(MAX_WAIT, 2 ** retries));
@@ -47,7 +58,9 @@
     retryTimer = 0;
     if (Label.form && pending && !sending) Label.form.requestSubmit();
   }
-  Label.resendPending = () => { if (pending && !sending && !retryTimer) resend(); };
+  Label.resendPending = () => {
+    if (pending && !sending && !retryTimer) resend();
+  };
   Label.adoptPending = (kept) => {
     pending = kept;
     lock(true);
@@ -86,7 +99,11 @@
     lock(true);
     Label.say("Sending…");
     const fields = [...new FormData(Label.form)].filter(([name]) => name !== "csrfmiddlewaretoken");
-    pending = { url: Label.form.action, token: Label.form.elements.token.value, body: [...fields.filter(([name]) => name !== "active_seconds"), ["active_seconds", Label.seconds()]] };
+    pending = {
+      url: Label.form.action,
+      token: Label.form.elements.token.value,
+      body: [...fields.filter(([name]) => name !== "active_seconds"), ["active_seconds", Label.seconds()]],
+    };
     Label.keepSubmission(pending);
   }
 
@@ -140,10 +157,16 @@
     const { xhr } = event.detail;
     if (isSubmission(event) && (xhr.status >= 500 || xhr.status === 429)) return failed();
     if (isSubmission(event)) giveUp();
-    const message = new DOMParser().parseFromString(xhr.responseText, "text/html").querySelector("[data-error-message]");
+    const message = new DOMParser()
+      .parseFromString(xhr.responseText, "text/html")
+      .querySelector("[data-error-message]");
     if (message?.dataset.errorCode === "csrf_failed") return Label.signedOut(); // not read for want of a cookie
     if (changesDraft(event) && message?.dataset.errorCode === "draft_conflict") return Label.saveDraft(); // which offers both
-    Label.warn("refused", message?.textContent.trim() ?? `The server answered ${xhr.status}. What you wrote is kept; reload the page and try again.`);
+    Label.warn(
+      "refused",
+      message?.textContent.trim() ??
+        `The server answered ${xhr.status}. What you wrote is kept; reload the page and try again.`,
+    );
   }
 
   Label.onReady(() => {
@@ -165,7 +188,8 @@
   Label.root.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr } = event.detail;
     if (xhr.status >= 400) return;
-    if (!xhr.responseText.includes('id="label"')) { // the sign-in page
+    if (!xhr.responseText.includes('id="label"')) {
+      // the sign-in page
       event.detail.shouldSwap = false;
       if (isSubmission(event)) giveUp();
       Label.signedOut();
@@ -182,5 +206,7 @@
       else Label.warn("refused", "The server does not answer. Try again in a moment; what you wrote is kept.");
     });
   }
-  window.addEventListener("online", () => { if (pending) resend(); });
+  window.addEventListener("online", () => {
+    if (pending) resend();
+  });
 })();

@@ -1,3 +1,4 @@
+// @ts-check
 // The time that a person works on a task: while the page is seen and was touched a short while ago. It goes on after a
 // reload, and after an undo from what the label had.
 "use strict";
@@ -7,9 +8,14 @@
   const TICK = 250; // ms
   const PREFIX = "label-time:";
 
-  let name = "", seconds = 0, lastTick = 0, lastTouch = 0;
+  let name = "",
+    seconds = 0,
+    lastTick = 0,
+    lastTouch = 0;
 
-  const keep = () => { if (name) sessionStorage.setItem(name, seconds.toFixed(1)); };
+  const keep = () => {
+    if (name) sessionStorage.setItem(name, seconds.toFixed(1));
+  };
 
   function tick() {
     const now = performance.now();
@@ -34,7 +40,13 @@
     seconds = Math.max(Number(Label.form.elements.active_seconds.value), Number(sessionStorage.getItem(name) ?? 0));
   });
   for (const event of ["keydown", "pointerdown", "pointermove", "scroll"]) {
-    document.addEventListener(event, () => { lastTouch = performance.now(); }, { passive: true, capture: true });
+    document.addEventListener(
+      event,
+      () => {
+        lastTouch = performance.now();
+      },
+      { passive: true, capture: true },
+    );
   }
   setInterval(tick, TICK);
   window.addEventListener("pagehide", keep);

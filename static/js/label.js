@@ -1,14 +1,25 @@
+// @ts-check
 // The labeling page: focus, keys, windows, previews. `Label` is what its scripts share.
 "use strict";
 
 const Label = {
   root: document.getElementById("label-root"),
   listeners: [],
-  onReady(run) { this.listeners.push(run); },
-  get element() { return document.getElementById("label"); },
-  get form() { return document.getElementById("label-form"); },
-  announce(text) { document.getElementById("label-live").textContent = text; },
-  locked() { return this.sending() || this.choosing(); },
+  onReady(run) {
+    this.listeners.push(run);
+  },
+  get element() {
+    return document.getElementById("label");
+  },
+  get form() {
+    return document.getElementById("label-form");
+  },
+  announce(text) {
+    document.getElementById("label-live").textContent = text;
+  },
+  locked() {
+    return this.sending() || this.choosing();
+  },
 
   // Single keys work where no text is being typed, no window is open, nothing is being sent and nobody turned them off.
   keysAllowed(event) {
@@ -18,7 +29,9 @@ const Label = {
     const at = event.target;
     const typing = at.matches("textarea, select, input:not([type=radio], [type=checkbox])");
     const off = localStorage.getItem("label-keys-off") === "1";
-    return !typing && !off && !event.ctrlKey && !event.metaKey && !event.altKey && !document.querySelector("dialog[open]");
+    return (
+      !typing && !off && !event.ctrlKey && !event.metaKey && !event.altKey && !document.querySelector("dialog[open]")
+    );
   },
 
   // The key as it is labeled on a Latin keyboard. Where the layout types other letters, its place counts.
@@ -59,7 +72,8 @@ const Label = {
   // After the fields were filled in by a script.
   Label.refresh = () => {
     for (const box of Label.element.querySelectorAll("textarea.grows")) grow(box);
-    for (const count of Label.element.querySelectorAll("[data-count-of]")) recount(document.getElementById(count.dataset.countOf));
+    for (const count of Label.element.querySelectorAll("[data-count-of]"))
+      recount(document.getElementById(count.dataset.countOf));
     Label.redrawRanks();
   };
 
@@ -83,9 +97,13 @@ const Label = {
       const text = document.getElementById(details.dataset.previewOf).value;
       const shown = details.querySelector(".prose");
       const response = await fetch(details.dataset.previewUrl, {
-        method: "POST", body: new URLSearchParams({ text }), headers: { "X-CSRFToken": Label.csrf() }, redirect: "manual",
+        method: "POST",
+        body: new URLSearchParams({ text }),
+        headers: { "X-CSRFToken": Label.csrf() },
+        redirect: "manual",
       }).catch(() => null);
-      if (response?.ok) shown.innerHTML = await response.text(); // cleaned by the server
+      if (response?.ok)
+        shown.innerHTML = await response.text(); // cleaned by the server
       else shown.textContent = "The preview needs the server, which does not answer. Your text is safe.";
     }, COOKED);
   }
@@ -99,7 +117,10 @@ const Label = {
   Label.tellGuidelines = (version) => {
     const shown = Number(document.getElementById("label-guidelines")?.dataset.version ?? 0);
     if (!version || version === shown) return;
-    Label.warn("guidelines", `The guidelines changed while you were working: version ${version}.`, { label: `Read version ${version}`, run: readGuidelines });
+    Label.warn("guidelines", `The guidelines changed while you were working: version ${version}.`, {
+      label: `Read version ${version}`,
+      run: readGuidelines,
+    });
   };
   async function readGuidelines() {
     const response = await Label.post(Label.element.dataset.guidelines, {}).catch(() => null);
@@ -146,7 +167,8 @@ const Label = {
     }
   }
 
-  const isField = (at) => at.form === Label.form && at.matches("textarea, select, input") && !document.querySelector("dialog[open]");
+  const isField = (at) =>
+    at.form === Label.form && at.matches("textarea, select, input") && !document.querySelector("dialog[open]");
 
   function single(event, form) {
     const key = Label.keyOf(event);
@@ -183,11 +205,17 @@ const Label = {
     recount(event.target);
     preview(document.querySelector(`[data-preview-of="${event.target.id}"]`));
   });
-  Label.root.addEventListener("toggle", (event) => {
-    const details = event.target.closest("details.preview");
-    preview(details);
-    if (details?.open) details.scrollIntoView({ block: "nearest" });
-  }, true);
-  document.addEventListener("htmx:load", (event) => { if (event.detail.elt.id === "label") ready(false); });
+  Label.root.addEventListener(
+    "toggle",
+    (event) => {
+      const details = event.target.closest("details.preview");
+      preview(details);
+      if (details?.open) details.scrollIntoView({ block: "nearest" });
+    },
+    true,
+  );
+  document.addEventListener("htmx:load", (event) => {
+    if (event.detail.elt.id === "label") ready(false);
+  });
   document.addEventListener("DOMContentLoaded", () => ready(true));
 })();

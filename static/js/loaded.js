@@ -1,3 +1,4 @@
+// @ts-check
 // The last of a page's scripts. Where all of them have loaded and started, it takes away the notice that some have not.
 "use strict";
 

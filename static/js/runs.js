@@ -1,3 +1,4 @@
+// @ts-check
 // Runs: filters that apply themselves, and charts that follow a run as it goes on.
 "use strict";
 
@@ -97,7 +98,11 @@ class Charts {
     const across = series.x ?? series.step; // most points lie at their steps
     series.step.forEach((step, place) => known.set(step, [across[place] ?? NaN, series.value[place] ?? NaN]));
     const steps = [...known.keys()].sort((a, b) => a - b);
-    source.data = { step: steps, x: steps.map((step) => known.get(step)[0]), value: steps.map((step) => known.get(step)[1]) };
+    source.data = {
+      step: steps,
+      x: steps.map((step) => known.get(step)[0]),
+      value: steps.map((step) => known.get(step)[1]),
+    };
     drawn.table.textContent = this.inWords(chart.title, drawn);
   }
 
@@ -127,14 +132,25 @@ class Charts {
     grids[chart.open ? 0 : 1].append(place);
     if (!chart.open) more.hidden = false;
     const figure = Bokeh.Plotting.figure({
-      height: 230, sizing_mode: "stretch_width", tools: "pan,xwheel_zoom,box_zoom,reset,save",
-      toolbar_location: null, x_axis_label: chart.across ?? "step", output_backend: "canvas", min_border: 4,
+      height: 230,
+      sizing_mode: "stretch_width",
+      tools: "pan,xwheel_zoom,box_zoom,reset,save",
+      toolbar_location: null,
+      x_axis_label: chart.across ?? "step",
+      output_backend: "canvas",
+      min_border: 4,
     });
     const drawn = { figure, sources: new Map(), table, keys, names: [] };
     this.drawn.set(chart.title, drawn);
     this.style(figure);
     const hover = new Bokeh.HoverTool({
-      tooltips: [["", "$name"], ["step", "@step"], ["value", "@value{%.4g}"]], formatters: { "@value": "printf" }, mode: "mouse",
+      tooltips: [
+        ["", "$name"],
+        ["step", "@step"],
+        ["value", "@value{%.4g}"],
+      ],
+      formatters: { "@value": "printf" },
+      mode: "mouse",
     });
     figure.add_tools(hover);
     Bokeh.Plotting.show(figure, canvas);
@@ -178,7 +194,9 @@ class Charts {
   inWords(title, drawn) {
     const last = [...drawn.sources].map(([label, source]) => {
       const value = source.data.value.at(-1);
-      return value == null ? `${label}: no value` : `${label}: ${Number(value.toPrecision(4))} at step ${source.data.step.at(-1)}`;
+      return value == null
+        ? `${label}: no value`
+        : `${label}: ${Number(value.toPrecision(4))} at step ${source.data.step.at(-1)}`;
     });
     return `${title}. ${last.join("; ")}`;
   }
@@ -193,11 +211,18 @@ class Charts {
     Object.assign(figure, { background_fill_alpha: 0, border_fill_alpha: 0, outline_line_alpha: 0 });
     for (const axis of [...figure.xaxis, ...figure.yaxis]) {
       Object.assign(axis, {
-        axis_line_color: quiet, major_tick_line_color: quiet, minor_tick_line_alpha: 0, major_label_text_color: quiet,
-        axis_label_text_color: quiet, axis_label_text_font_style: "normal", major_label_text_font_size: "12px", axis_label_text_font_size: "12px",
+        axis_line_color: quiet,
+        major_tick_line_color: quiet,
+        minor_tick_line_alpha: 0,
+        major_label_text_color: quiet,
+        axis_label_text_color: quiet,
+        axis_label_text_font_style: "normal",
+        major_label_text_font_size: "12px",
+        axis_label_text_font_size: "12px",
       });
     }
-    for (const grid of [...figure.xgrid, ...figure.ygrid]) Object.assign(grid, { grid_line_color: quiet, grid_line_alpha: 0.18 });
+    for (const grid of [...figure.xgrid, ...figure.ygrid])
+      Object.assign(grid, { grid_line_color: quiet, grid_line_alpha: 0.18 });
   }
 }
 

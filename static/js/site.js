@@ -1,3 +1,4 @@
+// @ts-check
 // What every page has: the theme, messages that come and go, menus that close, forms that ask before they act.
 "use strict";
 
@@ -22,7 +23,10 @@ function toast(text, { error = false, action = null, seconds = error ? 12 : 6 } 
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = action.label;
-    button.addEventListener("click", () => { element.remove(); action.run(); });
+    button.addEventListener("click", () => {
+      element.remove();
+      action.run();
+    });
     element.append(button);
   }
   document.querySelector(".toasts").append(element);
@@ -67,7 +71,10 @@ document.addEventListener("click", (event) => {
   if (event.target.closest("[data-toggle-plain]")) togglePlain();
   const copy = event.target.closest("[data-copy]");
   if (copy) {
-    navigator.clipboard.writeText(copy.dataset.copy).then(() => toast("Copied."), () => toast("The browser did not let us copy; select the text by hand.", { error: true }));
+    navigator.clipboard.writeText(copy.dataset.copy).then(
+      () => toast("Copied."),
+      () => toast("The browser did not let us copy; select the text by hand.", { error: true }),
+    );
   }
   for (const menu of document.querySelectorAll("details.menu[open]")) {
     if (!menu.contains(event.target)) menu.open = false;
@@ -97,7 +104,10 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   const address = event.detail.xhr.responseURL;
   if (!address || !new URL(address).pathname.startsWith("/accounts/login")) return;
   event.detail.shouldSwap = false;
-  if (!document.querySelector(".toast.signed-out")) toast("You are signed out. Sign in again in another window, then go on here.", { error: true }).classList.add("signed-out");
+  if (!document.querySelector(".toast.signed-out"))
+    toast("You are signed out. Sign in again in another window, then go on here.", { error: true }).classList.add(
+      "signed-out",
+    );
 });
 
 // htmx: errors of the server come as messages, not as silence.
@@ -105,6 +115,11 @@ document.addEventListener("htmx:responseError", (event) => {
   const request = event.detail.xhr;
   const page = new DOMParser().parseFromString(request.responseText, "text/html");
   const message = page.querySelector("[data-error-message]");
-  toast(message ? message.textContent.trim() : `The server answered ${request.status}. Reload the page and try again.`, { error: true });
+  toast(
+    message ? message.textContent.trim() : `The server answered ${request.status}. Reload the page and try again.`,
+    { error: true },
+  );
 });
-document.addEventListener("htmx:sendError", () => toast("The server cannot be reached. Nothing is lost; try again in a moment.", { error: true }));
+document.addEventListener("htmx:sendError", () =>
+  toast("The server cannot be reached. Nothing is lost; try again in a moment.", { error: true }),
+);

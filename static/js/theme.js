@@ -1,3 +1,4 @@
+// @ts-check
 // Scripts that do not load or that break while the page starts; loaded.js asks for it.
 {
   const mark = (event) => {
