@@ -18,13 +18,13 @@ from webapp.batches import batches_of, rows_in_batches
 SECONDS = 20
 
 
-def test_rows_come_in_the_order_of_their_keys_and_all_of_them(db):
+def test_rows_come_in_the_order_of_their_keys_and_all_of_them(db: None) -> None:
     people = [factories.person() for _ in range(7)]
     assert list(rows_in_batches(User.objects.order_by("-email"), 3)) == people
     assert [len(batch) for batch in batches_of(User.objects.all(), 3)] == [3, 3, 1]
 
 
-def test_no_query_more_than_needed(db, django_assert_num_queries):
+def test_no_query_more_than_needed(db: None, django_assert_num_queries: Any) -> None:
     for _ in range(7):
         factories.person()
     with django_assert_num_queries(3):
@@ -55,7 +55,7 @@ def collect_a_generator_during_a_query(rows: Any) -> None:
     ],
     ids=["iterator", "batches", "export"],
 )
-def test_a_reader_that_is_left_half_way_never_hangs_its_process(read, project, ann):
+def test_a_reader_that_is_left_half_way_never_hangs_its_process(read: Any, project: Project, ann: User) -> None:
     for _ in range(3):
         factories.ranking(project, ann)
     ended = []

@@ -62,14 +62,14 @@ def needed() -> Iterator[Distribution]:
             yield found
 
 
-def test_nothing_needed_to_run_is_under_the_gpl():
+def test_nothing_needed_to_run_is_under_the_gpl() -> None:
     found = {canonicalize_name(each.name): licenses_of(each) for each in needed()}
     assert len(found) > 80, "the closure is looked at, not only the names in pyproject.toml"
     assert {name for name, stated in found.items() if not stated} <= set(UNSTATED), "they state none"
     assert {name: stated for name, stated in found.items() if any(map(refused, stated))} == {}
 
 
-def test_every_choice_with_gpl_in_it_was_made_on_purpose():
+def test_every_choice_with_gpl_in_it_was_made_on_purpose() -> None:
     choices = {canonicalize_name(each.name) for each in needed() if any(map(REFUSED.search, licenses_of(each)))}
     assert choices == set(CHOSEN)
 
@@ -81,7 +81,7 @@ def test_every_choice_with_gpl_in_it_was_made_on_purpose():
         "License :: OSI Approved :: GNU Affero General Public License v3", "AGPL-3.0-only OR GPL-3.0-only",
     ],
 )  # fmt: skip
-def test_gpl_and_agpl_are_refused(stated: str):
+def test_gpl_and_agpl_are_refused(stated: str) -> None:
     assert refused(stated)
 
 
@@ -93,5 +93,5 @@ def test_gpl_and_agpl_are_refused(stated: str):
         "BSD-3-Clause AND GPL-3.0-or-later WITH GCC-exception-3.1",
     ],
 )  # fmt: skip
-def test_other_licenses_and_choices_are_taken(stated: str):
+def test_other_licenses_and_choices_are_taken(stated: str) -> None:
     assert not refused(stated)

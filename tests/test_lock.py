@@ -23,17 +23,17 @@ def entries(lock: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
-def test_every_package_has_a_version_and_hashes(lock: Path):
+def test_every_package_has_a_version_and_hashes(lock: Path) -> None:
     assert {name: text for name, text in entries(lock).items() if "==" not in text or not HASH.search(text)} == {}
 
 
-def test_there_is_a_lock_for_everything_for_the_site_and_for_each_build_of_torch():
+def test_there_is_a_lock_for_everything_for_the_site_and_for_each_build_of_torch() -> None:
     assert [lock.stem for lock in LOCKS] == [
         "requirements-cpu", "requirements-cuda", "requirements-web", "requirements",
     ]  # fmt: skip
 
 
-def test_what_we_import_is_in_the_lock():
+def test_what_we_import_is_in_the_lock() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = [line for lines in project["optional-dependencies"].values() for line in lines] + project["dependencies"]
     pinned = entries(ROOT / "requirements.lock")
@@ -42,13 +42,13 @@ def test_what_we_import_is_in_the_lock():
         assert requirement.specifier.contains(version, prereleases=True), requirement
 
 
-def test_the_site_s_lock_is_a_part_of_the_whole_without_torch():
+def test_the_site_s_lock_is_a_part_of_the_whole_without_torch() -> None:
     whole, site = entries(ROOT / "requirements.lock"), entries(ROOT / "requirements-web.lock")
     assert site.items() <= whole.items()
     assert not {"torch", "transformers", "datasets", "pytest"} & site.keys()
 
 
-def test_each_build_of_torch_is_of_the_same_version():
+def test_each_build_of_torch_is_of_the_same_version() -> None:
     whole, cpu = entries(ROOT / "requirements.lock"), entries(ROOT / "requirements-cpu.lock")
     version = whole["torch"].split()[0]
     assert cpu["torch"].split()[0] == f"{version}+cpu"

@@ -8,6 +8,7 @@ import logging.config
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -24,20 +25,20 @@ def formatted(message: str, *args: object, exc_info: object = None) -> str:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
-def test_a_message_stays_on_one_line(end):
+def test_a_message_stays_on_one_line(end: Any) -> None:
     line = formatted("GET %s", f"/invitations/{end}{FORGED}")
     assert len(line.splitlines()) == 1
 
 
-def test_what_a_terminal_obeys_is_escaped():
+def test_what_a_terminal_obeys_is_escaped() -> None:
     assert formatted("a\x1b[2Jb\x07\tc") == "INFO a\\x1b[2Jb\\x07\tc"
 
 
-def test_half_a_character_can_be_written():
+def test_half_a_character_can_be_written() -> None:
     assert formatted("a\ud800b").encode() == b"INFO a\\ud800b"
 
 
-def test_no_line_of_a_trace_can_pass_for_a_record():
+def test_no_line_of_a_trace_can_pass_for_a_record() -> None:
     try:
         raise ValueError(f"what was typed\n{FORGED}")
     except ValueError:
@@ -58,11 +59,11 @@ def test_no_line_of_a_trace_can_pass_for_a_record():
         ("/projects/kite/", "/projects/kite/"),
     ],
 )
-def test_the_secret_of_an_address_is_left_out(address, written):
+def test_the_secret_of_an_address_is_left_out(address: Any, written: Any) -> None:
     assert formatted("GET %s: not_found", address) == f"INFO GET {written}: not_found"
 
 
-def test_a_request_cannot_write_a_line_of_its_own(db):
+def test_a_request_cannot_write_a_line_of_its_own(db: None) -> None:
     kept = io.StringIO()
     handler = logging.StreamHandler(kept)
     handler.setFormatter(LineFormatter(settings.LOGGING["formatters"]["line"]["format"]))
@@ -88,7 +89,7 @@ LAUNCHERS = {
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_servers_and_workers_write_the_same_lines(launcher):
+def test_servers_and_workers_write_the_same_lines(launcher: Any) -> None:
     program = f"FORGED = {FORGED!r}\nimport django; django.setup()\n{LAUNCHERS[launcher]}\n{WRITE}"
     environment = os.environ | {"DJANGO_SETTINGS_MODULE": "webapp.settings"}
     done = subprocess.run(

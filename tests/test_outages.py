@@ -83,14 +83,14 @@ def visitor() -> Client:
     return Client(raise_request_exception=False)
 
 
-def test_signing_in_says_that_the_disk_is_full(full_database: None, visitor: Client, ada: User):
+def test_signing_in_says_that_the_disk_is_full(full_database: None, visitor: Client, ada: User) -> None:
     form = {"login": ada.email, "password": factories.PASSWORD}
     page = visitor.post(reverse("account_login"), form)
     assert page.status_code == 507
     assert DISK_IS_FULL in unescape(page.content.decode())
 
 
-def test_the_api_says_so_in_its_json(full_database: None, visitor: Client, ada: User):
+def test_the_api_says_so_in_its_json(full_database: None, visitor: Client, ada: User) -> None:
     _, secret = create_api_token(user=ada, name="Test", scopes=ApiToken.Scope.values)
     answer = visitor.post(
         "/api/v1/projects/kite/prompts/",
@@ -103,7 +103,9 @@ def test_the_api_says_so_in_its_json(full_database: None, visitor: Client, ada: 
 
 
 @pytest.mark.django_db
-def test_an_upload_says_so(tiny_disk: Path, visitor: Client, ada: User, project: Project, settings: LazySettings):
+def test_an_upload_says_so(
+    tiny_disk: Path, visitor: Client, ada: User, project: Project, settings: LazySettings
+) -> None:
     settings.FILE_UPLOAD_TEMP_DIR = str(tiny_disk)
     fill(tiny_disk)
     visitor.force_login(ada)
@@ -116,7 +118,7 @@ def test_an_upload_says_so(tiny_disk: Path, visitor: Client, ada: User, project:
 @pytest.mark.django_db
 def test_an_upload_that_fits_in_memory_says_so(
     tiny_disk: Path, visitor: Client, ada: User, project: Project, settings: LazySettings
-):
+) -> None:
     settings.STORAGES = settings.STORAGES | {
         "default": {
             "BACKEND": "django.core.files.storage.FileSystemStorage",
@@ -131,7 +133,7 @@ def test_an_upload_that_fits_in_memory_says_so(
     assert not Import.objects.exists()
 
 
-def test_a_database_that_is_away_gives_a_sentence(tmp_path: Path):
+def test_a_database_that_is_away_gives_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(OperationalError) as raised, DatabaseErrorWrapper(connection):
         psycopg.connect(host=str(tmp_path), dbname="tutelage")
     error = as_error(raised.value)
@@ -139,7 +141,7 @@ def test_a_database_that_is_away_gives_a_sentence(tmp_path: Path):
     assert (error.status, error.error_code, error.message) == (503, "database_unavailable", NO_DATABASE)
 
 
-def test_a_database_that_is_away_for_want_of_space_says_that(tiny_disk: Path, settings: LazySettings):
+def test_a_database_that_is_away_for_want_of_space_says_that(tiny_disk: Path, settings: LazySettings) -> None:
     settings.HOME = tiny_disk
     fill(tiny_disk)
     with pytest.raises(OperationalError) as raised, DatabaseErrorWrapper(connection):
@@ -150,13 +152,13 @@ def test_a_database_that_is_away_for_want_of_space_says_that(tiny_disk: Path, se
 
 
 @pytest.mark.django_db
-def test_a_mistake_in_a_query_of_ours_is_no_outage():
+def test_a_mistake_in_a_query_of_ours_is_no_outage() -> None:
     with pytest.raises(ProgrammingError) as raised, connection.cursor() as cursor:
         cursor.execute("SELECT nothing")
     assert as_error(raised.value) is None
 
 
-def test_a_broker_that_is_away_gives_a_sentence(tmp_path: Path):
+def test_a_broker_that_is_away_gives_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(redis.ConnectionError) as raised:
         redis.Redis(unix_socket_path=str(tmp_path / "none.sock")).ping()
     error = as_error(raised.value)
@@ -164,7 +166,7 @@ def test_a_broker_that_is_away_gives_a_sentence(tmp_path: Path):
     assert (error.status, error.message) == (503, NO_BROKER)
 
 
-def test_the_page_of_an_outage_asks_the_database_nothing(rf: RequestFactory):
+def test_the_page_of_an_outage_asks_the_database_nothing(rf: RequestFactory) -> None:
     """No database is marked for this test, so a query would fail it."""
     page = error_response(rf.get("/label/"), DiskFull(DISK_IS_FULL))
     assert page.status_code == 507

@@ -53,7 +53,7 @@ PAGES = {
 @pytest.mark.parametrize(("address", "most"), PAGES.items())
 def test_a_page_asks_no_more_where_there_is_more(
     client: Client, project: Project, mo: User, ann: User, address: str, most: int
-):
+) -> None:
     client.force_login(mo)
     add_work(project, ann, 2)
     client.get(address, follow=True)  # the first visit takes the task
@@ -67,7 +67,7 @@ def test_a_page_asks_no_more_where_there_is_more(
 @pytest.mark.parametrize("kind", [Task.Kind.WRITE, Task.Kind.RANK])
 def test_a_submission_and_the_next_task_take_few_queries(
     client: Client, project: Project, ann: User, ben: User, kind: Task.Kind
-):
+) -> None:
     client.force_login(ann)
     add_work(project, ben, MANY)
     page = client.get(f"/label/?kind={kind.value}", follow=True).content.decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from django.db import transaction
@@ -13,7 +14,7 @@ from django.test import Client
 
 from tests.addresses import LEFT_OUT, declared, filled, ours
 from webapp.accounts.access import ROLES
-from webapp.accounts.models import Role
+from webapp.accounts.models import Role, User
 
 WORDS = frozenset({"public", "signed_in", "superuser", "token", *ROLES})
 PEOPLE = ("ada", "mo", "ann", "tess", "stranger", "root", "nobody")
@@ -42,7 +43,7 @@ OF_PERSON = {("member_leave", "ada"): 409, ("member_leave", "root"): 404}
 
 
 @pytest.mark.parametrize(("route", "pattern"), ours(), ids=lambda value: value if isinstance(value, str) else "")
-def test_every_view_names_the_permission_it_needs(route, pattern):
+def test_every_view_names_the_permission_it_needs(route: Any, pattern: Any) -> None:
     assert declared(pattern) in WORDS, f"/{route} is served by {pattern.callback!r}, which declares no permission"
 
 
@@ -86,7 +87,7 @@ def refusal(permission: str, person: str, owners: set[str], address: str) -> set
 
 
 @pytest.mark.parametrize("person", PEOPLE)
-def test_every_address_answers_each_role_as_declared(person, rows, request):
+def test_every_address_answers_each_role_as_declared(person: Any, rows: Any, request: pytest.FixtureRequest) -> None:
     client = Client(raise_request_exception=False)
     if person != "nobody":
         client.force_login(request.getfixturevalue(person))
@@ -104,7 +105,7 @@ def test_every_address_answers_each_role_as_declared(person, rows, request):
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_stranger_cannot_tell_what_exists(stranger, rows):
+def test_a_stranger_cannot_tell_what_exists(stranger: User, rows: Any) -> None:
     """The answer about somebody else's row is the one about a row that nobody has."""
     client = Client(raise_request_exception=False)
     client.force_login(stranger)
@@ -122,7 +123,7 @@ def test_a_stranger_cannot_tell_what_exists(stranger, rows):
     assert not told, "\n".join(told)
 
 
-def test_every_page_that_is_gone_back_to_is_whole(ada, rows):
+def test_every_page_that_is_gone_back_to_is_whole(ada: User, rows: Any) -> None:
     """htmx, restoring a page from the history, puts the answer in place of the whole body."""
     client = Client()
     client.force_login(ada)
@@ -148,10 +149,10 @@ def test_every_page_that_is_gone_back_to_is_whole(ada, rows):
         "/accounts/reauthenticate/",
     ],
 )
-def test_the_pages_of_an_account_want_a_sign_in(client, address, root):
+def test_the_pages_of_an_account_want_a_sign_in(client: Client, address: Any, root: User) -> None:
     assert client.get(address).status_code == 302
 
 
 @pytest.mark.parametrize("address", ["/accounts/login/", "/accounts/signup/", "/accounts/password/reset/"])
-def test_the_ways_in_are_open(client, address, root):
+def test_the_ways_in_are_open(client: Client, address: Any, root: User) -> None:
     assert client.get(address).status_code == 200

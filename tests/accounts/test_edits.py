@@ -1,12 +1,18 @@
 """Two people edit one text."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
+from django.test import Client
 
 from webapp.accounts import services
+from webapp.accounts.models import Project, User
 from webapp.edits import DiffLine, EditConflict, compare_lines
 
 
-def test_lines_of_both_texts_stand_in_one_column():
+def test_lines_of_both_texts_stand_in_one_column() -> None:
     assert compare_lines("Be kind.\nBe brief.", "Be kind.\r\nBe exact.\r\n") == [
         DiffLine("both", "Be kind."),
         DiffLine("saved", "Be brief."),
@@ -14,16 +20,18 @@ def test_lines_of_both_texts_stand_in_one_column():
     ]
 
 
-def test_long_texts_are_shown_one_after_the_other():
+def test_long_texts_are_shown_one_after_the_other() -> None:
     lines = compare_lines("a\n" * 3000, "b\n" * 3000)
     assert [lines[0].origin, lines[-1].origin, len(lines)] == ["saved", "yours", 6000]
 
 
-def began(page):
+def began(page: Any) -> Any:
     return {"began_from": page.context["newest"].version}
 
 
-def test_the_second_to_save_guidelines_is_shown_both_texts_and_loses_nothing(client, project, mo):
+def test_the_second_to_save_guidelines_is_shown_both_texts_and_loses_nothing(
+    client: Client, project: Project, mo: User
+) -> None:
     client.force_login(mo)
     address = "/projects/kite/guidelines/edit/"
     first, second = began(client.get(address)), began(client.get(address))
@@ -40,20 +48,20 @@ def test_the_second_to_save_guidelines_is_shown_both_texts_and_loses_nothing(cli
     assert project.guidelines.first().version == 3
 
 
-def test_two_who_save_the_same_text_do_not_clash(project, mo, ada):
+def test_two_who_save_the_same_text_do_not_clash(project: Project, mo: User, ada: User) -> None:
     services.set_guidelines(project=project, text="Be kind.", user=mo, began_from=1)
 
     assert services.set_guidelines(project=project, text="Be kind.", user=ada, began_from=1).version == 2
 
 
-def settings_of(page):
+def settings_of(page: Any) -> Any:
     """The fields of the settings page as a browser sends them, with what they began from."""
     form = page.context["form"]
     fields = {name: form[name].value() for name in form.fields}
     return fields | {form[name].html_initial_name: form[name].value() for name in form.fields}
 
 
-def test_changes_of_two_people_to_different_settings_are_both_kept(client, project, ada):
+def test_changes_of_two_people_to_different_settings_are_both_kept(client: Client, project: Project, ada: User) -> None:
     client.force_login(ada)
     first, second = (settings_of(client.get("/projects/kite/settings/")) for _ in range(2))
     client.post("/projects/kite/settings/", {**first, "system_prompt": "You know kites."})
@@ -63,7 +71,9 @@ def test_changes_of_two_people_to_different_settings_are_both_kept(client, proje
     assert (project.system_prompt, project.rank_overlap) == ("You know kites.", 5)
 
 
-def test_changes_of_two_people_to_one_setting_are_shown_to_the_second(client, project, ada):
+def test_changes_of_two_people_to_one_setting_are_shown_to_the_second(
+    client: Client, project: Project, ada: User
+) -> None:
     client.force_login(ada)
     first, second = (settings_of(client.get("/projects/kite/settings/")) for _ in range(2))
     client.post("/projects/kite/settings/", {**first, "system_prompt": "You know kites.", "temperature": "0.7"})
@@ -82,7 +92,7 @@ def test_changes_of_two_people_to_one_setting_are_shown_to_the_second(client, pr
     assert (project.system_prompt, project.temperature) == ("You know\r\nboats.", 0.7)
 
 
-def test_a_change_from_a_value_that_has_changed_is_refused_whole(project):
+def test_a_change_from_a_value_that_has_changed_is_refused_whole(project: Project) -> None:
     services.change_settings(project=project, changes={"rank_overlap": 5})
 
     with pytest.raises(EditConflict, match="rank overlap"):

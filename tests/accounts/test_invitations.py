@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -8,7 +11,7 @@ from django.test import Client
 
 from tests import factories
 from webapp.accounts import memberships, services
-from webapp.accounts.models import Invitation, Membership, Role, User
+from webapp.accounts.models import Invitation, Membership, Project, Role, User
 from webapp.accounts.selectors import open_invitations, why_closed
 from webapp.errors import Conflict, NotAllowed
 
@@ -16,18 +19,18 @@ SIGN_UP = {"name": "Nia", "email": "nia@example.org", "password1": factories.PAS
 
 
 @pytest.fixture
-def secret(project, ada):
+def secret(project: Project, ada: User) -> Any:
     return memberships.invite(project=project, role=Role.ANNOTATOR, by=ada)[1]
 
 
-def test_the_database_holds_only_the_hash_of_a_links_secret(project, ada):
+def test_the_database_holds_only_the_hash_of_a_links_secret(project: Project, ada: User) -> None:
     invitation, secret = memberships.invite(project=project, role=Role.TESTER, by=ada)
 
     assert len(secret) >= 40
     assert secret not in str(Invitation.objects.filter(pk=invitation.pk).values())
 
 
-def test_accepting_makes_a_member_once(project, ada, stranger):
+def test_accepting_makes_a_member_once(project: Project, ada: User, stranger: User) -> None:
     invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
     memberships.accept_invitation(user=stranger, invitation=invitation)
     memberships.accept_invitation(user=stranger, invitation=invitation)
@@ -35,7 +38,7 @@ def test_accepting_makes_a_member_once(project, ada, stranger):
     assert Membership.objects.get(project=project, user=stranger).role == Role.TESTER
 
 
-def test_a_link_works_for_one_person(project, ada, stranger):
+def test_a_link_works_for_one_person(project: Project, ada: User, stranger: User) -> None:
     invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
     memberships.accept_invitation(user=stranger, invitation=invitation)
 
@@ -43,7 +46,7 @@ def test_a_link_works_for_one_person(project, ada, stranger):
         memberships.accept_invitation(user=factories.person("Zoe"), invitation=invitation)
 
 
-def test_a_withdrawn_or_expired_link_does_not_work(project, ada, stranger):
+def test_a_withdrawn_or_expired_link_does_not_work(project: Project, ada: User, stranger: User) -> None:
     withdrawn, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
     memberships.revoke_invitation(project=project, invitation_id=withdrawn.pk)
     expired, _ = memberships.invite(project=project, role=Role.TESTER, by=ada, lifetime=timedelta(seconds=-1))
@@ -54,7 +57,7 @@ def test_a_withdrawn_or_expired_link_does_not_work(project, ada, stranger):
         memberships.accept_invitation(user=stranger, invitation=expired)
 
 
-def test_a_link_for_one_address_is_for_that_person_only(project, ada, stranger):
+def test_a_link_for_one_address_is_for_that_person_only(project: Project, ada: User, stranger: User) -> None:
     invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada, email="Zoe@Example.org")
 
     with pytest.raises(NotAllowed, match=r"zoe@example\.org"):
@@ -62,7 +65,7 @@ def test_a_link_for_one_address_is_for_that_person_only(project, ada, stranger):
     memberships.accept_invitation(user=factories.person("Zoe"), invitation=invitation)
 
 
-def test_a_members_role_is_not_lowered_by_a_link(project, ada, mo):
+def test_a_members_role_is_not_lowered_by_a_link(project: Project, ada: User, mo: User) -> None:
     invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
 
     assert memberships.accept_invitation(user=mo, invitation=invitation).role == Role.MANAGER
@@ -70,21 +73,21 @@ def test_a_members_role_is_not_lowered_by_a_link(project, ada, mo):
     assert not why_closed(invitation)
 
 
-def test_the_first_to_sign_up_runs_the_installation(client, db):
+def test_the_first_to_sign_up_runs_the_installation(client: Client, db: None) -> None:
     client.post("/accounts/signup/", SIGN_UP)
 
     first = User.objects.get()
     assert (first.is_superuser, first.name) == (True, "Nia")
 
 
-def test_after_the_first_nobody_signs_up_without_a_link(client, root):
+def test_after_the_first_nobody_signs_up_without_a_link(client: Client, root: User) -> None:
     client.post("/accounts/signup/", SIGN_UP)
 
     assert b"by invitation" in client.get("/accounts/signup/").content
     assert User.objects.count() == 1
 
 
-def test_the_loser_of_the_race_to_be_first_is_turned_away(root):
+def test_the_loser_of_the_race_to_be_first_is_turned_away(root: User) -> None:
     late = User(email="late@example.org")
 
     with pytest.raises(NotAllowed, match="invitation link"):
@@ -92,7 +95,7 @@ def test_the_loser_of_the_race_to_be_first_is_turned_away(root):
     assert User.objects.count() == 1
 
 
-def test_a_link_leads_through_sign_up_into_the_project(root, project, secret):
+def test_a_link_leads_through_sign_up_into_the_project(root: User, project: Project, secret: Any) -> None:
     browser = Client()
     assert b"Join Kite" in browser.get(f"/invitations/{secret}/").content
 
@@ -104,7 +107,9 @@ def test_a_link_leads_through_sign_up_into_the_project(root, project, secret):
     assert browser.get("/projects/kite/").status_code == 200
 
 
-def test_sign_up_by_a_bound_link_takes_only_its_address(client, root, project, ada):
+def test_sign_up_by_a_bound_link_takes_only_its_address(
+    client: Client, root: User, project: Project, ada: User
+) -> None:
     _, secret = memberships.invite(project=project, role=Role.TESTER, by=ada, email="zoe@example.org")
     client.get(f"/invitations/{secret}/")
 
@@ -113,7 +118,9 @@ def test_sign_up_by_a_bound_link_takes_only_its_address(client, root, project, a
     assert b"This invitation is for zoe@example.org." in page.content
 
 
-def test_somebody_with_an_account_joins_with_one_click(client, project, secret, stranger):
+def test_somebody_with_an_account_joins_with_one_click(
+    client: Client, project: Project, secret: Any, stranger: User
+) -> None:
     client.force_login(stranger)
     client.post(f"/invitations/{secret}/accept/")
 
@@ -124,7 +131,7 @@ def test_somebody_with_an_account_joins_with_one_click(client, project, secret, 
     assert b"already been taken up" in client.get(f"/invitations/{secret}/").content
 
 
-def test_a_person_may_belong_to_two_projects(client, project, secret, stranger):
+def test_a_person_may_belong_to_two_projects(client: Client, project: Project, secret: Any, stranger: User) -> None:
     other = factories.project(name="Boat", slug="boat")
     factories.member(other, stranger)
     client.force_login(stranger)
@@ -133,14 +140,18 @@ def test_a_person_may_belong_to_two_projects(client, project, secret, stranger):
     assert set(stranger.memberships.values_list("project__slug", flat=True)) == {"boat", "kite"}
 
 
-def test_a_member_who_opens_a_link_is_told_so_and_leaves_it_open(client, project, secret, ann):
+def test_a_member_who_opens_a_link_is_told_so_and_leaves_it_open(
+    client: Client, project: Project, secret: Any, ann: User
+) -> None:
     client.force_login(ann)
 
     assert b"You are already a member of Kite" in client.get(f"/invitations/{secret}/").content
     assert len(open_invitations(project)) == 1
 
 
-def test_a_link_for_another_address_says_which_and_offers_to_sign_out(client, project, ada, stranger):
+def test_a_link_for_another_address_says_which_and_offers_to_sign_out(
+    client: Client, project: Project, ada: User, stranger: User
+) -> None:
     _, secret = memberships.invite(project=project, role=Role.TESTER, by=ada, email="zoe@example.org")
     client.force_login(stranger)
     page = client.get(f"/invitations/{secret}/").content.decode()
@@ -151,7 +162,9 @@ def test_a_link_for_another_address_says_which_and_offers_to_sign_out(client, pr
 
 
 @pytest.mark.parametrize("loss", ["demoted", "removed", "left", "deactivated"])
-def test_a_link_ends_with_its_makers_right_to_invite(project, ada, mo, stranger, loss):
+def test_a_link_ends_with_its_makers_right_to_invite(
+    project: Project, ada: User, mo: User, stranger: User, loss: Any
+) -> None:
     invitation, _ = memberships.invite(project=project, role=Role.ANNOTATOR, by=mo)
     if loss == "demoted":
         memberships.change_role(project=project, user_id=mo.pk, role=Role.TESTER, by=ada)
@@ -167,7 +180,9 @@ def test_a_link_ends_with_its_makers_right_to_invite(project, ada, mo, stranger,
         memberships.accept_invitation(user=mo, invitation=invitation)
 
 
-def test_a_makers_later_promotion_does_not_bring_a_link_back(project, ada, mo, stranger):
+def test_a_makers_later_promotion_does_not_bring_a_link_back(
+    project: Project, ada: User, mo: User, stranger: User
+) -> None:
     invitation, _ = memberships.invite(project=project, role=Role.ANNOTATOR, by=mo)
     memberships.change_role(project=project, user_id=mo.pk, role=Role.TESTER, by=ada)
     memberships.change_role(project=project, user_id=mo.pk, role=Role.MANAGER, by=ada)
@@ -176,7 +191,9 @@ def test_a_makers_later_promotion_does_not_bring_a_link_back(project, ada, mo, s
         memberships.accept_invitation(user=stranger, invitation=invitation)
 
 
-def test_an_owner_who_becomes_a_manager_keeps_only_the_links_that_managers_make(project, ada, mo):
+def test_an_owner_who_becomes_a_manager_keeps_only_the_links_that_managers_make(
+    project: Project, ada: User, mo: User
+) -> None:
     memberships.change_role(project=project, user_id=mo.pk, role=Role.OWNER, by=ada)
     memberships.invite(project=project, role=Role.OWNER, by=mo)
     kept, _ = memberships.invite(project=project, role=Role.TESTER, by=mo)
@@ -185,7 +202,9 @@ def test_an_owner_who_becomes_a_manager_keeps_only_the_links_that_managers_make(
     assert open_invitations(project) == [kept]
 
 
-def test_removing_a_member_withdraws_the_links_to_their_addresses_and_a_new_one_works(project, ada, ann):
+def test_removing_a_member_withdraws_the_links_to_their_addresses_and_a_new_one_works(
+    project: Project, ada: User, ann: User
+) -> None:
     old, _ = memberships.invite(project=project, role=Role.MANAGER, by=ada, email="ann@example.org")
     memberships.remove_member(project=project, user_id=ann.pk, by=ada)
     with pytest.raises(Conflict, match="withdrawn"):
@@ -195,7 +214,7 @@ def test_removing_a_member_withdraws_the_links_to_their_addresses_and_a_new_one_
     assert memberships.accept_invitation(user=ann, invitation=again).role == Role.TESTER
 
 
-def test_an_archived_project_takes_no_new_members(project, ada, stranger):
+def test_an_archived_project_takes_no_new_members(project: Project, ada: User, stranger: User) -> None:
     invitation, _ = memberships.invite(project=project, role=Role.TESTER, by=ada)
     services.archive_project(project=project)
 
@@ -203,12 +222,12 @@ def test_an_archived_project_takes_no_new_members(project, ada, stranger):
         memberships.accept_invitation(user=stranger, invitation=invitation)
 
 
-def test_only_managers_invite(project, ann):
+def test_only_managers_invite(project: Project, ann: User) -> None:
     with pytest.raises(NotAllowed):
         memberships.invite(project=project, role=Role.TESTER, by=ann)
 
 
-def test_reloading_the_page_with_a_link_shows_the_same_link_again(client, project, mo):
+def test_reloading_the_page_with_a_link_shows_the_same_link_again(client: Client, project: Project, mo: User) -> None:
     client.force_login(mo)
     form = {"role": "tester", "email": "", "form_token": client.get("/projects/kite/members/").context["form_token"]}
     first, again = (client.post("/projects/kite/invitations/", form).context["link"] for _ in range(2))
@@ -218,14 +237,18 @@ def test_reloading_the_page_with_a_link_shows_the_same_link_again(client, projec
     assert Invitation.objects.count() == 2
 
 
-def test_a_personal_links_address_is_filled_in_at_sign_up(client, root, project, ada):
+def test_a_personal_links_address_is_filled_in_at_sign_up(
+    client: Client, root: User, project: Project, ada: User
+) -> None:
     _, secret = memberships.invite(project=project, role=Role.TESTER, by=ada, email="zoe@example.org")
     client.get(f"/invitations/{secret}/")
 
     assert client.get("/accounts/signup/").context["form"]["email"].value() == "zoe@example.org"
 
 
-def test_an_invitation_never_makes_the_person_who_runs_the_installation(client, project, secret):
+def test_an_invitation_never_makes_the_person_who_runs_the_installation(
+    client: Client, project: Project, secret: Any
+) -> None:
     client.get(f"/invitations/{secret}/")
     client.post("/accounts/signup/", SIGN_UP)
 
@@ -234,14 +257,14 @@ def test_an_invitation_never_makes_the_person_who_runs_the_installation(client, 
     assert project.memberships.filter(user=nia).exists()
 
 
-def test_an_unknown_link_says_so(client, root):
+def test_an_unknown_link_says_so(client: Client, root: User) -> None:
     page = client.get("/invitations/nonsense/")
 
     assert page.status_code == 404
     assert b"Ask whoever sent it" in page.content
 
 
-def test_the_page_of_members_makes_shows_and_withdraws_a_link(client, project, mo):
+def test_the_page_of_members_makes_shows_and_withdraws_a_link(client: Client, project: Project, mo: User) -> None:
     client.force_login(mo)
     page = client.post("/projects/kite/invitations/", {"role": "tester", "email": ""})
     link = page.context["link"]
@@ -252,7 +275,9 @@ def test_the_page_of_members_makes_shows_and_withdraws_a_link(client, project, m
     assert b"withdrawn" in client.get(link).content
 
 
-def test_roles_are_set_and_members_removed_in_the_browser(client, project, mo, ann):
+def test_roles_are_set_and_members_removed_in_the_browser(
+    client: Client, project: Project, mo: User, ann: User
+) -> None:
     client.force_login(mo)
     client.post(f"/projects/kite/members/{ann.pk}/role/", {"role": "tester"})
     assert project.memberships.get(user=ann).role == Role.TESTER
@@ -264,7 +289,7 @@ def test_roles_are_set_and_members_removed_in_the_browser(client, project, mo, a
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_many_who_sign_up_at_once_exactly_one_runs_the_installation():
+def test_of_many_who_sign_up_at_once_exactly_one_runs_the_installation() -> None:
     barrier = Barrier(4)
 
     def sign_up(number: int) -> str:

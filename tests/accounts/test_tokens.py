@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from importlib import import_module
+from typing import Any
 
 import pytest
 from django.contrib.auth.hashers import MD5PasswordHasher
@@ -42,7 +43,7 @@ def token(person: User, **fields: object) -> str:
     return create_api_token(**{"user": person, "name": "Test", "scopes": ["read"], **fields})[1]  # type: ignore[arg-type]
 
 
-def test_a_token_is_shown_once_with_what_it_is_for(adas, ada):
+def test_a_token_is_shown_once_with_what_it_is_for(adas: Any, ada: User) -> None:
     page = adas.post("/profile/tokens/", FORM)
     secret = page.context["secret"]
     assert secret in page.content.decode()
@@ -54,7 +55,7 @@ def test_a_token_is_shown_once_with_what_it_is_for(adas, ada):
     assert (made.scopes, made.expiry - made.created) == (["read"], pytest.approx(timedelta(days=30), abs=timedelta(1)))
 
 
-def test_reloading_the_page_with_a_token_makes_no_second_one(adas, ada):
+def test_reloading_the_page_with_a_token_makes_no_second_one(adas: Any, ada: User) -> None:
     form = {**FORM, "form_token": adas.get("/profile/").context["form_token"]}
     adas.post("/profile/tokens/", form)
     page = adas.post("/profile/tokens/", form, follow=True)
@@ -63,19 +64,19 @@ def test_reloading_the_page_with_a_token_makes_no_second_one(adas, ada):
     assert tokens_of(ada).count() == 1
 
 
-def test_a_token_can_be_revoked(adas, ada):
+def test_a_token_can_be_revoked(adas: Any, ada: User) -> None:
     secret = token(ada)
     adas.post(f"/profile/tokens/{tokens_of(ada).get().digest}/revoke/")
     assert not works(secret)
 
 
-def test_nobody_revokes_the_token_of_somebody_else(adas, stranger):
+def test_nobody_revokes_the_token_of_somebody_else(adas: Any, stranger: User) -> None:
     secret = token(stranger)
     assert adas.post(f"/profile/tokens/{tokens_of(stranger).get().digest}/revoke/").status_code == 404
     assert works(secret)
 
 
-def test_who_signed_in_long_ago_gives_the_password_again(client, root, ada):
+def test_who_signed_in_long_ago_gives_the_password_again(client: Client, root: User, ada: User) -> None:
     client.force_login(ada)  # a session without a password given in it
     asked = client.post("/profile/tokens/", FORM)
     assert asked.status_code == 302
@@ -93,13 +94,13 @@ def test_who_signed_in_long_ago_gives_the_password_again(client, root, ada):
     [({"name": ""}, "required"), ({"scopes": []}, "required"), ({"scopes": ["all"]}, "valid choice"),
      ({"days": "0"}, "valid choice"), ({"days": "9999"}, "valid choice")],
 )  # fmt: skip
-def test_a_form_that_will_not_do_makes_no_token(adas, ada, wrong, said):
+def test_a_form_that_will_not_do_makes_no_token(adas: Any, ada: User, wrong: Any, said: Any) -> None:
     page = adas.post("/profile/tokens/", {**FORM, **wrong})
     assert said in page.content.decode()
     assert not tokens_of(ada)
 
 
-def test_a_token_without_an_end_is_the_operators_choice(adas, ada, settings):
+def test_a_token_without_an_end_is_the_operators_choice(adas: Any, ada: User, settings: Any) -> None:
     with pytest.raises(BadInput, match=r"^days: "):
         token(ada, days=None)
     assert ">never<" not in adas.get("/profile/").content.decode()
@@ -108,7 +109,7 @@ def test_a_token_without_an_end_is_the_operators_choice(adas, ada, settings):
     assert tokens_of(ada).get().expiry is None
 
 
-def test_a_token_ends_after_90_days_by_default(ada):
+def test_a_token_ends_after_90_days_by_default(ada: User) -> None:
     secret = token(ada)
     made = tokens_of(ada).get()
     assert made.expiry - made.created == pytest.approx(timedelta(days=90), abs=timedelta(minutes=1))
@@ -117,7 +118,7 @@ def test_a_token_ends_after_90_days_by_default(ada):
     assert not tokens_of(ada)
 
 
-def test_the_last_use_is_shown(adas, ada):
+def test_the_last_use_is_shown(adas: Any, ada: User) -> None:
     secret = token(ada)
     assert ">never<" in adas.get("/profile/").content.decode()
     assert works(secret)
@@ -127,7 +128,7 @@ def test_the_last_use_is_shown(adas, ada):
     assert ">never<" not in adas.get("/profile/").content.decode()
 
 
-def test_a_token_of_a_deactivated_person_does_not_work(ada):
+def test_a_token_of_a_deactivated_person_does_not_work(ada: User) -> None:
     secret = token(ada)
     User.objects.filter(pk=ada.pk).update(is_active=False)
     assert not works(secret)
@@ -153,7 +154,7 @@ def by_command(client: Client, ada: User) -> None:
 
 
 @pytest.mark.parametrize("way", [change, reset, by_command])
-def test_a_new_password_ends_every_token_made_before(adas, ada, settings, way):
+def test_a_new_password_ends_every_token_made_before(adas: Any, ada: User, settings: Any, way: Any) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
     before = token(ada)
     way(adas, ada)
@@ -163,7 +164,7 @@ def test_a_new_password_ends_every_token_made_before(adas, ada, settings, way):
     assert works(token(User.objects.get(pk=ada.pk)))
 
 
-def test_a_better_hash_of_the_same_password_ends_no_token(ada, settings):
+def test_a_better_hash_of_the_same_password_ends_no_token(ada: User, settings: Any) -> None:
     class Better(MD5PasswordHasher):
         algorithm = "better"
 
@@ -175,19 +176,19 @@ def test_a_better_hash_of_the_same_password_ends_no_token(ada, settings):
     assert works(secret)
 
 
-def test_tokens_are_bounded(ada):
+def test_tokens_are_bounded(ada: User) -> None:
     for _ in range(50):
         token(ada)
     with pytest.raises(BadInput, match="50 tokens"):
         token(ada)
 
 
-def test_every_permission_has_a_scope():
+def test_every_permission_has_a_scope() -> None:
     assert set(SCOPES) == {*ROLES, "signed_in"}
     assert set(SCOPES.values()) == set(ApiToken.Scope.values)
 
 
-def test_tokens_from_before_go_on_for_everything_and_get_an_end(ada):
+def test_tokens_from_before_go_on_for_everything_and_get_an_end(ada: User) -> None:
     secret = token(ada)
     made = ApiToken.objects.get()
     keep = import_module("webapp.accounts.migrations.0005_keep_tokens")
@@ -202,5 +203,5 @@ def test_tokens_from_before_go_on_for_everything_and_get_an_end(ada):
     assert works(secret)
 
 
-def test_an_empty_installation_migrates(db):
+def test_an_empty_installation_migrates(db: None) -> None:
     call_command("migrate", check_unapplied=True, verbosity=0)

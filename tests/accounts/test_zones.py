@@ -1,30 +1,33 @@
 """Times as the person's clock shows them."""
 
+from __future__ import annotations
+
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import OperationalError
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
 from annotations.models import Lease
 from tests import factories
-from webapp.accounts.models import Guidelines, User
+from webapp.accounts.models import Guidelines, Project, User
 from webapp.accounts.zones import zone_named, zone_of
 
 
 @pytest.fixture
-def saved(project):
+def saved(project: Project) -> None:
     """Guidelines of an hour that is another day in Tokyo and in Los Angeles."""
     Guidelines.objects.filter(project=project).update(created_at=datetime(2026, 11, 25, 23, 31, tzinfo=UTC))
 
 
-def page(client, address="/projects/kite/guidelines/"):
+def page(client: Client, address: Any = "/projects/kite/guidelines/") -> Any:
     return client.get(address).content.decode()
 
 
-def test_times_are_in_the_browsers_zone(client, project, ann, saved):
+def test_times_are_in_the_browsers_zone(client: Client, project: Project, ann: User, saved: Any) -> None:
     client.force_login(ann)
     assert "25 November 2026, 23:31" in page(client)
 
@@ -34,7 +37,9 @@ def test_times_are_in_the_browsers_zone(client, project, ann, saved):
     assert 'title="26 November 2026, 08:31:00 JST (Asia/Tokyo)"' in shown
 
 
-def test_the_zone_chosen_in_the_profile_comes_before_the_browsers(client, project, ann, saved):
+def test_the_zone_chosen_in_the_profile_comes_before_the_browsers(
+    client: Client, project: Project, ann: User, saved: Any
+) -> None:
     client.force_login(ann)
     client.cookies["time_zone"] = "Asia/Tokyo"
     assert "Same as this device (Asia/Tokyo)" in page(client, "/profile/")
@@ -45,7 +50,7 @@ def test_the_zone_chosen_in_the_profile_comes_before_the_browsers(client, projec
 
 
 @pytest.mark.parametrize("name", ["Mars/Olympus", "../../etc/passwd", "/etc/passwd", "\x00", "Europe", "a" * 5000])
-def test_what_is_no_zone_counts_as_none(client, project, ann, saved, name):
+def test_what_is_no_zone_counts_as_none(client: Client, project: Project, ann: User, saved: Any, name: Any) -> None:
     assert zone_named(name) is None
     client.force_login(ann)
     client.cookies["time_zone"] = name.replace("\x00", "%00")
@@ -54,7 +59,7 @@ def test_what_is_no_zone_counts_as_none(client, project, ann, saved, name):
     assert User.objects.get(pk=ann.pk).time_zone == ""
 
 
-def test_a_database_that_does_not_answer_leaves_the_browsers_zone():
+def test_a_database_that_does_not_answer_leaves_the_browsers_zone() -> None:
     def unanswered() -> User:
         raise OperationalError("the database is starting up")
 
@@ -64,7 +69,9 @@ def test_a_database_that_does_not_answer_leaves_the_browsers_zone():
     assert str(zone_of(request)) == "Asia/Tokyo"
 
 
-def test_one_persons_zone_does_not_reach_the_next_request(client, project, ann, saved):
+def test_one_persons_zone_does_not_reach_the_next_request(
+    client: Client, project: Project, ann: User, saved: Any
+) -> None:
     client.force_login(ann)
     client.cookies["time_zone"] = "Asia/Tokyo"
     page(client)
@@ -72,7 +79,7 @@ def test_one_persons_zone_does_not_reach_the_next_request(client, project, ann, 
     assert timezone.get_current_timezone_name() == "UTC"
 
 
-def test_today_begins_at_the_persons_midnight(client, project, ann):
+def test_today_begins_at_the_persons_midnight(client: Client, project: Project, ann: User) -> None:
     now = timezone.now()
     lease = Lease.objects.create(task=factories.task(project), person=ann, until=now, outcome="submitted")
     early, late = sorted(
@@ -88,11 +95,11 @@ def test_today_begins_at_the_persons_midnight(client, project, ann):
     assert counted == {early: 1, late: 0}
 
 
-def midnight(now, name):
+def midnight(now: Any, name: Any) -> Any:
     return timezone.localtime(now, zone_named(name)).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def test_the_api_tells_times_in_utc_whatever_the_zone(client, project, ada, saved):
+def test_the_api_tells_times_in_utc_whatever_the_zone(client: Client, project: Project, ada: User, saved: Any) -> None:
     client.force_login(ada)
     client.cookies["time_zone"] = "Asia/Tokyo"
     factories.prompt(project)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -30,11 +32,11 @@ def labels(*people: str) -> tuple[list[int], list[str]]:
         (FOUR_PEOPLE, "ordinal", 0.815),  # section D
     ],
 )
-def test_the_published_examples_come_out(people, level, published):
+def test_the_published_examples_come_out(people: Any, level: Any, published: Any) -> None:
     assert krippendorff_alpha(*labels(*people), level) == pytest.approx(published, abs=5e-4)
 
 
-def test_a_small_case_worked_out_by_hand():
+def test_a_small_case_worked_out_by_hand() -> None:
     """Units (1 1), (1 2), (3 3): coincidences 11: 2, 12: 1, 21: 1, 33: 2; totals 3, 1, 2."""
     units, values = labels("1 1 3", "1 2 3")
     counts = pairable_counts(np.array(units), np.array(values))
@@ -47,18 +49,18 @@ def test_a_small_case_worked_out_by_hand():
     assert krippendorff_alpha(units, values, "ordinal") == pytest.approx(140 / 180)
 
 
-def test_a_label_that_stands_alone_changes_nothing():
+def test_a_label_that_stands_alone_changes_nothing() -> None:
     units, values = labels("1 1 3 9", "1 2 3 .")
     assert krippendorff_alpha(units, values, "ordinal") == pytest.approx(140 / 180)
 
 
 @pytest.mark.parametrize("people", [("1 1 1", "1 1 1"), ("1 . 2", ". 1 ."), ()])
-def test_alpha_is_not_defined_without_two_labels_or_without_two_values(people):
+def test_alpha_is_not_defined_without_two_labels_or_without_two_values(people: Any) -> None:
     assert krippendorff_alpha(*labels(*people), "nominal") is None
 
 
 @pytest.mark.parametrize("level", ["nominal", "ordinal"])
-def test_a_million_labels_agree_with_the_plain_formula(level):
+def test_a_million_labels_agree_with_the_plain_formula(level: Any) -> None:
     """Random labels of 300,000 units agree as chance has it; the fast form gives what counting pair by pair does."""
     draw = np.random.default_rng(0)
     units, values = draw.integers(0, 300_000, 1_000_000), draw.integers(-1, 2, 1_000_000)

@@ -36,19 +36,19 @@ def later(noon: datetime, minutes: float) -> datetime:
     return noon + timedelta(minutes=minutes)
 
 
-def test_the_best_open_task_comes_first(project: Project, ann: User):
+def test_the_best_open_task_comes_first(project: Project, ann: User) -> None:
     factories.task(project)
     urgent = factories.task(project, priority=5)
     assert lease_next(person=ann, project=project).task == urgent
 
 
-def test_among_equals_the_oldest_comes_first(project: Project, ann: User):
+def test_among_equals_the_oldest_comes_first(project: Project, ann: User) -> None:
     oldest = factories.task(project)
     factories.task(project)
     assert lease_next(person=ann, project=project).task == oldest
 
 
-def test_asking_again_gives_the_task_in_hand_for_another_while(project: Project, ann: User, noon: datetime):
+def test_asking_again_gives_the_task_in_hand_for_another_while(project: Project, ann: User, noon: datetime) -> None:
     factories.task(project)
     factories.task(project)
     first = lease_next(person=ann, project=project, now=noon)
@@ -57,14 +57,14 @@ def test_asking_again_gives_the_task_in_hand_for_another_while(project: Project,
     assert again.until == later(noon, 10 + project.lease_minutes)
 
 
-def test_only_the_kinds_asked_for_are_given(project: Project, ann: User):
+def test_only_the_kinds_asked_for_are_given(project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.WRITE)
     rank = factories.task(project, Task.Kind.RANK)
     assert lease_next(person=ann, project=project, kinds=[Task.Kind.RANK]).task == rank
     assert lease_next(person=ann, project=project, kinds=[Task.Kind.REVIEW]) is None
 
 
-def test_a_task_in_hand_of_another_kind_is_given_back(project: Project, ann: User, ben: User):
+def test_a_task_in_hand_of_another_kind_is_given_back(project: Project, ann: User, ben: User) -> None:
     write = factories.task(project, Task.Kind.WRITE)
     rank = factories.task(project, Task.Kind.RANK)
     assert lease_next(person=ann, project=project).task == write
@@ -72,25 +72,25 @@ def test_a_task_in_hand_of_another_kind_is_given_back(project: Project, ann: Use
     assert lease_next(person=ben, project=project).task == write
 
 
-def test_another_projects_task_is_not_given(project: Project, ann: User):
+def test_another_projects_task_is_not_given(project: Project, ann: User) -> None:
     factories.task(factories.project())
     assert lease_next(person=ann, project=project) is None
 
 
-def test_a_task_of_one_place_is_given_to_one_person(project: Project, ann: User, ben: User):
+def test_a_task_of_one_place_is_given_to_one_person(project: Project, ann: User, ben: User) -> None:
     factories.task(project, overlap=1)
     assert lease_next(person=ann, project=project)
     assert lease_next(person=ben, project=project) is None
 
 
-def test_a_task_of_two_places_is_given_to_two(project: Project, ann: User, ben: User, mo: User):
+def test_a_task_of_two_places_is_given_to_two(project: Project, ann: User, ben: User, mo: User) -> None:
     task = factories.task(project, overlap=2)
     assert lease_next(person=ann, project=project).task == task
     assert lease_next(person=ben, project=project).task == task
     assert lease_next(person=mo, project=project) is None
 
 
-def test_replies_are_shown_in_an_order_of_each_persons_own(project: Project):
+def test_replies_are_shown_in_an_order_of_each_persons_own(project: Project) -> None:
     task = factories.task(project, Task.Kind.RANK, replies=6, overlap=9)
     people = [factories.person() for _ in range(9)]
     orders = [lease_next(person=person, project=project).order_shown for person in people]
@@ -99,7 +99,7 @@ def test_replies_are_shown_in_an_order_of_each_persons_own(project: Project):
     assert len({tuple(order) for order in orders}) > 1  # all nine alike: once in 720^8
 
 
-def test_a_person_never_ranks_their_own_reply(project: Project, ann: User, ben: User):
+def test_a_person_never_ranks_their_own_reply(project: Project, ann: User, ben: User) -> None:
     prompt = factories.prompt(project)
     replies = [factories.response(prompt, author=ann), factories.response(prompt)]
     task = factories.task(project, Task.Kind.RANK, prompt=prompt, responses=replies)
@@ -107,20 +107,20 @@ def test_a_person_never_ranks_their_own_reply(project: Project, ann: User, ben: 
     assert lease_next(person=ben, project=project).task == task
 
 
-def test_a_person_never_reviews_their_own_demonstration(project: Project, ann: User, ben: User):
+def test_a_person_never_reviews_their_own_demonstration(project: Project, ann: User, ben: User) -> None:
     task = open_review_task(demonstration=factories.demonstration(project, ann))
     assert lease_next(person=ann, project=project) is None
     assert lease_next(person=ben, project=project).task == task
 
 
-def test_an_answered_task_does_not_come_back(project: Project, ann: User):
+def test_an_answered_task_does_not_come_back(project: Project, ann: User) -> None:
     factories.task(project, overlap=3)
     lease = lease_next(person=ann, project=project)
     submit_demonstration(lease=lease, token=uuid.uuid4(), text="A kite is a toy.")
     assert lease_next(person=ann, project=project) is None
 
 
-def test_a_skipped_task_goes_to_someone_else_and_never_comes_back(project: Project, ann: User, ben: User):
+def test_a_skipped_task_goes_to_someone_else_and_never_comes_back(project: Project, ann: User, ben: User) -> None:
     task = factories.task(project, overlap=1)
     skip(lease=lease_next(person=ann, project=project), reason=" Not my field.\x00 ")
     assert Lease.objects.get(person=ann).skip_reason == "Not my field."
@@ -128,13 +128,13 @@ def test_a_skipped_task_goes_to_someone_else_and_never_comes_back(project: Proje
     assert lease_next(person=ben, project=project).task == task
 
 
-def test_a_task_given_back_may_come_again(project: Project, ann: User):
+def test_a_task_given_back_may_come_again(project: Project, ann: User) -> None:
     task = factories.task(project)
     release(lease=lease_next(person=ann, project=project))
     assert lease_next(person=ann, project=project).task == task
 
 
-def test_an_answered_task_cannot_be_skipped_afterwards(project: Project, ann: User):
+def test_an_answered_task_cannot_be_skipped_afterwards(project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     submit_demonstration(lease=lease, token=uuid.uuid4(), text="A toy.")
@@ -142,7 +142,7 @@ def test_an_answered_task_cannot_be_skipped_afterwards(project: Project, ann: Us
         skip(lease=lease)
 
 
-def test_a_lapsed_task_goes_to_someone_else(project: Project, ann: User, ben: User, noon: datetime):
+def test_a_lapsed_task_goes_to_someone_else(project: Project, ann: User, ben: User, noon: datetime) -> None:
     task = factories.task(project)
     lease = lease_next(person=ann, project=project, now=noon)
     assert lease_next(person=ben, project=project, now=later(noon, 14)) is None
@@ -151,7 +151,7 @@ def test_a_lapsed_task_goes_to_someone_else(project: Project, ann: User, ben: Us
     assert (lease.outcome, lease.seat) == (Outcome.LAPSED, None)
 
 
-def test_renewing_keeps_the_task(project: Project, ann: User, ben: User, noon: datetime):
+def test_renewing_keeps_the_task(project: Project, ann: User, ben: User, noon: datetime) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project, now=noon)
     renew_lease(lease=lease, now=later(noon, 14))
@@ -160,7 +160,7 @@ def test_renewing_keeps_the_task(project: Project, ann: User, ben: User, noon: d
 
 def test_a_lapsed_task_is_taken_up_again_while_nobody_else_has_it(
     project: Project, ann: User, ben: User, noon: datetime
-):
+) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project, now=noon)
     factories.task(project, overlap=1)
@@ -171,21 +171,23 @@ def test_a_lapsed_task_is_taken_up_again_while_nobody_else_has_it(
     assert lease.seat == 1
 
 
-def test_a_lapsed_task_that_someone_else_has_stays_lapsed(project: Project, ann: User, ben: User, noon: datetime):
+def test_a_lapsed_task_that_someone_else_has_stays_lapsed(
+    project: Project, ann: User, ben: User, noon: datetime
+) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project, now=noon)
     lease_next(person=ben, project=project, now=later(noon, 20))
     assert renew_lease(lease=lease, now=later(noon, 21)).outcome == Outcome.LAPSED
 
 
-def test_renewing_does_not_bring_a_skipped_task_back(project: Project, ann: User):
+def test_renewing_does_not_bring_a_skipped_task_back(project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     skip(lease=lease)
     assert renew_lease(lease=lease).outcome == Outcome.SKIPPED
 
 
-def test_a_full_task_is_not_given_any_more(project: Project, ann: User, ben: User):
+def test_a_full_task_is_not_given_any_more(project: Project, ann: User, ben: User) -> None:
     task = factories.task(project, Task.Kind.RANK, overlap=1)
     lease = lease_next(person=ann, project=project)
     submit_ranking(lease=lease, token=uuid.uuid4(), groups=[lease.order_shown])
@@ -194,7 +196,7 @@ def test_a_full_task_is_not_given_any_more(project: Project, ann: User, ben: Use
     assert lease_next(person=ben, project=project) is None
 
 
-def test_a_withdrawn_task_is_taken_out_of_peoples_hands(project: Project, ann: User):
+def test_a_withdrawn_task_is_taken_out_of_peoples_hands(project: Project, ann: User) -> None:
     task = factories.task(project)
     lease = lease_next(person=ann, project=project)
     assert withdraw_tasks(tasks=Task.objects.filter(pk=task.pk)) == 1
@@ -203,7 +205,7 @@ def test_a_withdrawn_task_is_taken_out_of_peoples_hands(project: Project, ann: U
     assert lease_next(person=ann, project=project) is None
 
 
-def test_a_withdrawn_prompt_takes_its_tasks_along(project: Project, ann: User):
+def test_a_withdrawn_prompt_takes_its_tasks_along(project: Project, ann: User) -> None:
     task = factories.task(project)
     assert withdraw_prompts(prompts=project.prompts.all()) == 1
     task.refresh_from_db()
@@ -211,14 +213,14 @@ def test_a_withdrawn_prompt_takes_its_tasks_along(project: Project, ann: User):
     assert lease_next(person=ann, project=project) is None
 
 
-def test_the_database_itself_refuses_a_second_lease_on_a_place(project: Project, ann: User, ben: User):
+def test_the_database_itself_refuses_a_second_lease_on_a_place(project: Project, ann: User, ben: User) -> None:
     task = factories.task(project, overlap=1)
     lease = lease_next(person=ann, project=project)
     with pytest.raises(IntegrityError), transaction.atomic():
         Lease.objects.create(task=task, person=ben, until=lease.until, seat=1)
 
 
-def test_the_statement_stops_at_the_first_task_that_fits_however_many_there_are(project: Project, ann: User):
+def test_the_statement_stops_at_the_first_task_that_fits_however_many_there_are(project: Project, ann: User) -> None:
     prompt = factories.prompt(project)
     Task.objects.bulk_create(Task(project=project, kind=Task.Kind.WRITE, prompt=prompt) for _ in range(3000))
     values = {
@@ -236,7 +238,7 @@ def test_the_statement_stops_at_the_first_task_that_fits_however_many_there_are(
     assert "Sort Key: t.priority" not in plan
 
 
-def test_a_skipped_task_can_be_taken_up_again(project: Project, ann: User, ben: User):
+def test_a_skipped_task_can_be_taken_up_again(project: Project, ann: User, ben: User) -> None:
     task = factories.task(project)
     lease = lease_next(person=ann, project=project)
     skip(lease=lease, reason="Not my field.")
@@ -248,7 +250,9 @@ def test_a_skipped_task_can_be_taken_up_again(project: Project, ann: User, ben: 
         unskip(lease=lease)
 
 
-def test_a_skipped_task_comes_back_without_a_place_where_others_have_them_all(project: Project, ann: User, ben: User):
+def test_a_skipped_task_comes_back_without_a_place_where_others_have_them_all(
+    project: Project, ann: User, ben: User
+) -> None:
     factories.task(project, overlap=1)
     lease = lease_next(person=ann, project=project)
     skip(lease=lease)
@@ -257,7 +261,7 @@ def test_a_skipped_task_comes_back_without_a_place_where_others_have_them_all(pr
     assert (back.outcome, back.seat) == (Outcome.LAPSED, None)
 
 
-def test_a_skipped_task_that_was_withdrawn_does_not_come_back(project: Project, ann: User):
+def test_a_skipped_task_that_was_withdrawn_does_not_come_back(project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     skip(lease=lease)
@@ -266,7 +270,7 @@ def test_a_skipped_task_that_was_withdrawn_does_not_come_back(project: Project, 
         unskip(lease=lease)
 
 
-def test_an_archived_project_hands_out_nothing(project: Project, ann: User, ben: User):
+def test_an_archived_project_hands_out_nothing(project: Project, ann: User, ben: User) -> None:
     factories.task(project, overlap=2)
     lease = lease_next(person=ann, project=project)
     skipped = lease_next(person=ben, project=project)
@@ -281,7 +285,9 @@ def test_an_archived_project_hands_out_nothing(project: Project, ann: User, ben:
 
 
 @pytest.mark.parametrize("way", ["removed", "demoted", "deactivated"])
-def test_whoever_may_not_label_any_more_holds_no_place(project: Project, ada: User, ann: User, ben: User, way: str):
+def test_whoever_may_not_label_any_more_holds_no_place(
+    project: Project, ada: User, ann: User, ben: User, way: str
+) -> None:
     task = factories.task(project, overlap=1)
     lease = lease_next(person=ann, project=project)
     assert lease_next(person=ben, project=project) is None
@@ -296,12 +302,14 @@ def test_whoever_may_not_label_any_more_holds_no_place(project: Project, ada: Us
     assert (lease.outcome, lease.seat) == (Outcome.LAPSED, None)
 
 
-def test_whoever_runs_the_installation_keeps_their_place_without_a_membership(project: Project, root: User, ann: User):
+def test_whoever_runs_the_installation_keeps_their_place_without_a_membership(
+    project: Project, root: User, ann: User
+) -> None:
     factories.task(project, overlap=1)
     assert lease_next(person=root, project=project)
     assert lease_next(person=ann, project=project) is None
 
 
-def test_a_lease_knows_the_guidelines_of_its_time(project: Project, ann: User):
+def test_a_lease_knows_the_guidelines_of_its_time(project: Project, ann: User) -> None:
     factories.task(project)
     assert lease_next(person=ann, project=project).guidelines.version == 1

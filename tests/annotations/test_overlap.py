@@ -46,7 +46,7 @@ def live_places(task: Task) -> int:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("overlap", [1, 3, 8])
-def test_eight_people_who_press_at_once_get_exactly_the_places_there_are(project: Project, overlap: int):
+def test_eight_people_who_press_at_once_get_exactly_the_places_there_are(project: Project, overlap: int) -> None:
     task = factories.task(project, Task.Kind.RANK, overlap=overlap)
     people = [factories.member(project, factories.person()).user for _ in range(PEOPLE)]
     leases = all_at_once(people, lambda person: lease_next(person=person, project=project))
@@ -55,7 +55,7 @@ def test_eight_people_who_press_at_once_get_exactly_the_places_there_are(project
 
 
 @pytest.mark.django_db(transaction=True)
-def test_eight_people_who_press_at_once_for_eight_tasks_get_one_each(project: Project):
+def test_eight_people_who_press_at_once_for_eight_tasks_get_one_each(project: Project) -> None:
     for _ in range(PEOPLE):
         factories.task(project, overlap=1)
     people = [factories.member(project, factories.person()).user for _ in range(PEOPLE)]
@@ -64,7 +64,7 @@ def test_eight_people_who_press_at_once_for_eight_tasks_get_one_each(project: Pr
 
 
 @pytest.mark.django_db(transaction=True)
-def test_eight_people_who_label_until_nothing_is_left_fill_every_place_once(project: Project):
+def test_eight_people_who_label_until_nothing_is_left_fill_every_place_once(project: Project) -> None:
     tasks = [factories.task(project, Task.Kind.RANK, overlap=3) for _ in range(12)]
     people = [factories.member(project, factories.person()).user for _ in range(PEOPLE)]
 
@@ -82,7 +82,7 @@ def test_eight_people_who_label_until_nothing_is_left_fill_every_place_once(proj
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_submission_sent_eight_times_at_once_counts_once(project: Project, ann: User):
+def test_a_submission_sent_eight_times_at_once_counts_once(project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.RANK, overlap=3)
     lease = lease_next(person=ann, project=project)
     token = uuid.uuid4()
@@ -92,7 +92,7 @@ def test_a_submission_sent_eight_times_at_once_counts_once(project: Project, ann
 
 
 @pytest.mark.django_db(transaction=True)
-def test_when_a_lease_lapses_eight_people_who_wait_get_its_place_once(project: Project, ann: User):
+def test_when_a_lease_lapses_eight_people_who_wait_get_its_place_once(project: Project, ann: User) -> None:
     task = factories.task(project, overlap=1)
     now = timezone.now()
     lease_next(person=ann, project=project, now=now)
@@ -115,7 +115,7 @@ STEPS = st.lists(
 @pytest.mark.django_db
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, overlap=st.integers(1, 3))
-def test_whatever_four_people_do_no_task_has_more_than_its_places(project: Project, steps: list, overlap: int):
+def test_whatever_four_people_do_no_task_has_more_than_its_places(project: Project, steps: list, overlap: int) -> None:
     people = [factories.member(project, factories.person()).user for _ in range(4)]
     tasks = [factories.task(project, Task.Kind.RANK, replies=2, overlap=overlap) for _ in range(2)]
     now = timezone.now()

@@ -23,7 +23,7 @@ def ask(text: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.django_db
-def test_a_prompt_keeps_where_it_came_from(project: Project, ada: User):
+def test_a_prompt_keeps_where_it_came_from(project: Project, ada: User) -> None:
     prompt = add_prompt(
         project=project, messages=ask("What is a kite?"), source=Prompt.Source.IMPORT, by=ada, source_ref="a.jsonl:3"
     )
@@ -31,7 +31,7 @@ def test_a_prompt_keeps_where_it_came_from(project: Project, ada: User):
 
 
 @pytest.mark.django_db
-def test_equal_conversations_are_one_prompt_of_a_project(project: Project):
+def test_equal_conversations_are_one_prompt_of_a_project(project: Project) -> None:
     a, b, c = add_prompts(
         project=project, conversations=[ask("one"), ask("two"), ask("one")], source=Prompt.Source.WRITTEN
     )
@@ -42,7 +42,7 @@ def test_equal_conversations_are_one_prompt_of_a_project(project: Project):
 
 
 @pytest.mark.django_db
-def test_nul_bytes_and_lone_surrogates_are_cleaned_away(project: Project):
+def test_nul_bytes_and_lone_surrogates_are_cleaned_away(project: Project) -> None:
     prompt = add_prompt(project=project, messages=ask("a\x00b\ud800"), source=Prompt.Source.WRITTEN)
     prompt.refresh_from_db()
     assert prompt.text == "ab?"
@@ -61,7 +61,7 @@ def test_nul_bytes_and_lone_surrogates_are_cleaned_away(project: Project):
         [{"role": "user", "content": None}],
     ],
 )
-def test_a_conversation_that_does_not_end_with_a_user_is_refused_by_name(project: Project, messages: list):
+def test_a_conversation_that_does_not_end_with_a_user_is_refused_by_name(project: Project, messages: list) -> None:
     with pytest.raises(BadInput, match=r"^b\.jsonl:2: "):
         add_prompts(
             project=project,
@@ -73,27 +73,27 @@ def test_a_conversation_that_does_not_end_with_a_user_is_refused_by_name(project
 
 
 @given(st.text(min_size=1).filter(str.strip), st.text(min_size=1))
-def test_conversations_that_begin_alike_are_on_the_same_side_of_the_split(first: str, reply: str):
+def test_conversations_that_begin_alike_are_on_the_same_side_of_the_split(first: str, reply: str) -> None:
     longer = [*ask(first), {"role": "assistant", "content": reply}, {"role": "user", "content": "Go on."}]
     system = [{"role": "system", "content": "Be brief."}, *ask(f"  {first.lower()} ")]
     assert split_of(ask(first)) == split_of(longer)
     assert split_of(ask(first.lower())) == split_of(system)
 
 
-def test_about_a_tenth_is_held_out():
+def test_about_a_tenth_is_held_out() -> None:
     held_out = sum(split_of(ask(f"question {n}")) == Prompt.Split.HELDOUT for n in range(5000))
     assert 400 < held_out < 600
 
 
 @pytest.mark.django_db
-def test_replies_are_kept_in_bulk(project: Project):
+def test_replies_are_kept_in_bulk(project: Project) -> None:
     prompt = factories.prompt(project)
     replies = add_responses(responses=[Response(prompt=prompt, text="a\x00b"), Response(prompt=prompt, text="")])
     assert [Response.objects.get(pk=reply.pk).text for reply in replies] == ["ab", ""]
 
 
 @pytest.mark.django_db
-def test_withdrawing_twice_counts_once(project: Project):
+def test_withdrawing_twice_counts_once(project: Project) -> None:
     factories.prompt(project)
     assert withdraw_prompts(prompts=project.prompts.all()) == 1
     assert withdraw_prompts(prompts=project.prompts.all()) == 0
@@ -101,7 +101,7 @@ def test_withdrawing_twice_counts_once(project: Project):
 
 @pytest.mark.slow
 @pytest.mark.django_db
-def test_ten_thousand_prompts_come_in_within_seconds(project: Project):
+def test_ten_thousand_prompts_come_in_within_seconds(project: Project) -> None:
     start = time.perf_counter()
     add_prompts(project=project, conversations=[ask(f"q{n}") for n in range(10_000)], source=Prompt.Source.IMPORT)
     assert time.perf_counter() - start < 15
@@ -109,7 +109,7 @@ def test_ten_thousand_prompts_come_in_within_seconds(project: Project):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_who_add_the_same_prompts_at_once_ask_once(project: Project, ada: User):
+def test_two_who_add_the_same_prompts_at_once_ask_once(project: Project, ada: User) -> None:
     known = add_prompt(project=project, messages=ask("known"), source=Prompt.Source.WRITTEN)
     barrier = Barrier(4)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -34,20 +35,24 @@ def state(demonstration: Demonstration) -> str:
     return demonstration.state
 
 
-def test_an_accepted_demonstration_may_be_learned_from(project: Project, demonstration: Demonstration, ben: User):
+def test_an_accepted_demonstration_may_be_learned_from(
+    project: Project, demonstration: Demonstration, ben: User
+) -> None:
     open_review_task(demonstration=demonstration)
     review(project, ben, Verdict.ACCEPT)
     assert list(accepted_demonstrations(project)) == [demonstration]
 
 
-def test_a_rejected_one_may_not(project: Project, demonstration: Demonstration, ben: User):
+def test_a_rejected_one_may_not(project: Project, demonstration: Demonstration, ben: User) -> None:
     open_review_task(demonstration=demonstration)
     review(project, ben, Verdict.REJECT, comment="Wrong.")
     assert state(demonstration) == State.REJECTED
     assert not accepted_demonstrations(project).exists()
 
 
-def test_a_corrected_version_stands_in_the_originals_place(project: Project, demonstration: Demonstration, ben: User):
+def test_a_corrected_version_stands_in_the_originals_place(
+    project: Project, demonstration: Demonstration, ben: User
+) -> None:
     open_review_task(demonstration=demonstration)
     made = review(project, ben, Verdict.EDIT, text="\n    A kite flies. ")
     corrected = accepted_demonstrations(project).get()
@@ -57,20 +62,22 @@ def test_a_corrected_version_stands_in_the_originals_place(project: Project, dem
 
 
 @pytest.mark.parametrize(("text", "why"), [("", "write the reply"), ("A kite flys.", "unchanged")])
-def test_accepting_with_changes_needs_changes(project: Project, demonstration, ben: User, text: str, why: str):
+def test_accepting_with_changes_needs_changes(
+    project: Project, demonstration: Any, ben: User, text: str, why: str
+) -> None:
     open_review_task(demonstration=demonstration)
     with pytest.raises(BadInput, match=why):
         review(project, ben, Verdict.EDIT, text=text)
     assert not Review.objects.exists()
 
 
-def test_rejecting_needs_a_word_of_why(project: Project, demonstration: Demonstration, ben: User):
+def test_rejecting_needs_a_word_of_why(project: Project, demonstration: Demonstration, ben: User) -> None:
     open_review_task(demonstration=demonstration)
     with pytest.raises(BadInput, match="why you reject"):
         review(project, ben, Verdict.REJECT, comment=" ")
 
 
-def test_an_unknown_verdict_is_refused(project: Project, demonstration: Demonstration, ben: User):
+def test_an_unknown_verdict_is_refused(project: Project, demonstration: Demonstration, ben: User) -> None:
     open_review_task(demonstration=demonstration)
     with pytest.raises(BadInput, match="Choose"):
         review(project, ben, "perhaps")
@@ -87,21 +94,21 @@ def test_an_unknown_verdict_is_refused(project: Project, demonstration: Demonstr
 )
 def test_of_three_reviews_the_majority_decides(
     project: Project, demonstration: Demonstration, verdicts: list[str], outcome: str
-):
+) -> None:
     open_review_task(demonstration=demonstration, overlap=3)
     for verdict in verdicts:
         review(project, factories.person(), verdict, text="A kite flies.", comment="Because.")
     assert state(demonstration) == outcome
 
 
-def test_an_even_vote_does_not_accept(project: Project, demonstration: Demonstration):
+def test_an_even_vote_does_not_accept(project: Project, demonstration: Demonstration) -> None:
     open_review_task(demonstration=demonstration, overlap=2)
     for verdict in (Verdict.ACCEPT, Verdict.REJECT):
         review(project, factories.person(), verdict, comment="Because.")
     assert state(demonstration) == State.REJECTED
 
 
-def test_of_two_corrected_versions_the_newest_counts(project: Project, demonstration: Demonstration):
+def test_of_two_corrected_versions_the_newest_counts(project: Project, demonstration: Demonstration) -> None:
     open_review_task(demonstration=demonstration, overlap=2)
     first = review(project, factories.person(), Verdict.EDIT, text="A kite flies.")
     second = review(project, factories.person(), Verdict.EDIT, text="A kite flies high.")
@@ -109,7 +116,7 @@ def test_of_two_corrected_versions_the_newest_counts(project: Project, demonstra
     assert state(first.corrected) == State.REPLACED
 
 
-def test_a_withdrawn_review_no_longer_decides(project: Project, demonstration: Demonstration, ben: User):
+def test_a_withdrawn_review_no_longer_decides(project: Project, demonstration: Demonstration, ben: User) -> None:
     open_review_task(demonstration=demonstration)
     made = review(project, ben, Verdict.ACCEPT)
     withdraw_label(label=made)

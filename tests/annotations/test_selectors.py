@@ -28,7 +28,7 @@ from webapp.accounts.models import Project, User
 pytestmark = pytest.mark.django_db
 
 
-def test_places_wanted_are_those_that_no_submission_holds(project: Project, ann: User, ben: User):
+def test_places_wanted_are_those_that_no_submission_holds(project: Project, ann: User, ben: User) -> None:
     factories.task(project, Task.Kind.RANK, overlap=3)
     factories.task(project, Task.Kind.WRITE, overlap=1)
     lease = lease_next(person=ann, project=project, kinds=[Task.Kind.RANK])
@@ -39,7 +39,7 @@ def test_places_wanted_are_those_that_no_submission_holds(project: Project, ann:
     assert label_counts(project) == {"write": 0, "rank": 1, "review": 0}
 
 
-def test_progress_says_what_each_person_gave(project: Project, ann: User, ben: User):
+def test_progress_says_what_each_person_gave(project: Project, ann: User, ben: User) -> None:
     now = timezone.now()
     for _ in range(3):
         factories.task(project)
@@ -54,7 +54,7 @@ def test_progress_says_what_each_person_gave(project: Project, ann: User, ben: U
     assert [p.write for p in people_progress(project, since=now - timedelta(days=1))] == [1]
 
 
-def test_today_counts_since_midnight_and_not_what_was_taken_back(project: Project, ann: User):
+def test_today_counts_since_midnight_and_not_what_was_taken_back(project: Project, ann: User) -> None:
     for _ in range(3):
         factories.task(project)
     labels = [
@@ -77,7 +77,9 @@ def everything_handed_to(person: User, project: Project) -> dict[str, int]:
     return handed
 
 
-def test_the_labels_open_to_a_person_are_those_they_are_handed(project: Project, ann: User, ben: User, mo: User):
+def test_the_labels_open_to_a_person_are_those_they_are_handed(
+    project: Project, ann: User, ben: User, mo: User
+) -> None:
     by_ann = factories.demonstration(project, ann)
     factories.task(project, Task.Kind.REVIEW, prompt=by_ann.prompt, demonstration=by_ann)
     own_reply = factories.prompt(project)
@@ -103,7 +105,7 @@ def test_the_labels_open_to_a_person_are_those_they_are_handed(project: Project,
         assert not any(labels_open_to(person, project).values())
 
 
-def test_an_archived_project_opens_only_what_is_in_hand(project: Project, ann: User):
+def test_an_archived_project_opens_only_what_is_in_hand(project: Project, ann: User) -> None:
     factories.task(project)
     factories.task(project)
     lease_next(person=ann, project=project)
@@ -111,7 +113,7 @@ def test_an_archived_project_opens_only_what_is_in_hand(project: Project, ann: U
     assert labels_open_to(ann, project)["write"] == 1
 
 
-def test_labels_given_include_those_of_today_and_not_what_was_taken_back(project: Project, ann: User):
+def test_labels_given_include_those_of_today_and_not_what_was_taken_back(project: Project, ann: User) -> None:
     for _ in range(2):
         factories.task(project)
         made = submit_demonstration(lease=lease_next(person=ann, project=project), token=uuid.uuid4(), text="So.")
@@ -120,7 +122,7 @@ def test_labels_given_include_those_of_today_and_not_what_was_taken_back(project
     assert labels_given(ann, project) == 1
 
 
-def test_label_ids_are_those_that_snapshots_use(project: Project, ann: User):
+def test_label_ids_are_those_that_snapshots_use(project: Project, ann: User) -> None:
     demonstration = factories.demonstration(project, ann, state=Demonstration.State.ACCEPTED)
     factories.demonstration(project, ann)
     ranking = factories.ranking(project, ann)
@@ -132,7 +134,7 @@ def test_label_ids_are_those_that_snapshots_use(project: Project, ann: User):
     }
 
 
-def test_history_is_newest_first_and_goes_on_by_page(project: Project, ann: User):
+def test_history_is_newest_first_and_goes_on_by_page(project: Project, ann: User) -> None:
     for kind in (Task.Kind.WRITE, Task.Kind.RANK, Task.Kind.WRITE):
         factories.task(project, kind)
     labels = []

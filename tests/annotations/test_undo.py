@@ -27,7 +27,7 @@ def written(project: Project, person: User, text: str = "It flies.") -> Demonstr
     return submit_demonstration(lease=lease, token=uuid.uuid4(), text=text)
 
 
-def test_a_demonstration_returns_as_a_draft_in_its_authors_hands(project: Project, ann: User):
+def test_a_demonstration_returns_as_a_draft_in_its_authors_hands(project: Project, ann: User) -> None:
     label = written(project, ann, "It flies.")
     lease = undo(label=label, by=ann)
     label.refresh_from_db()
@@ -37,12 +37,12 @@ def test_a_demonstration_returns_as_a_draft_in_its_authors_hands(project: Projec
     assert lease_next(person=ann, project=project) == lease
 
 
-def test_nobody_is_asked_to_review_what_was_taken_back(project: Project, ann: User, ben: User):
+def test_nobody_is_asked_to_review_what_was_taken_back(project: Project, ann: User, ben: User) -> None:
     undo(label=written(project, ann), by=ann)
     assert lease_next(person=ben, project=project) is None
 
 
-def test_a_ranking_returns_with_all_that_was_said(project: Project, ann: User):
+def test_a_ranking_returns_with_all_that_was_said(project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.RANK, replies=3)
     lease = lease_next(person=ann, project=project)
     a, b, c = lease.order_shown
@@ -63,7 +63,7 @@ def test_a_ranking_returns_with_all_that_was_said(project: Project, ann: User):
     }  # fmt: skip
 
 
-def test_what_was_taken_back_can_be_sent_again_and_counts_once(project: Project, ann: User):
+def test_what_was_taken_back_can_be_sent_again_and_counts_once(project: Project, ann: User) -> None:
     Project.objects.update(review_overlap=0)
     lease = undo(label=written(project, ann), by=ann)
     label = submit_demonstration(lease=lease, token=uuid.uuid4(), text="It flies high.")
@@ -71,12 +71,12 @@ def test_what_was_taken_back_can_be_sent_again_and_counts_once(project: Project,
     assert Task.objects.get().state == Task.State.FULL
 
 
-def test_taking_back_keeps_the_place_from_others(project: Project, ann: User, ben: User):
+def test_taking_back_keeps_the_place_from_others(project: Project, ann: User, ben: User) -> None:
     undo(label=written(project, ann), by=ann)
     assert lease_next(person=ben, project=project) is None
 
 
-def test_a_label_in_reserve_returns_without_a_place(project: Project, ann: User, ben: User):
+def test_a_label_in_reserve_returns_without_a_place(project: Project, ann: User, ben: User) -> None:
     factories.task(project, Task.Kind.RANK, overlap=1)
     now = timezone.now()
     late = lease_next(person=ann, project=project, now=now)
@@ -89,26 +89,26 @@ def test_a_label_in_reserve_returns_without_a_place(project: Project, ann: User,
     assert not usable_rankings(project).exists()
 
 
-def test_only_the_author_takes_a_label_back(project: Project, ann: User, mo: User):
+def test_only_the_author_takes_a_label_back(project: Project, ann: User, mo: User) -> None:
     with pytest.raises(NotAllowed):
         undo(label=written(project, ann), by=mo)
 
 
-def test_a_label_is_taken_back_once(project: Project, ann: User):
+def test_a_label_is_taken_back_once(project: Project, ann: User) -> None:
     label = written(project, ann)
     undo(label=label, by=ann)
     with pytest.raises(Conflict):
         undo(label=label, by=ann)
 
 
-def test_only_the_last_ten_can_be_taken_back(project: Project, ann: User):
+def test_only_the_last_ten_can_be_taken_back(project: Project, ann: User) -> None:
     labels = [written(project, ann) for _ in range(11)]
     with pytest.raises(Conflict, match="last 10"):
         undo(label=labels[0], by=ann)
     undo(label=labels[1], by=ann)
 
 
-def test_a_reviewed_demonstration_stays(project: Project, ann: User, ben: User):
+def test_a_reviewed_demonstration_stays(project: Project, ann: User, ben: User) -> None:
     label = written(project, ann)
     lease = lease_next(person=ben, project=project, kinds=[Task.Kind.REVIEW])
     submit_review(lease=lease, token=uuid.uuid4(), verdict=Review.Verdict.ACCEPT)
@@ -116,7 +116,7 @@ def test_a_reviewed_demonstration_stays(project: Project, ann: User, ben: User):
         undo(label=label, by=ann)
 
 
-def test_taking_a_review_back_makes_the_demonstration_wait_again(project: Project, ann: User, ben: User):
+def test_taking_a_review_back_makes_the_demonstration_wait_again(project: Project, ann: User, ben: User) -> None:
     label = written(project, ann)
     lease = lease_next(person=ben, project=project, kinds=[Task.Kind.REVIEW])
     review = submit_review(lease=lease, token=uuid.uuid4(), verdict=Review.Verdict.EDIT, text="It flies well.")
@@ -128,14 +128,14 @@ def test_taking_a_review_back_makes_the_demonstration_wait_again(project: Projec
     assert Draft.objects.get().content == {"verdict": "edit", "comment": "", "text": "It flies well."}
 
 
-def test_a_label_of_a_closed_task_stays(project: Project, ann: User):
+def test_a_label_of_a_closed_task_stays(project: Project, ann: User) -> None:
     label = written(project, ann)
     withdraw_tasks(tasks=Task.objects.all())
     with pytest.raises(Conflict, match="closed"):
         undo(label=label, by=ann)
 
 
-def test_a_label_without_a_task_has_nothing_to_go_back_to(project: Project, ann: User):
+def test_a_label_without_a_task_has_nothing_to_go_back_to(project: Project, ann: User) -> None:
     prompt = factories.prompt(project)
     a, b = factories.response(prompt), factories.response(prompt)
     label = record_ranking(prompt=prompt, responses=[a, b], groups=[[a.pk], [b.pk]], author=ann, token=uuid.uuid4())

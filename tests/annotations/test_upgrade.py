@@ -25,7 +25,7 @@ def migrate(*targets: tuple[str, str]) -> Any:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_drafts_stay_and_leases_learn_which_guidelines_their_labels_name(project: Project, ann: User):
+def test_drafts_stay_and_leases_learn_which_guidelines_their_labels_name(project: Project, ann: User) -> None:
     newest = MigrationExecutor(connection).loader.graph.leaf_nodes()
     task, other = factories.task(project), factories.task(project)
     old = migrate(BEFORE)

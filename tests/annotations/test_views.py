@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -35,19 +36,21 @@ def signed_in(user: User) -> Client:
     return client
 
 
-def submit(client: Client, lease: Lease, headers: dict | None = None, **fields: object):
+def submit(client: Client, lease: Lease, headers: dict | None = None, **fields: object) -> Any:
     fields.setdefault("token", str(uuid.uuid4()))
     return client.post(f"/label/leases/{lease.pk}/submit/", fields, headers=headers or {})
 
 
-def test_the_page_takes_the_next_task_at_once(browser: Client, project: Project, ann: User):
+def test_the_page_takes_the_next_task_at_once(browser: Client, project: Project, ann: User) -> None:
     task = factories.task(project, prompt=factories.prompt(project, "Why does a kite fly?"))
     page = browser.get("/label/").text
     assert "Why does a kite fly?" in page
     assert Lease.objects.get().task == task
 
 
-def test_a_task_to_rank_shows_replies_by_letter_and_not_who_wrote_them(browser: Client, project: Project, ben: User):
+def test_a_task_to_rank_shows_replies_by_letter_and_not_who_wrote_them(
+    browser: Client, project: Project, ben: User
+) -> None:
     prompt = factories.prompt(project)
     model = factories.model_version(project, name="kite-ppo-7")
     replies = [factories.response(prompt, "One.", model=model), factories.response(prompt, "Two.", author=ben)]
@@ -58,7 +61,7 @@ def test_a_task_to_rank_shows_replies_by_letter_and_not_who_wrote_them(browser: 
     assert "Ben" not in page
 
 
-def test_a_submission_brings_the_next_task_in_the_same_answer(browser: Client, project: Project, ann: User):
+def test_a_submission_brings_the_next_task_in_the_same_answer(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     factories.task(project, prompt=factories.prompt(project, "And what is a tail for?"))
     answer = submit(browser, lease_next(person=ann, project=project), HTMX, text="It flies.", active_seconds="7")
@@ -68,14 +71,16 @@ def test_a_submission_brings_the_next_task_in_the_same_answer(browser: Client, p
     assert Demonstration.objects.get().active_seconds == 7
 
 
-def test_without_scripts_a_submission_leads_to_the_next_task(browser: Client, project: Project, ann: User):
+def test_without_scripts_a_submission_leads_to_the_next_task(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     answer = submit(browser, lease_next(person=ann, project=project), text="It flies.")
     assert (answer.status_code, answer["Location"]) == (302, "/label/")
     assert "Undo" in browser.get("/label/").text
 
 
-def test_without_scripts_a_refused_submission_keeps_what_was_typed(browser: Client, project: Project, ann: User):
+def test_without_scripts_a_refused_submission_keeps_what_was_typed(
+    browser: Client, project: Project, ann: User
+) -> None:
     factories.task(project, Task.Kind.RANK)
     lease = lease_next(person=ann, project=project)
     first = lease.order_shown[0]
@@ -86,13 +91,13 @@ def test_without_scripts_a_refused_submission_keeps_what_was_typed(browser: Clie
     assert Draft.objects.get().content == {f"rank_{first}": "2", "reason": "It is kind."}
 
 
-def test_a_refusal_says_why_to_htmx(browser: Client, project: Project, ann: User):
+def test_a_refusal_says_why_to_htmx(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     answer = submit(browser, lease_next(person=ann, project=project), HTMX, text=" ")
     assert (answer.status_code, "no reply yet" in answer.text) == (400, True)
 
 
-def test_ranks_with_gaps_and_ties_become_groups(browser: Client, project: Project, ann: User):
+def test_ranks_with_gaps_and_ties_become_groups(browser: Client, project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.RANK, replies=3)
     lease = lease_next(person=ann, project=project)
     a, b, c = lease.order_shown
@@ -106,7 +111,7 @@ def test_ranks_with_gaps_and_ties_become_groups(browser: Client, project: Projec
 
 def test_the_replies_that_are_left_are_shown_and_ranked_when_one_was_deleted(
     browser: Client, project: Project, ann: User
-):
+) -> None:
     factories.task(project, Task.Kind.RANK, replies=3)
     lease = lease_next(person=ann, project=project)
     gone, b, c = lease.order_shown
@@ -118,7 +123,7 @@ def test_the_replies_that_are_left_are_shown_and_ranked_when_one_was_deleted(
     assert Ranking.objects.get().groups == [[c], [b]]
 
 
-def test_a_page_whose_other_replies_were_deleted_says_so(browser: Client, project: Project, ann: User):
+def test_a_page_whose_other_replies_were_deleted_says_so(browser: Client, project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.RANK, replies=2)
     lease = lease_next(person=ann, project=project)
     Response.objects.get(pk=lease.order_shown[0]).delete()
@@ -126,7 +131,9 @@ def test_a_page_whose_other_replies_were_deleted_says_so(browser: Client, projec
 
 
 @pytest.mark.parametrize("bad", [{"token": "no"}, {"strength": "huge"}, {"active_seconds": "-4"}])
-def test_a_malformed_field_is_a_refusal_and_not_a_crash(browser: Client, project: Project, ann: User, bad: dict):
+def test_a_malformed_field_is_a_refusal_and_not_a_crash(
+    browser: Client, project: Project, ann: User, bad: dict
+) -> None:
     factories.task(project, Task.Kind.RANK, replies=2)
     lease = lease_next(person=ann, project=project)
     ranks = {f"rank_{r}": 1 for r in lease.order_shown}
@@ -134,13 +141,13 @@ def test_a_malformed_field_is_a_refusal_and_not_a_crash(browser: Client, project
     assert not Ranking.objects.exists()
 
 
-def test_a_review_is_sent_with_its_comment(browser: Client, project: Project, ann: User, ada: User):
+def test_a_review_is_sent_with_its_comment(browser: Client, project: Project, ann: User, ada: User) -> None:
     open_review_task(demonstration=factories.demonstration(project, ada))
     submit(browser, lease_next(person=ann, project=project), verdict="reject", comment="Wrong.")
     assert (Review.objects.get().verdict, Review.objects.get().comment) == ("reject", "Wrong.")
 
 
-def test_a_program_that_sends_again_hears_that_it_is_saved(browser: Client, project: Project, ann: User):
+def test_a_program_that_sends_again_hears_that_it_is_saved(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease, token = lease_next(person=ann, project=project), str(uuid.uuid4())
     for _ in range(2):
@@ -149,7 +156,7 @@ def test_a_program_that_sends_again_hears_that_it_is_saved(browser: Client, proj
     assert Demonstration.objects.count() == 1
 
 
-def test_the_kind_asked_for_is_kept_to(browser: Client, project: Project):
+def test_the_kind_asked_for_is_kept_to(browser: Client, project: Project) -> None:
     factories.task(project, Task.Kind.WRITE)
     factories.task(project, Task.Kind.RANK)
     assert "Rank 3 replies" in browser.get("/label/?kind=rank", follow=True).text
@@ -158,13 +165,13 @@ def test_the_kind_asked_for_is_kept_to(browser: Client, project: Project):
     assert "Write a reply" in browser.get("/label/?kind=any", follow=True).text
 
 
-def test_with_nothing_left_to_do_a_manager_is_led_to_the_form_that_adds_prompts(project: Project, ada: User):
+def test_with_nothing_left_to_do_a_manager_is_led_to_the_form_that_adds_prompts(project: Project, ada: User) -> None:
     browser = Client()
     browser.force_login(ada)
     assert reverse("data_prompt_add", args=[project.slug]) in browser.get("/label/").text
 
 
-def test_skipping_takes_the_reason_along(browser: Client, project: Project, ann: User):
+def test_skipping_takes_the_reason_along(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     browser.post(f"/label/leases/{lease.pk}/skip/", {"skip_reason": "", "own_reason": "I sell kites."})
@@ -172,7 +179,7 @@ def test_skipping_takes_the_reason_along(browser: Client, project: Project, ann:
     assert (lease.outcome, lease.skip_reason) == (Lease.Outcome.SKIPPED, "I sell kites.")
 
 
-def test_drafts_are_saved_and_shown_again(browser: Client, project: Project, ann: User):
+def test_drafts_are_saved_and_shown_again(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     url = f"/label/leases/{lease.pk}/draft/"
@@ -182,7 +189,9 @@ def test_drafts_are_saved_and_shown_again(browser: Client, project: Project, ann
     assert "\nA ki</textarea>" in browser.get("/label/").text
 
 
-def test_a_draft_of_another_device_is_handed_over_instead_of_overwritten(browser: Client, project: Project, ann: User):
+def test_a_draft_of_another_device_is_handed_over_instead_of_overwritten(
+    browser: Client, project: Project, ann: User
+) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     url = f"/label/leases/{lease.pk}/draft/"
@@ -194,7 +203,7 @@ def test_a_draft_of_another_device_is_handed_over_instead_of_overwritten(browser
     assert Draft.objects.get().content == {"text": "By phone"}
 
 
-def test_without_scripts_both_texts_stand_on_the_page(browser: Client, project: Project, ann: User):
+def test_without_scripts_both_texts_stand_on_the_page(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     url = f"/label/leases/{lease.pk}/draft/"
@@ -206,13 +215,13 @@ def test_without_scripts_both_texts_stand_on_the_page(browser: Client, project: 
     assert Draft.objects.get().content == {"text": "By phone"}
 
 
-def test_renewing_says_how_the_hold_stands(browser: Client, project: Project, ann: User):
+def test_renewing_says_how_the_hold_stands(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     assert browser.post(f"/label/leases/{lease.pk}/renew/").json()["outcome"] == "held"
 
 
-def test_undo_brings_the_label_back_to_be_changed(browser: Client, project: Project, ann: User):
+def test_undo_brings_the_label_back_to_be_changed(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     submit(browser, lease_next(person=ann, project=project), text="It flies.")
     label = Demonstration.objects.get()
@@ -220,7 +229,7 @@ def test_undo_brings_the_label_back_to_be_changed(browser: Client, project: Proj
     assert "It flies.</textarea>" in answer.text
 
 
-def test_history_shows_ones_own_labels_only(browser: Client, project: Project, ann: User, ben: User):
+def test_history_shows_ones_own_labels_only(browser: Client, project: Project, ann: User, ben: User) -> None:
     for person, text in ((ann, "Mine."), (ben, "Theirs.")):
         factories.task(project)
         client = signed_in(person)
@@ -231,17 +240,17 @@ def test_history_shows_ones_own_labels_only(browser: Client, project: Project, a
 
 
 @pytest.mark.parametrize("before", ["yesterday", "2026-01-01"])
-def test_a_page_of_history_that_is_no_time_is_refused(browser: Client, before: str):
+def test_a_page_of_history_that_is_no_time_is_refused(browser: Client, before: str) -> None:
     assert browser.get("/label/history/", {"before": before}).status_code == 400
 
 
-def test_a_preview_is_cleaned(browser: Client):
+def test_a_preview_is_cleaned(browser: Client) -> None:
     html = browser.post("/label/preview/", {"text": "**Hi** <script>alert(1)</script>"}).text
     assert "<strong>Hi</strong>" in html
     assert "<script" not in html
 
 
-def test_nobody_touches_another_persons_task_or_label(project: Project, ann: User, ben: User, stranger: User):
+def test_nobody_touches_another_persons_task_or_label(project: Project, ann: User, ben: User, stranger: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     for other in (ben, stranger):
@@ -256,7 +265,7 @@ def test_nobody_touches_another_persons_task_or_label(project: Project, ann: Use
     assert not Draft.objects.exists()
 
 
-def test_a_tester_may_not_label(project: Project, tess: User):
+def test_a_tester_may_not_label(project: Project, tess: User) -> None:
     factories.task(project)
     client = signed_in(tess)
     assert client.get(f"/label/?project={project.slug}").status_code == 403
@@ -264,30 +273,32 @@ def test_a_tester_may_not_label(project: Project, tess: User):
     assert not Lease.objects.exists()
 
 
-def test_a_stranger_does_not_learn_that_a_project_exists(project: Project, stranger: User):
+def test_a_stranger_does_not_learn_that_a_project_exists(project: Project, stranger: User) -> None:
     assert signed_in(stranger).get(f"/label/?project={project.slug}").status_code == 404
 
 
-def test_whoever_lost_the_role_can_no_longer_submit(project: Project, ann: User):
+def test_whoever_lost_the_role_can_no_longer_submit(project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     Membership.objects.filter(user=ann).update(role=Role.TESTER)
     assert submit(signed_in(ann), lease, HTMX, text="It flies.").status_code == 403
 
 
-def test_signing_in_is_asked_for_first(client: Client, project: Project):
+def test_signing_in_is_asked_for_first(client: Client, project: Project) -> None:
     for url in ("/label/", "/label/history/", "/label/leases/1/"):
         assert client.get(url)["Location"].startswith("/accounts/login/")
 
 
-def test_a_submitted_task_opens_as_history(browser: Client, project: Project, ann: User):
+def test_a_submitted_task_opens_as_history(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     submit(browser, lease, text="It flies.")
     assert browser.get(f"/label/leases/{lease.pk}/")["Location"] == "/label/history/"
 
 
-def test_undo_is_refused_in_words_once_someone_has_reviewed(browser: Client, project: Project, ann: User, ben: User):
+def test_undo_is_refused_in_words_once_someone_has_reviewed(
+    browser: Client, project: Project, ann: User, ben: User
+) -> None:
     factories.task(project)
     submit(browser, lease_next(person=ann, project=project), text="It flies.")
     submit(signed_in(ben), lease_next(person=ben, project=project), verdict="accept")
@@ -298,24 +309,24 @@ def test_undo_is_refused_in_words_once_someone_has_reviewed(browser: Client, pro
     assert "reviewed" in json.loads(answer.content)["message"]
 
 
-def restored(client: Client, url: str):
+def restored(client: Client, url: str) -> Any:
     """What a browser gets that asks for the page of a history entry by htmx."""
     return client.get(url, headers={**HTMX, "HX-History-Restore-Request": "true"})
 
 
-def test_going_back_gets_the_whole_page(browser: Client, project: Project):
+def test_going_back_gets_the_whole_page(browser: Client, project: Project) -> None:
     factories.task(project)
     assert "<html" in restored(browser, "/label/").text
 
 
-def test_answers_add_nothing_to_the_history(browser: Client, project: Project, ann: User):
+def test_answers_add_nothing_to_the_history(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     answer = submit(browser, lease_next(person=ann, project=project), HTMX, text="It flies.")
     assert "HX-Push-Url" not in answer
     assert answer["HX-Replace-Url"] == "/label/"
 
 
-def test_a_skip_keeps_the_draft_and_offers_the_way_back(browser: Client, project: Project, ann: User):
+def test_a_skip_keeps_the_draft_and_offers_the_way_back(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     fields = {"text": "A ki", "token": str(uuid.uuid4()), "skip_reason": "The prompt is unclear"}
@@ -326,7 +337,9 @@ def test_a_skip_keeps_the_draft_and_offers_the_way_back(browser: Client, project
     assert "A ki</textarea>" in page.text
 
 
-def test_a_skipped_task_stands_in_the_history_and_can_be_brought_back(browser: Client, project: Project, ann: User):
+def test_a_skipped_task_stands_in_the_history_and_can_be_brought_back(
+    browser: Client, project: Project, ann: User
+) -> None:
     factories.task(project, prompt=factories.prompt(project, "Why does a kite fly?"))
     lease = lease_next(person=ann, project=project)
     browser.post(f"/label/leases/{lease.pk}/skip/", {"own_reason": "I sell kites."})
@@ -336,7 +349,9 @@ def test_a_skipped_task_stands_in_the_history_and_can_be_brought_back(browser: C
     assert "Bring back" not in browser.get("/label/history/").text
 
 
-def test_a_reviewed_reply_is_not_offered_to_be_taken_back(browser: Client, project: Project, ann: User, ben: User):
+def test_a_reviewed_reply_is_not_offered_to_be_taken_back(
+    browser: Client, project: Project, ann: User, ben: User
+) -> None:
     factories.task(project)
     submit(browser, lease_next(person=ann, project=project), text="It flies.")
     assert "Take back and change" in browser.get("/label/history/").text
@@ -346,7 +361,7 @@ def test_a_reviewed_reply_is_not_offered_to_be_taken_back(browser: Client, proje
 
 def test_the_last_answer_in_an_archived_project_is_kept_and_no_task_follows(
     browser: Client, project: Project, ann: User
-):
+) -> None:
     factories.task(project)
     factories.task(project)
     lease = lease_next(person=ann, project=project)
@@ -362,7 +377,7 @@ def test_the_last_answer_in_an_archived_project_is_kept_and_no_task_follows(
 
 def test_a_page_hears_of_new_guidelines_and_shows_them_when_asked(
     browser: Client, project: Project, ann: User, mo: User
-):
+) -> None:
     factories.task(project)
     browser.get("/label/")
     lease = Lease.objects.get()
@@ -377,7 +392,7 @@ def test_a_page_hears_of_new_guidelines_and_shows_them_when_asked(
 
 def test_a_task_that_is_opened_again_says_that_the_guidelines_changed(
     browser: Client, project: Project, ann: User, mo: User
-):
+) -> None:
     factories.task(project)
     assert "New here?" in browser.get("/label/").text
     set_guidelines(project=project, text="Be brief above all.", user=mo)
@@ -386,7 +401,7 @@ def test_a_task_that_is_opened_again_says_that_the_guidelines_changed(
     assert Demonstration.objects.get().guidelines.version == 2
 
 
-def test_a_page_hears_of_a_draft_from_another_device(browser: Client, project: Project, ann: User):
+def test_a_page_hears_of_a_draft_from_another_device(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     page = {"token": str(uuid.uuid4()), "revision": ""}
@@ -396,14 +411,16 @@ def test_a_page_hears_of_a_draft_from_another_device(browser: Client, project: P
     assert browser.post(url, page).json()["draft"]["content"] == {"text": "By phone"}
 
 
-def test_the_time_spent_goes_on_after_an_undo(browser: Client, project: Project, ann: User):
+def test_the_time_spent_goes_on_after_an_undo(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     submit(browser, lease_next(person=ann, project=project), text="It flies.", active_seconds="12.4")
     page = browser.post(f"/label/write/{Demonstration.objects.get().pk}/undo/", follow=True)
     assert 'name="active_seconds" value="12.4"' in page.text
 
 
-def test_the_counts_beside_the_kinds_are_of_what_the_person_can_do(browser: Client, project: Project, ann: User):
+def test_the_counts_beside_the_kinds_are_of_what_the_person_can_do(
+    browser: Client, project: Project, ann: User
+) -> None:
     own = factories.demonstration(project, ann)
     open_review_task(demonstration=own)
     factories.task(project, Task.Kind.RANK, overlap=3)
@@ -411,21 +428,21 @@ def test_the_counts_beside_the_kinds_are_of_what_the_person_can_do(browser: Clie
     assert counts == {"write": 0, "rank": 1, "review": 0, "any": 1}
 
 
-def test_a_line_break_at_the_start_of_a_draft_stays(browser: Client, project: Project, ann: User):
+def test_a_line_break_at_the_start_of_a_draft_stays(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     browser.post(f"/label/leases/{lease.pk}/draft/", {"text": "\n  A\r\nkite", "token": str(uuid.uuid4())})
     assert ">\n\n  A\nkite</textarea>" in browser.get("/label/").text
 
 
-def test_a_reply_of_spaces_says_so(browser: Client, project: Project):
+def test_a_reply_of_spaces_says_so(browser: Client, project: Project) -> None:
     prompt = factories.prompt(project)
     replies = [factories.response(prompt, text) for text in ("   ", "Straw.")]
     factories.task(project, Task.Kind.RANK, prompt=prompt, responses=replies)
     assert "Only white space: 3 spaces." in browser.get("/label/").text
 
 
-def test_a_skipped_task_opens_as_history(browser: Client, project: Project, ann: User):
+def test_a_skipped_task_opens_as_history(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     lease = lease_next(person=ann, project=project)
     browser.post(f"/label/leases/{lease.pk}/skip/")
@@ -433,6 +450,6 @@ def test_a_skipped_task_opens_as_history(browser: Client, project: Project, ann:
     assert browser.post(f"/label/leases/{lease.pk}/renew/").json()["outcome"] == "skipped"
 
 
-def test_a_list_says_what_a_reply_is_that_shows_nothing(project: Project, ada: User):
+def test_a_list_says_what_a_reply_is_that_shows_nothing(project: Project, ada: User) -> None:
     factories.demonstration(project, ada, "   ")
     assert "Only white space: 3 spaces." in signed_in(ada).get("/projects/kite/data/demonstrations/").text

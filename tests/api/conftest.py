@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from rest_framework.test import APIClient
 
@@ -8,7 +10,7 @@ from webapp.accounts.tokens import create_api_token
 
 
 @pytest.fixture
-def client_of(db):
+def client_of(db: None) -> Any:
     """An API client that carries a token of a person's, for everything unless `scopes` names less."""
 
     def make(person: User, *scopes: str) -> APIClient:

@@ -39,7 +39,7 @@ class Face:
     def client(self, person: User, **options: Any) -> openai.OpenAI:
         return openai.OpenAI(base_url=self.url + "/v1", api_key=self.token(person), max_retries=0, **options)
 
-    def send(self, person: User | None, path: str, body: Any = None, method: str = "POST", **headers: str):
+    def send(self, person: User | None, path: str, body: Any = None, method: str = "POST", **headers: str) -> Any:
         """One request. A body of bytes goes as it is, everything else as JSON."""
         if person is not None:
             headers = {"Authorization": f"Bearer {self.token(person)}", **headers}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests import factories
+from webapp.accounts.models import Project, User
 
 pytestmark = pytest.mark.django_db
 PROJECT = "/api/v1/projects/kite/"
@@ -18,12 +19,14 @@ def ids(answer: Any) -> list[int]:
     return [row["id"] for row in answer.json()["results"]]
 
 
-def test_a_project_and_its_settings_are_told(client_of, ann, project):
+def test_a_project_and_its_settings_are_told(client_of: Any, ann: User, project: Project) -> None:
     told = client_of(ann).get(PROJECT).json()
     assert (told["slug"], told["name"]) == ("kite", project.name)
 
 
-def test_demonstrations_are_listed_newest_first_and_filtered(client_of, mo, ann, ben, project):
+def test_demonstrations_are_listed_newest_first_and_filtered(
+    client_of: Any, mo: User, ann: User, ben: User, project: Project
+) -> None:
     first = factories.demonstration(project, ann, "The wind carries it.")
     second = factories.demonstration(project, ben, "A string holds it.")
     api, address = client_of(mo), f"{PROJECT}demonstrations/"
@@ -34,7 +37,9 @@ def test_demonstrations_are_listed_newest_first_and_filtered(client_of, mo, ann,
     assert row["text"] == "A string holds it."
 
 
-def test_rankings_are_listed_with_their_groups(client_of, mo, ann, ben, project):
+def test_rankings_are_listed_with_their_groups(
+    client_of: Any, mo: User, ann: User, ben: User, project: Project
+) -> None:
     first, second = factories.ranking(project, ann), factories.ranking(project, ben)
     api, address = client_of(mo), f"{PROJECT}rankings/"
     assert ids(api.get(address)) == [second.pk, first.pk]
@@ -42,7 +47,7 @@ def test_rankings_are_listed_with_their_groups(client_of, mo, ann, ben, project)
     assert row["groups"] == first.groups
 
 
-def test_judgments_are_listed_by_verdict(client_of, mo, ann, project):
+def test_judgments_are_listed_by_verdict(client_of: Any, mo: User, ann: User, project: Project) -> None:
     good, bad = (factories.judgment(project, ann, f"reply {good}", good=good) for good in (True, False))
     api, address = client_of(mo), f"{PROJECT}judgments/"
     assert ids(api.get(address)) == [bad.pk, good.pk]
@@ -51,7 +56,9 @@ def test_judgments_are_listed_by_verdict(client_of, mo, ann, project):
 
 
 @pytest.mark.parametrize("kind", ["demonstrations", "rankings", "judgments"])
-def test_labels_are_for_those_who_may_see_data(client_of, ann, stranger, project, kind):
+def test_labels_are_for_those_who_may_see_data(
+    client_of: Any, ann: User, stranger: User, project: Project, kind: Any
+) -> None:
     assert client_of(ann).get(f"{PROJECT}{kind}/").status_code == 403
     assert client_of(stranger).get(f"{PROJECT}{kind}/").status_code == 404
 
@@ -59,7 +66,7 @@ def test_labels_are_for_those_who_may_see_data(client_of, ann, stranger, project
 @pytest.mark.parametrize(
     ("query", "field"), [({"author": "me"}, "author"), ({"state": "gone"}, "state"), ({"before": "x"}, "before")]
 )
-def test_a_filter_that_is_wrong_is_named(client_of, mo, project, query, field):
+def test_a_filter_that_is_wrong_is_named(client_of: Any, mo: User, project: Project, query: Any, field: Any) -> None:
     answer = client_of(mo).get(f"{PROJECT}demonstrations/", query)
     assert answer.status_code == 400
     assert field in answer.json()["message"]
@@ -70,7 +77,7 @@ def exported(answer: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in b"".join(answer.streaming_content).splitlines()]
 
 
-def test_labels_go_out_as_lines_of_json(client_of, mo, ann, project):
+def test_labels_go_out_as_lines_of_json(client_of: Any, mo: User, ann: User, project: Project) -> None:
     factories.demonstration(project, ann, "Nobody has read this yet.")
     factories.demonstration(project, ann, "The wind carries it.", state="accepted")
     answer = client_of(mo).get(f"{PROJECT}exports/demonstrations/")
@@ -79,18 +86,18 @@ def test_labels_go_out_as_lines_of_json(client_of, mo, ann, project):
     assert "The wind carries it." in json.dumps(row)
 
 
-def test_rankings_go_out_in_trls_format(client_of, mo, ann, project):
+def test_rankings_go_out_in_trls_format(client_of: Any, mo: User, ann: User, project: Project) -> None:
     factories.ranking(project, ann, replies=2)
     (row,) = exported(client_of(mo).get(f"{PROJECT}exports/rankings/", {"as": "preference"}))
     assert {"prompt", "chosen", "rejected"} <= set(row)
 
 
-def test_an_export_of_another_kind_or_format_is_refused_in_words(client_of, mo, project):
+def test_an_export_of_another_kind_or_format_is_refused_in_words(client_of: Any, mo: User, project: Project) -> None:
     api = client_of(mo)
     assert api.get(f"{PROJECT}exports/nonsense/").status_code == 404
     answer = api.get(f"{PROJECT}exports/rankings/", {"as": "docx"})
     assert (answer.status_code, "Choose one of" in answer.json()["message"]) == (404, True)
 
 
-def test_an_annotator_exports_nothing(client_of, ann, project):
+def test_an_annotator_exports_nothing(client_of: Any, ann: User, project: Project) -> None:
     assert client_of(ann).get(f"{PROJECT}exports/rankings/").status_code == 403

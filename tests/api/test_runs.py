@@ -10,7 +10,7 @@ import pytest
 
 from tests import factories
 from tests.browser.scripted import scripted_server
-from webapp.accounts.models import Project
+from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Metric, Run, RunEvent
@@ -35,7 +35,7 @@ def run(project: Project) -> Run:
     return factories.run(project, state=Run.State.RUNNING)
 
 
-def test_a_snapshot_is_made_with_filters(client_of, mo, ann, project):
+def test_a_snapshot_is_made_with_filters(client_of: Any, mo: User, ann: User, project: Project) -> None:
     factories.prompt(project, "one")
     second = factories.prompt(project, "two")
     body = {"kind": "prompts", "name": "Second", "filters": {"ids": [second.pk], "limit": 5}}
@@ -47,7 +47,7 @@ def test_a_snapshot_is_made_with_filters(client_of, mo, ann, project):
     assert client_of(ann).post(SNAPSHOTS, body, format="json").status_code == 403
 
 
-def test_a_snapshot_of_nothing_says_what_to_do(client_of, mo, project):
+def test_a_snapshot_of_nothing_says_what_to_do(client_of: Any, mo: User, project: Project) -> None:
     answer = client_of(mo).post(SNAPSHOTS, {"kind": "rankings"}, format="json")
     assert (answer.status_code, answer.json()["code"]) == (409, "no_rows")
 
@@ -57,7 +57,9 @@ def test_a_snapshot_of_nothing_says_what_to_do(client_of, mo, project):
     [({"limit": "a"}, "limit"), ({"ids": 5}, "ids"), ({"ids": [[1]]}, "ids"), ({"corpora": ["x"]}, "corpora"),
      ({"heldout_limit": "z"}, "heldout_limit"), ({"split": "both"}, "split"), ({"color": "red"}, "color")],
 )  # fmt: skip
-def test_a_filter_that_will_not_do_is_named(client_of, mo, project, filters, field):
+def test_a_filter_that_will_not_do_is_named(
+    client_of: Any, mo: User, project: Project, filters: Any, field: Any
+) -> None:
     factories.prompt(project)
     answer = client_of(mo).post(SNAPSHOTS, {"kind": "prompts", "filters": filters}, format="json")
     assert answer.status_code == 400
@@ -65,14 +67,14 @@ def test_a_filter_that_will_not_do_is_named(client_of, mo, project, filters, fie
     assert answer.json()["message"].startswith(f"filters.{field}")
 
 
-def test_a_corpus_of_another_project_is_not_there(client_of, mo, project):
+def test_a_corpus_of_another_project_is_not_there(client_of: Any, mo: User, project: Project) -> None:
     foreign = factories.corpus(factories.project(name="Crane"))
     body = {"kind": "documents", "filters": {"corpora": [foreign.pk]}}
     answer = client_of(mo).post(SNAPSHOTS, body, format="json")
     assert (answer.status_code, list(answer.json()["fields"])) == (400, ["filters.corpora"])
 
 
-def test_a_run_is_launched_and_found(client_of, mo, project, rankings):
+def test_a_run_is_launched_and_found(client_of: Any, mo: User, project: Project, rankings: Any) -> None:
     base = factories.model_version(project)
     body = {"stage": "reward", "base": base.pk, "snapshots": [rankings.pk], "config": {"epochs": 2}}
     made = client_of(mo).post(RUNS, body, format="json")
@@ -101,7 +103,9 @@ def test_a_run_is_launched_and_found(client_of, mo, project, rankings):
         ({"tokenizer": "x"}, "tokenizer: "),
     ],
 )
-def test_a_run_that_will_not_do_is_refused_by_the_field(client_of, mo, project, rankings, changed, said):
+def test_a_run_that_will_not_do_is_refused_by_the_field(
+    client_of: Any, mo: User, project: Project, rankings: Any, changed: Any, said: Any
+) -> None:
     base = factories.model_version(project)
     body = {"stage": "reward", "base": base.pk, "snapshots": [rankings.pk], **changed}
     answer = client_of(mo).post(RUNS, body, format="json")
@@ -110,7 +114,7 @@ def test_a_run_that_will_not_do_is_refused_by_the_field(client_of, mo, project, 
     assert not Run.objects.exists()
 
 
-def test_inputs_of_another_project_are_not_there(client_of, mo, project, rankings):
+def test_inputs_of_another_project_are_not_there(client_of: Any, mo: User, project: Project, rankings: Any) -> None:
     other = factories.project(name="Crane")
     foreign = {"base": factories.model_version(other).pk, "snapshots": [factories.snapshot(other).pk]}
     own = {"stage": "reward", "base": factories.model_version(project).pk, "snapshots": [rankings.pk]}
@@ -119,7 +123,7 @@ def test_inputs_of_another_project_are_not_there(client_of, mo, project, ranking
         assert (answer.status_code, list(answer.json()["fields"])) == (400, [field])
 
 
-def test_a_run_tells_its_metrics_and_events(client_of, mo, run):
+def test_a_run_tells_its_metrics_and_events(client_of: Any, mo: User, run: Any) -> None:
     for step, value in ((1, 3.0), (2, 2.0)):
         Metric.objects.create(run=run, name="loss", step=step, value=value, time=datetime.now(UTC))
     RunEvent.objects.create(
@@ -133,7 +137,7 @@ def test_a_run_tells_its_metrics_and_events(client_of, mo, run):
     assert (event["type"], event["data"]) == ("warning", {"message": "hot"})
 
 
-def test_a_run_is_stopped_once_and_resumed(client_of, mo, project):
+def test_a_run_is_stopped_once_and_resumed(client_of: Any, mo: User, project: Project) -> None:
     run = factories.run(project, state=Run.State.QUEUED)
     stopped = client_of(mo).post(f"/api/v1/runs/{run.pk}/stop/")
     assert (stopped.status_code, stopped.json()["state"]) == (200, "cancelled")
@@ -143,7 +147,7 @@ def test_a_run_is_stopped_once_and_resumed(client_of, mo, project):
     assert (resumed.status_code, resumed.json()["state"]) == (200, "queued")
 
 
-def test_models_are_listed_by_kind(client_of, mo, project):
+def test_models_are_listed_by_kind(client_of: Any, mo: User, project: Project) -> None:
     policy = factories.model_version(project)
     reward = factories.model_version(project, ModelVersion.Kind.REWARD)
     rows = client_of(mo).get(MODELS).json()["results"]
@@ -154,14 +158,16 @@ def test_models_are_listed_by_kind(client_of, mo, project):
 
 
 @pytest.mark.parametrize("part", ["", "metrics/", "events/"])
-def test_a_run_is_for_its_managers(client_of, ann, stranger, run, part):
+def test_a_run_is_for_its_managers(client_of: Any, ann: User, stranger: User, run: Any, part: Any) -> None:
     assert client_of(ann).get(f"/api/v1/runs/{run.pk}/{part}").status_code == 403
     hidden = client_of(stranger).get(f"/api/v1/runs/{run.pk}/{part}")
     assert (hidden.status_code, hidden.json()["code"]) == (404, "not_found")
     assert client_of(stranger).get(f"/api/v1/runs/{2**62}/{part}").json() == hidden.json()
 
 
-def test_the_last_deployment_is_rolled_back_to_none_in_words(client_of, mo, ann, project):
+def test_the_last_deployment_is_rolled_back_to_none_in_words(
+    client_of: Any, mo: User, ann: User, project: Project
+) -> None:
     deployment = factories.deployment(project)
     address = f"/api/v1/deployments/{deployment.pk}/roll-back/"
     assert client_of(ann).post(address, {}, format="json").status_code == 403
@@ -169,7 +175,9 @@ def test_the_last_deployment_is_rolled_back_to_none_in_words(client_of, mo, ann,
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 
 
-def test_a_run_is_told_with_its_outputs_and_they_are_handed_out(client_of, mo, ann, project):
+def test_a_run_is_told_with_its_outputs_and_they_are_handed_out(
+    client_of: Any, mo: User, ann: User, project: Project
+) -> None:
     text = '{"text": "a kite"}\n'
     run = factories.run_with_output(project, "samples.jsonl", text)
     told = client_of(mo).get(f"/api/v1/runs/{run.pk}/").json()
@@ -181,7 +189,9 @@ def test_a_run_is_told_with_its_outputs_and_they_are_handed_out(client_of, mo, a
     assert client_of(ann).get(f"{address}samples.jsonl/").status_code == 403
 
 
-def test_deployments_are_listed_and_the_one_before_comes_back(client_of, mo, project, settings, tmp_path):
+def test_deployments_are_listed_and_the_one_before_comes_back(
+    client_of: Any, mo: User, project: Project, settings: Any, tmp_path: Path
+) -> None:
     api, share = client_of(mo), {"share": 1.0}
     first, second = (factories.model_version(project, artefact=tmp_path.as_uri()) for _ in range(2))
     with scripted_server() as script:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from tests.addresses import filled, ours
 from webapp.accounts.access import SCOPES
-from webapp.accounts.models import ApiToken
+from webapp.accounts.models import ApiToken, User
 from webapp.accounts.tokens import create_api_token, tokens_of
 from webapp.api.views.tokens import TokenDetail
 
@@ -17,7 +18,7 @@ ENDPOINTS = [(route, pattern.callback.cls) for route, pattern in ours() if hasat
 ENDPOINTS = [(route, view) for route, view in ENDPOINTS if hasattr(view, "needs") and view is not TokenDetail]
 
 
-def test_people_see_their_own_tokens(client_of, ada, stranger):
+def test_people_see_their_own_tokens(client_of: Any, ada: User, stranger: User) -> None:
     create_api_token(user=stranger, name="Theirs", scopes=["read"])
     create_api_token(user=ada, name="Other", scopes=["chat"])
     rows = client_of(ada, "read").get("/api/v1/tokens/").json()
@@ -29,7 +30,7 @@ def test_people_see_their_own_tokens(client_of, ada, stranger):
     assert rows[0]["last_used_at"]
 
 
-def test_a_token_ends_itself(client_of, ada):
+def test_a_token_ends_itself(client_of: Any, ada: User) -> None:
     client = client_of(ada, "label")
     own = tokens_of(ada).get()
     assert client.delete(f"/api/v1/tokens/{own.digest}/").status_code == 403  # it may not even read
@@ -39,7 +40,7 @@ def test_a_token_ends_itself(client_of, ada):
     assert client.get("/api/v1/tokens/").status_code == 401
 
 
-def test_ending_another_token_takes_the_manage_scope(client_of, ada):
+def test_ending_another_token_takes_the_manage_scope(client_of: Any, ada: User) -> None:
     other, _ = create_api_token(user=ada, name="Other", scopes=["chat"])
     address = f"/api/v1/tokens/{other.digest}/"
     answer = client_of(ada, "read").delete(address)
@@ -48,7 +49,7 @@ def test_ending_another_token_takes_the_manage_scope(client_of, ada):
     assert client_of(ada, "read", "manage").delete(address).status_code == 404
 
 
-def test_nobody_ends_the_token_of_somebody_else(client_of, ada, stranger):
+def test_nobody_ends_the_token_of_somebody_else(client_of: Any, ada: User, stranger: User) -> None:
     theirs, _ = create_api_token(user=stranger, name="Theirs", scopes=["chat"])
     assert client_of(ada).delete(f"/api/v1/tokens/{theirs.digest}/").status_code == 404
     assert tokens_of(stranger).count() == 1
@@ -60,7 +61,9 @@ def code_of(response: Any) -> str:
 
 
 @pytest.mark.parametrize(("route", "view"), ENDPOINTS, ids=[route for route, _ in ENDPOINTS])
-def test_an_endpoint_opens_to_a_token_of_its_scope_only(client_of, root, rows: Any, route, view):
+def test_an_endpoint_opens_to_a_token_of_its_scope_only(
+    client_of: Any, root: User, rows: Any, route: Any, view: Any
+) -> None:
     address, _owners = filled(route, rows)
     for method, permission in view.needs.items():
         scope = SCOPES[permission]
@@ -75,7 +78,9 @@ def test_an_endpoint_opens_to_a_token_of_its_scope_only(client_of, root, rows: A
 @pytest.mark.parametrize(
     ("method", "address", "status"), [("get", "/v1/models", 200), ("post", "/v1/chat/completions", 400)]
 )
-def test_openais_face_takes_tokens_for_chatting(client_of, root, method, address, status):
+def test_openais_face_takes_tokens_for_chatting(
+    client_of: Any, root: User, method: Any, address: Any, status: Any
+) -> None:
     others = [scope for scope in ApiToken.Scope.values if scope != "chat"]
     refused = getattr(client_of(root, *others), method)(address, format="json")
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "scope_missing")
@@ -84,6 +89,6 @@ def test_openais_face_takes_tokens_for_chatting(client_of, root, method, address
 
 
 @pytest.mark.parametrize("secret", ["", "x", "x" * 64, "²" * 64, "a b"])
-def test_an_unknown_token_opens_nothing(client, db, secret):
+def test_an_unknown_token_opens_nothing(client: Client, db: None, secret: Any) -> None:
     answer = client.get("/api/v1/projects/", headers={"authorization": f"Bearer {secret}"})
     assert (answer.status_code, answer.json()["code"]) in ((401, "authentication_failed"), (401, "not_authenticated"))

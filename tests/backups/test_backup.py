@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -90,7 +91,7 @@ def command(home: Path, *arguments: str | Path, **environment: str) -> subproces
     )
 
 
-def test_a_backup_is_whole_private_and_has_what_the_database_names(home: Path, ada: User):
+def test_a_backup_is_whole_private_and_has_what_the_database_names(home: Path, ada: User) -> None:
     made = back_up(home)
     manifest = Manifest.read(made.folder)
     model = ModelVersion.objects.get()
@@ -106,7 +107,7 @@ def test_a_backup_is_whole_private_and_has_what_the_database_names(home: Path, a
     assert check_backup(made.folder, say=print, moved=ignore)[2] == []
 
 
-def test_a_backup_comes_back_in_another_place(home: Path, elsewhere: str, tmp_path: Path, ada: User):
+def test_a_backup_comes_back_in_another_place(home: Path, elsewhere: str, tmp_path: Path, ada: User) -> None:
     run = factories.run(ada.memberships.get().project, state=Run.State.RUNNING, claimed_by="h/b/1/2", child="h/b/3/4")
     made = back_up(home)
     place = tmp_path / "place"
@@ -124,7 +125,7 @@ def test_a_backup_comes_back_in_another_place(home: Path, elsewhere: str, tmp_pa
     assert claims == ("", "", "running"), "the processes of the original are none of its own"
 
 
-def test_what_did_not_change_is_linked_to_the_backup_before(home: Path):
+def test_what_did_not_change_is_linked_to_the_backup_before(home: Path) -> None:
     first = back_up(home)
     weights = next(name for name in first.manifest.files if name.endswith(".safetensors"))
     (home / "runs/1/events.jsonl").write_text("and another event")
@@ -137,7 +138,7 @@ def test_what_did_not_change_is_linked_to_the_backup_before(home: Path):
     assert check_backup(second.folder, say=print, moved=ignore)[2] == [], "each is whole without the others"
 
 
-def test_where_files_cannot_be_linked_they_are_copied(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_where_files_cannot_be_linked_they_are_copied(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     back_up(home)
 
     def refused(*_: object) -> None:
@@ -149,14 +150,14 @@ def test_where_files_cannot_be_linked_they_are_copied(home: Path, monkeypatch: p
     assert check_backup(second.folder, say=print, moved=ignore)[2] == []
 
 
-def test_only_the_newest_are_kept_when_that_is_asked(home: Path):
+def test_only_the_newest_are_kept_when_that_is_asked(home: Path) -> None:
     for number in range(4):
         made = back_up(home, number, keep=2)
     assert sorted(path.name for path in made.folder.parent.glob("2*")) == ["2026-05-04T050201Z", "2026-05-04T060201Z"]
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing", "dump"])
-def test_a_damaged_backup_is_found_and_nothing_of_it_is_restored(home: Path, tmp_path: Path, harm: str):
+def test_a_damaged_backup_is_found_and_nothing_of_it_is_restored(home: Path, tmp_path: Path, harm: str) -> None:
     made = back_up(home)
     victim = made.folder / (DUMP if harm == "dump" else f"{FILES}/secret_key")
     victim.unlink() if harm == "missing" else victim.write_text("something else")
@@ -169,7 +170,7 @@ def test_a_damaged_backup_is_found_and_nothing_of_it_is_restored(home: Path, tmp
     assert not (tmp_path / "place").exists()
 
 
-def test_a_backup_of_a_newer_version_is_refused_by_name(home: Path, tmp_path: Path):
+def test_a_backup_of_a_newer_version_is_refused_by_name(home: Path, tmp_path: Path) -> None:
     made = back_up(home)
     content = json.loads((made.folder / MANIFEST).read_text())
     content["migrations"]["accounts"].append("9999_from_the_future")
@@ -178,20 +179,20 @@ def test_a_backup_of_a_newer_version_is_refused_by_name(home: Path, tmp_path: Pa
         restore(made, tmp_path / "place")
 
 
-def test_data_that_is_there_is_not_overwritten(home: Path, tmp_path: Path):
+def test_data_that_is_there_is_not_overwritten(home: Path, tmp_path: Path) -> None:
     made = back_up(home)
     with pytest.raises(Conflict, match=r"holds data already .*--replace"):
         restore(made, home)
     assert (home / "logs/web-1.log").exists()
 
 
-def test_a_database_that_has_tables_is_not_overwritten(home: Path, tmp_path: Path):
+def test_a_database_that_has_tables_is_not_overwritten(home: Path, tmp_path: Path) -> None:
     made = back_up(home)
     with pytest.raises(Conflict, match="has tables already"):
         restore(made, tmp_path / "place")
 
 
-def test_what_is_replaced_is_moved_aside(home: Path, ada: User):
+def test_what_is_replaced_is_moved_aside(home: Path, ada: User) -> None:
     made = back_up(home)
     factories.person("Late")
     (home / "secret_key").write_text("another")
@@ -203,7 +204,7 @@ def test_what_is_replaced_is_moved_aside(home: Path, ada: User):
     assert User.objects.filter(pk=ada.pk).exists()
 
 
-def test_a_restore_cut_short_does_not_pass_for_an_installation(home: Path, tmp_path: Path):
+def test_a_restore_cut_short_does_not_pass_for_an_installation(home: Path, tmp_path: Path) -> None:
     made = back_up(home)
     place = tmp_path / "place"
 
@@ -219,7 +220,7 @@ def test_a_restore_cut_short_does_not_pass_for_an_installation(home: Path, tmp_p
     assert "was cut short. Run it again" in started.stderr
 
 
-def test_a_manifest_cannot_lead_out_of_the_data_folder(home: Path, tmp_path: Path):
+def test_a_manifest_cannot_lead_out_of_the_data_folder(home: Path, tmp_path: Path) -> None:
     made = back_up(home)
     content = json.loads((made.folder / MANIFEST).read_text())
     content["files"]["../outside"] = content["files"]["secret_key"]
@@ -228,7 +229,7 @@ def test_a_manifest_cannot_lead_out_of_the_data_folder(home: Path, tmp_path: Pat
         restore(made, tmp_path / "place")
 
 
-def test_a_killed_backup_leaves_nothing_that_passes_for_one(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_killed_backup_leaves_nothing_that_passes_for_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in the middle of its files; the next one clears up."""
     (home / "uploads/big").write_bytes(b"x" * 50_000_000)
     script = (
@@ -260,30 +261,30 @@ def test_a_killed_backup_leaves_nothing_that_passes_for_one(home: Path, monkeypa
     assert [path for path in backups.iterdir() if path.name != ".lock"] == [made.folder]
 
 
-def test_a_backup_into_the_data_folder_is_refused(home: Path):
+def test_a_backup_into_the_data_folder_is_refused(home: Path) -> None:
     with pytest.raises(BadInput, match="is in the data folder itself"):
         make_backup(home=home, destination=home / "backups", now=MOMENT, say=print, moved=ignore)
 
 
-def test_a_disk_that_is_too_small_is_known_before(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_disk_that_is_too_small_is_known_before(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup, "free_space_left", lambda _: 5000)
     with pytest.raises(Conflict, match=r"GB free\. Make room, or choose another disk"):
         back_up(home)
     assert backup.backups_in(home.with_name("backups")) == []
 
 
-def test_files_that_the_database_misses_are_named(home: Path):
+def test_files_that_the_database_misses_are_named(home: Path) -> None:
     shutil.rmtree(home / ModelVersion.objects.get().artefact)
     assert back_up(home).missing == [f"{ModelVersion.objects.get().artefact}/model.safetensors"]
 
 
-def test_a_store_elsewhere_is_named_as_no_part_of_it(home: Path, project: Project):
+def test_a_store_elsewhere_is_named_as_no_part_of_it(home: Path, project: Project) -> None:
     artefact = "s3://bucket/tutelage/models/abc"
     factories.model_version(project, artefact=artefact, files={"model.safetensors": "0" * 64})
     assert back_up(home).manifest.outside == ["s3://bucket/tutelage"]
 
 
-def restore(made: WrittenBackup, place: Path, *, replace: bool = False, start=None) -> Manifest:
+def restore(made: WrittenBackup, place: Path, *, replace: bool = False, start: Any = None) -> Manifest:
     @contextmanager
     def here() -> Iterator[None]:
         yield

@@ -103,7 +103,7 @@ def manage(home: Path, *arguments: str | Path, site: Whole) -> str:
     return done.stdout
 
 
-def test_a_backup_under_way_of_people_s_work_runs_elsewhere_beside_the_original(site: Moving, tmp_path: Path):
+def test_a_backup_under_way_of_people_s_work_runs_elsewhere_beside_the_original(site: Moving, tmp_path: Path) -> None:
     site.token = str(site.ask(MAKE_MODEL))
     ann, ben, ada = (site.visitor(email, factories.PASSWORD) for email in site.ask(MAKE_WORK))
     busy = [Busy(labels(ann)), Busy(labels(ben)), Busy(chats(ada))]

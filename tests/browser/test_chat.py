@@ -7,6 +7,7 @@ import queue
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Page, expect
 
@@ -188,7 +189,7 @@ def test_a_draft_survives_and_goes_only_once_it_is_sent(
 
 
 def test_a_model_server_that_is_down_leaves_a_retry(
-    open_page: Callable[..., Page], model: Script, tess: User, settings
+    open_page: Callable[..., Page], model: Script, tess: User, settings: Any
 ) -> None:
     settings.MODEL_SERVER_URL, up = "http://127.0.0.1:9", settings.MODEL_SERVER_URL
     page = open_page("/chat/?project=kite", tess)

@@ -9,6 +9,7 @@ import queue
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -27,7 +28,7 @@ from webapp.registry.models import Deployment
 from webapp.registry.services import retire
 
 
-def message_field(page: Page):
+def message_field(page: Page) -> Any:
     return page.get_by_label("Message", exact=True)
 
 
@@ -210,7 +211,7 @@ def test_an_edit_and_a_better_answer_survive_a_reload_and_go_when_they_are_saved
 
 
 def test_a_line_that_is_silent_is_noticed_and_opened_again(
-    open_page: Callable[..., Page], model: Script, tess: User, monkeypatch
+    open_page: Callable[..., Page], model: Script, tess: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "SILENCE_SECONDS", 0.7)
     monkeypatch.setattr(stream_views, "PING_SECONDS", 3600.0)

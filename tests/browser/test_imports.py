@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -29,7 +30,7 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def uploads(settings, tmp_path: Path) -> None:
+def uploads(settings: Any, tmp_path: Path) -> None:
     storage = {
         "BACKEND": "django.core.files.storage.FileSystemStorage",
         "OPTIONS": {"location": tmp_path / "uploads"},

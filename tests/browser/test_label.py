@@ -6,6 +6,7 @@ Over 300 lines: every case starts from the same desk, and a day's steps are read
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -39,7 +40,7 @@ def title(page: Page, text: str) -> None:
     expect(page.locator("#label-title")).to_have_text(text)
 
 
-def test_a_day_on_the_keyboard(day: Project, ann: User, open_page):
+def test_a_day_on_the_keyboard(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/", ann)
     title(page, "Write a reply")
     page.keyboard.type("Because the wind lifts it.")
@@ -77,7 +78,7 @@ def test_a_day_on_the_keyboard(day: Project, ann: User, open_page):
     assert Review.objects.get().corrected.response.text == "It keeps the kite steady."
 
 
-def test_equals_ties_with_the_reply_ranked_last(day: Project, ann: User, open_page):
+def test_equals_ties_with_the_reply_ranked_last(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann)
     title(page, "Rank 4 replies")
     for key in ("1", "=", "=", "2"):
@@ -88,7 +89,7 @@ def test_equals_ties_with_the_reply_ranked_last(day: Project, ann: User, open_pa
     assert Ranking.objects.get().groups == [[a, b, c], [d]]
 
 
-def test_a_reply_without_a_rank_is_named(day: Project, ann: User, open_page):
+def test_a_reply_without_a_rank_is_named(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann)
     page.keyboard.press("1")
     page.keyboard.press("Enter")
@@ -96,7 +97,7 @@ def test_a_reply_without_a_rank_is_named(day: Project, ann: User, open_page):
     assert not Ranking.objects.exists()
 
 
-def test_ranking_by_drag(day: Project, ann: User, open_page):
+def test_ranking_by_drag(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann)
     for letter, slot in (("A", 2), ("B", 1), ("C", 2), ("D", 4)):
         page.locator(".reply .letter", has_text=letter).hover()
@@ -110,7 +111,7 @@ def test_ranking_by_drag(day: Project, ann: User, open_page):
     assert Ranking.objects.get().groups == [[b], [a, c], [d]]
 
 
-def test_a_draft_survives_a_reload(day: Project, ann: User, open_page):
+def test_a_draft_survives_a_reload(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/", ann)
     page.keyboard.type("Because the wi")
     expect(page.locator("#draft-state")).to_have_text("Draft saved")
@@ -119,7 +120,7 @@ def test_a_draft_survives_a_reload(day: Project, ann: User, open_page):
     expect(page.locator("#id_text")).to_have_value("Because the wi")
 
 
-def test_a_draft_survives_a_server_that_is_away(day: Project, ann: User, open_page):
+def test_a_draft_survives_a_server_that_is_away(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/", ann)
     page.route("**/draft/", lambda route: route.abort())
     page.keyboard.type("Because the wi")
@@ -128,7 +129,7 @@ def test_a_draft_survives_a_server_that_is_away(day: Project, ann: User, open_pa
     expect(page.locator("#id_text")).to_have_value("Because the wi")
 
 
-def test_flags_and_ranks_are_restored_too(day: Project, ann: User, open_page):
+def test_flags_and_ranks_are_restored_too(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann)
     page.route("**/draft/", lambda route: route.abort())
     page.keyboard.press("3")
@@ -140,11 +141,11 @@ def test_flags_and_ranks_are_restored_too(day: Project, ann: User, open_page):
     expect(card.locator(".flags input:checked")).to_have_value("rude")
 
 
-def test_a_submission_that_fails_is_sent_again_and_counts_once(day: Project, ann: User, open_page):
+def test_a_submission_that_fails_is_sent_again_and_counts_once(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/", ann)
     sent = []
 
-    def reaches_the_server_but_the_answer_is_lost(route):
+    def reaches_the_server_but_the_answer_is_lost(route: Any) -> None:
         sent.append(route.request.post_data)
         if len(sent) == 1:
             route.fetch()
@@ -162,7 +163,9 @@ def test_a_submission_that_fails_is_sent_again_and_counts_once(day: Project, ann
     assert Demonstration.objects.filter(author=ann).count() == 1
 
 
-def test_a_submission_that_was_never_confirmed_is_sent_when_the_page_opens_again(day: Project, ann: User, open_page):
+def test_a_submission_that_was_never_confirmed_is_sent_when_the_page_opens_again(
+    day: Project, ann: User, open_page: Any
+) -> None:
     page = open_page("/label/", ann)
     page.route("**/submit/", lambda route: route.abort())
     page.keyboard.type("Because the wind lifts it.")
@@ -174,7 +177,7 @@ def test_a_submission_that_was_never_confirmed_is_sent_when_the_page_opens_again
     assert Demonstration.objects.get(author=ann).response.text == "Because the wind lifts it."
 
 
-def test_a_session_that_ends_mid_work_loses_nothing(day: Project, ann: User, open_page):
+def test_a_session_that_ends_mid_work_loses_nothing(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/", ann)
     cookies = page.context.cookies()
     page.keyboard.type("Because the wind lifts it.")
@@ -188,7 +191,7 @@ def test_a_session_that_ends_mid_work_loses_nothing(day: Project, ann: User, ope
     assert Demonstration.objects.filter(author=ann).count() == 1
 
 
-def test_a_lapsed_hold_is_shown_and_the_late_answer_is_kept(day: Project, ann: User, ben: User, open_page):
+def test_a_lapsed_hold_is_shown_and_the_late_answer_is_kept(day: Project, ann: User, ben: User, open_page: Any) -> None:
     page = open_page("/label/", ann)
     page.keyboard.type("Because the wind lifts it.")
     held = Lease.objects.get(person=ann)
@@ -201,7 +204,7 @@ def test_a_lapsed_hold_is_shown_and_the_late_answer_is_kept(day: Project, ann: U
     assert Demonstration.objects.get(author=ann).lease.seat is None
 
 
-def test_help_and_guidelines_are_one_key_away(day: Project, ann: User, open_page):
+def test_help_and_guidelines_are_one_key_away(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann)
     page.keyboard.press("?")
     expect(page.locator("#label-help")).to_be_visible()
@@ -212,14 +215,14 @@ def test_help_and_guidelines_are_one_key_away(day: Project, ann: User, open_page
     expect(page.locator("#label-guidelines")).to_be_hidden()
 
 
-def test_the_preview_shows_what_will_be_seen(day: Project, ann: User, open_page):
+def test_the_preview_shows_what_will_be_seen(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/", ann)
     page.keyboard.type("It **flies**.")
     page.keyboard.press("Alt+p")
     expect(page.locator(".preview strong")).to_have_text("flies")
 
 
-def test_ranking_with_a_thumb(day: Project, ann: User, open_page):
+def test_ranking_with_a_thumb(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann, viewport=PHONE, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     for number, card in enumerate(page.locator(".reply").all()):
@@ -231,7 +234,9 @@ def test_ranking_with_a_thumb(day: Project, ann: User, open_page):
 
 @pytest.mark.parametrize("kind", ["write", "rank", "review"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_accessible(day: Project, ann: User, open_page, no_violations, kind: str, scheme: str):
+def test_the_page_is_accessible(
+    day: Project, ann: User, open_page: Any, no_violations: Any, kind: str, scheme: str
+) -> None:
     page = open_page(f"/label/?kind={kind}", ann, color_scheme=scheme)
     if kind == "rank":
         page.keyboard.press("1")
@@ -244,7 +249,7 @@ def test_the_page_is_accessible(day: Project, ann: User, open_page, no_violation
     no_violations(page)
 
 
-def test_history_and_the_empty_page_are_accessible(day: Project, ann: User, open_page, no_violations):
+def test_history_and_the_empty_page_are_accessible(day: Project, ann: User, open_page: Any, no_violations: Any) -> None:
     page = open_page("/label/?kind=write", ann)
     page.keyboard.type("Because the wind lifts it.")
     page.keyboard.press("Control+Enter")
@@ -256,7 +261,7 @@ def test_history_and_the_empty_page_are_accessible(day: Project, ann: User, open
     expect(page.locator("#id_text")).to_have_value("Because the wind lifts it.")
 
 
-def test_it_works_without_scripts(day: Project, ann: User, open_page):
+def test_it_works_without_scripts(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/", ann, java_script_enabled=False)
     page.locator("#id_text").fill("Because the wind lifts it.")
     page.get_by_role("button", name="Submit").click()
@@ -282,7 +287,9 @@ def three_to_write(project: Project) -> Project:
     return project
 
 
-def test_going_back_leaves_the_page_however_many_answers_were_given(three_to_write: Project, ann: User, open_page):
+def test_going_back_leaves_the_page_however_many_answers_were_given(
+    three_to_write: Project, ann: User, open_page: Any
+) -> None:
     page = open_page("/", ann)
     page.goto("/label/?kind=write")
     for n in range(3):
@@ -296,7 +303,9 @@ def test_going_back_leaves_the_page_however_many_answers_were_given(three_to_wri
     expect(page.locator(".site-header")).to_be_visible()
 
 
-def test_a_page_that_is_gone_back_to_is_whole_and_keeps_what_is_typed(three_to_write: Project, ann: User, open_page):
+def test_a_page_that_is_gone_back_to_is_whole_and_keeps_what_is_typed(
+    three_to_write: Project, ann: User, open_page: Any
+) -> None:
     page = open_page("/label/?kind=write", ann)
     answer(page, "Answer 0.")
     expect(page.locator(".label-prompt")).to_contain_text("Question 1?")
@@ -312,7 +321,9 @@ def test_a_page_that_is_gone_back_to_is_whole_and_keeps_what_is_typed(three_to_w
     expect(page.locator(".label-prompt")).to_contain_text("Question 2?")
 
 
-def test_after_an_undo_going_back_and_forward_shows_the_whole_page(three_to_write: Project, ann: User, open_page):
+def test_after_an_undo_going_back_and_forward_shows_the_whole_page(
+    three_to_write: Project, ann: User, open_page: Any
+) -> None:
     page = open_page("/label/?kind=write", ann)
     answer(page, "Answer 0.")
     page.locator("#label-undo button").click()
@@ -325,7 +336,7 @@ def test_after_an_undo_going_back_and_forward_shows_the_whole_page(three_to_writ
     expect(page.locator("#id_text")).to_have_value("Answer 0.")
 
 
-def two_devices(open_page, person: User) -> tuple[Page, Page]:
+def two_devices(open_page: Any, person: User) -> tuple[Page, Page]:
     """A desktop and a phone with one draft open, which begins "A kite"."""
     desktop = open_page("/label/?kind=write", person)
     desktop.locator("#id_text").fill("A kite")
@@ -337,7 +348,9 @@ def two_devices(open_page, person: User) -> tuple[Page, Page]:
     return desktop, phone
 
 
-def test_two_devices_are_offered_both_texts_and_none_is_overwritten(day: Project, ann: User, open_page, no_violations):
+def test_two_devices_are_offered_both_texts_and_none_is_overwritten(
+    day: Project, ann: User, open_page: Any, no_violations: Any
+) -> None:
     desktop, phone = two_devices(open_page, ann)
     desktop.locator("#id_text").fill("A kite by desktop")
     conflict = desktop.locator("#label-conflict")
@@ -359,7 +372,7 @@ def test_two_devices_are_offered_both_texts_and_none_is_overwritten(day: Project
 @pytest.mark.parametrize(
     ("button", "kept"), [("Keep this one", "A kite by desktop"), ("Use this one", "A kite and went on by phone")]
 )
-def test_either_text_can_be_kept_and_sent(day: Project, ann: User, open_page, button: str, kept: str):
+def test_either_text_can_be_kept_and_sent(day: Project, ann: User, open_page: Any, button: str, kept: str) -> None:
     desktop, _ = two_devices(open_page, ann)
     desktop.locator("#id_text").fill("A kite by desktop")
     desktop.get_by_role("button", name=button).click()
@@ -369,13 +382,15 @@ def test_either_text_can_be_kept_and_sent(day: Project, ann: User, open_page, bu
     assert Demonstration.objects.get(author=ann).response.text == kept
 
 
-def test_an_older_page_takes_over_the_newer_draft_when_nothing_was_typed_in_it(day: Project, ann: User, open_page):
+def test_an_older_page_takes_over_the_newer_draft_when_nothing_was_typed_in_it(
+    day: Project, ann: User, open_page: Any
+) -> None:
     desktop, _ = two_devices(open_page, ann)
     desktop.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(desktop.locator("#id_text")).to_have_value("A kite and went on by phone")
 
 
-def test_a_submission_from_an_older_page_does_not_drop_the_newer_draft(day: Project, ann: User, open_page):
+def test_a_submission_from_an_older_page_does_not_drop_the_newer_draft(day: Project, ann: User, open_page: Any) -> None:
     desktop, _ = two_devices(open_page, ann)
     desktop.locator("#id_text").focus()
     desktop.keyboard.press("Control+Enter")
@@ -383,7 +398,7 @@ def test_a_submission_from_an_older_page_does_not_drop_the_newer_draft(day: Proj
     assert not Demonstration.objects.filter(author=ann).exists()
 
 
-def test_two_tabs_that_typed_without_a_server_lose_nothing(day: Project, ann: User, open_page):
+def test_two_tabs_that_typed_without_a_server_lose_nothing(day: Project, ann: User, open_page: Any) -> None:
     first = open_page("/label/?kind=write", ann)
     second = first.context.new_page()
     second.goto("/label/?kind=write")
@@ -410,7 +425,9 @@ def keep_a_draft_here(page: Page, text: str) -> str:
     return path
 
 
-def test_a_draft_that_the_server_refused_is_kept_and_sent_no_more(three_to_write: Project, ann: User, open_page):
+def test_a_draft_that_the_server_refused_is_kept_and_sent_no_more(
+    three_to_write: Project, ann: User, open_page: Any
+) -> None:
     desktop = open_page("/label/?kind=write", ann)
     refused = keep_a_draft_here(desktop, "By the desktop")
     phone = open_page("/label/?kind=write", ann, viewport=PHONE)
@@ -432,8 +449,8 @@ def test_a_draft_that_the_server_refused_is_kept_and_sent_no_more(three_to_write
 
 
 def test_a_draft_that_another_window_sends_meanwhile_does_not_hold_up_the_next(
-    three_to_write: Project, ann: User, open_page
-):
+    three_to_write: Project, ann: User, open_page: Any
+) -> None:
     page = open_page("/label/?kind=write", ann)
     page.evaluate(
         """() => {
@@ -464,7 +481,7 @@ def test_a_draft_that_another_window_sends_meanwhile_does_not_hold_up_the_next(
     held[1].continue_()
 
 
-def test_ranks_of_two_devices_are_offered_both(day: Project, ann: User, open_page):
+def test_ranks_of_two_devices_are_offered_both(day: Project, ann: User, open_page: Any) -> None:
     desktop = open_page("/label/?kind=rank", ann)
     phone = open_page("/label/?kind=rank", ann, viewport=PHONE)
     phone.locator(".reply").first.locator(".ranks label").nth(2).click()
@@ -490,7 +507,7 @@ def lose_the_first_answer(page: Page) -> list[str]:
     """The first submission reaches the server, its response does not reach the page. Returns what is sent."""
     sent: list[str] = []
 
-    def handle(route):
+    def handle(route: Any) -> None:
         sent.append(route.request.post_data)
         if len(sent) == 1:
             route.fetch()
@@ -502,7 +519,9 @@ def lose_the_first_answer(page: Page) -> list[str]:
     return sent
 
 
-def test_nothing_can_be_typed_into_an_answer_that_is_on_its_way(day: Project, ann: User, open_page, no_violations):
+def test_nothing_can_be_typed_into_an_answer_that_is_on_its_way(
+    day: Project, ann: User, open_page: Any, no_violations: Any
+) -> None:
     page = open_page("/label/?kind=write", ann)
     lose_the_first_answer(page)
     answer(page, "Because the wind lifts it.")
@@ -515,7 +534,9 @@ def test_nothing_can_be_typed_into_an_answer_that_is_on_its_way(day: Project, an
     assert Demonstration.objects.filter(author=ann).count() == 1
 
 
-def test_an_answer_that_is_changed_before_it_was_confirmed_replaces_the_first(day: Project, ann: User, open_page):
+def test_an_answer_that_is_changed_before_it_was_confirmed_replaces_the_first(
+    day: Project, ann: User, open_page: Any
+) -> None:
     page = open_page("/label/?kind=write", ann)
     sent = lose_the_first_answer(page)
     answer(page, "Because the wind lifts it.")
@@ -532,7 +553,7 @@ def test_an_answer_that_is_changed_before_it_was_confirmed_replaces_the_first(da
     assert live.response.text == "Because the wind lifts it. Plus an important correction."
 
 
-def test_an_answer_can_be_changed_while_it_is_being_sent_again(day: Project, ann: User, open_page):
+def test_an_answer_can_be_changed_while_it_is_being_sent_again(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=write", ann)
     routes: list[Route] = []
 
@@ -559,7 +580,9 @@ def test_an_answer_can_be_changed_while_it_is_being_sent_again(day: Project, ann
     assert live.response.text == "Because the wind lifts it. Plus a correction."
 
 
-def test_a_skip_takes_a_reason_only_when_one_is_chosen_and_can_be_undone(day: Project, ann: User, open_page):
+def test_a_skip_takes_a_reason_only_when_one_is_chosen_and_can_be_undone(
+    day: Project, ann: User, open_page: Any
+) -> None:
     page = open_page("/label/?kind=write", ann)
     page.keyboard.type("Because the wi")
     page.keyboard.press("Escape")
@@ -587,7 +610,7 @@ def hold(page: Page, address: str) -> list[Route]:
 
 
 @pytest.fixture
-def older_action(day: Project, ann: User, open_page) -> Page:
+def older_action(day: Project, ann: User, open_page: Any) -> Page:
     """A page that ranks, and offers to undo the demonstration before."""
     page = open_page("/label/", ann)
     answer(page, "Because the wind lifts it.")
@@ -604,7 +627,7 @@ def assert_only_the_newer_was_undone(page: Page) -> None:
 
 
 @pytest.mark.parametrize("how", ["key", "button"])
-def test_an_undo_during_a_skip_waits_for_it_and_undoes_it(older_action: Page, how: str):
+def test_an_undo_during_a_skip_waits_for_it_and_undoes_it(older_action: Page, how: str) -> None:
     page = older_action
     page.keyboard.press("2")
     held = hold(page, "**/skip/")
@@ -625,7 +648,7 @@ def test_an_undo_during_a_skip_waits_for_it_and_undoes_it(older_action: Page, ho
     assert not Lease.objects.filter(outcome=Lease.Outcome.SKIPPED).exists()
 
 
-def test_an_undo_during_a_submission_waits_for_it_and_undoes_it(older_action: Page):
+def test_an_undo_during_a_submission_waits_for_it_and_undoes_it(older_action: Page) -> None:
     page = older_action
     held = hold(page, "**/submit/")
     for key in ("2", "1", "3", "3", "Enter"):
@@ -639,7 +662,7 @@ def test_an_undo_during_a_submission_waits_for_it_and_undoes_it(older_action: Pa
     assert Ranking.objects.get().retracted_at is not None
 
 
-def test_an_undo_opens_an_answer_again_that_could_not_be_sent(older_action: Page):
+def test_an_undo_opens_an_answer_again_that_could_not_be_sent(older_action: Page) -> None:
     page = older_action
     held = hold(page, "**/submit/")
     for key in ("2", "1", "3", "3", "Enter"):
@@ -660,7 +683,7 @@ def test_an_undo_opens_an_answer_again_that_could_not_be_sent(older_action: Page
     assert Demonstration.objects.get(author__name="Ann").retracted_at is None
 
 
-def test_a_skip_that_the_server_does_not_answer_opens_the_form_again(older_action: Page):
+def test_a_skip_that_the_server_does_not_answer_opens_the_form_again(older_action: Page) -> None:
     page = older_action
     held = hold(page, "**/skip/")
     page.keyboard.press("s")
@@ -674,7 +697,9 @@ def test_a_skip_that_the_server_does_not_answer_opens_the_form_again(older_actio
     assert Demonstration.objects.get(author__name="Ann").retracted_at is None
 
 
-def test_a_refusal_is_seen_where_one_is_and_goes_with_its_cause(project: Project, ann: User, ada: User, open_page):
+def test_a_refusal_is_seen_where_one_is_and_goes_with_its_cause(
+    project: Project, ann: User, ada: User, open_page: Any
+) -> None:
     open_review_task(demonstration=factories.demonstration(project, ada, "A kite flies.\n\n" * 80))
     page = open_page("/label/", ann)
     page.keyboard.press("r")
@@ -685,7 +710,7 @@ def test_a_refusal_is_seen_where_one_is_and_goes_with_its_cause(project: Project
     expect(page.locator("#label-alert")).to_be_hidden()
 
 
-def test_what_is_missing_is_said_no_longer_than_it_is_missing(day: Project, ann: User, open_page):
+def test_what_is_missing_is_said_no_longer_than_it_is_missing(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann)
     page.keyboard.press("1")
     page.keyboard.press("Enter")
@@ -700,7 +725,7 @@ def test_what_is_missing_is_said_no_longer_than_it_is_missing(day: Project, ann:
 WIDE = "|" + "|".join(f"Column {n}" for n in range(12)) + "|\n" + "|---" * 12 + "|\n" + "| cell " * 12 + "|"
 
 
-def test_nothing_widens_the_page_of_a_phone(project: Project, ann: User, open_page, no_violations):
+def test_nothing_widens_the_page_of_a_phone(project: Project, ann: User, open_page: Any, no_violations: Any) -> None:
     Project.objects.update(name="Kite" * 24)
     prompt = factories.prompt(project, "x" * 300)
     texts = (WIDE, "w" * 400, f"https://example.org/{'a' * 300}", f"`{'c' * 300}`", f"# {'h' * 200}")
@@ -719,7 +744,7 @@ def test_nothing_widens_the_page_of_a_phone(project: Project, ann: User, open_pa
         expect(link).to_be_in_viewport()
 
 
-def test_right_to_left_text_runs_from_the_right(project: Project, ann: User, open_page):
+def test_right_to_left_text_runs_from_the_right(project: Project, ann: User, open_page: Any) -> None:
     prompt = factories.prompt(project, "למה עפיפון עף?")
     replies = [factories.response(prompt, text) for text in ("1. כי הרוח\n2. דוחפת.", "Because of the wind.")]
     factories.task(project, Task.Kind.RANK, prompt=prompt, responses=replies)
@@ -734,7 +759,9 @@ def test_right_to_left_text_runs_from_the_right(project: Project, ann: User, ope
     assert page.locator("#id_text").evaluate(direction) == "rtl"
 
 
-def test_text_can_be_seen_as_it_will_be_learned(project: Project, ann: User, open_page, no_violations):
+def test_text_can_be_seen_as_it_will_be_learned(
+    project: Project, ann: User, open_page: Any, no_violations: Any
+) -> None:
     prompt = factories.prompt(project, "Show a table and a function.")
     texts = ("def double(x):\n    return x + x\n\n# done\n", "use __init__ and a*b*c", "   ")
     factories.task(
@@ -765,7 +792,7 @@ def press(page: Page, key: str, code: str, shift: bool = False) -> None:
     )
 
 
-def test_digits_work_by_their_place_on_any_keyboard(day: Project, ann: User, open_page):
+def test_digits_work_by_their_place_on_any_keyboard(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann)
     press(page, "é", "Digit2")  # French, without Shift
     press(page, "1", "Digit1", shift=True)  # French, with Shift
@@ -780,7 +807,7 @@ def test_digits_work_by_their_place_on_any_keyboard(day: Project, ann: User, ope
     expect(page.locator("html")).to_have_attribute("data-text-view", "plain")
 
 
-def test_escape_leaves_every_field_and_keeps_what_it_holds(day: Project, ann: User, open_page):
+def test_escape_leaves_every_field_and_keeps_what_it_holds(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann)
     card = page.locator(".reply").first
     card.locator("summary").click()
@@ -801,7 +828,7 @@ def test_escape_leaves_every_field_and_keeps_what_it_holds(day: Project, ann: Us
     expect(page.locator(".skip .items")).to_be_hidden()
 
 
-def test_a_rank_can_be_cleared_and_the_strength_too(day: Project, ann: User, open_page):
+def test_a_rank_can_be_cleared_and_the_strength_too(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann, viewport=PHONE, has_touch=True, is_mobile=True)
     card = page.locator(".reply").first
     card.locator(".ranks label").nth(1).tap()
@@ -818,8 +845,8 @@ def test_a_rank_can_be_cleared_and_the_strength_too(day: Project, ann: User, ope
 
 
 def test_new_guidelines_are_told_of_and_the_label_names_those_that_were_read(
-    day: Project, ann: User, mo: User, open_page
-):
+    day: Project, ann: User, mo: User, open_page: Any
+) -> None:
     page = open_page("/label/?kind=write", ann)
     newer = set_guidelines(project=day, text="Be brief above all.", user=mo)
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
@@ -832,7 +859,7 @@ def test_new_guidelines_are_told_of_and_the_label_names_those_that_were_read(
     assert Demonstration.objects.get(author=ann).guidelines == newer
 
 
-def test_the_time_spent_is_fractional_and_goes_on_after_a_reload(day: Project, ann: User, open_page):
+def test_the_time_spent_is_fractional_and_goes_on_after_a_reload(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=write", ann)
     page.add_init_script(f"sessionStorage.setItem('label-time:{Lease.objects.get().task_id}', '41.3')")
     page.reload()
@@ -845,7 +872,7 @@ def test_the_time_spent_is_fractional_and_goes_on_after_a_reload(day: Project, a
     assert f"active_seconds={seconds:.1f}" in (submission.value.post_data or "")
 
 
-def test_the_counts_of_what_is_left_follow_each_label(three_to_write: Project, ann: User, open_page):
+def test_the_counts_of_what_is_left_follow_each_label(three_to_write: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/", ann)
     count = page.locator("#label-kinds a", has_text="Write").locator(".number")
     expect(count).to_have_text("3")
@@ -853,7 +880,7 @@ def test_the_counts_of_what_is_left_follow_each_label(three_to_write: Project, a
     expect(count).to_have_text("2")
 
 
-def test_nothing_covers_the_border_of_the_chosen_kind(day: Project, ann: User, open_page):
+def test_nothing_covers_the_border_of_the_chosen_kind(day: Project, ann: User, open_page: Any) -> None:
     day.guidelines.all().delete()  # so that no notice stands between the kinds and the prompt
     page = open_page("/label/?kind=rank", ann, viewport={"width": 1280, "height": 800})
     kind = page.locator("#label-kinds [aria-current]")
@@ -863,7 +890,7 @@ def test_nothing_covers_the_border_of_the_chosen_kind(day: Project, ann: User, o
     assert kind.screenshot() == shown
 
 
-def test_a_chosen_rank_is_seen_in_forced_colors(day: Project, ann: User, open_page):
+def test_a_chosen_rank_is_seen_in_forced_colors(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=rank", ann, forced_colors="active")
     page.keyboard.press("1")
     first = page.locator(".reply").first.locator(".ranks span")
@@ -871,7 +898,7 @@ def test_a_chosen_rank_is_seen_in_forced_colors(day: Project, ann: User, open_pa
     assert first.nth(0).evaluate(color) != first.nth(1).evaluate(color)
 
 
-def test_keys_do_nothing_while_an_answer_is_on_its_way(day: Project, ann: User, open_page):
+def test_keys_do_nothing_while_an_answer_is_on_its_way(day: Project, ann: User, open_page: Any) -> None:
     page = open_page("/label/?kind=write", ann)
     page.route("**/submit/", lambda route: route.abort())
     answer(page, "Because the wind lifts it.")

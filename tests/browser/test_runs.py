@@ -7,6 +7,7 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -144,7 +145,7 @@ def lit_pixels(page: Page, chart: str) -> int:
     )
 
 
-def test_charts_are_drawn_and_follow_the_run(open_page, history, ada: User):
+def test_charts_are_drawn_and_follow_the_run(open_page: Any, history: Any, ada: User) -> None:
     run = history["again"]
     page = open_page(f"/runs/{run.pk}/", ada)
     chart = chart_of(page, "Reward")
@@ -159,7 +160,7 @@ def test_charts_are_drawn_and_follow_the_run(open_page, history, ada: User):
     expect(page.locator("#run-status")).to_contain_text("Step 60 of 100")
 
 
-def test_the_page_turns_to_the_result_when_the_run_has_ended(open_page, history, ada: User):
+def test_the_page_turns_to_the_result_when_the_run_has_ended(open_page: Any, history: Any, ada: User) -> None:
     run = history["again"]
     page = open_page(f"/runs/{run.pk}/", ada)
     expect(page.locator("#run-status")).to_contain_text("Running")
@@ -168,7 +169,7 @@ def test_the_page_turns_to_the_result_when_the_run_has_ended(open_page, history,
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
 
 
-def test_a_run_is_stopped_with_one_button_and_a_question(open_page, history, ada: User):
+def test_a_run_is_stopped_with_one_button_and_a_question(open_page: Any, history: Any, ada: User) -> None:
     run = history["again"]
     page = open_page(f"/runs/{run.pk}/", ada)
     page.on("dialog", lambda dialog: dialog.accept())
@@ -178,7 +179,7 @@ def test_a_run_is_stopped_with_one_button_and_a_question(open_page, history, ada
     assert run.stop_requested_by == ada
 
 
-def test_two_runs_are_laid_over_each_other(open_page, history, ada: User, project: Project):
+def test_two_runs_are_laid_over_each_other(open_page: Any, history: Any, ada: User, project: Project) -> None:
     page = open_page(f"/projects/{project.slug}/runs/", ada)
     page.get_by_label(f"Compare {history['again'].name}").check()
     page.get_by_label(f"Compare {history['ppo'].name}").check()
@@ -191,7 +192,9 @@ def test_two_runs_are_laid_over_each_other(open_page, history, ada: User, projec
     shot(page, "compare-desktop")
 
 
-def test_the_launch_form_keeps_its_estimate_up_to_date(open_page, history, ada: User, project: Project):
+def test_the_launch_form_keeps_its_estimate_up_to_date(
+    open_page: Any, history: Any, ada: User, project: Project
+) -> None:
     page = open_page(f"/projects/{project.slug}/runs/launch/sft/", ada)
     before = page.locator("#estimate").inner_text()
     page.get_by_label("Epochs").fill("300")
@@ -200,7 +203,9 @@ def test_the_launch_form_keeps_its_estimate_up_to_date(open_page, history, ada: 
     shot(page, "launch-desktop")
 
 
-def test_the_pages_are_accessible_and_fit_a_phone(open_page, no_violations, history, ada: User, project: Project):
+def test_the_pages_are_accessible_and_fit_a_phone(
+    open_page: Any, no_violations: Any, history: Any, ada: User, project: Project
+) -> None:
     addresses = {
         "list": f"/projects/{project.slug}/runs/",
         "run": f"/runs/{history['again'].pk}/",

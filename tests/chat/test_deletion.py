@@ -210,7 +210,7 @@ def end(run: Run) -> None:
 
 def test_the_search_finds_the_word_wherever_it_was_planted(
     trained: Run, project: Project, places: Path, settings: LazySettings
-):
+) -> None:
     tables = {row.partition(":")[0] for row in rows_that_say(WORD)}
     assert tables >= {
         "annotations_prompt", "annotations_response", "annotations_draft",
@@ -243,7 +243,7 @@ def test_a_deleted_word_is_in_no_table_and_in_no_file(
     project: Project,
     places: Path,
     settings: LazySettings,
-):
+) -> None:
     way(labeled)
 
     assert WORD not in exported(project)
@@ -258,7 +258,7 @@ def test_a_deleted_word_is_in_no_table_and_in_no_file(
 
 def test_withdrawn_consent_leaves_the_words_only_in_the_persons_own_chat(
     labeled: Conversation, trained: Run, project: Project, tess: User, places: Path, settings: LazySettings
-):
+) -> None:
     feedback.forbid_use(user=tess, project=project)
     end(trained)
 
@@ -268,7 +268,9 @@ def test_withdrawn_consent_leaves_the_words_only_in_the_persons_own_chat(
     assert Feedback.objects.filter(better_answer__contains=WORD, prompt=None).exists()
 
 
-def test_consent_can_be_withdrawn_after_the_conversations_are_gone(labeled: Conversation, project: Project, tess: User):
+def test_consent_can_be_withdrawn_after_the_conversations_are_gone(
+    labeled: Conversation, project: Project, tess: User
+) -> None:
     conversations.delete_all(user=tess, project=project)
     assert consent_of(user=tess, project=project) is not None
 
@@ -279,7 +281,7 @@ def test_consent_can_be_withdrawn_after_the_conversations_are_gone(labeled: Conv
 
 def test_prompts_that_an_earlier_deletion_left_behind_go_with_the_consent(
     labeled: Conversation, project: Project, tess: User
-):
+) -> None:
     Conversation.objects.all().delete()
     assert WORD in exported(project)
 
@@ -290,7 +292,7 @@ def test_prompts_that_an_earlier_deletion_left_behind_go_with_the_consent(
 
 def test_the_clean_up_erases_what_an_earlier_version_left_of_deleted_conversations(
     labeled: Conversation, project: Project, tess: User
-):
+) -> None:
     standing = conversations.begin_conversation(
         user=tess, project=project, text="Who flies a kite?", token=uuid.uuid4()
     )
@@ -305,7 +307,9 @@ def test_the_clean_up_erases_what_an_earlier_version_left_of_deleted_conversatio
     assert Demonstration.objects.get(retracted_at=None, author=tess).response.text == "Two"
 
 
-def test_the_models_that_learned_from_it_stay_known(trained: Run, labeled: Conversation, project: Project, tess: User):
+def test_the_models_that_learned_from_it_stay_known(
+    trained: Run, labeled: Conversation, project: Project, tess: User
+) -> None:
     conversations.delete_all(user=tess, project=project)
 
     erasure = Erasure.objects.get()
@@ -315,7 +319,7 @@ def test_the_models_that_learned_from_it_stay_known(trained: Run, labeled: Conve
 
 def test_a_run_that_begins_after_the_deletion_reads_and_learns_nothing_of_it(
     trained: Run, labeled: Conversation, project: Project, tess: User, places: Path
-):
+) -> None:
     conversations.delete_all(user=tess, project=project)
     later = factories.run(project, "sample", state=Run.State.SUCCEEDED, started_at=timezone.now())
     later.snapshots.set(trained.snapshots.all())
@@ -331,7 +335,7 @@ def test_a_run_that_begins_after_the_deletion_reads_and_learns_nothing_of_it(
 
 def test_a_snapshot_says_that_it_was_redacted_and_keeps_its_hash(
     trained: Run, labeled: Conversation, project: Project, tess: User
-):
+) -> None:
     before = Snapshot.objects.get(kind="prompts")
     conversations.delete_all(user=tess, project=project)
     redact_files()
@@ -348,7 +352,7 @@ def test_a_snapshot_says_that_it_was_redacted_and_keeps_its_hash(
 
 def test_a_run_whose_rows_were_deleted_is_not_resumed(
     trained: Run, labeled: Conversation, project: Project, tess: User
-):
+) -> None:
     conversations.delete_all(user=tess, project=project)
     sft = Run.objects.get(stage="sft")
     for _ in range(2):
@@ -357,7 +361,9 @@ def test_a_run_whose_rows_were_deleted_is_not_resumed(
         redact_files()
 
 
-def test_events_keep_their_places_in_the_file(trained: Run, labeled: Conversation, project: Project, tess: User):
+def test_events_keep_their_places_in_the_file(
+    trained: Run, labeled: Conversation, project: Project, tess: User
+) -> None:
     path = folder_of(trained) / EVENTS
     before = path.read_bytes()
     conversations.delete_all(user=tess, project=project)
@@ -371,7 +377,7 @@ def test_events_keep_their_places_in_the_file(trained: Run, labeled: Conversatio
 
 def test_what_is_sent_in_after_the_deletion_is_refused_and_not_kept(
     planted: Conversation, project: Project, ann: User, ben: User, tess: User
-):
+) -> None:
     task = Task.objects.filter(kind=Task.Kind.WRITE).first()
     anns, bens = held(task, ann), held(task, ben)
     conversations.delete_all(user=tess, project=project)
@@ -384,7 +390,7 @@ def test_what_is_sent_in_after_the_deletion_is_refused_and_not_kept(
     assert rows_that_say(WORD) == []
 
 
-def test_a_conversation_that_another_person_had_too_stays_theirs(deployed: Project, tess: User, ann: User):
+def test_a_conversation_that_another_person_had_too_stays_theirs(deployed: Project, tess: User, ann: User) -> None:
     for person, said in ((tess, "Tess's better"), (ann, "Ann's better")):
         feedback.allow_use(user=person, project=deployed)
         talk = conversations.begin_conversation(
@@ -402,7 +408,7 @@ def test_a_conversation_that_another_person_had_too_stays_theirs(deployed: Proje
     assert Prompt.objects.get().erased_at is not None
 
 
-def test_a_prompt_that_was_imported_before_it_was_asked_in_a_chat_stays(deployed: Project, tess: User):
+def test_a_prompt_that_was_imported_before_it_was_asked_in_a_chat_stays(deployed: Project, tess: User) -> None:
     messages = [{"role": "user", "content": "What is a kite?"}]
     prompt = add_prompt(project=deployed, messages=messages, source=Prompt.Source.IMPORT, by=deployed.created_by)
     feedback.allow_use(user=tess, project=deployed)
@@ -416,7 +422,7 @@ def test_a_prompt_that_was_imported_before_it_was_asked_in_a_chat_stays(deployed
     assert rows_that_say(WORD) == []
 
 
-def test_an_export_that_was_read_back_in_under_the_system_prompt_goes_too(deployed: Project, tess: User):
+def test_an_export_that_was_read_back_in_under_the_system_prompt_goes_too(deployed: Project, tess: User) -> None:
     deployed.system_prompt = "Be brief."
     deployed.save()
     feedback.allow_use(user=tess, project=deployed)
@@ -432,7 +438,7 @@ def test_an_export_that_was_read_back_in_under_the_system_prompt_goes_too(deploy
     assert rows_that_say(WORD) == []
 
 
-def test_a_reply_that_is_being_written_ends_with_its_conversation(deployed: Project, tess: User):
+def test_a_reply_that_is_being_written_ends_with_its_conversation(deployed: Project, tess: User) -> None:
     talk = conversations.begin_conversation(user=tess, project=deployed, text=f"Tell me of {WORD}", token=uuid.uuid4())
     reply = reply_of(talk)
     replies.claim(message_id=reply.pk)
@@ -447,7 +453,7 @@ def test_a_reply_that_is_being_written_ends_with_its_conversation(deployed: Proj
 
 def test_a_deleted_account_leaves_neither_words_nor_name(
     labeled: Conversation, trained: Run, client: Client, tess: User, places: Path, settings: LazySettings
-):
+) -> None:
     tess.name, tess.email = "Tessa Unusual", "tessa.unusual@example.org"
     tess.save()
     client.force_login(tess)
@@ -464,14 +470,14 @@ def test_a_deleted_account_leaves_neither_words_nor_name(
     assert [model.name for model in models_that_learned_from_rows(erased_rows(Erasure.objects.all()))] == ["Learned it"]
 
 
-def test_who_alone_owns_a_project_cannot_leave_it_behind(project: Project, ada: User):
+def test_who_alone_owns_a_project_cannot_leave_it_behind(project: Project, ada: User) -> None:
     with pytest.raises(Conflict, match="only owner of Kite"):
         delete_account(user=ada)
     ada.refresh_from_db()
     assert ada.is_active
 
 
-def test_work_for_a_project_stays_without_its_authors_name(project: Project, ann: User):
+def test_work_for_a_project_stays_without_its_authors_name(project: Project, ann: User) -> None:
     factories.demonstration(project, ann, "A good reply.", state="accepted")
 
     delete_account(user=ann)

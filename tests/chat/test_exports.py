@@ -16,7 +16,7 @@ from webapp.chat.models import Conversation, Feedback, Message
 from webapp.chat.services import conversations
 
 
-def test_every_reply_says_what_was_thought_of_it(talk: Conversation, answered: Message, tess: User):
+def test_every_reply_says_what_was_thought_of_it(talk: Conversation, answered: Message, tess: User) -> None:
     Feedback.objects.create(
         message=answered, user=tess, thumb=-1, reasons=["wrong", "rude"], comment="No.", better_answer="A countess."
     )
@@ -26,7 +26,7 @@ def test_every_reply_says_what_was_thought_of_it(talk: Conversation, answered: M
     assert (question["thumb"], question["better_answer"], question["parent"]) == (0, "", 0)
 
 
-def test_a_pick_names_the_reply_that_was_worse(talk: Conversation, answered: Message, tess: User):
+def test_a_pick_names_the_reply_that_was_worse(talk: Conversation, answered: Message, tess: User) -> None:
     conversations.regenerate(message=answered, token=uuid.uuid4())
     answer(talk, "The first programmer.")
     better = talk.messages.get(text="The first programmer.")
@@ -36,14 +36,14 @@ def test_a_pick_names_the_reply_that_was_worse(talk: Conversation, answered: Mes
     assert rows[answered.pk]["preferred_over"] == 0
 
 
-def test_other_peoples_chats_stay_out(talk: Conversation, deployed: Project, ann: User):
+def test_other_peoples_chats_stay_out(talk: Conversation, deployed: Project, ann: User) -> None:
     factories.conversation(ann, deployed, title="Private")
     assert [row["title"] for row in conversation_rows(talk.user, deployed)] == ["Who was Ada Lovelace?"]
 
 
 def test_chats_load_as_a_dataset_whatever_was_said_first(
     talk: Conversation, answered: Message, tess: User, tmp_path: Path
-):
+) -> None:
     plain = json.dumps(conversation_row(talk))
     Feedback.objects.create(message=answered, user=tess, thumb=1, reasons=["correct"], better_answer="A countess.")
     path = tmp_path / "chats.jsonl"

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import uuid
+from typing import Any
 
 import pytest
 
@@ -6,32 +9,35 @@ from annotations.models import Demonstration, Judgment, Prompt, Ranking, Task
 from annotations.selectors import usable_rankings
 from annotations.services.prompts import withdraw_prompts
 from tests.chat.conftest import answer
+from webapp.accounts.models import Project, User
 from webapp.chat.models import Feedback
 from webapp.chat.services import conversations, feedback
 from webapp.errors import BadInput
 
 
 @pytest.fixture
-def consenting(tess, deployed):
+def consenting(tess: User, deployed: Any) -> Any:
     feedback.allow_use(user=tess, project=deployed)
     return tess
 
 
 @pytest.fixture
-def second(talk, answered):
+def second(talk: Any, answered: Any) -> Any:
     conversations.regenerate(message=answered, token=uuid.uuid4())
     return answer(talk, "The first programmer.")
 
 
-def open_tasks(project):
+def open_tasks(project: Project) -> Any:
     return project.tasks.filter(state=Task.State.OPEN)
 
 
-def better(reply, user, text, **more):
+def better(reply: Any, user: Any, text: Any, **more: Any) -> Any:
     return feedback.say_more(reply=reply, user=user, reasons=[], comment="", better_answer=text, **more)
 
 
-def test_without_consent_a_thumb_is_kept_and_nobody_reads_the_conversation(answered, tess, deployed):
+def test_without_consent_a_thumb_is_kept_and_nobody_reads_the_conversation(
+    answered: Any, tess: User, deployed: Any
+) -> None:
     feedback.set_thumb(reply=answered, user=tess, thumb=-1)
     better(answered, tess, "A mathematician and writer.")
 
@@ -40,7 +46,7 @@ def test_without_consent_a_thumb_is_kept_and_nobody_reads_the_conversation(answe
     assert not Task.objects.exists()
 
 
-def test_a_thumb_down_asks_for_a_better_reply_once(answered, consenting, deployed):
+def test_a_thumb_down_asks_for_a_better_reply_once(answered: Any, consenting: Any, deployed: Any) -> None:
     for _ in range(3):
         feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
 
@@ -51,7 +57,7 @@ def test_a_thumb_down_asks_for_a_better_reply_once(answered, consenting, deploye
     assert Feedback.objects.get().task == task
 
 
-def test_a_thumb_down_among_several_replies_asks_for_a_ranking(answered, second, consenting):
+def test_a_thumb_down_among_several_replies_asks_for_a_ranking(answered: Any, second: Any, consenting: Any) -> None:
     feedback.set_thumb(reply=second, user=consenting, thumb=-1)
 
     task = Task.objects.get()
@@ -61,7 +67,7 @@ def test_a_thumb_down_among_several_replies_asks_for_a_ranking(answered, second,
 
 
 @pytest.mark.parametrize("text", ["    A mathematician.", "A mathematician. ", "A mathematician.\n"])
-def test_replies_that_differ_in_white_space_are_different(talk, answered, consenting, text):
+def test_replies_that_differ_in_white_space_are_different(talk: Any, answered: Any, consenting: Any, text: Any) -> None:
     conversations.regenerate(message=answered, token=uuid.uuid4())
     other = answer(talk, text)
     feedback.set_thumb(reply=other, user=consenting, thumb=-1)
@@ -69,14 +75,14 @@ def test_replies_that_differ_in_white_space_are_different(talk, answered, consen
     assert {reply.text for reply in Task.objects.get().responses.all()} == {"A mathematician.", text}
 
 
-def test_a_reply_with_the_same_text_is_not_compared_with_itself(talk, answered, consenting):
+def test_a_reply_with_the_same_text_is_not_compared_with_itself(talk: Any, answered: Any, consenting: Any) -> None:
     conversations.regenerate(message=answered, token=uuid.uuid4())
     feedback.set_thumb(reply=answer(talk, answered.text), user=consenting, thumb=-1)
 
     assert Task.objects.get().kind == Task.Kind.WRITE
 
 
-def test_a_change_of_mind_takes_the_work_back(answered, consenting, deployed):
+def test_a_change_of_mind_takes_the_work_back(answered: Any, consenting: Any, deployed: Any) -> None:
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
     feedback.set_thumb(reply=answered, user=consenting, thumb=1)
     assert not open_tasks(deployed)
@@ -85,7 +91,7 @@ def test_a_change_of_mind_takes_the_work_back(answered, consenting, deployed):
     assert open_tasks(deployed).count() == 1
 
 
-def test_a_better_answer_is_a_demonstration_to_review_once(answered, consenting, deployed):
+def test_a_better_answer_is_a_demonstration_to_review_once(answered: Any, consenting: Any, deployed: Any) -> None:
     for _ in range(2):
         better(answered, consenting, "A mathematician and writer.")
 
@@ -95,20 +101,22 @@ def test_a_better_answer_is_a_demonstration_to_review_once(answered, consenting,
     assert open_tasks(deployed).get().kind == Task.Kind.REVIEW
 
 
-def test_a_better_answer_keeps_its_indentation_and_its_last_line_break(answered, consenting, deployed):
+def test_a_better_answer_keeps_its_indentation_and_its_last_line_break(
+    answered: Any, consenting: Any, deployed: Any
+) -> None:
     code = "    y = x\n    return y\n"
     assert better(answered, consenting, code).better_answer == code
     assert better(answered, consenting, " \n").better_answer == ""
 
 
-def test_a_better_answer_takes_the_place_of_the_request_for_one(answered, consenting, deployed):
+def test_a_better_answer_takes_the_place_of_the_request_for_one(answered: Any, consenting: Any, deployed: Any) -> None:
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
     better(answered, consenting, "A mathematician and writer.")
 
     assert [task.kind for task in open_tasks(deployed)] == [Task.Kind.REVIEW]
 
 
-def test_a_reworded_better_answer_replaces_the_first(answered, consenting, deployed):
+def test_a_reworded_better_answer_replaces_the_first(answered: Any, consenting: Any, deployed: Any) -> None:
     better(answered, consenting, "First words.")
     better(answered, consenting, "Second words.")
 
@@ -119,7 +127,9 @@ def test_a_reworded_better_answer_replaces_the_first(answered, consenting, deplo
     assert not open_tasks(deployed)
 
 
-def test_a_pick_is_a_ranking_once_and_can_be_turned_round(answered, second, consenting, deployed):
+def test_a_pick_is_a_ranking_once_and_can_be_turned_round(
+    answered: Any, second: Any, consenting: Any, deployed: Any
+) -> None:
     for _ in range(2):
         feedback.pick(winner=second, loser=answered, user=consenting)
     ranking = Ranking.objects.get()
@@ -135,7 +145,7 @@ def test_a_pick_is_a_ranking_once_and_can_be_turned_round(answered, second, cons
     assert not usable_rankings(deployed).exists()
 
 
-def test_only_siblings_are_compared(talk, answered, consenting):
+def test_only_siblings_are_compared(talk: Any, answered: Any, consenting: Any) -> None:
     conversations.send(conversation=talk, text="And then?", token=uuid.uuid4())
     later = answer(talk, "Nothing.")
 
@@ -143,20 +153,22 @@ def test_only_siblings_are_compared(talk, answered, consenting):
         feedback.pick(winner=later, loser=answered, user=consenting)
 
 
-def test_consent_given_with_the_feedback_counts_at_once(answered, tess):
+def test_consent_given_with_the_feedback_counts_at_once(answered: Any, tess: User) -> None:
     better(answered, tess, "A mathematician and writer.", consent=True)
 
     assert Demonstration.objects.get().response.text == "A mathematician and writer."
 
 
-def test_consent_given_later_brings_in_what_was_said_before(answered, tess, deployed):
+def test_consent_given_later_brings_in_what_was_said_before(answered: Any, tess: User, deployed: Any) -> None:
     feedback.set_thumb(reply=answered, user=tess, thumb=-1)
     feedback.allow_use(user=tess, project=deployed)
 
     assert open_tasks(deployed).count() == 1
 
 
-def test_consent_taken_back_takes_everything_out_of_queue_and_training(answered, second, consenting, deployed):
+def test_consent_taken_back_takes_everything_out_of_queue_and_training(
+    answered: Any, second: Any, consenting: Any, deployed: Any
+) -> None:
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
     better(second, consenting, "Words.")
     feedback.pick(winner=second, loser=answered, user=consenting)
@@ -170,7 +182,9 @@ def test_consent_taken_back_takes_everything_out_of_queue_and_training(answered,
     assert Feedback.objects.filter(better_answer="Words.").exists()
 
 
-def test_a_conversation_that_others_allowed_too_stays_when_one_takes_it_back(answered, consenting, ann, deployed):
+def test_a_conversation_that_others_allowed_too_stays_when_one_takes_it_back(
+    answered: Any, consenting: Any, ann: User, deployed: Any
+) -> None:
     theirs = conversations.begin_conversation(
         user=ann, project=deployed, text="Who was Ada Lovelace?", token=uuid.uuid4()
     )
@@ -186,7 +200,7 @@ def test_a_conversation_that_others_allowed_too_stays_when_one_takes_it_back(ans
     assert open_tasks(deployed).count() == 1
 
 
-def test_what_is_withdrawn_by_the_project_is_not_opened_again(answered, consenting, deployed):
+def test_what_is_withdrawn_by_the_project_is_not_opened_again(answered: Any, consenting: Any, deployed: Any) -> None:
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
     withdraw_prompts(prompts=Prompt.objects.all())
     feedback.allow_use(user=consenting, project=deployed)
@@ -194,7 +208,9 @@ def test_what_is_withdrawn_by_the_project_is_not_opened_again(answered, consenti
     assert not open_tasks(deployed)
 
 
-def test_what_its_author_withdrew_comes_back_only_with_a_new_consent(answered, consenting, deployed):
+def test_what_its_author_withdrew_comes_back_only_with_a_new_consent(
+    answered: Any, consenting: Any, deployed: Any
+) -> None:
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
     feedback.forbid_use(user=consenting, project=deployed)
     assert not open_tasks(deployed)
@@ -204,7 +220,7 @@ def test_what_its_author_withdrew_comes_back_only_with_a_new_consent(answered, c
     assert open_tasks(deployed).get().prompt.text == "Who was Ada Lovelace?"
 
 
-def test_reasons_of_the_other_thumb_go(answered, tess):
+def test_reasons_of_the_other_thumb_go(answered: Any, tess: User) -> None:
     feedback.set_thumb(reply=answered, user=tess, thumb=-1)
     feedback.say_more(reply=answered, user=tess, reasons=["long", "incorrect"], comment="No.", better_answer="")
     assert Feedback.objects.get().reasons == ["long", "incorrect"]
@@ -213,12 +229,14 @@ def test_reasons_of_the_other_thumb_go(answered, tess):
     assert Feedback.objects.get().reasons == []
 
 
-def test_an_unknown_reason_is_refused(answered, tess):
+def test_an_unknown_reason_is_refused(answered: Any, tess: User) -> None:
     with pytest.raises(BadInput, match="no reason called boring"):
         feedback.say_more(reply=answered, user=tess, reasons=["boring"], comment="", better_answer="")
 
 
-def test_two_replies_that_are_equally_good_are_a_ranking_with_one_group(answered, second, consenting, deployed):
+def test_two_replies_that_are_equally_good_are_a_ranking_with_one_group(
+    answered: Any, second: Any, consenting: Any, deployed: Any
+) -> None:
     for _ in range(2):
         feedback.compare(reply=second, rival=answered, verdict="tie", user=consenting)
 
@@ -229,7 +247,7 @@ def test_two_replies_that_are_equally_good_are_a_ranking_with_one_group(answered
     assert [len(group) for group in usable_rankings(deployed).get().groups] == [1, 1]
 
 
-def test_two_bad_replies_are_judged_bad_each(answered, second, consenting, deployed):
+def test_two_bad_replies_are_judged_bad_each(answered: Any, second: Any, consenting: Any, deployed: Any) -> None:
     feedback.pick(winner=second, loser=answered, user=consenting)
     for _ in range(2):
         feedback.compare(reply=second, rival=answered, verdict="bad", user=consenting)
@@ -245,7 +263,9 @@ def test_two_bad_replies_are_judged_bad_each(answered, second, consenting, deplo
     assert not Judgment.objects.filter(retracted_at=None).exists()
 
 
-def test_a_tie_said_the_other_way_round_replaces_the_first(answered, second, consenting, deployed):
+def test_a_tie_said_the_other_way_round_replaces_the_first(
+    answered: Any, second: Any, consenting: Any, deployed: Any
+) -> None:
     feedback.compare(reply=second, rival=answered, verdict="tie", user=consenting)
     feedback.compare(reply=answered, rival=second, verdict="bad", user=consenting)
 
@@ -253,7 +273,9 @@ def test_a_tie_said_the_other_way_round_replaces_the_first(answered, second, con
     assert Judgment.objects.filter(retracted_at=None).count() == 2
 
 
-def test_a_deleted_conversation_is_out_of_the_queue_until_it_is_restored(talk, answered, consenting, deployed):
+def test_a_deleted_conversation_is_out_of_the_queue_until_it_is_restored(
+    talk: Any, answered: Any, consenting: Any, deployed: Any
+) -> None:
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
     conversations.delete(conversation=talk)
     assert not open_tasks(deployed)
@@ -264,7 +286,9 @@ def test_a_deleted_conversation_is_out_of_the_queue_until_it_is_restored(talk, a
     assert Prompt.objects.get().withdrawn_at is None
 
 
-def test_what_the_project_withdrew_stays_withdrawn_when_the_conversation_is_restored(talk, answered, consenting):
+def test_what_the_project_withdrew_stays_withdrawn_when_the_conversation_is_restored(
+    talk: Any, answered: Any, consenting: Any
+) -> None:
     feedback.set_thumb(reply=answered, user=consenting, thumb=-1)
     withdraw_prompts(prompts=Prompt.objects.all())
     conversations.delete(conversation=talk)

@@ -1,7 +1,10 @@
 """A reply is written by a coroutine of its own, against the real database."""
 
+from __future__ import annotations
+
 import asyncio
 import uuid
+from typing import Any
 
 import pytest
 
@@ -20,7 +23,7 @@ State = Message.State
 
 
 @pytest.fixture
-def talk(monkeypatch):
+def talk(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A pending reply that nobody writes yet."""
     monkeypatch.setattr(conversations, "start_reply", lambda _: None)
     tess = factories.person("Tess")
@@ -29,7 +32,7 @@ def talk(monkeypatch):
     return conversations.begin_conversation(user=tess, project=project, text="Hello", token=uuid.uuid4())
 
 
-def written(talk, chat, **options) -> Message:
+def written(talk: Any, chat: Any, **options: Any) -> Message:
     reply = reply_of(talk)
     options.setdefault("serve", lambda model: model.served_name)
     asyncio.run(generation.write_reply(reply.pk, chat=chat, **options))
@@ -37,16 +40,16 @@ def written(talk, chat, **options) -> Message:
     return reply
 
 
-def test_a_reply_is_written_to_its_end(talk):
+def test_a_reply_is_written_to_its_end(talk: Any) -> None:
     reply = written(talk, saying("He", "llo", "!"))
 
     assert (reply.text, reply.state, reply.finish) == ("Hello!", State.COMPLETE, "stop")
 
 
-def test_the_model_server_is_asked_under_the_models_served_name(talk):
+def test_the_model_server_is_asked_under_the_models_served_name(talk: Any) -> None:
     asked = []
 
-    async def chat(body):
+    async def chat(body: Any) -> Any:
         asked.append((body["model"], body["messages"]))
         yield chunk("Hi", "stop")
 
@@ -55,16 +58,16 @@ def test_the_model_server_is_asked_under_the_models_served_name(talk):
     assert asked == [("kite-1", [{"role": "user", "content": "Hello"}])]
 
 
-def test_a_reply_cut_at_the_longest_length_says_so(talk):
+def test_a_reply_cut_at_the_longest_length_says_so(talk: Any) -> None:
     assert written(talk, saying("Hel", finish="length")).finish == "length"
 
 
-async def by_words(_model, turns):
+async def by_words(_model: Any, turns: Any) -> Any:
     """A server that counts words, of a model that holds 20."""
     return Size(sum(len(turn["content"].split()) for turn in turns), 20)
 
 
-def long_talk(talk, exchanges=6):
+def long_talk(talk: Any, exchanges: Any = 6) -> Any:
     """Exchanges of five words each, the last one pending."""
     for number in range(exchanges):
         reply = reply_of(talk)
@@ -75,8 +78,8 @@ def long_talk(talk, exchanges=6):
     return reply_of(talk)
 
 
-def recorder(asked, refuse_above=None):
-    async def chat(body):
+def recorder(asked: Any, refuse_above: Any = None) -> Any:
+    async def chat(body: Any) -> Any:
         asked.append(body["messages"])
         if refuse_above is not None and sum(len(m["content"].split()) for m in body["messages"]) > refuse_above:
             raise BadInput("This model's maximum context length is 20 tokens.", code="prompt_too_long")
@@ -85,7 +88,7 @@ def recorder(asked, refuse_above=None):
     return chat
 
 
-def test_a_long_conversation_goes_on_without_its_oldest_exchanges(talk):
+def test_a_long_conversation_goes_on_without_its_oldest_exchanges(talk: Any) -> None:
     talk.project.system_prompt = "Be brief."
     talk.project.max_new_tokens = 100
     talk.project.save()
@@ -101,11 +104,11 @@ def test_a_long_conversation_goes_on_without_its_oldest_exchanges(talk):
     assert reply.text == "Hi"
 
 
-def test_where_the_server_does_not_count_the_older_half_drops_until_it_takes_the_rest(talk):
+def test_where_the_server_does_not_count_the_older_half_drops_until_it_takes_the_rest(talk: Any) -> None:
     long_talk(talk)
     asked = []
 
-    async def counts_nothing(_model, _turns):
+    async def counts_nothing(_model: Any, _turns: Any) -> Any:
         return None
 
     reply = written(talk, recorder(asked, refuse_above=12), count=counts_nothing)
@@ -117,17 +120,17 @@ def test_where_the_server_does_not_count_the_older_half_drops_until_it_takes_the
     assert reply.text == "Hi"
 
 
-def test_a_short_conversation_is_shown_whole_and_nobody_counts(talk):
+def test_a_short_conversation_is_shown_whole_and_nobody_counts(talk: Any) -> None:
     talk.model.context = 1000
     talk.model.save()
 
-    async def never(_model, _turns):
+    async def never(_model: Any, _turns: Any) -> None:
         raise AssertionError("counted")
 
     assert written(talk, saying("Hi"), count=never).seen_from is None
 
 
-def test_a_message_longer_than_the_model_is_refused_with_its_length(talk):
+def test_a_message_longer_than_the_model_is_refused_with_its_length(talk: Any) -> None:
     conversations.show(message=talk.messages.first())
     reply = reply_of(talk)
     Message.objects.filter(pk=reply.parent_id).update(text="word " * 30)
@@ -140,19 +143,19 @@ def test_a_message_longer_than_the_model_is_refused_with_its_length(talk):
     )
 
 
-def test_a_reply_that_ends_where_the_model_ends_is_told_apart_from_the_projects_limit(talk):
-    async def chat(_body):
+def test_a_reply_that_ends_where_the_model_ends_is_told_apart_from_the_projects_limit(talk: Any) -> None:
+    async def chat(_body: Any) -> Any:
         yield chunk("Hel", "length")
         yield {"choices": [], "usage": {"prompt_tokens": 250, "completion_tokens": 6}}
 
     assert written(talk, chat).finish == "context"
 
 
-def test_pieces_are_kept_before_the_end_comes(talk):
+def test_pieces_are_kept_before_the_end_comes(talk: Any) -> None:
     reply = reply_of(talk)
     kept = []
 
-    async def chat(body):
+    async def chat(body: Any) -> Any:
         yield chunk("Hel")
         while not kept:
             await asyncio.sleep(0.01)
@@ -164,8 +167,8 @@ def test_pieces_are_kept_before_the_end_comes(talk):
     assert kept == ["Hel"]
 
 
-def test_a_server_that_is_down_leaves_a_sentence_and_a_retry(talk):
-    def down(model):
+def test_a_server_that_is_down_leaves_a_sentence_and_a_retry(talk: Any) -> None:
+    def down(model: Any) -> None:
         raise Unavailable("The model server at http://10.0.0.7:8300 does not answer. Set MODEL_SERVER_URL.")
 
     reply = written(talk, saying("Hi"), serve=down)
@@ -173,8 +176,8 @@ def test_a_server_that_is_down_leaves_a_sentence_and_a_retry(talk):
     assert (reply.state, reply.error) == (State.INTERRUPTED, UNAVAILABLE)
 
 
-def test_a_damaged_model_is_the_operators_affair(talk):
-    def damaged(model):
+def test_a_damaged_model_is_the_operators_affair(talk: Any) -> None:
+    def damaged(model: Any) -> None:
         raise Conflict("Model 5 is damaged: /srv/var/artefacts/model.safetensors is missing.", code="damaged")
 
     reply = written(talk, saying("Hi"), serve=damaged)
@@ -183,31 +186,31 @@ def test_a_damaged_model_is_the_operators_affair(talk):
     assert "/srv/var" in Deployment.objects.get().problem
 
 
-def test_a_message_that_alone_is_too_long_gets_a_sentence(talk):
+def test_a_message_that_alone_is_too_long_gets_a_sentence(talk: Any) -> None:
     reply = written(talk, saying(then=BadInput("maximum model length is 256", code="prompt_too_long")))
 
     assert reply.state == State.REFUSED
     assert reply.error == "Your message is longer than this model can read. Shorten it, or send it in parts."
 
 
-def test_a_server_that_dies_in_the_middle_leaves_what_had_come(talk):
+def test_a_server_that_dies_in_the_middle_leaves_what_had_come(talk: Any) -> None:
     reply = written(talk, saying("Hel", then=Unavailable("The model server broke off.")))
 
     assert (reply.text, reply.state) == ("Hel", State.INTERRUPTED)
 
 
-def test_a_defect_is_logged_and_told_without_its_trace(talk, caplog):
+def test_a_defect_is_logged_and_told_without_its_trace(talk: Any, caplog: pytest.LogCaptureFixture) -> None:
     reply = written(talk, saying("Hel", then=ZeroDivisionError("secret detail")))
 
     assert (reply.text, reply.state, reply.error) == ("Hel", State.INTERRUPTED, generation.BROKEN)
     assert "secret detail" in caplog.text
 
 
-def test_a_reply_that_is_stopped_ends_its_writer_though_the_model_is_silent(talk):
+def test_a_reply_that_is_stopped_ends_its_writer_though_the_model_is_silent(talk: Any) -> None:
     reply = reply_of(talk)
     closed = []
 
-    async def chat(body):
+    async def chat(body: Any) -> Any:
         try:
             yield chunk("Hel")
             while not await generation.run_in_thread(reply.events.exists):  # noqa: ASYNC110 (another process may write it)
@@ -223,10 +226,10 @@ def test_a_reply_that_is_stopped_ends_its_writer_though_the_model_is_silent(talk
     assert (reply.text, reply.state, reply.finish, closed) == ("Hel", State.COMPLETE, "stopped", [True])
 
 
-def test_two_writers_of_one_reply_write_it_once(talk):
+def test_two_writers_of_one_reply_write_it_once(talk: Any) -> None:
     reply = reply_of(talk)
 
-    async def both():
+    async def both() -> None:
         serve = lambda model: model.served_name  # noqa: E731
         await asyncio.gather(*(generation.write_reply(reply.pk, chat=saying("Hi"), serve=serve) for _ in range(2)))
 

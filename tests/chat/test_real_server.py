@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -114,7 +115,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def served(project: Project, ada: User, random_model: Path, server: RealServer, settings) -> Project:
+def served(project: Project, ada: User, random_model: Path, server: RealServer, settings: Any) -> Project:
     """The random model, registered and deployed as an admin does it."""
     settings.MODEL_SERVER_URL = server.url
     Project.objects.filter(pk=project.pk).update(temperature=0, max_new_tokens=24)
@@ -137,7 +138,7 @@ def ended(reply: Message) -> Message:
     return reply
 
 
-def test_the_real_server_answers_to_the_longest_length(served, tess):
+def test_the_real_server_answers_to_the_longest_length(served: Any, tess: User) -> None:
     reply = ended(reply_of(begin(served, tess)))
 
     assert (reply.state, reply.finish, reply.error) == (State.COMPLETE, "length", "")
@@ -145,7 +146,7 @@ def test_the_real_server_answers_to_the_longest_length(served, tess):
     assert reply.text.strip()
 
 
-def test_a_message_longer_than_the_context_is_told_in_a_sentence(served, tess):
+def test_a_message_longer_than_the_context_is_told_in_a_sentence(served: Any, tess: User) -> None:
     reply = ended(reply_of(begin(served, tess, "the cat sat on the mat " * 400)))
 
     assert reply.state == State.REFUSED
@@ -153,7 +154,7 @@ def test_a_message_longer_than_the_context_is_told_in_a_sentence(served, tess):
     assert "and the model reads 1,024" in reply.error
 
 
-def test_a_conversation_longer_than_the_context_goes_on_without_its_oldest_turns(served, tess):
+def test_a_conversation_longer_than_the_context_goes_on_without_its_oldest_turns(served: Any, tess: User) -> None:
     talk = begin(served, tess, "the cat sat on the mat " * 30)
     for _ in range(6):
         assert ended(reply_of(talk)).state == State.COMPLETE
@@ -166,14 +167,14 @@ def test_a_conversation_longer_than_the_context_goes_on_without_its_oldest_turns
     assert talk.messages.filter(pk__lt=first.pk).count() >= 2
 
 
-def test_a_reply_that_fills_the_context_says_so(served, tess):
+def test_a_reply_that_fills_the_context_says_so(served: Any, tess: User) -> None:
     Project.objects.filter(pk=served.pk).update(max_new_tokens=5000)
     served.refresh_from_db()
 
     assert ended(reply_of(begin(served, tess))).finish == "context"
 
 
-def test_a_model_that_the_server_has_forgotten_is_loaded_again(served, tess):
+def test_a_model_that_the_server_has_forgotten_is_loaded_again(served: Any, tess: User) -> None:
     talk = begin(served, tess)
     ended(reply_of(talk))
     ModelServer().unload(talk.model.served_name)
@@ -183,7 +184,7 @@ def test_a_model_that_the_server_has_forgotten_is_loaded_again(served, tess):
     assert ended(reply_of(talk)).state == State.COMPLETE
 
 
-def test_stopping_a_long_reply_keeps_what_had_come(served, tess):
+def test_stopping_a_long_reply_keeps_what_had_come(served: Any, tess: User) -> None:
     Project.objects.filter(pk=served.pk).update(max_new_tokens=900)
     served.refresh_from_db()
     reply = reply_of(begin(served, tess))
@@ -197,7 +198,7 @@ def test_stopping_a_long_reply_keeps_what_had_come(served, tess):
     assert Message.objects.get(pk=reply.pk).text == reply.text
 
 
-def test_a_model_server_that_is_killed_leaves_the_text_and_a_retry(served, tess, server):
+def test_a_model_server_that_is_killed_leaves_the_text_and_a_retry(served: Any, tess: User, server: Any) -> None:
     Project.objects.filter(pk=served.pk).update(max_new_tokens=900)
     served.refresh_from_db()
     talk = begin(served, tess)
@@ -216,7 +217,9 @@ def test_a_model_server_that_is_killed_leaves_the_text_and_a_retry(served, tess,
     assert ended(again).state == State.COMPLETE
 
 
-def test_a_web_process_that_is_killed_loses_no_message_and_nothing_that_was_shown(project, tess, settings):
+def test_a_web_process_that_is_killed_loses_no_message_and_nothing_that_was_shown(
+    project: Project, tess: User, settings: Any
+) -> None:
     factories.deployment(project)
     client = Client()
     client.force_login(tess)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,15 +20,15 @@ WON = RankingItem(ASK, [MERCURY, VENUS], [[0], [1]])
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="the folder of cases (TUTELAGE_CASES) is not here")
 
 
-def user(text):
+def user(text: Any) -> Any:
     return [{"role": "user", "content": text}]
 
 
-def system(text):
+def system(text: Any) -> Any:
     return {"role": "system", "content": text}
 
 
-def ranked(**fields):
+def ranked(**fields: Any) -> Any:
     return RankingItem(ASK, [MERCURY, VENUS], [[0], [1]], **fields)
 
 
@@ -133,7 +134,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_each_case_is_read_as_what_it_is(name):
+def test_each_case_is_read_as_what_it_is(name: Any) -> None:
     assert read_file(CASES / name).items == RIGHT[name]
 
 
@@ -146,19 +147,19 @@ def test_each_case_is_read_as_what_it_is(name):
         ("84-one-broken-line.jsonl", "not valid JSON"),
     ],
 )
-def test_what_is_left_out_says_why(name, reason):
+def test_what_is_left_out_says_why(name: Any, reason: Any) -> None:
     assert [text for text in read_file(CASES / name).report.left_out if text.startswith(reason)]
 
 
-def test_two_hundred_rows_around_twenty_bad_ones_are_read():
+def test_two_hundred_rows_around_twenty_bad_ones_are_read() -> None:
     found = read_file(CASES / "83-skip-bad-stops.jsonl")
     assert found.report.found == {"demonstrations": 200}
     assert found.report.error_count == 20
 
 
-def test_a_zstd_file_is_read():
+def test_a_zstd_file_is_read() -> None:
     assert DemonstrationItem(ASK, MERCURY) in read_file(CASES / "71-zstd.jsonl.zst").items
 
 
-def test_a_table_without_names_says_so():
+def test_a_table_without_names_says_so() -> None:
     assert "the first line does not name columns" in read_file(CASES / "69-headerless.tsv").error

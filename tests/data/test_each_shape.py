@@ -23,7 +23,7 @@ ANY_ITEM = DocumentItem | PromptItem | DemonstrationItem | RankingItem | Judgmen
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_row_of_each_shape_is_read_as_what_it_is(name):
+def test_a_row_of_each_shape_is_read_as_what_it_is(name: Any) -> None:
     record, right = SAMPLES[name]
     assert list(items(copy.deepcopy(record))) == right
 
@@ -63,7 +63,7 @@ def odd_records(draw: Any) -> dict[str, Any]:
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(odd_records())
-def test_odd_values_anywhere_in_a_row_break_nothing(record):
+def test_odd_values_anywhere_in_a_row_break_nothing(record: Any) -> None:
     try:
         found = list(items(record))
     except UnknownShape:

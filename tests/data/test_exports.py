@@ -48,7 +48,7 @@ def ranked(project: Project, ann: User) -> Ranking:
     )  # fmt: skip
 
 
-def test_a_ranking_leaves_with_all_that_was_said_of_its_replies(rows: Rows, ranked: Ranking, ann: User):
+def test_a_ranking_leaves_with_all_that_was_said_of_its_replies(rows: Rows, ranked: Ranking, ann: User) -> None:
     (row,) = rows("rankings")
     replies = list(ranked.task.responses.order_by("pk").values_list("text", flat=True))
     assert (row["id"], row["replies"], row["groups"]) == (f"ranking:{ranked.pk}", replies, [[1], [0, 2]])
@@ -57,7 +57,7 @@ def test_a_ranking_leaves_with_all_that_was_said_of_its_replies(rows: Rows, rank
     assert (row["annotator"], row["guidelines"], row["split"]) == (f"person:{ann.pk}", 1, "train")
 
 
-def test_people_are_named_where_the_project_says_so(rows: Rows, project: Project, ranked: Ranking, ann: User):
+def test_people_are_named_where_the_project_says_so(rows: Rows, project: Project, ranked: Ranking, ann: User) -> None:
     factories.judgment(project, ann, annotator="rater-7")
     Project.objects.filter(pk=project.pk).update(name_annotators=True)
     project.refresh_from_db()
@@ -65,7 +65,7 @@ def test_people_are_named_where_the_project_says_so(rows: Rows, project: Project
     assert rows("judgments")[0]["annotator"] == "rater-7", "who gave an imported label is what its file says"
 
 
-def test_held_out_rows_are_marked_and_can_be_left_out(rows: Rows, project: Project, ann: User):
+def test_held_out_rows_are_marked_and_can_be_left_out(rows: Rows, project: Project, ann: User) -> None:
     for split in Prompt.Split.values:
         prompt = factories.prompt(project, split=split)
         factories.demonstration(project, ann, prompt=prompt, state=ACCEPTED)
@@ -75,7 +75,9 @@ def test_held_out_rows_are_marked_and_can_be_left_out(rows: Rows, project: Proje
     assert [row["split"] for row in rows("demonstrations", "sft")] == ["train", "heldout"]
 
 
-def test_masked_turns_weigh_nothing_and_the_system_prompt_goes_in_front(rows: Rows, project: Project, ann: User):
+def test_masked_turns_weigh_nothing_and_the_system_prompt_goes_in_front(
+    rows: Rows, project: Project, ann: User
+) -> None:
     Project.objects.filter(pk=project.pk).update(system_prompt="Be brief.")
     project.refresh_from_db()
     turns = [
@@ -94,7 +96,7 @@ def test_masked_turns_weigh_nothing_and_the_system_prompt_goes_in_front(rows: Ro
     assert (len(row["prompt"]), row["completion"]) == (4, [{"role": "assistant", "content": "Hello!"}])
 
 
-def test_what_is_withdrawn_or_rejected_leaves_only_when_asked_for(rows: Rows, project: Project, ann: User):
+def test_what_is_withdrawn_or_rejected_leaves_only_when_asked_for(rows: Rows, project: Project, ann: User) -> None:
     label = factories.demonstration(project, ann, "Because.", state=ACCEPTED)
     factories.demonstration(project, ann, "No.", state=Demonstration.State.REJECTED)
     label.retracted_at = label.created_at
@@ -103,7 +105,7 @@ def test_what_is_withdrawn_or_rejected_leaves_only_when_asked_for(rows: Rows, pr
     assert [row["state"] for row in rows("demonstrations", state="all")] == ["withdrawn", "rejected"]
 
 
-def test_a_review_leaves_with_its_demonstration(rows: Rows, project: Project, ann: User, ben: User):
+def test_a_review_leaves_with_its_demonstration(rows: Rows, project: Project, ann: User, ben: User) -> None:
     label = factories.demonstration(project, ann, state=ACCEPTED)
     label.reviews.create(
         prompt=label.prompt, author=ben, token=label.token, verdict="accept", comment="Clear and kind."
@@ -112,7 +114,9 @@ def test_a_review_leaves_with_its_demonstration(rows: Rows, project: Project, an
     assert (row["review_verdict"], row["review_comment"]) == ("accept", "Clear and kind.")
 
 
-def test_rows_can_be_narrowed_to_a_person_and_a_day(client: Client, mo: User, project: Project, ann: User, ben: User):
+def test_rows_can_be_narrowed_to_a_person_and_a_day(
+    client: Client, mo: User, project: Project, ann: User, ben: User
+) -> None:
     factories.judgment(project, ann, "By Ann.")
     factories.judgment(project, ben, "By Ben.")
     client.force_login(mo)
@@ -122,13 +126,13 @@ def test_rows_can_be_narrowed_to_a_person_and_a_day(client: Client, mo: User, pr
     assert b"".join(client.get(address, {"since": "2999-01-01"}).streaming_content) == b""
 
 
-def test_each_better_reply_makes_a_pair_with_each_worse_one():
+def test_each_better_reply_makes_a_pair_with_each_worse_one() -> None:
     assert list(pairs([[1], [0, 2]])) == [(1, 0), (1, 2)]
     assert list(pairs([[0, 1], [2], [3]])) == [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
     assert list(pairs([[0, 1]])) == [], "a tie says nothing"
 
 
-def test_a_ranking_becomes_pairs_and_good_and_bad_replies(rows: Rows, ranked: Ranking):
+def test_a_ranking_becomes_pairs_and_good_and_bad_replies(rows: Rows, ranked: Ranking) -> None:
     a, b, c = ranked.task.responses.order_by("pk").values_list("text", flat=True)
     found = rows("rankings", "preference")
     assert [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in found] == [(b, a), (b, c)]
@@ -137,14 +141,16 @@ def test_a_ranking_becomes_pairs_and_good_and_bad_replies(rows: Rows, ranked: Ra
     assert judged == {b: True, a: False, c: False}
 
 
-def test_labels_of_no_weight_do_not_go_out_to_trainers(rows: Rows, project: Project, ann: User, ranked: Ranking):
+def test_labels_of_no_weight_do_not_go_out_to_trainers(
+    rows: Rows, project: Project, ann: User, ranked: Ranking
+) -> None:
     Ranking.objects.update(weight=0)
     factories.judgment(project, ann, weight=0)
     assert rows("rankings", "preference") == rows("rankings", "kto") == rows("judgments", "kto") == []
     assert [row["weight"] for row in rows("rankings")] == [0.0]
 
 
-def test_a_table_keeps_text_from_becoming_a_formula(project: Project, ann: User):
+def test_a_table_keeps_text_from_becoming_a_formula(project: Project, ann: User) -> None:
     factories.judgment(project, ann, '=HYPERLINK("http://x.example")')
     text = "".join(export_lines(format_of("judgments", "csv"), project, Selection()))
     (row,) = csv.DictReader(io.StringIO(text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")))
@@ -181,7 +187,7 @@ def jsonl_formats() -> list[Any]:
 @pytest.mark.parametrize(("kind", "name"), jsonl_formats())
 def test_a_value_that_comes_after_10_mb_still_loads(
     kind: str, name: str, project: Project, ann: User, ranked: Ranking, tmp_path: Path
-):
+) -> None:
     fill(project, ann, ranked)
     full = [json.loads(line) for line in export_lines(format_of(kind, name), project, Selection())]
     sparse = [emptied(row) for row in full]
@@ -216,7 +222,7 @@ def emptied(row: dict[str, Any]) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------ sent, whole
 
 
-def test_an_export_names_its_file_and_is_kept_by_no_cache(client: Client, mo: User, ranked: Ranking):
+def test_an_export_names_its_file_and_is_kept_by_no_cache(client: Client, mo: User, ranked: Ranking) -> None:
     client.force_login(mo)
     answer = client.get(reverse("data_export", args=["kite", "rankings"]), {"as": "preference", "split": "train"})
     assert answer["Cache-Control"] == "no-store"
@@ -230,12 +236,12 @@ def test_an_export_names_its_file_and_is_kept_by_no_cache(client: Client, mo: Us
 )
 def test_an_export_that_there_is_not_is_refused_in_a_sentence(
     client: Client, mo: User, query: dict[str, str], status: int
-):
+) -> None:
     client.force_login(mo)
     assert client.get(reverse("data_export", args=["kite", "rankings"]), query).status_code == status
 
 
-def test_the_api_gives_the_same_rows(client: Client, mo: User, ranked: Ranking):
+def test_the_api_gives_the_same_rows(client: Client, mo: User, ranked: Ranking) -> None:
     client.force_login(mo)
     page = client.get(reverse("data_export", args=["kite", "rankings"]))
     api = client.get(reverse("api_export", args=["kite", "rankings"]))
@@ -243,7 +249,7 @@ def test_the_api_gives_the_same_rows(client: Client, mo: User, ranked: Ranking):
     assert client.get(reverse("api_export", args=["kite", "rankings"]), {"as": "nothing"}).json()["code"] == "not_found"
 
 
-def test_every_kind_can_be_chosen_on_the_page(client: Client, mo: User, project: Project):
+def test_every_kind_can_be_chosen_on_the_page(client: Client, mo: User, project: Project) -> None:
     client.force_login(mo)
     page = client.get(reverse("data_export_page", args=["kite"])).content.decode()
     for kind, formats in EXPORTS.items():
@@ -253,7 +259,7 @@ def test_every_kind_can_be_chosen_on_the_page(client: Client, mo: User, project:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.filterwarnings("error:StreamingHttpResponse")
-def test_the_first_rows_leave_before_the_last_are_read_and_a_client_may_leave(project: Project, mo: User):
+def test_the_first_rows_leave_before_the_last_are_read_and_a_client_may_leave(project: Project, mo: User) -> None:
     for number in range(600):
         factories.prompt(project, f"{number} " + "x" * 1000)
 

@@ -35,7 +35,7 @@ def labeled(project: Project, ann: User) -> Project:
 
 
 @pytest.fixture
-def export(labeled: Project, tmp_path: Path):
+def export(labeled: Project, tmp_path: Path) -> Any:
     def write(kind: str, name: str) -> Dataset:
         path = tmp_path / f"{kind}-{name}.jsonl"
         path.write_text("".join(export_lines(format_of(kind, name), labeled, Selection())))
@@ -60,21 +60,21 @@ def learned(trainer: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["tutelage", "sft", "sft-last-reply"])
-def test_sft_trainer_takes_demonstrations(name: str, export, policy: str, tmp_path: Path):
+def test_sft_trainer_takes_demonstrations(name: str, export: Any, policy: str, tmp_path: Path) -> None:
     from trl import SFTConfig, SFTTrainer
 
     args = SFTConfig(str(tmp_path / "out"), learning_rate=0.1, max_length=64, **COMMON)
     learned(SFTTrainer(policy, args=args, train_dataset=export("demonstrations", name)))
 
 
-def test_dpo_trainer_takes_pairs(export, policy: str, tmp_path: Path):
+def test_dpo_trainer_takes_pairs(export: Any, policy: str, tmp_path: Path) -> None:
     from trl import DPOConfig, DPOTrainer
 
     args = DPOConfig(str(tmp_path / "out"), learning_rate=0.1, max_length=64, **COMMON)
     learned(DPOTrainer(policy, args=args, train_dataset=export("rankings", "preference")))
 
 
-def test_reward_trainer_takes_pairs(export, policy: str, tmp_path: Path):
+def test_reward_trainer_takes_pairs(export: Any, policy: str, tmp_path: Path) -> None:
     from trl import RewardConfig, RewardTrainer
 
     args = RewardConfig(str(tmp_path / "out"), learning_rate=0.1, max_length=64, **COMMON)
@@ -82,14 +82,14 @@ def test_reward_trainer_takes_pairs(export, policy: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["judgments", "rankings"])
-def test_kto_trainer_takes_good_and_bad_replies(kind: str, export, policy: str, tmp_path: Path):
+def test_kto_trainer_takes_good_and_bad_replies(kind: str, export: Any, policy: str, tmp_path: Path) -> None:
     from trl import KTOConfig, KTOTrainer
 
     args = KTOConfig(str(tmp_path / "out"), learning_rate=0.1, max_length=64, **COMMON)
     learned(KTOTrainer(policy, args=args, train_dataset=export(kind, "kto")))
 
 
-def test_grpo_trainer_takes_prompts(export, policy: str, tmp_path: Path):
+def test_grpo_trainer_takes_prompts(export: Any, policy: str, tmp_path: Path) -> None:
     from trl import GRPOConfig, GRPOTrainer
 
     def length(completions: list[Any], **_: Any) -> list[float]:

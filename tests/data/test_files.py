@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +27,7 @@ def lines(records: list[dict[str, str]]) -> str:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.ndjson"])
-def test_json_lines_come_with_their_line(tmp_path, name):
+def test_json_lines_come_with_their_line(tmp_path: Path, name: Any) -> None:
     path = write(tmp_path, name, "\n" + lines(RECORDS))
     assert [(str(place), record) for place, record in read_records(path)] == [
         (f"{name}:2", RECORDS[0]),
@@ -35,11 +36,11 @@ def test_json_lines_come_with_their_line(tmp_path, name):
 
 
 @pytest.mark.parametrize("content", [json.dumps(RECORDS), json.dumps({"rows": RECORDS})])
-def test_a_json_list_may_stand_alone_or_in_an_object(tmp_path, content):
+def test_a_json_list_may_stand_alone_or_in_an_object(tmp_path: Path, content: Any) -> None:
     assert [record for _, record in read_records(write(tmp_path, "a.json", content))] == RECORDS
 
 
-def test_a_table_names_its_columns_in_the_first_line(tmp_path):
+def test_a_table_names_its_columns_in_the_first_line(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", 'instruction,response\n"Say\nhi","Hi, you"\nBye,Bye\n')
     found = list(read_records(path))
     assert [record for _, record in found] == [
@@ -49,7 +50,7 @@ def test_a_table_names_its_columns_in_the_first_line(tmp_path):
     assert str(found[1][0]) == "a.csv:4"
 
 
-def test_parquet_rows_are_numbered(tmp_path):
+def test_parquet_rows_are_numbered(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(RECORDS), tmp_path / "a.parquet")
     assert [(place.line, record) for place, record in read_records(tmp_path / "a.parquet")] == [
         (1, RECORDS[0]),
@@ -71,19 +72,19 @@ def test_parquet_rows_are_numbered(tmp_path):
         ("a.xyz", "", "a.xyz: cannot tell what this file holds"),
     ],
 )
-def test_a_bad_file_is_named_with_its_line(tmp_path, name, content, sentence):
+def test_a_bad_file_is_named_with_its_line(tmp_path: Path, name: Any, content: Any, sentence: Any) -> None:
     with pytest.raises(BadInput) as failure:
         list(read_records(write(tmp_path, name, content)))
     assert sentence in failure.value.message
 
 
-def test_a_cut_gzip_file_says_so(tmp_path):
+def test_a_cut_gzip_file_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(lines(RECORDS * 500).encode())[:-40])
     with pytest.raises(BadInput, match=r"a\.jsonl\.gz: the file is damaged or cut short"):
         list(read_records(path))
 
 
-def test_a_missing_file_says_so(tmp_path):
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
         list(read_records(tmp_path / "absent.jsonl"))

@@ -11,6 +11,7 @@ import os
 import subprocess
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -34,7 +35,7 @@ GOOD = '{"prompt": "Sing"}\n'
 
 
 @pytest.fixture(autouse=True)
-def uploads(settings, tmp_path: Path) -> Path:
+def uploads(settings: Any, tmp_path: Path) -> Path:
     settings.STORAGES = settings.STORAGES | {
         "default": {
             "BACKEND": "django.core.files.storage.FileSystemStorage",
@@ -51,7 +52,7 @@ def mos(client: Client, mo: User) -> Client:
 
 
 @pytest.fixture
-def hand_in(mos: Client):
+def hand_in(mos: Client) -> Any:
     """Hand in a file on the page, and let a worker check it."""
 
     def send(content: str, name: str = "rows.jsonl", **fields: str) -> Import:
@@ -81,7 +82,9 @@ def page(client: Client, record: Import) -> str:
     return client.get(reverse("data_import", args=["kite", record.pk])).content.decode()
 
 
-def test_a_file_is_checked_before_anything_of_it_is_taken(mos: Client, hand_in, django_capture_on_commit_callbacks):
+def test_a_file_is_checked_before_anything_of_it_is_taken(
+    mos: Client, hand_in: Any, django_capture_on_commit_callbacks: Any
+) -> None:
     record = hand_in('{"prompt": "Sing"}\n{"text": ""}\n')
     assert record.state == State.READY, record.error
     assert not Prompt.objects.exists()
@@ -99,8 +102,8 @@ def test_a_file_is_checked_before_anything_of_it_is_taken(mos: Client, hand_in, 
 
 
 def test_cancelling_takes_nothing_and_deletes_the_file(
-    mos: Client, hand_in, uploads: Path, django_capture_on_commit_callbacks
-):
+    mos: Client, hand_in: Any, uploads: Path, django_capture_on_commit_callbacks: Any
+) -> None:
     record = hand_in(GOOD)
     with django_capture_on_commit_callbacks(execute=True):
         assert act(mos, record, "cancel").state == State.CANCELLED
@@ -109,7 +112,9 @@ def test_cancelling_takes_nothing_and_deletes_the_file(
     assert "Nothing was imported" in page(mos, record)
 
 
-def test_a_file_that_came_in_is_deleted(mos: Client, hand_in, uploads: Path, django_capture_on_commit_callbacks):
+def test_a_file_that_came_in_is_deleted(
+    mos: Client, hand_in: Any, uploads: Path, django_capture_on_commit_callbacks: Any
+) -> None:
     record = act(mos, hand_in(GOOD), "confirm")
     with django_capture_on_commit_callbacks(execute=True):
         work(record)
@@ -117,14 +122,14 @@ def test_a_file_that_came_in_is_deleted(mos: Client, hand_in, uploads: Path, dja
     assert (record.state, record.file.name, list(uploads.glob("imports/*"))) == (State.DONE, "", [])
 
 
-def test_two_files_of_one_name_both_keep_it(mos: Client, hand_in):
+def test_two_files_of_one_name_both_keep_it(mos: Client, hand_in: Any) -> None:
     first, second = hand_in(GOOD), hand_in('{"prompt": "Dance"}\n')
     for record in (first, second):
         work(act(mos, record, "confirm"))
     assert set(Prompt.objects.values_list("source_ref", flat=True)) == {"rows.jsonl:1"}
 
 
-def test_bad_rows_are_named_and_can_be_skipped(mos: Client, hand_in):
+def test_bad_rows_are_named_and_can_be_skipped(mos: Client, hand_in: Any) -> None:
     record = hand_in(GOOD + '{"color": "red", "size": 3}\n')
     assert record.state == State.READY
     shown = page(mos, record)
@@ -134,7 +139,7 @@ def test_bad_rows_are_named_and_can_be_skipped(mos: Client, hand_in):
     assert Prompt.objects.count() == 1
 
 
-def test_bad_rows_that_nobody_skips_stop_the_import(mos: Client, hand_in):
+def test_bad_rows_that_nobody_skips_stop_the_import(mos: Client, hand_in: Any) -> None:
     record = hand_in(GOOD + '{"color": "red"}\n')
     assert work(act(mos, record, "confirm")).state == State.FAILED
     assert not Prompt.objects.exists()
@@ -142,14 +147,14 @@ def test_bad_rows_that_nobody_skips_stop_the_import(mos: Client, hand_in):
     assert work(act(mos, record, "check", skip_bad="on")).state == State.READY, "without uploading it again"
 
 
-def test_what_is_taken_of_a_file_can_be_changed_and_is_shown_first(mos: Client, hand_in):
+def test_what_is_taken_of_a_file_can_be_changed_and_is_shown_first(mos: Client, hand_in: Any) -> None:
     record = hand_in('{"prompt": "Sing", "completion": "La."}\n')
     assert record.report["found"] == {"demonstrations": 1}
     assert act(mos, record, "confirm", kind="prompts").state == State.CHECKING
     assert work(record).report["found"] == {"prompts": 1}
 
 
-def test_a_file_that_cannot_be_read_says_where(mos: Client, hand_in):
+def test_a_file_that_cannot_be_read_says_where(mos: Client, hand_in: Any) -> None:
     record = hand_in("[1, 2", "rows.json")
     assert record.state == State.FAILED
     assert "rows.json:1" in page(mos, record)
@@ -157,7 +162,7 @@ def test_a_file_that_cannot_be_read_says_where(mos: Client, hand_in):
 
 
 @pytest.mark.parametrize("htmx", [False, True])
-def test_a_file_of_no_known_kind_keeps_the_form(mos: Client, htmx: bool):
+def test_a_file_of_no_known_kind_keeps_the_form(mos: Client, htmx: bool) -> None:
     data = {"file": SimpleUploadedFile("rows.exe", b"x"), "corpus": "Novels", "open_tasks": "on", "kind": "text"}
     headers = {"HX-Request": "true"} if htmx else {}
     answer = mos.post(reverse("data_import_new", args=["kite"]), data, headers=headers)
@@ -169,7 +174,7 @@ def test_a_file_of_no_known_kind_keeps_the_form(mos: Client, htmx: bool):
     assert not Import.objects.exists()
 
 
-def test_an_empty_file_keeps_the_form(mos: Client):
+def test_an_empty_file_keeps_the_form(mos: Client) -> None:
     answer = mos.post(
         reverse("data_import_new", args=["kite"]), {"file": SimpleUploadedFile("a.csv", b""), "corpus": "Novels"}
     )
@@ -178,8 +183,11 @@ def test_an_empty_file_keeps_the_form(mos: Client):
 
 
 def test_an_import_made_while_the_broker_is_down_waits_for_the_reconciler(
-    mos: Client, django_capture_on_commit_callbacks, monkeypatch, caplog: pytest.LogCaptureFixture
-):
+    mos: Client,
+    django_capture_on_commit_callbacks: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     monkeypatch.setattr(wake, "app", Celery("nobody", broker="redis://127.0.0.1:9/0"))  # nothing listens there
     with django_capture_on_commit_callbacks(execute=True):
         answer = mos.post(reverse("data_import_new", args=["kite"]), {"file": SimpleUploadedFile("a.jsonl", b"{}")})
@@ -188,7 +196,7 @@ def test_an_import_made_while_the_broker_is_down_waits_for_the_reconciler(
     assert "no message to the workers" in caplog.text
 
 
-def test_the_reconciler_wakes_what_nobody_was_told_of(hand_in, monkeypatch):
+def test_the_reconciler_wakes_what_nobody_was_told_of(hand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     record = hand_in(GOOD)
     woken: list[int] = []
     monkeypatch.setattr(jobs, "send_task", lambda _, pk, **__: bool(woken.append(pk)))
@@ -201,8 +209,8 @@ def test_the_reconciler_wakes_what_nobody_was_told_of(hand_in, monkeypatch):
 
 
 def test_what_nobody_foresaw_fails_at_once_with_a_sentence_and_a_trace(
-    mos: Client, hand_in, monkeypatch, caplog: pytest.LogCaptureFixture
-):
+    mos: Client, hand_in: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(**_: object) -> None:
         raise KeyError("text")
 
@@ -215,7 +223,9 @@ def test_what_nobody_foresaw_fails_at_once_with_a_sentence_and_a_trace(
     assert "Traceback" in caplog.text
 
 
-def test_a_database_that_goes_away_is_no_fault_of_the_file(hand_in, monkeypatch, mos: Client):
+def test_a_database_that_goes_away_is_no_fault_of_the_file(
+    hand_in: Any, monkeypatch: pytest.MonkeyPatch, mos: Client
+) -> None:
     record = act(mos, hand_in(GOOD), "confirm")
 
     def gone(**_: object) -> None:
@@ -228,14 +238,16 @@ def test_a_database_that_goes_away_is_no_fault_of_the_file(hand_in, monkeypatch,
     assert work(record).state == State.DONE
 
 
-def test_a_file_over_which_workers_die_is_given_up(mos: Client, hand_in):
+def test_a_file_over_which_workers_die_is_given_up(mos: Client, hand_in: Any) -> None:
     record = act(mos, hand_in(GOOD), "confirm")
     Import.objects.update(attempts=reading.MAX_ATTEMPTS)
     assert work(record).state == State.FAILED
     assert "smaller" in record.error
 
 
-def test_an_import_that_is_stopped_half_way_leaves_nothing(mos: Client, hand_in, monkeypatch):
+def test_an_import_that_is_stopped_half_way_leaves_nothing(
+    mos: Client, hand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = act(mos, hand_in("".join(json.dumps({"prompt": f"Sing {n}"}) + "\n" for n in range(3000))), "confirm")
     monkeypatch.setattr(reading, "PROGRESS_SECONDS", 0.0)
     seen: list[dict[str, int]] = []
@@ -251,7 +263,7 @@ def test_an_import_that_is_stopped_half_way_leaves_nothing(mos: Client, hand_in,
     assert seen[-1]["bytes"] > 0
 
 
-def test_the_page_says_how_far_a_worker_is(mos: Client, hand_in):
+def test_the_page_says_how_far_a_worker_is(mos: Client, hand_in: Any) -> None:
     record = act(mos, hand_in(GOOD), "confirm")
     reading.say_progress(record.pk, {"bytes": 10, "rows": 1200})
     shown = page(mos, record)
@@ -259,7 +271,7 @@ def test_the_page_says_how_far_a_worker_is(mos: Client, hand_in):
     assert "1,200 rows" in shown
 
 
-def test_a_second_worker_passes_over_what_the_first_one_reads(mos: Client, hand_in):
+def test_a_second_worker_passes_over_what_the_first_one_reads(mos: Client, hand_in: Any) -> None:
     record = act(mos, hand_in(GOOD), "confirm")
     with subprocess.Popen(["sleep", "600"]) as worker:
         assert services.IMPORTS.claim(record.pk, worker=processes.identity(worker.pid))
@@ -270,7 +282,7 @@ def test_a_second_worker_passes_over_what_the_first_one_reads(mos: Client, hand_
     assert work(record).state == State.DONE, "its worker died, and the claim went with it"
 
 
-def test_an_import_that_was_canceled_while_its_worker_died_is_canceled(mos: Client, hand_in):
+def test_an_import_that_was_canceled_while_its_worker_died_is_canceled(mos: Client, hand_in: Any) -> None:
     record = act(mos, hand_in(GOOD), "confirm")
     assert services.IMPORTS.claim(record.pk)
     assert act(mos, record, "cancel").state == State.WAITING, "its worker is asked to stop"
@@ -281,7 +293,7 @@ def test_an_import_that_was_canceled_while_its_worker_died_is_canceled(mos: Clie
     assert not Prompt.objects.exists()
 
 
-def test_canceling_a_check_takes_it_from_its_worker(mos: Client, hand_in):
+def test_canceling_a_check_takes_it_from_its_worker(mos: Client, hand_in: Any) -> None:
     record = hand_in(GOOD)
     Import.objects.update(state=State.CHECKING)
     claimed = services.IMPORTS.claim(record.pk)
@@ -291,13 +303,15 @@ def test_canceling_a_check_takes_it_from_its_worker(mos: Client, hand_in):
         services.finish_import(claimed, State.READY)
 
 
-def test_an_import_is_not_confirmed_twice(mos: Client, hand_in):
+def test_an_import_is_not_confirmed_twice(mos: Client, hand_in: Any) -> None:
     record = act(mos, hand_in(GOOD), "confirm")
     with pytest.raises(Conflict, match="being imported already"):
         services.confirm(record=record)
 
 
-def test_files_that_nobody_imported_go_after_a_week(hand_in, uploads: Path, django_capture_on_commit_callbacks):
+def test_files_that_nobody_imported_go_after_a_week(
+    hand_in: Any, uploads: Path, django_capture_on_commit_callbacks: Any
+) -> None:
     waiting, failed = hand_in(GOOD), hand_in("[1", "rows.json")
     orphan = uploads / "imports" / "2026" / "11" / "left.jsonl"
     orphan.parent.mkdir(parents=True)
@@ -312,7 +326,7 @@ def test_files_that_nobody_imported_go_after_a_week(hand_in, uploads: Path, djan
     assert (waiting.state, failed.state, failed.file.name) == (State.CANCELLED, State.FAILED, "")
 
 
-def test_a_file_of_a_deleted_import_goes_too(hand_in, uploads: Path):
+def test_a_file_of_a_deleted_import_goes_too(hand_in: Any, uploads: Path) -> None:
     record = hand_in(GOOD)
     path = Path(record.file.path)
     os.utime(path, (0, 0))
@@ -321,14 +335,16 @@ def test_a_file_of_a_deleted_import_goes_too(hand_in, uploads: Path):
     assert not path.exists()
 
 
-def test_a_file_read_again_asks_about_prompts_that_nobody_was_asked_about(mos: Client, hand_in, project: Project):
+def test_a_file_read_again_asks_about_prompts_that_nobody_was_asked_about(
+    mos: Client, hand_in: Any, project: Project
+) -> None:
     work(act(mos, hand_in(GOOD), "confirm"))
     for _ in range(2):
         work(act(mos, hand_in(GOOD + '{"prompt": "Dance"}\n'), "confirm", open_tasks="on"))
     assert sorted(task.prompt.text for task in project.tasks.all()) == ["Dance", "Sing"]
 
 
-def test_an_annotator_may_not_take_part(client: Client, hand_in, ann: User, project: Project):
+def test_an_annotator_may_not_take_part(client: Client, hand_in: Any, ann: User, project: Project) -> None:
     record = hand_in(GOOD)
     client.force_login(ann)
     for what in ("confirm", "check", "cancel"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from annotations.services.imported import (
     import_rankings,
 )
 from tests import factories
+from webapp.accounts.models import Project, User
 from webapp.data.exports import Selection, export_lines, format_of
 from webapp.data.loading import load
 
@@ -39,7 +41,7 @@ KEPT = {
 
 
 @pytest.fixture
-def full(project, ada):
+def full(project: Project, ada: User) -> Any:
     """A project with something of everything."""
     import_demonstrations(
         project=project,
@@ -77,7 +79,7 @@ def rows_of(project: Any, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 @pytest.mark.parametrize("kind", KEPT)
-def test_an_export_comes_back_as_it_left(full, ada, tmp_path, kind, suffix):
+def test_an_export_comes_back_as_it_left(full: Any, ada: User, tmp_path: Path, kind: Any, suffix: Any) -> None:
     path = tmp_path / f"rows.{suffix}"
     path.write_text("".join(exported(full, kind, "" if suffix == "jsonl" else "csv")), newline="")
     other = factories.project(ada)
@@ -95,7 +97,7 @@ def test_an_export_comes_back_as_it_left(full, ada, tmp_path, kind, suffix):
     assert sum(load(project=other, by=ada, paths=[path]).added.values()) == 0
 
 
-def test_what_is_withdrawn_or_rejected_is_marked_and_does_not_come_back(full, ada, tmp_path):
+def test_what_is_withdrawn_or_rejected_is_marked_and_does_not_come_back(full: Any, ada: User, tmp_path: Path) -> None:
     factories.demonstration(full, ada, "No.", state=Demonstration.State.REJECTED)
     Ranking.objects.update(retracted_at="2026-01-01T00:00:00Z")
     lines = [line for kind in ("demonstrations", "rankings") for line in exported(full, kind, state="all")]
@@ -120,14 +122,18 @@ def test_what_is_withdrawn_or_rejected_is_marked_and_does_not_come_back(full, ad
         ("judgments", "kto", Judgment),
     ],
 )
-def test_formats_of_other_tools_come_back_as_their_kind(full, ada, tmp_path, kind, name, model):
+def test_formats_of_other_tools_come_back_as_their_kind(
+    full: Any, ada: User, tmp_path: Path, kind: Any, name: Any, model: Any
+) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(exported(full, kind, name)))
     report = load(project=factories.project(ada), by=ada, paths=[path])
     assert (set(report.added), dict(report.left_out)) == ({kind}, {})
 
 
-def test_held_out_rows_stay_held_out_where_another_hash_would_train_on_them(full, ada, tmp_path):
+def test_held_out_rows_stay_held_out_where_another_hash_would_train_on_them(
+    full: Any, ada: User, tmp_path: Path
+) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(exported(full, "demonstrations", split="heldout")))
     other = factories.project(ada)

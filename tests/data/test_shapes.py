@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -9,36 +11,36 @@ from webapp.data.shapes import DemonstrationItem, DocumentItem, LeftOut, PromptI
 ASK = [{"role": "user", "content": "Why is the sky blue?"}]
 
 
-def only(record):
+def only(record: Any) -> Any:
     (item,) = items(record)
     return item
 
 
-def test_an_hh_pair_is_a_ranking_of_its_last_turns():
+def test_an_hh_pair_is_a_ranking_of_its_last_turns() -> None:
     shared = "\n\nHuman: Why is the sky blue?\n\nAssistant:"
     assert only({"chosen": shared + " Scattering.", "rejected": shared + " Paint."}) == RankingItem(
         ASK, ["Scattering.", "Paint."], [[0], [1]]
     )
 
 
-def test_a_pair_with_a_prompt_of_its_own_is_a_ranking():
+def test_a_pair_with_a_prompt_of_its_own_is_a_ranking() -> None:
     record = {"prompt": "Why is the sky blue?", "chosen": "Scattering.", "rejected": "Paint."}
     assert only(record) == RankingItem(ASK, ["Scattering.", "Paint."], [[0], [1]])
 
 
-def test_a_pair_that_parts_before_its_last_turn_is_left_out():
+def test_a_pair_that_parts_before_its_last_turn_is_left_out() -> None:
     chosen = "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d"
     assert only({"chosen": chosen, "rejected": chosen.replace(": b", ": x")}) == LeftOut(
         "chosen and rejected answer different prompts"
     )
 
 
-def test_equal_ranks_tie_and_the_lowest_is_the_best():
+def test_equal_ranks_tie_and_the_lowest_is_the_best() -> None:
     record = {"prompt": "Why is the sky blue?", "replies": ["a", "b", "c"], "ranks": [2, 1, 2]}
     assert only(record) == RankingItem(ASK, ["a", "b", "c"], [[1], [0, 2]])
 
 
-def test_a_tree_gives_rankings_of_siblings_demonstrations_of_the_best_and_prompts_without_replies():
+def test_a_tree_gives_rankings_of_siblings_demonstrations_of_the_best_and_prompts_without_replies() -> None:
     leaf = {"role": "prompter", "text": "And the sea?", "replies": []}
     replies = [
         {"role": "assistant", "text": "Paint.", "rank": 1, "replies": []},
@@ -71,21 +73,21 @@ def test_a_tree_gives_rankings_of_siblings_demonstrations_of_the_best_and_prompt
         },
     ],
 )
-def test_demonstrations_come_in_many_shapes(record):
+def test_demonstrations_come_in_many_shapes(record: Any) -> None:
     assert only(record) == DemonstrationItem(ASK, "Scattering.")
 
 
-def test_a_context_follows_its_instruction():
+def test_a_context_follows_its_instruction() -> None:
     item = only({"instruction": "Sum it up.", "context": "It rained.", "response": "Rain."})
     assert item == DemonstrationItem([{"role": "user", "content": "Sum it up.\n\nIt rained."}], "Rain.")
 
 
 @pytest.mark.parametrize("record", ["Why is the sky blue?", {"prompt": "Why is the sky blue?"}, {"messages": ASK}])
-def test_prompts_come_in_many_shapes(record):
+def test_prompts_come_in_many_shapes(record: Any) -> None:
     assert only(record) == PromptItem(ASK)
 
 
-def test_text_is_a_document():
+def test_text_is_a_document() -> None:
     assert only({"text": "<p>x</p>", "format": "html"}) == DocumentItem("<p>x</p>", "html")
 
 
@@ -103,11 +105,11 @@ def test_text_is_a_document():
         ),
     ],
 )
-def test_what_is_left_out_says_why(record, reason):
+def test_what_is_left_out_says_why(record: Any, reason: Any) -> None:
     assert only(record) == LeftOut(reason)
 
 
-def test_a_record_of_no_known_shape_names_its_keys():
+def test_a_record_of_no_known_shape_names_its_keys() -> None:
     with pytest.raises(UnknownShape, match="found: bar, foo"):
         list(items({"foo": 1, "bar": 2}))
 
@@ -124,7 +126,7 @@ KEYS = st.sampled_from(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(KEYS, JSON, max_size=4))
-def test_no_record_breaks_the_reader(record):
+def test_no_record_breaks_the_reader(record: Any) -> None:
     try:
         found = list(items(record))
     except UnknownShape:

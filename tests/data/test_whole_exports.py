@@ -51,7 +51,7 @@ def rows(project: Project, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", EXPORTS)
-def test_every_kind_comes_back_row_by_row(kind: str, full: Project, ada: User, tmp_path: Path):
+def test_every_kind_comes_back_row_by_row(kind: str, full: Project, ada: User, tmp_path: Path) -> None:
     path = tmp_path / f"kite-{kind}.jsonl"
     path.write_text("".join(export_lines(format_of(kind), full, Selection())))
     empty = factories.project(ada)
@@ -61,7 +61,7 @@ def test_every_kind_comes_back_row_by_row(kind: str, full: Project, ada: User, t
     assert sum(load(project=empty, by=ada, paths=[path]).added.values()) == 0
 
 
-def test_documents_go_back_into_their_corpora(full: Project, ada: User, tmp_path: Path):
+def test_documents_go_back_into_their_corpora(full: Project, ada: User, tmp_path: Path) -> None:
     path = tmp_path / "kite-text.jsonl"
     path.write_text("".join(export_lines(format_of("text"), full, Selection())))
     empty = factories.project(ada)
@@ -70,7 +70,9 @@ def test_documents_go_back_into_their_corpora(full: Project, ada: User, tmp_path
     assert (corpus.name, corpus.licence, corpus.documents.count()) == ("Novels", "CC0", 3)
 
 
-def test_a_chat_comes_back_as_what_was_said_of_its_replies(full: Project, tess: User, ada: User, tmp_path: Path):
+def test_a_chat_comes_back_as_what_was_said_of_its_replies(
+    full: Project, tess: User, ada: User, tmp_path: Path
+) -> None:
     """A reply with a thumb down is bad, and nobody's demonstration; the better answer is one."""
     chat = factories.conversation(tess, full)
     asked = factories.message(chat, "Which fruit is yellow?")
@@ -90,7 +92,9 @@ def test_a_chat_comes_back_as_what_was_said_of_its_replies(full: Project, tess: 
     assert best.text == "Lemons are."
 
 
-def test_a_time_that_is_none_or_in_the_future_is_the_time_of_the_import(full: Project, ada: User, tmp_path: Path):
+def test_a_time_that_is_none_or_in_the_future_is_the_time_of_the_import(
+    full: Project, ada: User, tmp_path: Path
+) -> None:
     (line,) = export_lines(format_of("judgments"), full, Selection())
     path = tmp_path / "rows.jsonl"
     for told in ("2999-01-01T00:00:00.000000Z", "yesterday", "2026-03-04T05:06:07"):

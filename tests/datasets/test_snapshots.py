@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fsspec.core import url_to_fs
@@ -22,7 +23,7 @@ def rows(snapshot: Snapshot, split: str) -> list[dict]:
     return [json.loads(line) for line in Path(url_to_fs(snapshot.files[split])[1]).read_text().splitlines()]
 
 
-def freeze(project: Project, kind: str, **options) -> Snapshot:
+def freeze(project: Project, kind: str, **options: Any) -> Snapshot:
     return create_snapshot(project=project, kind=kind, by=project.created_by, **options)
 
 
@@ -36,7 +37,7 @@ def labeled(project: Project, ann: User) -> list[Demonstration]:
     ]
 
 
-def test_rows_are_frozen_by_split_with_their_ids(project: Project, labeled: list[Demonstration]):
+def test_rows_are_frozen_by_split_with_their_ids(project: Project, labeled: list[Demonstration]) -> None:
     snapshot = freeze(project, "demonstrations")
     assert (snapshot.counts["train"], snapshot.counts["heldout"]) == (2, 1)
     assert {row["id"] for row in rows(snapshot, "train")} == {f"demonstration:{d.pk}" for d in labeled[:2]}
@@ -44,7 +45,7 @@ def test_rows_are_frozen_by_split_with_their_ids(project: Project, labeled: list
     assert set(snapshot.items.filter(heldout=False).values_list("row", flat=True)) == {d.pk for d in labeled[:2]}
 
 
-def test_judgments_are_frozen_in_the_rows_that_training_reads(project: Project, ann: User):
+def test_judgments_are_frozen_in_the_rows_that_training_reads(project: Project, ann: User) -> None:
     label = factories.judgment(project, ann, "A toy.", good=False)
     snapshot = freeze(project, "judgments")
     (row,) = rows(snapshot, "train")
@@ -52,12 +53,12 @@ def test_judgments_are_frozen_in_the_rows_that_training_reads(project: Project, 
     assert snapshot.name == "Judgments 1"
 
 
-def test_a_snapshot_without_judgments_says_where_they_come_from(project: Project):
+def test_a_snapshot_without_judgments_says_where_they_come_from(project: Project) -> None:
     with pytest.raises(Conflict, match="labeled good or bad"):
         freeze(project, "judgments")
 
 
-def test_a_later_label_does_not_change_a_snapshot(project: Project, ann: User, labeled: list[Demonstration]):
+def test_a_later_label_does_not_change_a_snapshot(project: Project, ann: User, labeled: list[Demonstration]) -> None:
     before = freeze(project, "demonstrations")
     kept = rows(before, "train")
     factories.demonstration(project, ann, prompt=factories.prompt(project), state="accepted")
@@ -67,31 +68,31 @@ def test_a_later_label_does_not_change_a_snapshot(project: Project, ann: User, l
     assert before.content_hash != after.content_hash
 
 
-def test_the_same_rows_have_the_same_hash(project: Project, labeled: list[Demonstration]):
+def test_the_same_rows_have_the_same_hash(project: Project, labeled: list[Demonstration]) -> None:
     assert freeze(project, "demonstrations").content_hash == freeze(project, "demonstrations").content_hash
 
 
-def test_filters_choose_rows(project: Project, labeled: list[Demonstration]):
+def test_filters_choose_rows(project: Project, labeled: list[Demonstration]) -> None:
     assert freeze(project, "demonstrations", filters={"limit": 1}).counts["train"] == 1
     only = freeze(project, "demonstrations", filters={"ids": [labeled[1].pk]})
     assert (only.counts["train"], only.counts["heldout"]) == (1, 0)
     assert freeze(project, "demonstrations", filters={"split": "heldout"}).counts["train"] == 0
 
 
-def test_nothing_to_freeze_is_said_with_what_to_do(project: Project):
+def test_nothing_to_freeze_is_said_with_what_to_do(project: Project) -> None:
     with pytest.raises(Conflict, match="There are no rankings yet"):
         freeze(project, "rankings")
     assert not Snapshot.objects.exists()
 
 
-def test_an_unknown_kind_or_filter_is_named(project: Project):
+def test_an_unknown_kind_or_filter_is_named(project: Project) -> None:
     with pytest.raises(BadInput, match="no kind of snapshot"):
         freeze(project, "dreams")
     with pytest.raises(BadInput, match="filters: color: "):
         freeze(project, "prompts", filters={"color": "red"})
 
 
-def test_a_document_comes_into_a_corpus_once(project: Project):
+def test_a_document_comes_into_a_corpus_once(project: Project) -> None:
     corpus = create_corpus(project=project, name="Lines", by=project.created_by)
     texts = ["one", "two", "one", " ", "three\x00"]
     first = add_documents(corpus=corpus, documents=(NewDocument(text) for text in texts))
@@ -101,13 +102,13 @@ def test_a_document_comes_into_a_corpus_once(project: Project):
     assert set(corpus.documents.values_list("text", flat=True)) == {"one", "two", "three", "four"}
 
 
-def test_a_corpus_name_is_taken_once(project: Project):
+def test_a_corpus_name_is_taken_once(project: Project) -> None:
     create_corpus(project=project, name="Lines", by=project.created_by)
     with pytest.raises(BadInput, match="a corpus “Lines” already"):
         create_corpus(project=project, name=" Lines ", by=project.created_by)
 
 
-def test_text_of_chosen_corpora_is_frozen(project: Project):
+def test_text_of_chosen_corpora_is_frozen(project: Project) -> None:
     one, two = factories.corpus(project, documents=2), factories.corpus(project, documents=3)
     assert freeze(project, "documents").counts["train"] == 5
     chosen = freeze(project, "documents", filters={"corpora": [two.pk]})
@@ -124,13 +125,15 @@ def test_text_of_chosen_corpora_is_frozen(project: Project):
         {"corpora": ["x"]}, {"split": "both"}, {"split": ["train"]},
     ],
 )  # fmt: skip
-def test_a_filter_of_the_wrong_kind_is_refused_by_name(project: Project, labeled: list[Demonstration], filters):
+def test_a_filter_of_the_wrong_kind_is_refused_by_name(
+    project: Project, labeled: list[Demonstration], filters: Any
+) -> None:
     for kind in ("demonstrations", "documents"):
         with pytest.raises(BadInput, match=f"^filters: {next(iter(filters))}"):
             freeze(project, kind, filters=filters)
 
 
-def test_a_corpus_of_another_project_is_refused(project: Project):
+def test_a_corpus_of_another_project_is_refused(project: Project) -> None:
     other = factories.corpus(factories.project(name="Crane"))
     with pytest.raises(BadInput, match=f"corpora: there is no {other.pk} in this project"):
         freeze(project, "documents", filters={"corpora": [other.pk]})

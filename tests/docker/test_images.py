@@ -85,12 +85,12 @@ def needed_by_the_site() -> set[str]:
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_what_an_image_copies_is_there(path: Path):
+def test_what_an_image_copies_is_there(path: Path) -> None:
     assert {source for source in copied(path) if not (ROOT / source).exists()} == set()
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_an_image_runs_as_nobody_special_on_the_python_that_the_lock_is_for(path: Path):
+def test_an_image_runs_as_nobody_special_on_the_python_that_the_lock_is_for(path: Path) -> None:
     found = dict(instructions(path))
     assert found["USER"] == "tutelage"
     assert found["FROM"].startswith("python:3.11.")
@@ -98,14 +98,14 @@ def test_an_image_runs_as_nobody_special_on_the_python_that_the_lock_is_for(path
     assert "TUTELAGE_HOME=/data" in found["ENV"]
 
 
-def test_the_web_image_holds_no_training():
+def test_the_web_image_holds_no_training() -> None:
     assert {source for source in copied(ROOT / "docker" / "web.Dockerfile") if source.startswith("training")} == {
         "training/__init__.py",
         "training/contract",
     }
 
 
-def test_the_site_imports_nothing_that_the_web_image_lacks():
+def test_the_site_imports_nothing_that_the_web_image_lacks() -> None:
     needed = needed_by_the_site()
     assert not {"torch", "transformers", "datasets"} & needed
     missing = sorted(
@@ -119,7 +119,7 @@ def test_the_site_imports_nothing_that_the_web_image_lacks():
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-def test_the_web_image_answers_on_the_port_that_it_exposes_with_the_sites_application():
+def test_the_web_image_answers_on_the_port_that_it_exposes_with_the_sites_application() -> None:
     path = ROOT / "docker" / "web.Dockerfile"
     words = command(path)
     assert words[:2] == ["uvicorn", "webapp.asgi:application"]
@@ -128,7 +128,9 @@ def test_the_web_image_answers_on_the_port_that_it_exposes_with_the_sites_applic
     assert {word for word in words if word.startswith("--") and word not in known} == set()
 
 
-def test_the_training_image_serves_models_as_the_supervisor_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_training_image_serves_models_as_the_supervisor_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path))
     path = ROOT / "docker" / "training.Dockerfile"
     spec = apps.model_server({}, "http://127.0.0.1:8300", "")

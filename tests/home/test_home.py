@@ -1,37 +1,42 @@
+from __future__ import annotations
+
 import uuid
+
+from django.test import Client
 
 from annotations.models import Task
 from annotations.services.labels import submit_demonstration
 from annotations.services.leases import lease_next
 from tests import factories
+from webapp.accounts.models import Project, User
 
 
-def test_a_new_installation_asks_for_its_first_account(client, db):
+def test_a_new_installation_asks_for_its_first_account(client: Client, db: None) -> None:
     page = client.get("/").content
 
     assert b"Create the first account" in page
 
 
-def test_an_installation_in_use_asks_for_a_sign_in(client, root):
+def test_an_installation_in_use_asks_for_a_sign_in(client: Client, root: User) -> None:
     page = client.get("/").content
 
     assert b"Create the first account" not in page
     assert b"Sign in" in page
 
 
-def test_whoever_runs_it_is_offered_a_project(client, root):
+def test_whoever_runs_it_is_offered_a_project(client: Client, root: User) -> None:
     client.force_login(root)
 
     assert b"New project" in client.get("/").content
 
 
-def test_a_stranger_is_told_to_ask_for_an_invitation(client, project, stranger):
+def test_a_stranger_is_told_to_ask_for_an_invitation(client: Client, project: Project, stranger: User) -> None:
     client.force_login(stranger)
 
     assert b"Ask a manager for an invitation link" in client.get("/").content
 
 
-def test_each_station_counts_what_is_there(client, project, ada, ann):
+def test_each_station_counts_what_is_there(client: Client, project: Project, ada: User, ann: User) -> None:
     factories.demonstration(project, ann)
     factories.ranking(project, ann)
     factories.deployment(project)
@@ -46,7 +51,7 @@ def test_each_station_counts_what_is_there(client, project, ada, ann):
     assert all(station.url for station in stations.values())
 
 
-def test_the_loop_links_only_where_the_person_may_go(client, project, ann):
+def test_the_loop_links_only_where_the_person_may_go(client: Client, project: Project, ann: User) -> None:
     client.force_login(ann)
     stations = client.get("/projects/kite/loop/").context["stations"]
 
@@ -56,13 +61,13 @@ def test_the_loop_links_only_where_the_person_may_go(client, project, ann):
             assert client.get(station.url).status_code == 200
 
 
-def test_every_link_of_a_managers_loop_opens(client, project, mo):
+def test_every_link_of_a_managers_loop_opens(client: Client, project: Project, mo: User) -> None:
     client.force_login(mo)
     for station in client.get("/").context["stations"]:
         assert client.get(station.url).status_code == 200, station.url
 
 
-def test_an_annotator_is_sent_to_the_labels_first(client, project, ann):
+def test_an_annotator_is_sent_to_the_labels_first(client: Client, project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.WRITE)
     factories.deployment(project)
     client.force_login(ann)
@@ -72,7 +77,9 @@ def test_an_annotator_is_sent_to_the_labels_first(client, project, ann):
     assert titles == ["1 label wanted from you", "Chat with Kite"]
 
 
-def test_labels_that_only_others_can_give_are_not_offered(client, project, ann, ben):
+def test_labels_that_only_others_can_give_are_not_offered(
+    client: Client, project: Project, ann: User, ben: User
+) -> None:
     demonstration = factories.demonstration(project, ann)
     factories.task(project, Task.Kind.REVIEW, prompt=demonstration.prompt, demonstration=demonstration)
     client.force_login(ann)
@@ -83,7 +90,7 @@ def test_labels_that_only_others_can_give_are_not_offered(client, project, ann, 
     assert client.get("/").context["steps"][0].title == "1 label wanted from you"
 
 
-def test_the_labels_of_today_are_among_those_given(client, project, ann):
+def test_the_labels_of_today_are_among_those_given(client: Client, project: Project, ann: User) -> None:
     for _ in range(2):
         factories.task(project)
         submit_demonstration(lease=lease_next(person=ann, project=project), token=uuid.uuid4(), text="Because.")
@@ -94,7 +101,7 @@ def test_the_labels_of_today_are_among_those_given(client, project, ann):
     assert (own["labels"], own["today"], own["open"]) == (2, 2, 0)  # though none is accepted yet
 
 
-def test_a_tester_is_sent_to_the_chat(client, project, tess):
+def test_a_tester_is_sent_to_the_chat(client: Client, project: Project, tess: User) -> None:
     factories.task(project, Task.Kind.WRITE)
     client.force_login(tess)
     assert [step.title for step in client.get("/").context["steps"]] == ["All done"]
@@ -103,7 +110,7 @@ def test_a_tester_is_sent_to_the_chat(client, project, tess):
     assert [step.title for step in client.get("/").context["steps"]] == ["Chat with Kite"]
 
 
-def test_a_manager_is_shown_the_next_gap_in_the_loop(client, project, ada, ann):
+def test_a_manager_is_shown_the_next_gap_in_the_loop(client: Client, project: Project, ada: User, ann: User) -> None:
     client.force_login(ada)
     assert client.get("/").context["steps"][0].title == "Bring in text and prompts"
 
@@ -114,7 +121,9 @@ def test_a_manager_is_shown_the_next_gap_in_the_loop(client, project, ada, ann):
     assert client.get("/").context["steps"][0].title == "Deploy a model"
 
 
-def test_what_a_run_is_about_to_make_is_watched_and_not_asked_for(client, project, ada, ann):
+def test_what_a_run_is_about_to_make_is_watched_and_not_asked_for(
+    client: Client, project: Project, ada: User, ann: User
+) -> None:
     client.force_login(ada)
     factories.corpus(project)
     factories.demonstration(project, ann)
@@ -130,7 +139,7 @@ def test_what_a_run_is_about_to_make_is_watched_and_not_asked_for(client, projec
     assert client.get("/").context["steps"][0].label == "Train a tokenizer"
 
 
-def test_every_first_step_leads_somewhere(client, project, ada, ann):
+def test_every_first_step_leads_somewhere(client: Client, project: Project, ada: User, ann: User) -> None:
     client.force_login(ada)
     factories.demonstration(project, ann)
     for step in client.get("/").context["steps"]:

@@ -6,12 +6,13 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.conf import settings
 from django.test import Client
 
-from webapp.accounts.models import User
+from webapp.accounts.models import Project, User
 from webapp.data.models import Import
 
 MB = 2**20
@@ -61,7 +62,7 @@ def spooled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     kept: list[int] = []
     plain = ASGIHandler.read_body
 
-    async def noting(self, receive):
+    async def noting(self: Any, receive: Any) -> Any:
         file = await plain(self, receive)
         kept.append(file.seek(0, 2))
         file.seek(0)
@@ -72,13 +73,15 @@ def spooled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("path", ["/", "/accounts/login/", "/nonesuch/", "/projects/kite/data/import/"])
-def test_a_body_that_declares_too_much_is_refused_at_once(address, spooled, project, path):
+def test_a_body_that_declares_too_much_is_refused_at_once(
+    address: Any, spooled: Any, project: Project, path: Any
+) -> None:
     status, body = ask(address, f"POST {path} HTTP/1.1\nHost: localhost\nContent-Length: {400 * MB}")
     assert (status, spooled) == (413, [])
     assert "At most 10 MB" in body
 
 
-def test_the_api_says_so_in_json(address, spooled):
+def test_the_api_says_so_in_json(address: Any, spooled: Any) -> None:
     head = f"HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: {11 * MB}"
     status, body = ask(address, f"POST /api/v1/projects/kite/prompts/ {head}")
     assert (status, json.loads(body)["code"]) == (413, "too_large")
@@ -87,13 +90,13 @@ def test_the_api_says_so_in_json(address, spooled):
     assert spooled == []
 
 
-def test_every_door_has_one_limit_and_says_it_in_one_sentence(address, project):
+def test_every_door_has_one_limit_and_says_it_in_one_sentence(address: Any, project: Project) -> None:
     head = f"HTTP/1.1\nHost: localhost\nContent-Type: application/json\nContent-Length: {12 * MB}"
     for path in ("/accounts/login/", "/api/v1/projects/kite/prompts/", "/v1/chat/completions"):
         assert "This is too large. At most 10 MB can be sent here." in ask(address, f"POST {path} {head}")[1]
 
 
-def test_a_file_that_is_too_large_is_told_the_limit_of_files(address, project, mo):
+def test_a_file_that_is_too_large_is_told_the_limit_of_files(address: Any, project: Project, mo: User) -> None:
     client = Client()
     client.force_login(mo)
     head = f"HTTP/1.1\nHost: localhost\nCookie: sessionid={client.cookies['sessionid'].value}"
@@ -101,27 +104,27 @@ def test_a_file_that_is_too_large_is_told_the_limit_of_files(address, project, m
     assert (status, "At most 512 MB can be sent here." in body) == (413, True)
 
 
-def test_a_body_that_streams_too_much_is_cut_off(address, spooled):
+def test_a_body_that_streams_too_much_is_cut_off(address: Any, spooled: Any) -> None:
     head = "POST /accounts/login/ HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked"
     assert ask(address, head, chunks(64 * MB))[0] == 413
     assert spooled == []
 
 
-def test_a_short_length_before_a_long_body_is_no_way_round(address, spooled):
+def test_a_short_length_before_a_long_body_is_no_way_round(address: Any, spooled: Any) -> None:
     head = "POST /accounts/login/ HTTP/1.1\nHost: localhost\nContent-Length: 10"
     status, _ = ask(address, head, (b"x" * 64 * 1024 for _ in range(320)))
     assert status in (400, 403)
     assert sum(spooled) <= 10
 
 
-def test_two_lengths_that_differ_are_no_way_round(address, spooled):
+def test_two_lengths_that_differ_are_no_way_round(address: Any, spooled: Any) -> None:
     head = "POST / HTTP/1.1\nHost: localhost\nContent-Length: 10\nTransfer-Encoding: chunked"
     status, _ = ask(address, head, chunks(32 * MB))
     assert status in (400, 413)
     assert sum(spooled) <= settings.MAX_BODY_BYTES
 
 
-def test_a_small_body_passes_however_it_comes(address, spooled, project):
+def test_a_small_body_passes_however_it_comes(address: Any, spooled: Any, project: Project) -> None:
     head = "POST /accounts/login/ HTTP/1.1\nHost: localhost\nTransfer-Encoding: chunked"
     assert ask(address, head, chunks(1 * MB))[0] == 403  # no CSRF token, so Django has read it
     assert spooled == [1 * MB]
@@ -156,18 +159,18 @@ def upload(person: User, address: tuple[str, int], size: int) -> int:
     return ask(address, head, parts())[0]
 
 
-def test_who_may_import_may_send_a_large_file_there(address, project, mo):
+def test_who_may_import_may_send_a_large_file_there(address: Any, project: Project, mo: User) -> None:
     assert upload(mo, address, 12 * MB) == 302
     assert Import.objects.get().file.size > 11 * MB
 
 
-def test_who_may_not_import_may_not(address, spooled, project, ann, stranger):
+def test_who_may_not_import_may_not(address: Any, spooled: Any, project: Project, ann: User, stranger: User) -> None:
     assert upload(ann, address, 12 * MB) == 413
     assert upload(stranger, address, 12 * MB) == 413
     assert spooled == []
 
 
-def test_a_connection_goes_on_after_a_refusal(address):
+def test_a_connection_goes_on_after_a_refusal(address: Any) -> None:
     with socket.create_connection(address, timeout=SECONDS) as connection:
         head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {11 * MB}\r\n\r\n"
         connection.sendall(head.encode())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import schemathesis
+from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -16,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.addresses import filled, ours
-from webapp.accounts.models import ApiToken
+from webapp.accounts.models import ApiToken, Project, User
 from webapp.accounts.tokens import create_api_token
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -30,7 +31,7 @@ def openapi(client: Any) -> dict[str, Any]:
     return schema
 
 
-def test_every_operation_documents_its_errors_and_its_scope(client, db):
+def test_every_operation_documents_its_errors_and_its_scope(client: Client, db: None) -> None:
     for path, operations in openapi(client)["paths"].items():
         for method, operation in operations.items():
             needed = {"400", "401", "403", "404"} | ({"409", "413", "415"} if method == "post" else set())
@@ -40,12 +41,12 @@ def test_every_operation_documents_its_errors_and_its_scope(client, db):
             assert error == {"$ref": "#/components/schemas/Error"}
 
 
-def test_the_schema_names_how_to_sign_in(client, db):
+def test_the_schema_names_how_to_sign_in(client: Client, db: None) -> None:
     schemes = openapi(client)["components"]["securitySchemes"]
     assert schemes["apiToken"]["scheme"] == "bearer"
 
 
-def test_every_endpoint_is_in_the_schema(client, db):
+def test_every_endpoint_is_in_the_schema(client: Client, db: None) -> None:
     paths = {path.replace("{id}", "{pk}") for path in openapi(client)["paths"]}
     for route, pattern in ours():
         if hasattr(pattern.callback, "cls") and pattern.name != "api_schema":
@@ -57,7 +58,7 @@ def test_every_endpoint_is_in_the_schema(client, db):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["fitting", "broken"])
-def test_no_answer_is_outside_the_schema(address, root, project, rows, mode):
+def test_no_answer_is_outside_the_schema(address: Any, root: User, project: Project, rows: Any, mode: Any) -> None:
     site = f"http://{address[0]}:{address[1]}"
     _, secret = create_api_token(user=root, name="Test", scopes=ApiToken.Scope.values)
     headers = {"Authorization": f"Bearer {secret}"}

@@ -38,7 +38,7 @@ def ended(whole: Whole, conversation: str) -> dict[str, Any]:
     return messages(whole, conversation)[-1]
 
 
-def test_a_reply_comes_when_nothing_is_killed(whole: Whole, user: Visitor):
+def test_a_reply_comes_when_nothing_is_killed(whole: Whole, user: Visitor) -> None:
     conversation, _ = begin(user, "What is a kite?")
     assert ended(whole, conversation)["state"] == "complete"
 
@@ -46,7 +46,7 @@ def test_a_reply_comes_when_nothing_is_killed(whole: Whole, user: Visitor):
 @pytest.mark.parametrize("victims", [("model-server",), ("web-1", "web-2"), ("redis",), ("postgres",)], ids="+".join)
 def test_a_reply_that_is_cut_off_is_told_as_such_and_can_be_asked_for_again(
     whole: Whole, user: Visitor, victims: tuple[str, ...]
-):
+) -> None:
     whole.send(signal.SIGSTOP, "model-server")  # so that the reply is under way when it happens
     conversation, _ = begin(user, "What is a kite?")
     assert messages(whole, conversation)[-1]["state"] in ("pending", "streaming")
@@ -62,7 +62,7 @@ def test_a_reply_that_is_cut_off_is_told_as_such_and_can_be_asked_for_again(
         assert ended(whole, conversation)["state"] == "complete"
 
 
-def test_a_message_that_is_sent_again_because_no_answer_came_is_there_once(whole: Whole, user: Visitor):
+def test_a_message_that_is_sent_again_because_no_answer_came_is_there_once(whole: Whole, user: Visitor) -> None:
     conversation, _ = begin(user, "What is a kite?")
     ended(whole, conversation)
     fields = {"text": "And a drum?", "token": fresh_token()}

@@ -34,7 +34,7 @@ DELAYS = (0.0, 0.02, 0.08)  # seconds between sending and killing
 @pytest.mark.parametrize("victims", [("web-1", "web-2"), ("postgres",), ("redis",), ("worker-default",)], ids="+".join)
 def test_a_label_sent_while_something_is_killed_counts_once(
     whole: Whole, sample: Sample, annotator: Visitor, victims: tuple[str, ...]
-):
+) -> None:
     slug = whole.ask(MAKE_TASKS.format(email=sample.annotator[0], count=len(DELAYS)))
     leases = []
     for delay in DELAYS:
@@ -51,7 +51,7 @@ def test_a_label_sent_while_something_is_killed_counts_once(
     assert whole.ask(COUNT.format(leases=leases)) == {"labels": 3, "leases": 3, "submitted": 3}
 
 
-def test_a_draft_outlives_every_process(whole: Whole, sample: Sample, annotator: Visitor):
+def test_a_draft_outlives_every_process(whole: Whole, sample: Sample, annotator: Visitor) -> None:
     slug = whole.ask(MAKE_TASKS.format(email=sample.annotator[0], count=1))
     lease, fields = next_ranking(annotator, slug)
     typed = fields | {"reason": "The second names its source"}

@@ -67,7 +67,9 @@ VICTIMS: dict[str, Callable[[Whole, int], None]] = {
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-def test_the_run_goes_on_from_its_checkpoint_and_no_step_counts_twice(whole: Whole, sample: Sample, victim: str):
+def test_the_run_goes_on_from_its_checkpoint_and_no_step_counts_twice(
+    whole: Whole, sample: Sample, victim: str
+) -> None:
     run = whole.ask(LAUNCH.format(steps=STEPS))
 
     def has_checkpoints() -> bool:

@@ -30,25 +30,25 @@ def is_there(site: Whole, slug: str) -> bool:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_killed_process_is_replaced_and_pages_answer(whole: Whole, name: str):
+def test_a_killed_process_is_replaced_and_pages_answer(whole: Whole, name: str) -> None:
     wait_for_another = whole.kill(name)
     wait_for_another()
     until(lambda: pages_answer(whole), whole.said)
 
 
-def test_pages_answer_while_one_web_process_is_gone(whole: Whole):
+def test_pages_answer_while_one_web_process_is_gone(whole: Whole) -> None:
     wait_for_another = whole.kill("web-2")
     assert pages_answer(whole)
     wait_for_another()
 
 
-def test_what_was_written_is_there_after_the_database_was_killed(whole: Whole):
+def test_what_was_written_is_there_after_the_database_was_killed(whole: Whole) -> None:
     make_project(whole, "before")
     whole.kill("postgres")()
     assert is_there(whole, "before")
 
 
-def test_a_killed_supervisor_takes_all_with_it_and_the_next_start_has_all_data(whole: Whole):
+def test_a_killed_supervisor_takes_all_with_it_and_the_next_start_has_all_data(whole: Whole) -> None:
     make_project(whole, "kept")
     family = whole.kill_supervisor()
     until(lambda: not any(alive(process) for process in family))
@@ -60,7 +60,7 @@ def test_a_killed_supervisor_takes_all_with_it_and_the_next_start_has_all_data(w
     )
 
 
-def test_ctrl_c_ends_every_process_and_the_next_start_has_all_data(whole: Whole):
+def test_ctrl_c_ends_every_process_and_the_next_start_has_all_data(whole: Whole) -> None:
     assert whole.supervisor is not None
     make_project(whole, "steady")
     family = psutil.Process(whole.supervisor.pid).children(recursive=True)
@@ -74,7 +74,7 @@ def test_ctrl_c_ends_every_process_and_the_next_start_has_all_data(whole: Whole)
     )
 
 
-def test_a_frozen_process_does_not_keep_the_others_from_stopping(whole: Whole):
+def test_a_frozen_process_does_not_keep_the_others_from_stopping(whole: Whole) -> None:
     whole.send(signal.SIGSTOP, "worker-default")
     assert whole.stop() == 0
     assert "worker-default  did not stop in time and was killed" in whole.said()

@@ -1,5 +1,8 @@
+from __future__ import annotations
+
 import asyncio
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -12,32 +15,32 @@ BODY = completions.chat_body(
 )
 
 
-def collected(transport, body=BODY):
-    async def collect():
+def collected(transport: Any, body: Any = BODY) -> Any:
+    async def collect() -> Any:
         return [chunk async for chunk in completions.stream_chat(body, transport=transport)]
 
     return asyncio.run(collect())
 
 
-def streamed(text):
+def streamed(text: Any) -> Any:
     return httpx.Response(200, text=text, headers={"content-type": "text/event-stream; charset=utf-8"})
 
 
-def answering(status=200, *, json_body=None, text=None):
+def answering(status: Any = 200, *, json_body: Any = None, text: Any = None) -> Any:
     return httpx.MockTransport(
         lambda _: streamed(text) if status == 200 else httpx.Response(status, json=json_body, text=text)
     )
 
 
-def lines(*chunks, end="data: [DONE]\n\n"):
+def lines(*chunks: Any, end: Any = "data: [DONE]\n\n") -> Any:
     return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + end
 
 
-def piece(text, finish=None):
+def piece(text: Any, finish: Any = None) -> Any:
     return {"choices": [{"delta": {"content": text}, "finish_reason": finish}]}
 
 
-def test_the_pieces_come_in_order_up_to_the_end():
+def test_the_pieces_come_in_order_up_to_the_end() -> None:
     stream = ": ping\n\n" + lines(
         {"choices": [{"delta": {"role": "assistant"}}]}, piece("He"), piece("llo"), piece("", "stop")
     )
@@ -47,10 +50,10 @@ def test_the_pieces_come_in_order_up_to_the_end():
     assert [completions.delta(chunk) for chunk in chunks] == [("", ""), ("He", ""), ("llo", ""), ("", "stop")]
 
 
-def test_the_request_is_that_of_the_openai_api():
+def test_the_request_is_that_of_the_openai_api() -> None:
     seen = []
 
-    def take(request):
+    def take(request: pytest.FixtureRequest) -> Any:
         seen.append((request.url.path, json.loads(request.content)))
         return streamed(lines(piece("Hi", "stop")))
 
@@ -59,21 +62,21 @@ def test_the_request_is_that_of_the_openai_api():
     assert seen == [("/v1/chat/completions", {**BODY, "stream": True})]
 
 
-def test_the_token_of_the_model_server_is_sent(settings):
+def test_the_token_of_the_model_server_is_sent(settings: Any) -> None:
     settings.MODEL_SERVER_TOKEN = "secret"
 
-    def take(request):
+    def take(request: pytest.FixtureRequest) -> Any:
         assert request.headers["authorization"] == "Bearer secret"
         return streamed(lines(piece("Hi", "stop")))
 
     assert collected(httpx.MockTransport(take))
 
 
-def test_a_whole_reply_is_asked_for_as_a_stream_and_put_together():
+def test_a_whole_reply_is_asked_for_as_a_stream_and_put_together() -> None:
     seen = []
     frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 5, "model": "kite-1"}
 
-    def part(index, text, token=None, finish=None):
+    def part(index: Any, text: Any, token: Any = None, finish: Any = None) -> Any:
         logprobs = {"content": [{"token": token, "logprob": -1.0}], "refusal": None} if token else None
         return {"index": index, "delta": {"content": text}, "logprobs": logprobs, "finish_reason": finish}
 
@@ -85,7 +88,7 @@ def test_a_whole_reply_is_asked_for_as_a_stream_and_put_together():
         frame | {"choices": [], "usage": usage},
     ]
 
-    def take(request):
+    def take(request: pytest.FixtureRequest) -> Any:
         seen.append(json.loads(request.content))
         return streamed(": waiting\n\n" + lines(*chunks))
 
@@ -101,23 +104,23 @@ def test_a_whole_reply_is_asked_for_as_a_stream_and_put_together():
     assert second["logprobs"] is None
 
 
-def test_a_server_that_is_down_says_what_to_do():
+def test_a_server_that_is_down_says_what_to_do() -> None:
     with pytest.raises(Unavailable, match="tell whoever runs this installation") as caught:
         collected(None)  # the address that tests have: nothing answers there
     assert caught.value.error_code == "model_server_unavailable"
 
 
-def test_a_stream_that_breaks_off_is_not_taken_for_whole():
+def test_a_stream_that_breaks_off_is_not_taken_for_whole() -> None:
     with pytest.raises(Unavailable, match="cut off"):
         collected(answering(text=lines(piece("He"), end="")))
 
 
-def test_a_stream_of_nonsense_is_a_failure():
+def test_a_stream_of_nonsense_is_a_failure() -> None:
     with pytest.raises(Unavailable, match="cut off"):
         collected(answering(text="data: {nonsense\n\n"))
 
 
-def test_an_error_inside_the_stream_is_told_and_its_details_kept_for_the_log():
+def test_an_error_inside_the_stream_is_told_and_its_details_kept_for_the_log() -> None:
     with pytest.raises(Unavailable, match="failed over this reply") as caught:
         collected(answering(text=lines({"error": {"message": "out of memory"}})))
     assert caught.value.data["said"] == "out of memory"
@@ -134,12 +137,12 @@ def test_an_error_inside_the_stream_is_told_and_its_details_kept_for_the_log():
         (500, "CUDA error", Unavailable, "its log has the details"),
     ],
 )
-def test_what_the_server_refuses_becomes_a_sentence(status, said, error, sentence):
+def test_what_the_server_refuses_becomes_a_sentence(status: Any, said: Any, error: Any, sentence: Any) -> None:
     with pytest.raises(error, match=sentence):
         collected(answering(status, json_body={"error": {"message": said}}))
 
 
-def test_the_servers_parameter_and_reason_are_kept():
+def test_the_servers_parameter_and_reason_are_kept() -> None:
     body = {"error": {"message": "min_p: this is not supported", "param": "min_p", "code": "unsupported_parameter"}}
     with pytest.raises(BadInput) as caught:
         collected(answering(400, json_body=body))
@@ -156,7 +159,7 @@ def test_the_servers_parameter_and_reason_are_kept():
         Unavailable("No answer at http://127.0.0.1:51335", code="model_server_unavailable"),
     ],
 )
-def test_who_chats_reads_no_path_and_no_address(error):
+def test_who_chats_reads_no_path_and_no_address(error: Any) -> None:
     told = refusals.for_people(error)
     assert "/" not in told
     assert "manager" in told

@@ -70,7 +70,7 @@ def test_models_go_live_come_back_and_survive_a_restart_of_the_server(
     server: Process,
     trained: Path,  # noqa: F811
     project: Project,
-):
+) -> None:
     by = project.created_by
     one = register_model(project=project, name="one", kind="full", stage="sft", by=by, folder=trained / "base")
     two = register_model(project=project, name="two", kind="full", stage="sft", by=by, folder=trained / "base")
@@ -91,7 +91,7 @@ def test_models_go_live_come_back_and_survive_a_restart_of_the_server(
     assert "kite-1" in server.client.served()
 
 
-def test_the_server_s_own_words_reach_the_person(server: Process, tmp_path: Path):
+def test_the_server_s_own_words_reach_the_person(server: Process, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"The model server refused: .+"):
         server.client.load("nobody", tmp_path / "nowhere")
     with pytest.raises(Unavailable, match=r"The model server refused: .+"):

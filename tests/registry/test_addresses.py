@@ -7,6 +7,7 @@ import json
 import shutil
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.apps import apps
@@ -42,7 +43,7 @@ def live_in(settings: LazySettings, home: Path) -> Path:
     return home
 
 
-def register(project: Project, folder: Path, kind: str, parent: ModelVersion | None = None, **files: str):
+def register(project: Project, folder: Path, kind: str, parent: ModelVersion | None = None, **files: str) -> Any:
     folder.mkdir()
     for name, text in files.items():
         (folder / name.replace("__", ".")).write_text(text)
@@ -65,26 +66,26 @@ def adapter(project: Project, full: ModelVersion, tmp_path: Path) -> ModelVersio
     return register(project, tmp_path / "made-adapter", "adapter", full, **files)
 
 
-def test_files_in_the_data_folder_are_named_from_there(home: Path):
+def test_files_in_the_data_folder_are_named_from_there(home: Path) -> None:
     assert stored(f"file://{home}/artefacts/models/a", home) == "artefacts/models/a"
     assert stored(f"{home}/artefacts/models/a", home) == "artefacts/models/a"
     assert resolved("artefacts/models/a", home) == f"file://{home}/artefacts/models/a"
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/models/a", "memory://store/models/a", "file:///mnt/nas/models/a"])
-def test_stores_outside_keep_their_whole_address(home: Path, address: str):
+def test_stores_outside_keep_their_whole_address(home: Path, address: str) -> None:
     assert stored(address, home) == resolved(address, home) == address
 
 
 @pytest.mark.parametrize("name", ["", "Qwen/Qwen3-0.6B"])
-def test_what_is_no_file_stays_as_it_is(home: Path, name: str):
+def test_what_is_no_file_stays_as_it_is(home: Path, name: str) -> None:
     assert adopted(name, home, f"file://{home}/artefacts") == name
 
 
 @pytest.mark.django_db
 def test_models_and_files_are_found_after_a_move(
     home: Path, full: ModelVersion, adapter: ModelVersion, settings: LazySettings, tmp_path: Path
-):
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "rows.jsonl").write_text("a row")
     outputs = publish_folder(tmp_path / "out", folder_name="outputs", files={"rows.jsonl": sha256(b"a row")})
@@ -98,7 +99,7 @@ def test_models_and_files_are_found_after_a_move(
 @pytest.mark.django_db
 def test_a_copy_never_reads_its_original(
     home: Path, full: ModelVersion, adapter: ModelVersion, settings: LazySettings, tmp_path: Path
-):
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(home, copy)
     base = copy / Path(local_folder(full)).relative_to(home)
@@ -110,7 +111,9 @@ def test_a_copy_never_reads_its_original(
 
 
 @pytest.mark.django_db
-def test_an_adapter_of_a_remote_store_brings_its_base(project: Project, home: Path, settings: LazySettings, tmp_path):
+def test_an_adapter_of_a_remote_store_brings_its_base(
+    project: Project, home: Path, settings: LazySettings, tmp_path: Path
+) -> None:
     settings.ARTEFACTS_URL = "memory://store"
     full = register(project, tmp_path / "full", "full", config__json="{}")
     config = {"base_model_name_or_path": f"/another/worker/cache/models/{full.sha256[:32]}"}
@@ -120,7 +123,7 @@ def test_an_adapter_of_a_remote_store_brings_its_base(project: Project, home: Pa
     assert (base / "config.json").read_text() == "{}"
 
 
-def test_an_adapter_may_name_its_base_by_a_path_from_its_own_folder(tmp_path: Path):
+def test_an_adapter_may_name_its_base_by_a_path_from_its_own_folder(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_model.safetensors").touch()
     (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "../base"}')
@@ -159,7 +162,7 @@ def migrate() -> None:
 @pytest.mark.parametrize("where", ["here", "moved", "copied"])
 def test_addresses_of_an_earlier_version_become_names_in_the_data_folder(
     project: Project, home: Path, tmp_path: Path, where: str
-):
+) -> None:
     old = home if where == "here" else tmp_path / "original"
     model, run = old_rows(project, old)
     if where == "copied":
@@ -173,7 +176,7 @@ def test_addresses_of_an_earlier_version_become_names_in_the_data_folder(
     assert run.snapshots.get().files == {"train": f"artefacts/snapshots/{HASH}/train.jsonl"}
 
 
-def test_an_outside_store_stays_where_it_is(home: Path, tmp_path: Path):
+def test_an_outside_store_stays_where_it_is(home: Path, tmp_path: Path) -> None:
     outside = tmp_path / "nas"
     (outside / "artefacts" / "models" / HASH).mkdir(parents=True)
     address = f"file://{outside}/artefacts/models/{HASH}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -77,7 +78,7 @@ def serving() -> Serving:
     return Serving()
 
 
-def model_of(project: Project, store: Path, content: str = "weights", **fields) -> ModelVersion:
+def model_of(project: Project, store: Path, content: str = "weights", **fields: Any) -> ModelVersion:
     folder = store / f"made-{content}"
     (folder / "deep").mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_text(content)
@@ -90,7 +91,7 @@ def put_live(project: Project, model: ModelVersion, serving: Serving, share: flo
     return deploy(project=project, model=model, by=project.created_by, share=share, why="better", server=serving.client)
 
 
-def test_a_model_is_copied_with_its_hashes_and_numbered(project: Project, store: Path):
+def test_a_model_is_copied_with_its_hashes_and_numbered(project: Project, store: Path) -> None:
     first, second = model_of(project, store, "one"), model_of(project, store, "two", parent=None)
     assert (first.number, second.number) == (1, 2)
     assert (local_folder(first) / "model.safetensors").read_text() == "one"
@@ -98,11 +99,11 @@ def test_a_model_is_copied_with_its_hashes_and_numbered(project: Project, store:
     assert first.sha256 != second.sha256
 
 
-def test_the_same_content_is_stored_once(project: Project, store: Path):
+def test_the_same_content_is_stored_once(project: Project, store: Path) -> None:
     assert model_of(project, store).artefact == model_of(project, store).artefact
 
 
-def test_files_that_are_not_what_was_promised_are_not_registered(project: Project, store: Path):
+def test_files_that_are_not_what_was_promised_are_not_registered(project: Project, store: Path) -> None:
     folder = store / "made-x"
     folder.mkdir()
     (folder / "model.safetensors").write_text("something")
@@ -115,7 +116,7 @@ def test_files_that_are_not_what_was_promised_are_not_registered(project: Projec
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing"])
-def test_a_damaged_model_is_named_with_what_to_do(project: Project, store: Path, harm: str):
+def test_a_damaged_model_is_named_with_what_to_do(project: Project, store: Path, harm: str) -> None:
     model = model_of(project, store)
     file = local_folder(model) / "model.safetensors"
     file.write_text("other") if harm == "changed" else file.unlink()
@@ -126,7 +127,9 @@ def test_a_damaged_model_is_named_with_what_to_do(project: Project, store: Path,
     assert "Put the folder back from a backup" in told.value.message
 
 
-def test_a_model_of_another_store_is_fetched_and_verified(project: Project, store: Path, settings: LazySettings):
+def test_a_model_of_another_store_is_fetched_and_verified(
+    project: Project, store: Path, settings: LazySettings
+) -> None:
     settings.ARTEFACTS_URL = "memory://store"
     model = model_of(project, store)
     folder = local_folder(model)
@@ -135,7 +138,7 @@ def test_a_model_of_another_store_is_fetched_and_verified(project: Project, stor
     assert local_folder(model) == folder
 
 
-def test_a_model_answers_once_before_it_goes_live(project: Project, store: Path, serving: Serving):
+def test_a_model_answers_once_before_it_goes_live(project: Project, store: Path, serving: Serving) -> None:
     model = model_of(project, store)
     deployment = put_live(project, model, serving)
     assert (deployment.state, deployment.share) == (State.LIVE, 1.0)
@@ -143,7 +146,9 @@ def test_a_model_answers_once_before_it_goes_live(project: Project, store: Path,
     assert serving.asked == ["kite-1"]
 
 
-def test_nothing_changes_when_the_model_server_refuses_or_is_down(project: Project, store: Path, serving: Serving):
+def test_nothing_changes_when_the_model_server_refuses_or_is_down(
+    project: Project, store: Path, serving: Serving
+) -> None:
     put_live(project, model_of(project, store, "one"), serving)
     serving.refuses = True
     with pytest.raises(Unavailable, match="no room for another model"):
@@ -154,7 +159,7 @@ def test_nothing_changes_when_the_model_server_refuses_or_is_down(project: Proje
     assert live_deployment(project).model.name == "one"
 
 
-def test_the_next_live_model_retires_the_last(project: Project, store: Path, serving: Serving):
+def test_the_next_live_model_retires_the_last(project: Project, store: Path, serving: Serving) -> None:
     first = put_live(project, model_of(project, store, "one"), serving)
     put_live(project, model_of(project, store, "two"), serving)
     first.refresh_from_db()
@@ -163,7 +168,9 @@ def test_the_next_live_model_retires_the_last(project: Project, store: Path, ser
     assert live_deployment(project).model.name == "two"
 
 
-def test_a_canary_gets_its_share_and_each_conversation_keeps_its_model(project: Project, store: Path, serving: Serving):
+def test_a_canary_gets_its_share_and_each_conversation_keeps_its_model(
+    project: Project, store: Path, serving: Serving
+) -> None:
     put_live(project, model_of(project, store, "one"), serving)
     canary = put_live(project, model_of(project, store, "two"), serving, share=0.5)
     assert canary.state == State.CANARY
@@ -172,7 +179,7 @@ def test_a_canary_gets_its_share_and_each_conversation_keeps_its_model(project: 
     assert chosen == [choose_model(project, f"conversation {number}").name for number in range(200)]
 
 
-def test_a_canary_is_promoted_and_taken_back(project: Project, store: Path, serving: Serving):
+def test_a_canary_is_promoted_and_taken_back(project: Project, store: Path, serving: Serving) -> None:
     one, two, three = (model_of(project, store, name) for name in ("one", "two", "three"))
     put_live(project, one, serving)
     put_live(project, two, serving, share=0.1)
@@ -187,7 +194,7 @@ def test_a_canary_is_promoted_and_taken_back(project: Project, store: Path, serv
     assert returned.model == one, "a canary that was never live does not return"
 
 
-def test_rolling_back_twice_goes_back_twice(project: Project, store: Path, serving: Serving):
+def test_rolling_back_twice_goes_back_twice(project: Project, store: Path, serving: Serving) -> None:
     live = [put_live(project, model_of(project, store, name), serving) for name in ("one", "two", "three")][-1]
     for name in ("two", "one"):
         live = roll_back(deployment=live, by=project.created_by, server=serving.client)
@@ -196,14 +203,18 @@ def test_rolling_back_twice_goes_back_twice(project: Project, store: Path, servi
         roll_back(deployment=live, by=project.created_by, server=serving.client)
 
 
-def test_rolling_back_passes_over_a_model_that_was_archived_since(project: Project, store: Path, serving: Serving):
+def test_rolling_back_passes_over_a_model_that_was_archived_since(
+    project: Project, store: Path, serving: Serving
+) -> None:
     one, two, three = (model_of(project, store, name) for name in ("one", "two", "three"))
     live = [put_live(project, model, serving) for model in (one, two, three)][-1]
     archive_model(model=two, by=project.created_by)
     assert roll_back(deployment=live, by=project.created_by, server=serving.client).model == one
 
 
-def test_a_canary_that_became_live_goes_back_to_what_it_replaced(project: Project, store: Path, serving: Serving):
+def test_a_canary_that_became_live_goes_back_to_what_it_replaced(
+    project: Project, store: Path, serving: Serving
+) -> None:
     one, two, three = (model_of(project, store, name) for name in ("one", "two", "three"))
     put_live(project, one, serving)
     put_live(project, two, serving)
@@ -214,7 +225,7 @@ def test_a_canary_that_became_live_goes_back_to_what_it_replaced(project: Projec
         assert live.model == model
 
 
-def test_another_share_for_a_canary_is_no_roll_back(project: Project, store: Path, serving: Serving):
+def test_another_share_for_a_canary_is_no_roll_back(project: Project, store: Path, serving: Serving) -> None:
     put_live(project, model_of(project, store, "one"), serving)
     two = model_of(project, store, "two")
     canary = put_live(project, two, serving, share=0.1)
@@ -224,7 +235,9 @@ def test_another_share_for_a_canary_is_no_roll_back(project: Project, store: Pat
     assert not Deployment.objects.filter(state=State.ROLLED_BACK).exists()
 
 
-def test_deployments_of_an_earlier_version_learn_what_they_replaced(project: Project, store: Path, serving: Serving):
+def test_deployments_of_an_earlier_version_learn_what_they_replaced(
+    project: Project, store: Path, serving: Serving
+) -> None:
     live = [put_live(project, model_of(project, store, name), serving) for name in ("one", "two", "three")][-1]
     Deployment.objects.update(replaced=None)
     migration = import_module("webapp.registry.migrations.0004_name_replaced_deployments")
@@ -236,7 +249,7 @@ def test_deployments_of_an_earlier_version_learn_what_they_replaced(project: Pro
 
 def test_one_click_brings_the_previous_model_back_even_when_the_server_is_down(
     project: Project, store: Path, serving: Serving
-):
+) -> None:
     put_live(project, model_of(project, store, "one"), serving)
     second = put_live(project, model_of(project, store, "two"), serving)
     serving.down = True
@@ -251,7 +264,7 @@ def test_one_click_brings_the_previous_model_back_even_when_the_server_is_down(
     assert returned.problem == ""
 
 
-def test_there_is_no_way_back_from_the_first_model(project: Project, store: Path, serving: Serving):
+def test_there_is_no_way_back_from_the_first_model(project: Project, store: Path, serving: Serving) -> None:
     deployment = put_live(project, model_of(project, store), serving)
     with pytest.raises(Conflict, match="No model was live before"):
         roll_back(deployment=deployment, by=project.created_by, server=serving.client)
@@ -259,7 +272,7 @@ def test_there_is_no_way_back_from_the_first_model(project: Project, store: Path
     assert choose_model(project, "anyone") is None
 
 
-def test_a_restarted_model_server_gets_its_models_again(project: Project, store: Path, serving: Serving):
+def test_a_restarted_model_server_gets_its_models_again(project: Project, store: Path, serving: Serving) -> None:
     put_live(project, model_of(project, store, "one"), serving)
     put_live(project, model_of(project, store, "two"), serving, share=0.5)
     serving.loaded = {}
@@ -270,7 +283,7 @@ def test_a_restarted_model_server_gets_its_models_again(project: Project, store:
 
 def test_a_live_model_without_system_turns_is_told_on_its_page(
     project: Project, store: Path, serving: Serving, client: Client
-):
+) -> None:
     client.force_login(project.created_by)
     sentence = "takes no system prompt"
     deployment = put_live(project, model_of(project, store, "one"), serving)
@@ -285,7 +298,9 @@ def test_a_live_model_without_system_turns_is_told_on_its_page(
     assert roll_back(deployment=second, by=project.created_by, server=serving.client).folds_system
 
 
-def test_what_keeps_a_model_from_being_served_is_kept_for_its_page(project: Project, store: Path, serving: Serving):
+def test_what_keeps_a_model_from_being_served_is_kept_for_its_page(
+    project: Project, store: Path, serving: Serving
+) -> None:
     model = model_of(project, store)
     deployment = put_live(project, model, serving)
     (local_folder(model) / "model.safetensors").write_text("harmed")
@@ -296,17 +311,17 @@ def test_what_keeps_a_model_from_being_served_is_kept_for_its_page(project: Proj
 
 
 @pytest.mark.parametrize("kind", [ModelVersion.Kind.REWARD, ModelVersion.Kind.TOKENIZER])
-def test_only_a_language_model_can_be_served(project: Project, serving: Serving, kind: ModelVersion.Kind):
+def test_only_a_language_model_can_be_served(project: Project, serving: Serving, kind: ModelVersion.Kind) -> None:
     with pytest.raises(Conflict, match="cannot answer chats"):
         ensure_served(factories.model_version(project, kind), serving.client)
 
 
-def test_a_model_of_another_project_is_not_deployed(project: Project, store: Path, serving: Serving):
+def test_a_model_of_another_project_is_not_deployed(project: Project, store: Path, serving: Serving) -> None:
     with pytest.raises(BadInput, match="another project"):
         put_live(project, model_of(factories.project(), store), serving)
 
 
-def test_a_deployed_model_is_not_archived(project: Project, store: Path, serving: Serving):
+def test_a_deployed_model_is_not_archived(project: Project, store: Path, serving: Serving) -> None:
     model = model_of(project, store)
     deployment = put_live(project, model, serving)
     with pytest.raises(Conflict, match="is deployed"):

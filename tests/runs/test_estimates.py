@@ -12,7 +12,7 @@ from webapp.runs.stages import settings_of
 pytestmark = pytest.mark.django_db
 
 
-def test_an_ensemble_is_the_work_of_its_members(project: Project):
+def test_an_ensemble_is_the_work_of_its_members(project: Project) -> None:
     rankings = factories.snapshot(project, "rankings", counts={"train": 900, "heldout": 100, "characters": 80_000})
     base = factories.model_version(project, parameters=1_000_000)
     one, three = (

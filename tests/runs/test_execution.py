@@ -43,7 +43,7 @@ def prompts(project: Project) -> Snapshot:
 
 
 @pytest.mark.slow
-def test_text_becomes_a_base_model_with_its_figures_and_its_curve(pretrained: Run, text: Snapshot):
+def test_text_becomes_a_base_model_with_its_figures_and_its_curve(pretrained: Run, text: Snapshot) -> None:
     model = pretrained.output
     assert model is not None
     assert model.kind == "full"
@@ -54,13 +54,13 @@ def test_text_becomes_a_base_model_with_its_figures_and_its_curve(pretrained: Ru
     assert pretrained.corpus_run.snapshots.get() == text
 
 
-def test_cleaned_text_is_kept_for_the_stages_that_read_it(corpus_run: Run):
+def test_cleaned_text_is_kept_for_the_stages_that_read_it(corpus_run: Run) -> None:
     assert {"corpus.jsonl", "heldout.jsonl"} <= set(corpus_run.outputs)
     assert corpus_run.result["counts"]
     assert not list(folder_of(corpus_run).glob("checkpoint-*"))
 
 
-def test_replies_become_tasks_to_rank_once(done: Done, base: ModelVersion, prompts: Snapshot):
+def test_replies_become_tasks_to_rank_once(done: Done, base: ModelVersion, prompts: Snapshot) -> None:
     config = {"replies": 3, "threads": 1, "sampling": {"max_new_tokens": 8, "temperature": 2.0}}
     run = done("sample", base=base, snapshots=[prompts], config=config)
     assert run.state == Run.State.SUCCEEDED, run.error
@@ -73,7 +73,7 @@ def test_replies_become_tasks_to_rank_once(done: Done, base: ModelVersion, promp
 
 
 @pytest.mark.slow
-def test_demonstrations_make_a_child_of_the_base(done: Done, base: ModelVersion, project: Project, ann: User):
+def test_demonstrations_make_a_child_of_the_base(done: Done, base: ModelVersion, project: Project, ann: User) -> None:
     for _ in range(4):
         factories.demonstration(project, ann, "It is near the tree.", state="accepted")
     shown = create_snapshot(project=project, kind="demonstrations", by=project.created_by)
@@ -88,7 +88,7 @@ def test_demonstrations_make_a_child_of_the_base(done: Done, base: ModelVersion,
 @pytest.mark.parametrize("kinds", [["judgments"], ["rankings", "judgments"]])
 def test_kto_learns_from_imported_judgments_and_measures_the_held_out_ones(
     done: Done, base: ModelVersion, project: Project, ann: User, kinds: list[str]
-):
+) -> None:
     for number in range(8):
         prompt = factories.prompt(project, split=Prompt.Split.HELDOUT if number < 2 else Prompt.Split.TRAIN)
         factories.judgment(project, ann, "It is near the tree.", prompt=prompt, good=number % 2 == 0)
@@ -105,7 +105,7 @@ def test_kto_learns_from_imported_judgments_and_measures_the_held_out_ones(
     assert run.output in models_that_learned_from("judgment", label.pk)
 
 
-def test_a_setting_that_the_stage_does_not_know_fails_with_its_name(project: Project, text: Snapshot):
+def test_a_setting_that_the_stage_does_not_know_fails_with_its_name(project: Project, text: Snapshot) -> None:
     run = factories.run(project, "corpus", config={"stage": "corpus", "min_char": 3})
     run.snapshots.add(text)
     execution.execute(run.pk)
@@ -114,7 +114,9 @@ def test_a_setting_that_the_stage_does_not_know_fails_with_its_name(project: Pro
     assert "min_char: is not a known setting" in run.error
 
 
-def test_too_few_rows_fail_with_how_many_are_needed(done: Done, project: Project, base: ModelVersion, ann: User):
+def test_too_few_rows_fail_with_how_many_are_needed(
+    done: Done, project: Project, base: ModelVersion, ann: User
+) -> None:
     factories.ranking(project, ann)
     few = create_snapshot(project=project, kind="rankings", by=project.created_by)
     run = factories.run(project, "reward", base=base, config={"stage": "reward", "threads": 1})
@@ -124,7 +126,7 @@ def test_too_few_rows_fail_with_how_many_are_needed(done: Done, project: Project
     assert (run.state, run.error) == (Run.State.FAILED, "reward: 1 rankings in the snapshot, at least 20 are needed")
 
 
-def test_a_damaged_model_is_named_before_anything_starts(done: Done, base: ModelVersion, prompts: Snapshot):
+def test_a_damaged_model_is_named_before_anything_starts(done: Done, base: ModelVersion, prompts: Snapshot) -> None:
     weights = local_folder(base) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     run = done("sample", base=base, snapshots=[prompts])
@@ -144,7 +146,9 @@ class FullDisk(LocalFileSystem):
         return super()._open(path, mode, **kwargs)
 
 
-def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(done: Done, text: Snapshot, settings, places: Path):
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(
+    done: Done, text: Snapshot, settings: Any, places: Path
+) -> None:
     register_implementation("full", FullDisk, clobber=True)
     roomy, settings.ARTEFACTS_URL = settings.ARTEFACTS_URL, f"full://{places}/full"
     run = done("corpus", snapshots=[text])
@@ -158,7 +162,9 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(done: Done, 
     assert run.events.filter(type="done").count() >= 1
 
 
-def test_a_child_that_is_killed_is_started_again(project: Project, text: Snapshot, monkeypatch):
+def test_a_child_that_is_killed_is_started_again(
+    project: Project, text: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(execution, "environment", lambda: {"PATH": "/nowhere"} | killer(text))
     run = factories.run(project, "corpus", config={"stage": "corpus"})
     run.snapshots.add(text)
@@ -175,7 +181,7 @@ def killer(snapshot: Snapshot) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
-def test_a_training_process_gets_no_credentials(monkeypatch):
+def test_a_training_process_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     names = (
         "DATABASE_URL", "REDIS_URL", "SECRET_KEY", "MODEL_SERVER_TOKEN", "EMAIL_URL",
         "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "GITHUB_TOKEN", "WANDB_API_KEY",
@@ -185,7 +191,7 @@ def test_a_training_process_gets_no_credentials(monkeypatch):
     assert "secret" not in execution.environment().values()
 
 
-def test_a_training_process_learns_how_to_use_the_machine(monkeypatch):
+def test_a_training_process_learns_how_to_use_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The switch of our kernels, their compiler and cache, and what torch and the hub's client go by."""
     names = (
         "TUTELAGE_KERNELS", "CXX", "CXXFLAGS", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS",
@@ -200,8 +206,8 @@ def test_a_training_process_learns_how_to_use_the_machine(monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_asked_to_stop_writes_a_checkpoint_and_is_resumed_from_it(
-    project: Project, cleaned: Run, tokenizer: ModelVersion, monkeypatch
-):
+    project: Project, cleaned: Run, tokenizer: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped as soon as it has taken a step; started again, it goes on from there."""
     config = SMALL | {"stage": "pretrain", "max_steps": STEPS, "epochs": 1000, "log_every": 1}
     run = factories.run(project, "pretrain", corpus_run=cleaned, tokenizer=tokenizer, config=config)

@@ -101,7 +101,7 @@ def long_run(project: Project, cleaned: Run, tokenizer: ModelVersion, steps: int
 @pytest.mark.parametrize("victims", [("worker", "child"), ("worker",), ("child",)], ids="+".join)
 def test_a_killed_run_resumes_from_its_checkpoint_and_counts_nothing_twice(
     workers: Workers, project: Project, cleaned: Run, tokenizer: ModelVersion, victims: tuple[str, ...]
-):
+) -> None:
     run = long_run(project, cleaned, tokenizer)
     worker = workers.start()
     wait_for(run, lambda run: run.events.filter(type="checkpoint").count() >= 2)
@@ -131,7 +131,7 @@ def test_a_killed_run_resumes_from_its_checkpoint_and_counts_nothing_twice(
 
 def test_a_worker_that_is_shut_down_lets_its_run_write_a_checkpoint_and_gives_it_back(
     workers: Workers, project: Project, cleaned: Run, tokenizer: ModelVersion
-):
+) -> None:
     run = long_run(project, cleaned, tokenizer, steps=20 * STEPS)  # it must not end before the worker has told it
     worker = workers.start()
     wait_for(run, lambda run: run.step >= 3)

@@ -35,7 +35,7 @@ def base(project: Project) -> ModelVersion:
 
 def test_a_run_takes_the_contract_s_defaults_and_the_next_number(
     project: Project, rankings: Snapshot, base: ModelVersion
-):
+) -> None:
     first = launch(project, "reward", snapshots=[rankings], base=base)
     second = launch(project, "reward", snapshots=[rankings], base=base, config={"epochs": 2})
     assert (first.number, second.number) == (1, 2)
@@ -46,36 +46,38 @@ def test_a_run_takes_the_contract_s_defaults_and_the_next_number(
 
 
 @pytest.mark.parametrize("kinds", [["rankings"], ["judgments"], ["rankings", "judgments"]])
-def test_kto_learns_from_rankings_from_judgments_or_from_both(project: Project, base: ModelVersion, kinds: list[str]):
+def test_kto_learns_from_rankings_from_judgments_or_from_both(
+    project: Project, base: ModelVersion, kinds: list[str]
+) -> None:
     snapshots = [factories.snapshot(project, kind, counts={"train": 20, "heldout": 0}) for kind in kinds]
     assert launch(project, "kto", snapshots=snapshots, base=base).snapshots.count() == len(kinds)
 
 
-def test_kto_counts_rankings_and_judgments_together(project: Project, base: ModelVersion):
+def test_kto_counts_rankings_and_judgments_together(project: Project, base: ModelVersion) -> None:
     some = [factories.snapshot(project, kind, counts={"train": 12, "heldout": 0}) for kind in ("rankings", "judgments")]
     launch(project, "kto", snapshots=some, base=base)
     with pytest.raises(BadInput, match="12 judgments in the snapshot, at least 20 are needed"):
         launch(project, "kto", snapshots=some[1:], base=base)
 
 
-def test_kto_without_any_label_says_what_it_learns_from(project: Project, base: ModelVersion):
+def test_kto_without_any_label_says_what_it_learns_from(project: Project, base: ModelVersion) -> None:
     with pytest.raises(BadInput, match="kto learns from rankings and judgments"):
         launch(project, "kto", base=base)
 
 
-def test_an_unknown_setting_is_named(project: Project, rankings: Snapshot, base: ModelVersion):
+def test_an_unknown_setting_is_named(project: Project, rankings: Snapshot, base: ModelVersion) -> None:
     with pytest.raises(BadInput, match="learning_rat: is not a known setting"):
         launch(project, "reward", snapshots=[rankings], base=base, config={"learning_rat": 1e-3})
     with pytest.raises(BadInput, match=r"lora\.rang: is not a known setting"):
         launch(project, "reward", snapshots=[rankings], base=base, config={"lora": {"rang": 8}})
 
 
-def test_a_path_cannot_be_slipped_in_among_the_settings(project: Project, rankings: Snapshot):
+def test_a_path_cannot_be_slipped_in_among_the_settings(project: Project, rankings: Snapshot) -> None:
     with pytest.raises(BadInput, match="base: choose the model as an input"):
         launch(project, "reward", snapshots=[rankings], config={"base": "/etc"})
 
 
-def test_a_snapshot_with_too_few_rows_is_refused_at_once(project: Project, base: ModelVersion):
+def test_a_snapshot_with_too_few_rows_is_refused_at_once(project: Project, base: ModelVersion) -> None:
     few = factories.snapshot(project, Snapshot.Kind.RANKINGS, counts={"train": 3, "heldout": 0})
     with pytest.raises(BadInput) as told:
         launch(project, "reward", snapshots=[few], base=base)
@@ -83,7 +85,9 @@ def test_a_snapshot_with_too_few_rows_is_refused_at_once(project: Project, base:
     assert told.value.error_code == "too_few_rows"
 
 
-def test_a_missing_input_is_named_with_the_way_to_get_it(project: Project, rankings: Snapshot, base: ModelVersion):
+def test_a_missing_input_is_named_with_the_way_to_get_it(
+    project: Project, rankings: Snapshot, base: ModelVersion
+) -> None:
     with pytest.raises(BadInput, match="rankings: reward cannot start without it"):
         launch(project, "reward", base=base)
     with pytest.raises(BadInput, match="base: reward cannot start without it"):
@@ -94,12 +98,12 @@ def test_a_missing_input_is_named_with_the_way_to_get_it(project: Project, ranki
 
 
 @pytest.mark.parametrize(("field", "kind"), [("base", Kind.REWARD), ("base", Kind.TOKENIZER)])
-def test_a_model_of_the_wrong_kind_is_refused(project: Project, rankings: Snapshot, field: str, kind: Kind):
+def test_a_model_of_the_wrong_kind_is_refused(project: Project, rankings: Snapshot, field: str, kind: Kind) -> None:
     with pytest.raises(BadInput, match=f"{field}: .* is needed"):
         launch(project, "reward", snapshots=[rankings], **{field: factories.model_version(project, kind)})
 
 
-def test_nothing_of_another_project_is_taken(project: Project, rankings: Snapshot, base: ModelVersion):
+def test_nothing_of_another_project_is_taken(project: Project, rankings: Snapshot, base: ModelVersion) -> None:
     other = factories.project()
     with pytest.raises(BadInput, match="belongs to another project"):
         launch(project, "reward", snapshots=[rankings], base=factories.model_version(other))
@@ -107,18 +111,20 @@ def test_nothing_of_another_project_is_taken(project: Project, rankings: Snapsho
         launch(project, "reward", snapshots=[factories.snapshot(other, Snapshot.Kind.RANKINGS)], base=base)
 
 
-def test_an_input_that_the_stage_does_not_take_is_refused(project: Project, rankings: Snapshot, base: ModelVersion):
+def test_an_input_that_the_stage_does_not_take_is_refused(
+    project: Project, rankings: Snapshot, base: ModelVersion
+) -> None:
     with pytest.raises(BadInput, match="baseline: reward does not take one"):
         launch(project, "reward", snapshots=[rankings], base=base, baseline=base)
 
 
-def test_evaluation_wants_rows_that_were_held_out(project: Project, base: ModelVersion):
+def test_evaluation_wants_rows_that_were_held_out(project: Project, base: ModelVersion) -> None:
     seen = factories.snapshot(project, Snapshot.Kind.PROMPTS, counts={"train": 50, "heldout": 0})
     with pytest.raises(BadInput, match="evaluate: no prompts held out in the snapshot"):
         launch(project, "evaluate", snapshots=[seen], base=base)
 
 
-def test_a_queued_run_stops_at_once_and_a_running_one_is_asked(project: Project):
+def test_a_queued_run_stops_at_once_and_a_running_one_is_asked(project: Project) -> None:
     queued = factories.run(project)
     running = factories.run(project, state=Run.State.RUNNING)
     for run in (queued, running):
@@ -128,12 +134,12 @@ def test_a_queued_run_stops_at_once_and_a_running_one_is_asked(project: Project)
     assert (running.state, running.stopping) == (Run.State.RUNNING, True)
 
 
-def test_what_has_ended_cannot_be_stopped(project: Project):
+def test_what_has_ended_cannot_be_stopped(project: Project) -> None:
     with pytest.raises(Conflict, match="has ended already"):
         request_stop(run=factories.run(project, state=Run.State.SUCCEEDED), by=project.created_by)
 
 
-def test_a_failed_run_is_resumed_with_a_clean_slate(project: Project):
+def test_a_failed_run_is_resumed_with_a_clean_slate(project: Project) -> None:
     run = factories.run(project, state=Run.State.FAILED, error="It broke.", attempts=5)
     resume_run(run=run, by=project.created_by)
     run.refresh_from_db()
@@ -142,7 +148,7 @@ def test_a_failed_run_is_resumed_with_a_clean_slate(project: Project):
         resume_run(run=run, by=project.created_by)
 
 
-def test_a_retry_is_a_new_run_of_the_same_inputs(project: Project, rankings: Snapshot, base: ModelVersion):
+def test_a_retry_is_a_new_run_of_the_same_inputs(project: Project, rankings: Snapshot, base: ModelVersion) -> None:
     run = launch(project, "reward", snapshots=[rankings], base=base, config={"epochs": 3})
     Run.objects.filter(pk=run.pk).update(state=Run.State.FAILED)
     again = retry(run=Run.objects.get(pk=run.pk), by=project.created_by)
@@ -150,7 +156,7 @@ def test_a_retry_is_a_new_run_of_the_same_inputs(project: Project, rankings: Sna
     assert (again.config, again.base, list(again.snapshots.all())) == (run.config, base, [rankings])
 
 
-def test_a_launch_freezes_the_rows_it_learns_from(project: Project, base: ModelVersion):
+def test_a_launch_freezes_the_rows_it_learns_from(project: Project, base: ModelVersion) -> None:
     factories.ranking(project, project.created_by)
     run = launch(project, "reward", freeze=["rankings"], base=base, config={"min_rows": 1})
     assert run.snapshots.get().counts["train"] == 1
@@ -164,14 +170,16 @@ def test_a_launch_freezes_the_rows_it_learns_from(project: Project, base: ModelV
         ({"config": {"min_rows": 1}, "name": "x" * 101}, "at most 100 characters"),
     ],
 )
-def test_a_refused_launch_leaves_no_snapshot_behind(project: Project, base: ModelVersion, inputs: dict, message: str):
+def test_a_refused_launch_leaves_no_snapshot_behind(
+    project: Project, base: ModelVersion, inputs: dict, message: str
+) -> None:
     factories.ranking(project, project.created_by)
     with pytest.raises((BadInput, ValidationError), match=message):
         launch(project, "reward", freeze=["rankings"], **({"base": base} | inputs))
     assert not Snapshot.objects.exists()
 
 
-def test_a_kind_without_rows_cannot_be_frozen(project: Project, base: ModelVersion):
+def test_a_kind_without_rows_cannot_be_frozen(project: Project, base: ModelVersion) -> None:
     with pytest.raises(Conflict, match="There are no rankings yet"):
         launch(project, "reward", freeze=["rankings"], base=base)
     with pytest.raises(BadInput, match="reward does not take a snapshot of prompts"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.test import Client
 from django.urls import reverse
@@ -20,7 +22,7 @@ Kind = ModelVersion.Kind
 
 
 def trained(
-    project: Project, stage: str, kind: Kind = Kind.FULL, snapshot: Snapshot | None = None, **inputs
+    project: Project, stage: str, kind: Kind = Kind.FULL, snapshot: Snapshot | None = None, **inputs: Any
 ) -> ModelVersion:
     model = factories.model_version(project, kind, stage=stage)
     run = factories.run(project, stage, state=Run.State.SUCCEEDED, output=model, **inputs)
@@ -43,19 +45,19 @@ def family(project: Project) -> dict[str, ModelVersion]:
     return {"sft": sft, "reward": reward, "ppo": ppo}
 
 
-def test_every_descendant_learned_from_a_demonstration(family: dict[str, ModelVersion]):
+def test_every_descendant_learned_from_a_demonstration(family: dict[str, ModelVersion]) -> None:
     assert set(models_that_learned_from("demonstration", 1)) == set(family.values())
 
 
-def test_a_ranking_reaches_the_policy_through_the_reward_model(family: dict[str, ModelVersion]):
+def test_a_ranking_reaches_the_policy_through_the_reward_model(family: dict[str, ModelVersion]) -> None:
     assert set(models_that_learned_from("ranking", 7)) == {family["reward"], family["ppo"]}
 
 
-def test_held_out_rows_taught_nobody(family: dict[str, ModelVersion]):
+def test_held_out_rows_taught_nobody(family: dict[str, ModelVersion]) -> None:
     assert not models_that_learned_from("demonstration", 2).exists()
 
 
-def test_rows_of_another_kind_with_the_same_id_are_not_confused(family: dict[str, ModelVersion]):
+def test_rows_of_another_kind_with_the_same_id_are_not_confused(family: dict[str, ModelVersion]) -> None:
     assert not models_that_learned_from("ranking", 1).exists()
     with pytest.raises(BadInput):
         models_that_learned_from("dream", 1)
@@ -63,7 +65,7 @@ def test_rows_of_another_kind_with_the_same_id_are_not_confused(family: dict[str
 
 def test_the_page_of_a_prompt_names_the_models_that_learned_from_its_labels(
     client: Client, project: Project, ada: User, ann: User
-):
+) -> None:
     ranking = factories.ranking(project, ann)
     ranked = factories.snapshot(project, Snapshot.Kind.RANKINGS)
     SnapshotItem.objects.create(snapshot=ranked, row=ranking.pk)
@@ -75,7 +77,7 @@ def test_the_page_of_a_prompt_names_the_models_that_learned_from_its_labels(
 
 def test_a_model_s_descent_names_labels_snapshots_runs_models_and_deployments(
     project: Project, family: dict[str, ModelVersion]
-):
+) -> None:
     factories.deployment(project, family["ppo"])
     found = lineage(family["ppo"])
     assert [node.kind for node in found.nodes].count("run") == 3
@@ -85,7 +87,7 @@ def test_a_model_s_descent_names_labels_snapshots_runs_models_and_deployments(
     assert [node.key for node in found.nodes if node.current] == [f"model:{family['ppo'].pk}"]
 
 
-def test_the_picture_puts_nothing_on_top_of_another(project: Project, family: dict[str, ModelVersion]):
+def test_the_picture_puts_nothing_on_top_of_another(project: Project, family: dict[str, ModelVersion]) -> None:
     picture = draw_lineage(lineage(family["ppo"]))
     places = [(box.x, box.y) for box in picture.boxes]
     assert len(set(places)) == len(places)

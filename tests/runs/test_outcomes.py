@@ -14,7 +14,7 @@ from webapp.runs.services.outcomes import import_samples, record_figures
 pytestmark = pytest.mark.django_db
 
 
-def test_each_figure_of_an_evaluation_goes_to_the_model_it_is_about(project: Project):
+def test_each_figure_of_an_evaluation_goes_to_the_model_it_is_about(project: Project) -> None:
     policy, baseline = factories.model_version(project), factories.model_version(project)
     reward = factories.model_version(project, ModelVersion.Kind.REWARD)
     run = factories.run(project, "evaluate", base=policy, baseline=baseline, reward=reward)
@@ -34,7 +34,7 @@ def test_each_figure_of_an_evaluation_goes_to_the_model_it_is_about(project: Pro
     }
 
 
-def test_sampled_replies_are_ranked_once_each_text_and_white_space_counts(project: Project):
+def test_sampled_replies_are_ranked_once_each_text_and_white_space_counts(project: Project) -> None:
     prompt = factories.prompt(project, "Write a line of Python.")
     replies = ["return x", "    return x", "return x\n", "return x"]
     rows = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -18,7 +19,7 @@ LINES = '{"id": "document:1", "reason": "copy"}\n' * 5000
 
 
 @pytest.fixture(autouse=True)
-def store(settings, tmp_path: Path) -> Path:
+def store(settings: Any, tmp_path: Path) -> Path:
     settings.ARTEFACTS_URL = f"file://{tmp_path}/artefacts"
     return tmp_path / "artefacts"
 
@@ -28,7 +29,7 @@ def cleaned(project: Project) -> Run:
     return factories.run_with_output(project, "dropped.jsonl", LINES, "corpus")
 
 
-def test_a_file_of_a_run_is_on_its_page_and_comes_whole(client: Client, ada: User, cleaned: Run):
+def test_a_file_of_a_run_is_on_its_page_and_comes_whole(client: Client, ada: User, cleaned: Run) -> None:
     client.force_login(ada)
     address = reverse("run_output", args=[cleaned.pk, "dropped.jsonl"])
     page = client.get(reverse("run_detail", args=[cleaned.pk])).content.decode()
@@ -40,7 +41,7 @@ def test_a_file_of_a_run_is_on_its_page_and_comes_whole(client: Client, ada: Use
     assert answer["Cache-Control"] == "no-store"
 
 
-def test_the_api_names_the_files_and_gives_them(client: Client, ada: User, cleaned: Run):
+def test_the_api_names_the_files_and_gives_them(client: Client, ada: User, cleaned: Run) -> None:
     client.force_login(ada)
     assert client.get(reverse("api_run", args=[cleaned.pk])).json()["outputs"] == ["dropped.jsonl"]
     answer = client.get(reverse("api_run_output", args=[cleaned.pk, "dropped.jsonl"]))
@@ -48,13 +49,13 @@ def test_the_api_names_the_files_and_gives_them(client: Client, ada: User, clean
 
 
 @pytest.mark.parametrize("name", ["samples.jsonl", "../../secret_key", "..%2F..%2Fsecret_key"])
-def test_a_file_that_the_run_did_not_leave_is_not_there(client: Client, ada: User, cleaned: Run, name: str):
+def test_a_file_that_the_run_did_not_leave_is_not_there(client: Client, ada: User, cleaned: Run, name: str) -> None:
     client.force_login(ada)
     answer = client.get(f"/runs/{cleaned.pk}/outputs/{name}")
     assert answer.status_code == 404
 
 
-def test_a_store_without_the_file_is_told_in_a_sentence(client: Client, ada: User, cleaned: Run, store: Path):
+def test_a_store_without_the_file_is_told_in_a_sentence(client: Client, ada: User, cleaned: Run, store: Path) -> None:
     shutil.rmtree(store)
     client.force_login(ada)
     answer = client.get(reverse("run_output", args=[cleaned.pk, "dropped.jsonl"]))
@@ -62,7 +63,7 @@ def test_a_store_without_the_file_is_told_in_a_sentence(client: Client, ada: Use
     assert "model storage" in answer.content.decode()
 
 
-def test_an_annotator_may_not_fetch_it(client: Client, ann: User, stranger: User, cleaned: Run):
+def test_an_annotator_may_not_fetch_it(client: Client, ann: User, stranger: User, cleaned: Run) -> None:
     address = reverse("run_output", args=[cleaned.pk, "dropped.jsonl"])
     client.force_login(ann)
     assert client.get(address).status_code == 403

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,13 +67,13 @@ def finished(project: Project) -> Run:
     return run
 
 
-def test_the_list_of_runs_says_what_to_do_when_there_are_none(client: Client, ada: User, project: Project):
+def test_the_list_of_runs_says_what_to_do_when_there_are_none(client: Client, ada: User, project: Project) -> None:
     client.force_login(ada)
     page = client.get(reverse("run_list", args=[project.slug]))
     assert "No runs yet" in page.content.decode()
 
 
-def test_runs_are_filtered_by_stage_and_state(client: Client, ada: User, project: Project):
+def test_runs_are_filtered_by_stage_and_state(client: Client, ada: User, project: Project) -> None:
     factories.run(project, "sft", name="a fine one", state=Run.State.SUCCEEDED)
     factories.run(project, "ppo", name="one that broke", state=Run.State.FAILED, error="It broke.")
     client.force_login(ada)
@@ -81,7 +82,7 @@ def test_runs_are_filtered_by_stage_and_state(client: Client, ada: User, project
     assert "a fine one" not in page
 
 
-def test_a_run_s_page_shows_result_samples_and_warnings(client: Client, ada: User, finished: Run):
+def test_a_run_s_page_shows_result_samples_and_warnings(client: Client, ada: User, finished: Run) -> None:
     client.force_login(ada)
     page = client.get(reverse("run_detail", args=[finished.pk])).content.decode()
     for words in ("Took 1 min 1 s", "&lt;b&gt;Hello&lt;/b&gt;", "One row was too long.", finished.output.name):
@@ -89,7 +90,7 @@ def test_a_run_s_page_shows_result_samples_and_warnings(client: Client, ada: Use
     assert "hx-trigger" not in page, "a run that has ended is not asked for again and again"
 
 
-def test_a_failed_run_shows_its_sentence_and_offers_to_resume(client: Client, ada: User, project: Project):
+def test_a_failed_run_shows_its_sentence_and_offers_to_resume(client: Client, ada: User, project: Project) -> None:
     run = factories.run(project, state=Run.State.FAILED, error="out of memory: lower micro_tokens")
     client.force_login(ada)
     page = client.get(reverse("run_detail", args=[run.pk])).content.decode()
@@ -97,7 +98,7 @@ def test_a_failed_run_shows_its_sentence_and_offers_to_resume(client: Client, ad
     assert reverse("run_resume", args=[run.pk]) in page
 
 
-def test_points_of_charts_come_from_the_asked_step_on(client: Client, ada: User, finished: Run):
+def test_points_of_charts_come_from_the_asked_step_on(client: Client, ada: User, finished: Run) -> None:
     client.force_login(ada)
     address = reverse("run_metrics", args=[finished.project.slug])
     body = client.get(address, {"run": finished.pk, "since": 2}).json()
@@ -114,7 +115,7 @@ def test_points_of_charts_come_from_the_asked_step_on(client: Client, ada: User,
     }
 
 
-def test_reward_is_drawn_against_kl(client: Client, ada: User, finished: Run):
+def test_reward_is_drawn_against_kl(client: Client, ada: User, finished: Run) -> None:
     points = {0: (0.0, -1.0), 20: (1.5, 0.25), 40: (3.0, None)}  # a step of which half is read so far is left out
     for step, (kl, reward) in points.items():
         for name, value in (("heldout_kl", kl), ("heldout_reward", reward)):
@@ -136,7 +137,7 @@ def test_reward_is_drawn_against_kl(client: Client, ada: User, finished: Run):
     ]
 
 
-def test_runs_are_compared_by_what_differs(client: Client, ada: User, project: Project, finished: Run):
+def test_runs_are_compared_by_what_differs(client: Client, ada: User, project: Project, finished: Run) -> None:
     other = factories.run(project, config={"stage": "sft", "learning_rate": 0.5}, result={"metrics": {"loss": 1.25}})
     client.force_login(ada)
     page = client.get(reverse("run_compare", args=[project.slug]), {"run": [finished.pk, other.pk]}).content.decode()
@@ -144,7 +145,7 @@ def test_runs_are_compared_by_what_differs(client: Client, ada: User, project: P
     assert "1.250" in page
 
 
-def test_activity_that_has_not_changed_is_not_sent_again(client: Client, ada: User, project: Project):
+def test_activity_that_has_not_changed_is_not_sent_again(client: Client, ada: User, project: Project) -> None:
     run = factories.run(project, state=Run.State.RUNNING)
     client.force_login(ada)
     first = client.get(reverse("run_activity", args=[run.pk]))
@@ -152,7 +153,7 @@ def test_activity_that_has_not_changed_is_not_sent_again(client: Client, ada: Us
     assert (first.status_code, again.status_code) == (200, 204)
 
 
-def test_every_web_process_knows_activity_that_has_not_changed():
+def test_every_web_process_knows_activity_that_has_not_changed() -> None:
     """Strings hash differently in every process, so nothing that goes over the wire may depend on that."""
     script = (
         "import django; django.setup(); from webapp.runs.models import Run; "
@@ -171,14 +172,16 @@ def test_every_web_process_knows_activity_that_has_not_changed():
 
 
 @pytest.mark.parametrize("stage", LAUNCHED)
-def test_every_stage_has_a_form_with_the_contract_s_words(client: Client, ada: User, project: Project, stage: str):
+def test_every_stage_has_a_form_with_the_contract_s_words(
+    client: Client, ada: User, project: Project, stage: str
+) -> None:
     client.force_login(ada)
     page = client.get(reverse("run_launch", args=[project.slug, stage]))
     assert page.status_code == 200
     assert "Random seed; the same seed" in page.content.decode()
 
 
-def test_a_setting_out_of_range_is_named_at_its_field(client: Client, ada: User, project: Project):
+def test_a_setting_out_of_range_is_named_at_its_field(client: Client, ada: User, project: Project) -> None:
     client.force_login(ada)
     address = reverse("run_launch", args=[project.slug, "pretrain"])
     form = client.get(address).context["form"]
@@ -189,8 +192,8 @@ def test_a_setting_out_of_range_is_named_at_its_field(client: Client, ada: User,
 
 
 def test_a_form_that_fits_launches_a_run_with_a_snapshot_made_for_it(
-    client: Client, ada: User, project: Project, settings, tmp_path
-):
+    client: Client, ada: User, project: Project, settings: Any, tmp_path: Path
+) -> None:
     factories.corpus(project, documents=3)
     client.force_login(ada)
     address = reverse("run_launch", args=[project.slug, "corpus"])
@@ -206,7 +209,7 @@ def test_a_form_that_fits_launches_a_run_with_a_snapshot_made_for_it(
 @pytest.mark.parametrize(("rankings", "kinds"), [("", {"rankings", "judgments"}), ("none", {"judgments"})])
 def test_kto_takes_a_new_snapshot_of_each_kind_of_labels_that_is_not_left_out(
     client: Client, ada: User, project: Project, rankings: str, kinds: set[str]
-):
+) -> None:
     factories.judgment(project, ada)
     factories.ranking(project, ada)
     base = factories.model_version(project)
@@ -222,7 +225,7 @@ def test_kto_takes_a_new_snapshot_of_each_kind_of_labels_that_is_not_left_out(
     assert (again["rankings"].initial == "none") == (rankings == "none")
 
 
-def test_kto_without_labels_says_at_the_field_what_it_learns_from(client: Client, ada: User, project: Project):
+def test_kto_without_labels_says_at_the_field_what_it_learns_from(client: Client, ada: User, project: Project) -> None:
     base = factories.model_version(project)
     client.force_login(ada)
     address = reverse("run_launch", args=[project.slug, "kto"])
@@ -232,17 +235,17 @@ def test_kto_without_labels_says_at_the_field_what_it_learns_from(client: Client
     assert "kto learns from rankings and judgments" in reply.content.decode()
 
 
-def test_an_annotator_may_not_look_at_runs(client: Client, ann: User, finished: Run):
+def test_an_annotator_may_not_look_at_runs(client: Client, ann: User, finished: Run) -> None:
     client.force_login(ann)
     assert client.get(reverse("run_detail", args=[finished.pk])).status_code == 403
 
 
-def test_a_stranger_does_not_learn_that_a_run_exists(client: Client, stranger: User, finished: Run):
+def test_a_stranger_does_not_learn_that_a_run_exists(client: Client, stranger: User, finished: Run) -> None:
     client.force_login(stranger)
     assert client.get(reverse("run_detail", args=[finished.pk])).status_code == 404
 
 
-def test_a_model_s_page_draws_where_it_comes_from(client: Client, ada: User, finished: Run):
+def test_a_model_s_page_draws_where_it_comes_from(client: Client, ada: User, finished: Run) -> None:
     client.force_login(ada)
     page = client.get(reverse("model_detail", args=[finished.output.pk])).content.decode()
     assert "<svg" in page
@@ -251,7 +254,7 @@ def test_a_model_s_page_draws_where_it_comes_from(client: Client, ada: User, fin
     assert reverse("snapshot_detail", args=[finished.snapshots.get().pk]) in page
 
 
-def test_a_tokenizer_is_not_offered_for_deployment(client: Client, ada: User, project: Project):
+def test_a_tokenizer_is_not_offered_for_deployment(client: Client, ada: User, project: Project) -> None:
     model = factories.model_version(project, ModelVersion.Kind.TOKENIZER, stage="tokenizer")
     client.force_login(ada)
     assert (

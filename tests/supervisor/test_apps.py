@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
@@ -19,17 +21,17 @@ ADDRESSES = {"DATABASE_URL": "postgres://x", "REDIS_URL": "unix:///x", "SECRET_K
 
 
 @pytest.mark.parametrize("process", LOAD)
-def test_a_process_of_the_site_starts_without_what_is_large_and_seldom_needed(process: str):
+def test_a_process_of_the_site_starts_without_what_is_large_and_seldom_needed(process: str) -> None:
     output = subprocess.check_output([sys.executable, "-c", f"{LOAD[process]}; {LOADED}"], text=True)
     assert json.loads(output.splitlines()[-1]) == []
 
 
-def test_the_model_server_knows_no_way_to_the_data(home: Path):
+def test_the_model_server_knows_no_way_to_the_data(home: Path) -> None:
     spec = apps.model_server(apps.base_environment() | ADDRESSES, "http://127.0.0.1:8301", "token")
     assert not {"DATABASE_URL", "REDIS_URL", "SECRET_KEY"} & set(spec.environment)
 
 
-def test_the_model_server_gets_a_config_that_it_accepts_and_a_clean_folder(home: Path):
+def test_the_model_server_gets_a_config_that_it_accepts_and_a_clean_folder(home: Path) -> None:
     (home / "serve" / "events.jsonl").write_text("of the last time\n")
     apps.model_server(apps.base_environment(), "http://127.0.0.1:8301", "token").before()
     assert [path.name for path in (home / "serve").iterdir()] == ["config.json"]
@@ -37,7 +39,7 @@ def test_the_model_server_gets_a_config_that_it_accepts_and_a_clean_folder(home:
     assert (config.host, config.port, config.token) == ("127.0.0.1", 8301, "token")
 
 
-def test_numerics_get_one_thread_except_where_models_are_computed(home: Path, monkeypatch):
+def test_numerics_get_one_thread_except_where_models_are_computed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environment = apps.base_environment()
     default, train, scheduler = apps.workers(environment, apps.ProcessCounts())
@@ -46,7 +48,9 @@ def test_numerics_get_one_thread_except_where_models_are_computed(home: Path, mo
     assert train.nice > default.nice
 
 
-def test_the_operator_s_number_of_threads_counts_where_models_are_computed(home: Path, monkeypatch):
+def test_the_operator_s_number_of_threads_counts_where_models_are_computed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     default, train, _ = apps.workers(apps.base_environment(), apps.ProcessCounts())
     server = apps.model_server(apps.base_environment(), "http://127.0.0.1:8301", "token")
@@ -54,7 +58,7 @@ def test_the_operator_s_number_of_threads_counts_where_models_are_computed(home:
     assert threads == ["1", "3", "3"]
 
 
-def test_every_queue_that_tasks_go_to_has_a_worker(home: Path):
+def test_every_queue_that_tasks_go_to_has_a_worker(home: Path) -> None:
     listened = set()
     for spec in apps.workers(apps.base_environment(), apps.ProcessCounts()):
         words = list(spec.command)
@@ -64,14 +68,14 @@ def test_every_queue_that_tasks_go_to_has_a_worker(home: Path):
     assert listened == routed
 
 
-def test_every_task_of_the_schedule_exists():
+def test_every_task_of_the_schedule_exists() -> None:
     from webapp.celery import app
 
     app.loader.import_default_modules()
     assert {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
 
 
-def test_every_reconciler_is_on_the_schedule():
+def test_every_reconciler_is_on_the_schedule() -> None:
     from webapp.celery import app
 
     app.loader.import_default_modules()
@@ -79,7 +83,7 @@ def test_every_reconciler_is_on_the_schedule():
     assert reconcilers <= {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
 
 
-def test_a_process_that_says_it_is_ready_is_ready(home: Path):
+def test_a_process_that_says_it_is_ready_is_ready(home: Path) -> None:
     spec = apps.web(1, {}, 3)
     spec.before()
     assert not spec.is_ready()
@@ -90,5 +94,5 @@ def test_a_process_that_says_it_is_ready_is_ready(home: Path):
     assert not spec.is_ready()
 
 
-def test_an_address_where_nobody_answers_is_not_ready():
+def test_an_address_where_nobody_answers_is_not_ready() -> None:
     assert not apps.http_answers("http://127.0.0.1:9", "/health")

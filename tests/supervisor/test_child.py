@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import os
 import signal
 from pathlib import Path
@@ -45,7 +47,7 @@ def start_again(child: SupervisedProcess) -> None:
     until(runs)
 
 
-def test_a_child_is_ready_when_its_check_says_so(tmp_path: Path, clock: Clock):
+def test_a_child_is_ready_when_its_check_says_so(tmp_path: Path, clock: Clock) -> None:
     answers = iter([False, True])
     child = started(python("web", FOREVER, is_ready=lambda: next(answers)), tmp_path, clock)
     assert child.watch() == ""
@@ -55,7 +57,7 @@ def test_a_child_is_ready_when_its_check_says_so(tmp_path: Path, clock: Clock):
     child.kill_group()
 
 
-def test_a_killed_child_starts_again_at_once(tmp_path: Path, clock: Clock):
+def test_a_killed_child_starts_again_at_once(tmp_path: Path, clock: Clock) -> None:
     child = started(python("web", FOREVER), tmp_path, clock)
     first = child.pid
     os.kill(first, signal.SIGKILL)
@@ -66,7 +68,7 @@ def test_a_killed_child_starts_again_at_once(tmp_path: Path, clock: Clock):
     child.kill_group()
 
 
-def test_one_that_dies_again_and_again_waits_longer_each_time(tmp_path: Path, clock: Clock):
+def test_one_that_dies_again_and_again_waits_longer_each_time(tmp_path: Path, clock: Clock) -> None:
     child = started(python("web", "raise SystemExit(3)"), tmp_path, clock)
     said = []
     for _ in range(8):
@@ -77,7 +79,7 @@ def test_one_that_dies_again_and_again_waits_longer_each_time(tmp_path: Path, cl
     assert said == ["at once", "in 1 s", "in 2 s", "in 4 s", "in 8 s", "in 16 s", "in 30 s", "in 30 s"]
 
 
-def test_it_does_not_start_before_its_time(tmp_path: Path, clock: Clock):
+def test_it_does_not_start_before_its_time(tmp_path: Path, clock: Clock) -> None:
     child = started(python("web", "raise SystemExit(3)", is_ready=lambda: False), tmp_path, clock)
     death(child)
     child.watch()
@@ -91,7 +93,7 @@ def test_it_does_not_start_before_its_time(tmp_path: Path, clock: Clock):
     child.kill_group()
 
 
-def test_a_steady_child_is_forgiven_its_deaths(tmp_path: Path, clock: Clock):
+def test_a_steady_child_is_forgiven_its_deaths(tmp_path: Path, clock: Clock) -> None:
     child = started(python("web", FOREVER), tmp_path, clock)
     child.kill_group()
     death(child)
@@ -103,7 +105,7 @@ def test_a_steady_child_is_forgiven_its_deaths(tmp_path: Path, clock: Clock):
     child.kill_group()
 
 
-def test_stopping_reaches_what_the_child_started(tmp_path: Path, clock: Clock):
+def test_stopping_reaches_what_the_child_started(tmp_path: Path, clock: Clock) -> None:
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {FOREVER!r}])"
     child = started(python("worker", program), tmp_path, clock)
     until(lambda: psutil.Process(child.pid).children())
@@ -114,13 +116,13 @@ def test_stopping_reaches_what_the_child_started(tmp_path: Path, clock: Clock):
     assert child.watch() == ""
 
 
-def test_the_end_of_the_log_can_be_shown(tmp_path: Path, clock: Clock):
+def test_the_end_of_the_log_can_be_shown(tmp_path: Path, clock: Clock) -> None:
     child = started(python("web", "for n in range(30): print('line', n)"), tmp_path, clock)
     death(child)
     assert child.last_lines(2) == ["line 28", "line 29"]
 
 
-def test_a_long_log_moves_aside_and_its_writer_goes_on(tmp_path: Path):
+def test_a_long_log_moves_aside_and_its_writer_goes_on(tmp_path: Path) -> None:
     log = tmp_path / "web.log"
     with log.open("ab") as writer:
         for text in (b"first ", b"second ", b"third ", b"fourth ", b"fifth "):
@@ -132,7 +134,7 @@ def test_a_long_log_moves_aside_and_its_writer_goes_on(tmp_path: Path):
     assert kept == {"web.log": b"now", "web.log.1": b"fifth ", "web.log.2": b"fourth ", "web.log.3": b"third "}
 
 
-def test_a_short_log_stays(tmp_path: Path):
+def test_a_short_log_stays(tmp_path: Path) -> None:
     log = tmp_path / "web.log"
     log.write_text("short")
     rotate(log, limit=LOG_BYTES)

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -28,7 +30,7 @@ while True:
 """
 
 
-def test_a_second_supervisor_of_a_home_is_refused_and_told_of_the_first(home: Path):
+def test_a_second_supervisor_of_a_home_is_refused_and_told_of_the_first(home: Path) -> None:
     with (
         hold_lock(),
         pytest.raises(AlreadyRunning, match=rf"(?s){home}.*process {os.getpid()}.*TUTELAGE_HOME"),
@@ -37,7 +39,7 @@ def test_a_second_supervisor_of_a_home_is_refused_and_told_of_the_first(home: Pa
         pass
 
 
-def test_a_killed_supervisor_leaves_no_lock(home: Path):
+def test_a_killed_supervisor_leaves_no_lock(home: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -49,7 +51,7 @@ def test_a_killed_supervisor_leaves_no_lock(home: Path):
         assert (home / "run" / "lock").read_text() == str(os.getpid())
 
 
-def test_looking_whether_it_is_locked_never_keeps_a_supervisor_out(home: Path):
+def test_looking_whether_it_is_locked_never_keeps_a_supervisor_out(home: Path) -> None:
     looks = 0
 
     def looking(descriptor: int, operation: int) -> None:
@@ -65,32 +67,34 @@ def test_looking_whether_it_is_locked_never_keeps_a_supervisor_out(home: Path):
         assert folder.locked_at_last(file.fileno())
 
 
-def test_an_unlocked_home_is_known_as_such(home: Path):
+def test_an_unlocked_home_is_known_as_such(home: Path) -> None:
     assert not is_locked()
     with hold_lock():
         assert is_locked()
     assert not is_locked()
 
 
-def test_a_home_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_home_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("TUTELAGE_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(CannotStart, match="file/home cannot be used: Not a directory"):
         prepare_home()
 
 
-def test_others_cannot_enter_a_home_that_nobody_else_needs(home: Path):
+def test_others_cannot_enter_a_home_that_nobody_else_needs(home: Path) -> None:
     prepare_home()
     assert home.stat().st_mode & 0o077 == 0
 
 
-def test_endpoints_are_for_the_owner_alone(home: Path):
+def test_endpoints_are_for_the_owner_alone(home: Path) -> None:
     folder.write_endpoints({"SITE_URL": "http://127.0.0.1:8000"})
     assert read_endpoints() == {"SITE_URL": "http://127.0.0.1:8000"}
     assert folder.endpoints_file().stat().st_mode & 0o077 == 0
 
 
-def test_a_copied_home_does_not_speak_with_the_servers_of_its_original(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_copied_home_does_not_speak_with_the_servers_of_its_original(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder.write_endpoints({"DATABASE_URL": "postgres://the-original"})
     copy = home.with_name("copy")
     shutil.copytree(home, copy)
@@ -100,7 +104,7 @@ def test_a_copied_home_does_not_speak_with_the_servers_of_its_original(home: Pat
     assert service_url("DATABASE_URL") == "postgres://the-original"
 
 
-def test_endpoints_are_never_seen_half_written(home: Path):
+def test_endpoints_are_never_seen_half_written(home: Path) -> None:
     folder.write_endpoints({"SITE_URL": "a"})
     program = (
         "from webapp.supervisor.folder import write_endpoints\nwhile True: write_endpoints({'SITE_URL': 'b' * 100_000})"
@@ -113,7 +117,7 @@ def test_endpoints_are_never_seen_half_written(home: Path):
     writer.wait()
 
 
-def test_sockets_lie_in_the_home_unless_its_path_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_sockets_lie_in_the_home_unless_its_path_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUTELAGE_HOME", "/srv/t")
     assert folder.sockets_folder() == Path("/srv/t/run")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -125,7 +129,9 @@ def test_sockets_lie_in_the_home_unless_its_path_is_too_long(tmp_path: Path, mon
     assert folder.sockets_folder() != short
 
 
-def test_a_folder_for_sockets_that_somebody_else_put_there_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_for_sockets_that_somebody_else_put_there_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("TUTELAGE_HOME", "/srv/" + "long/" * 30)
     ours = folder.sockets_folder()

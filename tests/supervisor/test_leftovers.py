@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -27,26 +29,26 @@ def write_down(pid: int, started: float, of: Path | None = None) -> None:
     write_json(processes_file(), {"worker": child})
 
 
-def test_a_child_of_a_killed_supervisor_is_ended(home: Path, process: subprocess.Popen[bytes]):
+def test_a_child_of_a_killed_supervisor_is_ended(home: Path, process: subprocess.Popen[bytes]) -> None:
     write_down(process.pid, psutil.Process(process.pid).create_time())
     assert end_leftovers() == [str(process.pid)]
     assert process.wait(10) is not None
     assert not processes_file().exists()
 
 
-def test_a_copy_of_a_running_site_s_folder_leaves_the_site_alone(home: Path, process: subprocess.Popen[bytes]):
+def test_a_copy_of_a_running_site_s_folder_leaves_the_site_alone(home: Path, process: subprocess.Popen[bytes]) -> None:
     write_down(process.pid, psutil.Process(process.pid).create_time(), of=home.with_name("original"))
     assert end_leftovers() == []
     assert process.poll() is None
 
 
-def test_one_that_has_its_number_by_chance_is_spared(home: Path, process: subprocess.Popen[bytes]):
+def test_one_that_has_its_number_by_chance_is_spared(home: Path, process: subprocess.Popen[bytes]) -> None:
     write_down(process.pid, psutil.Process(process.pid).create_time() - 1000)
     assert end_leftovers() == []
     assert process.poll() is None
 
 
-def test_what_a_dead_child_had_started_is_found_by_its_session(home: Path):
+def test_what_a_dead_child_had_started_is_found_by_its_session(home: Path) -> None:
     program = f"import subprocess; print(subprocess.Popen({FOREVER!r}, stdout=2).pid, flush=True)"
     leader = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -57,7 +59,7 @@ def test_what_a_dead_child_had_started_is_found_by_its_session(home: Path):
     assert end_leftovers() == [str(left)]
 
 
-def test_what_left_its_session_is_found_by_the_mark_of_the_home(home: Path):
+def test_what_left_its_session_is_found_by_the_mark_of_the_home(home: Path) -> None:
     marked = subprocess.Popen(FOREVER, env={**os.environ, MARK: str(home)}, start_new_session=True)
     other = subprocess.Popen(FOREVER, env={**os.environ, MARK: "/another/home"}, start_new_session=True)
     write_down(2**22 + 1, 0.0)
@@ -70,5 +72,5 @@ def test_what_left_its_session_is_found_by_the_mark_of_the_home(home: Path):
             process.wait()
 
 
-def test_after_a_clean_end_nothing_is_looked_for(home: Path):
+def test_after_a_clean_end_nothing_is_looked_for(home: Path) -> None:
     assert end_leftovers() == []

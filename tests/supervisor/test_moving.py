@@ -132,7 +132,7 @@ def moved(site: Moving, to: Path) -> Moving:
     return there
 
 
-def test_a_moved_data_folder_chats_trains_on_resumes_and_rolls_back(site: Moving, tmp_path: Path):
+def test_a_moved_data_folder_chats_trains_on_resumes_and_rolls_back(site: Moving, tmp_path: Path) -> None:
     site.token = str(site.ask(MAKE_MODEL))
     site.tell(LAUNCH, name="adapter", base="full", steps=3)
     site.see_through("adapter")

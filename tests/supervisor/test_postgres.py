@@ -1,5 +1,7 @@
 """The embedded PostgreSQL is made, found again after a kill, and rid of what stands in its way."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import signal
@@ -55,7 +57,7 @@ def read_row() -> str:
 
 def test_what_was_written_is_there_after_a_kill_and_a_process_id_that_went_to_another(
     start: Callable[[], SupervisedProcess],
-):
+) -> None:
     first = start()
     write_row()
     os.kill(first.pid, signal.SIGKILL)
@@ -71,7 +73,7 @@ def test_what_was_written_is_there_after_a_kill_and_a_process_id_that_went_to_an
     somebody.wait()
 
 
-def test_a_server_that_a_killed_supervisor_left_makes_way(start: Callable[[], SupervisedProcess]):
+def test_a_server_that_a_killed_supervisor_left_makes_way(start: Callable[[], SupervisedProcess]) -> None:
     left = start()
     write_row()
     postgres.clear_the_way()
@@ -80,7 +82,7 @@ def test_a_server_that_a_killed_supervisor_left_makes_way(start: Callable[[], Su
     assert read_row() == "kept"
 
 
-def test_the_server_listens_on_a_socket_of_its_owner_and_nowhere_else(start: Callable[[], SupervisedProcess]):
+def test_the_server_listens_on_a_socket_of_its_owner_and_nowhere_else(start: Callable[[], SupervisedProcess]) -> None:
     server = psutil.Process(start().pid)
     assert not server.net_connections("tcp")
     assert postgres.socket_folder().stat().st_mode & 0o077 == 0
@@ -98,7 +100,9 @@ def test_the_server_listens_on_a_socket_of_its_owner_and_nowhere_else(start: Cal
     }
 
 
-def test_a_path_too_long_for_a_socket_does_not_stand_in_the_way(home: Path, monkeypatch: pytest.MonkeyPatch, request):
+def test_a_path_too_long_for_a_socket_does_not_stand_in_the_way(
+    home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """Long enough for PostgreSQL's, and not for Redis'."""
     long = home / ("a" * (folder.SOCKET_PATH_LIMIT - len(str(home / "run/redis.sock")) - 2))
     monkeypatch.setenv("TUTELAGE_HOME", str(long))
@@ -112,7 +116,7 @@ def test_a_path_too_long_for_a_socket_does_not_stand_in_the_way(home: Path, monk
     shutil.rmtree(postgres.socket_folder().parent)
 
 
-def test_a_copy_that_changed_owner_and_mode_is_put_right(start: Callable[[], SupervisedProcess]):
+def test_a_copy_that_changed_owner_and_mode_is_put_right(start: Callable[[], SupervisedProcess]) -> None:
     first = start()
     write_row()
     first.stop()
@@ -124,7 +128,7 @@ def test_a_copy_that_changed_owner_and_mode_is_put_right(start: Callable[[], Sup
     assert read_row() == "kept"
 
 
-def test_a_cluster_half_made_is_made_anew(home: Path):
+def test_a_cluster_half_made_is_made_anew(home: Path) -> None:
     half = home / "postgres.new"
     half.mkdir()
     (half / "PG_VERSION").write_text("18")
@@ -133,7 +137,7 @@ def test_a_cluster_half_made_is_made_anew(home: Path):
     assert (postgres.data_folder() / "global").is_dir()
 
 
-def test_data_of_another_version_is_named_with_the_way_to_upgrade(home: Path):
+def test_data_of_another_version_is_named_with_the_way_to_upgrade(home: Path) -> None:
     postgres.data_folder().mkdir()
     (postgres.data_folder() / "PG_VERSION").write_text("16\n")
     with pytest.raises(CannotStart, match=r"made by PostgreSQL 16 and this is 18.*upgrade_db"):

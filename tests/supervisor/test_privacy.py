@@ -95,14 +95,14 @@ def server(home: Path) -> Iterator[SupervisedProcess]:
     until(lambda: not child.is_alive)
 
 
-def test_an_earlier_version_s_folder_becomes_private_at_the_next_start(home: Path):
+def test_an_earlier_version_s_folder_becomes_private_at_the_next_start(home: Path) -> None:
     of_an_earlier_version(home)
     prepare_home()
     assert [path for path in everything(home) if path.stat().st_mode & 0o077] == []
     assert (home / "logs" / "web-1.log").read_text() == "a reset link"
 
 
-def test_a_link_out_of_the_data_folder_is_left_alone(home: Path, open_place: Path):
+def test_a_link_out_of_the_data_folder_is_left_alone(home: Path, open_place: Path) -> None:
     (open_place / "disk").mkdir()
     (open_place / "disk").chmod(0o755)
     home.mkdir()
@@ -111,7 +111,7 @@ def test_a_link_out_of_the_data_folder_is_left_alone(home: Path, open_place: Pat
     assert stat.S_IMODE((open_place / "disk").stat().st_mode) == 0o755
 
 
-def test_what_a_child_of_the_supervisor_writes_is_private(home: Path):
+def test_what_a_child_of_the_supervisor_writes_is_private(home: Path) -> None:
     prepare_home()
     program = "import pathlib; pathlib.Path('made').mkdir(); pathlib.Path('made/file').touch()"
     child = SupervisedProcess(
@@ -123,14 +123,14 @@ def test_what_a_child_of_the_supervisor_writes_is_private(home: Path):
     assert [path for path in everything(home) if path.stat().st_mode & 0o077] == []
 
 
-def test_uploaded_files_are_private(tmp_path: Path):
+def test_uploaded_files_are_private(tmp_path: Path) -> None:
     options = settings.STORAGES["default"]["OPTIONS"] | {"location": tmp_path / "uploads"}
     FileSystemStorage(**options).save("imports/rows.csv", ContentFile(b"prompt,reply"))
     assert [path for path in everything(tmp_path / "uploads") if path.stat().st_mode & 0o077] == []
 
 
 @AS_ROOT
-def test_as_root_nobody_else_reads_a_thing_while_the_database_runs(home: Path, server: SupervisedProcess):
+def test_as_root_nobody_else_reads_a_thing_while_the_database_runs(home: Path, server: SupervisedProcess) -> None:
     paths = everything(home)
     assert len(paths) > 100, "the database's files are among them"
     assert seen_by(NOBODY, paths) == []
@@ -138,7 +138,9 @@ def test_as_root_nobody_else_reads_a_thing_while_the_database_runs(home: Path, s
 
 
 @AS_ROOT
-def test_as_root_the_folders_above_the_data_folder_stay_closed(open_place: Path, monkeypatch: pytest.MonkeyPatch):
+def test_as_root_the_folders_above_the_data_folder_stay_closed(
+    open_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not even the database's user passes them: it is started in its folder, and never leaves it."""
     closed = open_place / "closed"
     closed.mkdir(mode=0o700)
@@ -159,7 +161,9 @@ def test_as_root_the_folders_above_the_data_folder_stay_closed(open_place: Path,
 
 
 @AS_ROOT
-def test_programs_in_a_folder_of_root_are_copied_for_the_database_s_user(open_place: Path, monkeypatch):
+def test_programs_in_a_folder_of_root_are_copied_for_the_database_s_user(
+    open_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed = open_place / "closed" / "site-packages"
     closed.mkdir(parents=True)
     for name in (postgres.PACKAGE, f"{postgres.PACKAGE}.libs"):

@@ -14,7 +14,7 @@ from webapp.supervisor.child import SupervisedProcess
 OLDEST = (9, 1, 2)  # no flaw is known in it
 
 
-def test_it_is_current_and_listens_on_a_socket_of_its_owner_alone(home: Path):
+def test_it_is_current_and_listens_on_a_socket_of_its_owner_alone(home: Path) -> None:
     child = SupervisedProcess(redis.redis_spec(apps.base_environment()), home / "logs" / "redis.log")
     child.start()
     try:

@@ -6,6 +6,7 @@ Over 300 lines: the templates of several families are written out in it.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -345,7 +346,7 @@ def test_a_template_that_refuses_a_system_turn_is_known_by_it() -> None:
         ([("system", "Greet the person.")], [("user", "Greet the person.")]),
     ],
 )
-def test_the_text_of_a_system_turn_is_folded_into_the_user_turn_it_belongs_to(messages, folded) -> None:
+def test_the_text_of_a_system_turn_is_folded_into_the_user_turn_it_belongs_to(messages: Any, folded: Any) -> None:
     assert fold_system(said_by(*messages)) == said_by(*folded)
 
 

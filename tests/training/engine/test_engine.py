@@ -5,6 +5,8 @@ Over 300 lines: all cases compare with the same reference.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -58,7 +60,7 @@ END = frozenset({7})
 GREEDY = SamplingParams(temperature=0, max_new_tokens=20, stop_ids=END)
 
 
-def build(name: str):
+def build(name: str) -> Any:
     torch.manual_seed(len(name))
     model = MODELS[name]()
     for parameter in model.parameters():  # biases and norms too: what is zero or one at the start hides mistakes
@@ -72,14 +74,14 @@ def prompts(seed: int = 0) -> list[list[int]]:
     return [torch.randint(8, VOCABULARY, (n,), generator=generator).tolist() for n in LENGTHS]
 
 
-def generated_alone(model, prompt: list[int], most: int = 20) -> list[int]:
+def generated_alone(model: Any, prompt: list[int], most: int = 20) -> list[int]:
     """transformers' own greedy reply, one prompt at a time."""
     most = min(most, 64 - len(prompt))
     ids = model.generate(torch.tensor([prompt]), max_new_tokens=most, do_sample=False, pad_token_id=0)
     return ids[0, len(prompt) :].tolist()
 
 
-def plain_logprobs(model, prompt: list[int], reply: list[int]) -> torch.Tensor:
+def plain_logprobs(model: Any, prompt: list[int], reply: list[int]) -> torch.Tensor:
     with torch.no_grad():
         logits = model(torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1]
     return logits.float().log_softmax(-1).gather(-1, torch.tensor(reply)[:, None]).squeeze(-1)

@@ -5,6 +5,8 @@ import signal
 import time
 from functools import partial
 from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,11 +33,11 @@ GOOD, BAD = "yes of course cat", "no never cat"
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("base") / "model")
 
 
-def settings(base, **changed) -> dict:
+def settings(base: Any, **changed: Any) -> dict:
     return {
         "stage": "reward", "base": str(base), "learning_rate": 3e-3, "epochs": 2, "batch_tokens": 600,
         "evaluate_every": 4, "checkpoint_every": 2, "log_every": 1, "ensemble": 3, **changed,
@@ -43,7 +45,7 @@ def settings(base, **changed) -> dict:
 
 
 @pytest.fixture(scope="module")
-def trained(base, tmp_path_factory):
+def trained(base: Any, tmp_path_factory: Any) -> Any:
     folder = run_folder(
         tmp_path_factory.mktemp("reward"), settings(base), rankings=rankings(40, 1), heldout=rankings(20, 2)
     )
@@ -53,18 +55,18 @@ def trained(base, tmp_path_factory):
 # ------------------------------------------------------------------------------------------------------ the arithmetic
 
 
-def test_the_score_is_the_mean_less_the_deviations_asked_for():
+def test_the_score_is_the_mean_less_the_deviations_asked_for() -> None:
     scores = np.array([[1.0, 5.0], [3.0, 5.0]])
     assert combined(scores, 0.0).tolist() == [2.0, 5.0]
     assert combined(scores, 1.0) == pytest.approx([2 - 2**0.5, 5.0])
 
 
-def test_one_member_has_its_own_scores_whatever_is_asked():
+def test_one_member_has_its_own_scores_whatever_is_asked() -> None:
     assert combined(np.array([[1.0, 5.0]]), 3.0).tolist() == [1.0, 5.0]
     assert centered(np.array([[1.0, 5.0]]), [7.0]).tolist() == [[1.0, 5.0]]
 
 
-def test_a_constant_of_a_member_is_no_disagreement():
+def test_a_constant_of_a_member_is_no_disagreement() -> None:
     scores = np.array([[1.0, 2.0], [11.0, 12.0]])
     assert combined(centered(scores, [1.0, 11.0]), 1.0).tolist() == [0.0, 1.0]
 
@@ -72,7 +74,7 @@ def test_a_constant_of_a_member_is_no_disagreement():
 # --------------------------------------------------------------------------------------------------------- its training
 
 
-def test_members_learn_the_same_and_are_not_the_same(trained):
+def test_members_learn_the_same_and_are_not_the_same(trained: Any) -> None:
     folder, result = trained
     assert result["metrics"]["heldout_accuracy"] > 0.9
     assert result["metrics"]["heldout_member_accuracy"] > 0.8
@@ -85,7 +87,7 @@ def test_members_learn_the_same_and_are_not_the_same(trained):
     assert result["metrics"]["heldout_spread_right"] > 0
 
 
-def test_steps_count_on_from_member_to_member(trained):
+def test_steps_count_on_from_member_to_member(trained: Any) -> None:
     folder, result = trained
     losses = [event["step"] for event in events(folder, "metric") if "loss" in event["values"]]
     assert losses == list(range(1, 3 * STEPS + 1))
@@ -93,14 +95,14 @@ def test_steps_count_on_from_member_to_member(trained):
     assert not list(folder.glob("member-*"))
 
 
-def test_tools_that_know_of_no_ensembles_load_the_first_member(trained):
+def test_tools_that_know_of_no_ensembles_load_the_first_member(trained: Any) -> None:
     folder, _ = trained
     other = AutoModelForSequenceClassification.from_pretrained(folder / "model")
     model, _ = load_reward(str(folder / "model"), CPU)
     assert torch.equal(other.score.weight, model.head.weight)
 
 
-def test_a_missing_member_is_named(trained, tmp_path):
+def test_a_missing_member_is_named(trained: Any, tmp_path: Path) -> None:
     folder, _ = trained
     for path in (folder / "model").iterdir():
         if path.is_file():
@@ -110,7 +112,9 @@ def test_a_missing_member_is_named(trained, tmp_path):
 
 
 @pytest.mark.parametrize("step", [3, STEPS + 3])
-def test_an_interrupted_run_goes_on_with_the_member_it_was_at(base, trained, tmp_path, step):
+def test_an_interrupted_run_goes_on_with_the_member_it_was_at(
+    base: Any, trained: Any, tmp_path: Path, step: Any
+) -> None:
     whole, result = trained
     folder = run_folder(tmp_path, settings(base), rankings=rankings(40, 1), heldout=rankings(20, 2))
     child = start_child(folder)
@@ -132,7 +136,7 @@ def test_an_interrupted_run_goes_on_with_the_member_it_was_at(base, trained, tmp
     }
 
 
-def test_minutes_are_shared_among_the_members(base, tmp_path):
+def test_minutes_are_shared_among_the_members(base: Any, tmp_path: Path) -> None:
     config = settings(base, minutes=0.02, epochs=1000, evaluate_every=0, checkpoint_every=0, ensemble=2)
     folder = run_folder(tmp_path, config, rankings=rankings(40, 1))
     result = run_here(folder)
@@ -143,11 +147,13 @@ def test_minutes_are_shared_among_the_members(base, tmp_path):
     assert len(load_members(str(folder / "model"), CPU)) == 2
 
 
-def test_minutes_count_what_was_spent_on_members_before_the_run_was_killed(base, tmp_path, monkeypatch):
+def test_minutes_count_what_was_spent_on_members_before_the_run_was_killed(
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = settings(base, minutes=1, epochs=1000, evaluate_every=0, checkpoint_every=0, ensemble=2)
     folder = run_folder(tmp_path, config, rankings=rankings(40, 1))
 
-    def killed(run, lesson, member=0):
+    def killed(run: Any, lesson: Any, member: Any = 0) -> Any:
         if member == 1:
             raise KeyboardInterrupt
         return learn(run, lesson, member)
@@ -168,7 +174,7 @@ def test_minutes_count_what_was_spent_on_members_before_the_run_was_killed(base,
 # -------------------------------------------------------------------------------------------------------------- its use
 
 
-def test_doubt_lowers_the_score(trained):
+def test_doubt_lowers_the_score(trained: Any) -> None:
     folder, _ = trained
     scores = {pessimism: load_scorer(str(folder / "model"), CPU, pessimism)[0] for pessimism in (0.0, 2.0)}
     plain, doubtful = (scorer(ASKED * 2, [GOOD, BAD]) for scorer in scores.values())
@@ -179,7 +185,7 @@ def test_doubt_lowers_the_score(trained):
     assert disagreement(scores[2.0]) == pytest.approx(spread.mean())
 
 
-def test_several_folders_are_an_ensemble(base, tmp_path):
+def test_several_folders_are_an_ensemble(base: Any, tmp_path: Path) -> None:
     folders = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -194,18 +200,18 @@ def test_several_folders_are_an_ensemble(base, tmp_path):
     assert torch.equal(first.head.weight, load_reward(folders[0], CPU)[0].head.weight)
 
 
-def test_a_function_is_no_member(trained):
+def test_a_function_is_no_member(trained: Any) -> None:
     folder, _ = trained
     with pytest.raises(InputError, match="a function stands alone"):
         load_scorer([str(folder / "model"), "function:brevity"], CPU)
 
 
-def test_one_reward_does_not_disagree(base, tmp_path):
+def test_one_reward_does_not_disagree(base: Any, tmp_path: Path) -> None:
     assert disagreement(load_scorer("function:brevity", CPU)[0]) is None
 
 
 @pytest.mark.parametrize("stage", ["ppo", "grpo"])
-def test_a_policy_learns_from_an_ensemble(base, trained, tmp_path, stage):
+def test_a_policy_learns_from_an_ensemble(base: Any, trained: Any, tmp_path: Path, stage: Any) -> None:
     folder, _ = trained
     config = {
         "stage": stage, "policy": str(base), "reward": str(folder / "model"), "pessimism": 1.5, "steps": 1,
@@ -218,7 +224,7 @@ def test_a_policy_learns_from_an_ensemble(base, trained, tmp_path, stage):
 
 
 @pytest.mark.fp32
-def test_an_ensemble_is_measured_and_scores_samples(base, trained, tmp_path):
+def test_an_ensemble_is_measured_and_scores_samples(base: Any, trained: Any, tmp_path: Path) -> None:
     folder, result = trained
     config = {"stage": "evaluate", "reward": str(folder / "model")}
     measured = run_here(run_folder(tmp_path / "evaluate", config, rankings=rankings(20, 2)))

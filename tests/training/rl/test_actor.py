@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def batches_of(budget: int) -> list[MicroBatch]:
     return rollout_batches(PROMPTS, REPLIES, [0, 1, 2], budget=budget, pad=0, device=torch.device("cpu"))
 
 
-def by_row(batches, values) -> dict[int, list[float]]:
+def by_row(batches: Any, values: Any) -> dict[int, list[float]]:
     """What the flat values (M,) of each micro-batch say of each reply of the rollout."""
     table = torch.full((len(REPLIES), max(map(len, REPLIES))), float("nan"))
     for batch, flat in zip(batches, values, strict=True):
@@ -50,7 +50,7 @@ def evaluated(actor: Actor, batch: MicroBatch) -> Evaluated:
     return Evaluated(*actor.read(hidden, batch.targets, entropy=True), actor.values(hidden))
 
 
-def slow_logprobs(model, row: int, temperature: float = 1.0) -> list[float]:
+def slow_logprobs(model: Any, row: int, temperature: float = 1.0) -> list[float]:
     ids = PROMPTS[row] + REPLIES[row]
     logits = model(input_ids=torch.tensor([ids])).logits[0].double() / temperature
     start = len(PROMPTS[row])
@@ -58,7 +58,7 @@ def slow_logprobs(model, row: int, temperature: float = 1.0) -> list[float]:
 
 
 @pytest.mark.parametrize("budget", [1, 14, 1000])
-def test_padding_and_micro_batches_do_not_change_any_log_probability(budget):
+def test_padding_and_micro_batches_do_not_change_any_log_probability(budget: Any) -> None:
     model = tiny_llama()
     actor = Actor(model, nn.Linear(16, 1), temperature=0.7)
     batches = batches_of(budget)
@@ -67,7 +67,7 @@ def test_padding_and_micro_batches_do_not_change_any_log_probability(budget):
         assert found[row] == pytest.approx(slow_logprobs(model, row, 0.7), abs=1e-5)
 
 
-def test_the_value_is_read_before_each_reply_token():
+def test_the_value_is_read_before_each_reply_token() -> None:
     model, head = tiny_llama(), nn.Linear(16, 1)
     batches = batches_of(1000)
     found = by_row(batches, [evaluated(Actor(model, head, 1.0), batch).values for batch in batches])
@@ -91,17 +91,17 @@ def test_the_value_is_read_before_each_reply_token():
     ],
     ids=["gpt2", "gemma2"],
 )  # fmt: skip
-def test_other_architectures_have_their_own_logits(model):
+def test_other_architectures_have_their_own_logits(model: Any) -> None:
     batches = batches_of(1000)
     found = by_row(batches, [evaluated(Actor(model, nn.Linear(16, 1), 1.0), batch).logprobs for batch in batches])
     assert found[2] == pytest.approx(slow_logprobs(model, 2), abs=1e-5)
 
 
-def test_an_architecture_whose_logits_need_more_than_the_head_is_refused():
+def test_an_architecture_whose_logits_need_more_than_the_head_is_refused() -> None:
     model = tiny_llama()
     whole = model.forward
 
-    def doubled(*arguments, **named):
+    def doubled(*arguments: Any, **named: Any) -> Any:
         output = whole(*arguments, **named)
         output.logits = output.logits * 2
         return output
@@ -111,7 +111,7 @@ def test_an_architecture_whose_logits_need_more_than_the_head_is_refused():
         Actor(model, nn.Linear(16, 1), 1.0)
 
 
-def test_logits_in_chunks_give_the_same_losses_and_gradients(monkeypatch):
+def test_logits_in_chunks_give_the_same_losses_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = []
     for chunk in (module.MAX_LOGITS, 31 * 2):
         monkeypatch.setattr(module, "MAX_LOGITS", chunk)
@@ -123,14 +123,14 @@ def test_logits_in_chunks_give_the_same_losses_and_gradients(monkeypatch):
     assert gradients[0].abs().max() > 0
 
 
-def test_log_probabilities_and_entropy_are_those_worked_out_by_hand():
+def test_log_probabilities_and_entropy_are_those_worked_out_by_hand() -> None:
     logits = torch.tensor([[0.0, math.log(3)], [5.0, 5.0]])
     logprobs, log_p = chosen_logprobs(logits, torch.tensor([1, 0]))
     assert logprobs.tolist() == pytest.approx([math.log(0.75), math.log(0.5)])
     assert entropy_of(log_p).tolist() == pytest.approx([0.25 * math.log(4) + 0.75 * math.log(4 / 3), math.log(2)])
 
 
-def test_entropy_has_a_gradient_only_when_it_is_in_the_loss():
+def test_entropy_has_a_gradient_only_when_it_is_in_the_loss() -> None:
     for wanted in (False, True):
         actor = Actor(tiny_llama(), nn.Linear(16, 1), 1.0, entropy_gradient=wanted)
         assert evaluated(actor, batches_of(1000)[0]).entropy.requires_grad == wanted

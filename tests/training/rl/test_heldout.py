@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -18,7 +21,7 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("budget", [4096, 16])
-def test_the_kl_of_a_reply_is_the_sum_over_its_tokens(tmp_path, temperature, budget):
+def test_the_kl_of_a_reply_is_the_sum_over_its_tokens(tmp_path: Path, temperature: Any, budget: Any) -> None:
     p, q = (AutoModelForCausalLM.from_pretrained(toy_policy(tmp_path / str(seed), seed=seed)).eval() for seed in (1, 2))
     chat = ChatFormat(toy_tokenizer())
     asked, _ = encode_prompts([PromptRow(**row) for row in prompts(2)], chat, 40)
@@ -34,7 +37,7 @@ def test_the_kl_of_a_reply_is_the_sum_over_its_tokens(tmp_path, temperature, bud
         assert kl == pytest.approx(slow, abs=1e-4)
 
 
-def test_the_frontier_is_what_nothing_beats():
+def test_the_frontier_is_what_nothing_beats() -> None:
     points = [(0.0, 1.0), (1.0, 0.5), (2.0, 3.0), (2.0, 2.0), (3.0, 3.0), (4.0, 3.5)]
     assert frontier(points) == [True, False, True, False, False, True]
     assert frontier([(1.0, 1.0), (1.0, 1.0)]) == [True, True]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,7 +21,7 @@ ASKED = [[Turn(**turn) for turn in turns("is the cat on the mat?")]]
 
 
 @pytest.fixture
-def reward_folder(tmp_path):
+def reward_folder(tmp_path: Path) -> Any:
     """An untrained reward model whose tokenizer is not the policy's."""
     base = toy_policy(tmp_path / "base")
     _, model = reward_from_language_model(str(base), CPU, LoraSettings())
@@ -27,7 +30,7 @@ def reward_folder(tmp_path):
     return tmp_path / "reward"
 
 
-def test_the_reward_model_reads_the_text_in_its_own_tokens(reward_folder):
+def test_the_reward_model_reads_the_text_in_its_own_tokens(reward_folder: Any) -> None:
     scorer, _ = load_scorer(str(reward_folder), CPU)
     model, tokenizer = load_reward(str(reward_folder), CPU)
     assert tokenizer.get_vocab() != toy_tokenizer().get_vocab()
@@ -36,20 +39,20 @@ def test_the_reward_model_reads_the_text_in_its_own_tokens(reward_folder):
     assert scorer(ASKED, ["yes it is"]) == pytest.approx([slow], abs=1e-5)
 
 
-def test_an_empty_reply_has_a_score(reward_folder):
+def test_an_empty_reply_has_a_score(reward_folder: Any) -> None:
     scorer, _ = load_scorer(str(reward_folder), CPU)
     (found,) = scorer(ASKED, [""])
     assert found == found
 
 
-def test_the_value_head_begins_from_the_reward_models_where_it_fits(reward_folder):
+def test_the_value_head_begins_from_the_reward_models_where_it_fits(reward_folder: Any) -> None:
     model, _ = load_reward(str(reward_folder), CPU)
     assert torch.equal(value_head(32, model).weight, model.head.weight)
     assert value_head(16, model).weight.abs().max() == 0
     assert value_head(32, None).weight.abs().max() == 0
 
 
-def test_a_written_reward_is_found_by_its_name():
+def test_a_written_reward_is_found_by_its_name() -> None:
     scorer, model = load_scorer("function:brevity", CPU)
     assert model is None
     assert scorer(ASKED * 2, ["", "x" * 50]) == [0, -0.5]
@@ -57,19 +60,19 @@ def test_a_written_reward_is_found_by_its_name():
         find_reward_function("function:unheard-of")
 
 
-def test_a_name_is_given_once():
+def test_a_name_is_given_once() -> None:
     with pytest.raises(ValueError, match="registered already"):
         reward_function("brevity")(lambda *_: 0.0)
 
 
-def test_a_prompt_has_the_room_that_a_full_reply_leaves():
+def test_a_prompt_has_the_room_that_a_full_reply_leaves() -> None:
     assert prompt_room(100, 512, 30) == 70
     assert prompt_room(100, 50, 30) == 50
     with pytest.raises(InputError, match="no room for a prompt"):
         prompt_room(100, 50, 100)
 
 
-def test_prompts_that_fit_are_encoded_to_where_the_assistant_speaks():
+def test_prompts_that_fit_are_encoded_to_where_the_assistant_speaks() -> None:
     chat = ChatFormat(toy_tokenizer())
     rows = [
         PromptRow(id=name, messages=[Turn(**t) for t in turns(text)]) for name, text in (("a", "hi"), ("b", "hi " * 50))
@@ -80,21 +83,21 @@ def test_prompts_that_fit_are_encoded_to_where_the_assistant_speaks():
     assert kept[0].ids == chat.prompt(rows[0].messages)
 
 
-def test_every_prompt_comes_once_in_each_pass_and_in_another_order():
+def test_every_prompt_comes_once_in_each_pass_and_in_another_order() -> None:
     taken = [i for step in range(5) for i in prompts_of_step(10, step, 4, seed=3)]
     assert sorted(taken[:10]) == sorted(taken[10:]) == list(range(10))
     assert taken[:10] != taken[10:]
 
 
-def test_more_prompts_a_step_than_there_are_come_again():
+def test_more_prompts_a_step_than_there_are_come_again() -> None:
     assert sorted(prompts_of_step(3, 0, 6, seed=0)) == [0, 0, 1, 1, 2, 2]
 
 
-def test_ragged_rows_are_padded_with_zeros():
+def test_ragged_rows_are_padded_with_zeros() -> None:
     assert pad_rows([[1.0], [2.0, 3.0]]).tolist() == [[1, 0], [2, 3]]
 
 
-def test_a_module_of_ones_own_registers_rewards(tmp_path, monkeypatch):
+def test_a_module_of_ones_own_registers_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_rewards.py").write_text(
         "from training.preferences.reward_functions import reward_function\n\n\n"
         "@reward_function('own')\ndef own(messages, reply):\n    return 7.0\n"
@@ -104,13 +107,13 @@ def test_a_module_of_ones_own_registers_rewards(tmp_path, monkeypatch):
     assert find_reward_function("function:own")([], "hello") == 7.0
 
 
-def test_a_module_that_cannot_be_imported_is_named(monkeypatch):
+def test_a_module_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUTELAGE_REWARDS", "no_such_module")
     with pytest.raises(InputError, match="TUTELAGE_REWARDS: no_such_module cannot be imported"):
         find_reward_function("function:brevity")
 
 
-def test_shaping_is_read_as_names_and_weights():
+def test_shaping_is_read_as_names_and_weights() -> None:
     assert parts_of_shaping("") == []
     assert parts_of_shaping("short=0.5, no-lists = -2,") == [("short", 0.5), ("no-lists", -2.0)]
     for wrong in ("short", "=1", "short=much", "short=nan", "short=1;long=2"):

@@ -4,6 +4,7 @@ import importlib.util
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,11 +14,11 @@ from training.contract import InputError
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
+def base(tmp_path_factory: Any) -> Path:
     return toy_policy(tmp_path_factory.mktemp("base") / "model")
 
 
-def sft(folder: Path, base: Path, **changed) -> Path:
+def sft(folder: Path, base: Path, **changed: Any) -> Path:
     rows = [{"id": f"demonstration:{i}", "messages": turns(f"is it {i}?", "yes of course")} for i in range(40)]
     config = {
         "stage": "sft", "base": str(base), "batch_tokens": 64, "epochs": 2, "log_every": 1, "evaluate_every": 4,
@@ -50,21 +51,21 @@ def assert_the_same(folder: Path) -> None:
         assert [value for _, value in points] == pytest.approx(list(dict(sorted(expected[name].items())).values()))
 
 
-def test_tensorboard_shows_the_metrics_of_the_run(base, tmp_path):
+def test_tensorboard_shows_the_metrics_of_the_run(base: Any, tmp_path: Path) -> None:
     folder = sft(tmp_path, base, max_steps=4)
     run_here(folder)
     assert {"loss", "heldout_loss", "grad_norm"} <= board(folder).keys()
     assert_the_same(folder)
 
 
-def test_nothing_is_written_unless_asked_for(base, tmp_path):
+def test_nothing_is_written_unless_asked_for(base: Any, tmp_path: Path) -> None:
     folder = sft(tmp_path, base, max_steps=1, tensorboard=False)
     run_here(folder)
     assert not (folder / "tensorboard").exists()
 
 
 @pytest.mark.parametrize("before_a_checkpoint", [True, False])
-def test_a_resumed_run_shows_each_step_once(base, tmp_path, before_a_checkpoint):
+def test_a_resumed_run_shows_each_step_once(base: Any, tmp_path: Path, before_a_checkpoint: Any) -> None:
     folder = sft(tmp_path, base, epochs=6, **({"checkpoint_every": 0} if before_a_checkpoint else {}))
     child = start_child(folder)
     while child.poll() is None and not ((folder / "events.jsonl").exists() and len(events(folder, "metric")) > 7):
@@ -77,7 +78,9 @@ def test_a_resumed_run_shows_each_step_once(base, tmp_path, before_a_checkpoint)
     assert_the_same(folder)
 
 
-def test_a_missing_package_is_told_before_anything_starts(base, tmp_path, monkeypatch):
+def test_a_missing_package_is_told_before_anything_starts(
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else found(name))
     with pytest.raises(InputError, match="the package tensorboard is not installed"):

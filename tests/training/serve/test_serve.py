@@ -455,7 +455,7 @@ def test_every_answer_has_a_request_id_and_a_callers_own_is_kept(site: Site) -> 
     assert forged.headers["x-request-id"].startswith("req_")
 
 
-def test_too_many_waiting_replies_are_429_with_a_time_to_come_back(site: Site, monkeypatch) -> None:
+def test_too_many_waiting_replies_are_429_with_a_time_to_come_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.serve.app.MAX_WAITING", 2)
     answer = site.chat(n=3)
     assert answer.status_code == 429
@@ -526,7 +526,7 @@ def test_people_take_turns_and_leave_a_quarter_of_the_slots_to_the_next() -> Non
     assert len(queue) == 1
 
 
-def test_a_reply_that_waits_for_a_slot_says_that_it_is_not_dead(site: Site, monkeypatch) -> None:
+def test_a_reply_that_waits_for_a_slot_says_that_it_is_not_dead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.serve.generation.PING_SECONDS", 0.05)
     engine = site.pool.get("toy").engine
     step, go = engine.step, threading.Event()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -24,18 +27,18 @@ from training.stages.dpo import encode_pairs
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory):
+def policy(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("policy") / "model")
 
 
-def settings(policy, **changed) -> dict:
+def settings(policy: Any, **changed: Any) -> dict:
     return {
         "stage": "dpo", "policy": str(policy), "learning_rate": 2e-3, "epochs": 2, "batch_tokens": 1000,
         "evaluate_every": 0, "checkpoint_every": 0, **changed,
     }  # fmt: skip
 
 
-def preference(model, prompt: str, chosen: str, rejected: str) -> float:
+def preference(model: Any, prompt: str, chosen: str, rejected: str) -> float:
     """log p(chosen) - log p(rejected)"""
     chat = ChatFormat(toy_tokenizer())
     found = []
@@ -47,7 +50,7 @@ def preference(model, prompt: str, chosen: str, rejected: str) -> float:
     return found[0] - found[1]
 
 
-def test_the_policy_comes_to_prefer_what_people_prefer(policy, tmp_path):
+def test_the_policy_comes_to_prefer_what_people_prefer(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy), rankings=rankings(40, 1), heldout=rankings(8, 2))
     result = run_here(folder)
     before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (policy, folder / "model"))
@@ -59,7 +62,7 @@ def test_the_policy_comes_to_prefer_what_people_prefer(policy, tmp_path):
     assert not (folder / "trl.partial").exists()
 
 
-def test_an_adapter_learns_alone(policy, tmp_path):
+def test_an_adapter_learns_alone(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, lora={"rank": 2}, max_steps=4), rankings=rankings(20, 1))
     result = run_here(folder)
     assert result["model"]["kind"] == "adapter"
@@ -72,7 +75,7 @@ def compared(*replies: str, groups: list[list[int]], asked: list[dict[str, str]]
     return RankingRow(id="r:1", messages=asked or turns("which?"), replies=list(replies), groups=groups)
 
 
-def test_pairs_hold_no_ties_and_lose_their_oldest_turns_first():
+def test_pairs_hold_no_ties_and_lose_their_oldest_turns_first() -> None:
     chat = ChatFormat(toy_tokenizer())
     asked = [{"role": "system", "content": "no"}, *turns("the cat " * 30, "yes", "which?")]
     row = compared("yes", "no", "sea", groups=[[2], [0, 1]], asked=asked)
@@ -84,7 +87,7 @@ def test_pairs_hold_no_ties_and_lose_their_oldest_turns_first():
     assert (total, changes.named()) == (2, {"cut/older_turns": 2})
 
 
-def test_pairs_that_do_not_fit_are_left_out_counted_and_told(policy, tmp_path):
+def test_pairs_that_do_not_fit_are_left_out_counted_and_told(policy: Any, tmp_path: Path) -> None:
     short, long = ("word a", "no"), ("sky " * 60, "no")
     rows = [
         {"id": f"r:{i}", "messages": turns("what?"), "replies": list(long if i % 2 else short), "groups": [[0], [1]]}
@@ -101,13 +104,13 @@ def test_pairs_that_do_not_fit_are_left_out_counted_and_told(policy, tmp_path):
         run_here(folder)
 
 
-def test_pairs_whose_sides_are_the_same_tokens_are_left_out():
+def test_pairs_whose_sides_are_the_same_tokens_are_left_out() -> None:
     chat = ChatFormat(toy_tokenizer())
     _, changes, _, counts = encode_pairs([compared("yes", "yes", "no", groups=[[0], [1], [2]])], chat, 60)
     assert (changes.named(), counts) == ({"left_out/equal": 1}, {"pairs": 2})
 
 
-def test_a_ranking_that_the_template_refuses_is_left_out_and_each_of_its_pairs_counted():
+def test_a_ranking_that_the_template_refuses_is_left_out_and_each_of_its_pairs_counted() -> None:
     chat = ChatFormat(foreign_tokenizer(USER_FIRST))
     odd = compared("yes", "no", "sea", groups=[[0], [1], [2]], asked=turns("hello", "which?")[1:])
     pairs, changes, total, _ = encode_pairs([odd, compared("yes", "no", groups=[[0], [1]])], chat, 100)
@@ -115,12 +118,12 @@ def test_a_ranking_that_the_template_refuses_is_left_out_and_each_of_its_pairs_c
     assert "(the first is r:1: the user speaks first)" in changes.sentences(total)[0]
 
 
-def test_too_few_rankings_are_a_sentence(policy, tmp_path):
+def test_too_few_rankings_are_a_sentence(policy: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="dpo: 3 rankings in the snapshot, at least 20 are needed"):
         run_here(run_folder(tmp_path, settings(policy), rankings=rankings(3, 1)))
 
 
-def test_rankings_of_nothing_but_ties_are_a_sentence(policy, tmp_path):
+def test_rankings_of_nothing_but_ties_are_a_sentence(policy: Any, tmp_path: Path) -> None:
     rows = [{**row, "groups": [[0, 1, 2, 3]]} for row in rankings(20, 1)]
     with pytest.raises(InputError, match="no ranking puts one reply above another"):
         run_here(run_folder(tmp_path, settings(policy), rankings=rows))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from training.stages.evaluate import agrees
 
 
 @pytest.fixture(scope="module")
-def policies(tmp_path_factory) -> tuple[Path, Path]:
+def policies(tmp_path_factory: Any) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("policies")
     return toy_policy(folder / "one", seed=1), toy_policy(folder / "two", seed=2)
 
@@ -27,7 +28,7 @@ def prompts(n: int = 6) -> list[dict]:
     return [{"id": f"prompt:{i}", "messages": turns(f"the cat {i}")} for i in range(n)]
 
 
-def settings(**changed) -> dict:
+def settings(**changed: Any) -> dict:
     return {"stage": "evaluate", "sampling": {"max_new_tokens": 6}, "slots": 4, **changed}
 
 
@@ -36,7 +37,7 @@ def lines(path: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def measured(policies, tmp_path_factory):
+def measured(policies: Any, tmp_path_factory: Any) -> Any:
     one, two = policies
     rankings = [
         {"id": f"ranking:{i}", "messages": turns(f"how {i}?"), "replies": ["123", "cat", "4 cats"], "groups": groups}
@@ -53,7 +54,7 @@ def measured(policies, tmp_path_factory):
     return folder, run_here(folder)
 
 
-def test_bits_per_byte_is_the_likelihood_of_the_text_over_its_bytes(measured, policies):
+def test_bits_per_byte_is_the_likelihood_of_the_text_over_its_bytes(measured: Any, policies: Any) -> None:
     _, result = measured
     text, chat = "the cat sat on the mat", ChatFormat(toy_tokenizer())
     model = AutoModelForCausalLM.from_pretrained(policies[0])
@@ -63,7 +64,7 @@ def test_bits_per_byte_is_the_likelihood_of_the_text_over_its_bytes(measured, po
     assert result["metrics"]["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text), rel=1e-4)
 
 
-def test_the_reward_is_held_against_peoples_rankings(measured):
+def test_the_reward_is_held_against_peoples_rankings(measured: Any) -> None:
     folder, result = measured
     # digits scores 1, 0, 1/6: right on 3 of 3, 2 of 3 and, of the third's two decided comparisons, none
     assert result["metrics"]["reward_accuracy"] == pytest.approx(5 / 8)
@@ -73,7 +74,7 @@ def test_the_reward_is_held_against_peoples_rankings(measured):
     assert [row.agrees for row in rows] == pytest.approx([1, 2 / 3, 0])
 
 
-def test_two_policies_are_compared_on_the_same_prompts(measured):
+def test_two_policies_are_compared_on_the_same_prompts(measured: Any) -> None:
     folder, result = measured
     ours = [SampleRow(**row) for row in lines(folder / "output" / "samples.jsonl")]
     theirs = [SampleRow(**row) for row in lines(folder / "output" / "baseline.jsonl")]
@@ -88,7 +89,7 @@ def test_two_policies_are_compared_on_the_same_prompts(measured):
     assert len(events(folder, "sample")) == 6
 
 
-def test_the_kl_is_that_of_the_policys_replies(measured, policies):
+def test_the_kl_is_that_of_the_policys_replies(measured: Any, policies: Any) -> None:
     folder, result = measured
     chat = ChatFormat(toy_tokenizer())
     model, other = (AutoModelForCausalLM.from_pretrained(path) for path in policies)
@@ -103,7 +104,7 @@ def test_the_kl_is_that_of_the_policys_replies(measured, policies):
     assert result["metrics"]["kl"] == pytest.approx(total / 6, rel=1e-3)
 
 
-def _sampled_tokens(model, chat: ChatFormat, row: SampleRow) -> list[int]:
+def _sampled_tokens(model: Any, chat: ChatFormat, row: SampleRow) -> list[int]:
     """The reply's tokens once more, from the engine and its seed."""
     index = int(row.prompt_id.split(":")[1])
     all_prompts, _ = encode_prompts([PromptRow(**prompt) for prompt in prompts()], chat, 64)
@@ -114,7 +115,7 @@ def _sampled_tokens(model, chat: ChatFormat, row: SampleRow) -> list[int]:
     return completions[index].tokens
 
 
-def test_a_policy_against_itself_wins_half_and_has_no_kl(policies, tmp_path):
+def test_a_policy_against_itself_wins_half_and_has_no_kl(policies: Any, tmp_path: Path) -> None:
     one = str(policies[0])
     folder = run_folder(tmp_path, settings(policy=one, baseline=one, reward="function:brevity"), prompts=prompts())
     result = run_here(folder)
@@ -122,7 +123,7 @@ def test_a_policy_against_itself_wins_half_and_has_no_kl(policies, tmp_path):
     assert result["metrics"]["kl"] == pytest.approx(0, abs=1e-4)
 
 
-def test_demonstrations_alone_are_enough(policies, tmp_path):
+def test_demonstrations_alone_are_enough(policies: Any, tmp_path: Path) -> None:
     rows = [{"id": "demonstration:1", "messages": turns("is it?", "yes of course")}]
     result = run_here(run_folder(tmp_path, settings(policy=str(policies[0])), demonstrations=rows))
     assert result["metrics"]["demonstration_loss"] == pytest.approx(math.log(298), rel=0.1)
@@ -141,7 +142,7 @@ def test_demonstrations_alone_are_enough(policies, tmp_path):
         ),
     ],
 )
-def test_what_is_missing_is_said(tmp_path, config, data, sentence):
+def test_what_is_missing_is_said(tmp_path: Path, config: Any, data: Any, sentence: Any) -> None:
     with pytest.raises(InputError, match=sentence):
         run_here(run_folder(tmp_path, settings(**config), **data))
 
@@ -150,7 +151,9 @@ LONG = {"id": "prompt:long", "messages": turns("the cat sat on the mat " * 20)}
 
 
 @pytest.mark.parametrize(("how", "counts"), [("drop", (2, 1, 0)), ("shorten", (3, 0, 1))])
-def test_prompts_without_room_for_a_reply_are_left_out_or_shortened(policies, tmp_path, how, counts):
+def test_prompts_without_room_for_a_reply_are_left_out_or_shortened(
+    policies: Any, tmp_path: Path, how: Any, counts: Any
+) -> None:
     config = settings(policy=str(policies[0]), baseline=str(policies[1]), long_prompts=how)
     folder = run_folder(tmp_path, config, prompts=[*prompts(2), LONG])
     told = run_here(folder)["counts"]
@@ -160,7 +163,7 @@ def test_prompts_without_room_for_a_reply_are_left_out_or_shortened(policies, tm
     assert [row["prompt_id"] for row in lines(folder / "output" / "samples.jsonl")].count(LONG["id"]) == counts[2]
 
 
-def test_a_shortened_prompt_is_answered_from_what_is_left(policies, tmp_path):
+def test_a_shortened_prompt_is_answered_from_what_is_left(policies: Any, tmp_path: Path) -> None:
     config = settings(policy=str(policies[0]), baseline=str(policies[1]), long_prompts="shorten")
     config["sampling"] |= {"temperature": 0}
     folder = run_folder(tmp_path, config, prompts=[LONG])
@@ -179,18 +182,18 @@ def test_a_shortened_prompt_is_answered_from_what_is_left(policies, tmp_path):
     )
 
 
-def sum_of_logprobs(model, prompt: list[int], reply: list[int]) -> float:
+def sum_of_logprobs(model: Any, prompt: list[int], reply: list[int]) -> float:
     with torch.no_grad():
         logprobs = model(torch.tensor([[*prompt, *reply]])).logits[0].log_softmax(-1)
     return sum(float(logprobs[len(prompt) - 1 + i, token]) for i, token in enumerate(reply))
 
 
-def test_where_every_prompt_is_too_long_the_way_out_is_named(policies, tmp_path):
+def test_where_every_prompt_is_too_long_the_way_out_is_named(policies: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no prompt can be answered; 1 of 1 prompts .* set long_prompts to shorten"):
         run_here(run_folder(tmp_path, settings(policy=str(policies[0])), prompts=[LONG]))
 
 
-def test_agreement_with_one_ranking_is_over_its_decided_comparisons():
+def test_agreement_with_one_ranking_is_over_its_decided_comparisons() -> None:
     row = RankingRow(id="r", messages=[Turn(role="user", content="a")], replies=["x", "y", "z"], groups=[[0], [1, 2]])
     assert agrees(row, [1.0, 1.0, 0.0]) == 0.75
     tied = row.model_copy(update={"groups": [[0, 1, 2]]})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +17,11 @@ from training.stages.grpo import largest_divisor, reply_figures
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory):
+def policy(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("policy") / "model")
 
 
-def settings(policy, **changed) -> dict:
+def settings(policy: Any, **changed: Any) -> dict:
     return {
         "stage": "grpo", "policy": str(policy), "reward": "function:digits", "steps": 60, "prompts_per_step": 4,
         "samples_per_prompt": 8, "learning_rate": 1e-2, "beta": 0.0, "sampling": {"max_new_tokens": 8},
@@ -28,14 +29,14 @@ def settings(policy, **changed) -> dict:
     }  # fmt: skip
 
 
-def test_replies_get_better(policy, tmp_path):
+def test_replies_get_better(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy), prompts=prompts(), heldout=prompts(16))
     result = run_here(folder)
     assert result["metrics"]["heldout_reward"] > result["metrics"]["heldout_reward_before"] + 0.3
     assert {"reward", "entropy", "loss"} <= {name for event in events(folder, "metric") for name in event["values"]}
 
 
-def test_shaping_is_part_of_what_is_learned(policy, tmp_path):
+def test_shaping_is_part_of_what_is_learned(policy: Any, tmp_path: Path) -> None:
     config = settings(policy, reward="function:nothing-much", shaping="digits=1")
     result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(8)))
     shaped = heldout_curve(tmp_path, "heldout_shaping")
@@ -44,16 +45,16 @@ def test_shaping_is_part_of_what_is_learned(policy, tmp_path):
 
 
 @reward_function("nothing-much")
-def nothing_much(messages, reply) -> float:
+def nothing_much(messages: Any, reply: Any) -> float:
     return 0.0
 
 
-def test_an_adapter_learns_alone(policy, tmp_path):
+def test_an_adapter_learns_alone(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, lora={"rank": 2}, steps=2), prompts=prompts())
     assert run_here(folder)["model"]["kind"] == "adapter"
 
 
-def test_greedy_replies_have_nothing_to_compare(policy, tmp_path):
+def test_greedy_replies_have_nothing_to_compare(policy: Any, tmp_path: Path) -> None:
     changed = settings(policy, sampling={"temperature": 0})
     with pytest.raises(InputError, match=r"sampling\.temperature"):
         run_here(run_folder(tmp_path, changed, prompts=prompts()))
@@ -63,7 +64,7 @@ def heldout_curve(folder: Path, name: str) -> dict[int, float]:
     return {e["step"]: e["values"][name] for e in events(folder, "metric") if name in e["values"]}
 
 
-def test_it_is_evaluated_while_it_learns(policy, tmp_path):
+def test_it_is_evaluated_while_it_learns(policy: Any, tmp_path: Path) -> None:
     config = settings(policy, steps=4, evaluate_every=2, beta=0.1)
     result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(3)))
     rewards, kl = (heldout_curve(tmp_path, name) for name in ("heldout_reward", "heldout_kl"))
@@ -78,7 +79,7 @@ def test_it_is_evaluated_while_it_learns(policy, tmp_path):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1])
-def test_the_reference_may_compute_in_bf16(policy, tmp_path, beta):
+def test_the_reference_may_compute_in_bf16(policy: Any, tmp_path: Path, beta: Any) -> None:
     folder = run_folder(
         tmp_path, settings(policy, steps=1, beta=beta, precision="bf16"), prompts=prompts(), heldout=prompts(2)
     )
@@ -88,7 +89,7 @@ def test_the_reference_may_compute_in_bf16(policy, tmp_path, beta):
 
 @pytest.mark.parametrize(("beta", "rank"), [(0.0, 0), (0.1, 2), (0.0, 2)])
 @pytest.mark.fp32
-def test_the_kl_is_to_where_it_began_however_it_learns(policy, tmp_path, beta, rank):
+def test_the_kl_is_to_where_it_began_however_it_learns(policy: Any, tmp_path: Path, beta: Any, rank: Any) -> None:
     first = run_folder(
         tmp_path / "first",
         settings(policy, steps=2, beta=beta, lora={"rank": rank}),
@@ -108,7 +109,7 @@ def test_the_kl_is_to_where_it_began_however_it_learns(policy, tmp_path, beta, r
         assert abs(kl[2]) > 1e-3
 
 
-def test_an_adapter_merged_into_its_base_is_held_to_itself(policy, tmp_path):
+def test_an_adapter_merged_into_its_base_is_held_to_itself(policy: Any, tmp_path: Path) -> None:
     adapter = run_folder(tmp_path / "adapter", settings(policy, steps=2, lora={"rank": 2}), prompts=prompts())
     run_here(adapter)
     config = settings(adapter / "model", steps=1, beta=0.1)
@@ -118,7 +119,7 @@ def test_an_adapter_merged_into_its_base_is_held_to_itself(policy, tmp_path):
     assert heldout_curve(folder, "kl")[1] == pytest.approx(0, abs=1e-4)
 
 
-def test_no_more_held_out_prompts_are_answered_than_in_ppo(policy, tmp_path):
+def test_no_more_held_out_prompts_are_answered_than_in_ppo(policy: Any, tmp_path: Path) -> None:
     config = settings(policy, steps=1, sampling={"max_new_tokens": 2})
     result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(MAX_HELDOUT + 5)))
     assert result["intervals"]["heldout_reward"][2] == MAX_HELDOUT
@@ -128,12 +129,12 @@ CALLS = {"asked": 0}
 
 
 @reward_function("worse-and-worse")
-def worse_and_worse(messages, reply) -> float:
+def worse_and_worse(messages: Any, reply: Any) -> float:
     CALLS["asked"] += 1
     return -float(CALLS["asked"])
 
 
-def test_the_policy_that_did_best_is_kept(policy, tmp_path):
+def test_the_policy_that_did_best_is_kept(policy: Any, tmp_path: Path) -> None:
     config = settings(policy, steps=3, evaluate_every=1, reward="function:worse-and-worse")
     result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(2)))
     assert result["metrics"]["saved_step"] == 1
@@ -144,17 +145,17 @@ def test_the_policy_that_did_best_is_kept(policy, tmp_path):
     assert any(not torch.equal(weight, other[name]) for name, weight in kept.items())
 
 
-def test_a_policy_that_runs_away_is_stopped(policy, tmp_path):
+def test_a_policy_that_runs_away_is_stopped(policy: Any, tmp_path: Path) -> None:
     config = settings(policy, steps=40, learning_rate=0.3, beta=1e-4, sampling={"max_new_tokens": 4})
     result = run_here(run_folder(tmp_path, config, prompts=prompts()))
     assert result["metrics"]["steps"] < 40
     assert events(tmp_path, "warning")[-1]["message"].startswith("stopped at step ")
 
 
-def test_the_figures_of_replies_are_over_their_tokens():
+def test_the_figures_of_replies_are_over_their_tokens() -> None:
     replies = [Completion([5, 6, 7], [-1.0, -2.0, -3.0], "", "length"), Completion([9], [-2.0], "", "stop")]
     assert reply_figures(replies) == {"entropy": 2.0, "length": 2.0, "ended": 0.5}
 
 
-def test_passes_hold_a_whole_share_of_the_replies():
+def test_passes_hold_a_whole_share_of_the_replies() -> None:
     assert [largest_divisor(32, most) for most in (100, 20, 7, 0)] == [32, 16, 4, 1]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from transformers import AutoModelForCausalLM
 
@@ -21,18 +24,18 @@ from training.stages.kto import encode_verdicts, verdicts_of, with_mismatched_re
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory):
+def policy(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("policy") / "model")
 
 
-def settings(policy, **changed) -> dict:
+def settings(policy: Any, **changed: Any) -> dict:
     return {
         "stage": "kto", "policy": str(policy), "learning_rate": 2e-3, "epochs": 4, "batch_tokens": 1000,
         "evaluate_every": 0, "checkpoint_every": 0, **changed,
     }  # fmt: skip
 
 
-def test_the_policy_comes_to_prefer_what_people_found_good(policy, tmp_path):
+def test_the_policy_comes_to_prefer_what_people_found_good(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy), rankings=rankings(40, 1), heldout=rankings(8, 2))
     result = run_here(folder)
     before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (policy, folder / "model"))
@@ -42,12 +45,12 @@ def test_the_policy_comes_to_prefer_what_people_found_good(policy, tmp_path):
     assert {"loss", "rewards/margins"} <= {name for event in events(folder, "metric") for name in event["values"]}
 
 
-def test_an_adapter_learns_alone(policy, tmp_path):
+def test_an_adapter_learns_alone(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, lora={"rank": 2}, max_steps=2), rankings=rankings(20, 1))
     assert run_here(folder)["model"]["kind"] == "adapter"
 
 
-def test_the_middle_of_a_ranking_is_neither_good_nor_bad():
+def test_the_middle_of_a_ranking_is_neither_good_nor_bad() -> None:
     chat = ChatFormat(toy_tokenizer())
     asked = [Turn(**turn) for turn in turns("which?")]
     row = RankingRow(id="r", messages=asked, replies=["yes", "no", "sea", "sky"], groups=[[2], [0, 3], [1]])
@@ -59,7 +62,7 @@ def test_the_middle_of_a_ranking_is_neither_good_nor_bad():
     assert verdicts_of([tied], []) == []
 
 
-def test_each_reply_is_mismatched_with_another_of_its_pass():
+def test_each_reply_is_mismatched_with_another_of_its_pass() -> None:
     rows = [{"completion_ids": [i]} for i in range(5)]
     assert [one["KL_completion_ids"] for one in with_mismatched_replies(rows, 3)] == [[2], [0], [1], [4], [3]]
 
@@ -77,7 +80,7 @@ def judgments(n: int, *, good_only: bool = False) -> list[dict]:
     ]
 
 
-def test_the_policy_learns_from_replies_that_were_called_good_or_bad_alone(policy, tmp_path):
+def test_the_policy_learns_from_replies_that_were_called_good_or_bad_alone(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy), judgments=judgments(40), heldout_judgments=judgments(4))
     result = run_here(folder)
     before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (policy, folder / "model"))
@@ -88,7 +91,7 @@ def test_the_policy_learns_from_replies_that_were_called_good_or_bad_alone(polic
     assert (counts["heldout_good"], counts["heldout_bad"]) == (4, 4)
 
 
-def test_a_reply_whose_prompt_the_template_refuses_is_left_out_and_counted():
+def test_a_reply_whose_prompt_the_template_refuses_is_left_out_and_counted() -> None:
     asked = turns("hello", "which?")
     rows = [
         JudgmentRow(id=f"judgment:{i}", messages=messages, reply="yes", good=True)
@@ -98,17 +101,17 @@ def test_a_reply_whose_prompt_the_template_refuses_is_left_out_and_counted():
     assert (len(replies.examples), replies.changes.named()) == (1, {"left_out/refused": 1})
 
 
-def test_judgments_of_one_kind_are_a_sentence(policy, tmp_path):
+def test_judgments_of_one_kind_are_a_sentence(policy: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="kto: no bad to learn from"):
         run_here(run_folder(tmp_path, settings(policy), judgments=judgments(20, good_only=True)))
 
 
-def test_too_few_labels_are_a_sentence_with_both_numbers(policy, tmp_path):
+def test_too_few_labels_are_a_sentence_with_both_numbers(policy: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="kto: 1 rankings and 2 judgments in the snapshots, at least 20 are needed"):
         run_here(run_folder(tmp_path, settings(policy), rankings=rankings(1, 1), judgments=judgments(1)))
 
 
-def test_rankings_of_nothing_but_ties_are_a_sentence(policy, tmp_path):
+def test_rankings_of_nothing_but_ties_are_a_sentence(policy: Any, tmp_path: Path) -> None:
     rows = [{**row, "groups": [[0, 1, 2, 3]]} for row in rankings(20, 1)]
     with pytest.raises(InputError, match="kto: no ranking puts one reply above another"):
         run_here(run_folder(tmp_path, settings(policy), rankings=rows))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,21 +24,21 @@ CLOCKS = {"tokens_per_second", "time/rollout", "time/score", "time/update"}
 
 
 @reward_function("always-three")
-def always_three(messages, reply) -> float:
+def always_three(messages: Any, reply: Any) -> float:
     return 3.0
 
 
 @reward_function("not-a-number")
-def not_a_number(messages, reply) -> float:
+def not_a_number(messages: Any, reply: Any) -> float:
     return float("nan")
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> Path:
+def policy(tmp_path_factory: Any) -> Path:
     return toy_policy(tmp_path_factory.mktemp("policy") / "model")
 
 
-def settings(source: Path, **changed) -> dict:
+def settings(source: Path, **changed: Any) -> dict:
     return {
         "stage": "ppo", "policy": str(source), "reward": "function:brevity", "steps": 3, "prompts_per_step": 8,
         "epochs": 2, "learning_rate": 1e-3, "value_learning_rate": 1e-2, "value_warmup": 1, "evaluate_every": 0,
@@ -62,7 +63,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 # ------------------------------------------------------------------------------------------------------------ learning
 
 
-def exact_objective(model, reference, asked: list[list[int]], rewards: torch.Tensor, beta: float) -> float:
+def exact_objective(model: Any, reference: Any, asked: list[list[int]], rewards: torch.Tensor, beta: float) -> float:
     """E[reward] - beta KL of one-token replies, by summing over the whole vocabulary; mean over prompts."""
     total = 0.0
     for ids in asked:
@@ -72,7 +73,7 @@ def exact_objective(model, reference, asked: list[list[int]], rewards: torch.Ten
     return total / len(asked)
 
 
-def test_it_comes_near_the_best_policy_there_is(policy, tmp_path):
+def test_it_comes_near_the_best_policy_there_is(policy: Any, tmp_path: Path) -> None:
     """With replies of one token the best policy is known: reference * exp(reward / beta), whose objective is
     beta log sum(reference exp(reward / beta)) (Ziegler et al. 2019, section 2.1)."""
     beta = 0.2
@@ -102,7 +103,7 @@ def test_it_comes_near_the_best_policy_there_is(policy, tmp_path):
     assert start + 0.9 * (best - start) < reached <= best + 1e-9
 
 
-def test_replies_of_many_tokens_get_better(policy, tmp_path):
+def test_replies_of_many_tokens_get_better(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(
         tmp_path,
         settings(policy, reward="function:digits", steps=40, prompts_per_step=32, epochs=4, learning_rate=3e-3),
@@ -116,12 +117,12 @@ def test_replies_of_many_tokens_get_better(policy, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished(policy, tmp_path_factory):
+def finished(policy: Any, tmp_path_factory: Any) -> Any:
     folder = run_folder(tmp_path_factory.mktemp("finished"), settings(policy), prompts=prompts(), heldout=prompts(3))
     return folder, run_here(folder)
 
 
-def test_every_figure_is_told_at_every_step(finished):
+def test_every_figure_is_told_at_every_step(finished: Any) -> None:
     folder, _ = finished
     told = events(folder, "metric")
     last = {name for event in told if event["step"] == 3 for name in event["values"]}
@@ -135,7 +136,7 @@ def test_every_figure_is_told_at_every_step(finished):
     assert events(folder, "sample")[0]["reward"] is not None
 
 
-def test_the_frontier_of_reward_and_kl_is_written(policy, tmp_path):
+def test_the_frontier_of_reward_and_kl_is_written(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, evaluate_every=1), prompts=prompts(), heldout=prompts(3))
     result = run_here(folder)
     rows = [FrontierRow(**json.loads(line)) for line in (folder / "output" / "frontier.jsonl").read_text().splitlines()]
@@ -149,13 +150,13 @@ def test_the_frontier_of_reward_and_kl_is_written(policy, tmp_path):
     assert "output/frontier.jsonl" in result["files"]
 
 
-def test_without_held_out_prompts_there_is_no_frontier(policy, tmp_path):
+def test_without_held_out_prompts_there_is_no_frontier(policy: Any, tmp_path: Path) -> None:
     run_here(run_folder(tmp_path, settings(policy, steps=1), prompts=prompts()))
     assert not (tmp_path / "output").exists()
 
 
 @pytest.mark.fp32
-def test_the_rollout_and_the_first_pass_agree(finished):
+def test_the_rollout_and_the_first_pass_agree(finished: Any) -> None:
     folder, _ = finished
     curves = metrics(folder)
     assert curves[2, "val/rollout_gap"] < 1e-5
@@ -164,7 +165,7 @@ def test_the_rollout_and_the_first_pass_agree(finished):
 
 
 @pytest.mark.parametrize("lora", [{}, {"rank": 2}], ids=["full", "adapter"])
-def test_in_bf16_they_agree_to_its_rounding(policy, tmp_path, lora):
+def test_in_bf16_they_agree_to_its_rounding(policy: Any, tmp_path: Path, lora: Any) -> None:
     """Bf16 keeps eight bits: a logit of 4 is known to 1/64."""
     folder = run_folder(tmp_path, settings(policy, precision="bf16", value_warmup=0, lora=lora), prompts=prompts())
     run_here(folder)
@@ -176,7 +177,7 @@ def test_in_bf16_they_agree_to_its_rounding(policy, tmp_path, lora):
 
 
 @pytest.mark.fp32
-def test_the_first_pass_has_ratio_one_and_clips_nothing(policy, tmp_path):
+def test_the_first_pass_has_ratio_one_and_clips_nothing(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, epochs=1, value_warmup=0), prompts=prompts())
     run_here(folder)
     for step in (1, 2, 3):
@@ -185,7 +186,7 @@ def test_the_first_pass_has_ratio_one_and_clips_nothing(policy, tmp_path):
         assert metrics(folder)[step, "policy/clipfrac_avg"] == 0
 
 
-def test_the_first_steps_teach_only_the_value(policy, tmp_path):
+def test_the_first_steps_teach_only_the_value(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, steps=2, value_warmup=2), prompts=prompts())
     run_here(folder)
     before, after = weights(policy), weights(folder / "model")
@@ -193,7 +194,7 @@ def test_the_first_steps_teach_only_the_value(policy, tmp_path):
     assert (1, "loss/value_avg") in metrics(folder)
 
 
-def test_the_policy_moves_and_the_folder_it_began_from_does_not(finished, policy):
+def test_the_policy_moves_and_the_folder_it_began_from_does_not(finished: Any, policy: Any) -> None:
     folder, result = finished
     before, after = weights(policy), weights(folder / "model")
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -202,7 +203,7 @@ def test_the_policy_moves_and_the_folder_it_began_from_does_not(finished, policy
 
 @pytest.mark.parametrize("changed", [{"micro_tokens": 40}, {"minibatches": 1, "micro_tokens": 150}])
 @pytest.mark.fp32
-def test_micro_batches_do_not_change_what_is_learned(finished, policy, tmp_path, changed):
+def test_micro_batches_do_not_change_what_is_learned(finished: Any, policy: Any, tmp_path: Path, changed: Any) -> None:
     folder = run_folder(tmp_path, settings(policy, **changed), prompts=prompts(), heldout=prompts(3))
     run_here(folder)
     whole, pieces = weights(finished[0] / "model"), weights(folder / "model")
@@ -211,20 +212,20 @@ def test_micro_batches_do_not_change_what_is_learned(finished, policy, tmp_path,
 
 
 @pytest.mark.fp32
-def test_minibatches_take_more_steps_of_fewer_replies(policy, tmp_path):
+def test_minibatches_take_more_steps_of_fewer_replies(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, minibatches=4, samples_per_prompt=2), prompts=prompts())
     result = run_here(folder)
     assert result["counts"]["episodes"] == 3 * 8 * 2
     assert metrics(folder)[2, "val/rollout_gap"] < 1e-5
 
 
-def test_it_leaves_a_rollout_once_the_update_moved_too_far(policy, tmp_path):
+def test_it_leaves_a_rollout_once_the_update_moved_too_far(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, epochs=8, update_kl_stop=1e-9), prompts=prompts())
     run_here(folder)
     assert metrics(folder)[2, "val/stopped_early"] == 1
 
 
-def test_a_temperature_is_part_of_the_policy(policy, tmp_path):
+def test_a_temperature_is_part_of_the_policy(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(
         tmp_path, settings(policy, sampling={"max_new_tokens": 6, "temperature": 0.6}), prompts=prompts()
     )
@@ -233,7 +234,7 @@ def test_a_temperature_is_part_of_the_policy(policy, tmp_path):
     assert metrics(folder)[1, "objective/kl"] == pytest.approx(0, abs=1e-4)
 
 
-def test_pretraining_text_is_mixed_in(policy, tmp_path):
+def test_pretraining_text_is_mixed_in(policy: Any, tmp_path: Path) -> None:
     corpus = [{"id": f"text:{i}", "text": "the sea is blue and the sky is blue"} for i in range(20)]
     folder = run_folder(
         tmp_path, settings(policy, steps=8, ptx_weight=1.0, batch_tokens=128), prompts=prompts(), corpus=corpus
@@ -243,7 +244,7 @@ def test_pretraining_text_is_mixed_in(policy, tmp_path):
     assert curves[8, "loss/ptx"] < curves[2, "loss/ptx"] - 0.2
 
 
-def test_an_adaptive_coefficient_follows_the_kl(policy, tmp_path):
+def test_an_adaptive_coefficient_follows_the_kl(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(
         tmp_path, settings(policy, kl_target=5.0, kl_horizon=100, kl_coefficient=0.1), prompts=prompts()
     )
@@ -257,7 +258,7 @@ def test_an_adaptive_coefficient_follows_the_kl(policy, tmp_path):
 
 
 @pytest.mark.fp32
-def test_an_adapter_learns_over_one_copy_of_the_base(policy, tmp_path):
+def test_an_adapter_learns_over_one_copy_of_the_base(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", settings(policy, lora={"rank": 2}, learning_rate=1e-2), prompts=prompts())
     result = run_here(folder)
     assert result["model"]["kind"] == "adapter"
@@ -268,7 +269,7 @@ def test_an_adapter_learns_over_one_copy_of_the_base(policy, tmp_path):
 
 
 @pytest.mark.fp32
-def test_an_adapter_that_goes_on_learning_is_held_to_where_it_began(policy, tmp_path):
+def test_an_adapter_that_goes_on_learning_is_held_to_where_it_began(policy: Any, tmp_path: Path) -> None:
     first = run_folder(tmp_path / "first", settings(policy, lora={"rank": 2}, learning_rate=1e-2), prompts=prompts())
     run_here(first)
     second = run_folder(
@@ -286,7 +287,7 @@ def test_an_adapter_that_goes_on_learning_is_held_to_where_it_began(policy, tmp_
 # ----------------------------------------------------------------------------------------------------------- bad input
 
 
-def test_a_reward_that_never_varies_is_told_once_and_harms_nothing(policy, tmp_path):
+def test_a_reward_that_never_varies_is_told_once_and_harms_nothing(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, reward="function:always-three", no_end_penalty=0), prompts=prompts())
     result = run_here(folder)
     told = [event["message"] for event in events(folder, "warning")]
@@ -295,13 +296,13 @@ def test_a_reward_that_never_varies_is_told_once_and_harms_nothing(policy, tmp_p
     assert all(weight.isfinite().all() for weight in weights(folder / "model").values())
 
 
-def test_a_reward_that_is_no_number_stops_the_run(policy, tmp_path):
+def test_a_reward_that_is_no_number_stops_the_run(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, reward="function:not-a-number"), prompts=prompts())
     with pytest.raises(TrainingError, match="reward of a reply to prompt:"):
         run_here(folder)
 
 
-def test_a_policy_that_is_damaged_is_no_number_either(tmp_path):
+def test_a_policy_that_is_damaged_is_no_number_either(tmp_path: Path) -> None:
     policy = toy_policy(tmp_path / "policy")
     broken = weights(policy)
     broken["model.norm.weight"][:] = float("nan")
@@ -311,7 +312,7 @@ def test_a_policy_that_is_damaged_is_no_number_either(tmp_path):
         run_here(folder)
 
 
-def test_prompts_that_are_too_long_are_left_out_and_counted(policy, tmp_path):
+def test_prompts_that_are_too_long_are_left_out_and_counted(policy: Any, tmp_path: Path) -> None:
     rows = [*prompts(4), {"id": "prompt:long", "messages": turns("the cat sat on the mat " * 20)}]
     folder = run_folder(tmp_path, settings(policy), prompts=rows)
     result = run_here(folder)
@@ -319,7 +320,7 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(policy, tmp_path):
     assert "1 of 5 prompts are left out" in events(folder, "warning")[0]["message"]
 
 
-def test_nothing_but_long_prompts_is_a_sentence(policy, tmp_path):
+def test_nothing_but_long_prompts_is_a_sentence(policy: Any, tmp_path: Path) -> None:
     rows = [{"id": "prompt:long", "messages": turns("the cat sat on the mat " * 20)}]
     with pytest.raises(InputError, match="1 of 1 prompts are left out: longer than 58 tokens"):
         run_here(run_folder(tmp_path, settings(policy), prompts=rows))
@@ -339,20 +340,20 @@ def test_nothing_but_long_prompts_is_a_sentence(policy, tmp_path):
         ({"min_rows": 50}, "ppo: 12 prompts in the snapshot, at least 50 are needed"),
     ],
 )
-def test_what_cannot_work_is_said_before_it_starts(policy, tmp_path, changed, sentence):
+def test_what_cannot_work_is_said_before_it_starts(policy: Any, tmp_path: Path, changed: Any, sentence: Any) -> None:
     folder = run_folder(tmp_path, settings(policy, **changed), prompts=prompts())
     with pytest.raises(TrainingError, match=sentence):
         run_here(folder)
     assert sentence in events(folder, "failed")[0]["message"]
 
 
-def test_a_cut_distribution_is_warned_of(policy, tmp_path):
+def test_a_cut_distribution_is_warned_of(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, sampling={"max_new_tokens": 4, "top_k": 5}), prompts=prompts())
     run_here(folder)
     assert "top_p and top_k" in events(folder, "warning")[0]["message"]
 
 
-def test_a_second_start_of_a_finished_run_changes_nothing(finished):
+def test_a_second_start_of_a_finished_run_changes_nothing(finished: Any) -> None:
     folder, result = finished
     assert json.loads((folder / "result.json").read_text()) == result
     run_here(folder)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,20 +31,20 @@ class ScriptedEngine:
         self.replies, self.logprob, self.stop_ids = replies, logprob, frozenset({ChatFormat(toy_tokenizer()).end_id})
         self.texts = [""] * len(replies)
 
-    def generate(self, requests) -> list[Completion]:
+    def generate(self, requests: Any) -> list[Completion]:
         return [
             Completion(tokens, [self.logprob] * len(tokens), text, "stop" if tokens[-1] in self.stop_ids else "length")
             for _, tokens, text in zip(requests, self.replies, self.texts, strict=False)
         ]
 
 
-def scores(*values: float):
+def scores(*values: float) -> Any:
     """A scorer that gives these."""
     return lambda *_: list(values)
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path: Path) -> Iterator[Any]:
     """A PPO run over a toy policy, whose engine and rewards are the test's."""
     policy, chat = toy_policy(tmp_path / "policy"), ChatFormat(toy_tokenizer())
     rows = [PromptRow(id=f"prompt:{i}", messages=[Turn(**t) for t in turns(f"the cat {i}")]) for i in range(4)]
@@ -53,7 +55,7 @@ def start(tmp_path):
     folder = run_folder(tmp_path / "run", config, prompts=[json.loads(row.model_dump_json()) for row in rows])
     opened = []
 
-    def build(replies: list[list[int]], scorer, heldout: int = 0, **named) -> PPOState:
+    def build(replies: list[list[int]], scorer: Any, heldout: int = 0, **named: Any) -> PPOState:
         context = open_run(folder, "ppo")
         opened.append(context)
         run = context.__enter__()
@@ -74,7 +76,7 @@ def start(tmp_path):
 END = ChatFormat(toy_tokenizer()).end_id
 
 
-def test_replies_of_nothing_but_the_end_are_learned_from(start):
+def test_replies_of_nothing_but_the_end_are_learned_from(start: Any) -> None:
     ppo = start([[END]] * 4, scores(0.0, 1.0, 2.0, 3.0))
     for step in range(2):
         ppo_step(ppo, step, step / 20)
@@ -84,7 +86,7 @@ def test_replies_of_nothing_but_the_end_are_learned_from(start):
     assert "skipped" not in ppo.figures
 
 
-def test_a_reply_without_an_end_costs_the_penalty(start):
+def test_a_reply_without_an_end_costs_the_penalty(start: Any) -> None:
     ppo = start([[END], [60, 61, 62, 63, 64, 65], [60, END], [61, END]], scores(1.0, 2.0, 3.0, 4.0))
     ppo_step(ppo, 0, 0)
     # normalized scores have mean 0, so what is left of the mean is a quarter of the penalty of 1
@@ -94,11 +96,11 @@ def test_a_reply_without_an_end_costs_the_penalty(start):
 
 
 @reward_function("test-twos")
-def twos(messages, reply) -> float:
+def twos(messages: Any, reply: Any) -> float:
     return float(reply.count("2"))
 
 
-def test_shaping_is_added_to_the_normalized_score(start):
+def test_shaping_is_added_to_the_normalized_score(start: Any) -> None:
     ppo = start([[60, END], [61, END], [62, END], [63, END]], scores(1.0, 2.0, 3.0, 4.0))
     ppo.shaping = find_shaping("brevity = 0.5, test-twos=-2")
     texts = ["2", "", "x" * 100, "22"]
@@ -112,7 +114,7 @@ def test_shaping_is_added_to_the_normalized_score(start):
     )
 
 
-def test_a_rollout_that_the_update_does_not_recognize_is_warned_of_once(start):
+def test_a_rollout_that_the_update_does_not_recognize_is_warned_of_once(start: Any) -> None:
     ppo = start([[60, END]] * 4, scores(0.0, 1.0, 2.0, 3.0), logprob=-0.1)
     ppo_step(ppo, 0, 0)
     ppo_step(ppo, 1, 0)
@@ -120,7 +122,7 @@ def test_a_rollout_that_the_update_does_not_recognize_is_warned_of_once(start):
     assert len([message for message in told if "between rollout and learning" in message]) == 1
 
 
-def test_the_policy_that_did_best_on_held_out_prompts_is_kept(start):
+def test_the_policy_that_did_best_on_held_out_prompts_is_kept(start: Any) -> None:
     rewards = iter([1.0, 9.0, 2.0])
     ppo = start([[60, END]] * 4, lambda asked, _: [next(rewards)] * len(asked), heldout=2)
     weight = ppo.policies.actor.model.model.norm.weight
@@ -135,13 +137,13 @@ def test_the_policy_that_did_best_on_held_out_prompts_is_kept(start):
     assert "the policy of step 10 is kept" in events(Path(ppo.run.folder), "warning")[-1]["message"]
 
 
-def test_the_last_policy_is_kept_without_held_out_prompts(start):
+def test_the_last_policy_is_kept_without_held_out_prompts(start: Any) -> None:
     ppo = start([[60, END]] * 4, scores(1.0, 1.0, 1.0, 1.0))
     ppo.heldout.evaluate(20)
     assert ppo.heldout.keep_best(20) == 20
 
 
-def test_a_run_that_has_gone_wrong_does_not_go_on_in_another_process(start):
+def test_a_run_that_has_gone_wrong_does_not_go_on_in_another_process(start: Any) -> None:
     ppo = start([[60, END]] * 4, scores(1.0, 1.0, 1.0, 1.0))
     ppo.stop_reason = "the policy ran away"
     state = ppo.state()
@@ -150,14 +152,14 @@ def test_a_run_that_has_gone_wrong_does_not_go_on_in_another_process(start):
     assert ppo.stop_reason == "the policy ran away"
 
 
-def breaking(ppo: PPOState, *steps: int):
+def breaking(ppo: PPOState, *steps: int) -> None:
     """Makes the loss of these optimizer steps, counted from 0, no number."""
     update, taken = ppo.learner.update, iter(range(1000))
 
-    def broken(micro, loss, *rest):
+    def broken(micro: Any, loss: Any, *rest: Any) -> Any:
         nan = float("nan") if next(taken) in steps else 1.0
 
-        def worse(one):
+        def worse(one: Any) -> Any:
             sums = dict(loss(one))
             return sums | {"loss": (sums["loss"][0] * nan, sums["loss"][1])}
 
@@ -166,7 +168,7 @@ def breaking(ppo: PPOState, *steps: int):
     ppo.learner.update = broken
 
 
-def test_an_update_whose_numbers_are_none_changes_nothing_and_is_counted(start):
+def test_an_update_whose_numbers_are_none_changes_nothing_and_is_counted(start: Any) -> None:
     ppo = start([[60, END], [61, END], [62, END], [END]], scores(0.0, 1.0, 2.0, 3.0))
     breaking(ppo, 0, 1)  # both passes of the first rollout
     before = [parameter.clone() for parameter in ppo.learner.parameters]
@@ -179,7 +181,7 @@ def test_an_update_whose_numbers_are_none_changes_nothing_and_is_counted(start):
     assert all(parameter.isfinite().all() for parameter in ppo.learner.parameters)
 
 
-def test_the_other_updates_of_a_rollout_are_learned_from(start):
+def test_the_other_updates_of_a_rollout_are_learned_from(start: Any) -> None:
     ppo = start([[60, END], [61, END], [62, END], [END]], scores(0.0, 1.0, 2.0, 3.0))
     breaking(ppo, 0)
     ppo_step(ppo, 0, 0)
@@ -188,7 +190,7 @@ def test_the_other_updates_of_a_rollout_are_learned_from(start):
     assert all(math.isfinite(value) for value in ppo.figures.values())
 
 
-def test_twenty_updates_in_a_row_whose_numbers_are_none_end_the_run(start):
+def test_twenty_updates_in_a_row_whose_numbers_are_none_end_the_run(start: Any) -> None:
     ppo = start([[60, END], [61, END], [62, END], [END]], scores(0.0, 1.0, 2.0, 3.0))
     breaking(ppo, *range(100))
     for step in range(9):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import math
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +39,7 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 GOOD, BAD, SOSO = "yes of course", "no never", "the mat"
 
 
-def rankings(n: int, seed: int, **named) -> list[dict]:
+def rankings(n: int, seed: int, **named: Any) -> list[dict]:
     """People who like yes, dislike no, and find two mats equal."""
     draw, rows = random.Random(seed), []
     for i in range(n):
@@ -58,11 +60,11 @@ def rankings(n: int, seed: int, **named) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("base") / "model")
 
 
-def settings(base, **changed) -> dict:
+def settings(base: Any, **changed: Any) -> dict:
     return {
         "stage": "reward", "base": str(base), "learning_rate": 3e-3, "epochs": 3, "batch_tokens": 600,
         "evaluate_every": 0, "checkpoint_every": 0, **changed,
@@ -70,14 +72,14 @@ def settings(base, **changed) -> dict:
 
 
 @pytest.fixture(scope="module")
-def trained(base, tmp_path_factory):
+def trained(base: Any, tmp_path_factory: Any) -> Any:
     folder = run_folder(
         tmp_path_factory.mktemp("reward"), settings(base), rankings=rankings(60, 1), heldout=rankings(20, 2)
     )
     return folder, run_here(folder)
 
 
-def test_it_learns_what_people_like(trained):
+def test_it_learns_what_people_like(trained: Any) -> None:
     folder, result = trained
     assert result["metrics"]["heldout_accuracy"] > 0.95
     low, high, n = result["intervals"]["heldout_accuracy"]
@@ -89,7 +91,7 @@ def test_it_learns_what_people_like(trained):
     assert good > bad + 1
 
 
-def test_the_result_counts_by_annotator_and_reports_length(trained):
+def test_the_result_counts_by_annotator_and_reports_length(trained: Any) -> None:
     _, result = trained
     counts = result["counts"]
     assert (
@@ -104,7 +106,7 @@ def test_the_result_counts_by_annotator_and_reports_length(trained):
     assert result["model"]["kind"] == "reward"
 
 
-def test_other_tools_load_the_model_and_give_the_same_scores(trained):
+def test_other_tools_load_the_model_and_give_the_same_scores(trained: Any) -> None:
     folder, _ = trained
     other = AutoModelForSequenceClassification.from_pretrained(folder / "model").eval()
     assert other.config.num_labels == 1
@@ -116,7 +118,7 @@ def test_other_tools_load_the_model_and_give_the_same_scores(trained):
     assert other(input_ids=ids).logits.item() == pytest.approx(ours[0], abs=1e-5)
 
 
-def test_scores_do_not_depend_on_their_neighbors(trained):
+def test_scores_do_not_depend_on_their_neighbors(trained: Any) -> None:
     folder, _ = trained
     model, tokenizer = load_reward(str(folder / "model"), CPU)
     talks = [[Turn(**turn) for turn in turns("is it?", "the cat " * n)] for n in (1, 9, 0, 4)]
@@ -127,14 +129,14 @@ def test_scores_do_not_depend_on_their_neighbors(trained):
     assert score(model, tokenizer, []) == []
 
 
-def test_too_few_rankings_are_a_sentence(base, tmp_path):
+def test_too_few_rankings_are_a_sentence(base: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(base), rankings=rankings(3, 1))
     with pytest.raises(InputError, match="reward: 3 rankings in the snapshot, at least 20 are needed"):
         run_here(folder)
     assert events(folder, "failed")[0]["message"] == "reward: 3 rankings in the snapshot, at least 20 are needed"
 
 
-def test_rankings_of_nothing_but_ties_cannot_teach_where_ties_are_dropped(base, tmp_path):
+def test_rankings_of_nothing_but_ties_cannot_teach_where_ties_are_dropped(base: Any, tmp_path: Path) -> None:
     rows = [{**row, "groups": [[0, 1, 2, 3]]} for row in rankings(20, 1)]
     folder = run_folder(tmp_path, settings(base, ties="drop"), rankings=rows)
     with pytest.raises(InputError, match="no ranking puts one reply above another"):
@@ -142,7 +144,7 @@ def test_rankings_of_nothing_but_ties_cannot_teach_where_ties_are_dropped(base, 
 
 
 @pytest.mark.parametrize("ties", ["davidson", "drop"])
-def test_the_other_models_of_ties_learn_too(base, tmp_path, ties):
+def test_the_other_models_of_ties_learn_too(base: Any, tmp_path: Path, ties: Any) -> None:
     folder = run_folder(tmp_path, settings(base, ties=ties), rankings=rankings(40, 1), heldout=rankings(10, 2))
     result = run_here(folder)
     assert result["metrics"]["heldout_accuracy"] > 0.9
@@ -150,7 +152,7 @@ def test_the_other_models_of_ties_learn_too(base, tmp_path, ties):
     assert ("log_nu" in kept) == (ties == "davidson")
 
 
-def test_an_adapter_learns_and_is_saved_merged(base, tmp_path):
+def test_an_adapter_learns_and_is_saved_merged(base: Any, tmp_path: Path) -> None:
     folder = run_folder(
         tmp_path,
         settings(base, lora={"rank": 4}, learning_rate=1e-2),
@@ -166,18 +168,18 @@ def test_an_adapter_learns_and_is_saved_merged(base, tmp_path):
     assert max(range(4), key=scores.__getitem__) == row.groups[0][0]
 
 
-def test_rows_without_weight_are_left_out_and_counted():
+def test_rows_without_weight_are_left_out_and_counted() -> None:
     rows = [RankingRow(**{**row, "weight": weight}) for row, weight in zip(rankings(3, 1), (0, 1, 2), strict=True)]
     kept, left_out = usable_rankings_of(rows, RewardSettings())
     assert [row.weight for row in kept] == [1, 2]
     assert left_out == {"left_out/no_weight": 1, "left_out/only_ties": 0}
 
 
-def test_the_share_of_ties_is_over_comparisons():
+def test_the_share_of_ties_is_over_comparisons() -> None:
     assert share_of_ties([RankingRow(**row) for row in rankings(2, 1)]) == pytest.approx(1 / 6)
 
 
-def test_one_encoding_serves_all_comparisons_of_a_ranking():
+def test_one_encoding_serves_all_comparisons_of_a_ranking() -> None:
     chat, rows = ChatFormat(toy_tokenizer()), [RankingRow(**row) for row in rankings(2, 1)]
     _, examples, _ = ranking_examples(rows, chat, RewardSettings(), 64, CPU)
     batch = examples.batch([1, 0])
@@ -191,7 +193,7 @@ def as_tokens(replies: RankingRow | list[str]) -> list[list[int]]:
     return [list(reply.encode()) for reply in (replies.replies if isinstance(replies, RankingRow) else replies)]
 
 
-def test_a_set_that_two_people_saw_in_different_orders_is_encoded_once():
+def test_a_set_that_two_people_saw_in_different_orders_is_encoded_once() -> None:
     ask = turns("who?")
     one = RankingRow(id="ranking:1", messages=ask, replies=["the cat", "the sea", "no"], groups=[[0], [2], [1]])
     other = RankingRow(
@@ -205,26 +207,26 @@ def test_a_set_that_two_people_saw_in_different_orders_is_encoded_once():
     assert len(alone.rankings) == 1
 
 
-def test_replies_of_the_same_words_keep_their_own_places():
+def test_replies_of_the_same_words_keep_their_own_places() -> None:
     row = RankingRow(id="ranking:1", messages=turns("who?"), replies=["b", "a", "b"], groups=[[2], [1], [0]])
     (found,) = reply_sets([row], [as_tokens(row)])
     assert [[bytes(found.encoded[i]) for i in group] for group in found.rankings[0].groups] == [[b"b"], [b"a"], [b"b"]]
 
 
-def test_the_end_token_is_read_even_where_the_reply_is_cut():
+def test_the_end_token_is_read_even_where_the_reply_is_cut() -> None:
     chat = ChatFormat(toy_tokenizer())
     ids = encode(chat, [Turn(role="user", content="hello " * 50)], "the cat " * 50, 20).encoded.ids
     assert len(ids) == 20
     assert ids[-1] == chat.end_id
 
 
-def test_training_accuracy_leaves_ties_out():
+def test_training_accuracy_leaves_ties_out() -> None:
     batch = collate_comparisons([[Ranked([[0], [1, 2]])]])
     assert accuracy(torch.tensor([1.0, 2.0, 0.0]), batch) == {"accuracy": (1.0, 2)}
     assert accuracy(torch.tensor([1.0, 1.0, 0.0]), batch) == {"accuracy": (1.5, 2)}
 
 
-def test_the_careless_are_found_out_and_followed_less(base, tmp_path):
+def test_the_careless_are_found_out_and_followed_less(base: Any, tmp_path: Path) -> None:
     draw, rows = random.Random(3), rankings(90, 1)
     for i, row in enumerate(rows):
         row["annotator"] = ("ada", "ben", "eve")[i % 3]
@@ -239,7 +241,7 @@ def test_the_careless_are_found_out_and_followed_less(base, tmp_path):
     assert result["metrics"]["heldout_accuracy"] > 0.9
 
 
-def test_reliabilities_are_the_best_under_the_prior():
+def test_reliabilities_are_the_best_under_the_prior() -> None:
     """Two people of four comparisons each of replies that lie 2 apart, one always right and one in 3 of 4. Their
     logarithms are x and -x, and the whole loss over a grid of x has its minimum where the gradient vanishes."""
     people = Annotators([0.0, 4.0, 4.0])
@@ -249,7 +251,7 @@ def test_reliabilities_are_the_best_under_the_prior():
     scores = torch.tensor([2.0, 0.0] * 8)
     optimizer = torch.optim.LBFGS(people.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 
-    def loss():
+    def loss() -> Any:
         optimizer.zero_grad()
         total = preference_loss(scores, batch, reliability=people()) + people.penalty(batch)
         total.backward()
@@ -266,7 +268,7 @@ def test_reliabilities_are_the_best_under_the_prior():
     assert people().tolist() == pytest.approx([1, math.exp(best), math.exp(-best)], abs=2e-3)
 
 
-def test_people_have_numbers_from_one_on_and_nobody_has_none():
+def test_people_have_numbers_from_one_on_and_nobody_has_none() -> None:
     rows = [
         RankingRow(**{**row, "annotator": name}) for row, name in zip(rankings(3, 1), ("eve", "", "ada"), strict=True)
     ]
@@ -277,12 +279,12 @@ def test_people_have_numbers_from_one_on_and_nobody_has_none():
     ] == [2, 0, 1]
 
 
-def test_a_language_model_is_no_reward_model(base):
+def test_a_language_model_is_no_reward_model(base: Any) -> None:
     with pytest.raises(InputError, match="this is no reward model"):
         load_reward(str(base), CPU)
 
 
-def test_a_damaged_reward_model_is_named(trained, tmp_path):
+def test_a_damaged_reward_model_is_named(trained: Any, tmp_path: Path) -> None:
     folder, _ = trained
     broken = tmp_path / "model"
     broken.mkdir()
@@ -292,7 +294,7 @@ def test_a_damaged_reward_model_is_named(trained, tmp_path):
         load_reward(str(broken), CPU)
 
 
-def test_only_the_adapter_and_the_head_learn_with_lora(base):
+def test_only_the_adapter_and_the_head_learn_with_lora(base: Any) -> None:
     _, model = reward_from_language_model(str(base), CPU, RewardSettings(lora={"rank": 2}).lora)
     learning = [name for name, p in model.named_parameters() if p.requires_grad]
     assert "head.weight" in learning
@@ -302,7 +304,7 @@ def test_only_the_adapter_and_the_head_learn_with_lora(base):
 # ------------------------------------------------------------------------------------------------- what does not fit
 
 
-def test_replies_that_are_equal_after_the_cut_teach_nothing_and_are_counted():
+def test_replies_that_are_equal_after_the_cut_teach_nothing_and_are_counted() -> None:
     chat, asked = ChatFormat(toy_tokenizer()), turns("why?")
     same = ["the cat " * 20 + "yes", "the cat " * 20 + "no"]
     rows = [
@@ -319,7 +321,7 @@ def test_replies_that_are_equal_after_the_cut_teach_nothing_and_are_counted():
     )
 
 
-def test_a_row_that_the_template_refuses_is_left_out_of_the_reward_run_and_named(tmp_path):
+def test_a_row_that_the_template_refuses_is_left_out_of_the_reward_run_and_named(tmp_path: Path) -> None:
     base = foreign_policy(tmp_path / "base", foreign_tokenizer(USER_FIRST))
     odd = rankings(1, 5)[0] | {"id": "ranking:odd"}
     odd["messages"] = [{"role": "assistant", "content": "hello"}, *odd["messages"]]
