@@ -1,3 +1,8 @@
+"""Invitations: who may make one, who may join by one, and what ends it.
+
+Over 300 lines: all cases share the link and the people around it.
+"""
+
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
