@@ -60,7 +60,7 @@ def test_nul_bytes_are_dropped_and_blank_messages_refused(deployed: Any, tess: U
 
 
 def test_a_message_that_is_too_long_says_how_long_it_may_be(deployed: Any, tess: User) -> None:
-    with pytest.raises(BadInput, match="50,000 are the most"):
+    with pytest.raises(BadInput, match="50,000 is the maximum"):
         conversations.begin_conversation(user=tess, project=deployed, text="x" * 50_001, token=uuid.uuid4())
 
 

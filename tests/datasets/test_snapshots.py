@@ -86,7 +86,7 @@ def test_nothing_to_freeze_is_said_with_what_to_do(project: Project) -> None:
 
 
 def test_an_unknown_kind_or_filter_is_named(project: Project) -> None:
-    with pytest.raises(BadInput, match="no kind of snapshot"):
+    with pytest.raises(BadInput, match="no snapshot kind"):
         freeze(project, "dreams")
     with pytest.raises(BadInput, match="filters: color: "):
         freeze(project, "prompts", filters={"color": "red"})
