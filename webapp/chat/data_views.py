@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from webapp.accounts.access import declares, requires, role_of, signed_in
+from webapp.accounts.access import GONE, declares, requires, role_of, signed_in
 from webapp.accounts.models import Project, User
 from webapp.accounts.requests import Request
 from webapp.accounts.selectors import consent_of
@@ -36,7 +36,7 @@ def project_with_chats(request: Request, slug: str) -> Project:
     """A project of the person's, or one that they left and that still holds their chats."""
     project = selectors.projects_with_chats_of(request.user).filter(slug=slug).first()
     if project is None:
-        raise NotFound("There is no such page, or it belongs to a project you are not a member of.")
+        raise NotFound(GONE)
     return project
 
 

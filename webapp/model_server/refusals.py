@@ -62,11 +62,6 @@ def read_fault(response: httpx.Response) -> Fault:
     return Fault(f"status {response.status_code}", "", "")
 
 
-def error_text(response: httpx.Response) -> str:
-    """The sentence in an error response."""
-    return read_fault(response).message
-
-
 def unreachable(url: str, error: Exception) -> Unavailable:
     """For an error of the network before there was an answer."""
     log.warning("the model server at %s does not answer: %r", url, error)
@@ -76,7 +71,7 @@ def unreachable(url: str, error: Exception) -> Unavailable:
 def refused_to_serve(path: str, response: httpx.Response, hidden: dict[str, str]) -> Unavailable:
     """For an error response to a request about models. hidden: what people must not read in the server's words, and
     what stands in its place."""
-    message = error_text(response)
+    message = read_fault(response).message
     log.warning("the model server refused %s: %s", path, message)
     for text, instead in hidden.items():
         message = message.replace(text, instead)
