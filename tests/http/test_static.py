@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,3 +44,30 @@ def test_collected_files_are_private_like_the_rest_of_the_data_folder(prepared: 
     collected = [prepared, *prepared.rglob("*")]
     assert len(collected) > 10
     assert [path for path in collected if path.stat().st_mode & 0o077] == []
+
+
+def collected_names(static_root: Path) -> dict[str, str]:
+    """The hashed name of every file, as pages take it."""
+    names: dict[str, str] = json.loads((static_root / "staticfiles.json").read_text())["paths"]
+    return names
+
+
+def test_a_module_has_a_new_name_when_what_it_imports_changes(settings: LazySettings, tmp_path: Path) -> None:
+    """Else a browser that keeps the importing module for good would go on with the old one after an upgrade."""
+    modules = tmp_path / "source" / "js"
+    modules.mkdir(parents=True)
+    (modules / "page.js").write_text('import { showToast } from "./part.js";\nshowToast();\n')
+    (modules / "part.js").write_text('export { showToast } from "./toast.js";\n')
+    settings.STATICFILES_DIRS = [tmp_path / "source"]
+    addresses = []
+    for version in ("1", "2"):
+        (modules / "toast.js").write_text(f"export function showToast() {{ console.log({version}); }}\n")
+        settings.STATIC_ROOT = tmp_path / version
+        call_command("collectstatic", interactive=False, verbosity=0)
+        addresses.append(collected_names(tmp_path / version)["js/page.js"])
+    assert addresses[0] != addresses[1]
+
+
+def test_scripts_of_packages_are_served_as_they_are(prepared: Path, root: object) -> None:
+    for name in ("django_htmx/htmx-2.min.js", "bokeh/bokeh.min.js", "swagger-ui/swagger-ui-bundle.js"):
+        assert (prepared / collected_names(prepared)[name]).read_bytes() == (prepared / name).read_bytes()
