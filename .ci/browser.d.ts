@@ -1,26 +1,43 @@
-// What the scripts in static/js may assume of a page: elements are found by their ids and classes, and have the
-// properties that our templates give them. Events carry what htmx and our own scripts put into them.
+// What the scripts in static/js find in a page without importing it: the classic scripts that it loads from installed
+// packages, and the events of htmx.
 
-declare const htmx: any;
+interface Htmx {
+    process(element: Element): void;
+    trigger(element: Element, event: string): void;
+}
+declare const htmx: Htmx;
 declare const Bokeh: any;
 interface Window {
-    htmx: any;
-    Bokeh: any;
-    SwaggerUIBundle: any;
+    htmx?: Htmx;
+    Bokeh?: any;
+    SwaggerUIBundle(settings: object): void;
 }
-interface Document {
-    getElementById(id: string): any;
+
+// https://htmx.org/events/; each event has some of these properties
+interface HtmxDetail {
+    elt: HTMLElement;
+    target: HTMLElement;
+    xhr: XMLHttpRequest;
+    requestConfig: { elt: HTMLElement };
+    parameters: any;
+    headers: Record<string, string>;
+    shouldSwap: boolean;
+    successful: boolean;
+    lengthComputable: boolean;
+    loaded: number;
+    total: number;
 }
-interface ParentNode {
-    querySelector(selectors: string): any;
-    querySelectorAll(selectors: string): NodeListOf<any>;
-}
-interface Element {
-    closest(selectors: string): any;
-}
-interface EventTarget {
-    [property: string]: any;
-}
-interface Event {
-    readonly detail: any;
+type HtmxEvent = CustomEvent<HtmxDetail>;
+interface GlobalEventHandlersEventMap {
+    "htmx:load": HtmxEvent;
+    "htmx:configRequest": HtmxEvent;
+    "htmx:beforeRequest": HtmxEvent;
+    "htmx:xhr:progress": HtmxEvent;
+    "htmx:afterRequest": HtmxEvent;
+    "htmx:beforeSwap": HtmxEvent;
+    "htmx:afterSwap": HtmxEvent;
+    "htmx:afterSettle": HtmxEvent;
+    "htmx:responseError": HtmxEvent;
+    "htmx:sendError": HtmxEvent;
+    "htmx:timeout": HtmxEvent;
 }

@@ -1,80 +1,88 @@
 // @ts-check
-// The place to write: drafts that survive, keys, a view that follows the reply until its reader scrolls away.
-"use strict";
+// The chat page: keys, stopping, forms that open, and a view that follows the reply until its reader scrolls away.
 
+import { dropArrivedDrafts, forgetField, keepMessage, restoreFields } from "./chat-drafts.js";
+import { followReplies } from "./chat-stream.js";
+import { closestElement, eventElement, findElement } from "./dom.js";
+
+const NEAR_END = 120; // px
+const root = document.documentElement;
+/** @type {HTMLFormElement | null} */
 const composer = document.querySelector(".composer");
-const toEnd = document.querySelector(".to-end");
-const NEAR = 120;
-root.classList.add("js");
+const toEndButton = findElement(".to-end");
 
 // ---- following the end of the thread
-let following = true;
+let isFollowing = true;
 
-function atEnd() {
-  return window.innerHeight + window.scrollY >= root.scrollHeight - NEAR;
+function isAtEnd() {
+  return window.innerHeight + window.scrollY >= root.scrollHeight - NEAR_END;
 }
 
 function goToEnd() {
   window.scrollTo({ top: root.scrollHeight });
-  following = true;
-  if (toEnd) toEnd.hidden = true;
+  isFollowing = true;
+  if (toEndButton) toEndButton.hidden = true;
 }
 
 window.addEventListener(
   "scroll",
   () => {
-    following = atEnd();
-    if (toEnd) toEnd.hidden = following || !document.querySelector(".message");
+    isFollowing = isAtEnd();
+    if (toEndButton) toEndButton.hidden = isFollowing || !document.querySelector(".message");
   },
   { passive: true },
 );
 document.addEventListener("chat:before-growth", () => {
-  following = following && atEnd();
+  isFollowing = isFollowing && isAtEnd();
 });
 document.addEventListener("chat:growth", () => {
-  if (following) goToEnd();
+  if (isFollowing) goToEnd();
 });
-if (toEnd) toEnd.addEventListener("click", goToEnd);
+if (toEndButton) toEndButton.addEventListener("click", goToEnd);
 
 // ---- stopping
-function stopForm() {
+/** @returns {HTMLFormElement | null} */
+function findStopForm() {
   return document.querySelector(".stop-form");
 }
 
-function showWhatCanBeDone() {
+function showSendOrStop() {
   if (!composer) return;
-  const writing = stopForm() !== null;
-  composer.querySelector(".send").hidden = writing;
-  composer.querySelector(".stop-writing").hidden = !writing;
+  const isWriting = findStopForm() !== null;
+  findElement(".send", composer).hidden = isWriting;
+  findElement(".stop-writing", composer).hidden = !isWriting;
 }
 
 function stopWriting() {
-  const form = stopForm();
-  if (form) form.requestSubmit();
+  findStopForm()?.requestSubmit();
 }
 
-// Escape closes the field that one is in; elsewhere it stops the reply.
-function closeField(details) {
+/**
+ * Close the form of one message, without what was typed into it.
+ * @param {Element} details
+ */
+function closeForm(details) {
   const field = details.querySelector("textarea");
   field.value = field.defaultValue;
-  localStorage.removeItem(`field:${field.id}`);
-  details.open = false;
+  forgetField(field);
+  details.removeAttribute("open");
   details.querySelector("summary").focus();
 }
 
+// Escape closes the form that the focus is in; elsewhere it stops the reply.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.isComposing) return;
-  const edit = event.target.closest?.(".edit[open]");
-  if (edit) closeField(edit);
-  else if (stopForm() && !document.querySelector("details.menu[open], :popover-open")) stopWriting();
+  const editForm = closestElement(event, ".edit[open]");
+  if (editForm) closeForm(editForm);
+  else if (findStopForm() && !document.querySelector("details.menu[open], :popover-open")) stopWriting();
 });
 document.addEventListener("click", (event) => {
-  const cancel = event.target.closest(".edit .cancel");
-  if (cancel) closeField(cancel.closest(".edit"));
+  const cancelButton = closestElement(event, ".edit .cancel");
+  if (cancelButton) closeForm(cancelButton.closest(".edit"));
 });
-document.addEventListener("chat:finished", showWhatCanBeDone);
-document.addEventListener("htmx:afterSettle", showWhatCanBeDone);
-document.addEventListener("chat:merged", showWhatCanBeDone);
+document.addEventListener("chat:finished", showSendOrStop);
+document.addEventListener("htmx:afterSettle", showSendOrStop);
+document.addEventListener("chat:merged", showSendOrStop);
 
 // ---- writing
 if (composer) {
@@ -83,18 +91,21 @@ if (composer) {
     const sends = event.key === "Enter" && !event.shiftKey && !event.isComposing;
     if (!sends || window.matchMedia("(hover: none)").matches) return;
     event.preventDefault();
-    if (field.value.trim() && !stopForm()) composer.requestSubmit();
+    if (field.value.trim() && !findStopForm()) composer.requestSubmit();
   });
   composer.querySelector(".stop-writing").addEventListener("click", stopWriting);
 }
 
 // After an action on a message the end comes into view only where a new reply is being written.
 document.addEventListener("htmx:afterSettle", (event) => {
-  if (event.detail.target.id === "thread" || event.target.id === "thread") {
-    if (stopForm()) goToEnd();
-  }
+  const isThread = event.detail.target.id === "thread" || eventElement(event).id === "thread";
+  if (isThread && findStopForm()) goToEnd();
 });
-// A form that opens shows its button too, above the place to write.
+
+/**
+ * Bring the form in it into view, with its button, above the place to write.
+ * @param {Element} details
+ */
 function showForm(details) {
   details.querySelector("form").scrollIntoView({ block: "nearest" });
 }
@@ -102,19 +113,24 @@ function showForm(details) {
 document.addEventListener(
   "toggle",
   (event) => {
-    const details = event.target;
+    const details = /** @type {HTMLDetailsElement} */ (event.target);
     if (!details.matches?.(".edit, .feedback") || !details.open) return;
     if ("restored" in details.dataset) delete details.dataset.restored;
-    else details.querySelector("textarea, input[type=checkbox]").focus({ preventScroll: true });
+    else findElement("textarea, input[type=checkbox]", details).focus({ preventScroll: true });
     showForm(details);
   },
   true,
 );
 document.addEventListener("htmx:afterSettle", (event) => {
-  const opened =
-    event.target.querySelector?.(".feedback[open]") || event.detail.elt?.querySelector?.(".feedback[open]");
-  if (opened) showForm(opened);
+  const openForm =
+    eventElement(event).querySelector?.(".feedback[open]") ?? event.detail.elt?.querySelector?.(".feedback[open]");
+  if (openForm) showForm(openForm);
 });
 
+root.classList.add("js");
+dropArrivedDrafts();
+if (composer) keepMessage(composer);
+restoreFields();
+followReplies();
 if (document.querySelector(".message") && !location.hash) goToEnd();
-showWhatCanBeDone();
+showSendOrStop();

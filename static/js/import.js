@@ -1,18 +1,19 @@
 // @ts-check
 // The import form: how much of the file is uploaded, and where the error is.
-"use strict";
+
+import { findElement } from "./dom.js";
 
 document.addEventListener("htmx:xhr:progress", (event) => {
-  const field = document.getElementById("upload");
-  if (!field || !event.detail.lengthComputable) return;
-  field.hidden = false;
-  field.querySelector("progress").value = event.detail.loaded / event.detail.total;
+  const upload = document.getElementById("upload");
+  if (!upload || !event.detail.lengthComputable) return;
+  upload.hidden = false;
+  upload.querySelector("progress").value = event.detail.loaded / event.detail.total;
 });
 document.addEventListener("htmx:afterRequest", (event) => {
-  const field = document.getElementById("upload");
-  if (field && !event.detail.successful) field.hidden = true;
+  const upload = document.getElementById("upload");
+  if (upload && !event.detail.successful) upload.hidden = true;
 });
 document.addEventListener("htmx:afterSwap", () => {
-  const wrong = document.querySelector("#import-form .field:has(.errorlist)");
-  if (wrong) wrong.querySelector("input, select").focus();
+  const invalidField = findElement("#import-form .field:has(.errorlist)");
+  if (invalidField) findElement("input, select", invalidField).focus();
 });

@@ -1,126 +1,183 @@
 // @ts-check
 // Two texts of one draft: both are shown, and the person says which one stays. Until then neither is saved over the other.
-"use strict";
 
-(() => {
-  let waiting = []; // the other texts, the first of which is shown
+import { findElement } from "./dom.js";
+import { showDraftState } from "./label-alerts.js";
+import { fillFields, haveSameContent, readFields } from "./label-fields.js";
+import { otherVersions } from "./label-lock.js";
+import { announce, labelElement, labelForm, labelInputs } from "./label-page.js";
+import { showToast } from "./toast.js";
 
-  const panel = () => document.getElementById("label-conflict");
-  Label.choosing = () => waiting.length > 0;
+/** @import { Fields } from "./label-fields.js" */
+/** @import { OtherVersion } from "./label-lock.js" */
 
-  function element(tag, properties, ...children) {
-    const made = Object.assign(document.createElement(tag), properties);
-    made.append(...children);
-    return made;
+/**
+ * What the drafts do about a choice.
+ * @typedef {{ onChoice: (other: OtherVersion) => void, onUndo: () => void }} ChoiceListener
+ * @type {ChoiceListener}
+ */
+let listener = { onChoice: () => {}, onUndo: () => {} };
+
+/** @param {ChoiceListener} choiceListener */
+export function listenToChoices(choiceListener) {
+  listener = choiceListener;
+}
+
+/**
+ * Have the person choose between the form and another version, after those that already wait.
+ * @param {OtherVersion} other
+ */
+export function offerVersion(other) {
+  otherVersions.push(other);
+  if (otherVersions.length === 1) showVersions();
+}
+
+/** The task that the versions were of is gone. */
+export function forgetVersions() {
+  otherVersions.length = 0;
+}
+
+/** Show the first version that waits beside the form's, or the form alone when none does. */
+export function showVersions() {
+  const [other] = otherVersions;
+  const panel = document.getElementById("label-conflict");
+  panel.hidden = !other;
+  document.getElementById("label-fields").inert = Boolean(other);
+  if (!other) return;
+  panel.replaceChildren(...describeChoice(other));
+  showDraftState("Not saved yet: choose a version");
+  panel.focus({ preventScroll: true });
+  panel.scrollIntoView({ block: "center" });
+  announce("This draft has two versions. Choose which to keep.");
+}
+
+/** @param {OtherVersion} other */
+function describeChoice(other) {
+  const current = readFields();
+  const time = new Date(other.updated_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  const isOnServer = other.where === "server";
+  const columns = createElement(
+    "div",
+    { className: "grid pairs" },
+    createColumn("Here", current, "Keep this one", () => chooseFields(current)),
+    createColumn(
+      isOnServer ? `Saved elsewhere, ${time}` : `Kept in this browser, ${time}`,
+      other.content,
+      "Use this one",
+      () => chooseFields(other.content),
+    ),
+  );
+  const explanation = isOnServer
+    ? "It was changed in another window or on another device. Choose which to keep."
+    : "Another one was typed in this browser and never saved. Choose which to keep.";
+  const elements = [
+    createElement("h2", { textContent: "This draft has two versions" }),
+    createElement("p", { textContent: explanation }),
+    columns,
+  ];
+  if (labelForm().querySelector("textarea[data-first]")) {
+    const keepBoth = () => chooseFields(joinTexts(current, other.content));
+    elements.push(createButton("Keep both, one after the other", keepBoth));
   }
+  return elements;
+}
 
-  const nameOf = (input) => {
-    const label = input.closest("fieldset")?.querySelector("legend") ?? input.labels?.[0];
-    return label?.firstChild.textContent.trim() ?? input.name;
-  };
-  const optionOf = (input) => input.nextElementSibling?.firstChild.textContent.trim() ?? input.value;
+/**
+ * @param {string} title
+ * @param {Fields} fields
+ * @param {string} label of its button
+ * @param {() => void} run
+ */
+function createColumn(title, fields, label, run) {
+  const rows = describeFields(fields).flatMap(([name, text]) => [
+    createElement("dt", { className: "small quiet", textContent: name }),
+    createElement("dd", { dir: "auto", textContent: text }),
+  ]);
+  const content = rows.length
+    ? createElement("dl", {}, ...rows)
+    : createElement("p", { className: "quiet", textContent: "Nothing filled in." });
+  const heading = createElement("h3", { textContent: title });
+  return createElement("section", { className: "card" }, heading, content, createButton(label, run));
+}
 
-  // [[name, text], …] of the fields that are filled in, as the page names them.
-  function described(fields) {
-    const rows = new Map();
-    for (const input of Label.form.elements) {
-      const value = fields[input.name];
-      if (value === undefined || value === null || String(value) === "") continue;
-      const chosen = [value].flat().map(String);
-      const isOption = input.type === "radio" || input.type === "checkbox";
-      if (isOption && !chosen.includes(input.value)) continue;
-      const text = isOption ? optionOf(input) : String(value);
-      rows.set(input.name, [nameOf(input), rows.has(input.name) ? `${rows.get(input.name)[1]}, ${text}` : text]);
-    }
-    return [...rows.values()];
+/**
+ * @param {string} label
+ * @param {() => void} run
+ */
+function createButton(label, run) {
+  return createElement("button", { type: "button", textContent: label, onclick: run });
+}
+
+/**
+ * @param {string} tag
+ * @param {object} properties
+ * @param {...Node} children
+ */
+function createElement(tag, properties, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+/**
+ * [[name, text], …] of the fields that are filled in, as the page names them.
+ * @param {Fields} fields
+ */
+function describeFields(fields) {
+  /** @type {Map<string, [string, string]>} */
+  const rows = new Map();
+  for (const input of labelInputs()) {
+    const value = fields[input.name];
+    if (value === undefined || value === null || String(value) === "") continue;
+    const isOption = input.type === "radio" || input.type === "checkbox";
+    if (isOption && ![value].flat().map(String).includes(input.value)) continue;
+    const text = isOption ? nameOption(input) : String(value);
+    const previous = rows.get(input.name);
+    rows.set(input.name, [nameInput(input), previous ? `${previous[1]}, ${text}` : text]);
   }
+  return [...rows.values()];
+}
 
-  function column(title, fields, button, run) {
-    const rows = described(fields).flatMap(([name, text]) => [
-      element("dt", { className: "small quiet", textContent: name }),
-      element("dd", { dir: "auto", textContent: text }),
-    ]);
-    const text = rows.length
-      ? element("dl", {}, ...rows)
-      : element("p", { className: "quiet", textContent: "Nothing filled in." });
-    const action = element("button", { type: "button", textContent: button, onclick: run });
-    return element("section", { className: "card" }, element("h3", { textContent: title }), text, action);
+/** @param {HTMLInputElement} input */
+function nameInput(input) {
+  const label = input.closest("fieldset")?.querySelector("legend") ?? input.labels?.[0];
+  return label?.firstChild.textContent.trim() ?? input.name;
+}
+
+/** @param {HTMLInputElement} input */
+function nameOption(input) {
+  return input.nextElementSibling?.firstChild.textContent.trim() ?? input.value;
+}
+
+/**
+ * The fields that the form has, with the texts of both.
+ * @param {Fields} current
+ * @param {Fields} other
+ */
+function joinTexts(current, other) {
+  const joined = { ...current };
+  for (const { name } of labelForm().querySelectorAll("textarea")) {
+    const texts = [current[name], other[name]].filter(Boolean);
+    joined[name] = texts[0] === texts[1] ? texts[0] : texts.join("\n\n");
   }
+  return joined;
+}
 
-  function joined(mine, theirs) {
-    const both = { ...mine };
-    for (const box of Label.form.querySelectorAll("textarea")) {
-      const texts = [mine[box.name], theirs[box.name]].filter(Boolean);
-      both[box.name] = texts[0] === texts[1] ? texts[0] : texts.join("\n\n");
-    }
-    return both;
+/** @param {Fields} fields */
+function chooseFields(fields) {
+  const other = otherVersions.shift();
+  const previous = readFields();
+  const element = labelElement();
+  if (!haveSameContent(fields, previous)) {
+    const undo = () => {
+      if (element !== labelElement()) return; // another task is shown
+      fillFields(previous);
+      listener.onUndo();
+    };
+    fillFields(fields);
+    showToast("The draft was replaced.", { action: { label: "Undo", run: undo }, seconds: 20 });
   }
-
-  function settle(fields) {
-    const other = waiting.shift();
-    const [before, page] = [Label.fields(), Label.element];
-    if (!Label.same(fields, before)) {
-      const undo = () => {
-        if (page === Label.element) {
-          Label.fill(before);
-          Label.typed();
-        }
-      };
-      Label.fill(fields);
-      toast("The draft was replaced.", { action: { label: "Undo", run: undo }, seconds: 20 });
-    }
-    show();
-    Label.goOnFrom(other);
-    if (!waiting.length) document.querySelector("#label-form textarea, .reply")?.focus({ preventScroll: true });
-  }
-
-  function show() {
-    const [other] = waiting;
-    panel().hidden = !other;
-    document.getElementById("label-fields").inert = Boolean(other);
-    if (!other) return;
-    const mine = Label.fields();
-    const when = new Date(other.updated_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-    const where = other.where === "server" ? `Saved elsewhere, ${when}` : `Kept in this browser, ${when}`;
-    const actions = [];
-    if (Label.form.querySelector("textarea[data-first]")) {
-      actions.push(
-        element("button", {
-          type: "button",
-          textContent: "Keep both, one after the other",
-          onclick: () => settle(joined(mine, other.content)),
-        }),
-      );
-    }
-    panel().replaceChildren(
-      element("h2", { textContent: "This draft has two versions" }),
-      element("p", {
-        textContent:
-          other.where === "server"
-            ? "It was changed in another window or on another device. Choose which to keep."
-            : "Another one was typed in this browser and never saved. Choose which to keep.",
-      }),
-      element(
-        "div",
-        { className: "grid pairs" },
-        column("Here", mine, "Keep this one", () => settle(mine)),
-        column(where, other.content, "Use this one", () => settle(other.content)),
-      ),
-      ...actions,
-    );
-    Label.say("Not saved yet: choose a version");
-    panel().focus({ preventScroll: true });
-    panel().scrollIntoView({ block: "center" });
-    Label.announce("This draft has two versions. Choose which to keep.");
-  }
-
-  // `other`: {where: "server" | "browser", content, updated_at, revision or name}.
-  Label.choose = (other) => {
-    waiting.push(other);
-    if (waiting.length === 1) show();
-  };
-  Label.showChoice = () => show();
-  Label.onReady(() => {
-    waiting = [];
-  });
-})();
+  showVersions();
+  listener.onChoice(other);
+  if (!otherVersions.length) findElement("#label-form textarea, .reply")?.focus({ preventScroll: true });
+}

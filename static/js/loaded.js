@@ -1,6 +1,6 @@
 // @ts-check
 // The last of a page's scripts. Where all of them have loaded and started, it takes away the notice that some have not.
-"use strict";
+// Modules run before DOMContentLoaded, and one whose imports fail to load reports an error in its place.
 
 document.addEventListener("DOMContentLoaded", () => {
   const { classList, dataset } = document.documentElement;

@@ -454,8 +454,9 @@ def test_a_draft_that_another_window_sends_meanwhile_does_not_hold_up_the_next(
     page = open_page("/label/?kind=write", ann)
     page.evaluate(
         """() => {
+          const { person } = document.getElementById("label-root").dataset;
           for (const n of [1, 2, 3]) {
-            const name = `label:${Label.root.dataset.person}:${9000 + n}:00000000-0000-4000-8000-00000000000${n}`;
+            const name = `label:${person}:${9000 + n}:00000000-0000-4000-8000-00000000000${n}`;
             const draftUrl = `/label/leases/${9000 + n}/draft/`;
             localStorage.setItem(name, JSON.stringify({ typedAt: Date.now(), fields: { text: "Text" }, draftUrl }));
           }

@@ -14,8 +14,11 @@ from django.core.management import call_command
 from django.test import Client
 from django.utils.functional import empty
 
+from webapp.home_folder import ROOT
+
 pytestmark = pytest.mark.django_db
-SCRIPT = re.compile(r'src="(/static/js/site\.[0-9a-f]{12}\.js)"')
+SCRIPT = re.compile(r'src="(/static/js/loaded\.[0-9a-f]{12}\.js)"')
+IMPORT = re.compile(r'^(?:import|export)\b.*?from "\./(.*?)";', re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def test_a_script_is_kept_for_good_under_a_name_of_its_content(prepared: Path, c
     answer = client.get(address)
     assert answer.status_code == 200
     assert "immutable" in answer["Cache-Control"]
-    assert b"".join(answer.streaming_content) == (prepared / "js" / "site.js").read_bytes()
+    assert b"".join(answer.streaming_content) == (prepared / "js" / "loaded.js").read_bytes()
 
 
 def test_files_that_nobody_collected_keep_their_names(client: Client, root: object) -> None:
@@ -50,6 +53,19 @@ def collected_names(static_root: Path) -> dict[str, str]:
     """The hashed name of every file, as pages take it."""
     names: dict[str, str] = json.loads((static_root / "staticfiles.json").read_text())["paths"]
     return names
+
+
+def test_modules_import_each_other_by_the_names_that_pages_use(prepared: Path, root: object) -> None:
+    names = collected_names(prepared)
+    imports = 0
+    for name, hashed_name in names.items():
+        if name.startswith("js/"):
+            written = IMPORT.findall((ROOT / "static" / name).read_text())
+            served = IMPORT.findall((prepared / hashed_name).read_text())
+            # under two names a module would run twice
+            assert [f"js/{imported}" for imported in served] == [names[f"js/{imported}"] for imported in written], name
+            imports += len(served)
+    assert imports > 50
 
 
 def test_a_module_has_a_new_name_when_what_it_imports_changes(settings: LazySettings, tmp_path: Path) -> None:
