@@ -109,7 +109,7 @@ TEMPLATES = [
                 "webapp.accounts.context.current_project",
                 "webapp.accounts.context.installation",
             ],
-            "builtins": ["webapp.templatetags.formatting"],
+            "builtins": ["webapp.templatetags.formatting", "webapp.templatetags.elements"],
         },
     },
 ]
