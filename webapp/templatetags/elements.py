@@ -22,11 +22,8 @@ register = template.Library()
 def nav_link(context: Context, text: str, view: str, *args: Any, name: str, current: str) -> dict[str, str]:
     """A link of the navigation or of tabs to `view`; `current` is the `name` of the link that the page belongs to."""
     address = reverse(view, args=args)
-    if name != current:
-        state = ""
-    else:
-        state = "page" if context["request"].path == address else "true"
-    return {"address": address, "text": text, "state": state}
+    state = "page" if context["request"].path == address else "true"
+    return {"address": address, "text": text, "state": state if name == current else ""}
 
 
 @register.inclusion_tag("pager.html")
