@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -73,4 +74,5 @@ def generated(folder: str, dtype: torch.dtype, work: list[tuple[list[int], int]]
 
 
 if __name__ == "__main__":
-    {"reward": reward, "generate": generate}[sys.argv[1]](*sys.argv[2:])
+    peer: Callable[..., None] = {"reward": reward, "generate": generate}[sys.argv[1]]  # type: ignore[assignment]
+    peer(*sys.argv[2:])

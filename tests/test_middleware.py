@@ -22,7 +22,7 @@ OURS = [path for path in settings.MIDDLEWARE if path.startswith("webapp.")]
 def asked_in_tokyo() -> HttpRequest:
     request = RequestFactory().get("/")
     request.COOKIES["time_zone"] = "Asia/Tokyo"
-    request.user = None
+    request.user = None  # type: ignore[assignment]
     return request
 
 

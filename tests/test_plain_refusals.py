@@ -83,7 +83,8 @@ def test_every_parameter_of_v1_and_the_model_server(kind: Any, sound: dict[str, 
             with pytest.raises(RequestRefused, match=rf"^{name}: this is missing; give "):
                 read(without, kind)
     assert refused > 10 * len(sound)
-    for body in (None, [], 5, "x", True):
+    broken: list[Any] = [None, [], 5, "x", True]
+    for body in broken:
         with pytest.raises(RequestRefused, match=r"^The body must be a JSON object\.$"):
             read(body, kind)
 

@@ -130,7 +130,7 @@ def test_somebody_with_an_account_joins_with_one_click(
     client.post(f"/invitations/{secret}/accept/")
 
     assert project.memberships.filter(user=stranger).exists()
-    assert client.get(f"/invitations/{secret}/").url == "/"  # the link leads the person in again
+    assert client.get(f"/invitations/{secret}/").headers["Location"] == "/"  # the link leads the person in again
 
     client.force_login(factories.person("Zoe"))
     assert b"already been taken up" in client.get(f"/invitations/{secret}/").content

@@ -122,7 +122,7 @@ def test_a_project_is_made_in_the_browser_by_whoever_runs_the_installation(
     client: Client, root: User, ada: User
 ) -> None:
     client.force_login(root)
-    assert client.post("/projects/new/", {"name": "Guide"}).url == "/projects/guide/"
+    assert client.post("/projects/new/", {"name": "Guide"}).headers["Location"] == "/projects/guide/"
 
     client.force_login(ada)
     assert client.post("/projects/new/", {"name": "Other"}).status_code == 403

@@ -141,7 +141,7 @@ def change(client: Client, ada: User) -> None:
 
 def reset(client: Client, ada: User) -> None:
     Client().post("/accounts/password/reset/", {"email": ada.email})
-    link = re.search(r"/accounts/password/reset/key/\S+", mail.outbox[-1].body)[0]  # type: ignore[index]
+    link = re.search(r"/accounts/password/reset/key/\S+", str(mail.outbox[-1].body))[0]  # type: ignore[index]
     browser = Client()
     form = browser.get(link, follow=True)
     browser.post(form.redirect_chain[-1][0], {"password1": NEW, "password2": NEW})

@@ -65,7 +65,7 @@ def test_a_database_that_does_not_answer_leaves_the_browsers_zone() -> None:
 
     request = RequestFactory().get("/")
     request.COOKIES["time_zone"] = "Asia/Tokyo"
-    request.user = SimpleLazyObject(unanswered)
+    request.user = SimpleLazyObject(unanswered)  # type: ignore[assignment]  # as the middleware does
     assert str(zone_of(request)) == "Asia/Tokyo"
 
 

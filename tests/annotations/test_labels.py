@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -19,6 +20,7 @@ from annotations.services.leases import lease_next, lease_with_task, release, sh
 from annotations.services.submissions import submit
 from annotations.services.tasks import withdraw_tasks
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Guidelines, Project, User
 from webapp.accounts.services import archive_project, set_guidelines
 from webapp.errors import BadInput, Conflict
@@ -26,7 +28,7 @@ from webapp.errors import BadInput, Conflict
 pytestmark = pytest.mark.django_db
 
 
-def ranked(lease: Lease, **fields: object) -> Ranking:
+def ranked(lease: Lease, **fields: Any) -> Ranking:
     fields.setdefault("token", uuid.uuid4())
     fields.setdefault("groups", [[response] for response in lease.order_shown])
     return submit_ranking(lease=lease, **fields)
@@ -35,13 +37,13 @@ def ranked(lease: Lease, **fields: object) -> Ranking:
 @pytest.fixture
 def writing(project: Project, ann: User) -> Lease:
     factories.task(project, Task.Kind.WRITE)
-    return lease_next(person=ann, project=project)
+    return existing(lease_next(person=ann, project=project))
 
 
 @pytest.fixture
 def ranking(project: Project, ann: User) -> Lease:
     factories.task(project, Task.Kind.RANK, replies=4, overlap=2)
-    return lease_next(person=ann, project=project)
+    return existing(lease_next(person=ann, project=project))
 
 
 def test_a_demonstration_keeps_who_wrote_what_under_which_guidelines(writing: Lease, ann: User) -> None:
@@ -74,7 +76,7 @@ def test_a_demonstration_waits_for_the_reviews_that_the_project_wants(
     Project.objects.update(review_overlap=2)
     label = submit_demonstration(lease=lease_with_task(writing.pk), token=uuid.uuid4(), text="It flies.")
     assert not accepted_demonstrations(project).exists()
-    review = lease_next(person=ben, project=project).task
+    review = existing(lease_next(person=ben, project=project)).task
     assert (review.kind, review.demonstration, review.overlap) == (Task.Kind.REVIEW, label, 2)
 
 
@@ -111,7 +113,7 @@ def test_a_ranking_names_each_reply_shown_once_and_no_other(ranking: Lease, proj
 @pytest.mark.parametrize(
     "fields", [{"strength": 4}, {"strength": float("nan")}, {"ratings": {1: 8}}, {"flags": {1: ["wrong"]}}]
 )
-def test_figures_outside_their_range_are_refused(ranking: Lease, fields: dict) -> None:
+def test_figures_outside_their_range_are_refused(ranking: Lease, fields: dict[str, Any]) -> None:
     with pytest.raises(BadInput):
         ranked(ranking, **fields)
     assert not Ranking.objects.exists()
@@ -139,9 +141,9 @@ def test_a_token_of_another_task_is_refused(project: Project, ann: User) -> None
     token = uuid.uuid4()
     for _ in range(2):
         factories.task(project)
-    submit_demonstration(lease=lease_next(person=ann, project=project), token=token, text="It flies.")
+    submit_demonstration(lease=existing(lease_next(person=ann, project=project)), token=token, text="It flies.")
     with pytest.raises(Conflict, match="token"):
-        submit_demonstration(lease=lease_next(person=ann, project=project), token=token, text="It flies.")
+        submit_demonstration(lease=existing(lease_next(person=ann, project=project)), token=token, text="It flies.")
 
 
 def test_a_ranking_is_not_an_answer_to_a_writing_task(writing: Lease) -> None:
@@ -152,7 +154,7 @@ def test_a_ranking_is_not_an_answer_to_a_writing_task(writing: Lease) -> None:
 def lapse(lease: Lease, ben: User, *, taken: bool) -> Lease:
     """The lease, lapsed; its place `taken` by ben or free."""
     after = timezone.now() + timedelta(minutes=lease.task.project.lease_minutes + 1)
-    other = lease_next(person=ben, project=lease.task.project, now=after)
+    other = existing(lease_next(person=ben, project=lease.task.project, now=after))
     if not taken:
         release(lease=other)
     lease.refresh_from_db()
@@ -171,7 +173,7 @@ def test_a_late_submission_after_all_places_are_taken_is_kept_in_reserve(
     project: Project, ann: User, ben: User
 ) -> None:
     factories.task(project, Task.Kind.RANK, overlap=1)
-    late = lease_next(person=ann, project=project)
+    late = existing(lease_next(person=ann, project=project))
     on_time = ranked(lapse(late, ben, taken=True))
     in_reserve = ranked(late)
     assert in_reserve.retracted_at is None
@@ -180,7 +182,7 @@ def test_a_late_submission_after_all_places_are_taken_is_kept_in_reserve(
 
 def test_a_submission_in_reserve_steps_in_when_a_place_becomes_free(project: Project, ann: User, ben: User) -> None:
     factories.task(project, Task.Kind.RANK, overlap=1)
-    late = lease_next(person=ann, project=project)
+    late = existing(lease_next(person=ann, project=project))
     on_time = ranked(lapse(late, ben, taken=True))
     in_reserve = ranked(late)
     withdraw_label(label=on_time)
@@ -190,7 +192,7 @@ def test_a_submission_in_reserve_steps_in_when_a_place_becomes_free(project: Pro
 
 def test_a_submission_in_reserve_steps_in_when_the_one_in_work_skips(project: Project, ann: User, ben: User) -> None:
     factories.task(project, Task.Kind.RANK, overlap=1)
-    late = lease_next(person=ann, project=project)
+    late = existing(lease_next(person=ann, project=project))
     in_work = lapse(late, ben, taken=True)
     label = ranked(late)
     assert not usable_rankings(project).exists()
@@ -200,9 +202,9 @@ def test_a_submission_in_reserve_steps_in_when_the_one_in_work_skips(project: Pr
 
 def test_a_withdrawn_label_opens_its_place_to_someone_else(project: Project, ann: User, ben: User) -> None:
     task = factories.task(project, Task.Kind.RANK, overlap=1)
-    withdraw_label(label=ranked(lease_next(person=ann, project=project)))
+    withdraw_label(label=ranked(existing(lease_next(person=ann, project=project))))
     assert lease_next(person=ann, project=project) is None
-    assert lease_next(person=ben, project=project).task == task
+    assert existing(lease_next(person=ben, project=project)).task == task
 
 
 def test_work_on_a_withdrawn_task_is_still_kept(project: Project, ranking: Lease) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -18,6 +19,7 @@ from annotations.services.leases import LEASE_NEXT, lease_next, release, renew_l
 from annotations.services.prompts import withdraw_prompts
 from annotations.services.tasks import open_review_task, withdraw_tasks
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.memberships import change_role, remove_member
 from webapp.accounts.models import Project, Role, User
 from webapp.accounts.services import archive_project
@@ -39,20 +41,20 @@ def later(noon: datetime, minutes: float) -> datetime:
 def test_the_best_open_task_comes_first(project: Project, ann: User) -> None:
     factories.task(project)
     urgent = factories.task(project, priority=5)
-    assert lease_next(person=ann, project=project).task == urgent
+    assert existing(lease_next(person=ann, project=project)).task == urgent
 
 
 def test_among_equals_the_oldest_comes_first(project: Project, ann: User) -> None:
     oldest = factories.task(project)
     factories.task(project)
-    assert lease_next(person=ann, project=project).task == oldest
+    assert existing(lease_next(person=ann, project=project)).task == oldest
 
 
 def test_asking_again_gives_the_task_in_hand_for_another_while(project: Project, ann: User, noon: datetime) -> None:
     factories.task(project)
     factories.task(project)
     first = lease_next(person=ann, project=project, now=noon)
-    again = lease_next(person=ann, project=project, now=later(noon, 10))
+    again = existing(lease_next(person=ann, project=project, now=later(noon, 10)))
     assert again == first
     assert again.until == later(noon, 10 + project.lease_minutes)
 
@@ -60,16 +62,16 @@ def test_asking_again_gives_the_task_in_hand_for_another_while(project: Project,
 def test_only_the_kinds_asked_for_are_given(project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.WRITE)
     rank = factories.task(project, Task.Kind.RANK)
-    assert lease_next(person=ann, project=project, kinds=[Task.Kind.RANK]).task == rank
+    assert existing(lease_next(person=ann, project=project, kinds=[Task.Kind.RANK])).task == rank
     assert lease_next(person=ann, project=project, kinds=[Task.Kind.REVIEW]) is None
 
 
 def test_a_task_in_hand_of_another_kind_is_given_back(project: Project, ann: User, ben: User) -> None:
     write = factories.task(project, Task.Kind.WRITE)
     rank = factories.task(project, Task.Kind.RANK)
-    assert lease_next(person=ann, project=project).task == write
-    assert lease_next(person=ann, project=project, kinds=[Task.Kind.RANK]).task == rank
-    assert lease_next(person=ben, project=project).task == write
+    assert existing(lease_next(person=ann, project=project)).task == write
+    assert existing(lease_next(person=ann, project=project, kinds=[Task.Kind.RANK])).task == rank
+    assert existing(lease_next(person=ben, project=project)).task == write
 
 
 def test_another_projects_task_is_not_given(project: Project, ann: User) -> None:
@@ -85,15 +87,15 @@ def test_a_task_of_one_place_is_given_to_one_person(project: Project, ann: User,
 
 def test_a_task_of_two_places_is_given_to_two(project: Project, ann: User, ben: User, mo: User) -> None:
     task = factories.task(project, overlap=2)
-    assert lease_next(person=ann, project=project).task == task
-    assert lease_next(person=ben, project=project).task == task
+    assert existing(lease_next(person=ann, project=project)).task == task
+    assert existing(lease_next(person=ben, project=project)).task == task
     assert lease_next(person=mo, project=project) is None
 
 
 def test_replies_are_shown_in_an_order_of_each_persons_own(project: Project) -> None:
     task = factories.task(project, Task.Kind.RANK, replies=6, overlap=9)
     people = [factories.person() for _ in range(9)]
-    orders = [lease_next(person=person, project=project).order_shown for person in people]
+    orders = [existing(lease_next(person=person, project=project)).order_shown for person in people]
     ids = {response.pk for response in task.responses.all()}
     assert all(set(order) == ids and len(order) == 6 for order in orders)
     assert len({tuple(order) for order in orders}) > 1  # all nine alike: once in 720^8
@@ -104,39 +106,39 @@ def test_a_person_never_ranks_their_own_reply(project: Project, ann: User, ben: 
     replies = [factories.response(prompt, author=ann), factories.response(prompt)]
     task = factories.task(project, Task.Kind.RANK, prompt=prompt, responses=replies)
     assert lease_next(person=ann, project=project) is None
-    assert lease_next(person=ben, project=project).task == task
+    assert existing(lease_next(person=ben, project=project)).task == task
 
 
 def test_a_person_never_reviews_their_own_demonstration(project: Project, ann: User, ben: User) -> None:
     task = open_review_task(demonstration=factories.demonstration(project, ann))
     assert lease_next(person=ann, project=project) is None
-    assert lease_next(person=ben, project=project).task == task
+    assert existing(lease_next(person=ben, project=project)).task == task
 
 
 def test_an_answered_task_does_not_come_back(project: Project, ann: User) -> None:
     factories.task(project, overlap=3)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     submit_demonstration(lease=lease, token=uuid.uuid4(), text="A kite is a toy.")
     assert lease_next(person=ann, project=project) is None
 
 
 def test_a_skipped_task_goes_to_someone_else_and_never_comes_back(project: Project, ann: User, ben: User) -> None:
     task = factories.task(project, overlap=1)
-    skip(lease=lease_next(person=ann, project=project), reason=" Not my field.\x00 ")
+    skip(lease=existing(lease_next(person=ann, project=project)), reason=" Not my field.\x00 ")
     assert Lease.objects.get(person=ann).skip_reason == "Not my field."
     assert lease_next(person=ann, project=project) is None
-    assert lease_next(person=ben, project=project).task == task
+    assert existing(lease_next(person=ben, project=project)).task == task
 
 
 def test_a_task_given_back_may_come_again(project: Project, ann: User) -> None:
     task = factories.task(project)
-    release(lease=lease_next(person=ann, project=project))
-    assert lease_next(person=ann, project=project).task == task
+    release(lease=existing(lease_next(person=ann, project=project)))
+    assert existing(lease_next(person=ann, project=project)).task == task
 
 
 def test_an_answered_task_cannot_be_skipped_afterwards(project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     submit_demonstration(lease=lease, token=uuid.uuid4(), text="A toy.")
     with pytest.raises(Conflict):
         skip(lease=lease)
@@ -144,16 +146,16 @@ def test_an_answered_task_cannot_be_skipped_afterwards(project: Project, ann: Us
 
 def test_a_lapsed_task_goes_to_someone_else(project: Project, ann: User, ben: User, noon: datetime) -> None:
     task = factories.task(project)
-    lease = lease_next(person=ann, project=project, now=noon)
+    lease = existing(lease_next(person=ann, project=project, now=noon))
     assert lease_next(person=ben, project=project, now=later(noon, 14)) is None
-    assert lease_next(person=ben, project=project, now=later(noon, 16)).task == task
+    assert existing(lease_next(person=ben, project=project, now=later(noon, 16))).task == task
     lease.refresh_from_db()
     assert (lease.outcome, lease.seat) == (Outcome.LAPSED, None)
 
 
 def test_renewing_keeps_the_task(project: Project, ann: User, ben: User, noon: datetime) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project, now=noon)
+    lease = existing(lease_next(person=ann, project=project, now=noon))
     renew_lease(lease=lease, now=later(noon, 14))
     assert lease_next(person=ben, project=project, now=later(noon, 28)) is None
 
@@ -162,7 +164,7 @@ def test_a_lapsed_task_is_taken_up_again_while_nobody_else_has_it(
     project: Project, ann: User, ben: User, noon: datetime
 ) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project, now=noon)
+    lease = existing(lease_next(person=ann, project=project, now=noon))
     factories.task(project, overlap=1)
     lease_next(person=ben, project=project, kinds=[Task.Kind.RANK], now=later(noon, 20))  # clears what lapsed
     lease.refresh_from_db()
@@ -175,21 +177,21 @@ def test_a_lapsed_task_that_someone_else_has_stays_lapsed(
     project: Project, ann: User, ben: User, noon: datetime
 ) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project, now=noon)
+    lease = existing(lease_next(person=ann, project=project, now=noon))
     lease_next(person=ben, project=project, now=later(noon, 20))
     assert renew_lease(lease=lease, now=later(noon, 21)).outcome == Outcome.LAPSED
 
 
 def test_renewing_does_not_bring_a_skipped_task_back(project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     skip(lease=lease)
     assert renew_lease(lease=lease).outcome == Outcome.SKIPPED
 
 
 def test_a_full_task_is_not_given_any_more(project: Project, ann: User, ben: User) -> None:
     task = factories.task(project, Task.Kind.RANK, overlap=1)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     submit_ranking(lease=lease, token=uuid.uuid4(), groups=[lease.order_shown])
     task.refresh_from_db()
     assert task.state == Task.State.FULL
@@ -198,7 +200,7 @@ def test_a_full_task_is_not_given_any_more(project: Project, ann: User, ben: Use
 
 def test_a_withdrawn_task_is_taken_out_of_peoples_hands(project: Project, ann: User) -> None:
     task = factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     assert withdraw_tasks(tasks=Task.objects.filter(pk=task.pk)) == 1
     lease.refresh_from_db()
     assert (lease.outcome, lease.seat) == (Outcome.RETURNED, None)
@@ -215,7 +217,7 @@ def test_a_withdrawn_prompt_takes_its_tasks_along(project: Project, ann: User) -
 
 def test_the_database_itself_refuses_a_second_lease_on_a_place(project: Project, ann: User, ben: User) -> None:
     task = factories.task(project, overlap=1)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     with pytest.raises(IntegrityError), transaction.atomic():
         Lease.objects.create(task=task, person=ben, until=lease.until, seat=1)
 
@@ -223,7 +225,7 @@ def test_the_database_itself_refuses_a_second_lease_on_a_place(project: Project,
 def test_the_statement_stops_at_the_first_task_that_fits_however_many_there_are(project: Project, ann: User) -> None:
     prompt = factories.prompt(project)
     Task.objects.bulk_create(Task(project=project, kind=Task.Kind.WRITE, prompt=prompt) for _ in range(3000))
-    values = {
+    values: dict[str, Any] = {
         "project": project.pk,
         "person": ann.pk,
         "kinds": ["write"],
@@ -240,12 +242,12 @@ def test_the_statement_stops_at_the_first_task_that_fits_however_many_there_are(
 
 def test_a_skipped_task_can_be_taken_up_again(project: Project, ann: User, ben: User) -> None:
     task = factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     skip(lease=lease, reason="Not my field.")
     back = unskip(lease=lease)
     assert (back.outcome, back.seat, back.skip_reason) == (Outcome.HELD, 1, "")
     assert lease_next(person=ben, project=project) is None
-    assert lease_next(person=ann, project=project).task == task
+    assert existing(lease_next(person=ann, project=project)).task == task
     with pytest.raises(Conflict, match="already"):
         unskip(lease=lease)
 
@@ -254,7 +256,7 @@ def test_a_skipped_task_comes_back_without_a_place_where_others_have_them_all(
     project: Project, ann: User, ben: User
 ) -> None:
     factories.task(project, overlap=1)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     skip(lease=lease)
     lease_next(person=ben, project=project)
     back = unskip(lease=lease)
@@ -263,7 +265,7 @@ def test_a_skipped_task_comes_back_without_a_place_where_others_have_them_all(
 
 def test_a_skipped_task_that_was_withdrawn_does_not_come_back(project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     skip(lease=lease)
     withdraw_tasks(tasks=Task.objects.all())
     with pytest.raises(Conflict, match="closed"):
@@ -272,8 +274,8 @@ def test_a_skipped_task_that_was_withdrawn_does_not_come_back(project: Project, 
 
 def test_an_archived_project_hands_out_nothing(project: Project, ann: User, ben: User) -> None:
     factories.task(project, overlap=2)
-    lease = lease_next(person=ann, project=project)
-    skipped = lease_next(person=ben, project=project)
+    lease = existing(lease_next(person=ann, project=project))
+    skipped = existing(lease_next(person=ben, project=project))
     skip(lease=skipped)
     archive_project(project=Project.objects.get())
     assert lease_next(person=ann, project=project) is None  # whatever `project` was read as
@@ -289,7 +291,7 @@ def test_whoever_may_not_label_any_more_holds_no_place(
     project: Project, ada: User, ann: User, ben: User, way: str
 ) -> None:
     task = factories.task(project, overlap=1)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     assert lease_next(person=ben, project=project) is None
     if way == "removed":
         remove_member(project=project, user_id=ann.pk, by=ada)
@@ -297,7 +299,7 @@ def test_whoever_may_not_label_any_more_holds_no_place(
         change_role(project=project, user_id=ann.pk, role=Role.TESTER, by=ada)
     else:
         User.objects.filter(pk=ann.pk).update(is_active=False)
-    assert lease_next(person=ben, project=project).task == task
+    assert existing(lease_next(person=ben, project=project)).task == task
     lease.refresh_from_db()
     assert (lease.outcome, lease.seat) == (Outcome.LAPSED, None)
 
@@ -312,4 +314,4 @@ def test_whoever_runs_the_installation_keeps_their_place_without_a_membership(
 
 def test_a_lease_knows_the_guidelines_of_its_time(project: Project, ann: User) -> None:
     factories.task(project)
-    assert lease_next(person=ann, project=project).guidelines.version == 1
+    assert existing(existing(lease_next(person=ann, project=project)).guidelines).version == 1

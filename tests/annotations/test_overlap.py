@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -19,17 +20,18 @@ from annotations.selectors import usable_rankings
 from annotations.services.labels import submit_ranking, undo, withdraw_label
 from annotations.services.leases import lease_next, release, renew_lease, skip
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.errors import TutelageError
 
 PEOPLE = 8
 
 
-def all_at_once(people: list[User], do: Callable[[User], object]) -> list[object]:
+def all_at_once(people: list[User], do: Callable[[User], Any]) -> list[Any]:
     """What each person got when all of them did the same thing at the same moment."""
     gate = threading.Barrier(len(people))
 
-    def one(person: User) -> object:
+    def one(person: User) -> Any:
         try:
             gate.wait()
             return do(person)
@@ -84,7 +86,7 @@ def test_eight_people_who_label_until_nothing_is_left_fill_every_place_once(proj
 @pytest.mark.django_db(transaction=True)
 def test_a_submission_sent_eight_times_at_once_counts_once(project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.RANK, overlap=3)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     token = uuid.uuid4()
     sent = all_at_once([ann] * PEOPLE, lambda _: submit_ranking(lease=lease, token=token, groups=[lease.order_shown]))
     assert len({label.pk for label in sent}) == 1
@@ -115,7 +117,9 @@ STEPS = st.lists(
 @pytest.mark.django_db
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, overlap=st.integers(1, 3))
-def test_whatever_four_people_do_no_task_has_more_than_its_places(project: Project, steps: list, overlap: int) -> None:
+def test_whatever_four_people_do_no_task_has_more_than_its_places(
+    project: Project, steps: list[Any], overlap: int
+) -> None:
     people = [factories.member(project, factories.person()).user for _ in range(4)]
     tasks = [factories.task(project, Task.Kind.RANK, replies=2, overlap=overlap) for _ in range(2)]
     now = timezone.now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -61,7 +62,7 @@ def test_nul_bytes_and_lone_surrogates_are_cleaned_away(project: Project) -> Non
         [{"role": "user", "content": None}],
     ],
 )
-def test_a_conversation_that_does_not_end_with_a_user_is_refused_by_name(project: Project, messages: list) -> None:
+def test_a_conversation_that_does_not_end_with_a_user_is_refused_by_name(project: Project, messages: list[Any]) -> None:
     with pytest.raises(BadInput, match=r"^b\.jsonl:2: "):
         add_prompts(
             project=project,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,11 +13,13 @@ from annotations.services.labels import submit_review, withdraw_label
 from annotations.services.leases import lease_next
 from annotations.services.tasks import open_review_task
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput
 
 pytestmark = pytest.mark.django_db
-State, Verdict = Demonstration.State, Review.Verdict
+State = Demonstration.State
+Verdict = Review.Verdict
 
 
 @pytest.fixture
@@ -25,9 +27,9 @@ def demonstration(project: Project, ann: User) -> Demonstration:
     return factories.demonstration(project, ann, "A kite flys.")
 
 
-def review(project: Project, person: User, verdict: Verdict, **fields: str) -> Review:
-    lease = lease_next(person=person, project=project, kinds=[Task.Kind.REVIEW])
-    return submit_review(lease=lease, token=uuid.uuid4(), verdict=verdict, **fields)
+def review(project: Project, person: User, verdict: str, **fields: Any) -> Review:
+    lease = existing(lease_next(person=person, project=project, kinds=[Task.Kind.REVIEW]))
+    return submit_review(lease=lease, token=uuid.uuid4(), verdict=cast("Review.Verdict", verdict), **fields)
 
 
 def state(demonstration: Demonstration) -> str:
@@ -113,7 +115,7 @@ def test_of_two_corrected_versions_the_newest_counts(project: Project, demonstra
     first = review(project, factories.person(), Verdict.EDIT, text="A kite flies.")
     second = review(project, factories.person(), Verdict.EDIT, text="A kite flies high.")
     assert list(accepted_demonstrations(project)) == [second.corrected]
-    assert state(first.corrected) == State.REPLACED
+    assert state(existing(first.corrected)) == State.REPLACED
 
 
 def test_a_withdrawn_review_no_longer_decides(project: Project, demonstration: Demonstration, ben: User) -> None:

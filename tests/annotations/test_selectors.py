@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from annotations.models import Demonstration, Lease, Task
+from annotations.models import Demonstration, Lease, Ranking, Task
 from annotations.selectors import (
     label_counts,
     label_ids,
@@ -23,6 +23,7 @@ from annotations.selectors import (
 from annotations.services.labels import submit_demonstration, submit_ranking, undo
 from annotations.services.leases import lease_next, skip
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.django_db
 def test_places_wanted_are_those_that_no_submission_holds(project: Project, ann: User, ben: User) -> None:
     factories.task(project, Task.Kind.RANK, overlap=3)
     factories.task(project, Task.Kind.WRITE, overlap=1)
-    lease = lease_next(person=ann, project=project, kinds=[Task.Kind.RANK])
+    lease = existing(lease_next(person=ann, project=project, kinds=[Task.Kind.RANK]))
     submit_ranking(lease=lease, token=uuid.uuid4(), groups=[lease.order_shown])
     lease_next(person=ben, project=project, kinds=[Task.Kind.RANK])
     assert labels_wanted(project) == {"write": 1, "rank": 2, "review": 0}
@@ -43,10 +44,10 @@ def test_progress_says_what_each_person_gave(project: Project, ann: User, ben: U
     now = timezone.now()
     for _ in range(3):
         factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     submit_demonstration(lease=lease, token=uuid.uuid4(), text="One.", active_seconds=30)
-    skip(lease=lease_next(person=ann, project=project))
-    lease = lease_next(person=ben, project=project)
+    skip(lease=existing(lease_next(person=ann, project=project)))
+    lease = existing(lease_next(person=ben, project=project))
     submit_demonstration(lease=lease, token=uuid.uuid4(), text="Old.", active_seconds=5, now=now - timedelta(days=2))
     of_ann, of_ben = people_progress(project)
     assert (of_ann.person, of_ann.write, of_ann.skipped, of_ann.today, of_ann.seconds) == (ann, 1, 1, 1, 30)
@@ -58,10 +59,10 @@ def test_today_counts_since_midnight_and_not_what_was_taken_back(project: Projec
     for _ in range(3):
         factories.task(project)
     labels = [
-        submit_demonstration(lease=lease_next(person=ann, project=project), token=uuid.uuid4(), text=f"{n}.")
+        submit_demonstration(lease=existing(lease_next(person=ann, project=project)), token=uuid.uuid4(), text=f"{n}.")
         for n in range(3)
     ]
-    Lease.objects.filter(pk=labels[0].lease_id).update(ended_at=timezone.now() - timedelta(days=1))
+    Lease.objects.filter(pk=existing(labels[0].lease_id)).update(ended_at=timezone.now() - timedelta(days=1))
     assert today_count(ann, project) == 2
     undo(label=labels[2], by=ann)
     assert (today_count(ann, project), today_count(ann), today_count(ann, factories.project())) == (1, 1, 0)
@@ -89,12 +90,12 @@ def test_the_labels_open_to_a_person_are_those_they_are_handed(
         factories.task(project, Task.Kind.RANK, overlap=2)
     factories.task(project, state=Task.State.WITHDRAWN)
     factories.task(project, overlap=1)
-    lease = lease_next(person=ann, project=project, kinds=[Task.Kind.RANK])
+    lease = existing(lease_next(person=ann, project=project, kinds=[Task.Kind.RANK]))
     submit_ranking(lease=lease, token=uuid.uuid4(), groups=[lease.order_shown])
-    skip(lease=lease_next(person=ann, project=project, kinds=[Task.Kind.RANK]))
+    skip(lease=existing(lease_next(person=ann, project=project, kinds=[Task.Kind.RANK])))
     lease_next(person=ann, project=project, kinds=[Task.Kind.RANK])  # stays in hand
     lease_next(person=ben, project=project, kinds=[Task.Kind.WRITE])
-    lapsed = lease_next(person=mo, project=project, kinds=[Task.Kind.REVIEW])
+    lapsed = existing(lease_next(person=mo, project=project, kinds=[Task.Kind.REVIEW]))
     Lease.objects.filter(pk=lapsed.pk).update(until=timezone.now() - timedelta(minutes=1))
     for person, expected in [
         (ann, {"write": 0, "rank": 2, "review": 0}),  # ben writes; the rest is answered, skipped or her own
@@ -116,7 +117,9 @@ def test_an_archived_project_opens_only_what_is_in_hand(project: Project, ann: U
 def test_labels_given_include_those_of_today_and_not_what_was_taken_back(project: Project, ann: User) -> None:
     for _ in range(2):
         factories.task(project)
-        made = submit_demonstration(lease=lease_next(person=ann, project=project), token=uuid.uuid4(), text="So.")
+        made = submit_demonstration(
+            lease=existing(lease_next(person=ann, project=project)), token=uuid.uuid4(), text="So."
+        )
     assert labels_given(ann, project) == today_count(ann, project) == 2
     undo(label=made, by=ann)
     assert labels_given(ann, project) == 1
@@ -137,7 +140,7 @@ def test_label_ids_are_those_that_snapshots_use(project: Project, ann: User) -> 
 def test_history_is_newest_first_and_goes_on_by_page(project: Project, ann: User) -> None:
     for kind in (Task.Kind.WRITE, Task.Kind.RANK, Task.Kind.WRITE):
         factories.task(project, kind)
-    labels = []
+    labels: list[Demonstration | Ranking] = []
     while lease := lease_next(person=ann, project=project):
         if lease.task.kind == Task.Kind.WRITE:
             labels.append(submit_demonstration(lease=lease, token=uuid.uuid4(), text="A toy."))

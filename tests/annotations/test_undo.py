@@ -15,6 +15,7 @@ from annotations.services.leases import lease_next
 from annotations.services.records import record_ranking
 from annotations.services.tasks import withdraw_tasks
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.errors import Conflict, NotAllowed
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 def written(project: Project, person: User, text: str = "It flies.") -> Demonstration:
     factories.task(project)
-    lease = lease_next(person=person, project=project, kinds=[Task.Kind.WRITE])
+    lease = existing(lease_next(person=person, project=project, kinds=[Task.Kind.WRITE]))
     return submit_demonstration(lease=lease, token=uuid.uuid4(), text=text)
 
 
@@ -44,7 +45,7 @@ def test_nobody_is_asked_to_review_what_was_taken_back(project: Project, ann: Us
 
 def test_a_ranking_returns_with_all_that_was_said(project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.RANK, replies=3)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     a, b, c = lease.order_shown
     label = submit_ranking(
         lease=lease,
@@ -79,7 +80,7 @@ def test_taking_back_keeps_the_place_from_others(project: Project, ann: User, be
 def test_a_label_in_reserve_returns_without_a_place(project: Project, ann: User, ben: User) -> None:
     factories.task(project, Task.Kind.RANK, overlap=1)
     now = timezone.now()
-    late = lease_next(person=ann, project=project, now=now)
+    late = existing(lease_next(person=ann, project=project, now=now))
     lease_next(person=ben, project=project, now=now + timedelta(hours=1))
     label = submit_ranking(lease=late, token=uuid.uuid4(), groups=[late.order_shown])
     lease = undo(label=label, by=ann)
@@ -110,7 +111,7 @@ def test_only_the_last_ten_can_be_taken_back(project: Project, ann: User) -> Non
 
 def test_a_reviewed_demonstration_stays(project: Project, ann: User, ben: User) -> None:
     label = written(project, ann)
-    lease = lease_next(person=ben, project=project, kinds=[Task.Kind.REVIEW])
+    lease = existing(lease_next(person=ben, project=project, kinds=[Task.Kind.REVIEW]))
     submit_review(lease=lease, token=uuid.uuid4(), verdict=Review.Verdict.ACCEPT)
     with pytest.raises(Conflict, match="reviewed"):
         undo(label=label, by=ann)
@@ -118,7 +119,7 @@ def test_a_reviewed_demonstration_stays(project: Project, ann: User, ben: User) 
 
 def test_taking_a_review_back_makes_the_demonstration_wait_again(project: Project, ann: User, ben: User) -> None:
     label = written(project, ann)
-    lease = lease_next(person=ben, project=project, kinds=[Task.Kind.REVIEW])
+    lease = existing(lease_next(person=ben, project=project, kinds=[Task.Kind.REVIEW]))
     review = submit_review(lease=lease, token=uuid.uuid4(), verdict=Review.Verdict.EDIT, text="It flies well.")
     assert accepted_demonstrations(project).get() == review.corrected
     undo(label=review, by=ben)

@@ -17,6 +17,7 @@ from annotations.models import Demonstration, Draft, Lease, Ranking, Response, R
 from annotations.services.leases import lease_next
 from annotations.services.tasks import open_review_task
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Membership, Project, Role, User
 from webapp.accounts.services import archive_project, set_guidelines
 
@@ -36,7 +37,7 @@ def signed_in(user: User) -> Client:
     return client
 
 
-def submit(client: Client, lease: Lease, headers: dict | None = None, **fields: object) -> Any:
+def submit(client: Client, lease: Lease, headers: Any = None, **fields: object) -> Any:
     fields.setdefault("token", str(uuid.uuid4()))
     return client.post(f"/label/leases/{lease.pk}/submit/", fields, headers=headers or {})
 
@@ -64,7 +65,9 @@ def test_a_task_to_rank_shows_replies_by_letter_and_not_who_wrote_them(
 def test_a_submission_brings_the_next_task_in_the_same_answer(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
     factories.task(project, prompt=factories.prompt(project, "And what is a tail for?"))
-    answer = submit(browser, lease_next(person=ann, project=project), HTMX, text="It flies.", active_seconds="7")
+    answer = submit(
+        browser, existing(lease_next(person=ann, project=project)), HTMX, text="It flies.", active_seconds="7"
+    )
     assert "And what is a tail for?" in answer.text
     assert "<html" not in answer.text
     assert "Undo" in answer.text
@@ -73,7 +76,7 @@ def test_a_submission_brings_the_next_task_in_the_same_answer(browser: Client, p
 
 def test_without_scripts_a_submission_leads_to_the_next_task(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    answer = submit(browser, lease_next(person=ann, project=project), text="It flies.")
+    answer = submit(browser, existing(lease_next(person=ann, project=project)), text="It flies.")
     assert (answer.status_code, answer["Location"]) == (302, "/label/")
     assert "Undo" in browser.get("/label/").text
 
@@ -82,7 +85,7 @@ def test_without_scripts_a_refused_submission_keeps_what_was_typed(
     browser: Client, project: Project, ann: User
 ) -> None:
     factories.task(project, Task.Kind.RANK)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     first = lease.order_shown[0]
     answer = submit(browser, lease, **{f"rank_{first}": "2", "reason": "It is kind."})
     assert answer.status_code == 400
@@ -93,13 +96,13 @@ def test_without_scripts_a_refused_submission_keeps_what_was_typed(
 
 def test_a_refusal_says_why_to_htmx(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    answer = submit(browser, lease_next(person=ann, project=project), HTMX, text=" ")
+    answer = submit(browser, existing(lease_next(person=ann, project=project)), HTMX, text=" ")
     assert (answer.status_code, "no reply yet" in answer.text) == (400, True)
 
 
 def test_ranks_with_gaps_and_ties_become_groups(browser: Client, project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.RANK, replies=3)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     a, b, c = lease.order_shown
     fields = {f"rank_{a}": 3, f"rank_{b}": 1, f"rank_{c}": 3, f"rating_{b}": 6, f"flags_{a}": ["rude", "long"]}
     submit(browser, lease, strength="1", **fields)
@@ -113,7 +116,7 @@ def test_the_replies_that_are_left_are_shown_and_ranked_when_one_was_deleted(
     browser: Client, project: Project, ann: User
 ) -> None:
     factories.task(project, Task.Kind.RANK, replies=3)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     gone, b, c = lease.order_shown
     Response.objects.get(pk=gone).delete()
     page = browser.get("/label/")
@@ -125,17 +128,17 @@ def test_the_replies_that_are_left_are_shown_and_ranked_when_one_was_deleted(
 
 def test_a_page_whose_other_replies_were_deleted_says_so(browser: Client, project: Project, ann: User) -> None:
     factories.task(project, Task.Kind.RANK, replies=2)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     Response.objects.get(pk=lease.order_shown[0]).delete()
     assert "there is nothing to compare. Skip the task." in browser.get("/label/").text
 
 
 @pytest.mark.parametrize("bad", [{"token": "no"}, {"strength": "huge"}, {"active_seconds": "-4"}])
 def test_a_malformed_field_is_a_refusal_and_not_a_crash(
-    browser: Client, project: Project, ann: User, bad: dict
+    browser: Client, project: Project, ann: User, bad: dict[str, Any]
 ) -> None:
     factories.task(project, Task.Kind.RANK, replies=2)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     ranks = {f"rank_{r}": 1 for r in lease.order_shown}
     assert submit(browser, lease, HTMX, **ranks | bad).status_code == 400
     assert not Ranking.objects.exists()
@@ -143,7 +146,7 @@ def test_a_malformed_field_is_a_refusal_and_not_a_crash(
 
 def test_a_review_is_sent_with_its_comment(browser: Client, project: Project, ann: User, ada: User) -> None:
     open_review_task(demonstration=factories.demonstration(project, ada))
-    submit(browser, lease_next(person=ann, project=project), verdict="reject", comment="Wrong.")
+    submit(browser, existing(lease_next(person=ann, project=project)), verdict="reject", comment="Wrong.")
     assert (Review.objects.get().verdict, Review.objects.get().comment) == ("reject", "Wrong.")
 
 
@@ -151,7 +154,7 @@ def test_a_program_that_sends_again_hears_that_it_is_saved(browser: Client, proj
     factories.task(project)
     lease, token = lease_next(person=ann, project=project), str(uuid.uuid4())
     for _ in range(2):
-        answer = submit(browser, lease, {"Accept": "application/json"}, token=token, text="It flies.")
+        answer = submit(browser, existing(lease), {"Accept": "application/json"}, token=token, text="It flies.")
         assert answer.json() == {"saved": True}
     assert Demonstration.objects.count() == 1
 
@@ -173,7 +176,7 @@ def test_with_nothing_left_to_do_a_manager_is_led_to_the_form_that_adds_prompts(
 
 def test_skipping_takes_the_reason_along(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     browser.post(f"/label/leases/{lease.pk}/skip/", {"skip_reason": "", "own_reason": "I sell kites."})
     lease.refresh_from_db()
     assert (lease.outcome, lease.skip_reason) == (Lease.Outcome.SKIPPED, "I sell kites.")
@@ -181,7 +184,7 @@ def test_skipping_takes_the_reason_along(browser: Client, project: Project, ann:
 
 def test_drafts_are_saved_and_shown_again(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     url = f"/label/leases/{lease.pk}/draft/"
     saved = browser.post(url, {"text": "A ki", "revision": "", "token": str(uuid.uuid4())})
     assert saved.json() == {"saved": True, "revision": str(Draft.objects.get().revision)}
@@ -193,7 +196,7 @@ def test_a_draft_of_another_device_is_handed_over_instead_of_overwritten(
     browser: Client, project: Project, ann: User
 ) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     url = f"/label/leases/{lease.pk}/draft/"
     browser.post(url, {"text": "By phone", "revision": "", "token": str(uuid.uuid4())})
     answer = browser.post(url, {"text": "By desktop", "revision": "", "token": str(uuid.uuid4())})
@@ -205,7 +208,7 @@ def test_a_draft_of_another_device_is_handed_over_instead_of_overwritten(
 
 def test_without_scripts_both_texts_stand_on_the_page(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     url = f"/label/leases/{lease.pk}/draft/"
     browser.post(url, {"text": "By phone", "revision": "", "token": str(uuid.uuid4())})
     answer = submit(browser, lease, text="By desktop")
@@ -217,13 +220,13 @@ def test_without_scripts_both_texts_stand_on_the_page(browser: Client, project: 
 
 def test_renewing_says_how_the_hold_stands(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     assert browser.post(f"/label/leases/{lease.pk}/renew/").json()["outcome"] == "held"
 
 
 def test_undo_brings_the_label_back_to_be_changed(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    submit(browser, lease_next(person=ann, project=project), text="It flies.")
+    submit(browser, existing(lease_next(person=ann, project=project)), text="It flies.")
     label = Demonstration.objects.get()
     answer = browser.post(f"/label/write/{label.pk}/undo/", follow=True)
     assert "It flies.</textarea>" in answer.text
@@ -233,7 +236,7 @@ def test_history_shows_ones_own_labels_only(browser: Client, project: Project, a
     for person, text in ((ann, "Mine."), (ben, "Theirs.")):
         factories.task(project)
         client = signed_in(person)
-        submit(client, lease_next(person=person, project=project, kinds=[Task.Kind.WRITE]), text=text)
+        submit(client, existing(lease_next(person=person, project=project, kinds=[Task.Kind.WRITE])), text=text)
     page = browser.get("/label/history/").text
     assert "Mine." in page
     assert "Theirs." not in page
@@ -252,7 +255,7 @@ def test_a_preview_is_cleaned(browser: Client) -> None:
 
 def test_nobody_touches_another_persons_task_or_label(project: Project, ann: User, ben: User, stranger: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     for other in (ben, stranger):
         client = signed_in(other)
         assert client.get(f"/label/leases/{lease.pk}/").status_code == 404
@@ -279,7 +282,7 @@ def test_a_stranger_does_not_learn_that_a_project_exists(project: Project, stran
 
 def test_whoever_lost_the_role_can_no_longer_submit(project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     Membership.objects.filter(user=ann).update(role=Role.TESTER)
     assert submit(signed_in(ann), lease, HTMX, text="It flies.").status_code == 403
 
@@ -291,7 +294,7 @@ def test_signing_in_is_asked_for_first(client: Client, project: Project) -> None
 
 def test_a_submitted_task_opens_as_history(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     submit(browser, lease, text="It flies.")
     assert browser.get(f"/label/leases/{lease.pk}/")["Location"] == "/label/history/"
 
@@ -300,8 +303,8 @@ def test_undo_is_refused_in_words_once_someone_has_reviewed(
     browser: Client, project: Project, ann: User, ben: User
 ) -> None:
     factories.task(project)
-    submit(browser, lease_next(person=ann, project=project), text="It flies.")
-    submit(signed_in(ben), lease_next(person=ben, project=project), verdict="accept")
+    submit(browser, existing(lease_next(person=ann, project=project)), text="It flies.")
+    submit(signed_in(ben), existing(lease_next(person=ben, project=project)), verdict="accept")
     answer = browser.post(
         f"/label/write/{Demonstration.objects.get().pk}/undo/", headers={"Accept": "application/json"}
     )
@@ -321,14 +324,14 @@ def test_going_back_gets_the_whole_page(browser: Client, project: Project) -> No
 
 def test_answers_add_nothing_to_the_history(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    answer = submit(browser, lease_next(person=ann, project=project), HTMX, text="It flies.")
+    answer = submit(browser, existing(lease_next(person=ann, project=project)), HTMX, text="It flies.")
     assert "HX-Push-Url" not in answer
     assert answer["HX-Replace-Url"] == "/label/"
 
 
 def test_a_skip_keeps_the_draft_and_offers_the_way_back(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     fields = {"text": "A ki", "token": str(uuid.uuid4()), "skip_reason": "The prompt is unclear"}
     answer = browser.post(f"/label/leases/{lease.pk}/skip/", fields, headers=HTMX)
     assert "Skipped." in answer.text
@@ -341,7 +344,7 @@ def test_a_skipped_task_stands_in_the_history_and_can_be_brought_back(
     browser: Client, project: Project, ann: User
 ) -> None:
     factories.task(project, prompt=factories.prompt(project, "Why does a kite fly?"))
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     browser.post(f"/label/leases/{lease.pk}/skip/", {"own_reason": "I sell kites."})
     page = browser.get("/label/history/").text
     assert all(words in page for words in ("Why does a kite fly?", "Skipped", "I sell kites.", "Bring back"))
@@ -353,9 +356,9 @@ def test_a_reviewed_reply_is_not_offered_to_be_taken_back(
     browser: Client, project: Project, ann: User, ben: User
 ) -> None:
     factories.task(project)
-    submit(browser, lease_next(person=ann, project=project), text="It flies.")
+    submit(browser, existing(lease_next(person=ann, project=project)), text="It flies.")
     assert "Take back and change" in browser.get("/label/history/").text
-    submit(signed_in(ben), lease_next(person=ben, project=project), verdict="accept")
+    submit(signed_in(ben), existing(lease_next(person=ben, project=project)), verdict="accept")
     assert "Take back and change" not in browser.get("/label/history/").text
 
 
@@ -364,7 +367,7 @@ def test_the_last_answer_in_an_archived_project_is_kept_and_no_task_follows(
 ) -> None:
     factories.task(project)
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     archive_project(project=project)
     answer = submit(browser, lease, HTMX, text="It flies.")
     assert Demonstration.objects.get().response.text == "It flies."
@@ -384,10 +387,10 @@ def test_a_page_hears_of_new_guidelines_and_shows_them_when_asked(
     set_guidelines(project=project, text="Be brief above all.", user=mo)
     assert browser.post(f"/label/leases/{lease.pk}/renew/").json()["guidelines"] == 2
     lease.refresh_from_db()
-    assert lease.guidelines.version == 1  # told of, not shown
+    assert existing(lease.guidelines).version == 1  # told of, not shown
     assert "Be brief above all." in browser.post(f"/label/leases/{lease.pk}/guidelines/").text
     lease.refresh_from_db()
-    assert lease.guidelines.version == 2
+    assert existing(lease.guidelines).version == 2
 
 
 def test_a_task_that_is_opened_again_says_that_the_guidelines_changed(
@@ -398,12 +401,12 @@ def test_a_task_that_is_opened_again_says_that_the_guidelines_changed(
     set_guidelines(project=project, text="Be brief above all.", user=mo)
     assert "The guidelines have changed: this is version 2." in browser.get("/label/").text
     submit(browser, Lease.objects.get(), text="It flies.")
-    assert Demonstration.objects.get().guidelines.version == 2
+    assert existing(Demonstration.objects.get().guidelines).version == 2
 
 
 def test_a_page_hears_of_a_draft_from_another_device(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     page = {"token": str(uuid.uuid4()), "revision": ""}
     url = f"/label/leases/{lease.pk}/renew/"
     assert browser.post(url, page).json()["draft"] is None
@@ -413,7 +416,7 @@ def test_a_page_hears_of_a_draft_from_another_device(browser: Client, project: P
 
 def test_the_time_spent_goes_on_after_an_undo(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    submit(browser, lease_next(person=ann, project=project), text="It flies.", active_seconds="12.4")
+    submit(browser, existing(lease_next(person=ann, project=project)), text="It flies.", active_seconds="12.4")
     page = browser.post(f"/label/write/{Demonstration.objects.get().pk}/undo/", follow=True)
     assert 'name="active_seconds" value="12.4"' in page.text
 
@@ -430,7 +433,7 @@ def test_the_counts_beside_the_kinds_are_of_what_the_person_can_do(
 
 def test_a_line_break_at_the_start_of_a_draft_stays(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     browser.post(f"/label/leases/{lease.pk}/draft/", {"text": "\n  A\r\nkite", "token": str(uuid.uuid4())})
     assert ">\n\n  A\nkite</textarea>" in browser.get("/label/").text
 
@@ -444,7 +447,7 @@ def test_a_reply_of_spaces_says_so(browser: Client, project: Project) -> None:
 
 def test_a_skipped_task_opens_as_history(browser: Client, project: Project, ann: User) -> None:
     factories.task(project)
-    lease = lease_next(person=ann, project=project)
+    lease = existing(lease_next(person=ann, project=project))
     browser.post(f"/label/leases/{lease.pk}/skip/")
     assert browser.get(f"/label/leases/{lease.pk}/")["Location"] == "/label/history/"
     assert browser.post(f"/label/leases/{lease.pk}/renew/").json()["outcome"] == "skipped"

@@ -19,15 +19,17 @@ import pytest
 
 from tests import factories
 from tests.api.serving import Face, site
+from tests.narrowing import existing
 from tests.training.serving import ENDLESS, TOKEN, served, until
 from tests.training.toys import ALTERNATES, toy_policy
 from webapp.accounts.models import Project, User
 from webapp.api.openai import limits
+from webapp.chat.live import client as live_client
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import deploy, register_model
 
 pytestmark = pytest.mark.django_db(transaction=True)
-HELLO = [{"role": "user", "content": "the cat sat"}]
+HELLO: Any = [{"role": "user", "content": "the cat sat"}]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
@@ -143,7 +145,7 @@ def test_the_projects_settings_are_the_defaults_and_its_longest_reply_is_the_cap
 def test_the_projects_system_prompt_goes_first_unless_the_caller_has_one(face: Face, tess: User) -> None:
     Project.objects.filter(pk=face.project.pk).update(system_prompt="no never")
     plain = face.chat(tess, **ENDLESS).json()["usage"]["prompt_tokens"]
-    assert plain > len(face.models.pool.get("kite-2").chat.prompt([])) + 8
+    assert plain > len(existing(existing(face.models.pool.get("kite-2")).chat).prompt([])) + 8
     for role in ("system", "developer"):
         own = face.chat(tess, messages=[{"role": role, "content": "a"}, *HELLO], **ENDLESS)
         assert own.json()["usage"]["prompt_tokens"] < plain
@@ -298,7 +300,7 @@ def test_without_a_token_everything_is_401_before_anything_else(face: Face, tess
     for path, method in ((CHAT, "POST"), (TEXT, "POST"), ("/v1/models", "GET"), ("/v1/models/kite", "GET")):
         for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Bearer \xe9" + "a" * 30}):
             raw = {name: value.encode("latin-1") for name, value in headers.items()}
-            answer = httpx.request(method, face.url + path, headers=raw, content=b"{no")
+            answer = httpx.request(method, face.url + path, headers=raw, content=b"{no")  # type: ignore[arg-type]
             assert error_of(answer, 401)["code"] == "invalid_api_key"
             assert answer.headers["www-authenticate"] == "Bearer"
 
@@ -357,7 +359,7 @@ def test_a_whole_reply_may_take_longer_than_a_connection_may_be_silent(
 ) -> None:
     monkeypatch.setattr("webapp.model_server.completions.SILENCE_SECONDS", 1.0)
     monkeypatch.setattr("training.serve.generation.PING_SECONDS", 0.1)
-    engine = face.models.pool.get("kite-2").engine
+    engine = existing(face.models.pool.get("kite-2")).engine
     step, go, steps = engine.step, threading.Event(), []
     engine.step = lambda: (steps.append(0), go.wait(0.15), step())[2]
     answer = face.chat(tess, max_tokens=16, **ENDLESS)  # 16 x 0.15 s
@@ -369,7 +371,7 @@ def test_a_server_that_falls_silent_is_told_from_one_that_works(
     face: Face, tess: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webapp.model_server.completions.SILENCE_SECONDS", 0.3)
-    engine = face.models.pool.get("kite-2").engine
+    engine = existing(face.models.pool.get("kite-2")).engine
     step, go = engine.step, threading.Event()
     engine.step = lambda: (go.wait(30), step())[1]
     error = error_of(face.chat(tess, **ENDLESS), 503)
@@ -379,7 +381,7 @@ def test_a_server_that_falls_silent_is_told_from_one_that_works(
 
 def test_a_client_that_leaves_ends_its_reply_on_the_model_server(face: Face, tess: User) -> None:
     Project.objects.filter(pk=face.project.pk).update(max_new_tokens=40)
-    engine, scheduler = face.models.pool.get("kite-2").engine, face.models.scheduler
+    engine, scheduler = existing(face.models.pool.get("kite-2")).engine, face.models.scheduler
     step, held = engine.step, threading.Event()
     engine.step = lambda: (held.wait(0.05), step())[1]
     body = {**SOUND, "n": 16, **ENDLESS}
@@ -403,7 +405,7 @@ def test_one_person_has_so_many_replies_at_once_and_others_are_not_kept_waiting(
 ) -> None:
     settings.API_REPLIES_AT_ONCE = 6
     Project.objects.filter(pk=face.project.pk).update(max_new_tokens=40)
-    engine = face.models.pool.get("kite-2").engine
+    engine = existing(face.models.pool.get("kite-2")).engine
     step, go = engine.step, threading.Event()
     engine.step = lambda: (go.wait(0.05), step())[1]
     face.token(tess)
@@ -458,7 +460,7 @@ def test_the_count_of_replies_holds_over_processes_lapses_and_does_without_redis
     monkeypatch.undo()
     assert limits.ReplyCount(977_001, 4).take(4)  # what a dead process held has lapsed
     settings.REDIS_URL = "redis://127.0.0.1:9/0"
-    limits.client.cache_clear()
+    live_client.cache_clear()
     try:
         assert one.take(2)
         assert not other.take(2)
@@ -466,4 +468,4 @@ def test_the_count_of_replies_holds_over_processes_lapses_and_does_without_redis
         assert other.take(2)
         other.give()
     finally:
-        limits.client.cache_clear()
+        live_client.cache_clear()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tests import factories
 from webapp.accounts.models import Project, User
 from webapp.backups import backup
 from webapp.backups.backup import WrittenBackup, check_backup, make_backup
-from webapp.backups.manifest import DUMP, FILES, MANIFEST, Manifest
+from webapp.backups.manifest import DUMP, FILES, MANIFEST, Manifest, backups_in
 from webapp.backups.restore import restore_backup
 from webapp.errors import BadInput, Conflict
 from webapp.home_folder import ROOT
@@ -255,7 +255,7 @@ def test_a_killed_backup_leaves_nothing_that_passes_for_one(home: Path, monkeypa
     child.send_signal(signal.SIGKILL)
     child.communicate()
     backups = home.with_name("backups")
-    assert backup.backups_in(backups) == []
+    assert backups_in(backups) == []
     assert [path.name for path in backups.iterdir() if path.name != ".lock"] == [".partial-2026-01-01T000000Z"]
     made = back_up(home)
     assert [path for path in backups.iterdir() if path.name != ".lock"] == [made.folder]
@@ -270,7 +270,7 @@ def test_a_disk_that_is_too_small_is_known_before(home: Path, monkeypatch: pytes
     monkeypatch.setattr(backup, "free_space_left", lambda _: 5000)
     with pytest.raises(Conflict, match=r"GB free\. Make room, or choose another disk"):
         back_up(home)
-    assert backup.backups_in(home.with_name("backups")) == []
+    assert backups_in(home.with_name("backups")) == []
 
 
 def test_files_that_the_database_misses_are_named(home: Path) -> None:
@@ -289,7 +289,7 @@ def restore(made: WrittenBackup, place: Path, *, replace: bool = False, start: A
     def here() -> Iterator[None]:
         yield
 
-    begin: type[AbstractContextManager[None]] = start or here
+    begin = start or here
     return restore_backup(
         home=place, source=made.folder, replace=replace, now=MOMENT, start=begin, say=print, moved=ignore
     )  # fmt: skip

@@ -87,7 +87,7 @@ def open_page(chromium: Browser, site: str) -> Iterator[Callable[..., Page]]:
     contexts: list[BrowserContext] = []
     problems: list[str] = []
 
-    def opened(path: str = "/", user: User | None = None, **options: object) -> Page:
+    def opened(path: str = "/", user: User | None = None, **options: Any) -> Page:
         options.setdefault("viewport", DESKTOP)
         context = chromium.new_context(base_url=site, **options)
         contexts.append(context)

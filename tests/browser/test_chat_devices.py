@@ -19,6 +19,7 @@ from playwright.sync_api import Page, Route, expect
 from tests import factories
 from tests.browser.scripted import Script
 from tests.browser.test_chat import ask, shot, until
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.chat import generation, stream_views, views
 from webapp.chat.models import Conversation, Erasure, Message
@@ -136,7 +137,7 @@ def test_a_text_survives_the_end_of_the_session(open_page: Callable[..., Page], 
     expect(page.get_by_text("You have been signed out")).to_be_visible()
     expect(message_field(page)).to_have_value("Typed before the end")
     expect(page.locator(".bubble")).to_have_text("What is a kite?")
-    page.context.add_cookies(cookies)
+    page.context.add_cookies(cookies)  # type: ignore[arg-type]
     page.reload()
     expect(message_field(page)).to_have_value("Typed before the end")
 
@@ -291,7 +292,7 @@ def test_what_a_thumb_opens_is_in_view_with_its_button(
     composer = page.locator(".composer-place")
 
     def above_the_composer() -> bool:
-        button, place = save.bounding_box(), composer.bounding_box()
+        button, place = existing(save.bounding_box()), existing(composer.bounding_box())
         return button["y"] > 0 and button["y"] + button["height"] <= place["y"] + 20
 
     until(page, above_the_composer)
@@ -307,7 +308,7 @@ def test_the_toast_does_not_cover_the_place_to_write(open_page: Callable[..., Pa
     expect(toast).to_be_visible()
     shot(page, "chat-offline-phone")
     box, place = toast.bounding_box(), page.locator(".composer").bounding_box()
-    assert box["y"] + box["height"] <= place["y"]
+    assert existing(box)["y"] + existing(box)["height"] <= existing(place)["y"]
     page.context.set_offline(False)
 
 

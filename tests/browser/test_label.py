@@ -17,6 +17,7 @@ from annotations.models import Demonstration, Draft, Lease, Ranking, Review, Tas
 from annotations.services.tasks import open_review_task
 from tests import factories
 from tests.browser.conftest import PHONE
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.accounts.services import set_guidelines
 
@@ -75,7 +76,7 @@ def test_a_day_on_the_keyboard(day: Project, ann: User, open_page: Any) -> None:
     page.locator("#id_text").fill("It keeps the kite steady.")
     page.keyboard.press("Control+Enter")
     title(page, "Nothing left to do here")
-    assert Review.objects.get().corrected.response.text == "It keeps the kite steady."
+    assert existing(Review.objects.get().corrected).response.text == "It keeps the kite steady."
 
 
 def test_equals_ties_with_the_reply_ranked_last(day: Project, ann: User, open_page: Any) -> None:
@@ -201,7 +202,7 @@ def test_a_lapsed_hold_is_shown_and_the_late_answer_is_kept(day: Project, ann: U
     expect(page.locator("#label-alert")).to_contain_text("someone else took it")
     page.keyboard.press("Control+Enter")
     title(page, "Rank 4 replies")
-    assert Demonstration.objects.get(author=ann).lease.seat is None
+    assert existing(Demonstration.objects.get(author=ann).lease).seat is None
 
 
 def test_help_and_guidelines_are_one_key_away(day: Project, ann: User, open_page: Any) -> None:

@@ -13,7 +13,9 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
+from webapp.datasets.models import Snapshot
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.runs.models import Evaluation, Metric, Run, RunEvent
 
@@ -42,7 +44,7 @@ def add_points(run: Run, first: int, last: int) -> None:
         "learning_rate": lambda s: 1e-4 * (1 - s / 100),
     }
     Metric.objects.bulk_create(
-        Metric(run=run, name=name, step=step, value=curve(step), time=NOW)
+        Metric(run=run, name=name, step=step, value=curve(step), time=NOW)  # type: ignore[no-untyped-call]
         for name, curve in curves.items()
         for step in range(first, last + 1)
         if not name.startswith("heldout") or step % 10 == 0
@@ -64,7 +66,7 @@ def history(transactional_db: None, project: Project) -> dict[str, Run]:
     }
     for stage in ("corpus", "tokenizer", "pretrain", "sft", "sample", "reward", "ppo"):
         before = {name: run.output for name, run in runs.items()}
-        base = {"sft": "pretrain", "sample": "sft", "reward": "sft", "ppo": "sft"}.get(stage)
+        base = existing({"sft": "pretrain", "sample": "sft", "reward": "sft", "ppo": "sft"}.get(stage))
         run = factories.run(
             project,
             stage,
@@ -83,11 +85,17 @@ def history(transactional_db: None, project: Project) -> dict[str, Run]:
         )
         if stage in needs:
             run.snapshots.add(
-                factories.snapshot(project, needs[stage], counts={"train": 900, "heldout": 100, "characters": 81_000})
+                factories.snapshot(
+                    project, Snapshot.Kind(needs[stage]), counts={"train": 900, "heldout": 100, "characters": 81_000}
+                )
             )
         if stage not in ("corpus", "sample"):
             run.output = factories.model_version(
-                project, kinds.get(stage, "full"), stage=stage, parent=before.get(base), parameters=2_400_000
+                project,
+                kinds.get(stage, ModelVersion.Kind.FULL),
+                stage=stage,
+                parent=before.get(base),
+                parameters=2_400_000,
             )
             run.save()
             Evaluation.objects.create(

@@ -55,7 +55,9 @@ def chunk(text: str = "", finish: str | None = None) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}]}
 
 
-def saying(*texts: str, finish: str = "stop", then: Exception | None = None) -> Callable[..., AsyncIterator[dict]]:
+def saying(
+    *texts: str, finish: str = "stop", then: Exception | None = None
+) -> Callable[..., AsyncIterator[dict[str, Any]]]:
     """A model that streams these pieces; `then` is raised in place of the end."""
 
     async def chat(body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:

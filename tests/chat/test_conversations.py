@@ -7,6 +7,7 @@ import pytest
 
 from tests import factories
 from tests.chat.conftest import answer, reply_of
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.chat import selectors
 from webapp.chat.exports import conversation_row
@@ -53,7 +54,7 @@ def test_nothing_begins_where_nothing_is_deployed(project: Project, tess: User) 
 
 def test_nul_bytes_are_dropped_and_blank_messages_refused(deployed: Any, tess: User) -> None:
     talk = conversations.begin_conversation(user=tess, project=deployed, text="He\x00llo", token=uuid.uuid4())
-    assert talk.messages.first().text == "Hello"
+    assert existing(talk.messages.first()).text == "Hello"
 
     with pytest.raises(BadInput, match="Write something first"):
         conversations.begin_conversation(user=tess, project=deployed, text=" \x00\n", token=uuid.uuid4())
@@ -124,7 +125,7 @@ def test_the_model_gets_the_branch_in_sight_and_the_projects_system_prompt(
     deployed.system_prompt = "You are a guide."
     deployed.save()
 
-    job = replies.claim(message_id=reply_of(talk).pk)
+    job = existing(replies.claim(message_id=reply_of(talk).pk))
 
     assert job.body["messages"] == [
         {"role": "system", "content": "You are a guide."},

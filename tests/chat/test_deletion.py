@@ -26,6 +26,7 @@ from annotations.services.prompts import add_prompt
 from annotations.services.seats import free_seat
 from tests import factories
 from tests.chat.conftest import answer, reply_of
+from tests.narrowing import existing
 from training.contract import DATA, EVENTS, LOG, OUTPUT
 from webapp.accounts.models import Project, User
 from webapp.accounts.selectors import consent_of
@@ -96,7 +97,7 @@ def planted(deployed: Project, tess: User) -> Conversation:
     feedback.set_thumb(reply=first, user=tess, thumb=-1)
     feedback.say_more(reply=second, user=tess, reasons=[], comment=f"Not my {WORD}", better_answer=f"{WORD} one")
     feedback.say_more(reply=second, user=tess, reasons=[], comment="", better_answer=f"{WORD} two")
-    user_message = talk.messages.filter(role="user").first()
+    user_message = existing(talk.messages.filter(role="user").first())
     conversations.edit(message=user_message, text=f"I meant {WORD}, so?", token=uuid.uuid4())
     third = answer(talk, f"Ah, {WORD}.")
     feedback.set_thumb(reply=third, user=tess, thumb=-1)
@@ -378,7 +379,7 @@ def test_events_keep_their_places_in_the_file(
 def test_what_is_sent_in_after_the_deletion_is_refused_and_not_kept(
     planted: Conversation, project: Project, ann: User, ben: User, tess: User
 ) -> None:
-    task = Task.objects.filter(kind=Task.Kind.WRITE).first()
+    task = existing(Task.objects.filter(kind=Task.Kind.WRITE).first())
     anns, bens = held(task, ann), held(task, ben)
     conversations.delete_all(user=tess, project=project)
 

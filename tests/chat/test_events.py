@@ -47,7 +47,7 @@ def parsed(stream: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def read(reply: Message, user: Any, meanwhile: Any = None, after: Any = "", **headers: Any) -> list:
+def read(reply: Message, user: Any, meanwhile: Any = None, after: Any = "", **headers: Any) -> list[Any]:
     async def reading() -> Any:
         client = AsyncClient()
         await sync_to_async(client.force_login)(user)
@@ -56,7 +56,7 @@ def read(reply: Message, user: Any, meanwhile: Any = None, after: Any = "", **he
         )
         assert response["Content-Type"] == "text/event-stream"
         later = asyncio.create_task(meanwhile()) if meanwhile else None
-        text = "".join([part.decode() async for part in response.streaming_content])
+        text = "".join([part.decode() async for part in response.streaming_content])  # type: ignore[attr-defined]
         if later:
             await later
         return text

@@ -10,6 +10,7 @@ import pytest
 
 from tests import factories
 from tests.chat.conftest import chunk, reply_of, saying
+from tests.narrowing import existing
 from webapp.chat import generation
 from webapp.chat.models import Message
 from webapp.chat.services import conversations, replies
@@ -47,7 +48,7 @@ def test_a_reply_is_written_to_its_end(talk: Any) -> None:
 
 
 def test_the_model_server_is_asked_under_the_models_served_name(talk: Any) -> None:
-    asked = []
+    asked: list[Any] = []
 
     async def chat(body: Any) -> Any:
         asked.append((body["model"], body["messages"]))
@@ -93,20 +94,20 @@ def test_a_long_conversation_goes_on_without_its_oldest_exchanges(talk: Any) -> 
     talk.project.max_new_tokens = 100
     talk.project.save()
     long_talk(talk)
-    asked = []
+    asked: list[Any] = []
     reply = written(talk, recorder(asked), count=by_words)
 
     (messages,) = asked
     assert messages[0] == {"role": "system", "content": "Be brief."}
     assert messages[1]["role"] == "user"
     assert [m["content"] for m in messages[1:]] == ["Say 3", "Number 4 again", "Say 4", "Number 5 again", "Say 5"]
-    assert Message.objects.get(pk=reply.seen_from).text == "Say 3"
+    assert Message.objects.get(pk=existing(reply.seen_from)).text == "Say 3"
     assert reply.text == "Hi"
 
 
 def test_where_the_server_does_not_count_the_older_half_drops_until_it_takes_the_rest(talk: Any) -> None:
     long_talk(talk)
-    asked = []
+    asked: list[Any] = []
 
     async def counts_nothing(_model: Any, _turns: Any) -> Any:
         return None
@@ -116,7 +117,7 @@ def test_where_the_server_does_not_count_the_older_half_drops_until_it_takes_the
     assert len(asked) > 1
     assert asked[-1][0]["role"] == "user"
     assert asked[-1][-1]["content"] == "Say 5"
-    assert Message.objects.get(pk=reply.seen_from).text == asked[-1][0]["content"]
+    assert Message.objects.get(pk=existing(reply.seen_from)).text == asked[-1][0]["content"]
     assert reply.text == "Hi"
 
 
@@ -133,7 +134,7 @@ def test_a_short_conversation_is_shown_whole_and_nobody_counts(talk: Any) -> Non
 def test_a_message_longer_than_the_model_is_refused_with_its_length(talk: Any) -> None:
     conversations.show(message=talk.messages.first())
     reply = reply_of(talk)
-    Message.objects.filter(pk=reply.parent_id).update(text="word " * 30)
+    Message.objects.filter(pk=existing(reply.parent_id)).update(text="word " * 30)
 
     reply = written(talk, saying("Hi"), count=by_words)
 
@@ -153,7 +154,7 @@ def test_a_reply_that_ends_where_the_model_ends_is_told_apart_from_the_projects_
 
 def test_pieces_are_kept_before_the_end_comes(talk: Any) -> None:
     reply = reply_of(talk)
-    kept = []
+    kept: list[Any] = []
 
     async def chat(body: Any) -> Any:
         yield chunk("Hel")

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from tests import factories
 from tests.chat.conftest import answer, reply_of
+from tests.narrowing import existing
 from webapp.accounts.models import Membership, Project, User
 from webapp.chat.models import Conversation, Erasure, Feedback, Message
 from webapp.chat.services import conversations, replies
@@ -125,7 +126,7 @@ def test_stop_regenerate_edit_and_turn_through_the_branches(tess_client: Any, ta
     assert "You stopped this reply." in tess_client.get(f"/chat/{talk.pk}/").content.decode()
 
     tess_client.post(f"/chat/messages/{second.parent_id}/edit/", text(text="Who was Alan Turing?"))
-    assert reply_of(talk).parent.text == "Who was Alan Turing?"
+    assert existing(reply_of(talk).parent).text == "Who was Alan Turing?"
 
 
 def test_feedback_is_given_and_shown(tess_client: Any, answered: Any) -> None:
@@ -289,7 +290,7 @@ def test_a_long_conversation_shows_its_end_and_the_rest_on_demand(tess_client: A
     assert "Question 59." in page
     assert "Question 39." not in page
     assert "82 more above" in page
-    first = re.search(r'id="message-(\d+)"', page)[1]
+    first = existing(re.search(r'id="message-(\d+)"', page))[1]
     earlier = tess_client.get(f"/chat/{talk.pk}/earlier/?before={first}").content.decode()
     assert earlier.count("<article") == 40
     assert "Question 39." in earlier

@@ -27,6 +27,7 @@ from webapp import jobs, processes, wake
 from webapp.accounts.models import Project, User
 from webapp.data import loading, reading, services, tasks
 from webapp.data.models import Import
+from webapp.data.services import MAX_ATTEMPTS
 from webapp.errors import Conflict
 
 pytestmark = pytest.mark.django_db
@@ -240,7 +241,7 @@ def test_a_database_that_goes_away_is_no_fault_of_the_file(
 
 def test_a_file_over_which_workers_die_is_given_up(mos: Client, hand_in: Any) -> None:
     record = act(mos, hand_in(GOOD), "confirm")
-    Import.objects.update(attempts=reading.MAX_ATTEMPTS)
+    Import.objects.update(attempts=MAX_ATTEMPTS)
     assert work(record).state == State.FAILED
     assert "smaller" in record.error
 

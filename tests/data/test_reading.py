@@ -118,7 +118,7 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
 @given(data=st.data())
 def test_damage_anywhere_in_a_file_is_a_sentence(tmp_path: Path, name: Any, data: Any) -> None:
     raw = bytearray(
-        {
+        {  # type: ignore[no-untyped-call]
             "a.zip": lambda: zipped(rows__jsonl=LINES),
             "a.parquet": parquet,
             "a.arrow": lambda: arrow(stream=False),

@@ -80,7 +80,7 @@ def test_judgments_are_listed_with_their_verdict_and_can_be_withdrawn(mos: Any, 
 
 
 def test_what_people_said_of_replies_stands_with_their_ranking(mos: Any, project: Project, ann: User) -> None:
-    task = factories.task(project, factories.Task.Kind.RANK, replies=2)
+    task = factories.task(project, Task.Kind.RANK, replies=2)
     first, second = task.responses.order_by("pk")
     factories.ranking(
         project, ann, task=task, strength=2, reason="It rambles.",

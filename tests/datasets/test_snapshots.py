@@ -19,7 +19,7 @@ from webapp.errors import BadInput, Conflict
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_folders")]
 
 
-def rows(snapshot: Snapshot, split: str) -> list[dict]:
+def rows(snapshot: Snapshot, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(url_to_fs(snapshot.files[split])[1]).read_text().splitlines()]
 
 

@@ -8,6 +8,7 @@ from annotations.models import Task
 from annotations.services.labels import submit_demonstration
 from annotations.services.leases import lease_next
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 
 
@@ -93,7 +94,9 @@ def test_labels_that_only_others_can_give_are_not_offered(
 def test_the_labels_of_today_are_among_those_given(client: Client, project: Project, ann: User) -> None:
     for _ in range(2):
         factories.task(project)
-        submit_demonstration(lease=lease_next(person=ann, project=project), token=uuid.uuid4(), text="Because.")
+        submit_demonstration(
+            lease=existing(lease_next(person=ann, project=project)), token=uuid.uuid4(), text="Because."
+        )
     client.force_login(ann)
 
     own = client.get("/").context["own"]

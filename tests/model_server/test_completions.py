@@ -53,7 +53,7 @@ def test_the_pieces_come_in_order_up_to_the_end() -> None:
 def test_the_request_is_that_of_the_openai_api() -> None:
     seen = []
 
-    def take(request: pytest.FixtureRequest) -> Any:
+    def take(request: httpx.Request) -> Any:
         seen.append((request.url.path, json.loads(request.content)))
         return streamed(lines(piece("Hi", "stop")))
 
@@ -65,7 +65,7 @@ def test_the_request_is_that_of_the_openai_api() -> None:
 def test_the_token_of_the_model_server_is_sent(settings: Any) -> None:
     settings.MODEL_SERVER_TOKEN = "secret"
 
-    def take(request: pytest.FixtureRequest) -> Any:
+    def take(request: httpx.Request) -> Any:
         assert request.headers["authorization"] == "Bearer secret"
         return streamed(lines(piece("Hi", "stop")))
 
@@ -88,7 +88,7 @@ def test_a_whole_reply_is_asked_for_as_a_stream_and_put_together() -> None:
         frame | {"choices": [], "usage": usage},
     ]
 
-    def take(request: pytest.FixtureRequest) -> Any:
+    def take(request: httpx.Request) -> Any:
         seen.append(json.loads(request.content))
         return streamed(": waiting\n\n" + lines(*chunks))
 

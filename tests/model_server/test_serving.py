@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.narrowing import existing
 from tests.runs.conftest import places, trained  # noqa: F401 (fixtures)
 from webapp.accounts.models import Project
 from webapp.errors import Unavailable
@@ -32,7 +33,8 @@ class Process:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.folder = folder
-        self.client = ModelServer(f"http://127.0.0.1:{self.port}", "word")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = ModelServer(self.url, "word")
         (folder / "config.json").write_text(
             json.dumps({"stage": "serve", "port": self.port, "threads": 1, "token": "word", "slots": 2})
         )
@@ -43,7 +45,7 @@ class Process:
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             try:
-                if httpx.get(f"{self.client.url}/health", timeout=1).is_success:
+                if httpx.get(f"{self.url}/health", timeout=1).is_success:
                     return
             except httpx.HTTPError:
                 assert self.child.poll() is None, "the model server did not start"
@@ -86,7 +88,7 @@ def test_models_go_live_come_back_and_survive_a_restart_of_the_server(
     server.start()
     assert reload_deployments(server.client) == 1
     assert set(server.client.served()) == {"kite-2"}
-    returned = roll_back(deployment=second, by=by, why="worse", server=server.client)
+    returned = existing(roll_back(deployment=second, by=by, why="worse", server=server.client))
     assert (returned.model, returned.state) == (one, Deployment.State.LIVE)
     assert "kite-1" in server.client.served()
 
@@ -95,4 +97,4 @@ def test_the_server_s_own_words_reach_the_person(server: Process, tmp_path: Path
     with pytest.raises(Unavailable, match=r"The model server refused: .+"):
         server.client.load("nobody", tmp_path / "nowhere")
     with pytest.raises(Unavailable, match=r"The model server refused: .+"):
-        ModelServer(server.client.url, "wrong word").served()
+        ModelServer(server.url, "wrong word").served()

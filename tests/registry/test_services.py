@@ -17,6 +17,7 @@ from django.conf import LazySettings
 from django.test import Client
 
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project
 from webapp.errors import BadInput, Conflict, Unavailable
 from webapp.model_server.serving import ModelServer
@@ -156,7 +157,7 @@ def test_nothing_changes_when_the_model_server_refuses_or_is_down(
     serving.down = True
     with pytest.raises(Unavailable, match="does not answer"):
         put_live(project, model_of(project, store, "two"), serving)
-    assert live_deployment(project).model.name == "one"
+    assert existing(live_deployment(project)).model.name == "one"
 
 
 def test_the_next_live_model_retires_the_last(project: Project, store: Path, serving: Serving) -> None:
@@ -165,7 +166,7 @@ def test_the_next_live_model_retires_the_last(project: Project, store: Path, ser
     first.refresh_from_db()
     assert first.state == State.RETIRED
     assert first.until is not None
-    assert live_deployment(project).model.name == "two"
+    assert existing(live_deployment(project)).model.name == "two"
 
 
 def test_a_canary_gets_its_share_and_each_conversation_keeps_its_model(
@@ -174,9 +175,9 @@ def test_a_canary_gets_its_share_and_each_conversation_keeps_its_model(
     put_live(project, model_of(project, store, "one"), serving)
     canary = put_live(project, model_of(project, store, "two"), serving, share=0.5)
     assert canary.state == State.CANARY
-    chosen = [choose_model(project, f"conversation {number}").name for number in range(200)]
+    chosen = [existing(choose_model(project, f"conversation {number}")).name for number in range(200)]
     assert 0.35 < chosen.count("two") / 200 < 0.65
-    assert chosen == [choose_model(project, f"conversation {number}").name for number in range(200)]
+    assert chosen == [existing(choose_model(project, f"conversation {number}")).name for number in range(200)]
 
 
 def test_a_canary_is_promoted_and_taken_back(project: Project, store: Path, serving: Serving) -> None:
@@ -190,14 +191,14 @@ def test_a_canary_is_promoted_and_taken_back(project: Project, store: Path, serv
     assert roll_back(deployment=canary, by=project.created_by, server=serving.client) is None
     canary.refresh_from_db()
     assert canary.state == State.ROLLED_BACK
-    returned = roll_back(deployment=promoted, by=project.created_by, server=serving.client)
+    returned = existing(roll_back(deployment=promoted, by=project.created_by, server=serving.client))
     assert returned.model == one, "a canary that was never live does not return"
 
 
 def test_rolling_back_twice_goes_back_twice(project: Project, store: Path, serving: Serving) -> None:
     live = [put_live(project, model_of(project, store, name), serving) for name in ("one", "two", "three")][-1]
     for name in ("two", "one"):
-        live = roll_back(deployment=live, by=project.created_by, server=serving.client)
+        live = existing(roll_back(deployment=live, by=project.created_by, server=serving.client))
         assert (live.model.name, live.state) == (name, State.LIVE)
     with pytest.raises(Conflict, match="No model was live before"):
         roll_back(deployment=live, by=project.created_by, server=serving.client)
@@ -209,7 +210,7 @@ def test_rolling_back_passes_over_a_model_that_was_archived_since(
     one, two, three = (model_of(project, store, name) for name in ("one", "two", "three"))
     live = [put_live(project, model, serving) for model in (one, two, three)][-1]
     archive_model(model=two, by=project.created_by)
-    assert roll_back(deployment=live, by=project.created_by, server=serving.client).model == one
+    assert existing(roll_back(deployment=live, by=project.created_by, server=serving.client)).model == one
 
 
 def test_a_canary_that_became_live_goes_back_to_what_it_replaced(
@@ -221,7 +222,7 @@ def test_a_canary_that_became_live_goes_back_to_what_it_replaced(
     put_live(project, three, serving, share=0.1)
     live = put_live(project, three, serving)
     for model in (two, one):
-        live = roll_back(deployment=live, by=project.created_by, server=serving.client)
+        live = existing(roll_back(deployment=live, by=project.created_by, server=serving.client))
         assert live.model == model
 
 
@@ -243,8 +244,8 @@ def test_deployments_of_an_earlier_version_learn_what_they_replaced(
     migration = import_module("webapp.registry.migrations.0004_name_replaced_deployments")
     migration.name_what_was_replaced(apps, None)
     live.refresh_from_db()
-    assert previous_deployment(live).model.name == "two"
-    assert previous_deployment(previous_deployment(live)).model.name == "one"
+    assert existing(previous_deployment(live)).model.name == "two"
+    assert existing(previous_deployment(existing(previous_deployment(live)))).model.name == "one"
 
 
 def test_one_click_brings_the_previous_model_back_even_when_the_server_is_down(
@@ -253,7 +254,7 @@ def test_one_click_brings_the_previous_model_back_even_when_the_server_is_down(
     put_live(project, model_of(project, store, "one"), serving)
     second = put_live(project, model_of(project, store, "two"), serving)
     serving.down = True
-    returned = roll_back(deployment=second, by=project.created_by, why="rambles", server=serving.client)
+    returned = existing(roll_back(deployment=second, by=project.created_by, why="rambles", server=serving.client))
     second.refresh_from_db()
     assert (second.state, second.ended_why) == (State.ROLLED_BACK, "rambles")
     assert (returned.model.name, returned.state) == ("one", State.LIVE)
@@ -295,7 +296,7 @@ def test_a_live_model_without_system_turns_is_told_on_its_page(
     assert sentence in client.get(f"/projects/{project.slug}/deployments/").content.decode()
     second = put_live(project, model_of(project, store, "two"), serving)
     assert second.folds_system
-    assert roll_back(deployment=second, by=project.created_by, server=serving.client).folds_system
+    assert existing(roll_back(deployment=second, by=project.created_by, server=serving.client)).folds_system
 
 
 def test_what_keeps_a_model_from_being_served_is_kept_for_its_page(

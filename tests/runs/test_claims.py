@@ -10,6 +10,7 @@ import pytest
 from django.utils import timezone
 
 from tests import factories
+from tests.narrowing import existing
 from webapp import processes
 from webapp.accounts.models import Project
 from webapp.jobs import SILENCE, ClaimLost
@@ -41,7 +42,7 @@ def test_a_run_that_was_stopped_while_it_waited_is_not_claimed(project: Project)
 
 
 def test_a_run_whose_heart_stopped_goes_back_in_the_queue(project: Project) -> None:
-    run = claim_run(run_id=factories.run(project).pk, worker=ELSEWHERE)
+    run = existing(claim_run(run_id=factories.run(project).pk, worker=ELSEWHERE))
     assert reconcile_runs(timezone.now() + SILENCE / 2)["taken_back"] == 0
     assert reconcile_runs(timezone.now() + SILENCE * 2)["taken_back"] == 1
     run.refresh_from_db()
@@ -54,18 +55,18 @@ def test_a_run_whose_worker_died_on_this_machine_is_taken_back_at_once(project: 
 
 
 def test_a_run_of_a_living_worker_is_left_alone(project: Project) -> None:
-    run = claim_run(run_id=factories.run(project).pk, worker=processes.identity())
+    run = existing(claim_run(run_id=factories.run(project).pk, worker=processes.identity()))
     assert reconcile_runs()["taken_back"] == 0
     RUNS.beat(run)
 
 
 def test_who_lost_the_claim_can_write_nothing(project: Project) -> None:
-    first = claim_run(run_id=factories.run(project).pk, worker=ELSEWHERE)
+    first = existing(claim_run(run_id=factories.run(project).pk, worker=ELSEWHERE))
     reconcile_runs(timezone.now() + SILENCE * 2)
-    second = claim_run(run_id=first.pk, worker=ELSEWHERE)
+    second = existing(claim_run(run_id=first.pk, worker=ELSEWHERE))
     for write in (lambda: RUNS.beat(first), lambda: fail_run(first, "late"), lambda: requeue_run(first, "late")):
         with pytest.raises(ClaimLost):
-            write()
+            write()  # type: ignore[no-untyped-call]
     second.refresh_from_db()
     assert (second.state, second.error) == (Run.State.CLAIMED, "")
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests import factories
 from webapp.accounts.models import Project
+from webapp.datasets.models import Snapshot
 from webapp.runs.estimates import work_of
 from webapp.runs.stages import settings_of
 
@@ -13,7 +14,9 @@ pytestmark = pytest.mark.django_db
 
 
 def test_an_ensemble_is_the_work_of_its_members(project: Project) -> None:
-    rankings = factories.snapshot(project, "rankings", counts={"train": 900, "heldout": 100, "characters": 80_000})
+    rankings = factories.snapshot(
+        project, Snapshot.Kind.RANKINGS, counts={"train": 900, "heldout": 100, "characters": 80_000}
+    )
     base = factories.model_version(project, parameters=1_000_000)
     one, three = (
         work_of("reward", settings_of("reward", {"ensemble": members}), [rankings], None, base) for members in (1, 3)

@@ -10,6 +10,7 @@ import pytest
 from django.db import DatabaseError
 
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project
 from webapp.jobs import ClaimLost
 from webapp.runs.models import Metric, Run, RunEvent
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def run(project: Project) -> Run:
-    return claim_run(run_id=factories.run(project).pk, worker="here")
+    return existing(claim_run(run_id=factories.run(project).pk, worker="here"))
 
 
 @pytest.fixture

@@ -49,12 +49,15 @@ def test_a_run_takes_the_contract_s_defaults_and_the_next_number(
 def test_kto_learns_from_rankings_from_judgments_or_from_both(
     project: Project, base: ModelVersion, kinds: list[str]
 ) -> None:
-    snapshots = [factories.snapshot(project, kind, counts={"train": 20, "heldout": 0}) for kind in kinds]
+    snapshots = [factories.snapshot(project, Snapshot.Kind(kind), counts={"train": 20, "heldout": 0}) for kind in kinds]
     assert launch(project, "kto", snapshots=snapshots, base=base).snapshots.count() == len(kinds)
 
 
 def test_kto_counts_rankings_and_judgments_together(project: Project, base: ModelVersion) -> None:
-    some = [factories.snapshot(project, kind, counts={"train": 12, "heldout": 0}) for kind in ("rankings", "judgments")]
+    some = [
+        factories.snapshot(project, Snapshot.Kind(kind), counts={"train": 12, "heldout": 0})
+        for kind in ("rankings", "judgments")
+    ]
     launch(project, "kto", snapshots=some, base=base)
     with pytest.raises(BadInput, match="12 judgments in the snapshot, at least 20 are needed"):
         launch(project, "kto", snapshots=some[1:], base=base)
@@ -171,7 +174,7 @@ def test_a_launch_freezes_the_rows_it_learns_from(project: Project, base: ModelV
     ],
 )
 def test_a_refused_launch_leaves_no_snapshot_behind(
-    project: Project, base: ModelVersion, inputs: dict, message: str
+    project: Project, base: ModelVersion, inputs: dict[str, Any], message: str
 ) -> None:
     factories.ranking(project, project.created_by)
     with pytest.raises((BadInput, ValidationError), match=message):

@@ -36,7 +36,7 @@ def test_a_file_of_a_run_is_on_its_page_and_comes_whole(client: Client, ada: Use
     assert address in page
     assert "What cleaning left out, and why" in page
     answer = client.get(address)
-    assert b"".join(answer.streaming_content) == LINES.encode()
+    assert answer.getvalue() == LINES.encode()
     assert answer["Content-Disposition"] == f'attachment; filename="kite-run-{cleaned.number}-dropped.jsonl"'
     assert answer["Cache-Control"] == "no-store"
 
@@ -45,7 +45,7 @@ def test_the_api_names_the_files_and_gives_them(client: Client, ada: User, clean
     client.force_login(ada)
     assert client.get(reverse("api_run", args=[cleaned.pk])).json()["outputs"] == ["dropped.jsonl"]
     answer = client.get(reverse("api_run_output", args=[cleaned.pk, "dropped.jsonl"]))
-    assert b"".join(answer.streaming_content) == LINES.encode()
+    assert answer.getvalue() == LINES.encode()
 
 
 @pytest.mark.parametrize("name", ["samples.jsonl", "../../secret_key", "..%2F..%2Fsecret_key"])

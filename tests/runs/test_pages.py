@@ -14,6 +14,7 @@ from django.test import Client
 from django.urls import reverse
 
 from tests import factories
+from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.home_folder import ROOT
 from webapp.registry.models import ModelVersion
@@ -85,7 +86,12 @@ def test_runs_are_filtered_by_stage_and_state(client: Client, ada: User, project
 def test_a_run_s_page_shows_result_samples_and_warnings(client: Client, ada: User, finished: Run) -> None:
     client.force_login(ada)
     page = client.get(reverse("run_detail", args=[finished.pk])).content.decode()
-    for words in ("Took 1 min 1 s", "&lt;b&gt;Hello&lt;/b&gt;", "One row was too long.", finished.output.name):
+    for words in (
+        "Took 1 min 1 s",
+        "&lt;b&gt;Hello&lt;/b&gt;",
+        "One row was too long.",
+        existing(finished.output).name,
+    ):
         assert words in page
     assert "hx-trigger" not in page, "a run that has ended is not asked for again and again"
 
@@ -247,9 +253,9 @@ def test_a_stranger_does_not_learn_that_a_run_exists(client: Client, stranger: U
 
 def test_a_model_s_page_draws_where_it_comes_from(client: Client, ada: User, finished: Run) -> None:
     client.force_login(ada)
-    page = client.get(reverse("model_detail", args=[finished.output.pk])).content.decode()
+    page = client.get(reverse("model_detail", args=[existing(finished.output).pk])).content.decode()
     assert "<svg" in page
-    for node in ("10 demonstrations", finished.name, finished.output.name):
+    for node in ("10 demonstrations", finished.name, existing(finished.output).name):
         assert node in page
     assert reverse("snapshot_detail", args=[finished.snapshots.get().pk]) in page
 

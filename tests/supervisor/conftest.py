@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def python(name: str, program: str, **settings: object) -> Spec:
+def python(name: str, program: str, **settings: Any) -> Spec:
     return Spec(name=name, command=[sys.executable, "-c", program], environment={}, **settings)
 
 

@@ -89,7 +89,7 @@ def test_it_does_not_start_before_its_time(tmp_path: Path, clock: Clock) -> None
     assert child.state == State.WAITING
     clock.now += 0.2
     child.watch()
-    assert child.state == State.STARTING
+    assert child.state == State.STARTING  # type: ignore[comparison-overlap]
     child.kill_group()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.supervisor.conftest import until
-from webapp.home_folder import read_endpoints, service_url
+from webapp.home_folder import endpoints_file, read_endpoints, service_url
 from webapp.supervisor import folder
 from webapp.supervisor.folder import AlreadyRunning, CannotStart, hold_lock, is_locked, prepare_home
 
@@ -62,7 +62,7 @@ def test_looking_whether_it_is_locked_never_keeps_a_supervisor_out(home: Path) -
         fcntl.flock(descriptor, operation)
 
     with (home / "run" / "lock").open("w") as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder.fcntl, "flock", looking)
+        patch.setattr(fcntl, "flock", looking)
         patch.undo()
         assert folder.locked_at_last(file.fileno())
 
@@ -89,7 +89,7 @@ def test_others_cannot_enter_a_home_that_nobody_else_needs(home: Path) -> None:
 def test_endpoints_are_for_the_owner_alone(home: Path) -> None:
     folder.write_endpoints({"SITE_URL": "http://127.0.0.1:8000"})
     assert read_endpoints() == {"SITE_URL": "http://127.0.0.1:8000"}
-    assert folder.endpoints_file().stat().st_mode & 0o077 == 0
+    assert endpoints_file().stat().st_mode & 0o077 == 0
 
 
 def test_a_copied_home_does_not_speak_with_the_servers_of_its_original(
@@ -110,9 +110,9 @@ def test_endpoints_are_never_seen_half_written(home: Path) -> None:
         "from webapp.supervisor.folder import write_endpoints\nwhile True: write_endpoints({'SITE_URL': 'b' * 100_000})"
     )
     writer = subprocess.Popen([sys.executable, "-c", program])
-    until(lambda: folder.endpoints_file().stat().st_size > 1000)
+    until(lambda: endpoints_file().stat().st_size > 1000)
     for _ in range(300):
-        json.loads(folder.endpoints_file().read_text())
+        json.loads(endpoints_file().read_text())
     writer.kill()
     writer.wait()
 

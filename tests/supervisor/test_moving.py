@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -78,7 +79,7 @@ result = sum({old!r} in text for text in texts)
 class Moving(Whole):
     token = ""
 
-    def tell(self, program: str, **values: object) -> object:
+    def tell(self, program: str, **values: object) -> Any:
         return self.ask(NAMES + program.format(**values))
 
     def see_through(self, name: str, wanted: str = "succeeded") -> None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from django.conf import settings
@@ -124,7 +125,7 @@ def test_what_a_child_of_the_supervisor_writes_is_private(home: Path) -> None:
 
 
 def test_uploaded_files_are_private(tmp_path: Path) -> None:
-    options = settings.STORAGES["default"]["OPTIONS"] | {"location": tmp_path / "uploads"}
+    options = cast("dict[str, Any]", settings.STORAGES["default"]["OPTIONS"]) | {"location": tmp_path / "uploads"}
     FileSystemStorage(**options).save("imports/rows.csv", ContentFile(b"prompt,reply"))
     assert [path for path in everything(tmp_path / "uploads") if path.stat().st_mode & 0o077] == []
 

@@ -69,7 +69,7 @@ def test_the_servers_stop_after_those_that_use_them(supervisor: Supervisor) -> N
     children = [supervisor.start(python(name, FOREVER)) for name in ("postgres", "web")]
     for child in children:
         stop = child.stop
-        child.stop = lambda stop=stop, name=child.spec.name: (order.append(name), stop())[1]
+        child.stop = lambda stop=stop, name=child.spec.name: (order.append(name), stop())[1]  # type: ignore[misc]
     supervisor.stop()
     assert order == ["web", "postgres"]
     assert not any(child.is_alive for child in children)

@@ -25,8 +25,8 @@ from training.serve.scheduler import Scheduler
 
 COMPUTE = Compute(torch.device("cpu"), torch.float32)
 TOKEN = "secret"
-HELLO = turns("the cat sat")
-ENDLESS = {"ignore_eos": True}  # an extension: without it a random model may end at once
+HELLO: Any = turns("the cat sat")
+ENDLESS: dict[str, Any] = {"ignore_eos": True}  # an extension: without it a random model may end at once
 
 
 @dataclass

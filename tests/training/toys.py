@@ -119,7 +119,7 @@ def turns(*contents: str) -> list[dict[str, str]]:
     return [{"role": "assistant" if i % 2 else "user", "content": content} for i, content in enumerate(contents)]
 
 
-def prompts(n: int = 12) -> list[dict]:
+def prompts(n: int = 12) -> list[dict[str, Any]]:
     return [{"id": f"prompt:{i}", "messages": turns(f"the cat {i}")} for i in range(n)]
 
 

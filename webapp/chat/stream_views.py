@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
@@ -94,13 +94,13 @@ def permitted(check: Callable[[], None]) -> Check:
     return still
 
 
-async def reply_pieces(message_id: int, last_number: int, still: Check) -> AsyncIterator[str]:
+async def reply_pieces(message_id: int, last_number: int, still: Check) -> AsyncGenerator[str]:
     async with listening(message_id) as wait:
         async for text in followed(message_id, last_number, wait, still):
             yield text
 
 
-async def followed(message_id: int, last_number: int, wait: Wait, still: Check) -> AsyncIterator[str]:
+async def followed(message_id: int, last_number: int, wait: Wait, still: Check) -> AsyncGenerator[str]:
     spoke = 0.0
     while True:
         new, going_on, allowed = await in_database(look, message_id, last_number, still)
@@ -130,7 +130,7 @@ def look(message_id: int, last_number: int, still: Check) -> tuple[list[tuple[in
     return new, going_on, True
 
 
-async def changes(conversation_id: UUID, version: str, still: Check) -> AsyncIterator[str]:
+async def changes(conversation_id: UUID, version: str, still: Check) -> AsyncGenerator[str]:
     spoke = 0.0
     async with listening(conversation_id) as wait:
         while True:

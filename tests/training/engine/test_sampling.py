@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from training.contract import TrainingError
 from training.engine import SamplingParams, derive_seed, sampling
 from training.engine.engine_request import uniforms
 from training.engine.sampling import draw_tokens, pick_tokens, truncate
+from training.kernels import ops
 
 
 def drawn(logits: list[float], uniform: float, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> int:
@@ -63,7 +66,7 @@ def test_top_p_counts_what_top_k_left() -> None:
 
 def slow_nucleus(weights: torch.Tensor, top_k: int, top_p: float) -> set[int]:
     order = sorted(range(len(weights)), key=lambda i: -float(weights[i]))[: top_k or None]
-    total, kept, mass = sum(float(weights[i]) for i in order), set(), 0.0
+    total, kept, mass = sum(float(weights[i]) for i in order), set[int](), 0.0
     for i in order:
         if mass >= top_p * total and kept:
             break
@@ -129,7 +132,7 @@ def test_seeds_depend_on_every_part_and_on_where_it_stands() -> None:
         ({"stop": ("",)}, "stop string"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_name(settings: dict, sentence: str) -> None:
+def test_settings_that_cannot_be_are_refused_by_name(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(TrainingError, match=sentence):
         SamplingParams(**settings)
 
@@ -138,7 +141,7 @@ def test_settings_that_cannot_be_are_refused_by_name(settings: dict, sentence: s
 def test_a_row_that_is_not_finite_is_told_by_its_log_sum_and_breaks_nothing(
     monkeypatch: pytest.MonkeyPatch, top_k: int
 ) -> None:
-    monkeypatch.setattr(sampling.ops, "sample_tokens", lambda *_: None)
+    monkeypatch.setattr(ops, "sample_tokens", lambda *_: None)
     logits = torch.zeros(2, 9)
     logits[1] = float("nan")
     half = torch.tensor([0.5, 0.5])

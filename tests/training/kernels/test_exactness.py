@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from tests.narrowing import existing
 from tests.training.toys import run_folder, run_here, tiny_folder, tiny_model, toy_tokenizer, turns
 from training.contract import PPOSettings, RankingRow, RewardSettings, Turn
 from training.data.chat_format import ChatFormat, Encoded
@@ -304,7 +305,7 @@ def test_what_a_stage_saved_gives_the_same_logits_everywhere(trained: tuple[Path
     pool = ModelPool(CPU, slots=2, max_models=1)
     pool.load("it", str(folder))
     sampling = SamplingParams(temperature=0, max_new_tokens=6, stop_ids=frozenset(), top_logprobs=VOCABULARY)
-    (served,) = pool.get("it").engine.generate([EngineRequest(asked, sampling)])
+    (served,) = existing(pool.get("it")).engine.generate([EngineRequest(asked, sampling)])
     logprobs = theirs(torch.tensor([asked + served.tokens])).logits[0, len(asked) - 1 : -1].log_softmax(-1)
     for step, told in enumerate(served.top):
         assert len(told) == VOCABULARY

@@ -68,7 +68,7 @@ def test_norms_and_their_gradients(
         for learns in (True, False):
             assert_alike(
                 monkeypatch,
-                lambda before=before, learns=learns: ops.rms_norm_backward(before, more, x, inverse, weight, learns),
+                lambda before=before, learns=learns: ops.rms_norm_backward(before, more, x, inverse, weight, learns),  # type: ignore[misc]
                 max(near, 1e-5),
             )
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.narrowing import existing
 from training.kernels import logprobs
 from training.kernels.logprobs import logprobs_from_hidden
 
@@ -31,7 +32,7 @@ def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, 
 @pytest.mark.parametrize("entropy_weight", [0.0, 0.3])
 def test_values_and_gradients_are_those_of_the_logits(scale: float, with_bias: bool, entropy_weight: float) -> None:
     grad = torch.randn(ROWS, generator=torch.Generator().manual_seed(1))
-    found, wanted = [], []
+    found, wanted = list[torch.Tensor](), list[torch.Tensor]()
     for kept, slow in ((found, False), (wanted, True)):
         hidden, weight, bias, targets = inputs()
         head = bias if with_bias else None
@@ -42,7 +43,13 @@ def test_values_and_gradients_are_those_of_the_logits(scale: float, with_bias: b
         else:
             chosen, entropy = logprobs_from_hidden(hidden, weight, head, targets, scale, entropy=True)
         ((chosen * grad).sum() + entropy_weight * entropy.sum()).backward()
-        kept += [chosen, entropy, hidden.grad, weight.grad, *([bias.grad] if with_bias else [])]
+        kept += [
+            chosen,
+            entropy,
+            existing(hidden.grad),
+            existing(weight.grad),
+            *([existing(bias.grad)] if with_bias else []),
+        ]
     for one, other in zip(found, wanted, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
@@ -50,11 +57,11 @@ def test_values_and_gradients_are_those_of_the_logits(scale: float, with_bias: b
 def test_only_the_entropy_may_be_learned_from() -> None:
     hidden, weight, _, targets = inputs()
     logprobs_from_hidden(hidden, weight, None, targets, 1.0, entropy=True).entropy.sum().backward()
-    mine = hidden.grad.clone()
+    mine = existing(hidden.grad).clone()
     hidden.grad = None
     log_p = torch.nn.functional.linear(hidden, weight).log_softmax(-1)
     (-(log_p.exp() * log_p).sum()).backward()
-    assert torch.allclose(mine, hidden.grad, atol=1e-5)
+    assert torch.allclose(mine, existing(hidden.grad), atol=1e-5)
 
 
 def test_logits_that_overflow_a_sum_of_exponentials_are_read() -> None:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+from tests.narrowing import existing
 from tests.training.stages.test_reward import rankings
 from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy, turns
 from training.contract import InputError, LoraSettings, Turn
@@ -37,7 +38,7 @@ def base(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("base") / "model")
 
 
-def settings(base: Any, **changed: Any) -> dict:
+def settings(base: Any, **changed: Any) -> dict[str, Any]:
     return {
         "stage": "reward", "base": str(base), "learning_rate": 3e-3, "epochs": 2, "batch_tokens": 600,
         "evaluate_every": 4, "checkpoint_every": 2, "log_every": 1, "ensemble": 3, **changed,
@@ -128,8 +129,8 @@ def test_an_interrupted_run_goes_on_with_the_member_it_was_at(
     again = [event["step"] for event in events(folder, "metric")[before:]]
     assert min(again) > step // STEPS * STEPS  # no member is trained twice
     for name in ("", "member-2/", "member-3/"):
-        before, after = (load_file(f / "model" / f"{name}model.safetensors") for f in (whole, folder))
-        assert all(torch.equal(weight, after[key]) for key, weight in before.items())
+        alone, continued = (load_file(f / "model" / f"{name}model.safetensors") for f in (whole, folder))
+        assert all(torch.equal(weight, continued[key]) for key, weight in alone.items())
     clock = "tokens_per_second"
     assert {k: v for k, v in resumed["metrics"].items() if k != clock} == {
         k: v for k, v in result["metrics"].items() if k != clock
@@ -178,7 +179,7 @@ def test_doubt_lowers_the_score(trained: Any) -> None:
     folder, _ = trained
     scores = {pessimism: load_scorer(str(folder / "model"), CPU, pessimism)[0] for pessimism in (0.0, 2.0)}
     plain, doubtful = (scorer(ASKED * 2, [GOOD, BAD]) for scorer in scores.values())
-    spread = scores[2.0].last.std(axis=0, ddof=1)
+    spread = scores[2.0].last.std(axis=0, ddof=1)  # type: ignore[attr-defined]
     assert spread.min() > 0
     assert doubtful == pytest.approx([plain[i] - 2 * spread[i] for i in range(2)])
     assert plain[0] > plain[1]
@@ -197,7 +198,7 @@ def test_several_folders_are_an_ensemble(base: Any, tmp_path: Path) -> None:
     alone = [load_scorer(folder, CPU)[0](ASKED, [GOOD])[0] for folder in folders]
     assert scorer(ASKED, [GOOD]) == pytest.approx([(alone[0] - 1 + alone[1] - 2) / 2])
     assert isinstance(scorer, Ensemble)
-    assert torch.equal(first.head.weight, load_reward(folders[0], CPU)[0].head.weight)
+    assert torch.equal(existing(first).head.weight, load_reward(folders[0], CPU)[0].head.weight)
 
 
 def test_a_function_is_no_member(trained: Any) -> None:
@@ -226,7 +227,7 @@ def test_a_policy_learns_from_an_ensemble(base: Any, trained: Any, tmp_path: Pat
 @pytest.mark.fp32
 def test_an_ensemble_is_measured_and_scores_samples(base: Any, trained: Any, tmp_path: Path) -> None:
     folder, result = trained
-    config = {"stage": "evaluate", "reward": str(folder / "model")}
+    config: dict[str, Any] = {"stage": "evaluate", "reward": str(folder / "model")}
     measured = run_here(run_folder(tmp_path / "evaluate", config, rankings=rankings(20, 2)))
     for name in ("accuracy", "loss", "spread_right"):
         assert measured["metrics"][f"reward_{name}"] == pytest.approx(result["metrics"][f"heldout_{name}"], abs=1e-5)

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from training.contract import InputError
+from training.kernels.logprobs import MAX_LOGITS, chosen_logprobs, entropy_of  # type: ignore[attr-defined]
 from training.models import forward as module
-from training.models.forward import chosen_logprobs, entropy_of
 from training.rl.actor import Actor, MicroBatch, rollout_batches
 
 PROMPTS = [[1, 5, 6], [1, 7, 8, 9, 10, 11], [1]]
@@ -113,7 +113,7 @@ def test_an_architecture_whose_logits_need_more_than_the_head_is_refused() -> No
 
 def test_logits_in_chunks_give_the_same_losses_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = []
-    for chunk in (module.MAX_LOGITS, 31 * 2):
+    for chunk in (MAX_LOGITS, 31 * 2):
         monkeypatch.setattr(module, "MAX_LOGITS", chunk)
         actor = Actor(tiny_llama(), nn.Linear(16, 1), 1.0, entropy_gradient=True)
         seen = evaluated(actor, batches_of(1000)[0])

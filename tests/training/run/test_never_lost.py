@@ -245,7 +245,7 @@ def at_work(number: int, how: signal.Signals) -> Callable[[], None]:
             if phase in WORKING and next(told) == number:
                 os.kill(os.getpid(), how)
 
-        Run.progress = tell  # type: ignore[method-assign]
+        Run.progress = tell  # type: ignore[assignment]
 
     return arm
 
@@ -261,7 +261,7 @@ def at_telling(step: int, how: signal.Signals) -> Callable[[], None]:
             if at == step:
                 os.kill(os.getpid(), how)
 
-        Run.metric = tell  # type: ignore[method-assign]
+        Run.metric = tell  # type: ignore[assignment]
 
     return arm
 
@@ -301,7 +301,7 @@ def half_way(among: str) -> Callable[[], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
             save(state, file, *rest, **named)
 
-        torch.save = die
+        torch.save = die  # type: ignore[assignment]
 
     return arm
 

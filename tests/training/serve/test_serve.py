@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
@@ -24,6 +24,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from tests.narrowing import existing
 from tests.training.serving import COMPUTE, ENDLESS, HELLO, TOKEN, Site, free_port, served, until
 from tests.training.toys import ALTERNATES, run_folder, start_child, toy_policy, toy_tokenizer, turns
 from training.contract import InputError
@@ -71,7 +72,10 @@ def test_the_official_client_gets_a_reply_with_usage(site: Site) -> None:
     assert reply.choices[0].message.content == greedy(site.folders["toy"])
     assert reply.choices[0].message.role == "assistant"
     assert reply.choices[0].finish_reason in {"stop", "length"}
-    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+    assert (
+        existing(reply.usage).total_tokens
+        == existing(reply.usage).prompt_tokens + existing(reply.usage).completion_tokens
+    )
     assert [model.id for model in site.client.models.list()] == ["toy"]
 
 
@@ -86,7 +90,7 @@ def test_the_official_client_streams_the_same_reply_and_its_usage(site: Site) ->
     assert text == whole["choices"][0]["message"]["content"]
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-2].choices[0].finish_reason == "length"
-    assert chunks[-1].usage.completion_tokens == 30
+    assert existing(chunks[-1].usage).completion_tokens == 30
     assert chunks[-1].choices == []
 
 
@@ -133,7 +137,9 @@ def test_text_completions_take_text_tokens_and_several_prompts(site: Site) -> No
     by_ids = site.client.completions.create(model="toy", prompt=ids, max_tokens=5, temperature=0, logprobs=1)
     assert len(answer.choices) == 2
     assert answer.choices[0].text == by_ids.choices[0].text
-    assert len(by_ids.choices[0].logprobs.token_logprobs) == by_ids.usage.completion_tokens
+    assert (
+        len(existing(existing(by_ids.choices[0].logprobs).token_logprobs)) == existing(by_ids.usage).completion_tokens
+    )
     streamed = site.client.completions.create(model="toy", prompt="the cat", max_tokens=5, temperature=0, stream=True)
     assert "".join(chunk.choices[0].text for chunk in streamed) == answer.choices[0].text
 
@@ -148,7 +154,7 @@ def test_more_requests_than_slots_wait_their_turn_and_all_are_answered(site: Sit
 def test_a_client_that_leaves_frees_its_slot(site: Site) -> None:
     body = {"model": "toy", "messages": HELLO, "max_tokens": 40, "n": 64, "stream": True, **ENDLESS}
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    engine = site.pool.get("toy").engine
+    engine = existing(site.pool.get("toy")).engine
     held = threading.Event()
     step = engine.step
     engine.step = lambda: (held.wait(0.02), step())[1]  # too slow to end before the client has left
@@ -161,7 +167,7 @@ def test_a_client_that_leaves_frees_its_slot(site: Site) -> None:
 
 
 def test_a_client_that_leaves_an_unstreamed_request_frees_its_slot_too(site: Site) -> None:
-    engine = site.pool.get("toy").engine
+    engine = existing(site.pool.get("toy")).engine
     held = threading.Event()
     step = engine.step
     engine.step = lambda: (held.wait(0.02), step())[1]
@@ -186,7 +192,7 @@ def test_an_adapter_folder_is_served_beside_its_base(site: Site) -> None:
 
 
 def test_a_name_moves_to_another_model_while_replies_under_way_end_on_the_old_one(site: Site) -> None:
-    engine = site.pool.get("toy").engine
+    engine = existing(site.pool.get("toy")).engine
     expected = site.chat(seed=1, max_tokens=40, **ENDLESS).json()["choices"]
     go = threading.Event()
     step = engine.step
@@ -200,7 +206,7 @@ def test_a_name_moves_to_another_model_while_replies_under_way_end_on_the_old_on
         assert answer.result().json()["choices"] == expected
     assert site.chat(temperature=0).json()["choices"][0]["message"]["content"] == greedy(site.folders["other"])
     assert site.load("toy", site.folders["toy"]).status_code == 200
-    assert site.pool.get("toy").engine is engine  # the way back needs no loading
+    assert existing(site.pool.get("toy")).engine is engine  # the way back needs no loading
 
 
 @pytest.mark.parametrize(
@@ -319,7 +325,7 @@ def test_the_official_client_raises_the_right_errors(site: Site) -> None:
     with pytest.raises(openai.NotFoundError, match="`nobody` does not exist"):
         site.client.chat.completions.create(model="nobody", messages=HELLO)
     with pytest.raises(openai.BadRequestError, match="context of 64"):
-        site.client.chat.completions.create(model="toy", messages=turns("cat " * 100), stream=True)
+        site.client.chat.completions.create(model="toy", messages=cast("Any", turns("cat " * 100)), stream=True)
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=site.url + "/v1", api_key="wrong", max_retries=0).models.list()
 
@@ -334,13 +340,13 @@ def test_unknown_paths_and_methods_have_openais_error_shape_too(site: Site) -> N
 
 
 def test_a_model_that_breaks_down_while_serving_is_a_500_and_the_server_goes_on(site: Site) -> None:
-    engine = site.pool.get("toy").engine
-    norm = engine._forward.norm
-    engine._forward.norm = norm * float("nan")
+    engine = existing(site.pool.get("toy")).engine
+    norm = engine._forward.norm  # type: ignore[attr-defined]
+    engine._forward.norm = norm * float("nan")  # type: ignore[attr-defined]
     answer = site.chat()
     assert answer.status_code == 500
     assert "not finite" in answer.json()["error"]["message"]
-    engine._forward.norm = norm
+    engine._forward.norm = norm  # type: ignore[attr-defined]
     assert site.chat().status_code == 200
 
 
@@ -387,7 +393,7 @@ def test_what_is_not_supported_is_refused_by_name(site: Site, path: str, questio
         assert error["code"] == ("unknown_parameter" if name == "foo" else "unsupported_parameter")
 
 
-NEUTRAL = {
+NEUTRAL: dict[str, Any] = {
     "tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "logit_bias": {}, "min_p": 0.0,
     "presence_penalty": 0, "frequency_penalty": 0.0, "repetition_penalty": 1.0, "best_of": 1, "stop_token_ids": [],
     "user": "ada", "metadata": {"a": "b"}, "store": False, "service_tier": "auto", "parallel_tool_calls": True,
@@ -403,7 +409,10 @@ def test_null_stands_for_the_default_of_every_parameter(site: Site) -> None:
         *UNSUPPORTED, *NEUTRAL, "temperature", "top_p", "top_k", "n", "seed", "stop", "stream", "stream_options",
         "logprobs", "top_logprobs", "max_completion_tokens", "ignore_eos",
     ]  # fmt: skip
-    plain, with_nulls = site.chat(temperature=0), site.chat(**dict.fromkeys(names) | {"temperature": 0})
+    plain, with_nulls = (
+        site.chat(temperature=0),
+        site.chat(**cast("dict[str, Any]", dict.fromkeys(names)) | {"temperature": 0}),
+    )
     assert with_nulls.json()["choices"] == plain.json()["choices"]
     text = {"model": "toy", "prompt": "the cat", **dict.fromkeys([*names, "max_tokens", "logprobs"])}
     assert site.post("/v1/completions", text).json()["usage"]["completion_tokens"] <= 16
@@ -481,7 +490,7 @@ def test_a_chat_without_a_limit_ends_at_the_servers_default(folders: dict[str, P
 
 def test_a_person_with_many_replies_does_not_make_another_wait_for_all_of_them(folders: dict[str, Path]) -> None:
     with served(folders, slots=4) as site:
-        engine = site.pool.get("toy").engine
+        engine = existing(site.pool.get("toy")).engine
         step, go = engine.step, threading.Event()
         engine.step = lambda: (go.wait(0.05), step())[1]  # slow, so that the first ones still run
         body = {"model": "toy", "messages": HELLO, "max_tokens": 40, **ENDLESS}
@@ -510,14 +519,14 @@ def test_people_take_turns_and_leave_a_quarter_of_the_slots_to_the_next() -> Non
     for order in orders:
         queue.push(order)
     taken: list[Order] = []
-    while order := queue.pop(taken, 8):
+    while order := existing(queue.pop(taken, 8)):
         taken.append(order)
     assert [order.user for order in taken] == ["a", "b", "c", "", "a", "a", "a", "a"]
     queue = FairQueue()
     for _ in range(8):
         queue.push(Order("a"))
     taken = []
-    while order := queue.pop(taken, 8):
+    while order := existing(queue.pop(taken, 8)):
         taken.append(order)
     assert len(taken) == 6
     assert queue.remove(taken[0].request) is None
@@ -528,7 +537,7 @@ def test_people_take_turns_and_leave_a_quarter_of_the_slots_to_the_next() -> Non
 
 def test_a_reply_that_waits_for_a_slot_says_that_it_is_not_dead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.serve.generation.PING_SECONDS", 0.05)
-    engine = site.pool.get("toy").engine
+    engine = existing(site.pool.get("toy")).engine
     step, go = engine.step, threading.Event()
     engine.step = lambda: (go.wait(10), step())[1]
     body = {"model": "toy", "messages": HELLO, "max_tokens": 2, "stream": True}
@@ -563,7 +572,7 @@ def test_a_template_that_never_ends_stops_nobody_but_its_own_request(
     assert site.load("hostile", folder).status_code == 200
     with ThreadPoolExecutor(1) as thread:
         boom = thread.submit(site.chat, model="hostile", messages=turns("BOOM"))
-        until(lambda: site.pool.get("hostile").encoder._since is not None)
+        until(lambda: existing(site.pool.get("hostile")).encoder._since is not None)
         assert site.chat().status_code == 200
         assert not boom.done()
         assert httpx.get(site.url + "/health").status_code == 200
@@ -587,7 +596,7 @@ def test_a_template_that_never_ends_is_refused_when_it_is_loaded(
 
 def test_health_tells_an_encoder_that_does_not_come_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.serve.app.HEALTH_SECONDS", 0.05)
-    encoder = site.pool.get("toy").encoder
+    encoder = existing(site.pool.get("toy")).encoder
     encoder._stuck_seconds = 0.2
     go = threading.Event()
     encoder._thread.submit(encoder._timed, go.wait)
@@ -661,10 +670,10 @@ def test_the_stage_starts_without_a_model_says_so_and_ends_soon_after_sigterm(tm
     port = free_port()
     child = start_child(run_folder(tmp_path / "run", {"stage": "serve", "port": port}))
     try:
-        line = child.stdout.readline()
+        line = existing(child.stdout).readline()
         while "serving on" not in line:
             assert line, child.wait()
-            line = child.stdout.readline()
+            line = existing(child.stdout).readline()
         assert f"http://127.0.0.1:{port}" in line
         assert "no model yet" in line
         until(lambda: healthy(port))
@@ -674,7 +683,7 @@ def test_the_stage_starts_without_a_model_says_so_and_ends_soon_after_sigterm(tm
         assert time.monotonic() - began < 10
     finally:
         child.kill()
-        child.stdout.close()
+        existing(child.stdout).close()
 
 
 def test_overwriting_and_cutting_the_file_of_a_model_under_load_stops_nobody(
@@ -710,7 +719,7 @@ def test_overwriting_and_cutting_the_file_of_a_model_under_load_stops_nobody(
     finally:
         child.kill()
         child.wait()
-        child.stdout.close()
+        existing(child.stdout).close()
 
 
 def healthy(port: int) -> bool:
@@ -778,7 +787,7 @@ def test_a_conversation_is_counted_as_it_would_be_read(site: Site) -> None:
     said = site.chat(max_tokens=1).json()["usage"]["prompt_tokens"]
     counted = site.post("/tokenize", {"model": "toy", "messages": HELLO, "add_generation_prompt": True}).json()
     assert counted["count"] == len(counted["tokens"]) == said
-    assert counted["max_model_len"] == site.client.models.list().data[0].max_model_len
+    assert counted["max_model_len"] == site.client.models.list().data[0].to_dict()["max_model_len"]
     text = site.post("/tokenize", {"model": "toy", "prompt": "the cat"}).json()
     assert 0 < text["count"] < counted["count"]
     assert site.post("/tokenize", {"model": "none", "messages": HELLO}).status_code == 404

@@ -31,7 +31,7 @@ def policy(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("policy") / "model")
 
 
-def settings(policy: Any, **changed: Any) -> dict:
+def settings(policy: Any, **changed: Any) -> dict[str, Any]:
     return {
         "stage": "dpo", "policy": str(policy), "learning_rate": 2e-3, "epochs": 2, "batch_tokens": 1000,
         "evaluate_every": 0, "checkpoint_every": 0, **changed,

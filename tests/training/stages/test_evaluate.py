@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.narrowing import existing
 from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
 from training.contract import InputError, PromptRow, RankingRow, SampleRow, SamplingSettings, ScoresRow, Turn
 from training.data.chat_format import ChatFormat
@@ -24,15 +25,15 @@ def policies(tmp_path_factory: Any) -> tuple[Path, Path]:
     return toy_policy(folder / "one", seed=1), toy_policy(folder / "two", seed=2)
 
 
-def prompts(n: int = 6) -> list[dict]:
+def prompts(n: int = 6) -> list[dict[str, Any]]:
     return [{"id": f"prompt:{i}", "messages": turns(f"the cat {i}")} for i in range(n)]
 
 
-def settings(**changed: Any) -> dict:
+def settings(**changed: Any) -> dict[str, Any]:
     return {"stage": "evaluate", "sampling": {"max_new_tokens": 6}, "slots": 4, **changed}
 
 
-def lines(path: Path) -> list[dict]:
+def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -79,12 +80,18 @@ def test_two_policies_are_compared_on_the_same_prompts(measured: Any) -> None:
     ours = [SampleRow(**row) for row in lines(folder / "output" / "samples.jsonl")]
     theirs = [SampleRow(**row) for row in lines(folder / "output" / "baseline.jsonl")]
     assert [row.id for row in ours] == [f"prompt:{i}#0" for i in range(6)] == [row.id for row in theirs]
-    won = sum(0.5 if a.reward == b.reward else a.reward > b.reward for a, b in zip(ours, theirs, strict=True)) / 6
+    won = (
+        sum(
+            0.5 if a.reward == b.reward else float(existing(a.reward) > existing(b.reward))
+            for a, b in zip(ours, theirs, strict=True)
+        )
+        / 6
+    )
     assert result["metrics"]["win_rate"] == pytest.approx(won)
     low, high, n = result["intervals"]["win_rate"]
     assert low <= won <= high
     assert n == 6
-    assert result["metrics"]["policy_reward"] == pytest.approx(sum(row.reward for row in ours) / 6)
+    assert result["metrics"]["policy_reward"] == pytest.approx(sum(existing(row.reward) for row in ours) / 6)
     assert result["metrics"]["policy_length"] == pytest.approx(sum(row.tokens for row in ours) / 6)
     assert len(events(folder, "sample")) == 6
 
@@ -147,7 +154,7 @@ def test_what_is_missing_is_said(tmp_path: Path, config: Any, data: Any, sentenc
         run_here(run_folder(tmp_path, settings(**config), **data))
 
 
-LONG = {"id": "prompt:long", "messages": turns("the cat sat on the mat " * 20)}
+LONG: dict[str, Any] = {"id": "prompt:long", "messages": turns("the cat sat on the mat " * 20)}
 
 
 @pytest.mark.parametrize(("how", "counts"), [("drop", (2, 1, 0)), ("shorten", (3, 0, 1))])

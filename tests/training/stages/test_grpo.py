@@ -21,7 +21,7 @@ def policy(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("policy") / "model")
 
 
-def settings(policy: Any, **changed: Any) -> dict:
+def settings(policy: Any, **changed: Any) -> dict[str, Any]:
     return {
         "stage": "grpo", "policy": str(policy), "reward": "function:digits", "steps": 60, "prompts_per_step": 4,
         "samples_per_prompt": 8, "learning_rate": 1e-2, "beta": 0.0, "sampling": {"max_new_tokens": 8},

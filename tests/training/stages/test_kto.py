@@ -28,7 +28,7 @@ def policy(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("policy") / "model")
 
 
-def settings(policy: Any, **changed: Any) -> dict:
+def settings(policy: Any, **changed: Any) -> dict[str, Any]:
     return {
         "stage": "kto", "policy": str(policy), "learning_rate": 2e-3, "epochs": 4, "batch_tokens": 1000,
         "evaluate_every": 0, "checkpoint_every": 0, **changed,
@@ -67,7 +67,7 @@ def test_each_reply_is_mismatched_with_another_of_its_pass() -> None:
     assert [one["KL_completion_ids"] for one in with_mismatched_replies(rows, 3)] == [[2], [0], [1], [4], [3]]
 
 
-def judgments(n: int, *, good_only: bool = False) -> list[dict]:
+def judgments(n: int, *, good_only: bool = False) -> list[dict[str, Any]]:
     return [
         {
             "id": f"judgment:{i}",

@@ -38,7 +38,7 @@ def policy(tmp_path_factory: Any) -> Path:
     return toy_policy(tmp_path_factory.mktemp("policy") / "model")
 
 
-def settings(source: Path, **changed: Any) -> dict:
+def settings(source: Path, **changed: Any) -> dict[str, Any]:
     return {
         "stage": "ppo", "policy": str(source), "reward": "function:brevity", "steps": 3, "prompts_per_step": 8,
         "epochs": 2, "learning_rate": 1e-3, "value_learning_rate": 1e-2, "value_warmup": 1, "evaluate_every": 0,

@@ -65,8 +65,8 @@ def start(tmp_path: Path) -> Iterator[Any]:
         prompts, _ = encode_prompts(rows, chat, 40)
         engine = ScriptedEngine(replies, **named)
         kl = ReplyKL(policies.actor.forward, policies.reference.forward, compute, chat.pad_id, run.config.micro_tokens)
-        evaluator = HeldoutEvaluator(run, prompts[:heldout], engine, scorer, policies.actor.model, kl)
-        return PPOState(run, compute, prompts, engine, scorer, policies, learner, chat.pad_id, evaluator)
+        evaluator = HeldoutEvaluator(run, prompts[:heldout], engine, scorer, policies.actor.model, kl)  # type: ignore[arg-type]
+        return PPOState(run, compute, prompts, engine, scorer, policies, learner, chat.pad_id, evaluator)  # type: ignore[arg-type]
 
     yield build
     for context in opened:
@@ -165,7 +165,7 @@ def breaking(ppo: PPOState, *steps: int) -> None:
 
         return update(micro, worse, *rest)
 
-    ppo.learner.update = broken
+    ppo.learner.update = broken  # type: ignore[assignment]
 
 
 def test_an_update_whose_numbers_are_none_changes_nothing_and_is_counted(start: Any) -> None:

@@ -11,6 +11,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -39,7 +40,7 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 GOOD, BAD, SOSO = "yes of course", "no never", "the mat"
 
 
-def rankings(n: int, seed: int, **named: Any) -> list[dict]:
+def rankings(n: int, seed: int, **named: Any) -> list[dict[str, Any]]:
     """People who like yes, dislike no, and find two mats equal."""
     draw, rows = random.Random(seed), []
     for i in range(n):
@@ -64,7 +65,7 @@ def base(tmp_path_factory: Any) -> Any:
     return toy_policy(tmp_path_factory.mktemp("base") / "model")
 
 
-def settings(base: Any, **changed: Any) -> dict:
+def settings(base: Any, **changed: Any) -> dict[str, Any]:
     return {
         "stage": "reward", "base": str(base), "learning_rate": 3e-3, "epochs": 3, "batch_tokens": 600,
         "evaluate_every": 0, "checkpoint_every": 0, **changed,
@@ -182,7 +183,7 @@ def test_the_share_of_ties_is_over_comparisons() -> None:
 def test_one_encoding_serves_all_comparisons_of_a_ranking() -> None:
     chat, rows = ChatFormat(toy_tokenizer()), [RankingRow(**row) for row in rankings(2, 1)]
     _, examples, _ = ranking_examples(rows, chat, RewardSettings(), 64, CPU)
-    batch = examples.batch([1, 0])
+    batch = examples.batch(np.array([1, 0]))
     assert len(batch.packed.starts) == 8
     assert len(batch.comparisons.first) == 12
     assert batch.weight == 2
@@ -313,7 +314,7 @@ def test_replies_that_are_equal_after_the_cut_teach_nothing_and_are_counted() ->
     ]
     kept, examples, changes = ranking_examples(rows, chat, RewardSettings(), 30, CPU)
     assert [row.id for row in kept] == ["ranking:2"]
-    comparisons = examples.batch([0]).comparisons
+    comparisons = examples.batch(np.array([0])).comparisons
     assert len(comparisons.first) == 2  # each of the equal ones against the third
     assert changes.named() == {"left_out/equal": 1, "cut/equal_pairs": 1, "cut/reply": 1}
     assert "1 of 2 rankings are left out: their replies are equal in the first 30 tokens (the first is ranking:1)" in (

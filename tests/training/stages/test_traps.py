@@ -17,6 +17,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from tests.narrowing import existing
 from tests.training.toys import (
     CHATML,
     NO_END,
@@ -60,7 +61,9 @@ GRPO = {
 }  # fmt: skip
 
 
-def ranking(i: int = 0, replies: tuple[str, ...] = ("yes", "no"), groups: list[list[int]] | None = None) -> dict:
+def ranking(
+    i: int = 0, replies: tuple[str, ...] = ("yes", "no"), groups: list[list[int]] | None = None
+) -> dict[str, Any]:
     return {
         "id": f"ranking:{i}", "messages": turns(f"is it {i}?"), "replies": list(replies), "groups": groups or [[0], [1]]
     }  # fmt: skip
@@ -135,7 +138,7 @@ def test_the_engine_stops_at_what_ends_a_reply_in_the_chat_format_whatever_the_m
     assert engine.stop_ids == {chat.end_id, tokenizer.eos_token_id}
     pool = ModelPool(CPU, slots=1, max_models=1)
     pool.load("it", str(padless))
-    assert pool.get("it").stop_ids == engine.stop_ids
+    assert existing(pool.get("it")).stop_ids == engine.stop_ids
 
 
 @pytest.mark.fp32
@@ -210,7 +213,8 @@ def test_prompts_longer_than_the_context_are_left_out_or_cut_and_counted(
     stage: str, base: Path, tmp_path: Path
 ) -> None:
     rows = [*prompts(3), {"id": "prompt:long", "messages": turns("the cat sat on the mat " * 20)}]
-    config = {"ppo": PPO, "grpo": GRPO, "sample": {"stage": "sample", "sampling": {"max_new_tokens": 4}}}[stage]
+    sample: dict[str, Any] = {"stage": "sample", "sampling": {"max_new_tokens": 4}}
+    config = {"ppo": PPO, "grpo": GRPO, "sample": sample}[stage]
     counts = {}
     for how in ("drop", "shorten"):
         folder = run_folder(tmp_path / how, config | {"policy": str(base), "long_prompts": how}, prompts=rows)
@@ -238,7 +242,7 @@ def test_a_window_is_the_context_of_replies(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------------- one row
 
 
-ONE = {
+ONE: dict[str, dict[str, Any]] = {
     "corpus": {"documents": [{"id": "1", "text": "the cat sat on the mat and it was the only text there was"}]},
     "tokenizer": {"corpus": [{"id": "1", "text": " ".join(TEXTS)}]},
     "pretrain": {"corpus": [{"id": "1", "text": "the cat sat"}]},
@@ -309,7 +313,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def rows_of(stage: str, bad: int, good: int) -> dict[str, list[dict]]:
+def rows_of(stage: str, bad: int, good: int) -> dict[str, list[dict[str, Any]]]:
     """`bad` rows with the character and `good` without."""
     asked = [f"is it {POISON}?"] * bad + [f"is it {i}?" for i in range(good)]
     if stage == "sft":
@@ -318,7 +322,14 @@ def rows_of(stage: str, bad: int, good: int) -> dict[str, list[dict]]:
 
 
 def config_of(stage: str, source: Path, **changed: Any) -> dict[str, Any]:
-    own = {"max_steps": 4, "epochs": 50, "max_tokens": 60, "evaluate_every": 0, "checkpoint_every": 0, "log_every": 1}
+    own: dict[str, Any] = {
+        "max_steps": 4,
+        "epochs": 50,
+        "max_tokens": 60,
+        "evaluate_every": 0,
+        "checkpoint_every": 0,
+        "log_every": 1,
+    }
     own |= {"stage": stage, "base" if stage in ("sft", "reward") else "policy": str(source), "min_rows": 1}
     return own | {"batch_tokens": 64, "micro_tokens": 64, "learning_rate": 1e-2} | changed
 
@@ -365,7 +376,7 @@ def test_a_prompt_that_breaks_the_policy_stops_the_run_before_it_learns(poisoned
 
 
 def test_infinite_weights_and_settings_are_refused_by_name(base: Path, tmp_path: Path) -> None:
-    rows = [DEMONSTRATIONS[0], {**DEMONSTRATIONS[1], "weight": float("inf")}]
+    rows: list[dict[str, Any]] = [DEMONSTRATIONS[0], {**DEMONSTRATIONS[1], "weight": float("inf")}]
     with pytest.raises(InputError, match=r"demonstrations\.jsonl:2: weight: .*finite number"):
         run_here(run_folder(tmp_path / "rows", SFT | {"base": str(base)}, demonstrations=rows))
     with pytest.raises(InputError, match=r"grad_clip: .*finite number"):
@@ -442,7 +453,7 @@ def test_every_stage_begins_a_text_once(tmp_path: Path) -> None:
     scored = encode_for_reward(chat, ASK, "yes", 100).encoded.ids
     pool = ModelPool(CPU, slots=1, max_models=1)
     pool.load("it", str(policy))
-    served = pool.get("it").chat.prompt(ASK)
+    served = existing(existing(pool.get("it")).chat).prompt(ASK)
     for ids in (learned.ids, scored, chat.prompt(ASK), served):
         assert (ids[0], ids.count(bos)) == (bos, 1)
     result = run_here(run_folder(tmp_path / "run", PPO | {"policy": str(policy)}, prompts=prompts()))
