@@ -48,9 +48,10 @@ run: setup ## install what is missing and start everything
 demo: setup ## take a sample project once round the loop, and leave its site running
 	@exec $(BIN)/python manage.py demo
 
-check: setup ## lint, types and import rules
+check: setup ## lint, types, templates and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/djlint --lint --quiet templates
 	$(BIN)/mypy .
 	$(BIN)/lint-imports
 

@@ -21,7 +21,7 @@ def reward(model: str, pairs: str) -> None:
     steps = 12
     settings = RewardConfig(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=8, max_steps=steps, max_length=512, report_to="none",
-        logging_steps=steps, use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no",
+        logging_steps=steps, use_cpu=True, bf16=False, activation_checkpointing=False, save_strategy="no",
         disable_tqdm=True, center_rewards_coefficient=0.01,
     )  # fmt: skip
     trainer = RewardTrainer(

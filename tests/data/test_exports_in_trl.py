@@ -16,7 +16,7 @@ from webapp.data.exports import Selection, export_lines, format_of
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 COMMON: dict[str, Any] = {
     "max_steps": 2, "per_device_train_batch_size": 2, "report_to": [], "use_cpu": True, "bf16": False,
-    "gradient_checkpointing": False, "save_strategy": "no", "disable_tqdm": True,
+    "activation_checkpointing": False, "save_strategy": "no", "disable_tqdm": True,
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ class CorpusSettings(Settings):
     )
     language: str = setting(
         "",
-        "Keep only text in this language, judged by its common words (en, de, fr, es); leave empty to keep all.",
+        "Keep only text in this language (an ISO 639-1 code such as en, de or ja); leave empty to keep all.",
         max_length=8,
         advanced=True,
     )

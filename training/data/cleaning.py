@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from typing import Final
 
 import ftfy
+import phonenumbers
 import trafilatura
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+from stdnum import luhn
 
 # Controls, but for tab and line feed; zero-width spaces, soft hyphens, direction marks, byte-order marks, annotation
 # marks, noncharacters. Joiners stay: emoji and several scripts need them.
@@ -23,18 +27,13 @@ GAPS: Final = re.compile(r"\n{3,}")
 EMAIL: Final = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+")
 DIGITS: Final = re.compile(r"(?<![\w.+])(?<!\d,)\+?\(?\d(?:[ \u2011().\-/]{0,3}\d){7,22}(?:x\d{2,5})?(?!\w)")
 THOUSANDS: Final = re.compile(r"\d{1,3}([., ])\d{3}(?:\1\d{3})*")
+DATE: Final = re.compile(r"\d{4}-\d\d-\d\d\b")
+NORTH_AMERICA: Final = 1
 
-# The commonest words of each language, but for those that another of them shares.
-COMMON_WORDS: Final = """
-    en: the of and to that was he for it with as his on be at by had not are but from they which you
-    de: der und das ist nicht ein eine mit dem den auch auf sich für von zu wird als sind im wie ich sie
-    fr: le les des et est une dans qui pour pas au sur ce avec il sont par vous nous elle plus du cette
-    es: el los las del y una por con para su al lo como más pero sus fue este ha porque muy sin sobre
-"""
-COMMON: Final[dict[str, frozenset[str]]] = {
-    line.split(":")[0].strip(): frozenset(line.split()[1:]) for line in COMMON_WORDS.strip().splitlines()
-}
-LEAST_COMMON_SHARE: Final = 0.06
+# Where a number without a country code may be from: plans of many lengths, and of the languages we meet most.
+REGIONS: Final = ("US", "GB", "DE", "FR", "ES")
+NO_LANGUAGE: Final = {"und", "zxx"}  # ISO 639's codes for undetermined, and for nothing that is language
+MIN_CONFIDENCE: Final = 0.5  # below this a text has no language
 
 
 def text_of_html(html: str) -> str:
@@ -71,33 +70,44 @@ def without_personal_data(text: str) -> tuple[str, int]:
 def number_kind(number: str) -> str:
     """card, phone, or empty for a number that is neither, such as a list of years or 1,000,000,000."""
     digits = re.sub(r"\D", "", number.partition("x")[0])
-    if 12 <= len(digits) <= 19 and luhn(digits):
+    if 12 <= len(digits) <= 19 and luhn.is_valid(digits):
         return "card"
-    if not 9 - (number[0] == "(") <= len(digits) <= 15 or THOUSANDS.fullmatch(number):
+    groups = re.findall(r"\d+", number)
+    if len(groups) == 1 and number[0] not in "+(":  # an identifier far more often than a phone number
         return ""
     if number.count("(") != number.count(")"):  # 3 (1803-1805
         return ""
-    groups = re.findall(r"\d+", number)
-    if all(len(group) == 4 and "1000" <= group <= "2100" for group in groups):
+    if THOUSANDS.fullmatch(number) or DATE.match(number) or all("1000" <= group <= "2100" for group in groups):
         return ""
-    return "phone" if number[0] in "+(" or (len(groups) > 1 and max(map(len, groups)) <= 8) else ""
+    regions = (None,) if number[0] == "+" else REGIONS
+    return "phone" if any(is_phone(number, region) for region in regions) else ""
 
 
-def luhn(digits: str) -> bool:
-    """The check digit of card numbers (ISO/IEC 7812-1, annex B)."""
-    total = 0
-    for i, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + i % 2)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0
+def is_phone(number: str, region: str | None) -> bool:
+    """Whether the number fits the numbering plan of the region, or of the country that its code names."""
+    try:
+        parsed = phonenumbers.parse(number, region)
+    except phonenumbers.NumberParseException:
+        return False
+    # what is written as a phone number need not be assigned to anyone
+    written_as_phone = number[0] in "+(" or parsed.country_code == NORTH_AMERICA
+    return phonenumbers.is_valid_number(parsed) or (written_as_phone and phonenumbers.is_possible_number(parsed))
+
+
+@functools.cache
+def language_identifier() -> LanguageIdentifier:
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=MIN_CONFIDENCE)
+
+
+def languages() -> list[str]:
+    """The codes (ISO 639-1) of the languages that can be recognized."""
+    return sorted(set(language_identifier().labels) - NO_LANGUAGE)
 
 
 def language(text: str) -> str:
-    """The code of the language whose common words make up most of the text; empty where none makes up much of it."""
-    words = re.findall(r"[^\W\d_]+", text.casefold())
-    shares = {code: sum(word in common for word in words) / max(1, len(words)) for code, common in COMMON.items()}
-    best = max(shares, key=lambda code: shares[code])
-    return best if shares[best] >= LEAST_COMMON_SHARE else ""
+    """The code (ISO 639-1) of the text's language; empty if none is likely."""
+    code, _ = language_identifier().classify(text)
+    return "" if code in NO_LANGUAGE else code
 
 
 def split_text(text: str, max_characters: int) -> list[str]:

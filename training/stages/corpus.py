@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.contract import OUTPUT, CorpusSettings, DroppedRow, InputError, TextRow
-from training.data.cleaning import COMMON, clean_text_of, language, split_text, text_of_html, without_personal_data
+from training.data.cleaning import clean_text_of, language, languages, split_text, text_of_html, without_personal_data
 from training.data.duplicates import Originals
 from training.run.run import Run
 
 
 def main(run: Run[CorpusSettings]) -> None:
     settings = run.config
-    if settings.language and settings.language not in COMMON:
-        raise InputError(f"language: {settings.language} is not one of {', '.join(COMMON)}", code="config_invalid")
+    if settings.language and settings.language not in languages():
+        raise InputError(f"language: {settings.language} is not one of {', '.join(languages())}", code="config_invalid")
     documents = run.rows("documents", TextRow)
     originals = Originals(settings.near_duplicates)
     counts: Counter[str] = Counter(documents=len(documents))

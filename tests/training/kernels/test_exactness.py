@@ -168,7 +168,7 @@ def test_the_loss_of_rankings_is_the_sum_of_each_ones_own(
         scores = []
         for reply in row.replies:
             ids = encode(chat_format(), row.messages, reply, 64).encoded.ids
-            scores.append(float(alone(name, ids)[1][-1] @ head_of(name).weight[0]))
+            scores.append(float((alone(name, ids)[1][-1] @ head_of(name).weight[0]).detach()))
         pairs = [(row.groups[0][0], other, False) for other in row.groups[1]]
         pairs += [(a, b, True) for i, a in enumerate(sorted(row.groups[1])) for b in sorted(row.groups[1])[i + 1 :]]
         expected += (
@@ -251,7 +251,7 @@ def test_evaluation_does_not_depend_on_how_it_is_batched(name: str, packs: bool,
     assert loss == pytest.approx(-float(torch.cat(spoken).mean()), rel=NATS, abs=NATS)
     with torch.inference_mode():
         scores = score_ids(reward_of(name, packs), [one.ids for one, _ in encoded], chat.pad_id, micro)
-    slow = [float(alone(name, one.ids)[1][-1] @ head_of(name).weight[0]) for one, _ in encoded]
+    slow = [float((alone(name, one.ids)[1][-1] @ head_of(name).weight[0]).detach()) for one, _ in encoded]
     assert scores == pytest.approx(slow, rel=NATS, abs=NATS)
 
 

@@ -118,12 +118,12 @@ def test_an_interrupted_run_goes_on_with_the_member_it_was_at(
 ) -> None:
     whole, result = trained
     folder = run_folder(tmp_path, settings(base), rankings=rankings(40, 1), heldout=rankings(20, 2))
-    child = start_child(folder)
-    told = folder / "events.jsonl"
-    while child.poll() is None and not (told.exists() and f'"step":{step},' in told.read_text()):
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    with start_child(folder) as child:
+        told = folder / "events.jsonl"
+        while child.poll() is None and not (told.exists() and f'"step":{step},' in told.read_text()):
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
     before = len(events(folder, "metric"))
     resumed = run_here(folder)
     again = [event["step"] for event in events(folder, "metric")[before:]]

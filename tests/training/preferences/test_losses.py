@@ -141,6 +141,6 @@ def test_a_person_who_chooses_at_random_teaches_nothing() -> None:
     batch = collate_comparisons([[Ranked([[0], [1]], annotator=1), Ranked([[1], [0]], annotator=2)]])
     scores = torch.tensor([2.0, 0.0], requires_grad=True)
     loss = preference_loss(scores, batch, reliability=torch.tensor([1.0, 0.5, 0.0]))
-    assert float(loss) == pytest.approx(math.log(1 + math.exp(-1)) + math.log(2))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)) + math.log(2))
     (gradient,) = torch.autograd.grad(loss, scores)
     assert float(gradient[0]) == pytest.approx(-0.5 / (1 + math.exp(1)))

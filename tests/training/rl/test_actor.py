@@ -9,8 +9,9 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from training.contract import InputError
-from training.kernels.logprobs import MAX_LOGITS, chosen_logprobs, entropy_of  # type: ignore[attr-defined]
+from training.kernels.logprobs import MAX_LOGITS
 from training.models import forward as module
+from training.models.forward import chosen_logprobs, entropy_of
 from training.rl.actor import Actor, MicroBatch, rollout_batches
 
 PROMPTS = [[1, 5, 6], [1, 7, 8, 9, 10, 11], [1]]

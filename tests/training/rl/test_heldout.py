@@ -33,7 +33,7 @@ def test_the_kl_of_a_reply_is_the_sum_over_its_tokens(tmp_path: Path, temperatur
     for prompt, tokens, kl in zip(asked, replies, found, strict=True):
         ids, start = [*prompt.ids, *tokens], len(prompt.ids)
         ours, theirs = ((m(torch.tensor([ids])).logits[0] / temperature).log_softmax(-1) for m in (p, q))
-        slow = sum(float(ours[t - 1, ids[t]] - theirs[t - 1, ids[t]]) for t in range(start, len(ids)))
+        slow = sum((ours[t - 1, ids[t]] - theirs[t - 1, ids[t]]).item() for t in range(start, len(ids)))
         assert kl == pytest.approx(slow, abs=1e-4)
 
 

@@ -67,11 +67,11 @@ def test_nothing_is_written_unless_asked_for(base: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("before_a_checkpoint", [True, False])
 def test_a_resumed_run_shows_each_step_once(base: Any, tmp_path: Path, before_a_checkpoint: Any) -> None:
     folder = sft(tmp_path, base, epochs=6, **({"checkpoint_every": 0} if before_a_checkpoint else {}))
-    child = start_child(folder)
-    while child.poll() is None and not ((folder / "events.jsonl").exists() and len(events(folder, "metric")) > 7):
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with start_child(folder) as child:
+        while child.poll() is None and not ((folder / "events.jsonl").exists() and len(events(folder, "metric")) > 7):
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
     run_here(folder)
     steps = [event["step"] for event in events(folder, "metric")]
     assert len(steps) > len(set(steps))  # some were told twice, so there was something to leave out

@@ -519,15 +519,15 @@ def test_people_take_turns_and_leave_a_quarter_of_the_slots_to_the_next() -> Non
     for order in orders:
         queue.push(order)
     taken: list[Order] = []
-    while order := existing(queue.pop(taken, 8)):
-        taken.append(order)
+    while next_order := queue.pop(taken, 8):
+        taken.append(next_order)
     assert [order.user for order in taken] == ["a", "b", "c", "", "a", "a", "a", "a"]
     queue = FairQueue()
     for _ in range(8):
         queue.push(Order("a"))
     taken = []
-    while order := existing(queue.pop(taken, 8)):
-        taken.append(order)
+    while next_order := queue.pop(taken, 8):
+        taken.append(next_order)
     assert len(taken) == 6
     assert queue.remove(taken[0].request) is None
     waiting = queue.pop([], 8)

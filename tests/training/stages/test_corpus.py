@@ -17,7 +17,6 @@ from training.data.cleaning import (
     INVISIBLE,
     clean_text_of,
     language,
-    luhn,
     number_kind,
     split_text,
     without_personal_data,
@@ -122,7 +121,7 @@ def test_only_the_wanted_language_is_kept(tmp_path: Path) -> None:
 
 def test_a_language_that_is_not_known_is_refused_with_those_that_are(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, {"stage": "corpus", "language": "xx"}, documents=[{"id": "a", "text": prose(1)}])
-    with pytest.raises(TrainingError, match="xx is not one of en, de, fr, es"):
+    with pytest.raises(TrainingError, match=r"xx is not one of ace, af, .*en, .*zu"):
         run_here(folder)
 
 
@@ -201,15 +200,16 @@ def test_other_numbers_and_signs_stay(text: str) -> None:
 
 
 def test_the_check_digit_tells_cards_from_other_numbers() -> None:
-    assert luhn("79927398713")
-    assert not luhn("79927398710")
+    assert number_kind("4111 1111 1111 1111") == "card"
     assert number_kind("4111 1111 1111 1112") == ""
 
 
-def test_a_language_is_told_by_its_common_words() -> None:
+def test_a_language_is_recognized_in_any_script() -> None:
     assert language("le chat est dans la maison avec les enfants et une souris") == "fr"
     assert language("el perro está en la casa con los niños y una vaca por la tarde") == "es"
-    assert language("zxcv qwer") == ""
+    assert language("凧は風の力で空を飛びます。子どもたちは公園で遊びます。") == "ja"
+    assert language("Latawiec lata, ponieważ wiatr naciska na jego powierzchnię.") == "pl"
+    assert language("12 + 34 = 46") == ""
 
 
 # ---------------------------------------------------------------------------------------------------------- duplicates

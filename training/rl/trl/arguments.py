@@ -58,7 +58,7 @@ def trl_arguments(run: Run[Any], compute: Compute, plan: BatchPlan, *, evaluates
         "use_cpu": cpu,
         "bf16": compute.dtype is torch.bfloat16,
         "dataloader_pin_memory": not cpu,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "disable_tqdm": True,
         "report_to": "none",
     }
