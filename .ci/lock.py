@@ -1,8 +1,8 @@
 """Writes the lock files from `name==version` lines on standard input; run by `make lock`.
 
-requirements.lock is everything, requirements-web.lock what the image without torch takes of it, requirements-cuda.lock
-what torch's builds for NVIDIA GPUs need besides. They have the hash of every file that the package index has of a
-version, for Linux and macOS on any processor. requirements-cpu.lock is torch's smaller build for CPUs, which is not in
+requirements.lock is everything, requirements-web.lock the part that the image without torch takes,
+requirements-cuda.lock what torch's builds for NVIDIA GPUs also need. They have the hash of every file that the package
+index has of a version, for Linux and macOS on any processor. requirements-cpu.lock is torch's smaller build for CPUs, which is not in
 that index; it is taken where pip knows of a place that has it.
 """
 

@@ -31,7 +31,7 @@ class PairAgreement:
 
 @dataclass(frozen=True)
 class LabelAgreement:
-    """Over all pairs of annotators; None where there is too little to say.
+    """Over all pairs of annotators; None if there is too little to say.
 
     `value`, `low` and `high` are the share of comparisons agreed on and its 95 % interval, clustered by task; `alpha`
     is Krippendorff's over comparisons (worse, tied, better; ordinal).

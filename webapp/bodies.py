@@ -94,7 +94,7 @@ class Guard:
 
 
 def declared_length(scope: Message) -> int | None:
-    """What Content-Length says; None where it is absent or no number, which the server refuses by itself."""
+    """What Content-Length says; None if it is absent or no number, which the server refuses by itself."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and len(value) < 20:
             return int(value)

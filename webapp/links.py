@@ -10,7 +10,7 @@ from django.urls import NoReverseMatch, reverse
 
 
 def address_of(name: str, *args: Any) -> str:
-    """The address of a page that an installation may do without; empty where it does."""
+    """The address of a page that an installation may do without; empty if it does."""
     try:
         return reverse(name, args=args)
     except NoReverseMatch:

@@ -1,7 +1,7 @@
 """Which models a person may name instead of choosing one of the project: of the hub, or below a listed folder.
 
 Without a list, a name that is a path reaches every model on the training machine, other projects' too, and its errors
-tell which folders exist. So a name is held against the list by its letters alone where a person gives it, and the files
+tell which folders exist. So a name that a person gives is checked against the list by its letters alone, and the files
 themselves where the run is about to read them, on the machine that has them.
 """
 
@@ -58,7 +58,7 @@ def own_folders() -> list[Path]:
 def model_source(name: str) -> str:
     """What training reads: the hub name as it is, a folder after its files were looked at.
 
-    Raises BadInput where a link, an index or an adapter leads out of the listed folders.
+    Raises BadInput if a link, an index or an adapter leads out of the listed folders.
     """
     check_model_name(name)
     if is_hub_name(name):
@@ -102,7 +102,7 @@ def named_in(path: Path) -> Iterator[Path]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file, empty where there is none: training says what is wrong with it."""
+    """The JSON object of a file, empty if there is none: training says what is wrong with it."""
     try:
         value = json.loads(path.read_text()) if stays_inside(path) else {}
     except (OSError, ValueError):

@@ -70,7 +70,7 @@ def shortened_number(digits: str) -> str:
 
 
 def unstorable_place(value: Any) -> str:
-    """Where a text or a key is that cannot be stored, as a dotted path; empty where there is none."""
+    """Where a text or a key is that cannot be stored, as a dotted path; empty if there is none."""
 
     def unstorable(item: Any) -> bool:
         return isinstance(item, str) and not is_storable(item)

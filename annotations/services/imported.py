@@ -29,7 +29,7 @@ R = TypeVar("R")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
     """What every imported label carries. `annotator` is who gave it, as the file names them; `split` is "heldout" where
-    the file says that nothing may learn from the row, and empty where the project decides."""
+    the file says that nothing may learn from the row, and empty if the project decides."""
 
     annotator: str = ""
     weight: float = 1.0

@@ -192,7 +192,7 @@ def _begin(lease: Lease, model: type[L], token: UUID, kind: Task.Kind, check: Ch
 
 
 def check_open(lease: Lease) -> None:
-    """Raises Conflict where the task was answered, or where the project was archived when it was not under way."""
+    """Raises Conflict if the task was answered, or where the project was archived when it was not under way."""
     if lease.outcome == Lease.Outcome.SUBMITTED:
         raise AlreadyAnswered
     if lease.outcome == Lease.Outcome.HELD:
@@ -205,7 +205,7 @@ def check_open(lease: Lease) -> None:
 
 
 def sent_again(label: L, **content: Any) -> L:
-    """The label that this token was sent for. Raises Conflict where it is sent again with something else: the label
+    """The label that this token was sent for. Raises Conflict if it is sent again with something else: the label
     stays as it is, and the person must not hear that what they changed was saved."""
     if isinstance(label, Demonstration):
         saved: dict[str, Any] = {"text": label.response.text}

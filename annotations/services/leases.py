@@ -174,7 +174,7 @@ def renew_lease(*, lease: Lease, now: datetime | None = None) -> Lease:
 
 
 def take_up_again(*, lease: Lease, until: datetime) -> None:
-    """Put a lease that ended without a word back on a free seat, unless the person was given the task anew since."""
+    """Put a lease that ended without a word back on a free seat, unless the person was given the task again since."""
     task = lock_task(lease.task)
     if archived_at(task.project) is not None:
         return

@@ -205,7 +205,7 @@ def add_and_ask(
 ) -> AddedPrompts:
     """Add prompts and, where wanted, ask annotators to reply to those that nobody has been asked about; all or nothing.
 
-    Raises WithdrawnPrompts where some are withdrawn and `restore` is not set or does not help.
+    Raises WithdrawnPrompts if some are withdrawn and `restore` is not set or does not help.
     """
     newest = Prompt.objects.filter(project=project).order_by("-id").values_list("id", flat=True).first() or 0
     prompts = add_prompts(project=project, conversations=conversations, source=source, by=by)

@@ -46,7 +46,7 @@ def settle_reviews(*, demonstration: Demonstration) -> None:
     """Set the states of a demonstration and of its corrected versions from its reviews.
 
     Decided when as many reviews are in as its task wants: accepted with more accepting than rejecting verdicts, else
-    rejected. Accepted with changes, the newest corrected version stands in its place. Undecided, all wait.
+    rejected. Accepted with changes, the newest corrected version replaces it. Undecided, all wait.
     """
     state = Demonstration.State
     reviews = list(

@@ -25,7 +25,7 @@ SUBMIT: Final[dict[str, Callable[..., AnyLabel]]] = {
 def submit(
     *, lease: Lease, arguments: dict[str, Any], content: Content, page: PageState, replaces: Sequence[UUID] = ()
 ) -> AnyLabel:
-    """The label that the page sends. Raises DraftConflict where another page's draft would be dropped unseen.
+    """The label that the page sends. Raises DraftConflict if another page's draft would be dropped unseen.
 
     Args:
         arguments: of the kind's own service.

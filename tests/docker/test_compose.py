@@ -1,4 +1,4 @@
-"""compose.yaml is held against what the supervisor and the settings really use, for nothing here can start it."""
+"""compose.yaml is checked against what the supervisor and the settings really use, for nothing here can start it."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ result = run.pk
 STATE = "run = Run.objects.get(name={name!r}); result = [run.state, run.step, run.error]"
 LIVE = "result = Deployment.objects.get(state='live').model.name"
 # Where a path could be kept that something goes by: the rows that name files, and what the supervisor writes down. The
-# config.json of a run folder is a record, written anew whenever the run starts.
+# config.json of a run folder is a record, written again whenever the run starts.
 TRACES = """
 import json
 from django.conf import settings

@@ -56,7 +56,7 @@ class Site:
 
 @contextmanager
 def served(folders: dict[str, Path], slots: int = 2, most: int = 2, **options: Any) -> Iterator[Site]:
-    """A model server in this process; it serves the folder `toy`, where there is one."""
+    """A model server in this process; it serves the folder `toy`, if any."""
     pool = ModelPool(COMPUTE, slots=slots, max_models=most)
     if "toy" in folders:
         pool.load("toy", str(folders["toy"]))

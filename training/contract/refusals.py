@@ -39,7 +39,7 @@ def openai_error_body(message: str, *, status: int, param: str | None = None, co
 
 
 def parse_request(raw: bytes) -> Any:
-    """What the body says. Raises RequestRefused where it is no JSON, nested too deeply, or holds what no tokenizer,
+    """What the body says. Raises RequestRefused if it is no JSON, nested too deeply, or holds what no tokenizer,
     database or client can carry on: NUL characters, half surrogate pairs, numbers that are not finite."""
     try:
         data = json.loads(raw)

@@ -107,7 +107,7 @@ def place_of(location: Iterable[int | str], kind: type[BaseModel]) -> tuple[str,
 
 
 def step(annotation: Any, key: int | str) -> tuple[Any, str] | None:
-    """What lies at `key` inside a value of this type: its type and words; none where nothing does."""
+    """What lies at `key` inside a value of this type: its type and words; none if nothing does."""
     for option in options(annotation):
         origin, arguments = get_origin(option) or option, get_args(option)
         if isinstance(option, type) and issubclass(option, BaseModel):

@@ -104,7 +104,7 @@ Render = Callable[[list[dict[str, str]], bool], str]
 
 class ChatFormat:
     """Encodes conversations for one tokenizer; `render` stands in for the tokenizer's own rendering of its chat
-    template. Raises InputError where the tokenizer has no chat template."""
+    template. Raises InputError if the tokenizer has no chat template."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, source: str = "the model", render: Render | None = None
@@ -192,7 +192,7 @@ class ChatFormat:
 
     def conversation(self, messages: list[Turn], unlearned: Collection[int] = ()) -> Encoded:
         """All turns; every assistant turn with its stop token is in the mask, but for those whose indices are in
-        `unlearned`. Raises Rewritten where they cannot be rendered together as each was rendered when it was said."""
+        `unlearned`. Raises Rewritten if they cannot be rendered together as each was rendered when it was said."""
         return self._turns(messages, unlearned) if self._own else self._foreign_turns(messages, unlearned)
 
     def lessons(self, messages: list[Turn], unlearned: Collection[int] = ()) -> list[tuple[int, Encoded]]:

@@ -75,7 +75,7 @@ class ChildProcess:
         self.end = weakref.finalize(self, kill, self._process, ours)
 
     def ask(self, question: tuple[list[Mapping[str, str]], bool], seconds: float) -> tuple[bool, str] | None:
-        """(whether it was rendered, text or what the template says against it); None where no answer came in time."""
+        """(whether it was rendered, text or what the template says against it); None if no answer came in time."""
         try:
             self._pipe.send(question)
             return self._pipe.recv() if self._pipe.poll(seconds) else None

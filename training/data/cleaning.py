@@ -37,7 +37,7 @@ MIN_CONFIDENCE: Final = 0.5  # below this a text has no language
 
 
 def text_of_html(html: str) -> str:
-    """The main text of a page, without menus and other furniture; empty where there is none."""
+    """The main text of a page, without menus and other furniture; empty if there is none."""
     return trafilatura.extract(html, include_comments=False, deduplicate=False, output_format="txt") or ""
 
 

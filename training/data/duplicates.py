@@ -38,11 +38,11 @@ class Originals:
         self._index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS) if threshold < 1 else None
 
     def exact(self, identifier: str, text: str) -> str:
-        """The document with the same words, case and spacing aside; empty, and remembered, where there is none."""
+        """The document with the same words, case and spacing aside; empty, and remembered, if there is none."""
         return self._exact.setdefault(" ".join(text.casefold().split()), identifier).removeprefix(identifier)
 
     def near(self, identifier: str, text: str) -> str:
-        """A document at least as similar as the threshold; empty, and remembered, where there is none.
+        """A document at least as similar as the threshold; empty, and remembered, if there is none.
 
         The index proposes, the 5-grams themselves decide.
         """

@@ -37,7 +37,7 @@ def is_sharded() -> bool:
 
 
 def check_stage(stage: str) -> None:
-    """Raises InputError where the stage cannot be computed as it was launched."""
+    """Raises InputError if the stage cannot be computed as it was launched."""
     if world_size() > 1 and SPECS[stage].processes == "one":
         raise InputError(
             f"{stage} computes in one process; start it with `python -m training {stage}`, without accelerate launch",

@@ -39,11 +39,11 @@ class Engine:
     """Generates replies. One thread at a time may use it.
 
     model: a causal language model of transformers, PEFT-wrapped or not. live: its weights change between calls of
-    `generate`, so they are read anew each time; otherwise they are read once. owned: nobody else uses the model, which
+    `generate`, so they are read again each time; otherwise they are read once. owned: nobody else uses the model, which
     may be taken apart to have its weights in memory once. slots: replies generated at once.
     prefill_tokens: most prompt tokens read between two decoding steps. dtype: to compute in, where the model's
     architecture is written out here; otherwise, and by default, that of its weights. context: prompt and reply fit in
-    this many tokens. stop_ids: tokens that end a reply besides those that model and tokenizer name.
+    this many tokens. stop_ids: tokens that end a reply in addition to those that model and tokenizer name.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Engine:
         self._prefill_tokens = prefill_tokens
         self._decode_text = token_decoder(tokenizer)
         self._waiting: deque[Running] = deque()
-        self._running: list[Running | None] = []  # by slot; None where one has left in this step
+        self._running: list[Running | None] = []  # by slot; None if one has left in this step
         self._rows: Rows | None = None
         self._vocabulary = weight.shape[0]
 

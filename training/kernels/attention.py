@@ -101,7 +101,7 @@ def _by_kernel(saved: tuple[Tensor, ...], log_sum: Tensor, into: tuple[Tensor, .
 
 
 def _by_products(saved: tuple[Tensor, ...], log_sums: Tensor, into: tuple[Tensor, ...], scale: float) -> None:
-    """The heads that share a key are rows of one product; the attention weights are computed anew, some at a time."""
+    """The heads that share a key are rows of one product; the attention weights are computed again, some at a time."""
     g, q, k, v = saved
     n, width, heads, d = q.shape
     shared = k.shape[2]

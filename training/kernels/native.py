@@ -68,7 +68,7 @@ class Library:
 
 @lru_cache(None)
 def library(dtype: torch.dtype) -> Library | None:
-    """The functions for activations of `dtype`, or None where there are none."""
+    """The functions for activations of `dtype`, or None if there are none."""
     if dtype not in NUMBERS or os.environ.get(SWITCH) == "0":
         return None
     try:
@@ -100,7 +100,7 @@ def compiled_library(number: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where this user's compiled kernels are kept. Raises OSError where another user could write to it, since what is
+    """Where this user's compiled kernels are kept. Raises OSError if another user could write to it, since what is
     in it is run."""
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tutelage"
     path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -213,7 +213,7 @@ class HeadLayout(NamedTuple):
 
     queries: int
     keys: int
-    eps: float  # of the norm of each head, where there is one
+    eps: float  # of the norm of each head, if any
 
 
 def norm_heads(x: Tensor, norms: Tensor, eps: float) -> None:

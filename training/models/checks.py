@@ -1,4 +1,4 @@
-"""What is held against a model before it is used, so that what does not fit is a sentence and not an index error."""
+"""What is checked against a model before it is used, so that what does not fit is a sentence and not an index error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def damaged_folder(source: str, noun: str, error: Exception) -> InputError:
 
 
 def check_weights(source: str, noun: str) -> None:
-    """Raises InputError where a folder has weights, but none as safetensors: other kinds may run code when read."""
+    """Raises InputError if a folder has weights, but none as safetensors: other kinds may run code when read."""
     folder = Path(source)
     if not folder.is_dir():
         return
@@ -59,7 +59,7 @@ def check_weights(source: str, noun: str) -> None:
 
 
 def check_indexes(folder: Path) -> None:
-    """Raises InputError where an index of shards names a file that is not in the folder itself."""
+    """Raises InputError if an index of shards names a file that is not in the folder itself."""
     for path in folder.glob("*.index.json"):
         try:
             shards = json.loads(path.read_text())["weight_map"].values()
@@ -75,7 +75,7 @@ def check_indexes(folder: Path) -> None:
 
 
 def check_causal(source: str) -> None:
-    """Raises InputError where the config says that this is another kind of model: transformers alone would make a
+    """Raises InputError if the config says that this is another kind of model: transformers alone would make a
     language model of it, and go on with one that sees what it has to say, or has never learned to speak."""
     try:
         config = AutoConfig.from_pretrained(source)
@@ -96,7 +96,7 @@ def check_causal(source: str) -> None:
 
 
 def check_vocabulary(chat: ChatFormat, model: Any, source: str) -> None:
-    """Raises InputError where the tokenizer gives tokens for which the model has no embedding. Special tokens that no
+    """Raises InputError if the tokenizer gives tokens for which the model has no embedding. Special tokens that no
     conversation holds may be beyond: Gemma 3's has one for images, which its text models lack."""
     rows = int(model.get_input_embeddings().weight.shape[0])
     if max(chat.reachable) >= rows:

@@ -54,7 +54,7 @@ def prepare(run: Run[Any]) -> Compute:
 
 
 def take_gpu(number: int) -> None:
-    """What this process means by "cuda" from now on. Raises InputError where the machine has no such GPU."""
+    """What this process means by "cuda" from now on. Raises InputError if the machine has no such GPU."""
     if number >= (gpu_count := torch.cuda.device_count()):
         raise InputError(f"more processes were launched than there are GPUs here, {gpu_count}", code="no_device")
     torch.cuda.set_device(number)

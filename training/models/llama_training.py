@@ -27,7 +27,7 @@ Gradients = tuple[Tensor | None, ...]
 
 
 class LayerShape(NamedTuple):
-    """What a layer needs to know besides its weights."""
+    """What a layer needs to know in addition to its weights."""
 
     heads: int
     kv_heads: int

@@ -64,7 +64,7 @@ def load_causal(
     trainable: weights in fp32. With `lora.rank`, only a new adapter learns, over the frozen model; where `source` is
     itself an adapter, that adapter goes on learning. Without, an adapter is merged into its base and all weights learn.
     copies: frozen models of the same size that will be loaded beside one whose every weight learns, for which there
-    must be memory, too. Raises InputError where the folder is missing, damaged or no causal language model, or the
+    must be memory, too. Raises InputError if the folder is missing, damaged or no causal language model, or the
     memory is not there.
     """
     adapter_only = trainable and lora is not None and lora.rank > 0
@@ -151,7 +151,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
 
 
 def tied_modules(model: PreTrainedModel) -> set[str]:
-    """The names of input and output embeddings where both are one matrix; nothing where they are two."""
+    """The names of input and output embeddings where both are one matrix; nothing if they are two."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None or getattr(head, "weight", None) is not getattr(embedding, "weight", embedding):
         return set()

@@ -40,7 +40,7 @@ def train(
     turns: int = 1,
     evaluate: Callable[[int, bool], dict[str, float]] = lambda _step, _final: {},
 ) -> dict[str, float]:
-    """Train to the end, from the last checkpoint where there is one; returns the final figures.
+    """Train to the end, from the last checkpoint if there is one; returns the final figures.
 
     A run that trains several models one after the other says which `turn` of how many `turns` this is: the steps count
     on from turn to turn, each sees the rows in an order of its own, and `minutes` is shared.

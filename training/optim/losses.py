@@ -30,7 +30,7 @@ def next_token_loss(forward: Forward, batch: TextBatch) -> Sums:
 def bits_per_byte(
     forward: Forward, chat: ChatFormat, texts: Sequence[str], compute: Compute, context: int, micro_tokens: int
 ) -> dict[str, float]:
-    """{bits_per_byte, heldout_loss} of `texts`, packed into rows of `context` tokens; {} where there is no text.
+    """{bits_per_byte, heldout_loss} of `texts`, packed into rows of `context` tokens; {} if there is no text.
 
     Bits per byte is the text's total negative log-likelihood in bits over its bytes of UTF-8, so it compares models of
     different tokenizers. Document tokens are read but not counted. heldout_loss is the mean over tokens, nats.

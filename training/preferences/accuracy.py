@@ -47,7 +47,7 @@ def agreement(
     lengths: Sequence[Sequence[int]],
     members: Sequence[Sequence[Sequence[float]]] = (),
 ) -> Agreement | None:
-    """How the scores of the rows' replies agree with the rows' orders; None where no reply is ranked above another.
+    """How the scores of the rows' replies agree with the rows' orders; None if no reply is ranked above another.
 
     scores and lengths hold, for each row, one figure for each of its replies; lengths in one unit. Accuracy counts
     the comparisons that a person decided; two equal scores are half right. Ties are apart: `gap_tied` against

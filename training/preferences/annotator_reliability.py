@@ -30,7 +30,7 @@ class Annotators(nn.Module):
     scores. A normal prior holds its logarithm near 0, so that whoever ranked little counts as the rest, and its mean
     over the rankings is 0, so that the scores keep their scale.
 
-    Chen et al. 2013, "Pairwise ranking aggregation in a crowdsourced setting", learn a probability in its place; a
+    Chen et al. 2013, "Pairwise ranking aggregation in a crowdsourced setting", learn a probability instead; a
     factor also fits people who are surer than most.
     """
 

@@ -25,7 +25,7 @@ class RankingBatch(NamedTuple):
 def usable_rankings_of(rows: Sequence[RankingRow], config: RewardSettings) -> tuple[list[RankingRow], dict[str, int]]:
     """The rows that say something, and how many do not: no weight, or nothing but ties where ties are dropped.
 
-    Raises InputError where rows were given and none is left.
+    Raises InputError if rows were given and none is left.
     """
     weighed = [row for row in rows if row.weight > 0]
     comparable = [row for row in weighed if comparisons_of(row.groups, config.ties)]

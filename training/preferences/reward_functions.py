@@ -35,7 +35,7 @@ def reward_function(name: str) -> Callable[[RewardFunction], RewardFunction]:
 
 
 def find_reward_function(reference: str) -> RewardFunction:
-    """The function that `function:<name>` names. Raises InputError where there is none."""
+    """The function that `function:<name>` names. Raises InputError if there is none."""
     name = reference.removeprefix(PREFIX)
     register_own()
     if name not in _REGISTERED:
@@ -45,7 +45,7 @@ def find_reward_function(reference: str) -> RewardFunction:
 
 
 def register_own() -> None:
-    """Import the modules that TUTELAGE_REWARDS names. Raises InputError where one cannot be imported."""
+    """Import the modules that TUTELAGE_REWARDS names. Raises InputError if one cannot be imported."""
     for module in filter(None, map(str.strip, os.environ.get(OWN, "").split(","))):
         try:
             importlib.import_module(module)
@@ -56,14 +56,14 @@ def register_own() -> None:
 
 
 def find_shaping(text: str) -> list[tuple[float, RewardFunction]]:
-    """The functions of a `shaping` setting with their weights. Raises InputError where one is not registered."""
+    """The functions of a `shaping` setting with their weights. Raises InputError if one is not registered."""
     return [(weight, find_reward_function(PREFIX + name)) for name, weight in parts_of_shaping(text)]
 
 
 def shaping_of(
     shaping: Sequence[tuple[float, RewardFunction]], prompts: Sequence[Sequence[Turn]], replies: Sequence[str]
 ) -> Tensor:
-    """For each of N replies the functions' weighted sum (N,), zeros where there is none. Raises TrainingError where it
+    """For each of N replies the functions' weighted sum (N,), zeros if there is none. Raises TrainingError if it
     is no finite number."""
     shaped = [sum(w * function(a, r) for w, function in shaping) for a, r in zip(prompts, replies, strict=True)]
     if not all(map(math.isfinite, shaped)):

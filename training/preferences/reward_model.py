@@ -59,7 +59,7 @@ class RewardModel(nn.Module):
 
     @property
     def mean(self) -> float:
-        """The mean score of replies that it learned from; 0 where that was not noted."""
+        """The mean score of replies that it learned from; 0 if that was not noted."""
         return float(getattr(self.config, "reward", {}).get("mean", 0.0))
 
     @property

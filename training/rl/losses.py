@@ -23,7 +23,7 @@ class Rollout(NamedTuple):
     reference: Tensor  # (N, T) of the reference policy
     values: Tensor  # (N, T) value of the state before each token
     scores: Tensor  # (N,) from the reward model or function, as it gave them
-    ended: Tensor  # (N,) bool, false where a reply was cut at its length limit
+    ended: Tensor  # (N,) bool, false if a reply was cut at its length limit
 
 
 class Trajectory(NamedTuple):
@@ -35,7 +35,7 @@ class Trajectory(NamedTuple):
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """The mean of x over mask, of one shape -> (); 0 where the mask is empty."""
+    """The mean of x over mask, of one shape -> (); 0 if the mask is empty."""
     return (x * mask).sum() / mask.sum().clamp(min=1)
 
 

@@ -101,7 +101,7 @@ ALWAYS_COUNTED: Final = ("left_out/too_long", "cut/older_turns", "cut/question")
 
 
 def prompt_room(context: int, max_prompt_tokens: int, max_new_tokens: int) -> int:
-    """The longest prompt to which a full reply fits into the model's context. Raises InputError where none does."""
+    """The longest prompt to which a full reply fits into the model's context. Raises InputError if none does."""
     if max_new_tokens >= context:
         raise InputError(
             f"max_new_tokens: replies of {max_new_tokens} tokens leave no room for a prompt in the model's context of "
@@ -158,7 +158,7 @@ def load_scorer(
 
 
 def score_replies(scorer: Scorer, prompts: Sequence[EncodedPrompt], completions: Sequence[Completion]) -> Tensor:
-    """The scores of the replies (N,). Raises TrainingError where one is no finite number."""
+    """The scores of the replies (N,). Raises TrainingError if one is no finite number."""
     scores = map_sharded(
         [(prompt.row.messages, completion.text) for prompt, completion in zip(prompts, completions, strict=True)],
         lambda pairs: scorer([messages for messages, _ in pairs], [reply for _, reply in pairs]),

@@ -29,7 +29,7 @@ class ResumableRun(ReportingRun[S]):
     """A run that can be stopped at any step and goes on from its newest checkpoint."""
 
     def stop_if_asked(self, step: int = 0, save: Callable[[int], None] | None = None) -> None:
-        """After SIGTERM leave: with a checkpoint of `step`, where the stage can `save` one, else to begin anew."""
+        """After SIGTERM leave: with a checkpoint of `step`, where the stage can `save` one, else to start over."""
         if self.stopping:
             self.stop(step, save)
 
@@ -64,7 +64,7 @@ class ResumableRun(ReportingRun[S]):
         """Load the newest checkpoint of step `first_step` or later that can be read, and return its step; if there
         is none, `first_step`.
 
-        `load` must read its file whole before it changes anything. Raises InputError where config.json or the data
+        `load` must read its file whole before it changes anything. Raises InputError if config.json or the data
         are not those the checkpoint was made with.
         """
         if self._board is None:

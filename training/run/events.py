@@ -18,7 +18,7 @@ class EventLog:
         self._cut_torn_line()
 
     def append(self, event: Event) -> None:
-        """Write one line. Raises OSError where the disk does not take all of it, and leaves no half line."""
+        """Write one line. Raises OSError if the disk does not take all of it, and leaves no half line."""
         line = event.model_dump_json().encode() + b"\n"
         size = os.fstat(self._file).st_size
         if os.write(self._file, line) < len(line):

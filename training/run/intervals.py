@@ -18,7 +18,7 @@ MAX_DRAWS = 4_000_000  # of clusters, held in memory at once
 
 
 class Interval(NamedTuple):
-    """A figure with its 95 % interval; `n` is the number of observations. `low` and `high` are None where the
+    """A figure with its 95 % interval; `n` is the number of observations. `low` and `high` are None if the
     observations come from fewer than two clusters, which say nothing about the spread."""
 
     value: float
@@ -47,7 +47,7 @@ def clustered_mean(
 ) -> Interval:
     """The (weighted) mean of `values` (N) with the percentile interval of a bootstrap that draws whole clusters.
 
-    `clusters` (N) names the prompt of each value. Raises ValueError where lengths differ or nothing is given.
+    `clusters` (N) names the prompt of each value. Raises ValueError if lengths differ or nothing is given.
     """
     if len(values) != len(clusters) or (weights is not None and len(weights) != len(values)):
         raise ValueError("values, clusters and weights must have one length")

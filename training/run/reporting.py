@@ -75,7 +75,7 @@ class ReportingRun(Generic[S]):
         return bool(getattr(self.config, "tensorboard", False))
 
     def check_board(self) -> None:
-        """Raises InputError where TensorBoard files are asked for and cannot be written."""
+        """Raises InputError if TensorBoard files are asked for and cannot be written."""
         if self._wants_board and importlib.util.find_spec("tensorboard") is None:
             raise InputError(
                 "tensorboard: the package tensorboard is not installed; install it, or leave the setting off",

@@ -1,4 +1,4 @@
-"""The metric events of a run as TensorBoard event files, beside events.jsonl and never in its place.
+"""The metric events of a run as TensorBoard event files, beside events.jsonl, which they never replace.
 
 tensorboard --logdir RUN_DIR/tensorboard
 """

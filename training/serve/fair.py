@@ -37,7 +37,7 @@ class FairQueue(Generic[W]):
         self._queues.setdefault(order.user, deque()).append(order)
 
     def pop(self, running: Iterable[W], slots: int) -> W | None:
-        """The next order of the first person in turn who has not their share of the slots; none where there is no such
+        """The next order of the first person in turn who has not their share of the slots; None if there is no such
         person. `running`: the orders that have a slot or are promised one."""
         running_by_user = Counter(order.user for order in running)
         if running_by_user.total() >= slots:
@@ -52,7 +52,7 @@ class FairQueue(Generic[W]):
         return order
 
     def remove(self, request: EngineRequest) -> W | None:
-        """Take a request out; none where it does not wait here."""
+        """Take a request out; none if it does not wait here."""
         for user, queue in self._queues.items():
             for order in queue:
                 if order.request is request:

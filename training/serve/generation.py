@@ -96,7 +96,7 @@ class Generation:
             self._cancel()
 
     async def _soon(self) -> News | None:
-        """The next news; none where there is none for a while, as when the request waits for a slot."""
+        """The next news; None if there is none for a while, as when the request waits for a slot."""
         if not self._news.empty():
             return self._news.get_nowait()
         try:

@@ -15,7 +15,7 @@ NOT_NEEDED: Final = ["*/*", "consolidated*"]  # other formats of the same weight
 
 def model_folder(source: str) -> str:
     """`source` where it is a folder, else the files of the hub's model of that name: those of an earlier download, or
-    new ones. Raises InputError where they cannot be had."""
+    new ones. Raises InputError if they cannot be had."""
     if source.startswith(("/", ".", "~")) or Path(source).is_dir():
         return source
     try:

@@ -144,7 +144,7 @@ def apart(work: Callable[[], Served]) -> Served:
 def fingerprint(path: str) -> Any:
     """What tells one model on disk from another: each file's name, size and time, the base's too.
 
-    Raises InputError where there is no such folder.
+    Raises InputError if there is no such folder.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -156,7 +156,7 @@ def fingerprint(path: str) -> Any:
 
 
 def smoke_test(served: Served) -> None:
-    """A short greedy reply. Raises InputError where none comes."""
+    """A short greedy reply. Raises InputError if none comes."""
     if served.chat is not None:
         prompt = served.chat.prompt([Turn(role="user", content="Hello")])
     else:

@@ -66,7 +66,7 @@ def cleaned_document(
 
 
 def objection(identifier: str, text: str, settings: CorpusSettings, originals: Originals) -> tuple[str, str]:
-    """Why the text is not kept, and the detail of it; empty where it is."""
+    """Why the text is not kept, and the detail of it; empty if it is."""
     if not text:
         return "no text", ""
     if len(text) < settings.min_chars:

@@ -137,7 +137,7 @@ def check_evaluation(
     rankings: Sequence[RankingRow],
     prompts: Sequence[PromptRow],
 ) -> None:
-    """Raises InputError where there is nothing to measure or the model to measure is not named."""
+    """Raises InputError if there is nothing to measure or the model to measure is not named."""
     if not (texts or demonstrations or rankings or prompts):
         raise InputError("evaluate: the snapshot has no text, demonstrations, rankings or prompts", code="no_data")
     for rows, name, source in (

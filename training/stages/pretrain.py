@@ -80,7 +80,7 @@ def main(run: Run[PretrainSettings]) -> None:
 
 
 def starting_model(settings: PretrainSettings, chat: ChatFormat, compute: Compute) -> CausalModel:
-    """A new model, or the base to go on from, held against the tokenizer and context that it has to work with."""
+    """A new model, or the base to go on from, checked against the tokenizer and context that it has to work with."""
     if not settings.base:
         return new_causal(settings, chat.tokenizer, compute)
     model = load_causal(settings.base, compute, trainable=True)
@@ -94,6 +94,6 @@ def starting_model(settings: PretrainSettings, chat: ChatFormat, compute: Comput
 
 
 def first_bytes(texts: Sequence[str], max_bytes: int) -> Sequence[str]:
-    """The first texts that hold at most `max_bytes` bytes; at least one where there is any."""
+    """The first texts that hold at most `max_bytes` bytes; at least one if there is any."""
     reached = np.cumsum([len(text.encode()) for text in texts])
     return texts[: max(1, int((reached <= max_bytes).sum()))]

@@ -226,7 +226,7 @@ def accuracy(scores: Tensor, comparisons: Comparisons) -> dict[str, tuple[float,
 
 
 def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int) -> Agreement | None:
-    """How the models' mean scores agree with held-out rankings; None where there are none."""
+    """How the models' mean scores agree with held-out rankings; None if there are none."""
     if not lesson.heldout:
         return None
     chat, rows, encoded = lesson.chat, lesson.heldout, lesson.encoded

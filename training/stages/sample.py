@@ -117,7 +117,7 @@ def draw_replies(
 def sample_rows(
     prompts: Sequence[EncodedPrompt], replies: Sequence[Sequence[Completion]], scorer: Scorer | None
 ) -> Iterator[list[SampleRow]]:
-    """The rows of each prompt's replies, scored where there is a reward model."""
+    """The rows of each prompt's replies, scored if there is a reward model."""
     conversations: list[list[Turn]] = [p.row.messages for p, group in zip(prompts, replies, strict=True) for _ in group]
     scores = scorer(conversations, [reply.text for group in replies for reply in group]) if scorer else None
     rewards = iter(scores) if scores is not None else None
@@ -153,7 +153,7 @@ def figures(rows: Sequence[SampleRow]) -> dict[str, float]:
 
 
 def inputs_fingerprint(run: Run[SampleSettings]) -> str:
-    """What the replies follow from: another config or other prompts begin anew."""
+    """What the replies follow from: another config or other prompts start over."""
     digest = hashlib.sha256(run.config.model_dump_json(exclude={"threads", "slots"}).encode())
     digest.update((run.folder / DATA / "prompts.jsonl").read_bytes())
     return digest.hexdigest()

@@ -48,7 +48,7 @@ def main(run: Run[ServeSettings]) -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises TrainingError where the address is taken."""
+    """A listening socket. Raises TrainingError if the address is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

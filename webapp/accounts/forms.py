@@ -23,7 +23,7 @@ ROLE_CHOICES = [(role.value, f"{role.label}: {ROLE_HELP[role]}") for role in rev
 
 
 class NameForm(forms.Form):
-    """What sign-up asks for besides address and password."""
+    """What sign-up asks for in addition to address and password."""
 
     name = forms.CharField(
         max_length=100,

@@ -99,7 +99,7 @@ def invite(
 ) -> tuple[Invitation, str]:
     """An invitation and the secret of its link, of which only the hash is kept.
 
-    With a `secret` given, asking again makes no second invitation. Raises Conflict where that one is closed by now.
+    With a `secret` given, asking again makes no second invitation. Raises Conflict if that one is closed by now.
     """
     if not may_invite(by, project, role):
         raise NotAllowed("Only managers invite people, and only an owner invites another owner.")

@@ -133,7 +133,7 @@ def newest_of(destination: Path) -> tuple[Path, Manifest] | None:
 
 
 def check_space(home: Path, folder: Path, names: list[str], earlier_files: dict[str, BackedUpFile]) -> None:
-    """Raises Conflict where the disk cannot hold what is new."""
+    """Raises Conflict if the disk cannot hold what is new."""
     needed = 0
     for name in names:
         try:

@@ -160,7 +160,7 @@ def dump(moment: Moment, target: Path) -> None:
 
 
 def check_dump(path: Path) -> None:
-    """Raises Unavailable where pg_restore cannot read it."""
+    """Raises Unavailable if pg_restore cannot read it."""
     done = subprocess.run([client_program("pg_restore"), "--list", path], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"{path} cannot be read by pg_restore: {done.stderr.strip()[-300:]}")
@@ -180,7 +180,7 @@ def is_database_empty() -> bool:
 
 
 def let_go_of_processes() -> None:
-    """Take up anew what went on when the backup was made. The processes that rows name are the original's, which
+    """Take up again what went on when the backup was made. The processes that rows name are the original's, which
     may run on this very machine and are none of ours."""
     with connection.cursor() as cursor:
         cursor.execute("UPDATE runs_run SET child = ''")

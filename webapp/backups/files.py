@@ -35,7 +35,7 @@ def files_of(home: Path) -> Iterator[str]:
 def copy_or_link(
     home: Path, name: str, target: Path, before: tuple[Path, BackedUpFile] | None, moved: Progress
 ) -> BackedUpFile | None:
-    """Bring one file into a backup; None where it has gone meanwhile, as an old checkpoint does.
+    """Bring one file into a backup; None if it has gone meanwhile, as an old checkpoint does.
 
     `before`: the last backup and what it says of this file. Where its size and time are the same it is linked.
     """
@@ -83,7 +83,7 @@ def copy(source: Path, target: Path, moved: Progress) -> tuple[str, int]:
 
 
 def check_file(path: Path, expected: BackedUpFile, moved: Progress) -> str:
-    """What is wrong with a file of a backup; nothing where it is what it was."""
+    """What is wrong with a file of a backup; nothing if it is what it was."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as read:

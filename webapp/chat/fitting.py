@@ -41,9 +41,9 @@ def surely_fits(turns: Turns, context: int | None, room: int) -> bool:
 async def first_turn_that_fits(
     turns: Turns, *, model: str, context: int | None, max_tokens: int, count: Count = count_tokens
 ) -> int:
-    """The earliest turn of the user's to begin with. Raises BadInput where the newest turn alone is too long.
+    """The earliest turn of the user's to begin with. Raises BadInput if the newest turn alone is too long.
 
-    0 where nothing is dropped or the server does not count.
+    0 if nothing is dropped or the server does not count.
     """
     if surely_fits(turns, context, min(max_tokens, (context or 0) // REPLY_SHARE)):
         return 0

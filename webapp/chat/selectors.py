@@ -221,7 +221,7 @@ def verdict_on(line: ThreadLine, opinion: Feedback | None, opposite: Feedback | 
 
 
 def line_for(message: Message) -> ThreadLine | None:
-    """The message with what a page shows around it; none where it is not on the branch in sight."""
+    """The message with what a page shows around it; none if it is not on the branch in sight."""
     path = branch(message.conversation)
     if message.pk not in path:
         return None

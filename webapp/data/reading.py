@@ -54,7 +54,7 @@ def run_import(*, record_id: int) -> None:
 
 def load_or_check(record: Import) -> None:
     """Read the file, in one transaction with the record of it, so that rows never come in under an import that says
-    failed. Raises ClaimLost where somebody canceled it meanwhile."""
+    failed. Raises ClaimLost if somebody canceled it meanwhile."""
     if record.stop_requested_at:
         raise ImportStopped
     if record.attempts > MAX_ATTEMPTS:

@@ -180,7 +180,7 @@ def bad_table_row(location: Location, error: csv.Error) -> BadRow:
 
 
 def named_columns(row: list[str], location: Location) -> list[str]:
-    """The names of the columns. Raises BadInput where the first line names none that is read here."""
+    """The names of the columns. Raises BadInput if the first line names none that is read here."""
     columns = [cell.strip() for cell in row]
     usual = usual_names(frozenset(columns))
     columns = [usual.get(cell, cell) for cell in columns]
@@ -194,7 +194,7 @@ def named_columns(row: list[str], location: Location) -> list[str]:
 
 
 def own_name(number: int, columns: list[str], location: Location) -> str:
-    """A name for a column that has none, or the one of a column before it. Raises BadInput where it is unclear which of
+    """A name for a column that has none, or the one of a column before it. Raises BadInput if it is unclear which of
     two columns is meant."""
     name = columns[number]
     if not name:
@@ -237,7 +237,7 @@ def cell_of(column: str, cell: str) -> object:
 
 
 def python_list(cell: str) -> object:
-    """A list as Python prints it, which tables have that pandas wrote. Raises ValueError where it is none."""
+    """A list as Python prints it, which tables have that pandas wrote. Raises ValueError if it is none."""
     try:
         if len(cell) > MAX_PRINTED:
             raise ValueError("too long")

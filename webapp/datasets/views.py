@@ -78,7 +78,7 @@ def snapshot_detail(request: Request, snapshot: Snapshot) -> HttpResponse:
 
 
 def preview(snapshot: Snapshot) -> list[str]:
-    """The first rows, as they are in the file; none where the store does not answer."""
+    """The first rows, as they are in the file; none if the store does not answer."""
     try:
         with open_file(snapshot.files["train"]) as file:
             return [line.decode("utf-8").strip()[:2000] for line in islice(file, PREVIEW)]

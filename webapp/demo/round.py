@@ -96,7 +96,7 @@ class Round:
     def ran(self, name: str, stage: str, inputs: Callable[[], dict[str, Any]], **config: Any) -> bool:
         """Whether the run of this name has succeeded; it is launched when there is none.
 
-        Raises Conflict where it failed or was stopped.
+        Raises Conflict if it failed or was stopped.
         """
         run = Run.objects.filter(project=self.project, name=name).first()
         if run is None:

@@ -21,7 +21,7 @@ UNDER_WAY: Final = (Run.State.QUEUED, Run.State.CLAIMED, Run.State.RUNNING)
 
 
 class Station(NamedTuple):
-    """One stop of the loop. `url` is empty where the person may not go."""
+    """One stop of the loop. `url` is empty if the person may not go."""
 
     key: str
     name: str

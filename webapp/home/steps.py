@@ -69,7 +69,7 @@ def watching(runs: list[Run]) -> Step:
 
 
 def next_for_a_base(done: set[str]) -> str:
-    """The first stage on the way to a base model that has not been through; empty where there is one."""
+    """The first stage on the way to a base model that has not been through; empty if there is one."""
     return next((stage for stage in BASE if stage not in done), "") if "pretrain" not in done else ""
 
 

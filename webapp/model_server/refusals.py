@@ -70,7 +70,7 @@ def unreachable(url: str, error: Exception) -> Unavailable:
 
 def refused_to_serve(path: str, response: httpx.Response, hidden: dict[str, str]) -> Unavailable:
     """For an error response to a request about models. hidden: what people must not read in the server's words, and
-    what stands in its place."""
+    what stands instead."""
     message = read_fault(response).message
     log.warning("the model server refused %s: %s", path, message)
     for text, instead in hidden.items():

@@ -42,7 +42,7 @@ def hashes_of(folder: Path) -> dict[str, str]:
 def publish_folder(folder: Path, *, folder_name: str, files: dict[str, str]) -> str:
     """Copy `files` (sha256 by path) of a local folder to <store>/<place>/<digest>/; its name for the database.
 
-    Twice the same content is stored once. Raises Conflict where a file is not what its hash says, and Unavailable where
+    Twice the same content is stored once. Raises Conflict if a file is not what its hash says, and Unavailable where
     the store cannot be written to.
     """
     address = f"{settings.ARTEFACTS_URL.rstrip('/')}/{folder_name}/{folder_digest(files)[:32]}"
@@ -100,7 +100,7 @@ def fetch_file(address: str, target: Path) -> None:
 
 
 def rewrite_lines(address: str, change: Callable[[bytes], bytes | None]) -> bool:
-    """Write a file of the store anew from its lines, each as `change` gives it back, or without it (None). Whether
+    """Write a file of the store again from its lines, each as `change` gives it back, or without it (None). Whether
     anything was different; a file that is not there has no lines. Raises Unavailable."""
     different = False
     try:
@@ -157,7 +157,7 @@ def local_folder(model: ModelVersion) -> Path:
 
 
 def base_of(model: ModelVersion) -> ModelVersion | None:
-    """The whole model under an adapter: the nearest forebear that is no adapter. None where that is not one of ours."""
+    """The whole model under an adapter: the nearest forebear that is no adapter. None if that is not one of ours."""
     ancestor: ModelVersion | None = model
     while ancestor is not None and ancestor.kind == ModelVersion.Kind.ADAPTER:
         ancestor = ancestor.parent

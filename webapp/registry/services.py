@@ -217,7 +217,7 @@ def roll_back(
 
 @transaction.atomic
 def retire(*, deployment: Deployment, by: User, why: str = "") -> None:
-    """Stop the live deployment without putting another in its place; a canary is rolled back."""
+    """Stop the live deployment without a replacement; a canary is rolled back."""
     deployment = Deployment.objects.select_for_update().get(pk=deployment.pk)
     require_open(deployment)
     end_deployment(deployment, State.RETIRED if deployment.state == State.LIVE else State.ROLLED_BACK, by=by, why=why)

@@ -77,7 +77,7 @@ def charts(runs: list[Run], since: int = 0) -> list[dict[str, Any]]:
 
 
 def trade(metrics: dict[str, dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """The steps with both held-out figures; x is the KL, value the reward. Nothing where there are none."""
+    """The steps with both held-out figures; x is the KL, value the reward. Nothing if there are none."""
     kl, reward = (
         dict(zip(metrics[name]["step"], metrics[name]["value"], strict=True)) if name in metrics else {}
         for name in TRADE

@@ -36,7 +36,7 @@ def succeeded_corpus_runs(project: Project) -> QuerySet[Run]:
 
 
 def run_samples(run: Run) -> Iterator[SampleRow]:
-    """The replies that a sample or evaluate run kept. Raises Conflict where it kept none."""
+    """The replies that a sample or evaluate run kept. Raises Conflict if it kept none."""
     address = run.outputs.get(SAMPLES)
     if not address:
         raise Conflict(f"{run.name} has no replies: only sample and evaluate runs that have succeeded keep them.")

@@ -92,7 +92,7 @@ class SupervisedProcess:
         self.state = State.STARTING
 
     def watch(self) -> str:
-        """Look once, act, and say in a few words what changed; nothing where nothing did."""
+        """Look once, act, and say in a few words what changed; nothing if nothing did."""
         if self.state == State.WAITING and self._clock() >= self._again_at and self._left_nobody():
             self.start()
         if self._process is None or self.state not in (State.STARTING, State.READY):
@@ -136,7 +136,7 @@ class SupervisedProcess:
             self._process.wait()
 
     def _send(self, number: signal.Signals, *, group: bool) -> bool:
-        """Send a signal; false where there is nobody anymore to get it."""
+        """Send a signal; false if there is nobody anymore to get it."""
         try:
             os.killpg(self.pid, number) if group else os.kill(self.pid, number)
         except ProcessLookupError:

@@ -20,7 +20,7 @@ START_SECONDS = 60.0
 def database_running() -> Iterator[None]:
     """Enter it before Django reads its settings. DATABASE_URL names a server that answers for as long as it lasts.
 
-    Raises CannotStart where there is no database to speak of yet.
+    Raises CannotStart if there is no database to speak of yet.
     """
     if "DATABASE_URL" in os.environ:
         yield
@@ -40,7 +40,7 @@ def database_running() -> Iterator[None]:
 
 @contextmanager
 def embedded_postgres() -> Iterator[None]:
-    """The embedded server over this home, made where there is none, and DATABASE_URL. Hold the lock around it."""
+    """The embedded server over this home, made if there is none, and DATABASE_URL. Hold the lock around it."""
     postgres.make_cluster()
     server = SupervisedProcess(postgres.postgres_spec(), data_home() / "logs" / "postgres.log")
     server.start()

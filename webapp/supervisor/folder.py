@@ -108,7 +108,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_state(path: Path) -> Any:
-    """What `write_json` wrote; an empty dict where there is nothing to read."""
+    """What `write_json` wrote; an empty dict if there is nothing to read."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):

@@ -73,7 +73,7 @@ def started() -> Iterator[dict[str, str]]:
 
 
 def wait_for_endpoints(process: subprocess.Popen[bytes] | None) -> dict[str, str]:
-    """The addresses, once the web answers. Raises CannotStart where the supervisor ends before, or takes too long."""
+    """The addresses, once the web answers. Raises CannotStart if the supervisor ends before, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while not (addresses := read_endpoints()) or not is_locked():
         if process is not None and process.poll() is not None:

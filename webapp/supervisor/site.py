@@ -159,7 +159,7 @@ def listen_somewhere(options: SiteOptions) -> socket.socket:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The site's listening socket. Raises CannotStart where the port is taken."""
+    """The site's listening socket. Raises CannotStart if the port is taken."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=512)

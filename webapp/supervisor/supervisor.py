@@ -153,7 +153,7 @@ def quote(child: SupervisedProcess) -> str:
 
 
 def started_at(pid: int) -> float:
-    """Seconds since the epoch; 0 where the process is gone."""
+    """Seconds since the epoch; 0 if the process is gone."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Each compiled kernel against its form in torch, and what happens where there is no compiler."""
+"""Each compiled kernel against its form in torch, and what happens if there is no compiler."""
 
 from __future__ import annotations
 

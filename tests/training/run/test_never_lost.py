@@ -510,7 +510,7 @@ def test_killed_while_the_outcome_is_written_there_is_no_half_of_it(
     assert_the_same(folder, alone(name))
 
 
-# ----------------------------------------------------------------------------------------------- where there is no room
+# ----------------------------------------------------------------------------------------------- if there is no room
 
 
 def assert_told_that_the_disk_is_full(folder: Path) -> None:

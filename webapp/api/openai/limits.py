@@ -65,7 +65,7 @@ under = Under()
 
 
 def check_size(replies: int, param: str) -> None:
-    """Raises RequestRefused where one request asks for more replies than a person may have at once."""
+    """Raises RequestRefused if one request asks for more replies than a person may have at once."""
     limit = settings.API_REPLIES_AT_ONCE
     if replies > limit:
         raise RequestRefused(f"{param}: ask for at most {limit} replies at once here, not {replies}.", param=param)

@@ -60,7 +60,7 @@ async def answer(request: HttpRequest) -> HttpResponseBase:
 
 
 async def route(request: HttpRequest) -> HttpResponseBase:
-    """The endpoint's answer. Raises RequestRefused where there is none."""
+    """The endpoint's answer. Raises RequestRefused if there is none."""
     try:
         request.get_host()
         match = resolve(request.path_info)

@@ -29,7 +29,7 @@ class NextLease(ProjectEndpoint):
 
     @extend_schema(request=NextTask, responses={200: LeaseSerializer, 204: None})
     def post(self, request: Request, slug: str) -> Response:
-        """Lease the next task; 204 where there is none. A task that is in your hands already comes first."""
+        """Lease the next task; 204 if there is none. A task that is in your hands already comes first."""
         kinds = [Task.Kind(kind) for kind in self.body(NextTask).get("kinds", [])]
         lease = lease_services.lease_next(person=self.person, project=self.project, kinds=kinds or None)
         return Response(LeaseSerializer(lease).data) if lease else Response(status=204)

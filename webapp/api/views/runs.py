@@ -206,7 +206,7 @@ class RollBack(Endpoint):
 
     @extend_schema(request=Why, responses={200: DeploymentSerializer, 204: None})
     def post(self, request: Request, pk: int) -> Response:
-        """End this deployment; the model before it is live again (204 where a canary ended)."""
+        """End this deployment; the model before it is live again (204 if a canary ended)."""
         deployment = self.fetch(Deployment.objects.select_related("project"), pk)
         back = registry_services.roll_back(deployment=deployment, by=self.person, **self.body(Why))
         return Response(DeploymentSerializer(back).data) if back else Response(status=204)

@@ -21,7 +21,7 @@ DELETED_NAME = "Deleted person"
 
 @transaction.atomic
 def delete_account(*, user: User) -> None:
-    """Raises Conflict where nobody else could run a project, or the installation, afterwards."""
+    """Raises Conflict if nobody else could run a project, or the installation, afterwards."""
     user = User.objects.select_for_update().get(pk=user.pk)
     if user.is_superuser and not User.objects.filter(is_superuser=True, is_active=True).exclude(pk=user.pk).exists():
         raise Conflict("Nobody else runs this installation. Make another person an administrator first.")

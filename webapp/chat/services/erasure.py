@@ -120,7 +120,7 @@ def from_messages(rows: QuerySet[Any], message_ids: set[int] | None) -> set[int]
 
 
 def message_number(source_ref: str) -> int:
-    """The message in "chat message 12 over 11"; 0 where there is none."""
+    """The message in "chat message 12 over 11"; 0 if there is none."""
     number = source_ref.removeprefix(SOURCE).split(" ")[0]
     return int(number) if number.isascii() and number.isdecimal() else 0
 

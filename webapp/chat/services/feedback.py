@@ -1,6 +1,6 @@
 """What people say of replies, and the work in the project's queue that it becomes.
 
-A thumb down asks for a better reply, or for a ranking where there are several; a better answer is a demonstration to
+A thumb down asks for a better reply, or for a ranking if there are several; a better answer is a demonstration to
 be reviewed; a pick between two replies is a ranking. All of it only with the person's consent, and each exactly once:
 the row of the feedback is locked, names what was made of it, and changing one's mind takes the old back.
 
@@ -58,7 +58,7 @@ def wording(project: Project) -> str:
 
 
 def feedback_on(reply: Message, user: User) -> Feedback:
-    """The person's feedback on the reply, locked; made where there is none."""
+    """The person's feedback on the reply, locked; made if there is none."""
     if reply.role != "assistant" or reply.under_way:
         raise BadInput("Wait until the reply is complete before you rate it.")
     feedback, _ = Feedback.objects.get_or_create(message=reply, user=user)
@@ -205,7 +205,7 @@ def feedback_source(feedback: Feedback) -> str:
 
 
 def prompt_for(feedback: Feedback) -> Prompt:
-    """The conversation as a prompt, locked. One that is erased in this moment is made anew: somebody else has deleted
+    """The conversation as a prompt, locked. One that is erased in this moment is made again: somebody else has deleted
     the same conversation, and this person has not."""
     prompt = feedback.prompt
     while prompt is None or Prompt.objects.select_for_update().get(pk=prompt.pk).erased_at is not None:

@@ -41,7 +41,7 @@ class ReplyJob(NamedTuple):
 
 
 def locked_reply(message_id: int, *states: Message.State) -> Message | None:
-    """The message, for as long as the transaction lasts ours to change; none where it is in another state."""
+    """The message, for as long as the transaction lasts ours to change; none if it is in another state."""
     return (
         Message.objects.select_for_update(of=("self",))
         .select_related("conversation__project", "model__project")
@@ -90,7 +90,7 @@ def note_problem(*, model: ModelVersion, error: TutelageError) -> None:
 
 @transaction.atomic
 def append(*, message_id: int, text: str) -> bool:
-    """Keep the next piece. False where the reply is not being written anymore."""
+    """Keep the next piece. False if the reply is not being written anymore."""
     message = locked_reply(message_id, Message.State.STREAMING)
     if message is None:
         return False
@@ -102,7 +102,7 @@ def append(*, message_id: int, text: str) -> bool:
 
 
 def beat(job: ReplyJob) -> bool:
-    """Say that the writer lives. False where the reply is not its to write anymore."""
+    """Say that the writer lives. False if the reply is not its to write anymore."""
     try:
         REPLIES.beat(job.message)
     except ClaimLost:

@@ -22,7 +22,7 @@ BROKEN = "a character is broken: half of a surrogate pair"
 
 
 def prompt_problem(messages: Messages) -> str:
-    """Why these messages cannot be replied to; empty where they can."""
+    """Why these messages cannot be replied to; empty if they can."""
     if not messages or all(is_blank_text(m["content"]) for m in messages):
         return "the prompt is empty"
     if messages[-1]["role"] != "user":

@@ -46,7 +46,7 @@ class DemonstrationItem:
 @dataclass(frozen=True)
 class RankingItem:
     """`groups` holds indices into `replies`, best group first; ratings and flags are by the same indices. `strength` is
-    how much better the best is, 0 to 3; None where the file does not say it on a known scale."""
+    how much better the best is, 0 to 3; None if the file does not say it on a known scale."""
 
     messages: Messages
     replies: list[str]

@@ -88,7 +88,7 @@ def read_other_pair(row: Row) -> Iterator[Item]:
 
 
 def texts_of(value: Any) -> list[str]:
-    """A text, or a list of texts, as a list; empty where it is neither."""
+    """A text, or a list of texts, as a list; empty if it is neither."""
     if isinstance(value, str):
         return [value]
     return value if isinstance(value, list) and all(isinstance(text, str) for text in value) else []
@@ -119,7 +119,7 @@ def read_pair(row: Row) -> Iterator[Item]:
 
 
 def whole_conversation(value: Any, row: Row, name: str) -> Messages | None:
-    """A side as a conversation with its prompt; None where it is a reply only."""
+    """A side as a conversation with its prompt; None if it is a reply only."""
     if isinstance(value, list):
         messages = parse_chat(value, row, name).messages
         return messages if any(m["role"] == "user" for m in messages) else None
@@ -146,7 +146,7 @@ def shared_prompt(row: Row, chosen: Messages, rejected: Messages) -> tuple[Messa
 
 
 def order_by_scores(row: Row, sides: tuple[str, str] = SIDES) -> tuple[list[float], float | None]:
-    """Ranks of chosen and rejected, and how much better chosen is. Raises Skip where the scores say otherwise."""
+    """Ranks of chosen and rejected, and how much better chosen is. Raises Skip if the scores say otherwise."""
     strength = given_strength(row)
     for names in SCORES if not SCORE_COLUMNS.isdisjoint(row.record) else ():
         chosen, rejected = (number(row.peek(name)) for name in names)

@@ -110,7 +110,7 @@ def is_verdict(column: str) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, also from the text of a table's cell; None where it is none (a boolean is none)."""
+    """A finite number, also from the text of a table's cell; None if it is none (a boolean is none)."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -125,7 +125,7 @@ def number(value: Any) -> float | None:
 
 
 def binary(value: Any) -> bool | None:
-    """Good or bad, in one of the ways people write it; None where it is neither."""
+    """Good or bad, in one of the ways people write it; None if it is neither."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float):

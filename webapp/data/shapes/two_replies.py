@@ -74,7 +74,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class TwoReplies:
-    """`prompt` names the column that asks, none: any. `marks` are columns that must stand beside the replies."""
+    """`prompt` names the column that asks, none: any. `marks` are columns that must sit beside the replies."""
 
     replies: tuple[str, str]
     marks: tuple[str, ...]

@@ -31,7 +31,7 @@ ASKING: Final = ("instruction", "prompt", "question", "query", "problem")
 
 
 def problem_with(item: Item | Part, row: Row) -> str:
-    """Why a demonstration or a prompt is not taken for what else its row says; empty where it is."""
+    """Why a demonstration or a prompt is not taken for what else its row says; empty if it is."""
     if not isinstance(item, DemonstrationItem | PromptItem):
         return ""
     unused = list(row.unused())

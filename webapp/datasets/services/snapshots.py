@@ -48,7 +48,7 @@ def create_snapshot(
     """Freeze the rows that a kind has now.
 
     `filters`: `split` (train or heldout, else both), `limit` and `heldout_limit` (most rows of each), `ids` (only these
-    rows), and for documents `corpora` (ids). Raises Conflict where no row is left.
+    rows), and for documents `corpora` (ids). Raises Conflict if no row is left.
     """
     chosen, filters = checked_filters(project, kind, filters or {})
     name = name.strip() or f"{chosen.label} {Snapshot.objects.filter(project=project, kind=chosen).count() + 1}"

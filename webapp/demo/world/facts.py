@@ -9,7 +9,7 @@ from typing import Final
 
 from . import things
 
-# topic: statements, questions, answer, answer in three words ("" where there is none of that length).
+# topic: statements, questions, answer, answer in three words ("" if there is none of that length).
 # {s} is the thing with its article, {S} the same at the start of a sentence, {v} the value, {a} the value's article.
 FORMS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...], str, str]]] = {
     "capital": (

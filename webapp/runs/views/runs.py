@@ -75,7 +75,7 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
 @requires("runs.view", RUNS)
 def run_status(request: Request, run: Run) -> HttpResponse:
     """The part of a run's page that changes every few seconds. Where the run's state is another one than the page was
-    made for, the whole page is loaded anew, for its result is on it."""
+    made for, the whole page is loaded again, for its result is on it."""
     response = render(request, "runs/status.html", status_context(run))
     if not run.active:
         response["HX-Refresh"] = "true"
@@ -85,7 +85,7 @@ def run_status(request: Request, run: Run) -> HttpResponse:
 @require_safe
 @requires("runs.view", RUNS)
 def run_activity(request: Request, run: Run) -> HttpResponse:
-    """Samples, warnings and the log; nothing where they are as the page has them, so that what is read is not moved."""
+    """Samples, warnings and the log; nothing if they are as the page has them, so that what is read is not moved."""
     context = activity_context(run)
     if request.GET.get("at") == context["at"]:
         return HttpResponse(status=204)
