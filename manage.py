@@ -11,7 +11,7 @@ from webapp.home_folder import keep_private
 from webapp.supervisor import CannotStart, running
 from webapp.supervisor.database import database_running
 
-# Commands that work with workers and models; without a running site they get one of their own for as long as they last.
+# Commands that work with workers and models; without a running site they get one of their own as long as they last.
 NEED_THE_SITE = ("demo",)
 NEED_THE_DATABASE = ("backup", "load")
 
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
 
 
 def what_it_needs(arguments: list[str]) -> AbstractContextManager[object]:
-    """The servers that a command speaks with, for as long as it lasts."""
+    """The servers that a command speaks with, while it lasts."""
     if "--help" in arguments or "--check" in arguments:
         return nullcontext()
     if arguments and arguments[0] in NEED_THE_SITE:

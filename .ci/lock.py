@@ -2,8 +2,8 @@
 
 requirements.lock is everything, requirements-web.lock the part that the image without torch takes,
 requirements-cuda.lock what torch's builds for NVIDIA GPUs also need. They have the hash of every file that the package
-index has of a version, for Linux and macOS on any processor. requirements-cpu.lock is torch's smaller build for CPUs, which is not in
-that index; it is taken where pip knows of a place that has it.
+index has of a version, for Linux and macOS on any processor. requirements-cpu.lock is torch's smaller build for CPUs,
+which is not in that index; it is taken if pip knows of a place that has it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two people who edit one text: the second to save is told, and sees both texts side by side."""
+"""Two people who edit one text: the second to save gets a notice and sees both texts side by side."""
 
 from __future__ import annotations
 

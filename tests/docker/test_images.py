@@ -1,4 +1,4 @@
-"""The Dockerfiles copy what there is, start what can be started, and the web image needs nothing that it lacks."""
+"""The Dockerfiles copy what exists, start what can be started, and the web image needs nothing that it lacks."""
 
 from __future__ import annotations
 

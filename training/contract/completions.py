@@ -212,7 +212,7 @@ def checked_body(data: Any, kind: type[M]) -> M:
         return kind.model_validate(data)
     except ValidationError as error:
         path, message, type_ = problems(error.errors(), kind)[0]
-    if not path and ": " in message:  # said of the request as a whole, by one of its own checks
+    if not path and ": " in message:  # said about the request as a whole, by one of its own checks
         path, _, message = message.partition(": ")
     code = CODES.get(type_, "invalid_type" if type_.endswith(("type", "parsing")) else "invalid_value")
     raise RequestRefused(f"{path}: {message}.", param=path, code=code)

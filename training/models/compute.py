@@ -79,7 +79,7 @@ def width_of(settings: Settings) -> int:
         config = json.loads((Path(adapter_base(source) or source) / "config.json").read_text())
         return int(config.get("hidden_size") or config.get("n_embd") or NARROW)
     except (OSError, ValueError):
-        return NARROW  # what is wrong with the folder is told where it is loaded
+        return NARROW  # what is wrong with the folder is reported where it is loaded
 
 
 def adapter_base(source: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a model fits into the memory there is, told before it is loaded and not by the system's killer after it."""
+"""Checks that a model fits into memory before it is loaded, rather than let the system kill the process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_fits(
 
 def parameters_of(source: str) -> int:
     """How many parameters the model of a folder or hub name has, from the headers of its weights or, where there are
-    none here, from its config. 0 if neither says: what is wrong is told when it is loaded."""
+    none here, from its config. 0 if neither says: what is wrong is reported when it is loaded."""
     folder = Path(source)
     try:
         files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []

@@ -131,7 +131,7 @@ def is_due(step: int, every: int) -> bool:
 
 
 def expected_steps(run: Run[Any], step: int, total: int, turn: int = 0, turns: int = 1) -> int:
-    """How many steps the run will have taken at its end, as far as can be told after `step` of them."""
+    """How many steps the run will have taken at its end, as far as is known after `step` of them."""
     return max(step, min(total, round(step / share_done(run, step, total, turn, turns))))
 
 

@@ -19,7 +19,7 @@ Scores = NDArray[np.float64]
 class Ensemble:
     """A scorer made of reward models with their tokenizers; one alone gives its own scores.
 
-    `last` (K, N) is what each member said of the replies that were scored last. A member's scores are free by a
+    `last` (K, N) is what each member said about the replies that were scored last. A member's scores are free by a
     constant, which would count as disagreement: the mean that it gave to what it learned from is taken off.
     """
 

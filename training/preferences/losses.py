@@ -43,7 +43,7 @@ def comparisons_of(
 
 
 class Ranked(NamedTuple):
-    """What one person said of a set of replies."""
+    """What one person said about a set of replies."""
 
     groups: Sequence[Sequence[int]]  # best first; indices into the set
     weight: float = 1.0

@@ -39,7 +39,7 @@ class ReportingRun(Generic[S]):
         self._before = 0.0  # seconds that earlier processes worked on this run
         self._phase = ("", 0, 0.0, 0.0)  # name, first step, when it began, when it was last told
         self._fingerprint = ""
-        self._first = 0  # the first step that this process tells of
+        self._first = 0  # the first step that this process reports
         self._board: Board | None = None
 
     @contextmanager

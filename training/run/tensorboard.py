@@ -25,7 +25,7 @@ class Board:
         """`at`: seconds since the epoch."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step, walltime=at)
-        self._writer.flush()  # what is told is on disk before the checkpoint that a resumed run goes on from
+        self._writer.flush()  # what is told is on disk before the checkpoint from which a resumed run continues
 
     def close(self) -> None:
         self._writer.close()

@@ -188,7 +188,7 @@ async def encodes(served: Served) -> bool:
         await asyncio.wait_for(served.encoder.run(read), HEALTH_SECONDS)
     except (TimeoutError, APIError):
         return not served.encoder.stuck
-    except TrainingError as error:  # the template refuses or takes too long; who asks the model is told
+    except TrainingError as error:  # the template refuses or takes too long; whoever asks the model sees that
         log.warning("health: %s", error.message)
     return True
 

@@ -142,7 +142,7 @@ def apart(work: Callable[[], Served]) -> Served:
 
 
 def fingerprint(path: str) -> Any:
-    """What tells one model on disk from another: each file's name, size and time, the base's too.
+    """What distinguishes one model on disk from another: each file's name, size and time, the base's too.
 
     Raises InputError if there is no such folder.
     """

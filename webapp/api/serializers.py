@@ -92,7 +92,7 @@ class ReviewSerializer(serializers.ModelSerializer[Review]):
 
 
 class LeaseSerializer(serializers.Serializer[Any]):
-    """A task in hand. `responses` stand in the order to show them in; who wrote them is not told. `guidelines` is the
+    """A task in hand. `responses` stand in the order to show them in; who wrote them is left out. `guidelines` is the
     version that applies to it, which its label will name."""
 
     id = serializers.IntegerField()

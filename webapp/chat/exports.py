@@ -1,4 +1,4 @@
-"""A person's own conversations as rows to take away: every branch, and what the person said of each reply.
+"""A person's own conversations as rows to take away: every branch, and what the person said about each reply.
 
 All messages have the same keys and none is null, so that readers which guess types from the first rows of a file are
 right about the rest: 0 is no message, "" no text, and a thumb is 1, 0 or -1.
@@ -16,7 +16,7 @@ from webapp.downloads import iso_time
 
 
 def conversation_rows(user: User, project: Project) -> Iterator[dict[str, Any]]:
-    """Deleted conversations too, for as long as they are kept."""
+    """Deleted conversations too, while they are kept."""
     conversations = Conversation.objects.filter(user=user, project=project).select_related("project")
     for conversation in rows_in_batches(conversations, 100):
         yield conversation_row(conversation)

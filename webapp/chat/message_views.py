@@ -28,7 +28,7 @@ def back_to(message: Message, *, rated: bool = False) -> HttpResponse:
 @requires("chat", message_of_user)
 @require_GET
 def message(request: Request, message: Message) -> HttpResponse:
-    """One message of the branch in sight, as part of a page."""
+    """One message of the branch shown, as part of a page."""
     return message_response(request, message)
 
 

@@ -102,7 +102,7 @@ class Event(models.Model):
 
 
 class Feedback(models.Model):
-    """What a person said of one reply. A change of mind changes the row, and with it the work that was made of it."""
+    """What a person said about one reply. A change of mind changes the row, and the work that was made of it."""
 
     class Thumb(models.IntegerChoices):
         UP = 1, "Good"

@@ -104,7 +104,7 @@ def events_after(message_id: int, number: int) -> tuple[list[tuple[int, str]], b
 
 @dataclass
 class ThreadLine:
-    """One message of the branch in sight, with what a page shows around it."""
+    """One message of the branch shown, with what a page shows around it."""
 
     message: Message
     siblings: list[int]
@@ -129,7 +129,7 @@ class ThreadLine:
 
 @dataclass
 class Thread:
-    """A stretch of the branch in sight, to its end unless `before` cut it."""
+    """A stretch of the branch shown, to its end unless `before` cut it."""
 
     lines: list[ThreadLine] = field(default_factory=list)
     earlier: int = 0
@@ -153,7 +153,7 @@ class Thread:
 
 
 def branch(conversation: Conversation) -> list[int]:
-    """The ids of the messages in sight, first to last."""
+    """The ids of the messages shown, first to last."""
     parents = dict(conversation.messages.values_list("pk", "parent_id"))
     end = conversation.leaf_id or max(parents, default=None)
     path: list[int] = []
@@ -164,7 +164,7 @@ def branch(conversation: Conversation) -> list[int]:
 
 
 def thread(conversation: Conversation, *, first_id: int | None = None, before: int | None = None) -> Thread:
-    """The newest messages of the branch in sight; more of them if `first_id` names an older one to begin with, or the
+    """The newest messages of the branch shown; more of them if `first_id` names an older one to begin with, or the
     ones `before` a message. Only what is shown is read."""
     path = branch(conversation)
     end = path.index(before) if before in path else len(path)
@@ -183,7 +183,7 @@ def thread(conversation: Conversation, *, first_id: int | None = None, before: i
 
 
 def version_of(conversation_id: UUID) -> str:
-    """Another one whenever a message or the branch in sight is another. What a person said of a reply does not count:
+    """Another one whenever a message or the branch shown is another. What a person said about a reply does not count:
     it would swap messages while they write."""
     rows = Conversation.objects.filter(pk=conversation_id).annotate(size=Count("messages"))
     row = rows.values_list("leaf", "leaf__state", "title", "size").first()
@@ -191,7 +191,7 @@ def version_of(conversation_id: UUID) -> str:
 
 
 def thread_lines(conversation: Conversation, shown_ids: list[int]) -> list[ThreadLine]:
-    """The messages with their siblings and what the person said of them."""
+    """The messages with their siblings and what the person said about them."""
     rows = {row.pk: row for row in conversation.messages.select_related("model").filter(pk__in=shown_ids)}
     parents = [row.parent_id for row in rows.values()]
     beside = Q(parent__in=[pk for pk in parents if pk is not None])
@@ -212,7 +212,7 @@ def thread_lines(conversation: Conversation, shown_ids: list[int]) -> list[Threa
 
 
 def verdict_on(line: ThreadLine, opinion: Feedback | None, opposite: Feedback | None) -> str:
-    """Tie or both bad, whichever of the two replies it was said of."""
+    """Tie or both bad, whichever of the two replies it was said about."""
     if line.rival is None:
         return ""
     if opinion is not None and opinion.compared_with_id == line.rival.pk:
@@ -221,7 +221,7 @@ def verdict_on(line: ThreadLine, opinion: Feedback | None, opposite: Feedback | 
 
 
 def line_for(message: Message) -> ThreadLine | None:
-    """The message with what a page shows around it; none if it is not on the branch in sight."""
+    """The message with what a page shows around it; none if it is not on the branch shown."""
     path = branch(message.conversation)
     if message.pk not in path:
         return None
@@ -254,7 +254,7 @@ def can_be_judged(message: Message) -> bool:
 
 
 def as_markdown(conversation: Conversation) -> str:
-    """The branch in sight, as a document."""
+    """The branch shown, as a document."""
     blocks = [f"# {conversation}\n"]
     for line in thread_lines(conversation, branch(conversation)):
         who = "You" if line.message.role == "user" else conversation.project.name

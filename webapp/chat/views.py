@@ -119,7 +119,7 @@ def conversation(request: Request, chosen: Conversation) -> HttpResponse:
 @requires("chat", conversation_of_user)
 @require_GET
 def earlier(request: Request, conversation_row: Conversation) -> HttpResponse:
-    """Older messages of the branch in sight, before `before`, as part of a page."""
+    """Older messages of the branch shown, before `before`, as part of a page."""
     thread = selectors.thread(conversation_row, before=read_int(request.GET, "before", 0))
     context = {
         "thread": thread,

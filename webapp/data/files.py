@@ -33,7 +33,7 @@ from webapp.errors import BadInput
 
 __all__ = ["FORMATS", "Location", "Record", "file_format", "read_file_rows", "read_records"]
 
-PROGRESS_ROWS: Final = 500  # how far a file is read is told every so many rows
+PROGRESS_ROWS: Final = 500  # progress is reported every so many rows
 TEXTS: Final = (".txt", ".md", ".html", ".htm")
 FORMATS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", *TEXTS, ".zip")
 # A JSON list, or records of several lines each, in a file that is named as JSON lines.

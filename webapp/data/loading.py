@@ -88,7 +88,7 @@ def collect(
         path, on_position=on_position, on_note=report.note, budget=budget, by_line=kind == "prompts" and is_text(path)
     )
     count = 0
-    for count, (location, record) in enumerate(rows, 1):  # noqa: B007 (it is told below whether there were any)
+    for count, (location, record) in enumerate(rows, 1):  # noqa: B007 (the code below asks whether there were any)
         if isinstance(record, BadRow):
             report.add_error(record.reason, record.sentence, location)
         else:

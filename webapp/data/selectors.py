@@ -81,7 +81,7 @@ def rankings(project: Project, filters: Mapping[str, str]) -> QuerySet[Ranking]:
 
 
 def ranked_replies(rankings: Sequence[Ranking]) -> dict[int, list[list[RankedReply]]]:
-    """By ranking, its groups of replies, the best first, each with what was said of it."""
+    """By ranking, its groups of replies, the best first, each with what was said about it."""
     reply_ids = {pk for ranking in rankings for group in ranking.groups for pk in group}
     texts = dict(Response.objects.filter(pk__in=reply_ids).values_list("pk", "text"))
     return {

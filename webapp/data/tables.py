@@ -101,7 +101,7 @@ def read_table(
     texts = [line for _, line in sample if isinstance(line, str)]
     if not texts:
         raise BadInput(f"{name}:1: the file is empty; its first line must name the columns.")
-    named = re.fullmatch(r"sep=(.)\s*", texts[0].removeprefix("\ufeff"), re.IGNORECASE)  # as Excel is told
+    named = re.fullmatch(r"sep=(.)\s*", texts[0].removeprefix("\ufeff"), re.IGNORECASE)  # as Excel writes it
     if named is not None and len(texts) > 1:
         sample, texts = sample[1:], texts[1:]
     delimiter = named[1] if named is not None else "\t" if is_tsv else delimiter_of(texts[0])

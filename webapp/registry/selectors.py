@@ -62,7 +62,7 @@ def last_live_deployment(project: Project) -> Deployment | None:
 def choose_model(project: Project, key: str) -> ModelVersion | None:
     """The model that answers the conversation `key`: the canary for its share of keys, else the live one.
 
-    The same key gets the same model for as long as the deployments stay as they are; None if nothing is deployed.
+    The same key gets the same model as long as the deployments stay as they are; None if nothing is deployed.
     """
     by_state = {deployment.state: deployment for deployment in open_deployments(project)}
     live, canary = by_state.get(Deployment.State.LIVE), by_state.get(Deployment.State.CANARY)

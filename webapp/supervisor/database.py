@@ -18,7 +18,7 @@ START_SECONDS = 60.0
 
 @contextmanager
 def database_running() -> Iterator[None]:
-    """Enter it before Django reads its settings. DATABASE_URL names a server that answers for as long as it lasts.
+    """Enter it before Django reads its settings. DATABASE_URL names a server that answers while it lasts.
 
     Raises CannotStart if there is no database to speak of yet.
     """

@@ -1,4 +1,4 @@
-"""The whole site on this machine: what `manage.py up` starts, in which order, and what it tells."""
+"""The whole site on this machine: what `manage.py up` starts, in which order, and what it prints."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def taken_by(port: int) -> str:
-    """Who listens there, where the system tells."""
+    """Who listens there, if the system says."""
     try:
         connections = psutil.net_connections("tcp")
     except psutil.AccessDenied:

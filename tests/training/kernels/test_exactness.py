@@ -178,7 +178,7 @@ def test_the_loss_of_rankings_is_the_sum_of_each_ones_own(
 
 
 def slow_comparison(first: float, second: float, tie: bool, ties: str) -> float:
-    """-log P of what was said of two replies, written as the models of it are defined, and the centring."""
+    """-log P of what was said about two replies, written as the models of it are defined, and the centring."""
     d = first - second - (0 if tie else 0.1 * 2)
     if ties == "davidson":
         win, loss, draw = np.exp(d / 2), np.exp(-d / 2), np.exp(0.3)

@@ -24,7 +24,7 @@ CODES: Final = {
 
 
 def refused(error: TutelageError) -> RequestRefused:
-    """What the caller is told of an error of the site."""
+    """What the caller learns about an error of the site."""
     upstream_message, param, reason = (str(error.data.get(name) or "") for name in ("said", "param", "reason"))
     if isinstance(error, BadInput):
         if error.error_code == "prompt_too_long":

@@ -137,7 +137,7 @@ async def generate(request: HttpRequest, kind: type[GenerationRequest], path: st
 
 
 def read_asked(request: HttpRequest, kind: type[GenerationRequest]) -> GenerationRequest | RequestRefused:
-    """The request, or what is wrong with it: that is told to people with a token only."""
+    """The request, or what is wrong with it, which only people with a token learn."""
     try:
         return read_request(parse_request(request.body), kind)
     except RequestRefused as refusal:

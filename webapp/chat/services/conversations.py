@@ -132,7 +132,7 @@ def begin_conversation(*, user: User, project: Project, text: str, token: UUID) 
 
 @transaction.atomic
 def send(*, conversation: Conversation, text: str, token: UUID) -> Message:
-    """The person's next message, after the branch in sight. Sent twice with one token, it counts once."""
+    """The person's next message, after the branch shown. Sent twice with one token, it counts once."""
     text = worded(text)
     conversation = locked_conversation(conversation)
     if before := sent_before(conversation, token):

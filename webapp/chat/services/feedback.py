@@ -139,7 +139,7 @@ def compare(*, reply: Message, rival: Message, verdict: str, user: User) -> Feed
 
 @transaction.atomic
 def drop_verdicts(reply: Message, rival: Message, user: User) -> None:
-    """Forget a tie, or that both are bad, whichever of the two replies it was said of."""
+    """Forget a tie, or that both are bad, whichever of the two replies it was said about."""
     for message, opponent in ((reply, rival), (rival, reply)):
         if Feedback.objects.filter(message=message, user=user, compared_with=opponent).exists():
             feedback = feedback_on(message, user)

@@ -41,7 +41,7 @@ class ReplyJob(NamedTuple):
 
 
 def locked_reply(message_id: int, *states: Message.State) -> Message | None:
-    """The message, for as long as the transaction lasts ours to change; none if it is in another state."""
+    """The message, ours to change while the transaction lasts; none if it is in another state."""
     return (
         Message.objects.select_for_update(of=("self",))
         .select_related("conversation__project", "model__project")

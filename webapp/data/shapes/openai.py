@@ -2,7 +2,7 @@
 
 {title, mapping: {id: {message: {author: {role}, content: {content_type, parts}}, parent}}, current_node}
 
-The branch in sight is a demonstration, as other chats are; what the others say is not read. Messages that were never
+The branch shown is a demonstration, as other chats are; what the others say is not read. Messages that were never
 shown (empty ones, and what the program told the model) are passed over.
 """
 

@@ -4,7 +4,7 @@
 {id, title, chat: {history: {messages: {id: {parentId, role, content, annotation}}, currentId}, messages}}      chats
 
 A rating is a judgment of its reply, and a ranking against siblings that were rated otherwise. A chat is a demonstration
-of the branch in sight, unless its replies were rated. Source: github.com/open-webui/open-webui, backend models.
+of the branch shown, unless its replies were rated. Source: github.com/open-webui/open-webui, backend models.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def content(node: dict[str, Any]) -> str:
 
 
 def branch_to(node_id: str, nodes: Nodes) -> list[dict[str, Any]]:
-    """The messages from the first down to this one, without what was said of them."""
+    """The messages from the first down to this one, without what was said about them."""
     turns: list[dict[str, Any]] = []
     for _ in range(len(nodes)):
         node = nodes.get(node_id)

@@ -237,7 +237,7 @@ def is_exported_chat(row: Row) -> bool:
 
 
 def read_exported_chat(row: Row) -> Iterator[Item]:
-    """What people said of a model's replies. A reply alone, however well it reads, is nobody's demonstration."""
+    """What people said about a model's replies. A reply alone, however well it reads, is nobody's demonstration."""
     row.use("id", "title", "project", "created_at", "messages")
     messages = {m.get("id"): m for m in row.peek("messages") if isinstance(m.get("id"), int | str)}
     opinion_count = 0

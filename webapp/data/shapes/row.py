@@ -1,4 +1,4 @@
-"""A record on its way to an item: which of its columns were read, and what a person should be told about it."""
+"""A record on its way to an item: which of its columns were read, and what the person should know about it."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def unknown_verdict(item: Item | Part, row: Row, unused: list[str]) -> str | Non
 
 
 def is_judged_within(column: str, row: Row) -> bool:
-    """Does a list of what people said of it hold a score or the like?"""
+    """Does a list of what people said about it hold a score or the like?"""
     if column not in JUDGED_WITHIN:
         return False
     value = row.peek(column)
