@@ -13,7 +13,6 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests import factories
-from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.registry.models import Deployment, ModelVersion
@@ -66,7 +65,7 @@ def history(transactional_db: None, project: Project) -> dict[str, Run]:
     }
     for stage in ("corpus", "tokenizer", "pretrain", "sft", "sample", "reward", "ppo"):
         before = {name: run.output for name, run in runs.items()}
-        base = existing({"sft": "pretrain", "sample": "sft", "reward": "sft", "ppo": "sft"}.get(stage))
+        base = {"sft": "pretrain", "sample": "sft", "reward": "sft", "ppo": "sft"}.get(stage, "")
         run = factories.run(
             project,
             stage,

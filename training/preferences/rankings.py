@@ -1,4 +1,4 @@
-"""Rankings as what a reward model learns from: every set of replies encoded once, with all that people said about it."""
+"""Rankings as what a reward model learns from: every set of replies encoded once, with all that people said."""
 
 from __future__ import annotations
 
