@@ -88,7 +88,7 @@ def test_the_first_to_sign_up_runs_the_installation(client: Client, db: None) ->
 def test_after_the_first_nobody_signs_up_without_a_link(client: Client, root: User) -> None:
     client.post("/accounts/signup/", SIGN_UP)
 
-    assert b"by invitation" in client.get("/accounts/signup/").content
+    assert b"need an invitation" in client.get("/accounts/signup/").content
     assert User.objects.count() == 1
 
 

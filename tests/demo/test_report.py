@@ -58,7 +58,7 @@ def test_seconds_are_those_of_the_steps_that_have_ended() -> None:
 def test_the_terminal_shows_each_figure_with_its_interval() -> None:
     text = as_text(REPORT)
     assert "gold wins, PPO against SFT     75.0 % (70.0 to 80.0), n = 300" in text
-    assert "4.20 nats a reply" in text
+    assert "4.20 nats per reply" in text
     assert "14.0, 12.5 tokens" in text
 
 

@@ -130,7 +130,7 @@ def test_reward_is_drawn_against_kl(client: Client, ada: User, finished: Run) ->
     client.force_login(ada)
     body = client.get(reverse("run_metrics", args=[finished.project.slug]), {"run": finished.pk}).json()
     (chart,) = (chart for chart in body["charts"] if chart["title"] == "Reward against KL")
-    assert chart["across"] == "held-out KL, nats a reply"
+    assert chart["across"] == "held-out KL, nats per reply"
     assert chart["series"] == [
         {
             "label": "Held-out reward",

@@ -20,13 +20,13 @@ def as_text(report: dict[str, Any]) -> str:
     wins, gold, length = report["gold_win_rate"], report["gold_score"], report["length"]
     rows = [
         ("base model", f"{report['parameters']:,} parameters, {report['bits_per_byte']:.3f} bits per byte"),
-        ("SFT loss, held out", f"{report['sft_loss']:.3f} nats a token"),
+        ("SFT loss, held out", f"{report['sft_loss']:.3f} nats per token"),
         ("reward accuracy, held out", figure_line(report["reward_accuracy"])),
         ("annotators' own agreement", figure_line(report["annotator_agreement"])),
         ("gold score of base, SFT, PPO", ", ".join(f"{gold[name]['value']:.2f}" for name in ("base", "sft", "ppo"))),
         ("gold wins, SFT against base", figure_line(wins["sft_vs_base"])),
         ("gold wins, PPO against SFT", figure_line(wins["ppo_vs_sft"])),
-        ("KL of PPO to SFT", f"{report['kl']:.2f} nats a reply"),
+        ("KL of PPO to SFT", f"{report['kl']:.2f} nats per reply"),
         ("mean length of SFT, PPO", f"{length['sft']:.1f}, {length['ppo']:.1f} tokens"),
     ]
     lines = ["", *(f"{name:<30} {value}" for name, value in rows), "", "Side by side"]

@@ -24,7 +24,7 @@ GROUPS = (
     Group("Accuracy on rankings", "share", r"(heldout_)?accuracy.*"),
     Group("Reward", "score", r"objective/(scores|rlhf_reward)|heldout_reward|reward"),
     Group("Disagreement of reward models", "score", r"objective/spread|heldout_spread"),
-    Group("KL from the reference", "nats a reply", r"objective/kl|heldout_kl|kl"),
+    Group("KL from the reference", "nats per reply", r"objective/kl|heldout_kl|kl"),
     Group("Length of replies", "tokens", r"length/.*|heldout_length|length"),
     Group("Entropy", "nats", r"(objective/|policy/)?(entropy)(_avg)?"),
     Group("Replies that ended", "share", r"(heldout_)?ended"),
@@ -59,7 +59,7 @@ def charts(runs: list[Run], since: int = 0) -> list[dict[str, Any]]:
         if traded := trade(metrics):
             chart = by_group.setdefault((group_of(TRADE[1]), "Reward against KL"), {
                 "title": "Reward against KL", "unit": "held-out score", "open": True,
-                "across": "held-out KL, nats a reply", "series": [],
+                "across": "held-out KL, nats per reply", "series": [],
             })  # fmt: skip
             label = "Held-out reward" if len(runs) == 1 else run.name
             chart["series"].append({"label": label, "name": TRADE[1], "run": run_index} | thinned(traded))
