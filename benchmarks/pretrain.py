@@ -1,4 +1,4 @@
-"""Tokens a second of pretraining in bf16: rows of 512 tokens, 10.2 million parameters; and the share of the bf16 matrix
+"""Tokens per second of pretraining in bf16: rows of 512 tokens, 10.2 million parameters; and the share of the bf16 matrix
 peak, measured in the same run, that this is. Higher is better."""
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def measure(scratch: Path) -> tuple[float, float, Row]:
 
 
 def pretrained(scratch: Path, hidden: int) -> tuple[float, Outcome]:
-    """The median of tokens a second, and what came of it."""
+    """The median of tokens per second, and what came of it."""
     rng = np.random.default_rng(1)
     rows = [{"id": f"document:{i}", "text": text(rng, LENGTH)} for i in range(DOCUMENTS)]
     config = {

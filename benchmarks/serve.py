@@ -1,4 +1,4 @@
-"""Tokens a second that the model server gives 16 clients at once, 64 tokens a reply; higher is better.
+"""Tokens per second that the model server gives 16 clients at once, 64 tokens per reply; higher is better.
 
 16.9 million parameters. --peer takes the address of another server of the same interface, and --peer-model its model's
 name.
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def load(url: str, model: str) -> float:
-    """Tokens a second of AT_ONCE clients. Random weights end one reply in a hundred early; what counts is the usage."""
+    """Tokens per second of AT_ONCE clients. Random weights end one reply in a hundred early; what counts is the usage."""
     with httpx.Client(base_url=url, timeout=300) as http, ThreadPoolExecutor(AT_ONCE) as pool:
 
         def ask(i: int) -> int:

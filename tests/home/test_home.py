@@ -75,7 +75,7 @@ def test_an_annotator_is_sent_to_the_labels_first(client: Client, project: Proje
 
     titles = [step.title for step in client.get("/").context["steps"]]
 
-    assert titles == ["1 label wanted from you", "Chat with Kite"]
+    assert titles == ["1 task waiting for you", "Chat with Kite"]
 
 
 def test_labels_that_only_others_can_give_are_not_offered(
@@ -88,7 +88,7 @@ def test_labels_that_only_others_can_give_are_not_offered(
     assert (step.title, "1 more label is wanted, from other people" in step.why) == ("All done", True)
 
     client.force_login(ben)
-    assert client.get("/").context["steps"][0].title == "1 label wanted from you"
+    assert client.get("/").context["steps"][0].title == "1 task waiting for you"
 
 
 def test_the_labels_of_today_are_among_those_given(client: Client, project: Project, ann: User) -> None:

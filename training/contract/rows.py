@@ -112,7 +112,7 @@ class FrontierRow(Row):
     step: int = Field(ge=0)
     kl: float = Field(description="from the policy that training began with, nats a reply")
     reward: float
-    length: float = Field(description="tokens a reply")
+    length: float = Field(description="tokens per reply")
     ended: float = Field(ge=0, le=1, description="share of replies that ended by themselves")
     on_frontier: bool = Field(description="no other step has as much reward for less KL, or more for as much")
 

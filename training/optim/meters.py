@@ -43,7 +43,7 @@ class Means:
 
 
 class Meter:
-    """Figures since they were last reported, and how many tokens a second were learned from."""
+    """Figures since they were last reported, and how many tokens per second were learned from."""
 
     def __init__(self) -> None:
         self.means = Means()

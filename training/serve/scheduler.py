@@ -82,7 +82,7 @@ class Scheduler(threading.Thread):
         return sum(engine.waiting for engine in list(self._running)) + queued + len(self._orders)
 
     def rate(self) -> float:
-        """Tokens a second over the last ten seconds."""
+        """Tokens per second over the last ten seconds."""
         since = self._clock() - RATE_WINDOW
         return sum(tokens for when, tokens in list(self._pace) if when >= since) / RATE_WINDOW
 

@@ -45,7 +45,7 @@ def next_steps(*, user: User, project: Project, figures: dict[str, int], labels:
 
 
 def labeling(project: Project, label_count: int) -> Step:
-    title = f"{counted(label_count, 'label')} wanted from you"
+    title = f"{counted(label_count, 'task')} waiting for you"
     return Step(title, "Each takes a minute or two.", f"{address_of('label')}?project={project.slug}", "Start labeling")
 
 

@@ -28,7 +28,7 @@ GROUPS = (
     Group("Length of replies", "tokens", r"length/.*|heldout_length|length"),
     Group("Entropy", "nats", r"(objective/|policy/)?(entropy)(_avg)?"),
     Group("Replies that ended", "share", r"(heldout_)?ended"),
-    Group("Tokens a second", "tokens/s", r"tokens_per_second"),
+    Group("Tokens per second", "tokens/s", r"tokens_per_second"),
     Group("Policy and value loss", "", r"loss/(policy|value)(_avg)?"),
     Group("Size of the update", "", r"policy/(approxkl|clipfrac)_avg|val/clipfrac_avg"),
     Group("Gradient norm", "", r".*grad_norm"),
