@@ -1,5 +1,5 @@
-"""Tokens per second of pretraining in bf16: rows of 512 tokens, 10.2 million parameters; and the share of the bf16 matrix
-peak, measured in the same run, that this is. Higher is better."""
+"""Tokens per second of pretraining in bf16: rows of 512 tokens, 10.2 million parameters; and the share of the bf16
+matrix peak, measured in the same run, that this is. Higher is better."""
 
 from __future__ import annotations
 

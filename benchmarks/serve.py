@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def load(url: str, model: str) -> float:
-    """Tokens per second of AT_ONCE clients. Random weights end one reply in a hundred early; what counts is the usage."""
+    """Tokens per second of AT_ONCE clients. Random weights end one reply in a hundred early, so the usage counts."""
     with httpx.Client(base_url=url, timeout=300) as http, ThreadPoolExecutor(AT_ONCE) as pool:
 
         def ask(i: int) -> int:
