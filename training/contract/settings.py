@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def setting(default: Any, description: str, *, unit: str = "", advanced: bool = False, **constraints: Any) -> Any:
@@ -112,10 +112,25 @@ class LoraSettings(BaseModel):
 
     rank: int = setting(0, "Rank of the adapter; 0 trains all weights instead.", ge=0, le=512)
     alpha: float = setting(16.0, "Scale of the adapter, divided by its rank.", gt=0, advanced=True)
-    dropout: float = setting(0.0, "Dropout inside the adapter.", ge=0, lt=1, advanced=True)
     targets: str = setting(
         "all-linear", "Names of the modules that get an adapter, separated by commas.", advanced=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_dropout(cls, values: Any) -> Any:
+        """Takes the `dropout: 0` that earlier versions wrote for every stage. Raises ValueError if it is not 0."""
+        if "dropout" in cls.model_fields or not isinstance(values, dict) or "dropout" not in values:
+            return values
+        if values["dropout"] != 0:
+            raise ValueError(
+                "dropout: this stage compares log-probabilities of the same tokens, which dropout would blur; leave it out"
+            )
+        return {name: value for name, value in values.items() if name != "dropout"}
+
+
+class LoraWithDropoutSettings(LoraSettings):
+    dropout: float = setting(0.0, "Dropout inside the adapter.", ge=0, lt=1, advanced=True)
 
 
 LongPrompts = Annotated[

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from training.contract.settings import LoopSettings, LoraSettings, Settings, setting, source_field
+from training.contract.settings import LoopSettings, LoraWithDropoutSettings, Settings, setting, source_field
 
 
 class CorpusSettings(Settings):
@@ -81,7 +81,7 @@ class SFTSettings(LoopSettings):
     )
     max_tokens: int = setting(512, "Longer conversations lose their oldest turns.", unit="tokens", ge=16)
     min_rows: int = setting(1, "Minimum number of demonstrations to start training.", ge=1, advanced=True)
-    lora: LoraSettings = Field(default_factory=LoraSettings)
+    lora: LoraWithDropoutSettings = Field(default_factory=LoraWithDropoutSettings)
 
 
 class RewardSettings(LoopSettings):
@@ -115,4 +115,4 @@ class RewardSettings(LoopSettings):
         0.01, "Weight of the penalty that keeps rewards centered at zero (Eisenstein et al. 2023).", ge=0, advanced=True
     )
     learning_rate: float = setting(1e-4, "Peak learning rate.", gt=0, le=1)
-    lora: LoraSettings = Field(default_factory=LoraSettings)
+    lora: LoraWithDropoutSettings = Field(default_factory=LoraWithDropoutSettings)

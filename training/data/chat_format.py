@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from training.contract import InputError, Turn
+from training.data.chat_templates import render_template, special_tokens
 
 DOCUMENT: Final = "<|endoftext|>"
 PAD: Final = "<|pad|>"
@@ -268,8 +269,8 @@ class ChatFormat:
             raise Refused(str(error)) from error
 
     def _render_here(self, turns: list[dict[str, str]], open_turn: bool) -> str:
-        text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
-        return text
+        special = special_tokens(self.tokenizer.special_tokens_map)
+        return render_template(self.tokenizer.get_chat_template(), special, turns, open_turn=open_turn)
 
     def _loses_system_turns(self) -> bool:
         """Whether the template refuses or leaves out a system turn but takes the same conversation without it."""

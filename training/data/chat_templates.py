@@ -13,14 +13,18 @@ import signal
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import psutil
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.utils.chat_template_utils import _compile_jinja_template, render_jinja_template
 
 from training.contract import InputError
 
+# Templates that print the date (Llama 3, SmolLM3) always get this one, which Llama's take where there is no clock: what
+# a model reads must not depend on the day, or a resumed run is not the run that was stopped.
+TEMPLATE_DATE: Final = datetime(2024, 7, 26, tzinfo=UTC)
 MAX_SECONDS: Final = 5.0
 MAX_BYTES: Final = 512 << 20
 POLITE_SECONDS: Final = 0.2  # of computing, after which it gives way to whoever else wants the core
@@ -34,9 +38,9 @@ class TemplateStopped(InputError):
 class TemplateProcess:
     """Renders one chat template. Safe to use from several threads; the process ends with this object."""
 
-    def __init__(self, template: str, special_tokens: Mapping[str, Any], *, seconds: float | None = None) -> None:
+    def __init__(self, template: str, tokens: Mapping[str, Any], *, seconds: float | None = None) -> None:
         self._template = template
-        self._special = {name: str(token) for name, token in special_tokens.items() if isinstance(token, str)}
+        self._special = special_tokens(tokens)
         self._seconds = seconds or MAX_SECONDS
         self._lock = threading.Lock()
         self._child: ChildProcess | None = None
@@ -106,16 +110,34 @@ def render_forever(pipe: Connection, template: str, special: dict[str, str]) -> 
 def render(template: str, special: dict[str, str], turns: list[Any], open_turn: bool) -> tuple[bool, str]:
     signal.setitimer(signal.ITIMER_PROF, POLITE_SECONDS)
     try:
-        texts, _ = render_jinja_template(
-            conversations=[turns], chat_template=template, add_generation_prompt=open_turn, **special
-        )
+        text = render_template(template, special, turns, open_turn=open_turn)
     except MemoryError:
         os._exit(1)
     except Exception as error:  # noqa: BLE001 (jinja2's errors, and whatever a template does wrong)
         return False, str(error)[:1000] or type(error).__name__
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    return True, texts[0]
+    return True, text
+
+
+def render_template(template: str, special: Mapping[str, str], turns: Turns, *, open_turn: bool) -> str:
+    """The conversation as text, in this process. special: the tokenizer's special tokens by name. Raises what the
+    template raises."""
+    # It passes on plain data only, so the clock is replaced in the compiled template, which transformers keeps.
+    _compile_jinja_template(template).globals["strftime_now"] = TEMPLATE_DATE.strftime
+    texts, _ = render_jinja_template(
+        conversations=[turns],
+        chat_template=template,
+        add_generation_prompt=open_turn,
+        **special,
+    )
+    text: str = texts[0]
+    return text
+
+
+def special_tokens(tokens: Mapping[str, Any]) -> dict[str, str]:
+    """A tokenizer's special tokens by name, as templates take them."""
+    return {name: str(token) for name, token in tokens.items() if isinstance(token, str)}
 
 
 def used_bytes() -> int:

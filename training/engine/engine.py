@@ -18,7 +18,7 @@ from training.engine.detokenizer import Detokenizer, StopStrings, token_decoder
 from training.engine.engine_request import Completion, EngineRequest, PromptTooLong, uniforms
 from training.engine.kv_cache import SlotCache
 from training.engine.llama_inference import LlamaForward, supports_inference
-from training.engine.sampling import drawn
+from training.engine.sampling import drawn, tempered_logprobs
 from training.engine.sequence import GREEDY_BELOW, Rows, Running, alike
 from training.engine.transformers_forward import GeneralForward
 from training.models.loading import CausalModel, unwrap
@@ -241,6 +241,9 @@ class Engine:
         if not bool(normalizer.isfinite().all()):
             self._cache.clear()
             raise TrainingError(NOT_FINITE, code="not_finite")
+        if rows.tempered:
+            wanted = torch.tensor([row.request.params.tempered for row in running], device=self._device)
+            logprobs = torch.where(wanted, tempered_logprobs(logits, rows.temperature, tokens), logprobs)
         if rows.alternatives:
             values, ids = (logits.float() - normalizer[:, None]).topk(min(rows.alternatives, logits.shape[-1]))
             for row, best, names in zip(running, values.tolist(), ids.tolist(), strict=True):

@@ -31,7 +31,7 @@ class SamplingParams:
     temperature: 0 takes the likeliest token. top_p, top_k: 1 and 0 leave the distribution whole. seed: the i-th token
     is drawn with the i-th number of this seed's stream, whatever else is in the batch. stop: strings before which the
     text is cut. stop_ids: tokens that end the reply; None means the model's own. top_logprobs: alternatives reported
-    a token.
+    per token. tempered: report log-probabilities of the distribution at this temperature, not of the model's own.
     """
 
     temperature: float = 1.0
@@ -42,6 +42,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     stop_ids: frozenset[int] | None = None
     top_logprobs: int = 0
+    tempered: bool = False
 
     def __post_init__(self) -> None:
         for good, sentence in (
@@ -62,6 +63,7 @@ class SamplingParams:
         seed: int,
         stop: tuple[str, ...] = (),
         stop_ids: frozenset[int] | None = None,
+        tempered: bool = False,
     ) -> SamplingParams:
         return cls(
             temperature=settings.temperature,
@@ -71,6 +73,7 @@ class SamplingParams:
             seed=seed,
             stop=stop,
             stop_ids=stop_ids,
+            tempered=tempered,
         )
 
 
@@ -96,7 +99,7 @@ class EngineRequest:
 @dataclass(slots=True)
 class Completion:
     """A reply. `tokens` holds the end-of-text id where it was produced; `logprobs[i]` is log
-    softmax(logits)[tokens[i]] of the model's own distribution in float32, before temperature, top_p and top_k;
+    softmax(logits)[tokens[i]] in float32, before top_p and top_k, and before the temperature unless `tempered`;
     `top[i]` the likeliest tokens with theirs, where asked for. `text` leaves special tokens out and is cut before a
     stop string."""
 

@@ -83,6 +83,13 @@ def drawn(
     return tokens, logits.gather(-1, tokens[:, None]).squeeze(-1) - normalizer, normalizer
 
 
+def tempered_logprobs(logits: Tensor, temperature: Tensor, tokens: Tensor) -> Tensor:
+    """log softmax(logits / temperature) at the tokens, float32: [n, V], [n], [n] -> [n]. A temperature of 0 counts
+    as 1."""
+    scaled = logits.float() / torch.where(temperature == 0, 1.0, temperature)[:, None]
+    return scaled.gather(-1, tokens[:, None]).squeeze(-1) - scaled.logsumexp(-1)
+
+
 def _pick_truncated(weights: Tensor, top_k: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
     truncated, tokens = truncate(weights, top_k, top_p)
     return tokens.gather(-1, pick_tokens(truncated, uniform)[:, None]).squeeze(-1)

@@ -71,6 +71,7 @@ class Rows:
     top_p: Tensor
     cut: bool  # whether any row has a top_k or top_p
     alternatives: int
+    tempered: bool  # whether log-probabilities are those at the temperature; the rows of a rollout are alike
 
     @classmethod
     def of(cls, running: list[Running], device: torch.device) -> Rows:
@@ -81,6 +82,7 @@ class Rows:
             torch.tensor([p.top_p for p in params], device=device),
             any(p.top_k > 0 or p.top_p < 1 for p in params),
             max(p.top_logprobs for p in params),
+            any(p.tempered and p.temperature >= GREEDY_BELOW and p.temperature != 1 for p in params),
         )
 
 

@@ -1,8 +1,8 @@
 """Log-probabilities of chosen tokens straight from hidden states, without the logits ever being there as a whole.
 
 M is the number of positions that are read, H the width, V the vocabulary. The forward pass keeps one number a
-position; the backward pass computes the logits once more, MAX_LOGITS of them at a time (as Wijmans et al. 2024,
-arXiv:2411.09009, do on a GPU).
+position; the backward pass computes the logits once more, `positions_at_once` positions at a time (as Wijmans et al.
+2024, arXiv:2411.09009, do on a GPU).
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from torch.autograd.function import once_differentiable
 
 from training.kernels import ops
 
-MAX_LOGITS: Final = 1 << 23  # logits held at once: 16 MiB in bfloat16
+MAX_LOGITS: Final = 1 << 23  # logits held at once on a CPU: 16 MiB in bfloat16
+MAX_LOGITS_ON_GPU: Final = 1 << 28  # 512 MiB in bfloat16
+# Positions that are worth a product of their own: each adds a whole (V, H) gradient in float32.
+MIN_POSITIONS: Final = 256
 
 
 class TokenLogprobs(NamedTuple):
@@ -39,13 +42,20 @@ def logprobs_from_hidden(
         return TokenLogprobs(*FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy))
 
 
+def positions_at_once(vocabulary: int, device: str) -> int:
+    """How many positions' logits are held at once."""
+    if device == "cuda":
+        return max(MIN_POSITIONS, MAX_LOGITS_ON_GPU // vocabulary)
+    return max(1, MAX_LOGITS // vocabulary, min(MIN_POSITIONS, 8 * MAX_LOGITS // vocabulary))
+
+
 class Products:
     """The logits of some positions at a time, to be written over: (positions, V), in the dtype of the products."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.hidden, self.weight = hidden, weight
         self.bias = None if bias is None else bias.to(weight.dtype)
-        self.at_once = max(1, min(len(hidden), MAX_LOGITS // len(weight)))
+        self.at_once = max(1, min(len(hidden), positions_at_once(len(weight), hidden.device.type)))
         self.space = hidden.new_empty(self.at_once, len(weight))
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:

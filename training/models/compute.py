@@ -64,8 +64,8 @@ def bf16_is_faster(device: torch.device, width: int) -> bool:
     """Whether a model of this width is to learn in bf16. A CPU without bf16 instructions is slower with it than with
     fp32 (measured on AVX2, a ninth). One with AMX gains below NARROW, too, but the sample project's model, of width
     160, was tuned and measured in fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+    if device.type == "cuda":  # Turing and Volta only emulate it, slower than fp32
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return bool(has_instructions) and width >= NARROW
 

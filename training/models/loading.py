@@ -22,7 +22,7 @@ from transformers import (
     modeling_utils,
 )
 
-from training.contract import InputError, LoraSettings, PretrainSettings
+from training.contract import InputError, LoraSettings, LoraWithDropoutSettings, PretrainSettings
 from training.models.checks import DAMAGE, check_causal, check_source, check_weights, damaged_folder
 from training.models.compute import Compute, adapter_base
 from training.models.memory import check_fits
@@ -142,7 +142,11 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
                 code="config_invalid",
             )
     settings = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout if isinstance(lora, LoraWithDropoutSettings) else 0.0,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
     )
     try:
         return get_peft_model(model, settings)

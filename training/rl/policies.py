@@ -7,14 +7,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-import torch
 from peft import PeftModel
 from torch import nn
 
 from training.contract import PPOSettings
 from training.models.compute import Compute, adapter_base
 from training.models.loading import CausalModel, load_causal, state_width
-from training.preferences.reward_model import RewardModel
 from training.rl.actor import Actor
 from training.run.run import Run
 
@@ -31,11 +29,11 @@ class Policies:
     as_reference: Callable[[], AbstractContextManager[object]]
 
 
-def load_policies(config: PPOSettings, compute: Compute, reward_model: RewardModel | None) -> Policies:
+def load_policies(config: PPOSettings, compute: Compute) -> Policies:
     """Full fine-tuning: the policy and a frozen copy. With an adapter there is one copy of the base weights, and the
     reference is the base alone or, where the policy begins as an adapter, a frozen copy of that adapter."""
     model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=1)
-    head = value_head(state_width(model), reward_model).to(compute.device)
+    head = value_head(state_width(model)).to(compute.device)
     temperature = config.sampling.temperature
     actor = Actor(model, head, temperature, entropy_gradient=config.entropy_weight > 0)
     if not isinstance(model, PeftModel):
@@ -56,15 +54,12 @@ def switched(model: PeftModel, name: str) -> Iterator[None]:
         model.set_adapter(POLICY)
 
 
-def value_head(width: int, reward_model: RewardModel | None) -> nn.Linear:
-    """H -> 1: begun from the reward model's head where that has the same width (Ouyang et al. 2022, appendix C.4), else
-    from zero."""
+def value_head(width: int) -> nn.Linear:
+    """H -> 1, begun at zero, the mean of normalized returns. The reward model's head would read other states than the
+    policy's, in other units, and its error would steer the trunk that policy and value share."""
     head = nn.Linear(width, 1)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    if reward_model is not None and reward_model.head.weight.shape == head.weight.shape:
-        with torch.no_grad():
-            head.weight.copy_(reward_model.head.weight)
     return head
 
 

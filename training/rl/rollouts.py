@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from training.engine import Completion, Engine, EngineRequest, SamplingParams, d
 from training.models.compute import Compute
 from training.preferences.ensemble import Ensemble
 from training.preferences.reward_functions import PREFIX, find_reward_function
-from training.preferences.reward_model import RewardModel, load_members
+from training.preferences.reward_model import load_members
 from training.run.run import Run
 
 Scorer = Callable[[Sequence[Sequence[Turn]], Sequence[str]], list[float]]
@@ -128,33 +129,27 @@ def prompts_of_step(count: int, step: int, per_step: int, seed: int) -> list[int
 def sample_replies(
     engine: Engine, prompts: Sequence[EncodedPrompt], sampling: SamplingSettings, seed: Sequence[int | str]
 ) -> list[Completion]:
-    """One reply to each prompt, in their order; the i-th draws from the stream of (seed, i)."""
-    stop_ids = engine.stop_ids
-    requests = [
-        EngineRequest(prompt.ids, SamplingParams.of(sampling, seed=derive_seed(*seed, i), stop_ids=stop_ids))
-        for i, prompt in enumerate(prompts)
-    ]
+    """One reply to each prompt, in their order; the i-th draws from the stream of (seed, i). Log-probabilities are
+    those at the sampling temperature, the policy that learns."""
+    params = partial(SamplingParams.of, sampling, stop_ids=engine.stop_ids, tempered=True)
+    requests = [EngineRequest(prompt.ids, params(seed=derive_seed(*seed, i))) for i, prompt in enumerate(prompts)]
     return map_sharded(requests, engine.generate)
 
 
-def load_scorer(
-    source: str | Sequence[str], compute: Compute, pessimism: float = 0.0
-) -> tuple[Scorer, RewardModel | None]:
-    """The scorer that `source` names: a reward model's folder, several of them, or function:<name>; and the reward
-    model, of several the first, if it is one. Raises InputError.
+def load_scorer(source: str | Sequence[str], compute: Compute, pessimism: float = 0.0) -> Scorer:
+    """The scorer that `source` names: a reward model's folder, several of them, or function:<name>. Raises InputError.
 
     A reward model reads the text in its own tokens, so policy and reward model may have different tokenizers.
     """
     if isinstance(source, str) and source.startswith(PREFIX):
         function = find_reward_function(source)
-        return lambda prompts, replies: [function(a, r) for a, r in zip(prompts, replies, strict=True)], None
+        return lambda prompts, replies: [function(a, r) for a, r in zip(prompts, replies, strict=True)]
     if any(reference.startswith(PREFIX) for reference in source):
         raise InputError(
             "reward: several rewards are reward models that score as one; a function stands alone",
             code="config_invalid",
         )
-    ensemble = Ensemble(load_members(source or "", compute), compute, pessimism)
-    return ensemble, ensemble.members[0][0]
+    return Ensemble(load_members(source or "", compute), compute, pessimism)
 
 
 def score_replies(scorer: Scorer, prompts: Sequence[EncodedPrompt], completions: Sequence[Completion]) -> Tensor:

@@ -10,7 +10,7 @@ from training.engine import Engine
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
 from training.models.loading import CausalModel, load_tokenizer
-from training.preferences.reward_model import RewardModel
+from training.preferences.ensemble import Ensemble
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
     EncodedPrompt,
@@ -33,7 +33,6 @@ class RolloutInputs(NamedTuple):
     compute: Compute
     chat: ChatFormat
     scorer: Scorer
-    reward_model: RewardModel | None  # the scorer's first one, if it is made of reward models
 
 
 class RolloutSetup(NamedTuple):
@@ -51,8 +50,10 @@ def load_rollout_inputs(run: Run[PPOSettings] | Run[GRPOSettings]) -> RolloutInp
     heldout_rows = run.rows("heldout", PromptRow)
     compute = prepare(run)
     chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
-    scorer, reward_model = load_scorer(config.reward, compute, config.pessimism)
-    return RolloutInputs(prompt_rows, heldout_rows, compute, chat, scorer, reward_model)
+    scorer = load_scorer(config.reward, compute, config.pessimism)
+    if isinstance(scorer, Ensemble):
+        check_reading_length(run, min(model.max_tokens for model, _ in scorer.members))
+    return RolloutInputs(prompt_rows, heldout_rows, compute, chat, scorer)
 
 
 def set_up_rollouts(
@@ -79,6 +80,23 @@ def set_up_rollouts(
     counts = {"prompts": len(prompts), **changes.named(*ALWAYS_COUNTED)}
     counts |= {"heldout": len(heldout), **heldout_changes.named(*ALWAYS_COUNTED, prefix="heldout/")}
     return RolloutSetup(engine, prompts, heldout, counts)
+
+
+def check_reading_length(run: Run[PPOSettings] | Run[GRPOSettings], max_tokens: int) -> None:
+    """Warn if the reward model, which reads `max_tokens` tokens, may not see a prompt and its reply whole. Raises
+    InputError if a reply alone may be longer."""
+    reply = run.config.sampling.max_new_tokens
+    if reply >= max_tokens:
+        raise InputError(
+            f"sampling.max_new_tokens: replies of {reply} tokens are longer than the {max_tokens} that the reward "
+            "model reads; lower it, or train the reward model with a higher max_tokens",
+            code="config_invalid",
+        )
+    if run.config.max_prompt_tokens + reply > max_tokens:
+        run.warn(
+            f"the reward model reads {max_tokens} tokens, and a prompt and its reply may have "
+            f"{run.config.max_prompt_tokens + reply}: longer ones are shortened before they are scored"
+        )
 
 
 def check_temperature(sampling: SamplingSettings) -> None:

@@ -61,21 +61,16 @@ def evaluate_rollout(ppo: PPOState, sampled: Sampled, *, value_only: bool) -> tu
     keep = config.minibatches == 1 and fits and ppo.learner.root is None
     tokens = pad_rows(sampled.reply_ids, torch.long)
     logprobs = pad_rows([completion.logprobs for completion in sampled.completions])
-    tempered = config.sampling.temperature != 1  # the engine's log-probabilities are those at temperature 1
-    if tempered:
-        logprobs.zero_()
     reference, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
     for i, batch in enumerate(batches):
         with torch.set_grad_enabled(keep and not value_only), ppo.compute.autocast():
             hidden = actor.hidden(batch)
         with torch.no_grad(), ppo.compute.autocast():
             scatter(values, batch, actor.values(hidden))
-            if tempered:
-                scatter(logprobs, batch, actor.read(hidden, batch.targets).logprobs)
         scatter(reference, batch, reference_logprobs(ppo, batch))
         if keep:
             batches[i] = batch._replace(hidden=hidden)
-    all_reduce_sum([reference, values, *([logprobs] if tempered else [])])
+    all_reduce_sum([reference, values])
     mask = torch.arange(tokens.shape[1]) < sampled.lengths[:, None]
     return Rollout(tokens, mask, logprobs, reference, values, sampled.scores, sampled.ended), batches
 

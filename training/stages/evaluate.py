@@ -101,7 +101,7 @@ def main(run: Run[EvaluateSettings]) -> None:
     rankings, prompts = run.rows("rankings", RankingRow), run.rows("prompts", PromptRow)
     check_evaluation(config, texts, demonstrations, rankings, prompts)
     compute = prepare(run)
-    scorer = load_scorer(config.reward, compute, config.pessimism)[0] if config.reward else None
+    scorer = load_scorer(config.reward, compute, config.pessimism) if config.reward else None
     policy = Speaker.load(config.policy, run, compute) if config.policy else None
     report = EvaluationReport()
     if policy and texts:

@@ -98,6 +98,7 @@ def build_trainer(
             temperature=config.sampling.temperature,
             beta=config.beta,
             epsilon=config.clip,
+            disable_dropout=True,  # rollouts are without, and their log-probabilities are compared
             scale_rewards="group" if config.scale_rewards else "none",
         ),
         train_dataset=Dataset.from_list([{"prompt": prompt.row.id} for prompt in prompts]),

@@ -21,8 +21,8 @@ from training.run.run import Run
 class JudgedTrainer(KTOTrainer):
     """Takes replies that are token ids already: we encode them so that text is never read as special tokens."""
 
-    def _prepare_dataset(self, dataset: Dataset, _: Any, args: KTOConfig, *__: Any) -> Dataset:
-        return Dataset.from_list(with_mismatched_replies(dataset.to_list(), args.per_device_train_batch_size))
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return Dataset.from_list(with_mismatched_replies(dataset.to_list()))
 
 
 def main(run: Run[KTOSettings]) -> None:
@@ -91,13 +91,20 @@ def encode_verdicts(verdicts: Sequence[Verdict], chat: ChatFormat, limit: int) -
     return TokenExamples(examples, counts, len(verdicts), {"good": good_count, "bad": len(examples) - good_count})
 
 
-def with_mismatched_replies(examples: Sequence[TokenExample], micro: int) -> list[TokenExample]:
-    """Each example with the reply of another one in its forward pass of `micro` examples: TRL estimates the KL
-    divergence from such mismatched pairs."""
+def with_mismatched_replies(examples: Sequence[TokenExample]) -> list[TokenExample]:
+    """Each example with the reply to another prompt: TRL estimates the KL divergence from such mismatched pairs
+    (Ethayarajh et al. 2024, equation 8).
+
+    It is the reply of the nearest example before it, in a circle, with another prompt: a reply to the same prompt
+    would measure what is being pushed up and down. It is cut so that no pair is longer than the longest example. If
+    there is one prompt only, the pair is with another reply to it.
+    """
+    prompts = [tuple(example["prompt_ids"]) for example in examples]
+    longest = max(len(example["prompt_ids"]) + len(example["completion_ids"]) for example in examples)
     mismatched = []
-    for start in range(0, len(examples), micro):
-        batch = examples[start : start + micro]
-        mismatched += [
-            example | {"KL_completion_ids": batch[i - 1]["completion_ids"]} for i, example in enumerate(batch)
-        ]
+    for i, example in enumerate(examples):
+        before = (i - back for back in range(1, len(examples)))
+        other = next((j for j in before if prompts[j] != prompts[i]), i - 1)
+        room = longest - len(prompts[i])
+        mismatched.append(example | {"KL_completion_ids": examples[other]["completion_ids"][:room]})
     return mismatched

@@ -47,7 +47,7 @@ def main(run: Run[PPOSettings]) -> None:
     corpus = run.rows("corpus", TextRow)
     inputs = load_rollout_inputs(run)
     compute, chat, scorer = inputs.compute, inputs.chat, inputs.scorer
-    policies = load_policies(config, compute, inputs.reward_model)
+    policies = load_policies(config, compute)
     model = policies.actor.model
     engine, prompts, heldout_prompts, counts = set_up_rollouts(run, inputs, model)
     learner = Learner(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from training.contract import MODEL, RankingRow, RewardSettings
@@ -146,14 +147,18 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
         return {"loss": (total, batch.weight), **accuracy(scores.detach(), batch.comparisons)}
 
     def evaluate(step: int, final: bool) -> dict[str, float]:  # noqa: ARG001 - every evaluation looks at all rows
+        switch_adapter_dropout(language, on=False)
         agreed = agree([model], lesson, config.micro_tokens)
+        switch_adapter_dropout(language, on=True)
         return {f"heldout_{name}": value for name, value in agreed.metrics.items()} if agreed else {}
 
+    switch_adapter_dropout(language, on=True)
     with run.timed("training"):
         figures = train(
             run, learner, lesson.examples, loss,
             epochs=config.epochs, max_steps=config.max_steps, turn=member, turns=config.ensemble, evaluate=evaluate,
         )  # fmt: skip
+    switch_adapter_dropout(language, on=False)
     if config.lora.rank:
         merged(language)
     with run.timed("evaluation"):
@@ -169,6 +174,13 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
             for name, value in zip(annotators_of(rows), people()[1:].tolist(), strict=True)
         }
     return Learned(model, figures, agreed, config_entries, model_info(language, "reward"))
+
+
+def switch_adapter_dropout(model: nn.Module, *, on: bool) -> None:
+    """The adapter's own dropout alone: that of the base model stays off, as it is when the reward model scores."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_dropout.train(on)
 
 
 def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, float], dict[str, Any]]:

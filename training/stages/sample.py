@@ -49,7 +49,7 @@ def main(run: Run[SampleSettings]) -> None:
         described = model_info(model)
         engine = Engine(model, tokenizer, slots=config.slots, live=False)
         del model
-        scorer = load_scorer(config.reward, compute, config.pessimism)[0] if config.reward else None
+        scorer = load_scorer(config.reward, compute, config.pessimism) if config.reward else None
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
     prompts, changes = encode_prompts(rows, chat, room, config.long_prompts, scorer)
     if not prompts:

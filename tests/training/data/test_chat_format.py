@@ -355,3 +355,9 @@ def test_a_conversation_is_folded_for_a_template_that_refuses_system_turns() -> 
     messages = said_by(("system", "Be brief."), ("user", "Hi"))
     assert chat.prompt(messages) == chat.prompt(fold_system(messages))
     assert "Be brief.\n\nHi" in chat.tokenizer.decode(chat.prompt(fold_system(messages)))
+
+
+@pytest.mark.parametrize("said", ["{{ strftime_now('%d %b %Y') }}", "{{ date_string or strftime_now('%d %b %Y') }}"])
+def test_a_template_with_a_date_gives_the_same_prompt_every_day(said: str) -> None:
+    chat = ChatFormat(foreign(said + "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"))
+    assert "26 Jul 2024" in chat.tokenizer.decode(chat.prompt([Turn(role="user", content="why?")]))

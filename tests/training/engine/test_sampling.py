@@ -10,7 +10,7 @@ import torch
 from training.contract import TrainingError
 from training.engine import SamplingParams, derive_seed, sampling
 from training.engine.engine_request import uniforms
-from training.engine.sampling import draw_tokens, pick_tokens, truncate
+from training.engine.sampling import draw_tokens, pick_tokens, tempered_logprobs, truncate
 from training.kernels import ops
 
 
@@ -150,3 +150,11 @@ def test_a_row_that_is_not_finite_is_told_by_its_log_sum_and_breaks_nothing(
     )
     assert log_sums.isfinite().tolist() == [True, False]
     assert 0 <= int(tokens.min()) <= int(tokens.max()) < 9
+
+
+def test_tempered_log_probabilities_are_those_that_are_sampled_from() -> None:
+    logits = torch.randn(3, 11, generator=torch.Generator().manual_seed(3))
+    temperature, tokens = torch.tensor([0.7, 0.0, 2.0]), torch.tensor([4, 0, 10])
+    found = tempered_logprobs(logits, temperature, tokens)
+    for row, (heat, token) in enumerate([(0.7, 4), (1.0, 0), (2.0, 10)]):
+        assert found[row].item() == pytest.approx((logits[row] / heat).log_softmax(-1)[token].item(), abs=1e-6)

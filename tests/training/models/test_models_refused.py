@@ -231,11 +231,11 @@ def test_the_reference_that_stands_beside_a_policy_is_counted(tmp_path: Path, mo
     count = parameters_of(str(model))
     config = PPOSettings(policy=str(model))
     monkeypatch.setattr("training.models.memory.free_bytes", lambda _: (LEARNING + 4) * count)
-    assert load_policies(config, CPU, None)
+    assert load_policies(config, CPU)
     monkeypatch.setattr("training.models.memory.free_bytes", lambda _: (LEARNING + 4) * count - 1)
     with pytest.raises(InputError, match="train every weight of it"):
-        load_policies(config, CPU, None)
-    assert load_policies(config.model_copy(update={"lora": LoraSettings(rank=2)}), CPU, None)
+        load_policies(config, CPU)
+    assert load_policies(config.model_copy(update={"lora": LoraSettings(rank=2)}), CPU)
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "serve"])

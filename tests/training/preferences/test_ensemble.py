@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
-from tests.narrowing import existing
 from tests.training.stages.test_reward import rankings
 from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy, turns
 from training.contract import InputError, LoraSettings, Turn
@@ -177,7 +176,7 @@ def test_minutes_count_what_was_spent_on_members_before_the_run_was_killed(
 
 def test_doubt_lowers_the_score(trained: Any) -> None:
     folder, _ = trained
-    scores = {pessimism: load_scorer(str(folder / "model"), CPU, pessimism)[0] for pessimism in (0.0, 2.0)}
+    scores = {pessimism: load_scorer(str(folder / "model"), CPU, pessimism) for pessimism in (0.0, 2.0)}
     plain, doubtful = (scorer(ASKED * 2, [GOOD, BAD]) for scorer in scores.values())
     spread = scores[2.0].last.std(axis=0, ddof=1)  # type: ignore[attr-defined]
     assert spread.min() > 0
@@ -194,11 +193,11 @@ def test_several_folders_are_an_ensemble(base: Any, tmp_path: Path) -> None:
         folder = tmp_path / str(seed)
         save_reward(model, load_tokenizer(str(base)), folder, {"max_tokens": 64, "temperature": 1.0, "mean": seed})
         folders.append(str(folder))
-    scorer, first = load_scorer(folders, CPU)
-    alone = [load_scorer(folder, CPU)[0](ASKED, [GOOD])[0] for folder in folders]
+    scorer = load_scorer(folders, CPU)
+    alone = [load_scorer(folder, CPU)(ASKED, [GOOD])[0] for folder in folders]
     assert scorer(ASKED, [GOOD]) == pytest.approx([(alone[0] - 1 + alone[1] - 2) / 2])
     assert isinstance(scorer, Ensemble)
-    assert torch.equal(existing(first).head.weight, load_reward(folders[0], CPU)[0].head.weight)
+    assert torch.equal(scorer.members[0][0].head.weight, load_reward(folders[0], CPU)[0].head.weight)
 
 
 def test_a_function_is_no_member(trained: Any) -> None:
@@ -208,7 +207,7 @@ def test_a_function_is_no_member(trained: Any) -> None:
 
 
 def test_one_reward_does_not_disagree(base: Any, tmp_path: Path) -> None:
-    assert disagreement(load_scorer("function:brevity", CPU)[0]) is None
+    assert disagreement(load_scorer("function:brevity", CPU)) is None
 
 
 @pytest.mark.parametrize("stage", ["ppo", "grpo"])

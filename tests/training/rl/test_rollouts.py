@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.toys import TEXTS, toy_policy, toy_tokenizer, turns
+from tests.training.toys import TEXTS, events, prompts, run_folder, run_here, toy_policy, toy_tokenizer, turns
 from training.contract import InputError, LoraSettings, PromptRow, Turn, parts_of_shaping
 from training.data.chat_format import ChatFormat
 from training.models.compute import Compute
@@ -31,7 +31,7 @@ def reward_folder(tmp_path: Path) -> Any:
 
 
 def test_the_reward_model_reads_the_text_in_its_own_tokens(reward_folder: Any) -> None:
-    scorer, _ = load_scorer(str(reward_folder), CPU)
+    scorer = load_scorer(str(reward_folder), CPU)
     model, tokenizer = load_reward(str(reward_folder), CPU)
     assert tokenizer.get_vocab() != toy_tokenizer().get_vocab()
     ids = encode(ChatFormat(tokenizer), ASKED[0], "yes it is", 64).encoded.ids
@@ -40,21 +40,39 @@ def test_the_reward_model_reads_the_text_in_its_own_tokens(reward_folder: Any) -
 
 
 def test_an_empty_reply_has_a_score(reward_folder: Any) -> None:
-    scorer, _ = load_scorer(str(reward_folder), CPU)
+    scorer = load_scorer(str(reward_folder), CPU)
     (found,) = scorer(ASKED, [""])
     assert found == found
 
 
-def test_the_value_head_begins_from_the_reward_models_where_it_fits(reward_folder: Any) -> None:
-    model, _ = load_reward(str(reward_folder), CPU)
-    assert torch.equal(value_head(32, model).weight, model.head.weight)
-    assert value_head(16, model).weight.abs().max() == 0
-    assert value_head(32, None).weight.abs().max() == 0
+def test_the_value_head_begins_at_zero() -> None:
+    assert value_head(16).weight.abs().max() == value_head(16).bias.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "prompt", "words"), [(64, 16, "longer than the 64"), (40, 30, "may have 70"), (40, 20, "")]
+)
+def test_a_reward_model_that_reads_less_than_a_conversation_says_so(
+    reward_folder: Path, tmp_path: Path, reply: int, prompt: int, words: str
+) -> None:
+    base = toy_policy(tmp_path / "policy")
+    config = {
+        "stage": "ppo", "policy": str(base), "reward": str(reward_folder), "steps": 1, "prompts_per_step": 2,
+        "max_prompt_tokens": prompt, "sampling": {"max_new_tokens": reply},
+    }  # fmt: skip
+    folder = run_folder(tmp_path / "run", config, prompts=prompts(2))
+    if reply >= 64:
+        with pytest.raises(InputError, match=words):
+            run_here(folder)
+        return
+    run_here(folder)
+    warnings = [event["message"] for event in events(folder, "warning") if "the reward model reads" in event["message"]]
+    assert len(warnings) == bool(words)
+    assert all(words in warning for warning in warnings)
 
 
 def test_a_written_reward_is_found_by_its_name() -> None:
-    scorer, model = load_scorer("function:brevity", CPU)
-    assert model is None
+    scorer = load_scorer("function:brevity", CPU)
     assert scorer(ASKED * 2, ["", "x" * 50]) == [0, -0.5]
     with pytest.raises(InputError, match=r"there are .*function:brevity"):
         find_reward_function("function:unheard-of")

@@ -96,7 +96,8 @@ GRPO = {
     "policy": "POLICY", "reward": "function:digits", "steps": 12, "prompts_per_step": 2, "samples_per_prompt": 4,
     "learning_rate": 1e-2, "beta": 0.04, "sampling": {"max_new_tokens": 6}, "micro_tokens": 100, **RARELY,
 }  # fmt: skip
-LORA = {"lora": {"rank": 4, "dropout": 0.2}}
+LORA = {"lora": {"rank": 4}}
+LORA_WITH_DROPOUT = {"lora": {"rank": 4, "dropout": 0.2}}
 CASES: dict[str, Case] = {
     "corpus": Case("corpus", {"min_chars": 0, "heldout_fraction": 0.3}, {"documents": CORPUS}),
     "tokenizer": Case("tokenizer", {"vocabulary": 320}, {"corpus": CORPUS}),
@@ -117,10 +118,10 @@ CASES: dict[str, Case] = {
         {"corpus": CORPUS, "heldout": CORPUS[:3]},
     ),
     "sft": Case("sft", {"base": "GPT2", **SFT}, HEARD),
-    "sft-lora": Case("sft", {"base": "POLICY", **SFT, **LORA}, HEARD),
+    "sft-lora": Case("sft", {"base": "POLICY", **SFT, **LORA_WITH_DROPOUT}, HEARD),
     "sft-bf16": Case("sft", {"base": "POLICY", **SFT, "precision": "bf16"}, HEARD),
     "reward": Case("reward", {**REWARD, "ties": "davidson"}, RANKED),
-    "reward-lora": Case("reward", {**REWARD, **LORA}, RANKED),
+    "reward-lora": Case("reward", {**REWARD, **LORA_WITH_DROPOUT}, RANKED),
     "ppo": Case("ppo", {"policy": "POLICY", **PPO, "ptx_weight": 0.1, "batch_tokens": 64}, {**ASKED, "corpus": CORPUS}),
     "ppo-reward": Case("ppo", {"policy": "POLICY", **PPO, "reward": "REWARD", "minibatches": 2}, ASKED),
     "ppo-lora": Case("ppo", {"policy": "POLICY", **PPO, **LORA}, ASKED),

@@ -62,9 +62,19 @@ def test_the_middle_of_a_ranking_is_neither_good_nor_bad() -> None:
     assert verdicts_of([tied], []) == []
 
 
-def test_each_reply_is_mismatched_with_another_of_its_pass() -> None:
-    rows = [{"completion_ids": [i]} for i in range(5)]
-    assert [one["KL_completion_ids"] for one in with_mismatched_replies(rows, 3)] == [[2], [0], [1], [4], [3]]
+def test_each_reply_is_mismatched_with_one_to_another_prompt() -> None:
+    rows = [{"prompt_ids": [prompt], "completion_ids": [i]} for i, prompt in enumerate([7, 7, 8, 8, 9])]
+    assert [one["KL_completion_ids"] for one in with_mismatched_replies(rows)] == [[4], [4], [1], [1], [3]]
+
+
+def test_a_mismatched_pair_is_no_longer_than_the_longest_example() -> None:
+    rows = [{"prompt_ids": [1, 2, 3], "completion_ids": [4]}, {"prompt_ids": [5], "completion_ids": [6, 7, 8]}]
+    assert [one["KL_completion_ids"] for one in with_mismatched_replies(rows)] == [[6], [4]]
+
+
+def test_replies_to_one_prompt_alone_are_mismatched_with_each_other() -> None:
+    rows = [{"prompt_ids": [1], "completion_ids": [i]} for i in range(3)]
+    assert [one["KL_completion_ids"] for one in with_mismatched_replies(rows)] == [[2], [0], [1]]
 
 
 def judgments(n: int, *, good_only: bool = False) -> list[dict[str, Any]]:

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.training.toys import events, prompts, run_folder, run_here, toy_policy, toy_tokenizer, turns
-from training.contract import FrontierRow, InputError, TrainingError, Turn
+from training.contract import SPECS, FrontierRow, InputError, TrainingError, Turn
 from training.data.chat_format import ChatFormat
+from training.engine.llama_inference import LlamaForward
 from training.preferences.reward_functions import digits, reward_function
 
 CLOCKS = {"tokens_per_second", "time/rollout", "time/score", "time/update"}
@@ -232,6 +233,36 @@ def test_a_temperature_is_part_of_the_policy(policy: Any, tmp_path: Path) -> Non
     run_here(folder)
     assert metrics(folder)[2, "val/rollout_gap"] < 1e-5
     assert metrics(folder)[1, "objective/kl"] == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_an_engine_with_other_weights_shows_in_the_gap(
+    policy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    load = LlamaForward.load
+
+    def load_with_noise(forward: LlamaForward) -> None:
+        load(forward)
+        noise = torch.randn(forward.head.shape, generator=torch.Generator().manual_seed(0))
+        forward.head = forward.head + 0.05 * noise.to(forward.head.dtype)
+
+    monkeypatch.setattr(LlamaForward, "load", load_with_noise)
+    sampling = {"max_new_tokens": 6, "temperature": temperature}
+    folder = run_folder(tmp_path, settings(policy, sampling=sampling), prompts=prompts())
+    run_here(folder)
+    assert metrics(folder)[2, "val/rollout_gap"] > 0.05
+    assert any("rollout" in event["message"] for event in events(folder, "warning"))
+
+
+@pytest.mark.parametrize("stage", ["ppo", "grpo", "dpo", "kto"])
+def test_stages_that_compare_log_probabilities_refuse_dropout(stage: str) -> None:
+    settings_of_stage = SPECS[stage].settings
+    assert (
+        "dropout"
+        not in settings_of_stage.model_validate({"stage": stage, "lora": {"dropout": 0.0}}).model_dump()["lora"]
+    )
+    with pytest.raises(ValueError, match="dropout would blur"):
+        settings_of_stage.model_validate({"stage": stage, "lora": {"rank": 2, "dropout": 0.1}})
 
 
 def test_pretraining_text_is_mixed_in(policy: Any, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def start(tmp_path: Path) -> Iterator[Any]:
         opened.append(context)
         run = context.__enter__()
         compute = prepare(run)
-        policies = load_policies(run.config, compute, None)
+        policies = load_policies(run.config, compute)
         learner = Learner({"policy": policies.actor.model, "value": policies.actor.value_head}, run.config, compute)
         prompts, _ = encode_prompts(rows, chat, 40)
         engine = ScriptedEngine(replies, **named)
