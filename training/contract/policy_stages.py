@@ -164,7 +164,22 @@ class GRPOSettings(LoopSettings):
     beta: float = setting(
         0.04, "Weight of the KL penalty that keeps the policy near the reference model; 0 turns it off.", ge=0
     )
-    clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
+    epochs: int = setting(1, "Passes over each rollout.", ge=1, le=32, advanced=True)
+    minibatches: int = setting(1, "Optimizer steps per pass.", ge=1, le=64, advanced=True)
+    clip: float = setting(
+        0.2,
+        "Clipping range of the policy's ratio; it takes effect from the second optimizer step on a rollout.",
+        gt=0,
+        lt=1,
+        advanced=True,
+    )
+    clip_high: float = setting(
+        0.0,
+        "Upper clipping range, 0.28 in DAPO (Yu et al. 2025, arXiv:2503.14476); 0 uses clip for both sides.",
+        ge=0,
+        lt=10,
+        advanced=True,
+    )
     shaping: Shaping = setting(
         "",
         "Registered reward functions to add to the score: NAME=WEIGHT, separated by commas.",

@@ -136,7 +136,7 @@ class ChatFormat:
         if tokenizer.pad_token_id is None:  # one without an end-of-text token, too: see load_tokenizer
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.end_id)
         self.pad_id: int = tokenizer.pad_token_id
-        self.document_id: int = self.stop_ids[-1] if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        self.document_id = self._document_id()
 
     @cached_property
     def reachable(self) -> set[int]:
@@ -309,6 +309,18 @@ class ChatFormat:
     def _special_ids(self, rendered: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(rendered, add_special_tokens=False)
         return ids
+
+    def _document_id(self) -> int:
+        """The token between documents: the one that begins a text, unless it frames turns, as ChatML's <|im_start|> in
+        SmolLM2, or is missing, as in Qwen; these have an <|endoftext|> for it. Else the one that ends a text."""
+        begins = self.tokenizer.bos_token_id
+        if not self._own:
+            exchange = [Turn(role="user", content="a"), Turn(role="assistant", content="b")]
+            ids = self._special_ids(self._render(exchange, open_turn=False))
+            between = self.tokenizer.get_vocab().get(DOCUMENT)
+            if between is not None and (begins is None or ids.count(begins) > 1):
+                return int(between)
+        return self.stop_ids[-1] if begins is None else int(begins)
 
     def _foreign_end(self, source: str) -> int:
         """The token the template ends an assistant's turn with; the tokenizer's end of text where it puts none."""

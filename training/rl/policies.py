@@ -14,7 +14,6 @@ from training.contract import PPOSettings
 from training.models.compute import Compute, adapter_base
 from training.models.loading import CausalModel, load_causal, state_width
 from training.rl.actor import Actor
-from training.run.run import Run
 
 POLICY: Final = "default"
 REFERENCE: Final = "reference"
@@ -67,12 +66,3 @@ def drop_reference(model: CausalModel) -> None:
     """Leave only the policy's adapter, so that saving the model saves that one."""
     if isinstance(model, PeftModel) and REFERENCE in model.peft_config:
         model.delete_adapter(REFERENCE)
-
-
-def warn_of_cut_distribution(run: Run[PPOSettings]) -> None:
-    """Warn if replies are sampled from a distribution that the update cannot see."""
-    if run.config.sampling.top_p < 1 or run.config.sampling.top_k > 0:
-        run.warn(
-            "top_p and top_k cut the distribution that replies are sampled from, but PPO's ratios are those of the "
-            "whole one; set top_p to 1 and top_k to 0 if training is unstable"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from training.contract import GRPOSettings, InputError, PPOSettings, PromptRow, SamplingSettings
+from training.contract import GRPOSettings, InputError, PPOSettings, PromptRow
 from training.data.chat_format import ChatFormat
 from training.engine import Engine
 from training.models.checks import check_vocabulary
@@ -99,8 +99,15 @@ def check_reading_length(run: Run[PPOSettings] | Run[GRPOSettings], max_tokens: 
         )
 
 
-def check_temperature(sampling: SamplingSettings) -> None:
-    """Raises InputError if the policy could not explore."""
+def check_sampling(run: Run[PPOSettings] | Run[GRPOSettings]) -> None:
+    """Warn if replies are sampled from a distribution that the update cannot see. Raises InputError if the policy could
+    not explore."""
+    sampling = run.config.sampling
+    if sampling.top_p < 1 or sampling.top_k > 0:
+        run.warn(
+            "top_p and top_k cut the distribution that replies are sampled from, but the update takes the "
+            "probabilities of the whole one; set top_p to 1 and top_k to 0 if training is unstable"
+        )
     if sampling.temperature == 0:
         raise InputError(
             "sampling.temperature: 0 gives the same reply every time, so there is nothing to learn from; set it to 1",

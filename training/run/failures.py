@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 from typing import Final
 
-from training.contract import TrainingError
+from training.contract import CONFIG, SPECS, TrainingError
 from training.distributed.launch import world_size
 
 LOST = "process_lost"
@@ -14,6 +15,21 @@ LOST = "process_lost"
 BROKEN = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Socket Timeout", "TCPStore")
 # What torch and safetensors say of a write that the system refused, without the reason
 WRITE_FAILED: Final = ("file write failed", "iostream error", "unexpected pos", "File too large")
+
+
+# Settings that bound how much memory a run takes.
+MEMORY_SETTINGS: Final[tuple[str, ...]] = ("micro_tokens", "slots", "prompts_per_step", "samples_per_prompt")
+
+
+def memory_settings(folder: Path) -> list[str]:
+    """The settings of this run's stage that bound its memory."""
+    try:
+        stage = json.loads((folder / CONFIG).read_text())["stage"]
+        fields = SPECS[stage].settings.model_fields
+    except (OSError, ValueError, KeyError, TypeError):
+        return [MEMORY_SETTINGS[0]]
+    named = [name for name in MEMORY_SETTINGS if name in fields]
+    return [*named, "sampling.max_new_tokens"] if "sampling" in fields else named or [MEMORY_SETTINGS[0]]
 
 
 def explain(error: Exception, folder: Path) -> TrainingError:
@@ -37,7 +53,7 @@ def explain(error: Exception, folder: Path) -> TrainingError:
         )
     if any(is_memory_full(link) for link in chain):
         return TrainingError(
-            "out of memory: lower micro_tokens (or slots, where replies are generated), or take a smaller model",
+            f"out of memory: lower {' or '.join(memory_settings(folder))}, or take a smaller model",
             code="out_of_memory",
         )
     if world_size() > 1 and any(is_process_lost(link) for link in chain):

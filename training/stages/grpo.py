@@ -29,7 +29,7 @@ from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import switched
 from training.rl.rollouts import EncodedPrompt, Sampled, Scorer, prompts_of_step, sample_replies, score_replies
-from training.rl.setup import RolloutInputs, check_temperature, load_rollout_inputs, set_up_rollouts
+from training.rl.setup import RolloutInputs, check_sampling, load_rollout_inputs, set_up_rollouts
 from training.rl.trl.arguments import BatchPlan, trl_arguments, trl_optimizer
 from training.rl.trl.running import run_trainer
 from training.rl.trl.saving import TRL_REFERENCE, save_policy
@@ -38,7 +38,7 @@ from training.run.run import Run
 
 def main(run: Run[GRPOSettings]) -> None:
     config = run.config
-    check_temperature(config.sampling)
+    check_sampling(run)
     check_even_shares(config)
     inputs = load_rollout_inputs(run)
     model = load_causal(config.policy, inputs.compute, lora=config.lora, trainable=True, copies=int(config.beta > 0))
@@ -49,7 +49,8 @@ def main(run: Run[GRPOSettings]) -> None:
     kl = kl_to_start(trainer, model, config, inputs)
     heldout = HeldoutEvaluator(run, heldout_prompts, engine, inputs.scorer, model, kl)
     heldout.evaluate(0)
-    figures = run_trainer(run, trainer, config.steps, callback=GRPOCallbacks(config, rollouts, heldout))
+    callback = GRPOCallbacks(config, rollouts, heldout)
+    figures = run_trainer(run, trainer, config.steps, updates=updates_per_step(config), callback=callback)
     last_step = int(figures["steps"])
     heldout.evaluate(last_step)
     saved_step = heldout.keep_best(last_step)
@@ -65,14 +66,18 @@ def main(run: Run[GRPOSettings]) -> None:
 
 
 def check_even_shares(config: GRPOSettings) -> None:
-    """Raises InputError if the processes of this run cannot share a step's replies evenly, as TRL requires."""
+    """Raises InputError if processes and minibatches cannot share a step's replies evenly, as TRL requires."""
     replies = config.prompts_per_step * config.samples_per_prompt
-    if replies % world_size():
+    if replies % (world_size() * config.minibatches):
         raise InputError(
-            f"prompts_per_step: a step's {replies} replies cannot be shared evenly by {world_size()} processes; "
-            "choose a multiple",
+            f"prompts_per_step: a step's {replies} replies cannot be shared evenly by {world_size()} processes and "
+            f"{config.minibatches} minibatches; choose a multiple",
             code="config_invalid",
         )
+
+
+def updates_per_step(config: GRPOSettings) -> int:
+    return config.epochs * config.minibatches
 
 
 def build_trainer(
@@ -86,18 +91,22 @@ def build_trainer(
     config = run.config
     replies = config.prompts_per_step * config.samples_per_prompt // world_size()
     longest = max(len(prompt.ids) for prompt in prompts) + config.sampling.max_new_tokens
-    micro = largest_divisor(replies, config.micro_tokens // longest)
-    plan = BatchPlan(micro, replies // micro, config.steps)
+    minibatch, updates = replies // config.minibatches, updates_per_step(config)
+    micro = largest_divisor(minibatch, config.micro_tokens // longest)
+    plan = BatchPlan(micro, minibatch // micro, config.steps * updates, updates)
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=[scores_of],
         args=GRPOConfig(
             **trl_arguments(run, inputs.compute, plan, evaluates=False),
             num_generations=config.samples_per_prompt,
+            num_iterations=config.epochs,
+            steps_per_generation=replies // micro,
             max_completion_length=config.sampling.max_new_tokens,
             temperature=config.sampling.temperature,
             beta=config.beta,
             epsilon=config.clip,
+            epsilon_high=config.clip_high or config.clip,
             disable_dropout=True,  # rollouts are without, and their log-probabilities are compared
             scale_rewards="group" if config.scale_rewards else "none",
         ),
@@ -127,7 +136,8 @@ class TRLRollouts:
         self.figures: dict[str, float] = {}  # of the latest replies
 
     def __call__(self, _: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
-        config, step = self.config, trainer.state.global_step
+        config = self.config
+        step = trainer.state.global_step // updates_per_step(config)
         chosen = prompts_of_step(len(self.prompts), step, config.prompts_per_step, config.seed)
         prompts = [self.prompts[i] for i in chosen for _ in range(config.samples_per_prompt)]
         completions = sample_replies(self.engine, prompts, config.sampling, (config.seed, "grpo", step))

@@ -23,12 +23,12 @@ from training.preferences.reward_functions import shaping_of
 from training.rl.actor import MicroBatch, pack_replies
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.losses import shaped_scores, trajectory
-from training.rl.policies import drop_reference, load_policies, warn_of_cut_distribution
+from training.rl.policies import drop_reference, load_policies
 from training.rl.ppo_report import report_step, rollout_figures, update_figures
 from training.rl.ppo_state import PPOState
 from training.rl.ptx import PretrainingMix
 from training.rl.rollouts import Sampled, prompts_of_step, sample_replies, score_replies
-from training.rl.setup import check_temperature, load_rollout_inputs, set_up_rollouts
+from training.rl.setup import check_sampling, load_rollout_inputs, set_up_rollouts
 from training.rl.update import (
     FlatRollout,
     evaluate_rollout,
@@ -42,8 +42,7 @@ from training.run.run import Run
 
 def main(run: Run[PPOSettings]) -> None:
     config = run.config
-    check_temperature(config.sampling)
-    warn_of_cut_distribution(run)
+    check_sampling(run)
     corpus = run.rows("corpus", TextRow)
     inputs = load_rollout_inputs(run)
     compute, chat, scorer = inputs.compute, inputs.chat, inputs.scorer

@@ -361,3 +361,19 @@ def test_a_conversation_is_folded_for_a_template_that_refuses_system_turns() -> 
 def test_a_template_with_a_date_gives_the_same_prompt_every_day(said: str) -> None:
     chat = ChatFormat(foreign(said + "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"))
     assert "26 Jul 2024" in chat.tokenizer.decode(chat.prompt([Turn(role="user", content="why?")]))
+
+
+@pytest.mark.parametrize(
+    ("special", "document"),
+    [
+        ({}, "<|endoftext|>"),  # as Qwen2.5: no token begins a text
+        ({"bos_token": "<|im_start|>"}, "<|endoftext|>"),  # as SmolLM2: the one that does frames turns
+        ({"bos_token": "<|begin|>"}, "<|begin|>"),  # as Llama 3
+    ],
+)
+def test_the_token_between_documents_frames_no_turns(special: dict[str, Any], document: str) -> None:
+    tokenizer = foreign_tokenizer(CHATML, pad_token="<pad>", **special)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|endoftext|>"], "eos_token": "<|im_end|>"})
+    chat = ChatFormat(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(chat.document_id) == document
+    assert tokenizer.convert_ids_to_tokens(chat.end_id) == "<|im_end|>"

@@ -94,7 +94,8 @@ PPO = {
 PAIRS = {"policy": "POLICY", "learning_rate": 2e-3, "epochs": 3, "batch_tokens": 800, **RARELY}
 GRPO = {
     "policy": "POLICY", "reward": "function:digits", "steps": 12, "prompts_per_step": 2, "samples_per_prompt": 4,
-    "learning_rate": 1e-2, "beta": 0.04, "sampling": {"max_new_tokens": 6}, "micro_tokens": 100, **RARELY,
+    "learning_rate": 1e-2, "beta": 0.04, "sampling": {"max_new_tokens": 6}, "micro_tokens": 100, "epochs": 2,
+    "minibatches": 2, **RARELY,
 }  # fmt: skip
 LORA = {"lora": {"rank": 4}}
 LORA_WITH_DROPOUT = {"lora": {"rank": 4, "dropout": 0.2}}

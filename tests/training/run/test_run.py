@@ -365,3 +365,16 @@ def test_a_run_killed_between_its_result_and_its_last_event_still_ends_with_done
         with open_run(folder) as run:
             assert run.finished()
     assert [json.dumps(event["metrics"]) for event in events(folder, "done")] == ['{"loss": 1.5}']
+
+
+@pytest.mark.parametrize(
+    ("stage", "named"),
+    [
+        ("sft", "micro_tokens"),
+        ("sample", "slots or sampling.max_new_tokens"),
+        ("ppo", "micro_tokens or prompts_per_step or samples_per_prompt or sampling.max_new_tokens"),
+    ],
+)
+def test_out_of_memory_names_the_settings_that_the_stage_has(tmp_path: Path, stage: str, named: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"stage": stage}))
+    assert explain(MemoryError(), tmp_path).message == f"out of memory: lower {named}, or take a smaller model"

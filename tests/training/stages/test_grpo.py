@@ -159,3 +159,35 @@ def test_the_figures_of_replies_are_over_their_tokens() -> None:
 
 def test_passes_hold_a_whole_share_of_the_replies() -> None:
     assert [largest_divisor(32, most) for most in (100, 20, 7, 0)] == [32, 16, 4, 1]
+
+
+@pytest.mark.parametrize("clip_high", [0.0, 0.9])
+def test_the_second_pass_over_a_rollout_is_clipped(policy: Any, tmp_path: Path, clip_high: float) -> None:
+    config = settings(policy, steps=2, epochs=2, minibatches=2, clip=0.001, clip_high=clip_high)
+    run_here(run_folder(tmp_path, config, prompts=prompts()))
+    low, high = (heldout_curve(tmp_path, f"clip_ratio/{side}_mean") for side in ("low", "high"))
+    assert list(low) == [1, 2]
+    assert low[1] > 0.05
+    assert high[1] < 0.01 if clip_high else high[1] > 0.05
+
+
+def test_each_pass_over_a_rollout_moves_the_policy_further(policy: Any, tmp_path: Path) -> None:
+    moved = {}
+    for epochs in (1, 4):
+        folder = run_folder(
+            tmp_path / str(epochs), settings(policy, steps=2, epochs=epochs, beta=0.01), prompts=prompts()
+        )
+        run_here(folder)
+        moved[epochs] = heldout_curve(folder, "kl")[2]
+    assert moved[4] > 2 * moved[1]
+
+
+def test_replies_that_minibatches_cannot_share_are_refused(policy: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="3 minibatches"):
+        run_here(run_folder(tmp_path, settings(policy, minibatches=3), prompts=prompts()))
+
+
+def test_a_cut_distribution_is_warned_of(policy: Any, tmp_path: Path) -> None:
+    changed = settings(policy, steps=1, sampling={"max_new_tokens": 8, "top_p": 0.9})
+    run_here(run_folder(tmp_path, changed, prompts=prompts()))
+    assert any("top_p and top_k cut" in event["message"] for event in events(tmp_path, "warning"))

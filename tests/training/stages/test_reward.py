@@ -331,3 +331,17 @@ def test_a_row_that_the_template_refuses_is_left_out_of_the_reward_run_and_named
     counts = run_here(folder)["counts"]
     assert (counts["rankings"], counts["left_out/refused"], counts["heldout/left_out/refused"]) == (4, 1, 1)
     assert any("ranking:odd: the user speaks first" in event["message"] for event in events(folder, "warning"))
+
+
+def test_dropout_of_an_adapter_takes_effect(base: Any, tmp_path: Path) -> None:
+    """And only while it learns: the saved model scores the same twice."""
+    losses = {}
+    for dropout in (0.0, 0.5):
+        config = settings(base, epochs=1, lora={"rank": 4, "dropout": dropout})
+        folder = run_folder(tmp_path / str(dropout), config, rankings=rankings(40, 1))
+        run_here(folder)
+        losses[dropout] = [event["values"]["loss"] for event in events(folder, "metric") if "loss" in event["values"]]
+        model, tokenizer = load_reward(str(folder / "model"), CPU)
+        conversation = [[Turn(**turn) for turn in turns("is the cat here?", "yes")]]
+        assert score(model, tokenizer, conversation) == score(model, tokenizer, conversation)
+    assert losses[0.0] != losses[0.5]

@@ -24,6 +24,7 @@ class BatchPlan(NamedTuple):
     micro: int  # rows per forward pass
     accumulation: int  # passes per optimizer step, in each process
     steps: int  # optimizer steps
+    updates: int = 1  # optimizer steps in each step of the run
 
 
 def plan_batches(lengths: Sequence[int], config: Any, min_micro: int = 1) -> BatchPlan:
@@ -54,7 +55,7 @@ def trl_arguments(run: Run[Any], compute: Compute, plan: BatchPlan, *, evaluates
         "eval_strategy": "steps" if evaluates and config.evaluate_every else "no",
         "eval_steps": config.evaluate_every or None,
         "save_strategy": "steps" if config.checkpoint_every else "no",
-        "save_steps": config.checkpoint_every or 500,
+        "save_steps": (config.checkpoint_every or 500) * plan.updates,
         "use_cpu": cpu,
         "bf16": compute.dtype is torch.bfloat16,
         "dataloader_pin_memory": not cpu,

@@ -59,19 +59,34 @@ class NanGradGuard:
 
 
 class RunEventsCallback(TrainerCallback):
-    """Turns what TRL logs and saves into events and checkpoints of the run folder, and stops TRL when asked."""
+    """Turns what TRL logs and saves into events and checkpoints of the run folder, and stops TRL when asked.
+
+    A step of the run is `updates` of TRL's, which learn from one rollout; only between steps is it stopped and saved,
+    since TRL does not save a rollout.
+    """
 
     def __init__(
-        self, run: Run[Any], trainer: Trainer, steps: int, guard: NanGradGuard, callback: StepCallback | None = None
+        self,
+        run: Run[Any],
+        trainer: Trainer,
+        steps: int,
+        guard: NanGradGuard,
+        callback: StepCallback | None = None,
+        updates: int = 1,
     ) -> None:
         self.run = run
         self.trainer = trainer
         self.steps = steps
         self.guard = guard
         self.callback = callback
+        self.updates = updates
         self.means = Means()
         self.figures: dict[str, float] = {}
         self._epoch_began_at = -1
+
+    def step_of(self, state: TrainerState) -> int:
+        """The run's steps that are complete."""
+        return int(state.global_step) // self.updates
 
     def state(self) -> dict[str, Any]:
         return {
@@ -90,17 +105,18 @@ class RunEventsCallback(TrainerCallback):
     def on_epoch_begin(self, _args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         """Stop before the epoch shuffles its rows. Its first step must not stop once more: a checkpoint there would
         hold the random state after the shuffle."""
-        self._stop_if_asked(state.global_step)
+        self._stop_if_asked(state)
         self._epoch_began_at = state.global_step
 
     def on_step_begin(self, _args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
         if state.global_step != self._epoch_began_at:
-            self._stop_if_asked(state.global_step)
+            self._stop_if_asked(state)
 
-    def _stop_if_asked(self, step: int) -> None:
+    def _stop_if_asked(self, state: TrainerState) -> None:
         """Checked before a step, so that a signal during the last one's logging, evaluation or saving loses nothing.
         Raises Stopped."""
-        if all_reduce_max(self.run.stopping)[0]:
+        if state.global_step % self.updates == 0 and all_reduce_max(self.run.stopping)[0]:
+            step = self.step_of(state)
             self.run.stop(step, self._save if step else None)
 
     def _save(self, _: int) -> None:
@@ -109,7 +125,9 @@ class RunEventsCallback(TrainerCallback):
         trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
 
     def on_step_end(self, _args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        step, minutes = state.global_step, self.run.config.minutes
+        if state.global_step % self.updates:
+            return
+        step, minutes = self.step_of(state), self.run.config.minutes
         self.run.progress(step, self.steps, "learning")
         stop_reason = self.callback.after_step(step, self.figures) if self.callback else ""
         if step >= self.steps:
@@ -131,11 +149,12 @@ class RunEventsCallback(TrainerCallback):
             if not name.startswith("train_") and name not in NOT_LOGGED
         }
         if heldout := {f"heldout_{name[5:]}": value for name, value in figures.items() if name.startswith("eval_")}:
-            self._log(state.global_step, heldout)
+            self._log(self.step_of(state), heldout)
         elif figures:
             self.means.add({name: (value, 1) for name, value in figures.items()})
-            if state.global_step % self.run.config.log_every == 0:
-                self.log_means(state.global_step)
+            step, rest = divmod(state.global_step, self.updates)
+            if rest == 0 and step % self.run.config.log_every == 0:
+                self.log_means(step)
 
     def log_means(self, step: int) -> None:
         if self.means.sums:
@@ -147,6 +166,6 @@ class RunEventsCallback(TrainerCallback):
         self.run.metric(step, figures)
 
     def on_save(self, args: Any, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        step = state.global_step
-        written = Path(args.output_dir) / f"checkpoint-{step}"
+        step = self.step_of(state)
+        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         adopt_checkpoint(self.run, written, step, self.state(), is_last=step >= self.steps)

@@ -15,15 +15,22 @@ from training.run.run import Run
 
 
 def run_trainer(
-    run: Run[Any], trainer: Trainer, steps: int, *, evaluates: bool = False, callback: StepCallback | None = None
+    run: Run[Any],
+    trainer: Trainer,
+    steps: int,
+    *,
+    updates: int = 1,
+    evaluates: bool = False,
+    callback: StepCallback | None = None,
 ) -> dict[str, float]:
-    """Train for `steps` optimizer steps, from the last checkpoint if there is one, and return the final figures.
+    """Train for `steps` steps of `updates` optimizer steps each, from the last checkpoint if there is one, and return
+    the final figures.
 
     With `evaluates`, TRL evaluates the trained policy on its held-out rows. Raises Stopped after SIGTERM, with a
     checkpoint written.
     """
     guard = NanGradGuard(run)
-    events = RunEventsCallback(run, trainer, steps, guard, callback)
+    events = RunEventsCallback(run, trainer, steps, guard, callback, updates)
     trainer.add_callback(events)
     trainer.remove_callback(PrinterCallback)
     trainer.optimizer.register_step_pre_hook(guard)
@@ -38,11 +45,11 @@ def run_trainer(
     try:
         with run.timed("training"):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        events.log_means(trainer.state.global_step)
+        events.log_means(events.step_of(trainer.state))
         if evaluates:
             with run.timed("evaluation"):
                 trainer.evaluate()
     finally:
         if run.main:
             shutil.rmtree(trl_folder(run), ignore_errors=True)
-    return events.figures | {"steps": float(trainer.state.global_step), "skipped": float(guard.skipped)}
+    return events.figures | {"steps": float(events.step_of(trainer.state)), "skipped": float(guard.skipped)}
