@@ -120,6 +120,7 @@ from training.contract.text_stages import (
     TokenizerSettings,
 )
 from training.contract.using_stages import (
+    AddSettings,
     EvaluateSettings,
     SampleSettings,
     ServeSettings,
@@ -151,6 +152,7 @@ __all__ = [
     "RESULT",
     "SPECS",
     "STAGES",
+    "AddSettings",
     "ChatRequest",
     "Checkpoint",
     "CompletionRequest",

@@ -21,7 +21,7 @@ from training.contract.text_stages import (
     SFTSettings,
     TokenizerSettings,
 )
-from training.contract.using_stages import EvaluateSettings, SampleSettings, ServeSettings
+from training.contract.using_stages import AddSettings, EvaluateSettings, SampleSettings, ServeSettings
 
 
 class Need(Enum):
@@ -77,7 +77,11 @@ class StageSpec:
     """By name of the file. The rows of a snapshot are in the file of its kind's name."""
     any_snapshot: bool = False
     """Whether one snapshot of any of the kinds is enough to learn from."""
+    title: str = ""
+    """The heading of its launch page; empty: Launch and its name."""
     base: Need = Need.NO
+    names_base: bool = False
+    """Whether its base is from elsewhere, and no model of the project."""
     tokenizer: Need = Need.NO
     reward: Need = Need.NO
     baseline: Need = Need.NO
@@ -227,6 +231,14 @@ SPECS: Final[dict[str, StageSpec]] = {
             reward=Need.OPTIONAL,
             usual_bases=("ppo", "grpo", "dpo", "kto", "sft"),
             generates=True,
+        ),
+        StageSpec(
+            settings=AddSettings,
+            title="Add a model",
+            about="Bring a model from the Hugging Face hub or a folder. Then you can chat with it, sample from it and "
+            "train it.",
+            base=Need.REQUIRED,
+            names_base=True,
         ),
         StageSpec(settings=ServeSettings, about="Answer over HTTP until it is stopped.", launched=False),
     )

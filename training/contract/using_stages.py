@@ -17,6 +17,16 @@ from training.contract.settings import (
 )
 
 
+class AddSettings(Settings):
+    """A model from elsewhere becomes one of the project's."""
+
+    stage: Literal["add"] = "add"
+    base: str = source_field("", "model to add: a name on the Hugging Face hub, or a folder", kind="base")
+    revision: str = setting(
+        "", "Branch, tag or commit on the hub; leave empty for the newest.", max_length=100, advanced=True
+    )
+
+
 class SampleSettings(Settings):
     stage: Literal["sample"] = "sample"
     policy: str = source_field("", "model that replies", kind="policy")

@@ -81,7 +81,11 @@ class LaunchForm(forms.Form):
     def __init__(self, *args: Any, project: Project, stage: str, like: Run | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **{"label_suffix": "", **kwargs})
         self.project, self.stage, self.spec = project, stage, SPECS[stage]
-        self.fields["name"] = forms.CharField(required=False, max_length=100, help_text="Empty: its stage and number.")
+        self.fields["name"] = forms.CharField(
+            required=False,
+            max_length=100,
+            help_text="Empty: the model's." if SPECS[stage].names_base else "Empty: its stage and number.",
+        )
         self.input_names: list[str] = []
         for kind, need in self.spec.snapshots.items():
             self.add_snapshot(kind, need)
@@ -119,7 +123,11 @@ class LaunchForm(forms.Form):
             self.add_input(
                 "tokenizer", ModelField(tokenizers, spec.tokenizer is Need.REQUIRED, "Cuts text into tokens.")
             )
-        if spec.base is not Need.NO:
+        if spec.names_base:
+            self.add_input(
+                "base_name", forms.CharField(required=True, max_length=300, label="Model", help_text=HUB_OR_FOLDER)
+            )
+        elif spec.base is not Need.NO:
             base = ModelField(policies, False, "What this starts from.")
             base.label = "Start from" if spec.learns else "Model"
             self.add_input("base", base)
@@ -224,6 +232,7 @@ class LaunchForm(forms.Form):
 
 
 CORPUS_HELP = "Whose cleaned text this reads."
+HUB_OR_FOLDER = "Its name on the Hugging Face hub, such as org/model, or a folder that the operator lists."
 HUB = "A model of the Hugging Face hub, or a folder that the operator lists, in place of a model of the project."
 
 

@@ -67,7 +67,7 @@ def launch_run(
     run = Run(
         project=project,
         number=number,
-        name=name.strip() or f"{stage} {number}",
+        name=name.strip() or (last_part(base_name) if spec.names_base else "") or f"{stage} {number}",
         stage=stage,
         config=settings_of(stage, config or {}),
         corpus_run=corpus_run,
@@ -82,6 +82,11 @@ def launch_run(
     run.snapshots.set(chosen)
     RUNS.wake(run)
     return run
+
+
+def last_part(name: str) -> str:
+    """What a hub name or folder calls the model itself."""
+    return name.strip().rstrip("/").rpartition("/")[2][:100]
 
 
 def check_inputs(
@@ -103,6 +108,10 @@ def check_inputs(
         check_given(spec, field, getattr(spec, field), is_given)
         check_model(project, field, models[field], kinds)
     check_model_name(base_name.strip())
+    if models["base"] and spec.names_base:
+        raise BadInput(
+            f"base: {models['base'].name} is in the project already. Name a model from elsewhere.", field="base"
+        )
     if models["base"] and base_name.strip():
         raise BadInput("base: choose a model of the project or name one, not both.", field="base")
     check_given(spec, "corpus_run", spec.corpus_run, corpus_run is not None)
@@ -122,7 +131,7 @@ def check_given(spec: StageSpec, field: str, need: Need, is_given: bool) -> None
 
 
 HOW_TO_GET = {
-    "base": "Choose a model to start from; pretrain makes one, or name one of the hub.",
+    "base": "Choose a model of the project, or name one on the Hugging Face hub in base_name.",
     "tokenizer": "A tokenizer run makes one.",
     "reward": "A reward run makes one from rankings.",
     "baseline": "Choose a model to compare with.",

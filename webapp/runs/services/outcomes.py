@@ -14,7 +14,7 @@ from django.utils import timezone
 from annotations.models import Prompt, Response
 from annotations.services.prompts import add_responses
 from annotations.services.tasks import open_rank_tasks
-from training.contract import MODEL, OUTPUT, RESULT, Result, SampleRow
+from training.contract import MODEL, OUTPUT, RESULT, SPECS, Result, SampleRow
 from webapp.errors import Conflict, TutelageError
 from webapp.jobs import ClaimLost
 from webapp.registry.addresses import stored
@@ -89,7 +89,16 @@ def add_output(run: Run, result: Result, artefact: str, files: dict[str, str]) -
         parameters=about.get("parameters"),
         context=about.get("context"),
         metrics=result.metrics,
+        note=origin_of(run, about),
     )
+
+
+def origin_of(run: Run, about: dict[str, Any]) -> str:
+    """Where a model from elsewhere is from, and its license; empty for one that was trained here."""
+    if not SPECS[run.stage].names_base:
+        return ""
+    stated = str(about.get("license") or "")[:200]
+    return f"From {run.base_name}. License: {stated or 'its files name none'}."
 
 
 def record_figures(run: Run, result: Result) -> None:

@@ -49,6 +49,7 @@ def run_launch(request: Request, project: Project, stage: str) -> HttpResponse:
     context = {
         "project": project,
         "stage": stage,
+        "title": SPECS[stage].title or f"Launch {stage}",
         "about": SPECS[stage].about,
         "form": form,
         "estimate": estimate_of(project, stage, form),

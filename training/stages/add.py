@@ -1,0 +1,176 @@
+"""Adds a model that was made elsewhere: from the Hugging Face hub, or from a folder on this machine.
+
+A full model's files are copied as they are, so that its weights stay what their author published. An adapter is merged
+into its base. Before anything is kept, the model is loaded, checked and, if it speaks, asked for a short reply.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from peft import PeftModel
+
+from training.contract import MODEL, AddSettings, InputError, Turn
+from training.data.chat_format import ChatFormat
+from training.engine.greedy_preview import greedy_reply
+from training.models.checks import check_source, check_vocabulary
+from training.models.compute import Compute, adapter_base, prepare
+from training.models.loading import CausalModel, load_causal, load_tokenizer, merged, model_info, save_model
+from training.preferences.reward_model import load_reward
+from training.run.run import Run
+
+# Weights, settings, tokenizers, chat templates, and what says who made the model. Nothing that runs as code.
+KEPT: Final = re.compile(
+    r"[^/]+\.(safetensors|safetensors\.index\.json|json|jinja|model|txt)|LICENSE[^/]*|README\.md", re.IGNORECASE
+)
+BLOCK: Final = 16 << 20
+GREETING: Final = "What is the capital of France?"
+
+
+def main(run: Run[AddSettings]) -> None:
+    config = run.config
+    if not adapter_base(config.base):
+        check_source(config.base, "model")
+    compute = prepare(run)
+    with run.timed("fetching"):
+        folder = Path(config.base) if Path(config.base).is_dir() else fetched(run, config.base, config.revision)
+    refuse_own_code(config.base, folder)
+    run.stop_if_asked()
+    with run.timed("checking"):
+        if is_reward_model(folder):
+            reward, _ = load_reward(str(folder), compute)
+            about = reward_info(reward.trunk, reward.max_tokens)
+            model: CausalModel | None = None
+        else:
+            model = load_causal(str(folder), compute)
+            about = ask(run, folder, model, compute)
+    run.stop_if_asked()
+    with run.timed("copying"), run.writing(MODEL) as target:
+        if isinstance(model, PeftModel):
+            tokenizer = load_tokenizer(str(folder))
+            model = merged(model)
+            save_model(model, tokenizer, target, [])
+        else:
+            copy_files(run, folder, target)
+    about |= {"license": license_of(folder), "base": config.base}
+    metrics = {"parameters": float(about["parameters"]), "context": float(about["context"])}
+    run.metric(0, metrics)
+    run.finish(metrics, counts={"files": sum(path.is_file() for path in (run.folder / MODEL).iterdir())}, model=about)
+
+
+def fetched(run: Run[AddSettings], name: str, revision: str) -> Path:
+    """The folder of a model of the hub, in the hub's cache; files that are there already are not fetched again."""
+    with hub_errors(name):
+        info = HfApi().model_info(name, revision=revision or None, files_metadata=True)
+    wanted = [file for file in info.siblings or [] if KEPT.fullmatch(file.rfilename)]
+    total, done, path = sum(file.size or 0 for file in wanted), 0, ""
+    for file in wanted:
+        run.stop_if_asked()
+        run.progress(done >> 20, max(1, total >> 20), "fetching MB")
+        with hub_errors(name):
+            path = hf_hub_download(name, file.rfilename, revision=info.sha)
+        done += file.size or 0
+    if not path:
+        raise InputError(f"{name}: there are no files of a model there", code="no_model")
+    return Path(path).parent
+
+
+@contextmanager
+def hub_errors(name: str) -> Iterator[None]:
+    """Turns what the hub, or the way there, refuses into an InputError."""
+    try:
+        yield
+    except GatedRepoError as error:
+        raise InputError(
+            f"{name}: its authors let only people who accepted its license download it; accept it on the hub, and give "
+            "the training worker a token in HF_TOKEN",
+            code="no_model",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InputError(f"{name}: the hub has no such model", code="no_model") from error
+    except Exception as error:  # the hub's library raises those of its HTTP client as they are
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise InputError(f"{name}: the hub cannot be reached or refuses ({reason})", code="no_model") from error
+
+
+def refuse_own_code(source: str, folder: Path) -> None:
+    """Raises InputError if the model needs Python files of its own, which are not run here."""
+    if "auto_map" in read_config(folder):
+        raise InputError(
+            f"{source}: this model runs on code that comes with it, and code from elsewhere is not run here; take one "
+            "whose architecture transformers has",
+            code="model_unsupported",
+        )
+
+
+def is_reward_model(folder: Path) -> bool:
+    architectures = read_config(folder).get("architectures") or []
+    return any(str(name).endswith("ForSequenceClassification") for name in architectures)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json, empty if there is none to read: loading says what is wrong with it."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def reward_info(trunk: Any, max_tokens: int) -> dict[str, Any]:
+    return {
+        "kind": "reward",
+        "parameters": sum(parameter.numel() for parameter in trunk.parameters()),
+        "trainable": 0,
+        "context": max_tokens,
+        "vocabulary": trunk.config.get_text_config().vocab_size,
+    }
+
+
+def ask(run: Run[AddSettings], folder: Path, model: CausalModel, compute: Compute) -> dict[str, Any]:
+    """What is known of a language model, after it has replied once; without a chat template it is not asked."""
+    tokenizer = load_tokenizer(str(folder), run)
+    if tokenizer.chat_template:
+        chat = ChatFormat(tokenizer, run.config.base)
+        check_vocabulary(chat, model, run.config.base)
+        question = [Turn(role="user", content=GREETING)]
+        run.sample(0, GREETING, greedy_reply(model, chat, question, compute))
+    else:
+        run.warn("its tokenizer has no chat template, so it can neither chat nor learn from conversations")
+    return model_info(model, kind="full")
+
+
+def copy_files(run: Run[AddSettings], folder: Path, target: Path) -> None:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and KEPT.fullmatch(path.name))
+    total, done = sum(path.stat().st_size for path in files), 0
+    for path in files:
+        with (target / path.name).open("wb") as copy:
+            for block in blocks_of(path):
+                run.stop_if_asked()
+                copy.write(block)
+                done += len(block)
+                run.progress(done >> 20, max(1, total >> 20), "copying MB")
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+def license_of(folder: Path) -> str:
+    """The license that the model card names in its front matter; empty if it names none."""
+    try:
+        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:10_000]
+    except OSError:
+        return ""
+    front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+    named = re.search(r"^license:\s*[\"']?([^\"'\n]+)", front[1], re.MULTILINE) if front else None
+    return named[1].strip() if named else ""
