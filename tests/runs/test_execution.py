@@ -17,6 +17,7 @@ from annotations.models import Prompt, Task
 from tests import factories
 from tests.narrowing import existing
 from tests.runs.conftest import SMALL
+from tests.training.toys import CHATML, foreign_policy, foreign_tokenizer
 from webapp import jobs
 from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
@@ -235,3 +236,18 @@ def test_a_run_asked_to_stop_writes_a_checkpoint_and_is_resumed_from_it(
     events = [json.loads(line) for line in (folder_of(run) / "events.jsonl").read_text().splitlines()]
     steps = [event["step"] for event in events if event["type"] == "metric" and "loss" in event["values"]]
     assert steps == list(range(1, STEPS + 1)), "no step was done twice"
+
+
+def test_a_model_from_a_listed_folder_becomes_one_of_the_project(done: Done, tmp_path: Path, settings: Any) -> None:
+    """The whole way: the launch, a real training process, the model with its license, ready to deploy."""
+    source = tmp_path / "shared" / "kind-2"
+    foreign_policy(source, foreign_tokenizer(CHATML, pad_token="<pad>"))
+    (source / "README.md").write_text("---\nlicense: mit\n---\n")
+    settings.MODEL_FOLDERS = [tmp_path / "shared"]
+    run = done("add", base_name=str(source), config={"threads": 1})
+    assert run.name == "kind-2"
+    assert run.state == Run.State.SUCCEEDED, run.error
+    model = existing(run.output)
+    assert (model.name, model.kind, model.context) == ("kind-2", ModelVersion.Kind.FULL, 128)
+    assert model.deployable
+    assert model.note == f"From {source}. License: mit."

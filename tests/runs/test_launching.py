@@ -187,3 +187,10 @@ def test_a_kind_without_rows_cannot_be_frozen(project: Project, base: ModelVersi
         launch(project, "reward", freeze=["rankings"], base=base)
     with pytest.raises(BadInput, match="reward does not take a snapshot of prompts"):
         launch(project, "reward", freeze=["prompts"], base=base)
+
+
+def test_a_model_of_the_project_is_not_added_again(project: Project, base: ModelVersion) -> None:
+    with pytest.raises(BadInput, match="in the project already"):
+        launch(project, "add", base=base)
+    with pytest.raises(BadInput, match="base: add cannot start without it"):
+        launch(project, "add")
