@@ -25,6 +25,11 @@ class AddSettings(Settings):
     revision: str = setting(
         "", "Branch, tag or commit on the hub; leave empty for the newest.", max_length=100, advanced=True
     )
+    chat_template: Literal["keep", "chatml"] = setting(
+        "keep",
+        "How turns are written. Base models have no template; chatml gives them ChatML's, with tokens that SFT then "
+        "teaches.",
+    )
 
 
 class SampleSettings(Settings):

@@ -1,7 +1,8 @@
 """Adds a model that was made elsewhere: from the Hugging Face hub, or from a folder on this machine.
 
 A full model's files are copied as they are, so that its weights stay what their author published. An adapter is merged
-into its base. Before anything is kept, the model is loaded, checked and, if it speaks, asked for a short reply.
+into its base, and a base model can get a chat template. Before anything is kept, the model is loaded, checked and, if
+it speaks, asked for a short reply.
 """
 
 from __future__ import annotations
@@ -13,16 +14,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from training.contract import MODEL, AddSettings, InputError, Turn
 from training.data.chat_format import ChatFormat
 from training.engine.greedy_preview import greedy_reply
 from training.models.checks import check_source, check_vocabulary
 from training.models.compute import Compute, adapter_base, prepare
-from training.models.loading import CausalModel, load_causal, load_tokenizer, merged, model_info, save_model
+from training.models.loading import (
+    CausalModel,
+    load_causal,
+    load_tokenizer,
+    merged,
+    model_info,
+    save_model,
+    unwrap,
+)
 from training.preferences.reward_model import load_reward
 from training.run.run import Run
 
@@ -31,6 +42,11 @@ KEPT: Final = re.compile(
     r"[^/]+\.(safetensors|safetensors\.index\.json|json|jinja|model|txt)|LICENSE[^/]*|README\.md", re.IGNORECASE
 )
 BLOCK: Final = 16 << 20
+CHATML_TOKENS: Final = ["<|im_start|>", "<|im_end|>"]
+CHATML: Final = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 GREETING: Final = "What is the capital of France?"
 
 
@@ -47,16 +63,19 @@ def main(run: Run[AddSettings]) -> None:
         if is_reward_model(folder):
             reward, _ = load_reward(str(folder), compute)
             about = reward_info(reward.trunk, reward.max_tokens)
-            model: CausalModel | None = None
+            model, tokenizer = None, None
         else:
             model = load_causal(str(folder), compute)
-            about = ask(run, folder, model, compute)
+            tokenizer = load_tokenizer(str(folder), run)
+            if config.chat_template == "chatml":
+                give_chatml(model, tokenizer)
+            about = ask(run, model, tokenizer, compute)
     run.stop_if_asked()
     with run.timed("copying"), run.writing(MODEL) as target:
-        if isinstance(model, PeftModel):
-            tokenizer = load_tokenizer(str(folder))
-            model = merged(model)
-            save_model(model, tokenizer, target, [])
+        changed = isinstance(model, PeftModel) or config.chat_template != "keep"
+        if model is not None and tokenizer is not None and changed:
+            whole = merged(model) if isinstance(model, PeftModel) else model
+            save_model(whole.to(stored_dtype(folder)), tokenizer, target, [])
         else:
             copy_files(run, folder, target)
     about |= {"license": license_of(folder), "base": config.base}
@@ -134,17 +153,37 @@ def reward_info(trunk: Any, max_tokens: int) -> dict[str, Any]:
     }
 
 
-def ask(run: Run[AddSettings], folder: Path, model: CausalModel, compute: Compute) -> dict[str, Any]:
+def give_chatml(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """ChatML's template, and its two tokens where the tokenizer lacks them: their embeddings begin at the mean of all
+    others, and fine-tuning teaches them."""
+    tokenizer.add_special_tokens({"additional_special_tokens": CHATML_TOKENS}, replace_extra_special_tokens=False)
+    tokenizer.chat_template = CHATML
+    inner = unwrap(model)
+    if len(tokenizer) > inner.get_input_embeddings().weight.shape[0]:
+        inner.resize_token_embeddings(len(tokenizer))
+
+
+def ask(
+    run: Run[AddSettings], model: CausalModel, tokenizer: PreTrainedTokenizerBase, compute: Compute
+) -> dict[str, Any]:
     """What is known of a language model, after it has replied once; without a chat template it is not asked."""
-    tokenizer = load_tokenizer(str(folder), run)
     if tokenizer.chat_template:
         chat = ChatFormat(tokenizer, run.config.base)
         check_vocabulary(chat, model, run.config.base)
-        question = [Turn(role="user", content=GREETING)]
-        run.sample(0, GREETING, greedy_reply(model, chat, question, compute))
+        run.sample(0, GREETING, greedy_reply(model, chat, [Turn(role="user", content=GREETING)], compute))
     else:
-        run.warn("its tokenizer has no chat template, so it can neither chat nor learn from conversations")
+        run.warn(
+            "its tokenizer has no chat template, so it can neither chat nor learn from conversations; add it again "
+            "with chat_template set to chatml"
+        )
     return model_info(model, kind="full")
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The precision that the model's author published it in; float32 if its config does not say."""
+    config = read_config(folder)
+    dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"), None)
+    return dtype if isinstance(dtype, torch.dtype) and dtype.is_floating_point else torch.float32
 
 
 def copy_files(run: Run[AddSettings], folder: Path, target: Path) -> None:

@@ -11,10 +11,20 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from tests.training.toys import CHATML, events, foreign_policy, foreign_tokenizer, run_folder, run_here, toy_policy
-from training.contract import InputError, LoraSettings
+from tests.training.toys import (
+    CHATML,
+    events,
+    foreign_policy,
+    foreign_tokenizer,
+    run_folder,
+    run_here,
+    toy_policy,
+    turns,
+)
+from training.contract import InputError, LoraSettings, Turn
+from training.data.chat_format import ChatFormat
 from training.models.compute import Compute
 from training.models.loading import load_tokenizer
 from training.preferences.reward_model import reward_from_language_model, save_reward
@@ -76,6 +86,26 @@ def test_a_model_without_a_chat_template_is_added_with_a_warning(tmp_path: Path)
     folder = foreign_policy(tmp_path / "source", foreign_tokenizer(None, pad_token="<pad>"))
     added, _ = add(tmp_path, folder)
     assert any("no chat template" in event["message"] for event in events(added, "warning"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_base_model_gets_a_template_and_learns_to_use_it(tmp_path: Path, dtype: torch.dtype) -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=foreign_tokenizer(None).backend_tokenizer, eos_token="</s>", extra_special_tokens=[]
+    )
+    source = foreign_policy(tmp_path / "source", tokenizer)
+    AutoModelForCausalLM.from_pretrained(source).to(dtype).save_pretrained(source)
+    config = {"stage": "add", "base": str(source), "chat_template": "chatml"}
+    folder = run_folder(tmp_path / "run", config)
+    run_here(folder)
+    weights = load_file(folder / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {dtype}
+    chat = ChatFormat(load_tokenizer(str(folder / "model")))
+    assert chat.tokenizer.decode(chat.prompt([Turn(role="user", content="why?")])).startswith("<|im_start|>user")
+    rows = [{"id": f"demonstration:{i}", "messages": turns("is it?", "yes of course")} for i in range(8)]
+    sft = {"stage": "sft", "base": str(folder / "model"), "learning_rate": 1e-2, "epochs": 20, "min_rows": 1}
+    trained = run_here(run_folder(tmp_path / "sft", sft, demonstrations=rows, heldout=rows[:1]))
+    assert trained["metrics"]["heldout_loss"] < 1
 
 
 @pytest.mark.parametrize(
