@@ -12,7 +12,7 @@ from webapp.supervisor import CannotStart, running
 from webapp.supervisor.database import database_running
 
 # Commands that work with workers and models; without a running site they get one of their own as long as they last.
-NEED_THE_SITE = ("demo",)
+NEED_THE_SITE = ("demo", "add_model")
 NEED_THE_DATABASE = ("backup", "load")
 
 

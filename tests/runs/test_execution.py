@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from fsspec import register_implementation
 from fsspec.implementations.local import LocalFileSystem
 
@@ -25,8 +27,10 @@ from webapp.datasets.services import create_snapshot
 from webapp.registry.artefacts import local_folder
 from webapp.registry.models import ModelVersion
 from webapp.runs import execution
+from webapp.runs.execution import execute
 from webapp.runs.folders import folder_of
 from webapp.runs.lineage import models_that_learned_from
+from webapp.runs.management.commands import add_model
 from webapp.runs.models import Run
 from webapp.runs.selectors import run_samples
 from webapp.runs.services import import_samples, read_events, request_stop
@@ -251,3 +255,32 @@ def test_a_model_from_a_listed_folder_becomes_one_of_the_project(done: Done, tmp
     assert (model.name, model.kind, model.context) == ("kind-2", ModelVersion.Kind.FULL, 128)
     assert model.deployable
     assert model.note == f"From {source}. License: mit."
+
+
+def test_a_command_adds_a_model_and_waits_for_it(
+    project: Project, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "shared" / "kind-2"
+    foreign_policy(source, foreign_tokenizer(CHATML, pad_token="<pad>"))
+    settings.MODEL_FOLDERS = [tmp_path / "shared"]
+    monkeypatch.setattr(add_model, "pause", lambda: execute(Run.objects.latest("id").pk))
+    said = io.StringIO()
+    call_command("add_model", project.slug, str(source), "--name", "Kind", stdout=said)
+    assert "Added Kind as model 1. From" in said.getvalue()
+    assert project.models.get().deployable
+
+
+def test_a_command_says_why_a_model_was_not_added(
+    project: Project, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared" / "empty").mkdir(parents=True)
+    settings.MODEL_FOLDERS = [tmp_path / "shared"]
+    monkeypatch.setattr(add_model, "pause", lambda: execute(Run.objects.latest("id").pk))
+    for source, words in (
+        (tmp_path / "shared" / "empty", "there is no config.json"),
+        (tmp_path, "base_name: give the name"),
+    ):
+        with pytest.raises(CommandError, match=words):
+            call_command("add_model", project.slug, str(source), stdout=io.StringIO())
+    with pytest.raises(CommandError, match="There is no project nowhere"):
+        call_command("add_model", "nowhere", str(tmp_path))

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
 from tqdm import tqdm
 
-from webapp.accounts.access import MANAGERS
-from webapp.accounts.models import Project, User
+from webapp.commands import manager_of, project_named, refuse_old_database
 from webapp.data.loading import KINDS, ImportReport, load
 from webapp.errors import TutelageError
 
@@ -47,19 +44,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         refuse_old_database()
-        project = Project.objects.filter(slug=options["project"]).first()
-        if project is None:
-            slugs = (
-                ", ".join(Project.objects.order_by("slug").values_list("slug", flat=True)[:20]) or "there is none yet"
-            )
-            raise CommandError(f"There is no project {options['project']}. Projects: {slugs}.")
+        project = project_named(options["project"])
         files: list[Path] = options["files"]
         names = ("kind", "corpus", "licence", "open_tasks", "skip_bad", "dry_run")
         try:
             with Bar(files) as bar:
                 report = load(
                     project=project,
-                    by=loader(project, options["by"]),
+                    by=manager_of(project, options["by"]),
                     paths=files,
                     on_position=bar.move,
                     **{name: options[name] for name in names},
@@ -99,28 +91,6 @@ class Command(BaseCommand):
             for sample in samples:
                 fields = {name: value for name, value in sample.items() if name != "place"}
                 self.stdout.write(f"{kind}, {sample['place']}: {json.dumps(fields, ensure_ascii=False)}")
-
-
-def refuse_old_database() -> None:
-    """The site brings its database up to date as it starts; this command alone does not."""
-    executor = MigrationExecutor(connection)
-    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise CommandError("The database is of another version of Tutelage. Start the site once: manage.py up.")
-
-
-def loader(project: Project, email: str) -> User:
-    """The person on whose behalf rows are loaded: a manager of the project."""
-    members = User.objects.filter(memberships__project=project, memberships__role__in=MANAGERS)
-    if not email:
-        owner = members.order_by("-memberships__role", "memberships__id").first()
-        return owner or project.created_by
-    person = (
-        members.filter(email=email.lower()).first()
-        or User.objects.filter(email=email.lower(), is_superuser=True).first()
-    )
-    if person is None:
-        raise CommandError(f"{email} is not an owner or manager of {project.name}.")
-    return person
 
 
 class Bar:
