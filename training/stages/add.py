@@ -79,9 +79,7 @@ def main(run: Run[AddSettings]) -> None:
         else:
             copy_files(run, folder, target)
     about |= {"license": license_of(folder), "base": config.base}
-    metrics = {"parameters": float(about["parameters"]), "context": float(about["context"])}
-    run.metric(0, metrics)
-    run.finish(metrics, counts={"files": sum(path.is_file() for path in (run.folder / MODEL).iterdir())}, model=about)
+    run.finish({}, counts={"files": sum(path.is_file() for path in (run.folder / MODEL).iterdir())}, model=about)
 
 
 def fetched(run: Run[AddSettings], name: str, revision: str) -> Path:

@@ -84,7 +84,9 @@ class LaunchForm(forms.Form):
         self.fields["name"] = forms.CharField(
             required=False,
             max_length=100,
-            help_text="Empty: the model's." if SPECS[stage].names_base else "Empty: its stage and number.",
+            help_text="Empty: the last part of the model's."
+            if SPECS[stage].names_base
+            else "Empty: its stage and number.",
         )
         self.input_names: list[str] = []
         for kind, need in self.spec.snapshots.items():

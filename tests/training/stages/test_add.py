@@ -56,7 +56,7 @@ def test_a_model_is_copied_as_it_is(source: Path, tmp_path: Path) -> None:
     assert load_file(model / "model.safetensors")["model.norm.weight"].dtype is torch.bfloat16
     about = result["model"]
     assert (about["kind"], about["license"], about["context"]) == ("full", "apache-2.0", 128)
-    assert about["parameters"] == result["metrics"]["parameters"] > 1000
+    assert about["parameters"] > 1000
     assert [event["prompt"] for event in events(folder, "sample")] == ["What is the capital of France?"]
 
 

@@ -50,6 +50,7 @@ def run_launch(request: Request, project: Project, stage: str) -> HttpResponse:
         "project": project,
         "stage": stage,
         "title": SPECS[stage].title or f"Launch {stage}",
+        "action": "Add" if SPECS[stage].names_base else "Launch",
         "about": SPECS[stage].about,
         "form": form,
         "estimate": estimate_of(project, stage, form),
