@@ -7,7 +7,8 @@ import pytest
 from tests import factories
 from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
-from webapp.runs.estimates import work_of
+from webapp.runs.estimates import estimate, work_of
+from webapp.runs.models import Run
 from webapp.runs.stages import settings_of
 
 pytestmark = pytest.mark.django_db
@@ -23,3 +24,13 @@ def test_an_ensemble_is_the_work_of_its_members(project: Project) -> None:
     )
     assert one == 6 * 1_000_000 * 80_000 / 4
     assert three == 3 * one
+
+
+def test_a_run_that_had_nothing_to_read_does_not_break_the_next_estimate(project: Project) -> None:
+    model = factories.model_version(project, parameters=1_000_000)
+    before = factories.run(project, stage="evaluate", state=Run.State.SUCCEEDED, base=model)
+    before.result = {"seconds": {"total": 30.0}}
+    before.save()
+    found = estimate(project, "evaluate", settings_of("evaluate", {}), snapshots=[], corpus_run=None, base=model)
+    assert found.seconds > 0
+    assert not found.measured

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
 from fsspec import register_implementation
 from fsspec.implementations.local import LocalFileSystem
 
@@ -242,7 +244,9 @@ def test_a_run_asked_to_stop_writes_a_checkpoint_and_is_resumed_from_it(
     assert steps == list(range(1, STEPS + 1)), "no step was done twice"
 
 
-def test_a_model_from_a_listed_folder_becomes_one_of_the_project(done: Done, tmp_path: Path, settings: Any) -> None:
+def test_a_model_from_a_listed_folder_becomes_one_of_the_project(
+    done: Done, tmp_path: Path, settings: Any, client: Client
+) -> None:
     """The whole way: the launch, a real training process, the model with its license, ready to deploy."""
     source = tmp_path / "shared" / "kind-2"
     foreign_policy(source, foreign_tokenizer(CHATML, pad_token="<pad>"))
@@ -255,6 +259,13 @@ def test_a_model_from_a_listed_folder_becomes_one_of_the_project(done: Done, tmp
     assert (model.name, model.kind, model.context) == ("kind-2", ModelVersion.Kind.FULL, 128)
     assert model.deployable
     assert model.note == f"From {source}. License: mit."
+    client.force_login(run.created_by)
+    page = client.get(reverse("model_detail", args=[model.pk])).text
+    assert "License: mit." in page
+    assert "added on" in " ".join(page.split())
+    again = client.get(reverse("run_launch", args=[run.project.slug, "add"]))
+    assert again.status_code == 200
+    assert "Add a model" in again.text
 
 
 def test_a_command_adds_a_model_and_waits_for_it(

@@ -47,7 +47,8 @@ def estimate(
         if seconds > 0:
             used = settings_of(stage, {key: value for key, value in run.config.items() if key != "stage"})
             done = work_of(stage, used, list(run.snapshots.all()), run.corpus_run, run.base)
-            speeds.append(done / max(seconds - START, 0.2 * seconds))
+            if done > 0:  # one that had nothing to read tells nothing
+                speeds.append(done / max(seconds - START, 0.2 * seconds))
     usual = TEXT_A_SECOND if stage in ("corpus", "tokenizer") else RULE_OF_THUMB
     seconds = START + work / (median(speeds) if speeds else usual)
     minutes = float(config.get("minutes") or 0)

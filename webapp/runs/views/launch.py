@@ -52,6 +52,7 @@ def run_launch(request: Request, project: Project, stage: str) -> HttpResponse:
         "title": SPECS[stage].title or f"Launch {stage}",
         "action": "Add" if SPECS[stage].names_base else "Launch",
         "about": SPECS[stage].about,
+        "estimated": not SPECS[stage].names_base,  # how large a model from elsewhere is, nobody knows yet
         "form": form,
         "estimate": estimate_of(project, stage, form),
         "like": before,
