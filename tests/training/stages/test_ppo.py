@@ -226,6 +226,7 @@ def test_it_leaves_a_rollout_once_the_update_moved_too_far(policy: Any, tmp_path
     assert metrics(folder)[2, "val/stopped_early"] == 1
 
 
+@pytest.mark.fp32
 def test_a_temperature_is_part_of_the_policy(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(
         tmp_path, settings(policy, sampling={"max_new_tokens": 6, "temperature": 0.6}), prompts=prompts()
