@@ -34,3 +34,13 @@ def test_a_run_that_had_nothing_to_read_does_not_break_the_next_estimate(project
     found = estimate(project, "evaluate", settings_of("evaluate", {}), snapshots=[], corpus_run=None, base=model)
     assert found.seconds > 0
     assert not found.measured
+
+
+def test_a_run_of_an_earlier_version_does_not_break_the_next_estimate(project: Project) -> None:
+    model = factories.model_version(project, parameters=1_000_000)
+    before = factories.run(project, stage="dpo", state=Run.State.SUCCEEDED, base=model)
+    before.config = {"lora": {"rank": 4, "dropout": 0.1}}  # refused by now
+    before.result = {"seconds": {"total": 30.0}}
+    before.save()
+    found = estimate(project, "dpo", settings_of("dpo", {}), snapshots=[], corpus_run=None, base=model)
+    assert not found.measured

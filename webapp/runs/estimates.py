@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from training.contract import SPECS
 from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
+from webapp.errors import BadInput
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run
 from webapp.runs.stages import settings_of
@@ -45,7 +46,10 @@ def estimate(
     for run in past.select_related("base", "corpus_run").prefetch_related("snapshots")[:5]:
         seconds = run.result.get("seconds", {}).get("total", 0.0)
         if seconds > 0:
-            used = settings_of(stage, {key: value for key, value in run.config.items() if key != "stage"})
+            try:
+                used = settings_of(stage, {key: value for key, value in run.config.items() if key != "stage"})
+            except BadInput:  # of an earlier version, whose settings are refused by now
+                continue
             done = work_of(stage, used, list(run.snapshots.all()), run.corpus_run, run.base)
             if done > 0:  # one that had nothing to read tells nothing
                 speeds.append(done / max(seconds - START, 0.2 * seconds))
