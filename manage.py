@@ -11,7 +11,7 @@ from webapp.home_folder import keep_private
 from webapp.supervisor import CannotStart, running
 from webapp.supervisor.database import database_running
 
-# Commands that work with workers and models; without a running site they get one of their own as long as they last.
+# Commands that work with workers and models; without a running site they get one of their own while they run.
 NEED_THE_SITE = ("demo", "add_model")
 NEED_THE_DATABASE = ("backup", "load")
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from webapp.accounts.access import MANAGERS
 from webapp.accounts.models import Project, User
+
+
+def add_project_argument(parser: CommandParser) -> None:
+    parser.add_argument("project", help="the project's short name, as in its address")
+
+
+def add_person_argument(parser: CommandParser) -> None:
+    parser.add_argument("--by", default="", metavar="EMAIL", help="on whose behalf; default: the project's first owner")
 
 
 def refuse_old_database() -> None:

@@ -241,9 +241,8 @@ class Engine:
         if not bool(normalizer.isfinite().all()):
             self._cache.clear()
             raise TrainingError(NOT_FINITE, code="not_finite")
-        if rows.tempered:
-            wanted = torch.tensor([row.request.params.tempered for row in running], device=self._device)
-            logprobs = torch.where(wanted, tempered_logprobs(logits, rows.temperature, tokens), logprobs)
+        if rows.tempered is not None:
+            logprobs = torch.where(rows.tempered, tempered_logprobs(logits, rows.temperature, tokens), logprobs)
         if rows.alternatives:
             values, ids = (logits.float() - normalizer[:, None]).topk(min(rows.alternatives, logits.shape[-1]))
             for row, best, names in zip(running, values.tolist(), ids.tolist(), strict=True):

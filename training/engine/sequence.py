@@ -71,18 +71,19 @@ class Rows:
     top_p: Tensor
     cut: bool  # whether any row has a top_k or top_p
     alternatives: int
-    tempered: bool  # whether log-probabilities are those at the temperature; the rows of a rollout are alike
+    tempered: Tensor | None  # whose log-probabilities are to be at their temperature; None: nobody's
 
     @classmethod
     def of(cls, running: list[Running], device: torch.device) -> Rows:
         params = [row.request.params for row in running]
+        tempered = [p.tempered and p.temperature >= GREEDY_BELOW and p.temperature != 1 for p in params]
         return cls(
             torch.tensor([p.temperature if p.temperature >= GREEDY_BELOW else 0.0 for p in params], device=device),
             torch.tensor([p.top_k for p in params], device=device),
             torch.tensor([p.top_p for p in params], device=device),
             any(p.top_k > 0 or p.top_p < 1 for p in params),
             max(p.top_logprobs for p in params),
-            any(p.tempered and p.temperature >= GREEDY_BELOW and p.temperature != 1 for p in params),
+            torch.tensor(tempered, device=device) if any(tempered) else None,
         )
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any, Self
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from tqdm import tqdm
 
-from webapp.commands import manager_of, project_named, refuse_old_database
+from webapp.commands import (
+    add_person_argument,
+    add_project_argument,
+    manager_of,
+    project_named,
+    refuse_old_database,
+)
 from webapp.data.loading import KINDS, ImportReport, load
 from webapp.errors import TutelageError
 
@@ -23,13 +28,11 @@ class Command(BaseCommand):
         "loaded, or nothing; loading the same rows again adds nothing. docs/imports.md lists what is read."
     )
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="the project's short name, as in its address")
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_project_argument(parser)
         parser.add_argument("files", nargs="+", type=Path)
         parser.add_argument("--as", dest="kind", choices=list(KINDS), help="take only this; default: whatever is there")
-        parser.add_argument(
-            "--by", default="", metavar="EMAIL", help="on whose behalf; default: the project's first owner"
-        )
+        add_person_argument(parser)
         parser.add_argument("--corpus", default="", help="corpus for documents; default: the file's name")
         parser.add_argument("--licence", default="", help="licence of a new corpus")
         parser.add_argument("--open-tasks", action="store_true", help="ask people to reply to the prompts")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import ArgumentParser
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from webapp.commands import manager_of, project_named, refuse_old_database
+from webapp.commands import (
+    add_person_argument,
+    add_project_argument,
+    manager_of,
+    project_named,
+    refuse_old_database,
+)
 from webapp.errors import TutelageError
 from webapp.runs.models import Run
 from webapp.runs.services import launch_run, request_stop
@@ -24,17 +29,15 @@ class Command(BaseCommand):
         "there. Ctrl-C stops it."
     )
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="the project's short name, as in its address")
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_project_argument(parser)
         parser.add_argument("source", help="org/model on the Hugging Face hub, or a folder")
         parser.add_argument("--revision", default="", help="branch, tag or commit on the hub; default: the newest")
         parser.add_argument("--name", default="", help="what the project calls it; default: the last part of its name")
         parser.add_argument(
             "--chatml", action="store_true", help="give a base model ChatML's template and tokens, which SFT teaches"
         )
-        parser.add_argument(
-            "--by", default="", metavar="EMAIL", help="on whose behalf; default: the project's first owner"
-        )
+        add_person_argument(parser)
         parser.add_argument("--no-wait", action="store_true", help="return at once, with the run's number")
 
     def handle(self, *args: Any, **options: Any) -> None:
