@@ -36,6 +36,9 @@ from training.contract.config import (
     describe,
     read_config,
 )
+from training.contract.devices import (
+    DeviceReport,
+)
 from training.contract.events import (
     EVENT,
     Checkpoint,
@@ -63,6 +66,11 @@ from training.contract.layout import (
     RESULT,
     InputError,
     TrainingError,
+)
+from training.contract.model_facts import (
+    ModelFacts,
+    facts_of_config,
+    facts_of_folder,
 )
 from training.contract.policy_stages import (
     DPOSettings,
@@ -160,6 +168,7 @@ __all__ = [
     "DPOSettings",
     "DataFile",
     "DemonstrationRow",
+    "DeviceReport",
     "Done",
     "DroppedRow",
     "EvaluateSettings",
@@ -177,6 +186,7 @@ __all__ = [
     "LoraSettings",
     "LoraWithDropoutSettings",
     "MetricEvent",
+    "ModelFacts",
     "Need",
     "PPOSettings",
     "PretrainSettings",
@@ -203,6 +213,8 @@ __all__ = [
     "Warn",
     "any_of",
     "describe",
+    "facts_of_config",
+    "facts_of_folder",
     "give",
     "list_words",
     "number_words",

@@ -23,5 +23,5 @@ class Result(BaseModel):
     files: dict[str, str] = Field(description="sha256 of every file in model/ and output/, by path in the run folder")
     model: dict[str, Any] = Field(
         default_factory=dict,
-        description="kind (full, adapter, reward, tokenizer), parameters, context, vocabulary, base",
+        description="kind (full, adapter, reward, tokenizer), parameters, context, vocabulary, base, facts",
     )

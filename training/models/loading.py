@@ -22,7 +22,7 @@ from transformers import (
     modeling_utils,
 )
 
-from training.contract import InputError, LoraSettings, LoraWithDropoutSettings, PretrainSettings
+from training.contract import InputError, LoraSettings, LoraWithDropoutSettings, PretrainSettings, facts_of_config
 from training.models.checks import DAMAGE, check_causal, check_source, check_weights, damaged_folder
 from training.models.compute import Compute, adapter_base
 from training.models.memory import check_fits
@@ -232,6 +232,7 @@ def model_info(model: CausalModel, kind: str = "") -> dict[str, Any]:
         "context": context_of(model),
         "vocabulary": config.vocab_size,
         "base": inner.config._name_or_path,
+        "facts": facts_of_config(inner.config.to_dict()).model_dump(),
     }
 
 

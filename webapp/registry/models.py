@@ -31,6 +31,7 @@ class ModelVersion(models.Model):
     files = models.JSONField(default=dict, blank=True, help_text="sha256 by path")
     parameters = models.BigIntegerField(null=True, blank=True)
     context = models.PositiveIntegerField(null=True, blank=True, help_text="tokens")
+    facts = models.JSONField(default=dict, blank=True, help_text="a training.contract.ModelFacts; see registry.facts")
     metrics = models.JSONField(default=dict, blank=True)
     note = models.TextField(blank=True)
     created_by = models.ForeignKey(User, models.PROTECT, related_name="+")

@@ -28,6 +28,7 @@ class ModelDetails(TypedDict, total=False):
     parent: ModelVersion | None
     parameters: int | None
     context: int | None
+    facts: dict[str, Any]
     metrics: dict[str, Any]
     note: str
 

@@ -85,6 +85,20 @@ class Run(Job):
         return self.active and self.stop_requested_at is not None
 
 
+class Machine(models.Model):
+    """A machine whose training worker has reported what it computes on; see webapp.runs.machines."""
+
+    host = models.CharField(max_length=200, unique=True)
+    report = models.JSONField(help_text="a training.contract.DeviceReport")
+    seen_at = models.DateTimeField(help_text="when its worker last said that it is there")
+
+    class Meta:
+        ordering = ("-seen_at",)
+
+    def __str__(self) -> str:
+        return self.host
+
+
 class Metric(models.Model):
     run = models.ForeignKey(Run, models.CASCADE, related_name="metrics")
     step = models.PositiveIntegerField()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 
-from webapp.runs import execution, services
+from webapp.runs import execution, machines, services
 from webapp.runs.models import Run
 from webapp.runs.services import redaction
+from webapp.runs.services.claims import RUNS
 
 
 @shared_task
@@ -38,3 +39,10 @@ def redact_files() -> dict[str, int]:
 def let_go(**_: Any) -> None:
     """The worker was asked to go: its run writes a checkpoint and goes back in the queue."""
     execution.shutting_down.set()
+
+
+@worker_ready.connect
+def report_machine(sender: Any = None, **_: Any) -> None:
+    """A worker that takes training runs says what it computes on."""
+    if RUNS.celery_queue in sender.app.amqp.queues.consume_from:
+        machines.start_reporting(execution.shutting_down)

@@ -19,6 +19,7 @@ from webapp.errors import Conflict, TutelageError
 from webapp.jobs import ClaimLost
 from webapp.registry.addresses import stored
 from webapp.registry.artefacts import publish_folder
+from webapp.registry.facts import facts_of_output
 from webapp.registry.models import ModelVersion
 from webapp.registry.services import add_model_version
 from webapp.runs.models import Evaluation, Run
@@ -36,12 +37,13 @@ def succeed(run: Run, folder: Path) -> None:
     models, outputs = part(result, MODEL), part(result, OUTPUT)
     artefact = publish_folder(folder / MODEL, folder_name="models", files=models) if models else ""
     address = publish_folder(folder / OUTPUT, folder_name="outputs", files=outputs) if outputs else ""
+    facts = facts_of_output(folder / MODEL, result.model, run.base) if models else {}
     with transaction.atomic():
         locked = RUNS.held(run).select_for_update().first()
         if locked is None:
             raise ClaimLost
         if models:
-            locked.output = add_output(locked, result, artefact, models)
+            locked.output = add_output(locked, result, artefact, models, facts)
         locked.result = portable(result)
         locked.outputs = {name: f"{address}/{name}" for name in outputs}
         locked.state, locked.finished_at, locked.eta, locked.claim = Run.State.SUCCEEDED, timezone.now(), 0.0, None
@@ -75,7 +77,7 @@ def part(result: Result, top: str) -> dict[str, str]:
     return {path.removeprefix(f"{top}/"): sha for path, sha in result.files.items() if path.startswith(f"{top}/")}
 
 
-def add_output(run: Run, result: Result, artefact: str, files: dict[str, str]) -> ModelVersion:
+def add_output(run: Run, result: Result, artefact: str, files: dict[str, str], facts: dict[str, Any]) -> ModelVersion:
     about = result.model
     return add_model_version(
         project=run.project,
@@ -88,6 +90,7 @@ def add_output(run: Run, result: Result, artefact: str, files: dict[str, str]) -
         parent=run.base,
         parameters=about.get("parameters"),
         context=about.get("context"),
+        facts=facts,
         metrics=result.metrics,
         note=origin_of(run, about),
     )
