@@ -13,9 +13,11 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests import factories
+from training.contract import DeviceReport, ModelFacts
 from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.registry.models import Deployment, ModelVersion
+from webapp.runs.machines import save_report
 from webapp.runs.models import Evaluation, Metric, Run, RunEvent
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -203,11 +205,42 @@ def test_the_launch_form_keeps_its_estimate_up_to_date(
     open_page: Any, history: Any, ada: User, project: Project
 ) -> None:
     page = open_page(f"/projects/{project.slug}/runs/launch/sft/", ada)
-    before = page.locator("#estimate").inner_text()
+    before = page.locator(".estimate").inner_text()
     page.get_by_label("Epochs").fill("300")
     page.get_by_label("Epochs").blur()
-    expect(page.locator("#estimate")).not_to_have_text(before)
+    expect(page.locator(".estimate")).not_to_have_text(before)
     shot(page, "launch-desktop")
+
+
+def test_settings_follow_the_model_until_a_person_sets_them(
+    open_page: Any, no_violations: Any, history: Any, ada: User, project: Project
+) -> None:
+    facts = ModelFacts(
+        parameters=135_000_000, layers=30, hidden=576, intermediate=1536, heads=9, kv_heads=3, head_dim=64,
+        vocabulary=49_152, context=8192,
+    )  # fmt: skip
+    real = factories.model_version(
+        project, name="SmolLM2", stage="add", parameters=facts.parameters, facts=facts.model_dump()
+    )
+    save_report(DeviceReport(kind="cpu", name="a laptop", memory=16 * 10**9, free=9 * 10**9, cores=8))
+    page = open_page(f"/projects/{project.slug}/runs/launch/dpo/", ada)
+    rate, epochs = page.get_by_label("Learning rate", exact=True), page.get_by_label("Epochs")
+    expect(rate).to_have_value("2e-05")
+    epochs.fill("5")
+    page.get_by_label("Start from").select_option(str(real.pk))
+    expect(rate).to_have_value("1e-06")
+    expect(page.get_by_text("SmolLM2's recipe for 135M and 360M, and TRL's default")).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Needs about \d+\.\d GB of 16 GB"))).to_be_visible()
+    expect(epochs).to_have_value("5")
+    rate.fill("0.5")
+    page.get_by_label("1B on one 24 GB GPU").check()
+    expect(page.get_by_label("LoRA rank")).to_have_value("32")
+    expect(rate).to_have_value("0.5")
+    rate.fill("")
+    rate.blur()
+    expect(rate).to_have_value("5e-06")
+    no_violations(page)
+    shot(page, "launch-proposals")
 
 
 def test_the_pages_are_accessible_and_fit_a_phone(

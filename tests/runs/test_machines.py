@@ -10,9 +10,10 @@ from django.utils import timezone
 
 from tests.narrowing import existing
 from training.contract import DeviceReport
-from webapp.runs import machines
-from webapp.runs.machines import is_present, newest_machine, probe_device, save_report
+from webapp.runs import reporting
+from webapp.runs.machines import is_present, newest_machine, save_report
 from webapp.runs.models import Machine
+from webapp.runs.reporting import probe_device
 
 pytestmark = pytest.mark.django_db
 CPU = DeviceReport(kind="cpu", name="a laptop", memory=16 << 30, free=9 << 30, cores=8)
@@ -52,9 +53,9 @@ def test_a_report_that_cannot_be_read_is_passed_over() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_reports_until_it_is_asked_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machines, "probe_device", lambda: GPU)
+    monkeypatch.setattr(reporting, "probe_device", lambda: GPU)
     stop = threading.Event()
-    thread = machines.start_reporting(stop)
+    thread = reporting.start_reporting(stop)
     stop.set()
     thread.join(30)
     assert not thread.is_alive()

@@ -11,6 +11,7 @@ from rest_framework import serializers
 
 from annotations.models import Demonstration, Flag, Judgment, Prompt, Ranking, Response, Review, Task
 from annotations.selectors import replies_shown
+from training.contract import read_recipes
 from webapp.accounts.models import ApiToken, Project
 from webapp.api.wording import OURS
 from webapp.datasets.models import Snapshot
@@ -121,9 +122,9 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     class Meta:
         model = Run
         fields = (
-            "id", "number", "name", "stage", "state", "config", "snapshots", "base", "base_name", "reward", "tokenizer",
-            "baseline", "corpus_run", "output", "outputs", "step", "total", "phase", "eta", "attempts", "error",
-            "result", "created_at", "started_at", "finished_at",
+            "id", "number", "name", "stage", "state", "config", "proposed", "snapshots", "base", "base_name", "reward",
+            "tokenizer", "baseline", "corpus_run", "output", "outputs", "step", "total", "phase", "eta", "attempts",
+            "error", "result", "created_at", "started_at", "finished_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -144,8 +145,8 @@ class ModelSerializer(serializers.ModelSerializer[ModelVersion]):
     class Meta:
         model = ModelVersion
         fields = (
-            "id", "number", "name", "kind", "stage", "parent", "sha256", "parameters", "context", "metrics", "note",
-            "served_name", "created_at", "archived_at",
+            "id", "number", "name", "kind", "stage", "parent", "sha256", "parameters", "context", "facts", "metrics",
+            "note", "served_name", "created_at", "archived_at",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -284,11 +285,13 @@ class NewSnapshot(serializers.Serializer[Any]):
 
 
 class NewRun(serializers.Serializer[Any]):
-    """`config` holds what differs from the stage's defaults. Inputs are ids of the project's own rows."""
+    """`config` holds what differs from the recipe, from what is proposed for the model or from the stage's defaults;
+    `proposed` of the run says which settings were proposed, and why. Inputs are ids of the project's own rows."""
 
     stage = serializers.ChoiceField(choices=LAUNCHED)
     name = serializers.CharField(default="", allow_blank=True, max_length=100)
     config = serializers.DictField(default=dict)
+    recipe = serializers.ChoiceField(choices=["", *read_recipes()], default="", help_text="A file of training/recipes.")
     snapshots = serializers.ListField(child=Id(), default=list, max_length=20)
     base = Id(required=False, allow_null=True, default=None)
     base_name = serializers.CharField(default="", allow_blank=True, max_length=300)

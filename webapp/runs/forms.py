@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from django import forms
@@ -12,7 +12,7 @@ from django.forms.models import ModelChoiceIterator
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from training.contract import SPECS, Need, problems
+from training.contract import SPECS, Need, Proposal, Recipe, problems, read_recipes
 from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
 from webapp.datasets.selectors import snapshots_of
@@ -75,6 +75,11 @@ def form_field(name: str, field: FieldInfo, notes: dict[str, Any]) -> forms.Fiel
     return forms.CharField(**common)
 
 
+def control_text(value: Any) -> str:
+    """As a control of the form holds it: 1e-05, true."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class LaunchForm(forms.Form):
     """Inputs and settings of a run. `cleaned_data["config"]` holds the settings, nested as in the contract."""
 
@@ -92,9 +97,14 @@ class LaunchForm(forms.Form):
         for kind, need in self.spec.snapshots.items():
             self.add_snapshot(kind, need)
         self.add_inputs()
+        if recipes := recipes_for(stage):
+            self.fields["recipe"] = RecipeField(recipes)
         self.leaves = list(settings_leaves(self.spec.settings))
         for name, field, notes in self.leaves:
             self.fields[name] = form_field(name, field, notes)
+            if self.spec.learns:  # whose settings follow the model until a person sets them
+                self.fields[name].widget.attrs["data-default"] = control_text(field.default)
+        self.fields["touched"] = TouchedField()
         self.suggest(like)
 
     def add_input(self, name: str, field: forms.Field) -> None:
@@ -196,6 +206,25 @@ class LaunchForm(forms.Form):
                 value = value.get(key) if isinstance(value, dict) else None
             if value is not None:
                 self.fields[name].initial = value
+        self.fields["touched"].initial = [name for name, _, _ in self.leaves if name not in like.proposed]
+
+    def values(self) -> dict[str, Any]:
+        """What the form holds: as it was sent and fits, or as it is first shown."""
+        if self.is_bound:
+            return self.cleaned_data
+        return {name: self.get_initial_for_field(field, name) for name, field in self.fields.items()}
+
+    def chosen(self) -> dict[str, Any]:
+        """The settings that a person set, by dotted name."""
+        values = self.values()
+        touched = values.get("touched") or []
+        return {name: values[name] for name, _, _ in self.leaves if name in touched and values.get(name) is not None}
+
+    def show(self, proposals: Mapping[str, Proposal]) -> None:
+        """Fill settings that nobody chose in, and say under them where they are from."""
+        for name, proposal in proposals.items():
+            self.fields[name].initial = proposal.value
+            self.fields[name].proposal = proposal.why  # type: ignore[attr-defined]  # templates/runs/setting.html shows it
 
     def inputs(self) -> list[forms.BoundField]:
         return [self[name] for name in self.input_names]
@@ -231,6 +260,35 @@ class LaunchForm(forms.Form):
                         message = f"{message[:1].upper()}{message[1:]}."
                     self.add_error(problem.place if named else None, message)
         return values | {"config": config}
+
+
+def recipes_for(stage: str) -> list[Recipe]:
+    return [recipe for recipe in read_recipes().values() if stage in recipe.stages]
+
+
+class RecipeField(forms.ChoiceField):
+    """Fills in what a person has not set, in place of what suits the model."""
+
+    widget = forms.RadioSelect
+
+    def __init__(self, recipes: list[Recipe]) -> None:
+        choices = [("", "What suits the model"), *((recipe.name, recipe.title) for recipe in recipes)]
+        super().__init__(choices=choices, required=False, initial="", label="Fill in from")
+
+
+class TouchedField(forms.CharField):
+    """Names of the settings that a person has set, separated by commas; static/js/launch.js adds to them."""
+
+    widget = forms.HiddenInput
+
+    def __init__(self) -> None:
+        super().__init__(required=False, max_length=10_000)
+
+    def prepare_value(self, value: Any) -> Any:
+        return ",".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return [name for name in (super().to_python(value) or "").split(",") if name]
 
 
 CORPUS_HELP = "Whose cleaned text this reads."

@@ -30,6 +30,9 @@ class Run(Job):
     name = models.CharField(max_length=100)
     stage = models.CharField(max_length=12, help_text="a name of training.contract.SPECS")
     config = models.JSONField(help_text="the stage's settings, without the sources")
+    proposed = models.JSONField(
+        default=dict, blank=True, help_text="settings that nobody chose, by dotted name: why each has its value"
+    )
     snapshots = models.ManyToManyField(Snapshot, blank=True, related_name="runs")
     corpus_run = models.ForeignKey(
         "self", models.PROTECT, null=True, blank=True, related_name="+", help_text="whose cleaned text this reads"

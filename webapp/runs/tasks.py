@@ -7,7 +7,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutting_down
 
-from webapp.runs import execution, machines, services
+from webapp.runs import execution, reporting, services
 from webapp.runs.models import Run
 from webapp.runs.services import redaction
 from webapp.runs.services.claims import RUNS
@@ -45,4 +45,4 @@ def let_go(**_: Any) -> None:
 def report_machine(sender: Any = None, **_: Any) -> None:
     """A worker that takes training runs says what it computes on."""
     if RUNS.celery_queue in sender.app.amqp.queues.consume_from:
-        machines.start_reporting(execution.shutting_down)
+        reporting.start_reporting(execution.shutting_down)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import transaction
@@ -18,6 +18,8 @@ from webapp.errors import BadInput, Conflict
 from webapp.model_names import check_model_name
 from webapp.registry.models import ModelVersion
 from webapp.runs.models import Run
+from webapp.runs.proposals import base_facts, learned_amount, proposals_for, recorded, with_proposals
+from webapp.runs.selectors import flattened
 from webapp.runs.services.claims import RUNS
 from webapp.runs.services.redaction import unredacted_runs
 from webapp.runs.stages import check_stage_name, settings_of, validated
@@ -46,22 +48,37 @@ def launch_run(
     baseline: ModelVersion | None = None,
     corpus_run: Run | None = None,
     rank_replies: bool = False,
+    recipe: str = "",
+    proposed: Mapping[str, str] | None = None,
 ) -> Run:
-    """Put a run in the queue. `config` holds what differs from the stage's defaults. `freeze` names kinds of which a
-    new snapshot of all current rows is made for the run; if the stage learns from any of several kinds, one without
-    rows is passed over.
+    """Put a run in the queue. `config` holds what differs from what is proposed for the model, or from the stage's
+    defaults. `freeze` names kinds of which a new snapshot of all current rows is made for the run; if the stage learns
+    from any of several kinds, one without rows is passed over. `proposed`: why settings of a complete `config` that
+    nobody chose have their values; without it, what `config` lacks is taken from the `recipe` or proposed here.
 
-    Raises BadInput that names the field: a setting that does not fit, an input that is missing, not taken by the stage,
-    of another kind or another project, or a snapshot with too few rows. Raises Conflict if there is nothing to freeze.
+    Raises BadInput that names the field: an unknown recipe, a setting that does not fit, an input that is missing, not
+    taken by the stage, of another kind or another project, or a snapshot with too few rows. Raises Conflict if there is
+    nothing to freeze.
     A refused launch leaves no snapshot behind.
     """
     check_stage_name(stage)
-    spec, settings, chosen = SPECS[stage], validated(stage, config or {}), list(snapshots)
+    config, freeze = config or {}, list(freeze)
+    spec, settings, chosen = SPECS[stage], validated(stage, config), list(snapshots)
     models = {"base": base, "tokenizer": tokenizer, "reward": reward, "baseline": baseline}
     current = current_rows(project, spec, settings, freeze)
     check_inputs(project, spec, models, base_name, corpus_run, chosen, list(current))
     rows_by_kind = [(snapshot.kind, rows_given(spec, snapshot)) for snapshot in chosen]
     check_rows(spec, settings, [*rows_by_kind, *current.items()])
+    if proposed is None:
+        facts = base_facts(stage, base, base_name)
+        proposals = proposals_for(
+            stage,
+            facts,
+            lambda: learned_amount(project, stage, snapshots=chosen, freeze=current, corpus_run=corpus_run),
+            flattened(config),
+            recipe=recipe,
+        )
+        config, proposed = with_proposals(config, proposals), recorded(proposals)
     Project.objects.select_for_update().get(pk=project.pk)
     number = (Run.objects.filter(project=project).aggregate(last=Max("number"))["last"] or 0) + 1
     run = Run(
@@ -69,7 +86,8 @@ def launch_run(
         number=number,
         name=name.strip() or (last_part(base_name) if spec.names_base else "") or f"{stage} {number}",
         stage=stage,
-        config=settings_of(stage, config or {}),
+        config=settings_of(stage, config),
+        proposed=dict(proposed),
         corpus_run=corpus_run,
         base_name=base_name.strip(),
         rank_replies=rank_replies and stage == "sample",
@@ -283,4 +301,5 @@ def retry(*, run: Run, by: User) -> Run:
         baseline=run.baseline,
         corpus_run=run.corpus_run,
         rank_replies=run.rank_replies,
+        proposed=run.proposed,
     )

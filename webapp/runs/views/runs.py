@@ -62,6 +62,7 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
                 for name, value in selectors.flattened(run.config).items()
                 if name != "stage"
             ],
+            "proposed": proposed_settings(run),
             "snapshots": run.snapshots.all(),
             "figures": run.evaluations.select_related("model"),
             "counts": run.result.get("counts", {}),
@@ -69,6 +70,12 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
         }
     )
     return render(request, "runs/detail.html", context)
+
+
+def proposed_settings(run: Run) -> list[tuple[str, Any, str]]:
+    """(name, value, why) of the settings that nobody chose."""
+    values = selectors.flattened(run.config)
+    return [(metric_label(name), values[name], why) for name, why in sorted(run.proposed.items()) if name in values]
 
 
 @require_safe

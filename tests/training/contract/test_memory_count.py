@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from training.contract import SPECS, DeviceReport, ModelFacts, count_memory
+
+GPU = DeviceReport(kind="cuda", name="a GPU", memory=24 * 10**9, free=24 * 10**9, bf16=True)
+OLD_GPU = GPU.model_copy(update={"bf16": False})
+CPU = DeviceReport(kind="cpu", name="a laptop", memory=16 * 10**9, free=16 * 10**9)
+LLAMA_8B = ModelFacts(
+    parameters=8_000_000_000, layers=32, hidden=4096, intermediate=14_336, heads=32, kv_heads=8, head_dim=128,
+    vocabulary=128_256, context=131_072,
+)  # fmt: skip
+SMALL = ModelFacts(
+    parameters=1_000_000, layers=2, hidden=64, intermediate=256, heads=4, kv_heads=2, head_dim=16, vocabulary=1000,
+    context=512,
+)  # fmt: skip
+LORA = {"lora": {"rank": 16}}
+
+
+def counted(stage: str, model: ModelFacts, device: DeviceReport, **settings: Any) -> dict[str, int]:
+    whole = SPECS[stage].settings.model_validate(settings).model_dump()
+    return count_memory(stage, whole, model, device, reward=model)
+
+
+def test_every_weight_takes_16_bytes_to_learn_and_2_to_compute_in_bf16() -> None:
+    parts = counted("sft", LLAMA_8B, GPU)
+    learning = ("weights", "gradients", "optimizer", "casts")
+    assert sum(parts[name] for name in learning) == 18 * LLAMA_8B.parameters
+    assert "casts" not in counted("sft", LLAMA_8B, OLD_GPU)
+
+
+def test_an_adapter_takes_16_bytes_for_each_of_its_own_parameters_only() -> None:
+    parts = counted("sft", LLAMA_8B, GPU, **LORA)
+    assert parts["weights"] == 2 * LLAMA_8B.parameters
+    # of rank 16: q and o 4096 + 4096, k and v 4096 + 1024, three of 4096 + 14336, in 32 layers
+    assert parts["adapter"] == 16 * 16 * 32 * (2 * 8192 + 2 * 5120 + 3 * 18_432)
+    assert "gradients" not in parts
+
+
+def test_an_adapter_s_reference_is_its_base_and_takes_nothing() -> None:
+    assert counted("dpo", LLAMA_8B, GPU)["reference"] == 2 * LLAMA_8B.parameters
+    assert "reference" not in counted("dpo", LLAMA_8B, GPU, **LORA)
+    assert "reference" not in counted("grpo", LLAMA_8B, GPU, beta=0)
+    assert "reference" in counted("grpo", LLAMA_8B, GPU, beta=0.04)
+
+
+def test_ppo_holds_a_reward_model_a_copy_that_generates_and_its_keys_and_values() -> None:
+    parts = counted("ppo", LLAMA_8B, GPU, prompts_per_step=32, max_prompt_tokens=200, sampling={"max_new_tokens": 56})
+    assert parts["reward"] == parts["engine"] == 2 * LLAMA_8B.parameters
+    assert (
+        parts["cache"] == 32 * 256 * 2 * 32 * 8 * 128 * 2
+    )  # replies, tokens, keys and values, layers, heads, width, bf16
+    more = counted("ppo", LLAMA_8B, GPU, prompts_per_step=1000, max_prompt_tokens=200, sampling={"max_new_tokens": 56})
+    assert more["cache"] == 4 * parts["cache"], "at most 128 are sampled at the same time"
+
+
+def test_activations_grow_with_the_tokens_of_a_pass() -> None:
+    one, two = (counted("sft", LLAMA_8B, GPU, micro_tokens=tokens) for tokens in (1024, 2048))
+    assert two["activations"] == 2 * one["activations"]
+    assert two["weights"] == one["weights"]
+
+
+def test_dpo_holds_the_logits_of_a_whole_pass_and_sft_those_of_a_piece() -> None:
+    assert counted("dpo", LLAMA_8B, GPU, micro_tokens=4096)["logits"] == 4 * 2 * 4096 * 128_256
+    adapter = {**LORA, "micro_tokens": 4096}
+    assert counted("sft", LLAMA_8B, GPU, **adapter)["logits"] < counted("dpo", LLAMA_8B, GPU, **adapter)["logits"] / 5
+    assert "logits" not in counted("reward", LLAMA_8B, GPU)
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "width"),
+    [(GPU, {}, 2), (OLD_GPU, {}, 4), (CPU, {}, 4), (CPU, {"precision": "bf16"}, 2), (GPU, {"precision": "fp32"}, 4)],
+)
+def test_frozen_weights_are_as_wide_as_what_is_computed_in(
+    device: DeviceReport, settings: dict[str, Any], width: int
+) -> None:
+    assert counted("sft", LLAMA_8B, device, **settings, **LORA)["weights"] == width * LLAMA_8B.parameters
+
+
+def test_narrow_models_learn_in_fp32_on_a_cpu_with_bf16() -> None:
+    cpu = CPU.model_copy(update={"bf16": True})
+    assert counted("sft", SMALL, cpu, **LORA)["weights"] == 4 * SMALL.parameters
+    assert counted("sft", LLAMA_8B, cpu, **LORA)["weights"] == 2 * LLAMA_8B.parameters
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "sample"])
+def test_stages_that_only_generate_count_weights_and_cache(stage: str) -> None:
+    parts = counted(stage, LLAMA_8B, GPU)
+    assert set(parts) == {"weights", "reward", "cache", "runtime"}
+
+
+@pytest.mark.parametrize("stage", [name for name, spec in SPECS.items() if spec.learns])
+def test_every_stage_that_learns_is_counted(stage: str) -> None:
+    assert sum(counted(stage, SMALL, CPU).values()) > 16 * SMALL.parameters

@@ -1,0 +1,217 @@
+"""Settings proposed for a model by its size, the stage, and whether an adapter or every weight learns.
+
+The defaults of the stages suit models of a few million parameters, as the sample project trains them; they would ruin a
+model of 0.1B to 8B. Every proposal names where its figure is from. docs/real-models.md has the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import log2
+from typing import Any, Final, Literal, NamedTuple
+
+from training.contract.devices import DeviceReport
+from training.contract.model_facts import ModelFacts
+
+Setting = int | float | str | bool
+
+MIN_REAL_PARAMETERS: Final = 50_000_000  # smaller models keep the defaults, which are for them
+LARGE_PARAMETERS: Final = 1_000_000_000  # from here on the recipes for 7B and 8B hold, and LoRA is proposed
+LORA_RANK: Final = 32
+LORA_ALPHA: Final = 32.0
+LORA_FACTOR: Final = 10  # LoRA's best learning rate over that of every weight
+SHORT_LORA_FACTOR: Final = 15
+SHORT_STEPS: Final = 100
+RECIPE_ROWS: Final = 128
+RECIPE_BATCH_TOKENS: Final = 65_536
+MIN_STEPS: Final = 50  # a batch as large as the recipes' would leave fewer with the data that one team collects
+MIN_BATCH_TOKENS: Final = 1024
+CRITIC_RATE: Final = 9e-6
+
+SCHULMAN: Final = "Schulman et al. 2025, “LoRA without regret”"
+OUR_STEPS: Final = f"so that the data gives at least {MIN_STEPS} steps"
+
+
+class Proposal(NamedTuple):
+    value: Setting
+    why: str  # one clause that names the source
+
+
+class Rate(NamedTuple):
+    """A peak learning rate for every weight, and its source; one for LoRA where a recipe gives its own."""
+
+    full: float
+    source: str
+    lora: float = 0.0
+    lora_source: str = ""
+
+
+ZEPHYR_SFT_LORA: Final = (2e-4, "Zephyr 7B's LoRA recipe")
+ZEPHYR_DPO_LORA: Final = (5e-6, "Zephyr 7B's LoRA recipe")
+
+SMALL: Final[dict[str, Rate]] = {
+    "pretrain": Rate(3e-5, "OpenRLHF's continued pretraining of 7B"),
+    "sft": Rate(2e-5, "Zephyr 7B's recipe, and TRL's default", *ZEPHYR_SFT_LORA),
+    "reward": Rate(9e-6, "OpenRLHF's reward model of 7B"),
+    "dpo": Rate(1e-6, "SmolLM2's recipe for 135M and 360M, and TRL's default"),
+    "kto": Rate(1e-6, "TRL's default"),
+    "ppo": Rate(1e-6, "TRL's default for GRPO"),
+    "grpo": Rate(1e-6, "TRL's default"),
+}
+LARGE: Final[dict[str, Rate]] = {
+    "pretrain": Rate(3e-5, "OpenRLHF's continued pretraining of 7B"),
+    "sft": Rate(5e-6, "Tülu 3 8B, and OpenRLHF's 7B", *ZEPHYR_SFT_LORA),
+    "reward": Rate(9e-6, "OpenRLHF's reward model of 7B"),
+    "dpo": Rate(5e-7, "Zephyr 7B, Tülu 3 8B and OpenRLHF's 8B", *ZEPHYR_DPO_LORA),
+    "kto": Rate(5e-7, "OpenRLHF's 8B", *ZEPHYR_DPO_LORA),
+    "ppo": Rate(5e-7, "OpenRLHF's 7B"),
+    "grpo": Rate(5e-7, "OpenRLHF's 8B"),
+}
+ROLLOUTS: Final = ("ppo", "grpo")
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What a proposal goes by. `tokens` and `rows`: of the data that the run learns from; 0 is not known. `chosen`: the
+    settings that a person named, by dotted name. `full_fits`: whether the device holds a run of every weight."""
+
+    stage: str
+    facts: ModelFacts  # of the model that it starts from
+    device: DeviceReport | None = None
+    tokens: float = 0
+    rows: int = 0
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    full_fits: bool = True
+
+    def choice(self, name: str, otherwise: Setting) -> Any:
+        value = self.chosen.get(name)
+        return otherwise if value is None else value
+
+    @property
+    def parameters(self) -> int:
+        """Of a model whose size nobody knows yet, as of one on the hub, the careful figures for large ones hold."""
+        return self.facts.parameters or LARGE_PARAMETERS
+
+    @property
+    def device_kind(self) -> Literal["cuda", "cpu"]:
+        return self.device.kind if self.device else "cpu"
+
+
+def has_proposals(stage: str, facts: ModelFacts) -> bool:
+    """Whether the stage's defaults would not do for the model: those of the stages that take gradient steps are for
+    models below MIN_REAL_PARAMETERS. A size that nobody knows counts as a large one."""
+    return stage in SMALL and (not facts.parameters or facts.parameters >= MIN_REAL_PARAMETERS)
+
+
+def propose(occasion: Occasion) -> dict[str, Proposal]:
+    """Proposals by dotted name for what nobody chose; none where has_proposals says so."""
+    if not has_proposals(occasion.stage, occasion.facts):
+        return {}
+    proposals = propose_adapter(occasion)
+    rank = occasion.choice("lora.rank", proposals["lora.rank"].value) if proposals else 0
+    if rank:
+        proposals["lora.alpha"] = Proposal(LORA_ALPHA, SCHULMAN)
+    proposals |= propose_batch(occasion)
+    proposals |= propose_rates(occasion, proposals, uses_lora=bool(rank))
+    return {name: proposal for name, proposal in proposals.items() if occasion.chosen.get(name) is None}
+
+
+def propose_adapter(occasion: Occasion) -> dict[str, Proposal]:
+    """lora.rank, 0 where every weight should learn."""
+    if occasion.stage == "pretrain":
+        return {}
+    if occasion.facts.adapter_rank:
+        return {"lora.rank": Proposal(occasion.facts.adapter_rank, "the model is an adapter, which goes on learning")}
+    if occasion.stage in ROLLOUTS:
+        why = f"in RL a small adapter learns as much as every weight ({SCHULMAN}), and the reference needs no copy"
+        return {"lora.rank": Proposal(LORA_RANK, why)}
+    if occasion.parameters >= LARGE_PARAMETERS:
+        why = f"LoRA on all layers learns small data sets as well as every weight does ({SCHULMAN})"
+        return {"lora.rank": Proposal(LORA_RANK, why)}
+    if not occasion.full_fits:
+        return {"lora.rank": Proposal(LORA_RANK, "to train every weight needs more memory than the device has")}
+    return {"lora.rank": Proposal(0, "at this size every weight fits, and learns more than an adapter")}
+
+
+def propose_batch(occasion: Occasion) -> dict[str, Proposal]:
+    if occasion.stage in ROLLOUTS:
+        return propose_rollout(occasion)
+    epochs: dict[str, Proposal] = {}
+    if occasion.stage in ("dpo", "kto") and occasion.parameters < LARGE_PARAMETERS:
+        epochs = {"epochs": Proposal(2.0, "SmolLM2's DPO recipe for 135M and 360M")}
+    passes = float(occasion.choice("epochs", epochs["epochs"].value if epochs else usual_epochs(occasion.stage)))
+    return epochs | {"batch_tokens": batch_proposal(occasion, passes)}
+
+
+def usual_epochs(stage: str) -> float:
+    return 3.0 if stage == "sft" else 1.0
+
+
+def batch_proposal(occasion: Occasion, passes: float) -> Proposal:
+    """As many tokens as the recipes' 128 rows have, or fewer if the data would give too few steps."""
+    if not occasion.tokens or not occasion.rows:
+        return Proposal(RECIPE_BATCH_TOKENS, f"about {RECIPE_ROWS} rows, as Zephyr, Tülu 3 and OpenRLHF take")
+    recipe = RECIPE_ROWS * occasion.tokens / occasion.rows
+    by_steps = occasion.tokens * passes / MIN_STEPS
+    value = power_of_two(max(MIN_BATCH_TOKENS, min(recipe, by_steps)))
+    why = f"about {RECIPE_ROWS} rows, as Zephyr, Tülu 3 and OpenRLHF take"
+    return Proposal(value, why if recipe <= by_steps else f"{OUR_STEPS}; the recipes take {RECIPE_ROWS} rows")
+
+
+def propose_rollout(occasion: Occasion) -> dict[str, Proposal]:
+    """A CPU keeps the stage's own small rollouts, for every reply counts in seconds there."""
+    if occasion.device_kind == "cpu":
+        return {}
+    replies = int(occasion.choice("samples_per_prompt", 8 if occasion.stage == "grpo" else 1))
+    prompts = max(1, RECIPE_ROWS // max(1, replies))
+    return {"prompts_per_step": Proposal(prompts, f"{RECIPE_ROWS} replies a step, OpenRLHF's train batch")}
+
+
+def propose_rates(occasion: Occasion, proposals: Mapping[str, Proposal], *, uses_lora: bool) -> dict[str, Proposal]:
+    rate = (LARGE if occasion.parameters >= LARGE_PARAMETERS else SMALL)[occasion.stage]
+    short = is_short(occasion, proposals)
+    if not uses_lora:
+        proposal = Proposal(rate.full, rate.source)
+    elif rate.lora and not short:
+        proposal = Proposal(rate.lora, rate.lora_source)
+    else:
+        factor = SHORT_LORA_FACTOR if short else LORA_FACTOR
+        base = rate.lora / LORA_FACTOR if rate.lora else rate.full
+        length = f" in a run of under {SHORT_STEPS} steps" if short else ""
+        source = rate.lora_source if rate.lora else rate.source
+        proposal = Proposal(
+            rounded(factor * base), f"LoRA takes {factor} times the rate{length} ({SCHULMAN}) of {source}"
+        )
+    rates = {"learning_rate": proposal}
+    if occasion.stage == "ppo":
+        critic = CRITIC_RATE * (LORA_FACTOR if uses_lora else 1)
+        rates["value_learning_rate"] = Proposal(
+            rounded(critic),
+            "OpenRLHF's critic" + (f", {LORA_FACTOR} times for a head beside LoRA" if uses_lora else ""),
+        )
+    return rates
+
+
+def is_short(occasion: Occasion, proposals: Mapping[str, Proposal]) -> bool:
+    """Whether the data is known to give fewer than SHORT_STEPS steps."""
+    if not occasion.tokens or occasion.stage in ROLLOUTS:
+        return False
+
+    def value_of(name: str, otherwise: float) -> float:
+        return float(occasion.choice(name, proposals[name].value if name in proposals else otherwise))
+
+    passes = value_of("epochs", usual_epochs(occasion.stage))
+    steps = occasion.tokens * passes / value_of("batch_tokens", RECIPE_BATCH_TOKENS)
+    limit = float(occasion.choice("max_steps", 0))
+    return (min(steps, limit) if limit else steps) < SHORT_STEPS
+
+
+def power_of_two(value: float) -> int:
+    """The nearest one, on a scale of doublings."""
+    return int(2 ** round(log2(max(1.0, value))))
+
+
+def rounded(rate: float) -> float:
+    """To two digits, without the tail that multiplication leaves."""
+    return float(f"{rate:.1e}")

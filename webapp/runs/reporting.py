@@ -1,0 +1,73 @@
+"""A training worker's reports: what its machine computes on once it is up, and that it is still there every minute."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from typing import Final
+
+import psutil
+from django.db import DatabaseError, InterfaceError, connection
+
+from training.contract import DeviceReport
+from webapp.home_folder import ROOT
+from webapp.runs.execution import environment
+from webapp.runs.machines import save_report
+from webapp.supervisor.launch import tied
+
+log = logging.getLogger(__name__)
+
+EVERY: Final = 60.0  # seconds between signs of life
+PROBE_SECONDS: Final = 300.0
+
+
+def probe_device() -> DeviceReport | None:
+    """Asks a process of the training side, for this one never imports torch. None, with a line in the log, if it
+    cannot say."""
+    try:
+        answer = subprocess.run(
+            tied([sys.executable, "-m", "training.models.devices"], death=signal.SIGTERM),
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=True,
+        )
+        return DeviceReport.model_validate_json(answer.stdout.strip().splitlines()[-1])
+    except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
+        details = getattr(error, "stderr", "") or str(error)
+        log.warning("this machine's device could not be read: %s", str(details).strip()[-500:])
+        return None
+
+
+def refreshed(report: DeviceReport) -> DeviceReport:
+    """The same with the memory that is free by now. Of a GPU it stays what it was: only its own processes can ask."""
+    if report.kind != "cpu":
+        return report
+    free = min(int(psutil.virtual_memory().available), report.memory)
+    return report.model_copy(update={"free": free})
+
+
+def keep_reporting(stop: threading.Event) -> None:
+    """Until `stop` is set. A database that does not answer is asked again a minute later."""
+    report = probe_device()
+    while report is not None:
+        try:
+            save_report(refreshed(report))
+        except (DatabaseError, InterfaceError) as error:
+            log.warning("the database does not answer, this machine reports again later: %s", error)
+        finally:
+            connection.close()
+        if stop.wait(EVERY):
+            return
+
+
+def start_reporting(stop: threading.Event) -> threading.Thread:
+    thread = threading.Thread(target=keep_reporting, args=(stop,), name="machine-report", daemon=True)
+    thread.start()
+    return thread
