@@ -1,4 +1,4 @@
-"""python -m training STAGE RUN_DIR
+"""python -m training STAGE RUN_DIR [--recipe NAME]
 
 Runs one stage in its run folder. The config is validated before torch is imported; see training/contract/ for the
 files of a run folder and the exit statuses.
@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, TrainingError
+from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, TrainingError, read_recipes
 from training.kernels.heap import disable_malloc_trim
 from training.run.checkpoints import Stopped
 from training.run.opening import open_run
@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training", description="Run one stage in its run folder.")
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="holds config.json and data/*.jsonl")
+    parser.add_argument(
+        "--recipe", choices=list(read_recipes()), help="settings for what config.json leaves out; see training/recipes/"
+    )
     chosen = parser.parse_args(arguments)
     # Threads that sleep at once when they wait for each other take 1.6 times as long over a small model; threads that
     # spin for milliseconds, ten times as long where other processes want the cores too. OpenMP reads this once, when
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(cache, KERNELS)
     disable_malloc_trim()
     try:
-        return run_stage(chosen.stage, chosen.run_dir)
+        return run_stage(chosen.stage, chosen.run_dir, chosen.recipe or "")
     except Stopped:
         return EXIT_STOPPED
     except TrainingError as error:
@@ -47,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
 
 
-def run_stage(stage: str, folder: Path) -> int:
+def run_stage(stage: str, folder: Path, recipe: str = "") -> int:
     """Run it to its end. Raises Stopped after SIGTERM, TrainingError where it fails."""
-    with open_run(folder, stage) as run:
+    with open_run(folder, stage, recipe=recipe) as run:
         if not run.finished():
             importlib.import_module(f"training.stages.{stage}").main(run)
     return EXIT_DONE

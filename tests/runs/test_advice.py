@@ -68,6 +68,15 @@ def test_the_form_of_a_real_model_comes_filled_in_with_what_suits_it(
     assert re.search(r'name="learning_rate" value="1e-06"', page)
     assert "SmolLM2&#x27;s recipe for 135M and 360M" in page
     assert re.search(r"Needs about \d+\.\d GB of 16 GB\.", page)
+    assert "135 million parameters, context 8,192, bfloat16, vocabulary 49,152, with a chat template" in page
+
+
+def test_a_model_without_a_chat_template_is_pointed_out_before_the_launch(
+    client: Client, ada: User, project: Project, smollm: ModelVersion
+) -> None:
+    ModelVersion.objects.filter(pk=smollm.pk).update(facts=smollm.facts | {"chat_template": False})
+    client.force_login(ada)
+    assert "cannot learn from conversations" in page_of(client, project, "sft", base=smollm.pk)
 
 
 def test_the_form_of_a_toy_stays_as_it_is(client: Client, ada: User, project: Project, toy: ModelVersion) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from training.contract import CONFIG, EVENTS, Failed, InputError, read_config
 from training.distributed.launch import check_stage, is_main, world_size
 from training.run.checkpoints import Stopped
+from training.run.completing import complete_config
 from training.run.durable import folder_lock, sweep
 from training.run.events import EventLog
 from training.run.failures import LOST, explain
@@ -24,8 +25,11 @@ from training.run.run import Run
 
 
 @contextmanager
-def open_run(folder: Path, stage: str | None = None, clock: Callable[[], float] = time.time) -> Iterator[Run[Any]]:
-    """Lock `folder`, read its config, and hand over the Run; SIGTERM and SIGINT set `run.stopping`.
+def open_run(
+    folder: Path, stage: str | None = None, clock: Callable[[], float] = time.time, *, recipe: str = ""
+) -> Iterator[Run[Any]]:
+    """Lock `folder`, read its config, and hand over the Run; SIGTERM and SIGINT set `run.stopping`. Settings that the
+    config leaves out are those of the recipe, or the learning rate that suits the model.
 
     Whatever goes wrong inside becomes a `failed` event and a TrainingError with the sentence a person needs.
     Raises InputError without touching the folder where it is missing or another process works in it.
@@ -36,13 +40,15 @@ def open_run(folder: Path, stage: str | None = None, clock: Callable[[], float] 
         try:
             if world_size() > 1:
                 importlib.import_module("training.distributed.collectives").init_processes()
-            config = read_config(folder)
+            config, remarks = complete_config(read_config(folder), recipe)
             if stage is not None and config.stage != stage:
                 raise InputError(f"{folder / CONFIG}: this is a {config.stage} run, not {stage}", code="config_invalid")
             check_stage(config.stage)
             if is_main():
                 sweep(folder)
             run = Run(folder, config, events, clock)
+            for remark in remarks:
+                run.warn(remark)
             run.check_board()
             with stop_signals(run), closing(run):
                 yield run

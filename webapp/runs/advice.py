@@ -13,7 +13,7 @@ from webapp.datasets.selectors import snapshots_of
 from webapp.errors import BadInput
 from webapp.registry.models import ModelVersion
 from webapp.runs.estimates import Estimate, estimate
-from webapp.runs.fitting import Fit, fit_of
+from webapp.runs.fitting import Fit, fit_of, model_words
 from webapp.runs.forms import LaunchForm, control_text
 from webapp.runs.models import Run
 from webapp.runs.proposals import base_facts, learned_amount, proposals_for, with_proposals
@@ -26,11 +26,21 @@ class Advice:
     """`config`: all settings, those that are proposed included. `facts`: of the model that the run starts from; None if
     there is none, or its files cannot be read."""
 
+    stage: str
     proposals: dict[str, Proposal]
     config: dict[str, Any]
     estimate: Estimate
     facts: ModelFacts | None
     fit: Fit | None
+
+    @property
+    def model(self) -> str:
+        return model_words(self.facts) if self.facts else ""
+
+    @property
+    def lacks_template(self) -> bool:
+        """Whether the stage reads conversations, which the model's tokenizer cannot write."""
+        return self.facts is not None and self.facts.chat_template is False and self.stage != "pretrain"
 
     def values(self) -> dict[str, dict[str, str]]:
         """The proposals as static/js/launch.js reads them."""
@@ -73,6 +83,7 @@ def advise(project: Project, stage: str, form: LaunchForm) -> Advice | None:
         return None
     newest = [snapshot for kind in freeze if (snapshot := snapshots_of(project, kind=kind).first())]
     return Advice(
+        stage=stage,
         proposals=proposals,
         config=config,
         estimate=estimate(project, stage, config, snapshots=[*snapshots, *newest], corpus_run=corpus_run, base=base),

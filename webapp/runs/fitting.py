@@ -162,3 +162,23 @@ def basis_of(facts: ModelFacts, device: DeviceReport, *, host: str, present: boo
     several = f", one of {device.count}" if device.count > 1 else ""
     away = "" if present else ", whose worker does not answer now"
     return f"{model} on {device.name}{several} ({host}{away}). Allow for a quarter more or less."
+
+
+def parameter_words(facts: ModelFacts) -> str:
+    number = facts.parameters
+    if number >= 1e9:
+        return f"{number / 1e9:.1f} billion parameters"
+    return f"{number / 1e6:.0f} million parameters" if number >= 1e7 else f"{number:,} parameters"
+
+
+def model_words(facts: ModelFacts) -> str:
+    """What a person should know of a model before training it, as "135 million parameters, context 8,192, …"."""
+    words = [parameter_words(facts)] if facts.parameters else []
+    words += [f"context {facts.context:,}"] if facts.context else []
+    words += [facts.dtype] if facts.dtype else []
+    words += [f"vocabulary {facts.vocabulary:,}"] if facts.vocabulary else []
+    if facts.chat_template is not None:
+        words.append("with a chat template" if facts.chat_template else "without a chat template")
+    if facts.adapter_rank:
+        words.append(f"an adapter of rank {facts.adapter_rank}")
+    return ", ".join(words)
