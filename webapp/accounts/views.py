@@ -33,6 +33,7 @@ def project_list(request: Request) -> HttpResponse:
         "projects": selectors.projects_of(request.user).select_related("created_by"),
         "archived": selectors.archived_projects_of(request.user),
         "demo_url": address_of("demo_start"),
+        "small_model_url": address_of("small_model"),
     }
     return render(request, "accounts/project_list.html", context)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
-from django.views.decorators.http import require_GET, require_POST
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from webapp.accounts.access import remember_project, requires, superuser
 from webapp.accounts.models import Project
@@ -14,8 +14,10 @@ from webapp.demo.models import Demo
 from webapp.demo.people import new_logins
 from webapp.demo.selectors import current_step, demo_progress, stages
 from webapp.demo.services import resume_demo, start_demo
+from webapp.demo.small_model import HUB_NAME, start_small_model
 from webapp.errors import NotFound
 from webapp.partials import render_page_or_fragment
+from webapp.runs.machines import small_model_folder
 
 
 @superuser
@@ -24,6 +26,17 @@ def demo_start(request: Request) -> HttpResponse:
     demo = start_demo(by=request.user)
     remember_project(request, demo.project)
     return redirect("demo_report", demo.project.slug)
+
+
+@superuser
+@require_http_methods(["GET", "HEAD", "POST"])
+def small_model(request: Request) -> HttpResponse:
+    """What trying a small real model takes; the button starts it."""
+    if request.method == "POST":
+        run = start_small_model(by=request.user)
+        remember_project(request, run.project)
+        return redirect("run_detail", run.pk)
+    return render(request, "demo/small_model.html", {"folder": small_model_folder(), "hub_name": HUB_NAME})
 
 
 def demo_of(project: Project) -> Demo:

@@ -79,6 +79,7 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
     under_way = list(runs.filter(state__in=UNDER_WAY).order_by("id"))
     doing = {run.stage for run in under_way}
     stages_made = set(ModelVersion.objects.filter(project=project, archived_at=None).values_list("stage", flat=True))
+    chatting_models = stages_made & {"add", "sft", *IMPROVING}  # those that can be talked to
     tuned = stages_made & {"sft", *IMPROVING}
     stages_made |= doing  # what a run is about to make is not missing
     steps = [watching(under_way)] if under_way else []
@@ -88,13 +89,32 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
             steps.append(Step(title, explanation, address_of(page, project.slug, *arguments), label))
 
     missing(
-        not figures["prompts"] and not figures["corpora"],
+        not figures["prompts"] and not figures["corpora"] and "add" not in stages_made,
         "Bring in text and prompts", "Everything starts with what people ask.", "Import files", "data_import_new",
     )  # fmt: skip
     stage = next_for_a_base(set(runs.filter(state=Run.State.SUCCEEDED).values_list("stage", flat=True)))
     missing(
         figures["corpora"] > 0 and not tuned and not project.base_model and stage != "" and not doing & BASE.keys(),
         "Make a base model", "Clean the text, train a tokenizer, pretrain.", BASE.get(stage, ""), "run_launch", stage,
+    )  # fmt: skip
+    missing(
+        "add" in chatting_models and not figures["deployed"],
+        "Deploy your model", "Then you and your team can chat with it.", "Choose a model", "model_list",
+    )  # fmt: skip
+    missing(
+        "add" in chatting_models and figures["prompts"] == 0,
+        "Bring in prompts", "Write some, or import a file: your model replies to them.", "Add prompts", "data_prompts",
+    )  # fmt: skip
+    missing(
+        "add" in chatting_models and figures["prompts"] > 0 and not figures["rankings"] and not figures["tasks"]
+        and "sample" not in doing,
+        "Have your model reply", "Several replies to each prompt, which people then rank.", "Sample replies",
+        "run_launch", "sample",
+    )  # fmt: skip
+    missing(
+        "add" in chatting_models and not tuned and figures["rankings"] >= ENOUGH_RANKINGS and not doing & IMPROVING,
+        "Improve it from the rankings", f"{counted(figures['rankings'], 'ranking')} so far. DPO needs nothing else.",
+        "Set up DPO", "run_launch", "dpo",
     )  # fmt: skip
     missing(
         figures["demonstrations"] > 0 and not tuned and not doing & {"sft", *BASE},

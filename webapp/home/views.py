@@ -23,7 +23,8 @@ def home(request: Request) -> HttpResponse:
         return render(request, "home/welcome.html", {"new_installation": not has_superuser()})
     project = last_project(request, projects_of(user))
     if project is None:
-        return render(request, "home/empty.html", {"demo_url": address_of("demo_start")})
+        ways_in = {"demo_url": address_of("demo_start"), "small_model_url": address_of("small_model")}
+        return render(request, "home/empty.html", ways_in)
     figures, personal = project_counts(project), own_figures(user, project)
     context = {
         "project": project,

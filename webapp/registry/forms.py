@@ -13,7 +13,12 @@ class DeployForm(forms.Form):
         initial=100,
         help_text="100: it becomes the live model. Less: a canary beside the live one.",
     )
-    why = forms.CharField(label="Reason", max_length=500, help_text="Kept in the history, for whoever asks later.")
+    why = forms.CharField(
+        label="Reason",
+        required=False,
+        max_length=500,
+        help_text="Optional; kept in the history for whoever asks later.",
+    )
 
 
 class WhyForm(forms.Form):

@@ -37,8 +37,14 @@ def read_report(document: Any) -> DeviceReport | None:
         return None  # of another version's worker, which reports again when it is updated
 
 
-def save_report(report: DeviceReport, *, host: str = "") -> None:
+def save_report(report: DeviceReport, *, host: str = "", small_model: str = "") -> None:
     Machine.objects.update_or_create(
         host=(host or socket.gethostname())[:200],
-        defaults={"report": report.model_dump(), "seen_at": timezone.now()},
+        defaults={"report": report.model_dump(), "small_model": small_model, "seen_at": timezone.now()},
     )
+
+
+def small_model_folder() -> str:
+    """Where a machine that is there has the small chat model; empty if none has."""
+    present = Machine.objects.filter(seen_at__gt=timezone.now() - GONE).exclude(small_model="")
+    return present.values_list("small_model", flat=True).first() or ""

@@ -93,6 +93,9 @@ class Machine(models.Model):
 
     host = models.CharField(max_length=200, unique=True)
     report = models.JSONField(help_text="a training.contract.DeviceReport")
+    small_model = models.CharField(
+        max_length=500, blank=True, help_text="a listed folder with the small chat model that beginners try"
+    )
     seen_at = models.DateTimeField(help_text="when its worker last said that it is there")
 
     class Meta:

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import chain, islice
+from pathlib import Path
 from typing import Final
 
 import psutil
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
-from training.contract import DeviceReport
+from training.contract import DeviceReport, facts_of_folder
 from webapp.home_folder import ROOT
 from webapp.runs.execution import environment
 from webapp.runs.machines import save_report
@@ -20,6 +23,8 @@ from webapp.supervisor.launch import tied
 
 log = logging.getLogger(__name__)
 
+SMOLLM2: Final = (134_515_008, 49_152, True)  # parameters, vocabulary, and the chat template that its base model lacks
+MAX_FOLDERS: Final = 2000
 EVERY: Final = 60.0  # seconds between signs of life
 PROBE_SECONDS: Final = 300.0
 
@@ -53,12 +58,27 @@ def refreshed(report: DeviceReport) -> DeviceReport:
     return report.model_copy(update={"free": free})
 
 
+def find_small_model() -> str:
+    """A folder with SmolLM2-135M-Instruct below those that the operator lists, at most two levels down; or empty."""
+    for listed in settings.MODEL_FOLDERS:
+        folders = chain([listed], listed.glob("*"), listed.glob("*/*"))
+        for folder in islice(folders, MAX_FOLDERS):
+            if (folder / "config.json").is_file() and is_small_model(folder):
+                return str(folder)
+    return ""
+
+
+def is_small_model(folder: Path) -> bool:
+    facts = facts_of_folder(folder)
+    return facts is not None and (facts.parameters, facts.vocabulary, facts.chat_template) == SMOLLM2
+
+
 def keep_reporting(stop: threading.Event) -> None:
     """Until `stop` is set. A database that does not answer is asked again a minute later."""
     report = probe_device()
     while report is not None:
         try:
-            save_report(refreshed(report))
+            save_report(refreshed(report), small_model=find_small_model())
         except (DatabaseError, InterfaceError) as error:
             log.warning("the database does not answer, this machine reports again later: %s", error)
         finally:
