@@ -13,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from annotations.models import Task
 from tests import factories
 from training.contract import DeviceReport
 from webapp.accounts.models import Project, User
@@ -107,6 +108,7 @@ def test_an_added_model_leads_on_to_prompts_replies_and_dpo(client: Client, ada:
     model = factories.model_version(project, stage="add")
     assert titles()[:2] == ["Deploy your model", "Bring in prompts"]
     prompt = factories.prompt(project)
+    factories.task(project, Task.Kind.WRITE, prompt=prompt)
     assert titles()[:2] == ["Deploy your model", "Have your model reply"]
     factories.deployment(project, model)
     for _ in range(20):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from django.db import transaction
 
@@ -15,7 +15,7 @@ from webapp.runs.services import launch_run
 HUB_NAME: Final = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ABOUT: Final = "SmolLM2, a chat model of 135 million parameters: chat with it, rank its replies, and train it."
 # A model of this size wanders at a temperature of 1; at 0.7 its replies still differ enough to be ranked.
-SAMPLING: Final = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 128}
+SAMPLING: Final[dict[str, Any]] = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 128}
 
 
 def small_model_source() -> str:

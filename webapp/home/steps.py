@@ -106,8 +106,7 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
         "Bring in prompts", "Write some, or import a file: your model replies to them.", "Add prompts", "data_prompts",
     )  # fmt: skip
     missing(
-        "add" in chatting_models and figures["prompts"] > 0 and not figures["rankings"] and not figures["tasks"]
-        and "sample" not in doing,
+        "add" in chatting_models and figures["prompts"] > 0 and not runs.filter(stage="sample").exists(),
         "Have your model reply", "Several replies to each prompt, which people then rank.", "Sample replies",
         "run_launch", "sample",
     )  # fmt: skip
