@@ -120,7 +120,7 @@ def test_a_run_that_does_not_fit_is_told_so_before_it_starts_and_what_to_change(
 ) -> None:
     client.force_login(ada)
     save_report(PHONE)
-    page = advice_page(client, project, "sft", base=smollm.pk, **{"lora.rank": "0"}, touched="lora.rank")
+    page = advice_page(client, project, "sft", base=smollm.pk, **{"lora.rank": "0"}, touched="lora.rank,micro_tokens")
     assert "Does not fit." in page
     assert re.search(r"It fits if you set LoRA rank to 32 and lower micro tokens to [\d,]+: about 2\.\d GB", page), page
 

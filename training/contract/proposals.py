@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from math import log2
 from typing import Any, Final, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from training.contract.devices import DeviceReport
+from training.contract.memory import count_memory
 from training.contract.model_facts import ModelFacts
+from training.contract.specs import SPECS
 
 Setting = int | float | str | bool
 
@@ -23,6 +27,9 @@ LORA_ALPHA: Final = 32.0
 LORA_FACTOR: Final = 10  # LoRA's best learning rate over that of every weight
 SHORT_LORA_FACTOR: Final = 15
 SHORT_STEPS: Final = 100
+FILL: Final = 0.8  # of a device's memory: other programs, and what a count leaves out, want the rest
+MAX_PASS_TOKENS: Final = 16_384
+MIN_PASS_TOKENS: Final = 512
 RECIPE_ROWS: Final = 128
 RECIPE_BATCH_TOKENS: Final = 65_536
 MIN_STEPS: Final = 50  # a batch as large as the recipes' would leave fewer with the data that one team collects
@@ -74,7 +81,7 @@ ROLLOUTS: Final = ("ppo", "grpo")
 @dataclass(frozen=True)
 class Occasion:
     """What a proposal goes by. `tokens` and `rows`: of the data that the run learns from; 0 is not known. `chosen`: the
-    settings that a person named, by dotted name. `full_fits`: whether the device holds a run of every weight."""
+    settings that a person named, by dotted name."""
 
     stage: str
     facts: ModelFacts  # of the model that it starts from
@@ -82,7 +89,6 @@ class Occasion:
     tokens: float = 0
     rows: int = 0
     chosen: Mapping[str, Any] = field(default_factory=dict)
-    full_fits: bool = True
 
     def choice(self, name: str, otherwise: Setting) -> Any:
         value = self.chosen.get(name)
@@ -113,6 +119,7 @@ def propose(occasion: Occasion) -> dict[str, Proposal]:
     if rank:
         proposals["lora.alpha"] = Proposal(LORA_ALPHA, SCHULMAN)
     proposals |= propose_batch(occasion)
+    proposals |= propose_pass(occasion, proposals)
     proposals |= propose_rates(occasion, proposals, uses_lora=bool(rank))
     return {name: proposal for name, proposal in proposals.items() if occasion.chosen.get(name) is None}
 
@@ -129,9 +136,48 @@ def propose_adapter(occasion: Occasion) -> dict[str, Proposal]:
     if occasion.parameters >= LARGE_PARAMETERS:
         why = f"LoRA on all layers learns small data sets as well as every weight does ({SCHULMAN})"
         return {"lora.rank": Proposal(LORA_RANK, why)}
-    if not occasion.full_fits:
+    if not fits(occasion, {"lora.rank": 0, "micro_tokens": MIN_PASS_TOKENS}):
         return {"lora.rank": Proposal(LORA_RANK, "to train every weight needs more memory than the device has")}
     return {"lora.rank": Proposal(0, "at this size every weight fits, and learns more than an adapter")}
+
+
+def fits(occasion: Occasion, settings: Mapping[str, Setting]) -> bool:
+    """Whether a run with these settings leaves the device some room, by count; true if nobody knows."""
+    device, facts = occasion.device, occasion.facts
+    if device is None or not device.memory or not facts.parameters or not facts.layers:
+        return True
+    try:
+        whole = SPECS[occasion.stage].settings.model_validate(nested({**settings, **occasion.chosen}))
+    except ValidationError:
+        return True  # what a person chose does not go together, which the launch refuses
+    needed = sum(count_memory(occasion.stage, whole.model_dump(), facts, device).values())
+    return needed <= FILL * device.memory
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name as config.json nests them."""
+    whole: dict[str, Any] = {}
+    for name, value in settings.items():
+        *path, leaf = name.split(".")
+        section = whole
+        for key in path:
+            section = section.setdefault(key, {})
+        section[leaf] = value
+    return whole
+
+
+def propose_pass(occasion: Occasion, proposals: Mapping[str, Proposal]) -> dict[str, Proposal]:
+    """micro_tokens: the largest pass that fits, if that is another one than the stage's own."""
+    usual = int(SPECS[occasion.stage].settings.model_fields["micro_tokens"].default)
+    settings = {name: proposal.value for name, proposal in proposals.items()}
+    tokens = usual if occasion.device_kind == "cpu" else MAX_PASS_TOKENS
+    longest = int(occasion.choice("max_tokens", MIN_PASS_TOKENS))
+    while tokens > max(MIN_PASS_TOKENS, longest) and not fits(occasion, {**settings, "micro_tokens": tokens}):
+        tokens //= 2
+    if tokens == usual or occasion.device is None or not occasion.facts.layers:
+        return {}
+    memory = f"{occasion.device.memory / 1e9:.0f} GB"
+    return {"micro_tokens": Proposal(tokens, f"the largest pass that leaves a fifth of {memory} free, by count")}
 
 
 def propose_batch(occasion: Occasion) -> dict[str, Proposal]:

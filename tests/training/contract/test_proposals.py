@@ -8,6 +8,10 @@ from training.contract import SPECS, DeviceReport, ModelFacts, Occasion, has_pro
 from training.contract.proposals import LARGE, SMALL
 
 GPU = DeviceReport(kind="cuda", name="a GPU", memory=24 * 10**9, bf16=True)
+SMOLLM = ModelFacts(
+    parameters=134_515_008, layers=30, hidden=576, intermediate=1536, heads=9, kv_heads=3, head_dim=64,
+    vocabulary=49_152, context=8192,
+)  # fmt: skip
 SIZES = {"1.2M": 1_200_000, "135M": 134_515_008, "1B": 1_235_814_400, "8B": 8_030_261_248, "unknown": 0}
 
 
@@ -58,7 +62,26 @@ def test_what_is_proposed_is_a_valid_setting_and_names_its_source(stage: str, si
 def test_large_models_and_rl_get_an_adapter_and_small_ones_learn_whole() -> None:
     assert [values("dpo", size)["lora.rank"] for size in ("135M", "1B", "8B")] == [0, 32, 32]
     assert values("ppo", "135M")["lora.rank"] == 32
-    assert values("sft", "135M", full_fits=False)["lora.rank"] == 32
+
+
+def test_where_every_weight_does_not_fit_an_adapter_is_proposed_and_a_pass_that_fits() -> None:
+    phone = DeviceReport(kind="cpu", name="a phone", memory=3 * 10**9)
+    proposals = propose(Occasion("sft", SMOLLM, device=phone))
+    assert (proposals["lora.rank"].value, proposals["learning_rate"].value) == (32, 2e-4)
+    assert proposals["micro_tokens"].value == 512
+    laptop = DeviceReport(kind="cpu", name="a laptop", memory=16 * 10**9)
+    proposals = propose(Occasion("sft", SMOLLM, device=laptop))
+    assert (proposals["lora.rank"].value, "micro_tokens" in proposals) == (0, False), "the stage's own 4,096 fit"
+
+
+def test_a_gpu_gets_the_largest_pass_that_leaves_room() -> None:
+    proposals = propose(Occasion("sft", SMOLLM, device=GPU))
+    assert proposals["micro_tokens"].value == 8192
+    assert "a fifth of 24 GB free" in proposals["micro_tokens"].why
+    longest = propose(
+        Occasion("dpo", SMOLLM, device=GPU.model_copy(update={"memory": 10**9}), chosen={"max_tokens": 2048})
+    )
+    assert longest["micro_tokens"].value == 2048, "the longest row must go through one pass"
 
 
 def test_what_a_person_chose_is_not_proposed_and_the_rest_goes_by_it() -> None:
