@@ -21,6 +21,7 @@ from webapp.runs.advice import advise
 from webapp.runs.forms import LaunchForm
 from webapp.runs.machines import save_report
 from webapp.runs.models import Run
+from webapp.runs.proposals import learned_amount
 from webapp.runs.services import launch_run, retry
 
 pytestmark = pytest.mark.django_db
@@ -141,6 +142,22 @@ def test_before_any_worker_has_reported_the_need_is_shown_alone(
     page = page_of(client, project, "sft", base=smollm.pk)
     assert "No training worker has said yet" in page
     assert "Does not fit" not in page
+
+
+def test_rows_that_no_snapshot_holds_yet_count_for_batch_and_time(
+    client: Client, ada: User, project: Project, smollm: ModelVersion
+) -> None:
+    client.force_login(ada)
+    before = page_of(client, project, "dpo", base=smollm.pk)
+    assert "<strong>12 s</strong>" in before
+    for _ in range(30):
+        factories.ranking(project, ada)
+    page = page_of(client, project, "dpo", base=smollm.pk)
+    assert "<strong>12 s</strong>" not in page
+    pairs = 30 * 6  # of four replies, as the project has them ranked
+    tokens = 30 * 2500 / 4 * 3
+    assert learned_amount(project, "dpo", freeze=["rankings"]) == (pairs, tokens)
+    assert 40 < 2 * tokens / proposals_in(page)["batch_tokens"] < 80, "steps in two passes"
 
 
 def test_an_incomplete_form_says_when_advice_appears(client: Client, ada: User, project: Project) -> None:

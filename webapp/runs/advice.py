@@ -16,7 +16,7 @@ from webapp.runs.estimates import Estimate, estimate
 from webapp.runs.fitting import Fit, fit_of, model_words
 from webapp.runs.forms import LaunchForm, control_text
 from webapp.runs.models import Run
-from webapp.runs.proposals import base_facts, learned_amount, proposals_for, with_proposals
+from webapp.runs.proposals import base_facts, current_characters, learned_amount, proposals_for, with_proposals
 from webapp.runs.selectors import flattened
 from webapp.runs.stages import settings_of
 
@@ -82,11 +82,20 @@ def advise(project: Project, stage: str, form: LaunchForm) -> Advice | None:
     except BadInput:
         return None
     newest = [snapshot for kind in freeze if (snapshot := snapshots_of(project, kind=kind).first())]
+    unseen = [kind for kind in freeze if kind not in {snapshot.kind for snapshot in newest}]
     return Advice(
         stage=stage,
         proposals=proposals,
         config=config,
-        estimate=estimate(project, stage, config, snapshots=[*snapshots, *newest], corpus_run=corpus_run, base=base),
+        estimate=estimate(
+            project,
+            stage,
+            config,
+            snapshots=[*snapshots, *newest],
+            corpus_run=corpus_run,
+            base=base,
+            unfrozen_characters=current_characters(project, unseen),
+        ),
         facts=facts,
         fit=fit_of(stage, config, facts, reward=model_in(values, "reward")) if spec.learns else None,
     )

@@ -23,6 +23,7 @@ RULE_OF_THUMB = 30e9  # floating-point operations a second
 START = 12.0  # seconds that any run takes to start and to save
 CHARACTERS_A_TOKEN = 4.0
 UNKNOWN_PARAMETERS = 3_000_000
+PAIR_WORK = 4.0  # DPO reads a reply in about three pairs, and with the reference, too
 TEXT_A_SECOND = 400_000.0  # characters that cleaning and tokenizer training get through
 
 
@@ -39,8 +40,10 @@ def estimate(
     snapshots: list[Snapshot],
     corpus_run: Run | None,
     base: ModelVersion | None,
+    unfrozen_characters: float = 0.0,
 ) -> Estimate:
-    work = work_of(stage, config, snapshots, corpus_run, base)
+    """`unfrozen_characters`: of rows that a new snapshot would hold."""
+    work = work_of(stage, config, snapshots, corpus_run, base, unfrozen_characters)
     speeds = []
     past = Run.objects.filter(project=project, stage=stage, state=Run.State.SUCCEEDED).order_by("-id")
     for run in past.select_related("base", "corpus_run").prefetch_related("snapshots")[:5]:
@@ -65,9 +68,10 @@ def work_of(
     snapshots: list[Snapshot],
     corpus_run: Run | None,
     base: ModelVersion | None,
+    unfrozen_characters: float = 0.0,
 ) -> float:
     """Floating-point operations; characters for the stages that only read text."""
-    characters = float(sum(snapshot.counts.get("characters", 0) for snapshot in snapshots))
+    characters = unfrozen_characters + float(sum(snapshot.counts.get("characters", 0) for snapshot in snapshots))
     if corpus_run and stage in ("tokenizer", "pretrain"):
         characters += corpus_characters(corpus_run)
     if stage in ("corpus", "tokenizer"):
@@ -82,7 +86,7 @@ def work_of(
     tokens = characters / CHARACTERS_A_TOKEN * float(config.get("epochs", 1))
     if max_steps := config.get("max_steps"):
         tokens = min(tokens, float(max_steps) * config["batch_tokens"])
-    return 6 * parameters * tokens * float(config.get("ensemble", 1))
+    return 6 * parameters * tokens * float(config.get("ensemble", 1)) * (PAIR_WORK if stage == "dpo" else 1)
 
 
 def generated(stage: str, config: dict[str, Any], snapshots: list[Snapshot]) -> float:

@@ -30,7 +30,8 @@ from webapp.runs.selectors import flattened
 
 CHARACTERS_PER_TOKEN: Final = 4.0
 MAX_COUNTED: Final = 5000  # rows; from here on a batch as large as the recipes' leaves steps enough
-USUAL_CHARACTERS: Final = 1200  # of a row, where no snapshot says how long the project's are
+USUAL_CHARACTERS: Final[dict[str, float]] = {"rankings": 2500, "prompts": 300}  # of a row
+OTHER_CHARACTERS: Final = 1200.0
 
 
 class Amount(NamedTuple):
@@ -58,17 +59,34 @@ def learned_amount(
         count = count_rows(project=project, kind=kind, split="train", at_most=MAX_COUNTED)
         newest = snapshots_of(project, kind=kind).first()
         rows += count
-        characters += count * (row_length(newest) if newest else USUAL_CHARACTERS)
+        characters += count * (row_length(newest) if newest else usual_length(kind))
     if corpus_run is not None and stage == "pretrain":
         characters += corpus_characters(corpus_run)
-        rows = max(1, int(characters / USUAL_CHARACTERS))
-    return Amount(rows, characters / CHARACTERS_PER_TOKEN)
+        rows = max(1, int(characters / OTHER_CHARACTERS))
+    tokens = characters / CHARACTERS_PER_TOKEN
+    if stage == "dpo":  # learns from every pair of a ranking's replies
+        replies = project.replies_to_rank
+        return Amount(rows * replies * (replies - 1) // 2, tokens * (replies - 1))
+    return Amount(rows, tokens)
+
+
+def usual_length(kind: str) -> float:
+    """Characters of a row, where no snapshot says how long the project's are."""
+    return USUAL_CHARACTERS.get(kind, OTHER_CHARACTERS)
+
+
+def current_characters(project: Project, kinds: Iterable[str]) -> float:
+    """About how many a first snapshot of these kinds would hold."""
+    return sum(
+        count_rows(project=project, kind=kind, split="train", at_most=MAX_COUNTED) * usual_length(kind)
+        for kind in kinds
+    )
 
 
 def row_length(snapshot: Snapshot) -> float:
     """Characters of one row, on average."""
     count = snapshot.counts.get("train", 0) + snapshot.counts.get("heldout", 0)
-    return float(snapshot.counts.get("characters", 0)) / count if count else USUAL_CHARACTERS
+    return float(snapshot.counts.get("characters", 0)) / count if count else OTHER_CHARACTERS
 
 
 def base_facts(stage: str, base: ModelVersion | None, base_name: str) -> ModelFacts | None:
