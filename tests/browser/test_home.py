@@ -240,3 +240,15 @@ def test_a_page_that_is_not_there_leads_home(open_page: Open, project: Project, 
     expect(page.get_by_text("a project you are not a member of")).to_be_visible()
     page.get_by_role("link", name="Home").click()
     expect(page.get_by_text("Ask a manager for an invitation link")).to_be_visible()
+
+
+def test_a_small_real_model_says_what_it_takes(open_page: Open, no_violations: Check, root: User) -> None:
+    page = open_page("/", root)
+    page.get_by_role("link", name="Try it with a small real model").press("Enter")
+    expect(page.get_by_text("270 MB from huggingface.co")).to_be_visible()
+    no_violations(page)
+    page.set_viewport_size(PHONE)
+    no_violations(page)
+    shot(page, "small-model-phone")
+    page.get_by_role("button", name="Create the project and add the model").click()
+    expect(page.get_by_role("heading", name="SmolLM2 135M Instruct")).to_be_visible()

@@ -105,6 +105,7 @@ def test_an_added_model_leads_on_to_prompts_replies_and_dpo(client: Client, ada:
         return [step.title for step in client.get("/").context["steps"]]
 
     client.force_login(ada)
+    assert titles()[:2] == ["Bring in text and prompts", "Bring a chat model"]
     model = factories.model_version(project, stage="add")
     assert titles()[:2] == ["Deploy your model", "Bring in prompts"]
     prompt = factories.prompt(project)

@@ -98,6 +98,11 @@ def steps_of_managers(project: Project, figures: dict[str, int]) -> list[Step]:
         "Make a base model", "Clean the text, train a tokenizer, pretrain.", BASE.get(stage, ""), "run_launch", stage,
     )  # fmt: skip
     missing(
+        not stages_made and not figures["corpora"] and not figures["demonstrations"],
+        "Bring a chat model", "From the Hugging Face hub or a folder; or make one from your own text.", "Add a model",
+        "run_launch", "add",
+    )  # fmt: skip
+    missing(
         "add" in chatting_models and not figures["deployed"],
         "Deploy your model", "Then you and your team can chat with it.", "Choose a model", "model_list",
     )  # fmt: skip
