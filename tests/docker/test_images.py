@@ -137,8 +137,11 @@ def test_the_training_image_serves_models_as_the_supervisor_does(
     ours = " ".join(["python", *(str(word) for word in spec.command[1:-1])])
     assert ours in command(path)[-1]
     written = subprocess.check_output(
-        [sys.executable, "docker/serve_config.py"], cwd=ROOT, env=os.environ | {"MODEL_SERVER_TOKEN": "secret"}
+        [sys.executable, "docker/serve_config.py"],
+        cwd=ROOT,
+        env=os.environ | {"MODEL_SERVER_TOKEN": "secret", "MODEL_SERVER_KV_GB": "1.5"},
     )
-    assert ServeSettings.model_validate_json(written).token == "secret"
+    settings = ServeSettings.model_validate_json(written)
+    assert (settings.token, settings.kv_cache_gb) == ("secret", 1.5)
     port = json.loads((ROOT / "docker" / "serve.json").read_text())["port"]
     assert dict(instructions(path))["EXPOSE"] == str(port)

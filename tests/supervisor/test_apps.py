@@ -10,6 +10,7 @@ from django.conf import settings
 
 from training.contract import ServeSettings
 from webapp.supervisor import apps
+from webapp.supervisor.folder import CannotStart
 
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "pandas", "pyarrow")
 LOADED = f"import json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
@@ -33,10 +34,17 @@ def test_the_model_server_knows_no_way_to_the_data(home: Path) -> None:
 
 def test_the_model_server_gets_a_config_that_it_accepts_and_a_clean_folder(home: Path) -> None:
     (home / "serve" / "events.jsonl").write_text("of the last time\n")
-    apps.model_server(apps.base_environment(), "http://127.0.0.1:8301", "token").before()
+    environment = apps.base_environment() | {"MODEL_SERVER_KV_GB": "1.5"}
+    apps.model_server(environment, "http://127.0.0.1:8301", "token").before()
     assert [path.name for path in (home / "serve").iterdir()] == ["config.json"]
     config = ServeSettings.model_validate_json((home / "serve" / "config.json").read_text())
-    assert (config.host, config.port, config.token) == ("127.0.0.1", 8301, "token")
+    assert (config.host, config.port, config.token, config.kv_cache_gb) == ("127.0.0.1", 8301, "token", 1.5)
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "nan"])
+def test_a_memory_limit_that_is_no_number_is_refused_before_anything_starts(home: Path, given: str) -> None:
+    with pytest.raises(CannotStart, match=f"MODEL_SERVER_KV_GB is '{given}'; give a number of gigabytes"):
+        apps.model_server({"MODEL_SERVER_KV_GB": given}, "http://127.0.0.1:8301", "token")
 
 
 def test_numerics_get_one_thread_except_where_models_are_computed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

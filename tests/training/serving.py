@@ -18,6 +18,7 @@ import torch
 import uvicorn
 
 from tests.training.toys import turns
+from training.engine.kv_budget import KVBudget
 from training.models.compute import Compute
 from training.serve.app import build_app
 from training.serve.pool import ModelPool
@@ -55,9 +56,11 @@ class Site:
 
 
 @contextmanager
-def served(folders: dict[str, Path], slots: int = 2, most: int = 2, **options: Any) -> Iterator[Site]:
+def served(
+    folders: dict[str, Path], slots: int = 2, most: int = 2, memory: KVBudget | None = None, **options: Any
+) -> Iterator[Site]:
     """A model server in this process; it serves the folder `toy`, if any."""
-    pool = ModelPool(COMPUTE, slots=slots, max_models=most)
+    pool = ModelPool(COMPUTE, slots=slots, max_models=most, memory=memory)
     if "toy" in folders:
         pool.load("toy", str(folders["toy"]))
     scheduler = Scheduler()

@@ -74,4 +74,9 @@ class ServeSettings(Settings):
     default_max_tokens: int = Field(
         1024, ge=1, description="longest reply, in tokens, of a chat request that sets no limit itself"
     )
+    kv_cache_gb: float = Field(
+        0,
+        ge=0,
+        description="memory for keys and values of all models together, GB; 0 takes half of what is free",
+    )
     token: str = Field("", description="when set, every request but GET /health needs it as a bearer token")

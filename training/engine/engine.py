@@ -1,7 +1,4 @@
-"""The engine: which request runs in which slot, one token a slot a step.
-
-Over 300 lines: admission, a step and the end of a request change the same slots.
-"""
+"""The engine: requests in, replies out, one token a sequence a step."""
 
 from __future__ import annotations
 
@@ -14,16 +11,19 @@ import torch
 from torch import Tensor
 
 from training.contract import TrainingError
+from training.engine.batch import Batch
 from training.engine.detokenizer import Detokenizer, StopStrings, token_decoder
 from training.engine.engine_request import Completion, EngineRequest, PromptTooLong, uniforms
-from training.engine.kv_cache import SlotCache
+from training.engine.kv_budget import KVBudget
+from training.engine.kv_cache import PAGE, PagedCache, Span, Written, blocks_of
 from training.engine.llama_inference import LlamaForward, supports_inference
 from training.engine.sampling import drawn, tempered_logprobs
 from training.engine.sequence import GREEDY_BELOW, Rows, Running, alike
 from training.engine.transformers_forward import GeneralForward
+from training.kernels.ops import Places
 from training.models.loading import CausalModel, unwrap
 
-FEW = 8  # above this many replies idle slots are moved on as well, up to a multiple of it: each shape wants its own
+FEW = 8  # above this many replies idle rows are moved on as well, up to a multiple of it: each shape wants its own
 # kernels. Below, every row costs: a lone reply padded to 8 rows takes twice the time of one that is not.
 NOT_FINITE = "the model gives numbers that are not finite (NaN): its weights are damaged or its training diverged"
 
@@ -31,8 +31,8 @@ NOT_FINITE = "the model gives numbers that are not finite (NaN): its weights are
 class EngineForward(Protocol):
     def load(self) -> None: ...
     def drop(self) -> None: ...
-    def prefill(self, prompts: Tensor, lengths: Tensor, slots: Tensor, rows: Tensor) -> Tensor: ...
-    def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor: ...
+    def prefill(self, prompts: Tensor, lengths: Tensor, written: Written) -> Tensor: ...
+    def decode(self, tokens: Tensor, places: Places) -> Tensor: ...
 
 
 class Engine:
@@ -40,10 +40,12 @@ class Engine:
 
     model: a causal language model of transformers, PEFT-wrapped or not. live: its weights change between calls of
     `generate`, so they are read again each time; otherwise they are read once. owned: nobody else uses the model, which
-    may be taken apart to have its weights in memory once. slots: replies generated at once.
+    may be taken apart to have its weights in memory once. slots: most replies generated at once.
     prefill_tokens: most prompt tokens read between two decoding steps. dtype: to compute in, where the model's
     architecture is written out here; otherwise, and by default, that of its weights. context: prompt and reply fit in
-    this many tokens. stop_ids: tokens that end a reply in addition to those that model and tokenizer name.
+    this many tokens. stop_ids: tokens that end a reply in addition to those that model and tokenizer name. memory: what
+    keys and values may take, with the other engines that have the same; by default a budget of its own. Where it is
+    short, replies wait for each other.
     """
 
     def __init__(
@@ -57,20 +59,26 @@ class Engine:
         prefill_tokens: int = 2048,
         dtype: torch.dtype | None = None,
         stop_ids: Iterable[int] = (),
+        memory: KVBudget | None = None,
     ) -> None:
         base: Any = unwrap(model)
         weight = base.get_input_embeddings().weight
-        self.context = context_limit(base.config.get_text_config())
+        self._model_context = context_limit(base.config.get_text_config())
         self.stop_ids = stop_ids_of(base, tokenizer) | frozenset(stop_ids)
         self.slots = slots
         self.tokenizer = tokenizer
         self._device = weight.device
         written_out = supports_inference(model)
         dtype = dtype if dtype and written_out else weight.dtype
-        self._cache = SlotCache(slots, min(self.context, 64), device=weight.device, dtype=dtype)
+        self._own_memory = memory is None
+        self.memory = memory or KVBudget(weight.device)
+        self._cache = PagedCache(
+            self.memory, slots * (blocks_of(self._model_context) + 1) * PAGE, device=weight.device, dtype=dtype
+        )
+        self._batch = Batch(self._cache, slots, weight.device)
         self._forward: EngineForward
         if written_out:
-            self._forward = LlamaForward(model, self._cache, self.context, owned=owned and not live)
+            self._forward = LlamaForward(model, self._cache, self._model_context, owned=owned and not live)
             if not live:
                 self._forward.release()
         else:
@@ -80,9 +88,29 @@ class Engine:
         self._prefill_tokens = prefill_tokens
         self._decode_text = token_decoder(tokenizer)
         self._waiting: deque[Running] = deque()
-        self._running: list[Running | None] = []  # by slot; None if one has left in this step
         self._rows: Rows | None = None
         self._vocabulary = weight.shape[0]
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and reply: of the model's, what the memory for keys and values holds."""
+        return self._model_context if self._own_memory else min(self._model_context, self._memory_tokens)
+
+    @property
+    def _memory_tokens(self) -> int:
+        """What fits beside a page for rows that belong to nobody."""
+        return max(0, self.memory.limit // self._cache.page_bytes - 1) * PAGE
+
+    def use_memory(self, memory: KVBudget) -> None:
+        """Take the memory for keys and values from `memory` from now on. Nothing may be under way."""
+        self._cache.clear()
+        self._own_memory, self.memory, self._cache.memory = False, memory, memory
+        memory.join(self._cache)
+
+    def check_length(self, tokens: int) -> None:
+        """Raises PromptTooLong if a prompt of that many tokens leaves no room for a reply."""
+        if tokens >= self.context:
+            raise PromptTooLong(tokens, self.context, self._model_context)
 
     # --------------------------------------------------------------------------------------------------------- offline
 
@@ -101,6 +129,9 @@ class Engine:
             self._check(request)
         if self._live:
             self._load()
+        if self._own_memory:
+            longest = max((len(request.prompt) + self._room(request) for request in copies), default=0)
+            self.memory.measure(at_least=(blocks_of(longest) + 1) * self._cache.page_bytes)
         places = {id(request): i for i, request in enumerate(copies)}
         try:
             for request in sorted(copies, key=lambda request: (-len(request.prompt), request.prompt)):
@@ -112,24 +143,23 @@ class Engine:
             self._forget()
             if self._live:  # what comes between two calls, an update, needs the memory
                 self._forward.drop()
-                self._cache.clear()
                 self._dropped = True
 
     # ----------------------------------------------------------------------------------------------------- step by step
 
     @property
     def busy(self) -> bool:
-        return bool(self._waiting or self._running)
+        return bool(self._waiting or self._batch.running)
 
     @property
     def waiting(self) -> int:
-        """Requests that have no slot yet."""
+        """Requests that have not begun, or wait to go on."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """Requests that have a slot."""
-        return len(self._running)
+        """Requests that get a token in each step."""
+        return len(self._batch.running)
 
     def submit(self, request: EngineRequest) -> None:
         """Queue a request. Raises PromptTooLong, or TrainingError for token ids that the model does not have."""
@@ -137,7 +167,7 @@ class Engine:
         if self._dropped:
             self._load()
         params = request.params
-        room = min(params.max_new_tokens, self.context - len(request.prompt))
+        room = self._room(request)
         watched = request.on_delta is not None or params.stop
         self._waiting.append(
             Running(
@@ -152,20 +182,24 @@ class Engine:
 
     def cancel(self, request: EngineRequest) -> None:
         """End a request at the next step, with what it has. Nothing happens where it has ended already."""
-        for running in (*self._waiting, *self._running):
-            if running is not None and running.request is request:
+        for running in (*self._waiting, *self._batch.running):
+            if running.request is request:
                 running.finish = "cancelled"
 
     def step(self) -> list[tuple[EngineRequest, Completion]]:
-        """Give free slots to waiting requests, move all running ones on by a token, and return those that ended."""
+        """Begin waiting requests where there is room, move all running ones on by a token, and return those that
+        ended."""
         try:
             with torch.inference_mode(isinstance(self._forward, LlamaForward)):
                 done = self._leave()
                 if self._waiting:
                     self._admit()
                     done += self._leave()
-                self._close_gaps()
-                if self._running:
+                if preempted := self._batch.make_room():
+                    self._waiting.extendleft(reversed(preempted))
+                    self._rows = None
+                    done += self._leave()
+                if self._batch.running:
                     self._decode()
                     done += self._leave()
         except BaseException:
@@ -180,8 +214,7 @@ class Engine:
     def _check(self, request: EngineRequest) -> None:
         if not request.prompt:
             raise TrainingError("the prompt is empty: there is nothing to go on from", code="prompt_empty")
-        if len(request.prompt) >= self.context:
-            raise PromptTooLong(len(request.prompt), self.context)
+        self.check_length(len(request.prompt))
         if min(request.prompt) < 0 or max(request.prompt) >= self._vocabulary:
             raise TrainingError(
                 f"the prompt has token ids outside the model's vocabulary of {self._vocabulary}: "
@@ -189,49 +222,38 @@ class Engine:
                 code="token_unknown",
             )
 
+    def _room(self, request: EngineRequest) -> int:
+        """Most tokens that a request may produce."""
+        return min(request.params.max_new_tokens, self.context - len(request.prompt))
+
     def _admit(self) -> None:
-        """Read the next waiting prompts into free slots, those of like length together."""
-        free = [slot for slot, running in enumerate(self._running) if running is None]
-        free += range(len(self._running), self.slots)
-        admitted: list[Running] = []
-        tokens = 0
-        while self._waiting and len(admitted) < len(free):
-            tokens += len(self._waiting[0].request.prompt)
-            if admitted and tokens > self._prefill_tokens:
-                break
-            admitted.append(self._waiting.popleft())
+        """Begin the next waiting requests, and read the prompts of like length together."""
+        admitted = self._batch.admit(self._waiting, self._prefill_tokens)
         if not admitted:
             return
-        self._reserve(max(len(running.request.prompt) + running.room for running in admitted))
         self._rows = None
-        slots = iter(free)
         for group in alike(admitted):
-            places = [next(slots) for _ in group]
-            self._running += [None] * (max(places) + 1 - len(self._running))
-            for slot, running in zip(places, group, strict=True):
-                self._running[slot] = running
-            self._accept(group, self._prefill(group, places), Rows.of(group, self._device))
+            self._accept(group, self._prefill(group), Rows.of(group, self._device))
 
-    def _prefill(self, group: list[Running], slots: list[int]) -> Tensor:
-        """Logits [m, V] after the prompts of `group`; requests with the same prompt share one reading."""
+    def _prefill(self, group: list[Running]) -> Tensor:
+        """Logits [m, V] after the tokens of `group`; requests with the same prompt share one reading."""
         rows: dict[tuple[int, ...], int] = {}
-        row = [rows.setdefault(tuple(running.request.prompt), len(rows)) for running in group]
+        row = [rows.setdefault(tuple(running.ids), len(rows)) for running in group]
         longest = max(map(len, rows))
         prompts = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in rows], device=self._device)
         lengths = torch.tensor([len(prompt) for prompt in rows], device=self._device)
-        at, which = torch.tensor(slots, device=self._device), torch.tensor(row, device=self._device)
-        return self._forward.prefill(prompts, lengths, at, which)[which]
+        spans = [Span(i, one.filled, one.length, one.pages) for i, one in zip(row, group, strict=True)]
+        logits = self._forward.prefill(prompts, lengths, Written.of(spans, self._device))
+        return logits[torch.tensor(row, device=self._device)]
 
     def _decode(self) -> None:
-        running = [row for row in self._running if row is not None]
+        running = self._batch.running
         if self._rows is None:
             self._rows = Rows.of(running, self._device)
-        lengths = [row.length for row in running]
-        idle = min(-len(running) % FEW, self.slots - len(running)) if len(running) > FEW else 0
+        places = self._batch.places(min(-len(running) % FEW, self.slots - len(running)) if len(running) > FEW else 0)
+        idle = len(places.positions) - len(running)
         tokens = torch.tensor([*(row.tokens[-1] for row in running), *[0] * idle], device=self._device)
-        positions = torch.tensor([*(length - 1 for length in lengths), *[0] * idle], device=self._device)
-        logits = self._forward.decode(tokens, positions, max(lengths))[: len(running)]
-        self._accept(running, logits, self._rows)
+        self._accept(running, self._forward.decode(tokens, places)[: len(running)], self._rows)
 
     def _accept(self, running: list[Running], logits: Tensor, rows: Rows) -> None:
         """Draw the next token of each row of logits [n, V]."""
@@ -239,7 +261,6 @@ class Engine:
         uniform = torch.tensor(numbers, device=self._device)
         tokens, logprobs, normalizer = drawn(logits, rows.temperature, rows.top_k, rows.top_p, uniform, rows.cut)
         if not bool(normalizer.isfinite().all()):
-            self._cache.clear()
             raise TrainingError(NOT_FINITE, code="not_finite")
         if rows.tempered is not None:
             logprobs = torch.where(rows.tempered, tempered_logprobs(logits, rows.temperature, tokens), logprobs)
@@ -252,26 +273,18 @@ class Engine:
 
     def _leave(self) -> list[tuple[EngineRequest, Completion]]:
         """Take out what has ended."""
-        done = [running for running in (*self._waiting, *self._running) if running is not None and running.finish]
+        done = [running for running in (*self._waiting, *self._batch.running) if running.finish]
         if not done:
             return []
         self._rows = None
         self._waiting = deque(running for running in self._waiting if not running.finish)
-        self._running = [None if running is None or running.finish else running for running in self._running]
-        self._trim()
+        for running in done:
+            if running.pages:
+                self._batch.remove(running)
+        self._batch.shrink()
+        if not self._waiting:
+            self.memory.leave_line(self._batch)
         return [(running.request, self._complete(running)) for running in done]
-
-    def _close_gaps(self) -> None:
-        """Move the last sequences into slots that nobody took, so that the running ones are the first n."""
-        for slot in range(len(self._running)):
-            if slot < len(self._running) and self._running[slot] is None and (last_running := self._running.pop()):
-                self._cache.move(len(self._running), slot, last_running.length)
-                self._running[slot] = last_running
-                self._trim()
-
-    def _trim(self) -> None:
-        while self._running and self._running[-1] is None:
-            self._running.pop()
 
     def _complete(self, running: Running) -> Completion:
         if running.detokenizer is not None:
@@ -281,12 +294,9 @@ class Engine:
             text = self._decode_text(running.tokens[:-1] if ended else running.tokens)
         return Completion(running.tokens, running.logprobs, text, running.finish or "cancelled", running.top)
 
-    def _reserve(self, length: int) -> None:
-        self._cache.reserve(min(self.context, 1 << (length - 1).bit_length()))
-
     def _forget(self) -> None:
         self._waiting.clear()
-        self._running.clear()
+        self._batch.clear()
         self._rows = None
 
 

@@ -15,11 +15,16 @@ Finish = Literal["stop", "length", "cancelled"]
 
 
 class PromptTooLong(TrainingError):
-    """The prompt leaves no room for a reply in the model's context."""
+    """The prompt leaves no room for a reply in `context` tokens: the model's, or what memory there is for."""
 
-    def __init__(self, tokens: int, context: int) -> None:
+    def __init__(self, tokens: int, context: int, model_context: int | None = None) -> None:
+        if model_context is None or context >= model_context:
+            whose = f"the model's context of {context}"
+        else:
+            whose = f"{context} tokens: the server has no memory for keys and values of more, though the model could"
+            whose += f" read {model_context}"
         super().__init__(
-            f"the prompt has {tokens} tokens; prompt and reply together must fit in the model's context of {context}",
+            f"the prompt has {tokens} tokens; prompt and reply together must fit in {whose}",
             code="prompt_too_long",
         )
 

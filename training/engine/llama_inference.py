@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from training.engine.kv_cache import SlotCache
+from training.engine.kv_cache import LayerShape, PagedCache, Written
 from training.engine.weights import plain_linears, weight_of
 from training.kernels import amx, ops
+from training.kernels.ops import Places
 from training.models.llama_training import fused_bias, fused_weight
 from training.models.loading import CausalModel, unwrap
 
@@ -56,10 +57,10 @@ def supports_inference(model: CausalModel) -> bool:
 
 
 class LlamaForward:
-    """`prefill` reads prompts into slots, `decode` moves the first n slots on by one token. owned: nobody else uses the
-    model, so it is taken apart while it is read."""
+    """`prefill` reads prompts, `decode` moves sequences on by one token. owned: nobody else uses the model, so it is
+    taken apart while it is read."""
 
-    def __init__(self, model: CausalModel, cache: SlotCache, context: int, *, owned: bool = False) -> None:
+    def __init__(self, model: CausalModel, cache: PagedCache, context: int, *, owned: bool = False) -> None:
         self.base: Any = unwrap(model)
         self.cache = cache
         config = self.base.config
@@ -67,6 +68,8 @@ class LlamaForward:
         self.heads = ops.HeadLayout(config.num_attention_heads, config.num_key_value_heads, self.eps)
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.cosine, self.sine = self._rotation(context)
+        shape = (self.heads.keys, self.head_dim)
+        cache.shapes = [LayerShape(shape, shape)] * config.num_hidden_layers
         self._owned = owned
         self.load()
 
@@ -91,11 +94,11 @@ class LlamaForward:
         """Let the model go: these weights are final."""
         self.base = None
 
-    def prefill(self, prompts: Tensor, lengths: Tensor, slots: Tensor, rows: Tensor) -> Tensor:
+    def prefill(self, prompts: Tensor, lengths: Tensor, written: Written) -> Tensor:
         """Read prompts and give the logits [n, V] of what follows each.
 
-        prompts [n, T] token ids, padded on the right; lengths [n]; slots [m] take the prompts' keys and values, slot i
-        those of prompt rows[i]. Padding on the right needs no mask: no real token looks at it.
+        prompts [n, T] token ids, padded on the right; lengths [n]; `written`: where their keys and values go. Padding
+        on the right needs no mask: no real token looks at it.
         """
         n, longest = prompts.shape
         queries, keys, dtype = self.heads.queries, self.heads.keys, self.cache.dtype
@@ -109,7 +112,7 @@ class LlamaForward:
             ops.apply_rotary(qkv, cosine, sine, queries + keys)
             heads = qkv.view(n, longest, -1, self.head_dim).transpose(1, 2)  # [n, heads, T, head_dim]
             query, key, value = heads.split([queries, keys, keys], dim=1)
-            self.cache.fill(i, slots, rows, key, value)
+            self.cache.fill(i, key, value, written)
             if compiled := amx.amx_kernels(qkv):
                 q, k, v = qkv.split([queries, keys, keys], dim=1)
                 attended = amx.amx_attention_forward(compiled, q, k, v, [(n, longest)], layer.scale)[0].flatten(1)
@@ -125,19 +128,16 @@ class LlamaForward:
         last_states = x.view(n, longest, -1)[torch.arange(n, device=x.device), lengths - 1]
         return linear(ops.rms_norm(last_states, self.norm, self.eps, dtype).out, self.head, None)
 
-    def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
-        """The logits [n, V] after one more token a slot.
-
-        tokens [n] and positions [n] of the first n slots; `length` is the largest position plus one.
-        """
+    def decode(self, tokens: Tensor, places: Places) -> Tensor:
+        """The logits [n, V] after one more token, tokens [n], of each of n sequences."""
         n, cache = len(tokens), self.cache
         x = F.embedding(tokens, self.embedding).float()
         normed, _ = ops.rms_norm(x, self.layers[0].attention_norm, self.eps, cache.dtype)
         after = [*(layer.attention_norm for layer in self.layers[1:]), self.norm]
         for layer, keys, values, norm in zip(self.layers, cache.keys, cache.values, after, strict=True):
             qkv = linear(normed, layer.qkv, layer.qkv_bias).view(n, -1, self.head_dim)
-            ops.append_kv(qkv, self.heads, layer.head_norm, self.cosine, self.sine, positions, keys, values)
-            attended = ops.decode_attention(qkv, self.heads, keys, values, positions, length, layer.scale)
+            ops.append_kv(qkv, self.heads, layer.head_norm, self.cosine, self.sine, places, keys, values)
+            attended = ops.decode_attention(qkv, self.heads, keys, values, places, layer.scale)
             x, (normed, _) = ops.add_rms_norm(
                 x, linear(attended, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
             )

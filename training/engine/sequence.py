@@ -15,9 +15,9 @@ from training.engine.engine_request import Delta, EngineRequest, Finish
 GREEDY_BELOW = 1e-5  # temperatures under this overflow when divided by
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Running:
-    """A request in a slot, or waiting for one."""
+    """A request under way, or waiting for its turn."""
 
     request: EngineRequest
     room: int  # most tokens it may produce
@@ -31,6 +31,14 @@ class Running:
     text: list[str] = field(default_factory=list)
     delivered: int = 0  # tokens handed to on_delta
     finish: Finish | None = None
+    pages: list[int] = field(default_factory=list)  # where its keys and values are
+    filled: int = 0  # tokens at its beginning that another sequence, which shares the pages, has put there
+    age: int = 0  # the lower, the earlier it was begun
+
+    @property
+    def ids(self) -> list[int]:
+        """All its tokens: what has to be read where it has no keys and values."""
+        return self.request.prompt + self.tokens
 
     @property
     def length(self) -> int:
@@ -90,8 +98,8 @@ class Rows:
 def alike(waiting: list[Running]) -> Iterator[list[Running]]:
     """Groups of prompts so alike in length that padding them to the longest costs less than reading them apart."""
     group: list[Running] = []
-    for running in sorted(waiting, key=lambda running: -len(running.request.prompt)):
-        if group and len(running.request.prompt) < 0.75 * len(group[0].request.prompt) - 16:
+    for running in sorted(waiting, key=lambda running: -running.length):
+        if group and running.length < 0.75 * group[0].length - 16:
             yield group
             group = []
         group.append(running)

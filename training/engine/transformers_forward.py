@@ -12,23 +12,23 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from training.contract import TrainingError
-from training.engine.kv_cache import SlotCache
+from training.engine.kv_cache import PAGE, LayerShape, PagedCache, Written
+from training.kernels.ops import Places
 from training.models.loading import CausalModel, unwrap
 
 ATTENTION = ("sdpa", "eager")
 
 
-class _Prefill(Cache):
-    """Stands in for transformers' cache while prompts are read: attention sees the prompt's own keys, we keep a
-    copy."""
+class _Shapes(Cache):
+    """Stands in for transformers' cache to see what each layer would keep."""
 
-    def __init__(self, cache: SlotCache, slots: Tensor, rows: Tensor) -> None:
+    def __init__(self) -> None:
         super().__init__(layers=[])
-        self._place = (cache, slots, rows)
+        self.by_layer: dict[int, LayerShape] = {}
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
-        cache, slots, rows = self._place
-        cache.fill(layer_idx, slots, rows, key_states, value_states)
+        key, value = (states.shape[1::2] for states in (key_states, value_states))
+        self.by_layer[layer_idx] = LayerShape((key[0], key[1]), (value[0], value[1]))
         return key_states, value_states
 
     def get_seq_length(self, *_: Any) -> int:
@@ -40,26 +40,41 @@ class _Prefill(Cache):
         return query_length, 0
 
 
-class _Decode(Cache):
-    """Stands in for transformers' cache in a decoding step: one new token a slot, attention sees the slot so far."""
+class _Prefill(_Shapes):
+    """The same while prompts are read: attention sees the prompt's own keys, we keep a copy."""
 
-    def __init__(self, cache: SlotCache, positions: Tensor, length: int) -> None:
-        super().__init__(layers=[])
-        self._place = (cache, positions, length)
+    def __init__(self, cache: PagedCache, written: Written) -> None:
+        super().__init__()
+        self._place = (cache, written)
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
-        cache, positions, length = self._place
-        cache.append(layer_idx, positions, key_states[:, :, 0], value_states[:, :, 0])
-        n = len(positions)
-        return cache.keys[layer_idx][:n, :, :length], cache.values[layer_idx][:n, :, :length]
+        cache, written = self._place
+        cache.fill(layer_idx, key_states, value_states, written)
+        return key_states, value_states
+
+
+class _Decode(Cache):
+    """The same in a decoding step: one new token a sequence, attention sees the sequence so far."""
+
+    def __init__(self, cache: PagedCache, places: Places) -> None:
+        super().__init__(layers=[])
+        self._place = (cache, places)
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
+        cache, places = self._place
+        page, offset = places.written(PAGE)
+        keys, values = cache.keys[layer_idx], cache.values[layer_idx]
+        keys[page, :, offset] = key_states[:, :, 0].to(cache.dtype)
+        values[page, :, offset] = value_states[:, :, 0].to(cache.dtype)
+        return places.gathered(keys), places.gathered(values)
 
     def get_seq_length(self, *_: Any) -> int:
-        return self._place[2] - 1
+        return self._place[1].longest - 1
 
     get_query_offset = get_seq_length
 
     def get_mask_sizes(self, *_: Any) -> tuple[int, int]:
-        return self._place[2], 0
+        return self._place[1].longest, 0
 
 
 class GeneralForward:
@@ -67,7 +82,7 @@ class GeneralForward:
     positions in a 2-D mask as ALiBi does (Press et al. 2022, arXiv:2108.12409), and for any PEFT adapter; the weights
     are the model's own, whatever they are at the time."""
 
-    def __init__(self, model: CausalModel, cache: SlotCache) -> None:
+    def __init__(self, model: CausalModel, cache: PagedCache) -> None:
         self.model = model
         self.cache = cache
         base: Any = unwrap(model)
@@ -90,6 +105,7 @@ class GeneralForward:
                 code="attention_unsupported",
             )
         self._keep = "logits_to_keep" in accepted
+        cache.shapes = self._layer_shapes()
 
     def load(self) -> None:
         """Nothing to do: the model is asked each time."""
@@ -97,11 +113,19 @@ class GeneralForward:
     def drop(self) -> None:
         """Nothing to do, either."""
 
-    def prefill(self, prompts: Tensor, lengths: Tensor, slots: Tensor, rows: Tensor) -> Tensor:
+    def _layer_shapes(self) -> list[LayerShape]:
+        """What each layer keeps of a token, seen in a pass over one token."""
+        base: Any = unwrap(self.model)
+        seen = _Shapes()
+        with self._quiet():
+            ids = torch.zeros(1, 1, dtype=torch.long, device=base.device)
+            self.model(input_ids=ids, past_key_values=seen, use_cache=True)
+        return [seen.by_layer.get(i, LayerShape((0, 0), (0, 0))) for i in range(max(seen.by_layer, default=-1) + 1)]
+
+    def prefill(self, prompts: Tensor, lengths: Tensor, written: Written) -> Tensor:
         """Prompts [n, T], padded on the right to T; see LlamaForward.prefill. Returns the last tokens' logits [n,
         V]."""
         n, longest = prompts.shape
-        self.cache.begin(slots, lengths[rows])
         where, last_index = torch.unique(lengths - 1, return_inverse=True)
         places = torch.arange(longest, device=prompts.device)
         if self._biased:
@@ -115,7 +139,7 @@ class GeneralForward:
         with self._quiet():
             logits = self.model(
                 input_ids=prompts,
-                past_key_values=_Prefill(self.cache, slots, rows),
+                past_key_values=_Prefill(self.cache, written),
                 use_cache=True,
                 **positions,
                 **({"logits_to_keep": where} if self._keep else {}),
@@ -124,17 +148,14 @@ class GeneralForward:
         last: Tensor = logits[torch.arange(n, device=logits.device), picked].float()
         return last
 
-    def decode(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
-        """The next tokens' logits [n, V] of the first n slots; see LlamaForward.decode."""
-        n = len(tokens)
-        self.cache.advance(positions)
-        visible = self.cache.bias[:n, :length]
+    def decode(self, tokens: Tensor, places: Places) -> Tensor:
+        """The next tokens' logits [n, V]; see LlamaForward.decode."""
         if self._biased:
-            where = {"attention_mask": visible.isfinite().long()}
+            where = {"attention_mask": places.visible().long()}
         else:
-            where = {"attention_mask": visible[:, None, None], "position_ids": positions[:, None]}
+            where = {"attention_mask": places.bias(self.cache.dtype), "position_ids": places.positions[:, None]}
         with self._quiet():
-            cache = _Decode(self.cache, positions, length)
+            cache = _Decode(self.cache, places)
             output = self.model(input_ids=tokens[:, None], past_key_values=cache, use_cache=True, **where)
         logits: Tensor = output.logits[:, -1].float()
         return logits

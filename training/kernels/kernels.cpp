@@ -298,17 +298,30 @@ extern "C" Status logprobs_from_logits_backward(T *x /* rows * width */, const I
 
 // --------------------------------------------------------------------------------------------------------- generation
 
+// Keys and values lie in pages of `page` tokens (kv_heads, page, d); page number p begins p * stride numbers behind the
+// first one. Row r of the table has the pages of sequence r, in the order of its tokens.
+
+// Whether a sequence that ends at position `at` lies in pages that there are.
+static bool pages_exist(const Int *table, Int at, Int page, Int pages) {
+    for (Int b = 0; b <= at / page; b++)
+        if (table[b] < 0 || table[b] >= pages) return false;
+    return true;
+}
+
 // One new token for each of n sequences: `joined` holds its queries, keys and values (heads, kv_heads, kv_heads; d
 // numbers each). Queries and keys are normalized where `weights` (heads + kv_heads, d) are given, and turned; keys and
-// values go to `positions` of the caches (slots, kv_heads, capacity, d).
+// values go to `positions` of their sequences.
 extern "C" Status append_kv(T *joined /* n * (heads + 2 * kv_heads) * d */,
                             const float *weights /* null or (heads + kv_heads) * d */, float eps,
                             const float *cosine /* context * (d // 2) */, const float *sine /* context * (d // 2) */,
-                            const Int *positions /* n */, Int n, Int heads, Int kv_heads, Int d, Int context,
-                            Int slots, Int capacity, T *keys /* slots * kv_heads * capacity * d */,
-                            T *values /* slots * kv_heads * capacity * d */, int threads) {
-    if (n > slots || d % 2) return BAD_SIZES;
-    if (!in_range(positions, n, context < capacity ? context : capacity)) return INDEX_OUT_OF_RANGE;
+                            const Int *positions /* n */, const Int *table /* n * blocks */, Int n, Int heads,
+                            Int kv_heads, Int d, Int context, Int blocks, Int page, Int pages, Int stride,
+                            T *keys /* at least (pages - 1) * stride + page * kv_heads * d */,
+                            T *values /* at least (pages - 1) * stride + page * kv_heads * d */, int threads) {
+    if (d % 2 || page < 1 || stride < page * kv_heads * d) return BAD_SIZES;
+    if (!in_range(positions, n, context < blocks * page ? context : blocks * page)) return INDEX_OUT_OF_RANGE;
+    for (Int r = 0; r < n; r++)
+        if (!pages_exist(table + r * blocks, positions[r], page, pages)) return INDEX_OUT_OF_RANGE;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (Int r = 0; r < n; r++) {
         T *row = joined + r * (heads + 2 * kv_heads) * d;
@@ -327,7 +340,7 @@ extern "C" Status append_kv(T *joined /* n * (heads + 2 * kv_heads) * d */,
         }
         const T *key = row + heads * d, *value = key + kv_heads * d;
         for (Int h = 0; h < kv_heads; h++) {
-            Int to = ((r * kv_heads + h) * capacity + at) * d;
+            Int to = table[r * blocks + at / page] * stride + (h * page + at % page) * d;
             std::memcpy(keys + to, key + h * d, d * sizeof(T));
             std::memcpy(values + to, value + h * d, d * sizeof(T));
         }
@@ -335,45 +348,103 @@ extern "C" Status append_kv(T *joined /* n * (heads + 2 * kv_heads) * d */,
     return OK;
 }
 
+// Products of a query with `tokens` keys; those of the `next` page, which lie elsewhere, are asked for meanwhile. D is the
+// size d of a head, or 0 where it is not known when this is compiled.
+template <Int D>
+static inline void score_keys(const float *query, const T *k, const T *next, Int tokens, Int d, float *scores) {
+    Int size = D ? D : d, whole = size / 16;
+    for (Int t = 0; t < tokens; t++, k += size, next += size) {
+        for (Int i = 0; i < size; i += Int(64 / sizeof(T))) __builtin_prefetch(next + i);
+        Wide sums = {};
+#pragma GCC unroll 8
+        for (Int c = 0; c < whole; c++) sums += wide(query + 16 * c) * wide(k + 16 * c);
+        float dot = total(sums);
+        for (Int i = 16 * whole; i < size; i++) dot += query[i] * get(k[i]);
+        scores[t] = dot;
+    }
+}
+
+// Adds `tokens` values, weighted.
+template <Int D>
+static inline void add_values(const float *shares, const T *v, const T *next, Int tokens, Int d, float *seen) {
+    Int size = D ? D : d, whole = size / 16;
+    if constexpr (D > 0 && D <= 128) {
+        Wide sums[D / 16];
+#pragma GCC unroll 8
+        for (Int c = 0; c < D / 16; c++) sums[c] = wide(seen + 16 * c);
+        for (Int t = 0; t < tokens; t++, v += size, next += size) {
+            for (Int i = 0; i < size; i += Int(64 / sizeof(T))) __builtin_prefetch(next + i);
+            Wide share = shares[t] - Wide{};
+#pragma GCC unroll 8
+            for (Int c = 0; c < D / 16; c++) sums[c] += share * wide(v + 16 * c);
+        }
+#pragma GCC unroll 8
+        for (Int c = 0; c < D / 16; c++) store(seen + 16 * c, sums[c]);
+    } else {
+        for (Int t = 0; t < tokens; t++, v += size) {
+            for (Int c = 0; c < whole; c++) store(seen + 16 * c, wide(seen + 16 * c) + shares[t] * wide(v + 16 * c));
+            for (Int i = 16 * whole; i < size; i++) seen[i] += shares[t] * get(v[i]);
+        }
+    }
+}
+
+// What `together` queries, whose heads share a key, see of the first `length` tokens of the sequence with these pages.
+// space: together * (longest + 2 * d).
+template <Int D>
+static void attend(const T *q, const T *keys, const T *values, const Int *own, float scale, Int length, Int longest,
+                   Int together, Int d, Int page, Int stride, float *space, T *out) {
+    float *queries = space, *seen = queries + together * d, *shares = seen + together * d;
+    for (Int i = 0; i < together * d; i++) queries[i] = get(q[i]) * scale, seen[i] = 0;
+    for (Int begin = 0; begin < length; begin += page) {
+        const T *k = keys + own[begin / page] * stride;
+        const T *next = begin + page < length ? keys + own[begin / page + 1] * stride : k;
+        Int tokens = begin + page < length ? page : length - begin;
+        for (Int g = 0; g < together; g++)
+            score_keys<D>(queries + g * d, k, g ? k : next, tokens, d, shares + g * longest + begin);
+    }
+    for (Int g = 0; g < together; g++) {
+        float *share = shares + g * longest, most = largest(share, length), sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (Int t = 0; t < length; t++) sum += share[t] = exponential(share[t] - most);
+        queries[g] = sum;  // the queries are not needed anymore
+    }
+    for (Int begin = 0; begin < length; begin += page) {
+        const T *v = values + own[begin / page] * stride;
+        const T *next = begin + page < length ? values + own[begin / page + 1] * stride : v;
+        Int tokens = begin + page < length ? page : length - begin;
+        for (Int g = 0; g < together; g++)
+            add_values<D>(shares + g * longest + begin, v, g ? v : next, tokens, d, seen + g * d);
+    }
+    for (Int g = 0; g < together; g++)
+        for (Int i = 0; i < d; i++) put(out[g * d + i], seen[g * d + i] / queries[g]);
+}
+
 // Attention of the queries in `joined` to the first positions + 1 tokens of their sequences; out (n, heads, d).
 extern "C" Status decode_attention(const T *joined /* n * (heads + 2 * kv_heads) * d */,
-                                   const T *keys /* slots * kv_heads * capacity * d */,
-                                   const T *values /* slots * kv_heads * capacity * d */,
-                                   const Int *positions /* n */, float scale, Int n, Int heads, Int kv_heads, Int d,
-                                   Int slots, Int capacity, T *out /* n * heads * d */, int threads) {
-    if (n > slots || kv_heads < 1 || heads % kv_heads) return BAD_SIZES;
-    if (!in_range(positions, n, capacity)) return INDEX_OUT_OF_RANGE;
+                                   const T *keys /* at least (pages - 1) * stride + page * kv_heads * d */,
+                                   const T *values /* at least (pages - 1) * stride + page * kv_heads * d */,
+                                   const Int *positions /* n */, const Int *table /* n * blocks */, float scale, Int n,
+                                   Int heads, Int kv_heads, Int d, Int blocks, Int page, Int pages, Int stride,
+                                   T *out /* n * heads * d */, int threads) {
+    if (kv_heads < 1 || heads % kv_heads || page < 1 || stride < page * kv_heads * d) return BAD_SIZES;
+    if (!in_range(positions, n, blocks * page)) return INDEX_OUT_OF_RANGE;
+    for (Int r = 0; r < n; r++)
+        if (!pages_exist(table + r * blocks, positions[r], page, pages)) return INDEX_OUT_OF_RANGE;
     Int groups = heads / kv_heads, longest = 0;
     for (Int r = 0; r < n; r++) longest = positions[r] >= longest ? positions[r] + 1 : longest;
-    std::unique_ptr<float[]> space(new (std::nothrow) float[threads * (longest + 2 * d)]);
+    // Query heads that share a key are read together, which reads the key once, unless there are too few keys for the
+    // threads. A head's arithmetic is the same in both cases.
+    Int together = n * kv_heads >= 4 * threads ? groups : 1, jobs = n * heads / together;
+    Int width = together * (longest + 2 * d);
+    std::unique_ptr<float[]> space(new (std::nothrow) float[threads * width]);
     if (!space) return NO_MEMORY;
-#pragma omp parallel num_threads(threads)
-    {
-        float *shares = space.get() + omp_get_thread_num() * (longest + 2 * d), *query = shares + longest, *seen = query + d;
-#pragma omp for schedule(dynamic)
-        for (Int job = 0; job < n * heads; job++) {
-            Int r = job / heads, h = job % heads, length = positions[r] + 1;
-            const T *q = joined + (r * (heads + 2 * kv_heads) + h) * d;
-            const T *k = keys + (r * kv_heads + h / groups) * capacity * d;
-            const T *v = values + (r * kv_heads + h / groups) * capacity * d;
-            for (Int i = 0; i < d; i++) query[i] = get(q[i]) * scale, seen[i] = 0;
-            for (Int t = 0; t < length; t++) {
-                float dot = 0;
-#pragma omp simd reduction(+ : dot)
-                for (Int i = 0; i < d; i++) dot += query[i] * get(k[t * d + i]);
-                shares[t] = dot;
-            }
-            float most = largest(shares, length), sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (Int t = 0; t < length; t++) sum += shares[t] = exponential(shares[t] - most);
-            for (Int t = 0; t < length; t++) {
-                float share = shares[t];
-#pragma omp simd
-                for (Int i = 0; i < d; i++) seen[i] += share * get(v[t * d + i]);
-            }
-            T *to = out + job * d;
-            for (Int i = 0; i < d; i++) put(to[i], seen[i] / sum);
-        }
+    auto *job_of_size = d == 64 ? attend<64> : d == 128 ? attend<128> : d == 32 ? attend<32> : attend<0>;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (Int job = 0; job < jobs; job++) {
+        Int r = job * together / heads, first = job * together % heads, offset = first / groups * page * d;
+        job_of_size(joined + (r * (heads + 2 * kv_heads) + first) * d, keys + offset, values + offset,
+                    table + r * blocks, scale, positions[r] + 1, longest, together, d, page, stride,
+                    space.get() + omp_get_thread_num() * width, out + (r * heads + first) * d);
     }
     return OK;
 }

@@ -18,3 +18,37 @@ static inline void put(bf16 &to, float x) {  // to the nearest, ties to even; th
     uint32_t bits = __builtin_bit_cast(uint32_t, x);
     to = bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
+
+// Sixteen numbers, of which compilers make the widest registers that the processor has.
+using Wide = float __attribute__((vector_size(64)));
+
+static inline Wide wide(const float *x) {
+    Wide out;
+    __builtin_memcpy(&out, x, sizeof out);
+    return out;
+}
+
+static inline Wide wide(const bf16 *x) {
+    using Stored = bf16 __attribute__((vector_size(32)));
+    using Bits = uint32_t __attribute__((vector_size(64)));
+    Stored stored;
+    __builtin_memcpy(&stored, x, sizeof stored);
+    Bits bits = __builtin_convertvector(stored, Bits) << 16;
+    Wide out;
+    __builtin_memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
+static inline void store(float *to, Wide x) { __builtin_memcpy(to, &x, sizeof x); }
+
+static inline float total(Wide x) {
+    using Half = float __attribute__((vector_size(32)));
+    using Quarter = float __attribute__((vector_size(16)));
+    Half halves[2];
+    __builtin_memcpy(halves, &x, sizeof halves);
+    Half half = halves[0] + halves[1];
+    Quarter quarters[2];
+    __builtin_memcpy(quarters, &half, sizeof quarters);
+    Quarter quarter = quarters[0] + quarters[1];
+    return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+}

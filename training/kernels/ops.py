@@ -221,49 +221,100 @@ def norm_heads(x: Tensor, norms: Tensor, eps: float) -> None:
     x.copy_(functional.rms_norm(x.float(), x.shape[-1:], None, eps) * norms)
 
 
+class Places:
+    """Where n sequences, of which each is about to get a token, have their keys and values.
+
+    positions (n,): of the new tokens. table (n, blocks), dense: the pages of each sequence in the order of its tokens,
+    padded with any page that there is. longest: the largest position plus one. What the torch forms need beside these
+    is computed once for all layers.
+    """
+
+    def __init__(self, positions: Tensor, table: Tensor, longest: int) -> None:
+        self.positions, self.table, self.longest = positions, table, longest
+        self._written: tuple[Tensor, Tensor] | None = None
+        self._visible: Tensor | None = None
+        self._bias: Tensor | None = None
+        self._turns: tuple[Tensor, Tensor] | None = None
+        self._gathered: dict[int, tuple[Tensor, Tensor]] = {}  # what to take, by the number of heads
+
+    def written(self, page: int) -> tuple[Tensor, Tensor]:
+        """Page and offset of the new tokens, (n,) each."""
+        if self._written is None:
+            block = (self.positions // page)[:, None]
+            self._written = self.table.gather(1, block)[:, 0], self.positions % page
+        return self._written
+
+    def visible(self) -> Tensor:
+        """(n, longest): which tokens a sequence has."""
+        if self._visible is None:
+            self._visible = torch.arange(self.longest, device=self.positions.device) <= self.positions[:, None]
+        return self._visible
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        """(n, 1, 1, longest): zero where `visible`, minus infinity elsewhere."""
+        if self._bias is None:
+            blank = torch.zeros(self.visible().shape, dtype=dtype, device=self.positions.device)
+            self._bias = blank.masked_fill_(~self.visible(), float("-inf"))[:, None, None]
+        return self._bias
+
+    def turns(self, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+        """The rotations of the new tokens, (n, d / 2) each."""
+        if self._turns is None:
+            self._turns = cosine[self.positions], sine[self.positions]
+        return self._turns
+
+    def gathered(self, pages: Tensor) -> Tensor:
+        """What `pages` (pages, kv_heads, page, d) hold of the sequences: a copy (n, kv_heads, longest, d)."""
+        heads, page = pages.shape[1:3]
+        if heads not in self._gathered:
+            blocks = self.table[:, None, : -(-self.longest // page)]
+            self._gathered[heads] = blocks, torch.arange(heads, device=blocks.device)[:, None]
+        return pages[self._gathered[heads]].flatten(2, 3)[:, :, : self.longest]
+
+
 def append_kv(
-    joined: Tensor, heads: HeadLayout, norms: Tensor | None, cosine: Tensor, sine: Tensor, positions: Tensor,
+    joined: Tensor, heads: HeadLayout, norms: Tensor | None, cosine: Tensor, sine: Tensor, places: Places,
     keys: Tensor, values: Tensor,
 ) -> None:  # fmt: skip
-    """One new token each of the first n sequences: normalize each head, where there are `norms` (heads + kv_heads, d),
-    turn queries and keys, and put keys and values in their place.
+    """One new token each of n sequences: normalize each head, where there are `norms` (heads + kv_heads, d), turn
+    queries and keys, and put keys and values in their place.
 
-    joined (n, heads + 2 kv_heads, d) activations, written over; cosine, sine (context, d / 2); positions (n,); keys and
-    values (slots, kv_heads, capacity, d). All dense.
+    joined (n, heads + 2 kv_heads, d) activations, written over; cosine, sine (context, d / 2); keys and values (pages,
+    kv_heads, page, d), dense but for room between two pages. The rest is dense.
     """
     n, _, d = joined.shape
     if compiled := kernels_for(joined):
+        pages, _, page, _ = keys.shape
         compiled.call(
-            "append_kv", joined, norms, heads.eps, cosine, sine, positions, n, heads.queries, heads.keys, d,
-            len(cosine), len(keys), keys.shape[2], keys, values,
+            "append_kv", joined, norms, heads.eps, cosine, sine, places.positions, places.table, n, heads.queries,
+            heads.keys, d, len(cosine), places.table.shape[1], page, pages, keys.stride(0), keys, values,
         )  # fmt: skip
         return
     turned = heads.queries + heads.keys
     if norms is not None:
         norm_heads(joined[:, :turned], norms, heads.eps)
-    apply_rotary(joined, cosine[positions], sine[positions], turned)
-    rows = torch.arange(n, device=joined.device)
-    keys[rows, :, positions], values[rows, :, positions] = joined[:, heads.queries :].split(heads.keys, dim=1)
+    apply_rotary(joined, *places.turns(cosine, sine), turned)
+    to_page, offset = places.written(keys.shape[2])
+    keys[to_page, :, offset], values[to_page, :, offset] = joined[:, heads.queries :].split(heads.keys, dim=1)
 
 
 def decode_attention(
-    joined: Tensor, heads: HeadLayout, keys: Tensor, values: Tensor, positions: Tensor, longest: int, scale: float
+    joined: Tensor, heads: HeadLayout, keys: Tensor, values: Tensor, places: Places, scale: float
 ) -> Tensor:
-    """What the n queries in `joined` see of their sequences up to `positions`: (n, heads * d). See `append_kv`;
-    `longest` is the largest position plus one."""
+    """What the n queries in `joined` see of their sequences: (n, heads * d). See `append_kv`."""
     n, _, d = joined.shape
     if compiled := kernels_for(joined):
         out = joined.new_empty(n, heads.queries * d)
+        pages, _, page, _ = keys.shape
         compiled.call(
-            "decode_attention", joined, keys, values, positions, scale, n, heads.queries, heads.keys, d, len(keys),
-            keys.shape[2], out,
+            "decode_attention", joined, keys, values, places.positions, places.table, scale, n, heads.queries,
+            heads.keys, d, places.table.shape[1], page, pages, keys.stride(0), out,
         )  # fmt: skip
         return out
     # A query's heads that share a key are rows of one small product.
     queries = joined[:, : heads.queries].reshape(n, heads.keys, -1, d)
-    visible = torch.arange(longest, device=joined.device) <= positions[:, None]
     return functional.scaled_dot_product_attention(
-        queries, keys[:n, :, :longest], values[:n, :, :longest], attn_mask=visible[:, None, None], scale=scale
+        queries, places.gathered(keys), places.gathered(values), attn_mask=places.bias(joined.dtype), scale=scale
     ).reshape(n, -1)
 
 

@@ -42,7 +42,7 @@ class Server:
     def __init__(self, pool: ModelPool, scheduler: Scheduler, default_max_tokens: int) -> None:
         self.pool = pool
         self.scheduler = scheduler
-        self.metrics = Metrics(scheduler)
+        self.metrics = Metrics(scheduler, pool.memory)
         self._default_max_tokens = default_max_tokens
 
     async def models(self, _: HTTPRequest) -> Response:
@@ -62,7 +62,9 @@ class Server:
         well = self.scheduler.is_alive() and not stuck
         body: dict[str, Any] = {"status": "ok" if well else "failed"}
         if request.scope["has_token"]:
+            memory = self.pool.memory
             body |= {"models": self.pool.told(), "stuck": stuck}
+            body |= {"kv_cache": {"used_bytes": memory.used, "limit_bytes": memory.limit}}
         return JSONResponse(body, 200 if well else 503)
 
     async def metrics_text(self, _: HTTPRequest) -> Response:
@@ -133,8 +135,10 @@ class Server:
     ) -> Response:
         engine = shape.served.engine
         for prompt in prompts:
-            if len(prompt) >= engine.context:
-                raise APIError.of(PromptTooLong(len(prompt), engine.context), shape.parameter)
+            try:
+                engine.check_length(len(prompt))
+            except PromptTooLong as error:
+                raise APIError.of(error, shape.parameter) from error
         if self.scheduler.waiting + body.replies > MAX_WAITING:
             raise APIError(429, f"{MAX_WAITING} replies are waiting already; try again in a moment")
         params = sampling(body, limit=self._default_max_tokens, stop_ids=shape.served.stop_ids, top=alternatives)

@@ -17,6 +17,7 @@ from training.data.chat_format import TEMPLATE, ChatFormat, Render
 from training.data.chat_templates import TemplateProcess
 from training.engine import Engine, EngineRequest, SamplingParams
 from training.engine.detokenizer import token_decoder
+from training.engine.kv_budget import KVBudget
 from training.models.checks import check_source, check_vocabulary
 from training.models.compute import Compute, adapter_base
 from training.models.loading import load_causal, load_tokenizer
@@ -49,7 +50,8 @@ class ModelPool:
     its place is wanted.
     """
 
-    def __init__(self, compute: Compute, *, slots: int, max_models: int) -> None:
+    def __init__(self, compute: Compute, *, slots: int, max_models: int, memory: KVBudget | None = None) -> None:
+        self.memory = memory or KVBudget(compute.device)  # for keys and values of all models
         self._compute = compute
         self._slots = slots
         self._most = max_models
@@ -89,6 +91,7 @@ class ModelPool:
                     self._make_room()
                 self._models[key] = served
                 self._names[name] = key
+            self.memory.measure()
 
     def unload(self, name: str) -> bool:
         """Whether there was such a name; its model leaves memory unless another name has it."""
@@ -96,7 +99,8 @@ class ModelPool:
             key = self._names.pop(name, None)
             if key is not None and key not in self._names.values():
                 del self._models[key]
-            return key is not None
+        self.memory.measure()
+        return key is not None
 
     def _make_room(self) -> None:
         """Let the least recently used model go, one without a name first."""
@@ -119,7 +123,8 @@ class ModelPool:
             stop_ids=chat.stop_ids if chat else (),
         )  # fmt: skip
         served = Served(path, engine, chat, tokenizer, engine.stop_ids, token_decoder(copy.deepcopy(tokenizer)))
-        smoke_test(served)
+        smoke_test(served)  # in this thread, so not yet with the memory that the scheduler's thread hands out
+        engine.use_memory(self.memory)
         return served
 
 

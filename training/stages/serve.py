@@ -7,6 +7,7 @@ import socket
 import uvicorn
 
 from training.contract import ServeSettings, TrainingError
+from training.engine.kv_budget import KVBudget
 from training.models.compute import prepare
 from training.run.checkpoints import Stopped
 from training.run.run import Run
@@ -22,7 +23,8 @@ def main(run: Run[ServeSettings]) -> None:
     config = run.config
     compute = prepare(run)
     listener = bind(config.host, config.port)
-    pool = ModelPool(compute, slots=config.slots, max_models=config.max_models)
+    memory = KVBudget(compute.device, int(config.kv_cache_gb * 1e9) or None)
+    pool = ModelPool(compute, slots=config.slots, max_models=config.max_models, memory=memory)
     with run.timed("load"):
         for name, source in config.models.items():
             pool.load(name, model_folder(source))
@@ -39,6 +41,7 @@ def main(run: Run[ServeSettings]) -> None:
     )
     host, port = listener.getsockname()[:2]
     print(f"serving on http://{host}:{port}: {pool.told()}", flush=True)
+    print(f"keys and values may take {memory.limit / 1e9:.1f} GB", flush=True)
     try:
         server.run(sockets=[listener])
     finally:

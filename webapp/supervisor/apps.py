@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from training.contract import CONFIG, LOCK, ServeSettings
 from webapp.home_folder import ROOT, data_home
 from webapp.supervisor.child import Spec
+from webapp.supervisor.folder import CannotStart
 from webapp.supervisor.ready import VARIABLE
 
 TRAIN_STOP_SECONDS = 20.0  # a run writes its checkpoint
@@ -109,7 +110,7 @@ def workers(environment: dict[str, str], settings: ProcessCounts) -> list[Spec]:
 def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
     folder = data_home() / "serve"
     port = urlsplit(address).port or 80
-    settings = ServeSettings(host="127.0.0.1", port=port, token=token)
+    settings = ServeSettings(host="127.0.0.1", port=port, token=token, kv_cache_gb=kv_cache_limit(environment))
 
     def write_config() -> None:
         for leftover in folder.iterdir():
@@ -127,6 +128,19 @@ def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
         is_ready=lambda: http_answers(address, "/health"),
         note=f"at {address}",
     )
+
+
+def kv_cache_limit(environment: dict[str, str]) -> float:
+    """GB for keys and values of the model server; 0 leaves it to the server. Raises CannotStart if no number is
+    given."""
+    given = environment.get("MODEL_SERVER_KV_GB") or "0"
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = -1
+    if not 0 <= limit < 1e6:
+        raise CannotStart(f"MODEL_SERVER_KV_GB is {given!r}; give a number of gigabytes, such as 4")
+    return limit
 
 
 def http_answers(address: str, path: str, timeout: float = 0.5) -> bool:

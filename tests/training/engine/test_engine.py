@@ -332,7 +332,7 @@ def test_an_engine_over_weights_that_change_keeps_nothing_between_two_calls(name
     engine = Engine(model, toy_tokenizer(), slots=3)
     requests = [EngineRequest(prompt, GREEDY) for prompt in prompts()]
     first = [completion.tokens for completion in engine.generate(requests)]
-    assert engine._cache.keys == []
+    assert engine._cache.pages == 0
     assert [completion.tokens for completion in engine.generate(requests)] == first
     one = EngineRequest(prompts()[0], GREEDY)
     engine.submit(one)
@@ -365,8 +365,8 @@ def test_a_few_replies_are_not_padded_and_many_take_few_shapes() -> None:
     engine = Engine(build("llama"), toy_tokenizer(), slots=32, live=False)
     rows: list[int] = []
     decode = engine._forward.decode
-    engine._forward.decode = lambda tokens, positions, length: (
-        rows.append(len(tokens)), decode(tokens, positions, length)
+    engine._forward.decode = lambda tokens, places: (
+        rows.append(len(tokens)), decode(tokens, places)
     )[1]  # fmt: skip
     for n in (1, 3, 8, 9, 20):
         engine.generate([EngineRequest([1, 2], SamplingParams(max_new_tokens=2, stop_ids=frozenset()))] * n)

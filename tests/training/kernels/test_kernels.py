@@ -145,21 +145,33 @@ def test_what_is_read_from_logits_and_its_gradient(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("normed", [True, False])
-def test_a_new_token_finds_its_place_and_sees_its_own_sequence(
-    monkeypatch: pytest.MonkeyPatch, random: torch.Generator, dtype: torch.dtype, normed: bool
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_new_token_finds_its_page_and_sees_its_own_sequence(
+    monkeypatch: pytest.MonkeyPatch, random: torch.Generator, dtype: torch.dtype, normed: bool, rows: int
 ) -> None:
-    heads, positions = ops.HeadLayout(4, 2, 1e-5), torch.tensor([3, 0, 9, 5, 2])
-    joined = torch.randn(5, 8, 16, generator=random).to(dtype)
-    cache = torch.randn(2, 7, 2, 12, 16, generator=random).to(dtype)
+    heads, positions = ops.HeadLayout(4, 2, 1e-5), torch.tensor([9, 3, 0, 5, 2])[:rows]
+    table = torch.tensor([[3, 0, 6], [1, 1, 1], [2, 2, 2], [5, 4, 5], [7, 7, 7]])[:rows]
+    joined = torch.randn(rows, 8, 16, generator=random).to(dtype)
+    cache = torch.randn(9, 2, 2, 4, 16, generator=random).to(dtype)  # pages of four tokens, keys beside values
     norms = torch.rand(6, 16, generator=random) if normed else None
     cosine, sine = torch.rand(2, 12, 8, generator=random).unbind()
 
     def token() -> tuple[Tensor, ...]:
-        new, (keys, values) = joined.clone(), cache.clone()
-        ops.append_kv(new, heads, norms, cosine, sine, positions, keys, values)
-        return new, keys, values, ops.decode_attention(new, heads, keys, values, positions, 10, 0.25)
+        new, pages = joined.clone(), cache.clone()
+        keys, values = pages.unbind(1)
+        places = ops.Places(positions, table, int(positions.max()) + 1)
+        ops.append_kv(new, heads, norms, cosine, sine, places, keys, values)
+        return new, pages, ops.decode_attention(new, heads, keys, values, places, 0.25)
 
     assert_alike(monkeypatch, token, max(NEAR[dtype], 1e-5))
+    _, pages, attended = token()
+    keys, values = (pages[table[0], i, 1].flatten(0, 1)[:10].float() for i in (0, 1))
+    query = token()[0][0, 3].float()  # the last query head, which sees the second key head
+    shares = (keys @ query * 0.25).softmax(0)
+    torch.testing.assert_close(attended[0, -16:].float(), shares @ values, atol=2e-2, rtol=2e-2)
+    untouched = torch.ones(9, dtype=torch.bool)
+    untouched[torch.tensor([6, 1, 2, 4, 7])[:rows]] = False
+    assert torch.equal(pages[untouched], cache[untouched])
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing

@@ -97,35 +97,52 @@ def test_a_target_outside_the_vocabulary_is_an_error(library: Library, target: i
     assert not logits.any()
 
 
-@pytest.mark.parametrize("position", [-1, 6, 2**40])
-def test_a_position_outside_the_cache_is_an_error(library: Library, position: int) -> None:
-    heads, positions = ops.HeadLayout(4, 2, 1e-5), torch.tensor([0, position])
+def empty_pages(library: Library) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values: three pages of two tokens, two heads of four numbers."""
+    keys, values = torch.zeros(2, 3, 2, 2, 4, dtype=library.dtype).unbind()
+    return keys, values
+
+
+@pytest.mark.parametrize(("position", "page"), [(-1, 0), (6, 0), (2**40, 0), (3, 3), (3, -1), (3, 2**40)])
+def test_a_place_outside_the_pages_is_an_error(library: Library, position: int, page: int) -> None:
+    heads = ops.HeadLayout(4, 2, 1e-5)
+    places = ops.Places(torch.tensor([0, position]), torch.tensor([[0, 1, 2], [0, page, 0]]), 6)
     joined = torch.zeros(2, 8, 4, dtype=library.dtype)
-    keys, values = torch.zeros(2, 3, 2, 6, 4, dtype=library.dtype).unbind()
     angles = torch.zeros(9, 2)
     with pytest.raises(IndexError, match="append_kv"):
-        ops.append_kv(joined, heads, None, angles, angles, positions, keys, values)
+        ops.append_kv(joined, heads, None, angles, angles, places, *empty_pages(library))
     with pytest.raises(IndexError, match="decode_attention"):
-        ops.decode_attention(joined, heads, keys, values, positions, 6, 1.0)
+        ops.decode_attention(joined, heads, *empty_pages(library), places, 1.0)
 
 
 def test_a_position_beyond_the_rotations_is_an_error(library: Library) -> None:
     joined = torch.zeros(1, 8, 4, dtype=library.dtype)
-    keys, values = torch.zeros(2, 3, 2, 6, 4, dtype=library.dtype).unbind()
-    angles = torch.zeros(4, 2)
+    angles, places = torch.zeros(4, 2), ops.Places(torch.tensor([5]), torch.tensor([[0, 1, 2]]), 6)
     with pytest.raises(IndexError):
-        ops.append_kv(joined, ops.HeadLayout(4, 2, 0.0), None, angles, angles, torch.tensor([5]), keys, values)
+        ops.append_kv(joined, ops.HeadLayout(4, 2, 0.0), None, angles, angles, places, *empty_pages(library))
+
+
+def test_pages_that_reach_beyond_their_memory_are_refused(library: Library) -> None:
+    keys, values = empty_pages(library)[0], torch.zeros(2, 2, 2, 4, dtype=library.dtype)
+    joined = torch.zeros(1, 8, 4, dtype=library.dtype)
+    angles, places = torch.zeros(4, 2), ops.Places(torch.tensor([0]), torch.tensor([[0]]), 1)
+    with pytest.raises(ValueError, match="values has room for 32 numbers, not 48"):
+        ops.append_kv(joined, ops.HeadLayout(4, 2, 0.0), None, angles, angles, places, keys, values)
 
 
 def test_sizes_that_do_not_go_together_are_refused(library: Library) -> None:
-    keys, values = torch.zeros(2, 3, 2, 6, 4, dtype=library.dtype).unbind()
+    keys, values = empty_pages(library)
     angles = torch.zeros(9, 2)
-    four_rows = torch.zeros(4, 8, 4, dtype=library.dtype)  # of three slots
+    two_rows = torch.zeros(2, 8, 4, dtype=library.dtype)  # of a table of one
+    places = ops.Places(torch.zeros(1).long(), torch.zeros(1, 3).long(), 1)
+    with pytest.raises(ValueError, match="positions has 1 numbers, not 2"):
+        ops.append_kv(two_rows, ops.HeadLayout(4, 2, 0.0), None, angles, angles, places, keys, values)
+    overlapping = keys.as_strided((3, 2, 2, 4), (8, 8, 4, 1))
     with pytest.raises(ValueError, match="sizes do not go together"):
-        ops.append_kv(four_rows, ops.HeadLayout(4, 2, 0.0), None, angles, angles, torch.zeros(4).long(), keys, values)
+        ops.append_kv(two_rows[:1], ops.HeadLayout(4, 2, 0.0), None, angles, angles, places, overlapping, values)
     three_heads = torch.zeros(1, 7, 4, dtype=library.dtype)  # of two heads of keys
     with pytest.raises(ValueError, match="sizes do not go together"):
-        ops.decode_attention(three_heads, ops.HeadLayout(3, 2, 0.0), keys, values, torch.zeros(1).long(), 1, 1.0)
+        ops.decode_attention(three_heads, ops.HeadLayout(3, 2, 0.0), keys, values, places, 1.0)
     with pytest.raises(ValueError, match="sizes do not go together"):
         ops.sample_tokens(torch.zeros(2, 0, dtype=library.dtype), torch.ones(2), torch.zeros(2))
 

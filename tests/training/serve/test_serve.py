@@ -451,7 +451,8 @@ def test_strangers_hear_whether_the_server_is_up_and_nothing_of_its_models(site:
         metrics = httpx.get(site.url + "/metrics", headers=headers)
         assert (metrics.status_code, metrics.json()["error"]["code"]) == (401, "invalid_api_key")
         assert "toy" not in metrics.text
-    assert site.get("/health").json() == {"status": "ok", "models": "toy", "stuck": []}
+    memory = {"used_bytes": 0, "limit_bytes": site.pool.memory.limit}
+    assert site.get("/health").json() == {"status": "ok", "models": "toy", "stuck": [], "kv_cache": memory}
 
 
 def test_every_answer_has_a_request_id_and_a_callers_own_is_kept(site: Site) -> None:
