@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from training.contract import InputError
 from training.data.packing import Packed, TextBatch, moved, pack
-from training.kernels.logprobs import MAX_LOGITS, TokenLogprobs, logprobs_from_hidden
+from training.kernels.logprobs import TokenLogprobs, logprobs_from_hidden, positions_at_once
 from training.models.loading import CausalModel, unwrap
 from training.models.trunk import Trunk, computes_the_same
 
@@ -82,7 +82,7 @@ class Forward:
             logprobs, log_p = chosen_logprobs(self.logits(hidden), targets, temperature)
             return logprobs, entropy_of(log_p) if entropy else torch.zeros_like(logprobs)
 
-        step = max(1, MAX_LOGITS // self.base.config.get_text_config().vocab_size)
+        step = positions_at_once(self.base.config.get_text_config().vocab_size, self.device.type)
         chunks = []
         for states, target_ids in zip(hidden.split(step), targets.split(step), strict=True):
             if torch.is_grad_enabled() and len(targets) > step:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from training.contract import InputError
-from training.kernels.logprobs import MAX_LOGITS
+from training.kernels import logprobs
 from training.models import forward as module
 from training.models.forward import chosen_logprobs, entropy_of
 from training.rl.actor import Actor, MicroBatch, rollout_batches
@@ -112,14 +113,36 @@ def test_an_architecture_whose_logits_need_more_than_the_head_is_refused() -> No
         Actor(model, nn.Linear(16, 1), 1.0)
 
 
-def test_logits_in_chunks_give_the_same_losses_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_gemma() -> Gemma2ForCausalLM:
+    """Its logits are capped, so they are more than a product with the head."""
+    torch.manual_seed(0)
+    return Gemma2ForCausalLM(
+        Gemma2Config(
+            vocab_size=31, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=8, final_logit_softcapping=3.0,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("build", [tiny_llama, tiny_gemma])
+def test_logits_a_few_positions_at_a_time_give_the_same_losses_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, build: Callable[[], Any]
+) -> None:
     gradients = []
-    for chunk in (MAX_LOGITS, 31 * 2):
-        monkeypatch.setattr(module, "MAX_LOGITS", chunk)
-        actor = Actor(tiny_llama(), nn.Linear(16, 1), 1.0, entropy_gradient=True)
+    asked: list[tuple[int, str]] = []
+    for most in (1000, 2):
+
+        def at_once(vocabulary: int, device: str, most: int = most) -> int:
+            asked.append((vocabulary, device))
+            return most
+
+        monkeypatch.setattr(module, "positions_at_once", at_once)
+        monkeypatch.setattr(logprobs, "positions_at_once", at_once)
+        actor = Actor(build(), nn.Linear(16, 1), 1.0, entropy_gradient=True)
         seen = evaluated(actor, batches_of(1000)[0])
         (seen.logprobs.sum() + seen.entropy.sum()).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in actor.model.parameters()]))
+    assert set(asked) == {(31, "cpu")}
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
     assert gradients[0].abs().max() > 0
 
