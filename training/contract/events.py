@@ -32,6 +32,7 @@ class SampleEvent(EventBase):
     reply: str
     reward: float | None = None
     detail: dict[str, float] = Field(default_factory=dict)
+    reference: str = Field("", description="the right answer, where the prompt has one")
 
 
 class Warn(EventBase):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import AliasChoices, Field
 
+from training.contract.rewards import RewardTerm, rewards_field
 from training.contract.settings import (
     PESSIMISM,
     LongPrompts,
@@ -27,6 +28,7 @@ class PPOSettings(LoopSettings):
     reward: str | list[str] = source_field(
         "", "folder of the reward model, folders of several, or function:<registered name>", kind="reward"
     )
+    rewards: list[RewardTerm] = rewards_field()
     pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
     steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
     prompts_per_step: int = setting(32, "Prompts per rollout.", unit="prompts", ge=1)
@@ -154,6 +156,7 @@ class GRPOSettings(LoopSettings):
     reward: str | list[str] = source_field(
         "", "folder of the reward model, folders of several, or function:<registered name>", kind="reward"
     )
+    rewards: list[RewardTerm] = rewards_field()
     pessimism: float = setting(1.0, PESSIMISM, unit="deviations", ge=0)
     steps: int = setting(100, "Rollout-and-update steps.", unit="steps", ge=1)
     prompts_per_step: int = setting(8, "Prompts per rollout.", unit="prompts", ge=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 
 class Row(BaseModel):
@@ -37,9 +37,12 @@ class DroppedRow(Row):
 
 
 class PromptRow(Row):
-    """A conversation up to and including the user's turn that wants a reply."""
+    """A conversation up to and including the user's turn that wants a reply. `reference` and `data` are for rewards that
+    check replies: the right answer, and whatever else they need, such as unit tests."""
 
     messages: list[Turn] = Field(min_length=1)
+    reference: JsonValue = None
+    data: dict[str, JsonValue] | None = None
 
 
 class DemonstrationRow(Row):
@@ -103,6 +106,10 @@ class SampleRow(Row):
     finish: Literal["stop", "length"]
     logprob: float = Field(description="mean log-probability a token, natural logarithm")
     reward: float | None = None
+    rewards: dict[str, float | None] = Field(
+        default_factory=dict, description="what each of several rewards gave, before its weight"
+    )
+    reference: JsonValue = None
 
 
 class FrontierRow(Row):

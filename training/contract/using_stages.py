@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from training.contract.rewards import RewardTerm, rewards_field
 from training.contract.settings import (
     PESSIMISM,
     LongPrompts,
@@ -38,6 +39,7 @@ class SampleSettings(Settings):
     reward: str | list[str] = source_field(
         "", "reward model, or several, that scores the replies; empty leaves them unscored", kind="reward"
     )
+    rewards: list[RewardTerm] = rewards_field()
     pessimism: float = setting(0.0, PESSIMISM, unit="deviations", ge=0, advanced=True)
     replies: int = setting(4, "Replies to each prompt.", ge=1, le=64)
     distinct: bool = setting(True, "Draw again, a few times, where a reply repeats another one of its prompt.")
@@ -53,6 +55,7 @@ class EvaluateSettings(Settings):
     reward: str | list[str] = source_field(
         "", "reward model, or several: accuracy on rankings, scores of replies", kind="reward"
     )
+    rewards: list[RewardTerm] = rewards_field()
     pessimism: float = setting(0.0, PESSIMISM, unit="deviations", ge=0, advanced=True)
     baseline: str = source_field("", "model whose replies are compared with the policy's", kind="policy")
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)

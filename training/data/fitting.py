@@ -23,6 +23,7 @@ GAP: Final = " … "
 SENTENCES: Final = {
     "left_out/refused": "left out: the model's chat template refuses them",
     "left_out/too_long": "left out: longer than {limit} tokens",
+    "left_out/no_reference": "left out: they have no reference or data that a reward could compare replies with",
     "left_out/equal": "left out: their replies are equal in the first {limit} tokens",
     "left_out/empty": "left out: the last reply is empty",
     "left_out/no_weight": "left out: their weight is 0",

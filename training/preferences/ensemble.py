@@ -62,6 +62,7 @@ def spreads(scores: Scores) -> Scores:
 
 def disagreement(scorer: object) -> float | None:
     """The members' standard deviation, its mean over the replies scored last; None for one reward alone."""
-    if not isinstance(scorer, Ensemble) or len(scorer.last) < 2:
+    ensemble = getattr(scorer, "ensemble", scorer)
+    if not isinstance(ensemble, Ensemble) or len(ensemble.last) < 2:
         return None
-    return float(spreads(scorer.last).mean())
+    return float(spreads(ensemble.last).mean())

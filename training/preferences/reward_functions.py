@@ -1,8 +1,8 @@
-"""Rewards that are written down instead of learned: for toy tasks, for tests, and for goals a formula can state.
+"""Rewards that are written down instead of learned. Functions of your own are registered by the modules that
+TUTELAGE_REWARDS names, separated by commas; whoever runs the training worker sets it, so a config alone never decides
+what code runs.
 
-A config names one as `function:NAME` in place of a reward model's folder. Functions of your own are registered by the
-modules that TUTELAGE_REWARDS names, separated by commas; whoever runs the training worker sets it, so a config alone
-never decides what code runs.
+They are called in a process of their own (reward_process.py), which need not import torch.
 """
 
 from __future__ import annotations
@@ -11,36 +11,83 @@ import importlib
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-import torch
-from torch import Tensor
+from training.contract import InputError, PromptRow, Turn
 
-from training.contract import InputError, TrainingError, Turn, parts_of_shaping
+PREFIX: Final = "function:"
+OWN: Final = "TUTELAGE_REWARDS"
 
+
+@dataclass(frozen=True)
+class RewardBatch:
+    """N replies to N prompts, which may repeat."""
+
+    prompts: Sequence[Sequence[Turn]]
+    """The conversations up to the reply."""
+    replies: Sequence[str]
+    references: Sequence[Any]
+    """The prompts' `reference`: a text or another JSON value, None where a prompt has none."""
+    data: Sequence[dict[str, Any]]
+    """The prompts' `data`: JSON objects, empty where a prompt has none."""
+
+    @classmethod
+    def of(cls, rows: Sequence[PromptRow], replies: Sequence[str]) -> RewardBatch:
+        return cls([r.messages for r in rows], replies, [r.reference for r in rows], [r.data or {} for r in rows])
+
+    def __len__(self) -> int:
+        return len(self.replies)
+
+    def part(self, indices: Sequence[int]) -> RewardBatch:
+        return RewardBatch(
+            [self.prompts[i] for i in indices],
+            [self.replies[i] for i in indices],
+            [self.references[i] for i in indices],
+            [self.data[i] for i in indices],
+        )
+
+
+BatchRewardFunction = Callable[..., Sequence[float | None]]
+"""Takes a batch and its parameters; returns a score for each reply, None where it has nothing to say."""
 RewardFunction = Callable[[Sequence[Turn], str], float]
-PREFIX = "function:"
-OWN = "TUTELAGE_REWARDS"
-_REGISTERED: dict[str, RewardFunction] = {}
+_REGISTERED: dict[str, Callable[..., Any]] = {}
+_OF_BATCHES: set[str] = set()
 
 
 def reward_function(name: str) -> Callable[[RewardFunction], RewardFunction]:
-    """Registers a function of (conversation up to the reply, reply) -> score under `function:<name>`."""
+    """Registers a function of (conversation up to the reply, reply) -> score under `name`."""
 
-    def register(function: RewardFunction) -> RewardFunction:
-        if _REGISTERED.setdefault(name, function) is not function:
-            raise ValueError(f"a reward function named {name} is registered already")
+    def add(function: RewardFunction) -> RewardFunction:
+        register(name, function)
         return function
 
-    return register
+    return add
 
 
-def find_reward_function(reference: str) -> RewardFunction:
+def batch_reward_function(name: str) -> Callable[[BatchRewardFunction], BatchRewardFunction]:
+    """Registers a function of (batch, **parameters) -> scores under `name`."""
+
+    def add(function: BatchRewardFunction) -> BatchRewardFunction:
+        register(name, function)
+        _OF_BATCHES.add(name)
+        return function
+
+    return add
+
+
+def register(name: str, function: Callable[..., Any]) -> None:
+    if _REGISTERED.setdefault(name, function) is not function:
+        raise ValueError(f"a reward function named {name} is registered already")
+
+
+def find_reward_function(reference: str) -> Callable[..., Any]:
     """The function that `function:<name>` names. Raises InputError if there is none."""
     name = reference.removeprefix(PREFIX)
     register_own()
     if name not in _REGISTERED:
         registered = ", ".join(PREFIX + registered for registered in sorted(_REGISTERED))
-        raise InputError(f"no reward function is named {reference}; there are {registered}", code="reward_missing")
+        raise InputError(f"no reward function is named {PREFIX}{name}; there are {registered}", code="reward_missing")
     return _REGISTERED[name]
 
 
@@ -55,23 +102,37 @@ def register_own() -> None:
             ) from error
 
 
-def find_shaping(text: str) -> list[tuple[float, RewardFunction]]:
-    """The functions of a `shaping` setting with their weights. Raises InputError if one is not registered."""
-    return [(weight, find_reward_function(PREFIX + name)) for name, weight in parts_of_shaping(text)]
+def call_reward_function(name: str, batch: RewardBatch, parameters: dict[str, Any]) -> list[float | None]:
+    """The scores that a registered function gives. Raises what it raises, and ValueError if
+    they do not fit the batch."""
+    function = find_reward_function(name)
+    if name in _OF_BATCHES:
+        scores = function(batch, **parameters)
+    else:
+        scores = [function(prompt, reply) for prompt, reply in zip(batch.prompts, batch.replies, strict=True)]
+    return checked_scores(scores, len(batch))
 
 
-def shaping_of(
-    shaping: Sequence[tuple[float, RewardFunction]], prompts: Sequence[Sequence[Turn]], replies: Sequence[str]
-) -> Tensor:
-    """For each of N replies the functions' weighted sum (N,), zeros if there is none. Raises TrainingError if it
-    is no finite number."""
-    shaped = [sum(w * function(a, r) for w, function in shaping) for a, r in zip(prompts, replies, strict=True)]
-    if not all(map(math.isfinite, shaped)):
-        raise TrainingError(
-            "shaping: a function gave what is no finite number to a reply; look whether it divides by zero",
-            code="reward_not_finite",
-        )
-    return torch.tensor(shaped, dtype=torch.float32)
+def checked_scores(scores: object, count: int) -> list[float | None]:
+    """`scores` as a list of `count` finite numbers or None. Raises ValueError that says what else they are."""
+    if isinstance(scores, str | bytes | dict) or not hasattr(scores, "__iter__"):
+        raise ValueError(f"it gave {type(scores).__name__} in place of a list of scores")
+    values = list(scores)
+    if len(values) != count:
+        raise ValueError(f"it gave {len(values)} scores for {count} replies")
+    checked: list[float | None] = []
+    for index, value in enumerate(values):
+        try:
+            number = None if value is None else float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"its score of reply {index + 1} is no number: {str(value)[:60]!r}") from None
+        if number is not None and not math.isfinite(number):
+            raise ValueError(
+                f"its score of reply {index + 1} is {number}, which is no finite number; look whether it divides by "
+                "zero"
+            )
+        checked.append(number)
+    return checked
 
 
 @reward_function("brevity")

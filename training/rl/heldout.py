@@ -20,10 +20,19 @@ from training.models.compute import Compute
 from training.models.forward import Forward
 from training.models.loading import CausalModel
 from training.preferences.ensemble import disagreement
-from training.preferences.reward_functions import find_shaping, shaping_of
+from training.preferences.rewards import find_shaping
 from training.rl.actor import rollout_batches, scatter
-from training.rl.rollouts import EncodedPrompt, Sampled, Scorer, sample_replies, score_replies
-from training.run.intervals import clustered_mean
+from training.rl.rollouts import (
+    EncodedPrompt,
+    Sampled,
+    Scorer,
+    correct_replies,
+    reward_figures,
+    sample_replies,
+    score_replies,
+    shaped,
+)
+from training.run.intervals import Interval, clustered_mean, clustered_share
 from training.run.run import Run
 
 FRONTIER: Final = "frontier.jsonl"
@@ -64,6 +73,9 @@ class ReplyKL:
         return log_ratios.sum(dim=1).tolist()
 
 
+Bounds = tuple[float, float, int]  # an interval's ends and its number of rows
+
+
 @dataclass
 class BestPolicy:
     """The policy's weights at its best held-out evaluation."""
@@ -72,7 +84,13 @@ class BestPolicy:
     reward: float = -math.inf
     weights: dict[str, Tensor] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
-    interval: tuple[float, float, int] | None = None
+    interval: Bounds | None = None
+    correct: Bounds | None = None
+
+
+def bounds(interval: Interval) -> Bounds | None:
+    """Low, high and number of rows, if there are enough of them for an interval."""
+    return None if interval.low is None or interval.high is None else (interval.low, interval.high, interval.n)
 
 
 @dataclass
@@ -90,8 +108,10 @@ class HeldoutEvaluator:
     best: BestPolicy = field(default_factory=BestPolicy)
     figures: dict[str, float] = field(default_factory=dict)  # of the last evaluation, and heldout_reward_before
     history: list[dict[str, float]] = field(default_factory=list)  # the figures of every evaluation
+    correct_before: Bounds | None = None
 
     def __post_init__(self) -> None:
+        self.shaping = find_shaping(self.run.config.shaping, self.run.warn)
         self.prompts = self.prompts[:MAX_HELDOUT]
 
     def evaluate(self, step: int) -> None:
@@ -103,11 +123,13 @@ class HeldoutEvaluator:
         self.model.eval()
         with self.run.timed("evaluation"), self.unsharded():
             completions = sample_replies(self.engine, self.prompts, sampling, (self.run.config.seed, "heldout"))
-            scores = score_replies(self.scorer, self.prompts, completions)
-            sampled = Sampled(list(self.prompts), completions, scores)
+            sampled = Sampled(list(self.prompts), completions, *score_replies(self.scorer, self.prompts, completions))
             kl = self.kl(sampled, sampling.temperature)
         self.model.train(training)
-        mean = clustered_mean(scores.tolist(), [prompt.row.id for prompt in self.prompts])
+        ids = [prompt.row.id for prompt in self.prompts]
+        mean = clustered_mean(sampled.scores.tolist(), ids)
+        correct = correct_replies(self.scorer, sampled.components)
+        correct_share = None if correct is None else clustered_share(correct, ids)
         figures = {
             "heldout_reward": mean.value,
             "heldout_kl": sum(kl) / len(kl),
@@ -116,16 +138,23 @@ class HeldoutEvaluator:
         }
         if (spread := disagreement(self.scorer)) is not None:
             figures["heldout_spread"] = spread
-        if shaping := find_shaping(self.run.config.shaping):
-            figures["heldout_shaping"] = float(shaping_of(shaping, sampled.conversations, sampled.texts).mean())
+        figures |= reward_figures(sampled.components, "heldout_rewards/")
+        if correct_share is not None:
+            figures["heldout_correct"] = correct_share.value
+        if self.shaping:
+            figures["heldout_shaping"] = float(shaped(self.shaping, sampled).mean())
         self.history.append({"step": step, **figures})
         self.run.metric(step, figures)
         self.figures |= figures
         if step == 0:
             self.figures["heldout_reward_before"] = mean.value
+            if correct_share is not None:
+                self.figures["heldout_correct_before"] = correct_share.value
+                self.correct_before = bounds(correct_share)
         elif mean.value > self.best.reward:
-            interval = None if mean.low is None or mean.high is None else (mean.low, mean.high, mean.n)
-            self.best = BestPolicy(step, mean.value, self._copied_weights(), figures, interval)
+            self.best = BestPolicy(
+                step, mean.value, self._copied_weights(), figures, bounds(mean), correct_share and bounds(correct_share)
+            )
 
     def keep_best(self, step: int) -> int:
         """Give the policy, now after `step` steps, its best weights; returns the step they are from."""
@@ -164,8 +193,13 @@ class HeldoutEvaluator:
             (folder / FRONTIER).write_text("".join(row.model_dump_json() + "\n" for row in rows))
 
     @property
-    def intervals(self) -> dict[str, tuple[float, float, int]]:
-        return {"heldout_reward": self.best.interval} if self.best.interval else {}
+    def intervals(self) -> dict[str, Bounds]:
+        named = {
+            "heldout_reward": self.best.interval,
+            "heldout_correct": self.best.correct,
+            "heldout_correct_before": self.correct_before,
+        }
+        return {name: interval for name, interval in named.items() if interval}
 
     def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
@@ -174,11 +208,17 @@ class HeldoutEvaluator:
         return {name: full_tensor(weight.detach()).cpu().clone() for name, weight in self._trainable()}
 
     def state(self) -> dict[str, Any]:
-        return {"best": vars(self.best), "figures": self.figures, "history": self.history}
+        return {
+            "best": vars(self.best),
+            "figures": self.figures,
+            "history": self.history,
+            "correct_before": self.correct_before,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         self.best = BestPolicy(**state["best"])
         self.figures, self.history = state["figures"], state["history"]
+        self.correct_before = state.get("correct_before")
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[bool]:

@@ -77,7 +77,9 @@ def log_sample(ppo: PPOState, step: int, sampled: Sampled, rollout: Rollout) -> 
         sampled.prompts[row].row.messages[-1].content,
         sampled.completions[row].text,
         float(rollout.scores[row]),
-        {"kl": kl, "tokens": float(sampled.lengths[row]), "ended": float(rollout.ended[row])},
+        {"kl": kl, "tokens": float(sampled.lengths[row]), "ended": float(rollout.ended[row])}
+        | sampled.components[row].named(),
+        sampled.prompts[row].row.reference,
     )
 
 

@@ -10,7 +10,7 @@ from training.contract import PPOSettings
 from training.engine import Engine
 from training.models.compute import Compute
 from training.optim.learner import Learner
-from training.preferences.reward_functions import find_shaping
+from training.preferences.rewards import find_shaping
 from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator
 from training.rl.losses import KLController, RunningMoments
@@ -43,7 +43,7 @@ class PPOState:
 
     def __post_init__(self) -> None:
         self.config = config = self.run.config
-        self.shaping = find_shaping(config.shaping)
+        self.shaping = find_shaping(config.shaping, self.run.warn)
         self.kl = KLController(config.kl_coefficient, config.kl_target, config.kl_horizon)
         self.moments = RunningMoments()
         self.monitor = DivergenceMonitor(kl_penalized=config.kl_coefficient > 0, cap=config.sampling.max_new_tokens)

@@ -12,18 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.contract import InputError, LongPrompts, PromptRow, SamplingSettings, TrainingError, Turn
+from training.contract import InputError, LongPrompts, PromptRow, SamplingSettings, TrainingError
+from training.contract.rewards import RewardTermBase
 from training.data.chat_format import ChatFormat
 from training.data.fitting import Fitted, RowCounts, fit_prompt
 from training.distributed.collectives import map_sharded
 from training.engine import Completion, Engine, EngineRequest, SamplingParams, derive_seed
 from training.models.compute import Compute
 from training.preferences.ensemble import Ensemble
-from training.preferences.reward_functions import PREFIX, find_reward_function
+from training.preferences.reward_functions import PREFIX
 from training.preferences.reward_model import load_members
+from training.preferences.rewards import Rewards, ScoredReply, Warner, function_terms, shaping_of
 from training.run.run import Run
 
-Scorer = Callable[[Sequence[Sequence[Turn]], Sequence[str]], list[float]]
+Scorer = Callable[[Sequence[PromptRow], Sequence[str]], list[ScoredReply]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Sampled(NamedTuple):
     prompts: list[EncodedPrompt]
     completions: list[Completion]
     scores: Tensor  # (N,)
+    components: Sequence[ScoredReply] = ()  # N, unless the scores are nobody's sum
 
     @property
     def prompt_ids(self) -> list[list[int]]:
@@ -48,8 +51,8 @@ class Sampled(NamedTuple):
         return [completion.tokens for completion in self.completions]
 
     @property
-    def conversations(self) -> list[Sequence[Turn]]:
-        return [prompt.row.messages for prompt in self.prompts]
+    def rows(self) -> list[PromptRow]:
+        return [prompt.row for prompt in self.prompts]
 
     @property
     def texts(self) -> list[str]:
@@ -65,14 +68,24 @@ class Sampled(NamedTuple):
 
 
 def encode_prompts(
-    rows: Sequence[PromptRow], chat: ChatFormat, limit: int, long_prompts: LongPrompts = "drop", scorer: object = None
+    rows: Sequence[PromptRow],
+    chat: ChatFormat,
+    limit: int,
+    long_prompts: LongPrompts = "drop",
+    scorer: object = None,
+    *,
+    keep_unscored: bool = False,
 ) -> tuple[list[EncodedPrompt], RowCounts]:
     """The prompts in at most `limit` tokens, and what was left out or shortened. `scorer`: what will score the replies;
-    prompts that a reward model's template refuses are left out, too."""
+    prompts that a reward model's template refuses are left out, too, and so are those of which no reward can say
+    anything, unless `keep_unscored`."""
     changes = RowCounts("prompts", limit)
     prompts = []
     formats = reward_formats(scorer)
     for row in rows:
+        if isinstance(scorer, Rewards) and not keep_unscored and not scorer.can_score(row):
+            changes.add("left_out/no_reference", row.id)
+            continue
         with changes.leave_out_if_refused(row.id):
             ids = chat.prompt(row.messages)
             for reward_format in formats:
@@ -88,8 +101,9 @@ def encode_prompts(
 
 
 def reward_formats(scorer: object) -> list[ChatFormat]:
-    """How the reward models of a scorer read a conversation; none if it is a function."""
-    return [ChatFormat(tokenizer) for _, tokenizer in scorer.members] if isinstance(scorer, Ensemble) else []
+    """How the reward models of a scorer read a conversation; none if it has none."""
+    ensemble = getattr(scorer, "ensemble", None)
+    return [ChatFormat(tokenizer) for _, tokenizer in ensemble.members] if isinstance(ensemble, Ensemble) else []
 
 
 def warn_of_changes(run: Run[Any], changes: RowCounts, total: int) -> None:
@@ -136,36 +150,77 @@ def sample_replies(
     return map_sharded(requests, engine.generate)
 
 
-def load_scorer(source: str | Sequence[str], compute: Compute, pessimism: float = 0.0) -> Scorer:
-    """The scorer that `source` names: a reward model's folder, several of them, or function:<name>. Raises InputError.
+def load_scorer(
+    source: str | Sequence[str],
+    compute: Compute,
+    pessimism: float = 0.0,
+    terms: Sequence[RewardTermBase] = (),
+    warn: Warner | None = None,
+) -> Rewards:
+    """What scores replies: the reward models in the folders that `source` names, as an ensemble if they are several,
+    its function:<name> if there are any, and the `terms`. Raises InputError.
 
     A reward model reads the text in its own tokens, so policy and reward model may have different tokenizers.
     """
-    if isinstance(source, str) and source.startswith(PREFIX):
-        function = find_reward_function(source)
-        return lambda prompts, replies: [function(a, r) for a, r in zip(prompts, replies, strict=True)]
-    if any(reference.startswith(PREFIX) for reference in source):
-        raise InputError(
-            "reward: several rewards are reward models that score as one; a function stands alone",
-            code="config_invalid",
-        )
-    return Ensemble(load_members(source or "", compute), compute, pessimism)
+    sources = [source] if isinstance(source, str) else list(source)
+    folders = [reference for reference in sources if not reference.startswith(PREFIX)]
+    named = function_terms([(name.removeprefix(PREFIX), 1.0) for name in sources if name.startswith(PREFIX)])
+    terms = [*named, *terms]
+    if terms:
+        folders = list(filter(None, folders))
+    ensemble = Ensemble(load_members(folders, compute), compute, pessimism) if folders else None
+    rewards = Rewards(terms, ensemble, warn)
+    rewards.start()
+    return rewards
 
 
-def score_replies(scorer: Scorer, prompts: Sequence[EncodedPrompt], completions: Sequence[Completion]) -> Tensor:
-    """The scores of the replies (N,). Raises TrainingError if one is no finite number."""
-    scores = map_sharded(
-        [(prompt.row.messages, completion.text) for prompt, completion in zip(prompts, completions, strict=True)],
-        lambda pairs: scorer([messages for messages, _ in pairs], [reply for _, reply in pairs]),
+def score_replies(
+    scorer: Scorer, prompts: Sequence[EncodedPrompt], completions: Sequence[Completion]
+) -> tuple[Tensor, list[ScoredReply]]:
+    """The scores of N replies (N,), 0 where no reward has anything to say, and what they are made of. Raises
+    TrainingError if one is no finite number."""
+    scored = map_sharded(
+        [(prompt.row, completion.text) for prompt, completion in zip(prompts, completions, strict=True)],
+        lambda pairs: scorer([row for row, _ in pairs], [reply for _, reply in pairs]),
     )
-    for prompt, value in zip(prompts, scores, strict=True):
-        if not math.isfinite(value):
+    for prompt, reply in zip(prompts, scored, strict=True):
+        if reply.score is not None and not math.isfinite(reply.score):
             raise TrainingError(
-                f"the reward of a reply to {prompt.row.id} is {value}: the reward model is damaged, or the reward "
-                "function divides by zero",
+                f"the reward of a reply to {prompt.row.id} is {reply.score}: the reward model is damaged",
                 code="reward_not_finite",
             )
-    return torch.tensor(scores, dtype=torch.float32)
+    return torch.tensor([reply.score or 0.0 for reply in scored], dtype=torch.float32), scored
+
+
+def reward_figures(scored: Sequence[ScoredReply], prefix: str) -> dict[str, float]:
+    """The mean of each reward over the replies that it scored, if there are several rewards, and the share of replies
+    for which one failed."""
+    figures: dict[str, float] = {}
+    names = list(scored[0].components) if scored else []
+    for name in names:
+        values = [value for reply in scored if (value := reply.components[name]) is not None]
+        if values and len(names) > 1:
+            figures[f"{prefix}{name}"] = sum(values) / len(values)
+        if failures := sum(name in reply.failed for reply in scored):
+            figures[f"{prefix}{name}_failed"] = failures / len(scored)
+    return figures
+
+
+def shaped(shaping: Rewards | None, sampled: Sampled) -> Tensor:
+    """What a `shaping` setting adds to the scores of N replies (N,)."""
+    return torch.tensor(shaping_of(shaping, sampled.rows, sampled.texts), dtype=torch.float32)
+
+
+def correct_replies(scorer: object, scored: Sequence[ScoredReply]) -> list[float] | None:
+    """For each reply 1 if every reward that verifies replies gives it 1, else 0; None without such a reward."""
+    verifying = getattr(scorer, "verifying", [])
+    if not verifying:
+        return None
+    return [
+        float(all(reply.components[name] in (None, 1.0) for name in verifying))
+        * any(reply.components[name] is not None for name in verifying)
+        for reply in scored
+    ]
 
 
 def pad_rows(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.float32) -> Tensor:

@@ -10,11 +10,10 @@ from training.engine import Engine
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
 from training.models.loading import CausalModel, load_tokenizer
-from training.preferences.ensemble import Ensemble
+from training.preferences.rewards import Rewards
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
     EncodedPrompt,
-    Scorer,
     encode_prompts,
     load_scorer,
     prompt_room,
@@ -32,7 +31,7 @@ class RolloutInputs(NamedTuple):
     heldout_rows: list[PromptRow]
     compute: Compute
     chat: ChatFormat
-    scorer: Scorer
+    scorer: Rewards
 
 
 class RolloutSetup(NamedTuple):
@@ -50,9 +49,9 @@ def load_rollout_inputs(run: Run[PPOSettings] | Run[GRPOSettings]) -> RolloutInp
     heldout_rows = run.rows("heldout", PromptRow)
     compute = prepare(run)
     chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
-    scorer = load_scorer(config.reward, compute, config.pessimism)
-    if isinstance(scorer, Ensemble):
-        check_reading_length(run, min(model.max_tokens for model, _ in scorer.members))
+    scorer = load_scorer(config.reward, compute, config.pessimism, config.rewards, run.warn)
+    if scorer.ensemble is not None:
+        check_reading_length(run, min(model.max_tokens for model, _ in scorer.ensemble.members))
     return RolloutInputs(prompt_rows, heldout_rows, compute, chat, scorer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -94,11 +95,18 @@ class ReportingRun(Generic[S]):
             self._board.close()
 
     def sample(
-        self, step: int, prompt: str, reply: str, reward: float | None = None, detail: dict[str, float] | None = None
+        self,
+        step: int,
+        prompt: str,
+        reply: str,
+        reward: float | None = None,
+        detail: dict[str, float] | None = None,
+        reference: Any = None,
     ) -> None:
-        self._emit(
-            SampleEvent(time=self._clock(), step=step, prompt=prompt, reply=reply, reward=reward, detail=detail or {})
-        )
+        """`reference`: the right answer, where the prompt has one."""
+        text = "" if reference is None else reference if isinstance(reference, str) else json.dumps(reference)
+        event = SampleEvent(time=self._clock(), step=step, prompt=prompt, reply=reply, reward=reward, reference=text)
+        self._emit(event.model_copy(update={"detail": detail or {}}))
 
     def warn(self, message: str, step: int = 0) -> None:
         self._emit(Warn(time=self._clock(), step=step, message=message))

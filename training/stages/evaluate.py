@@ -39,16 +39,18 @@ from training.models.loading import CausalModel, context_of, load_causal, load_t
 from training.optim.losses import bits_per_byte, weighted_loss
 from training.optim.meters import mean_figures
 from training.preferences.accuracy import agreement
-from training.preferences.ensemble import Ensemble, Scores
+from training.preferences.ensemble import Scores
 from training.preferences.losses import comparisons_of
 from training.preferences.rankings import scorable
+from training.preferences.rewards import Rewards, ScoredReply
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
     EncodedPrompt,
-    Scorer,
+    correct_replies,
     encode_prompts,
     load_scorer,
     prompt_room,
+    reward_figures,
     reward_formats,
     sample_replies,
     score_replies,
@@ -101,7 +103,8 @@ def main(run: Run[EvaluateSettings]) -> None:
     rankings, prompts = run.rows("rankings", RankingRow), run.rows("prompts", PromptRow)
     check_evaluation(config, texts, demonstrations, rankings, prompts)
     compute = prepare(run)
-    scorer = load_scorer(config.reward, compute, config.pessimism) if config.reward else None
+    has_reward = bool(config.reward or config.rewards)
+    scorer = load_scorer(config.reward, compute, config.pessimism, config.rewards, run.warn) if has_reward else None
     policy = Speaker.load(config.policy, run, compute) if config.policy else None
     report = EvaluationReport()
     if policy and texts:
@@ -115,7 +118,7 @@ def main(run: Run[EvaluateSettings]) -> None:
         with run.timed("demonstrations"):
             measure_demonstrations(report, policy, demonstrations, config, compute)
     run.stop_if_asked()
-    if scorer and rankings:
+    if scorer and rankings and scorer.can_score(PromptRow(id="ranking", messages=rankings[0].messages)):
         with run.timed("rankings"):
             measure_rankings(run, report, scorer, rankings)
     run.stop_if_asked()
@@ -144,7 +147,7 @@ def check_evaluation(
         (texts, "text", config.policy),
         (demonstrations, "demonstrations", config.policy),
         (prompts, "prompts", config.policy),
-        (rankings, "rankings", config.reward),
+        (rankings, "rankings", config.reward or config.rewards),
     ):
         if rows and not source:
             needed = "reward model" if name == "rankings" else "policy"
@@ -172,16 +175,20 @@ def measure_demonstrations(
 
 
 def measure_rankings(
-    run: Run[EvaluateSettings], report: EvaluationReport, scorer: Scorer, rankings: Sequence[RankingRow]
+    run: Run[EvaluateSettings], report: EvaluationReport, scorer: Rewards, rankings: Sequence[RankingRow]
 ) -> None:
     """How well the reward agrees with people, and its scores of every reply."""
     rows, changes = scorable(rankings, reward_formats(scorer))
     warn_of_changes(run, changes, len(rankings))
     report.counts |= changes.named(prefix="rankings/")
-    flat = scorer([row.messages for row in rows for _ in row.replies], [r for row in rows for r in row.replies])
-    (scores,) = split([flat], rows)
+    prompts = [PromptRow(id=row.id, messages=row.messages) for row in rows]
+    scored = scorer(
+        [prompt for prompt, row in zip(prompts, rows, strict=True) for _ in row.replies],
+        [reply for row in rows for reply in row.replies],
+    )
+    (scores,) = split([[reply.score or 0.0 for reply in scored]], rows)
     report.counts["rankings"] = len(rows)
-    members = split(scorer.last, rows) if isinstance(scorer, Ensemble) else []
+    members = split(scorer.ensemble.last, rows) if scorer.ensemble is not None and not scorer.terms else []
     agreed = agreement(rows, scores, [[len(reply) for reply in row.replies] for row in rows], members)
     if agreed:
         report.metrics |= {f"reward_{name}": value for name, value in agreed.metrics.items()}
@@ -215,7 +222,7 @@ def compare_replies(
     report: EvaluationReport,
     policy: Speaker,
     baseline: Speaker | None,
-    scorer: Scorer | None,
+    scorer: Rewards | None,
     rows: Sequence[PromptRow],
     compute: Compute,
 ) -> None:
@@ -224,6 +231,7 @@ def compare_replies(
     prompt_rows, room = fitting(run, report, speakers, rows, scorer)
     ids = [row.id for row in prompt_rows]
     scores: dict[str, list[float]] = {}
+    scored: dict[str, list[ScoredReply]] = {}
     prompts: dict[str, list[EncodedPrompt]] = {}
     replies: dict[str, list[Completion]] = {}
     for name, speaker in speakers.items():
@@ -231,12 +239,17 @@ def compare_replies(
         with run.timed(f"{name} replies"):
             prompts[name], replies[name] = speak(run, speaker, prompt_rows, room)
             if scorer:
-                scores[name] = score_replies(scorer, prompts[name], replies[name]).tolist()
+                totals, scored[name] = score_replies(scorer, prompts[name], replies[name])
+                scores[name] = totals.tolist()
                 report.take(f"{name}_reward", clustered_mean(scores[name], ids))
+                report.metrics |= reward_figures(scored[name], f"{name}_rewards/")
+                correct = correct_replies(scorer, scored[name])
+                if correct is not None:
+                    report.take(f"{name}_correct", clustered_share(correct, ids))
         report.metrics[f"{name}_length"] = sum(len(c.tokens) for c in replies[name]) / len(prompt_rows)
         report.metrics[f"{name}_ended"] = sum(c.finish == "stop" for c in replies[name]) / len(prompt_rows)
         file = "samples" if name == "policy" else name
-        report.output[file] = compared_rows(prompt_rows, replies[name], scores.get(name))
+        report.output[file] = compared_rows(prompt_rows, replies[name], scored.get(name))
         run.stop_if_asked()
     if baseline:
         if scores:
@@ -248,8 +261,8 @@ def compare_replies(
         else:
             run.warn("policy and baseline have different tokenizers, so there is no KL between them")
     for i in range(min(SHOWN, len(prompt_rows))):
-        reward = scores["policy"][i] if scores else None
-        run.sample(0, prompt_rows[i].messages[-1].content, replies["policy"][i].text, reward)
+        row, reply = prompt_rows[i], scored["policy"][i] if scored else ScoredReply(None, {})
+        run.sample(0, row.messages[-1].content, replies["policy"][i].text, reply.score, reply.named(), row.reference)
 
 
 def fitting(
@@ -257,7 +270,7 @@ def fitting(
     report: EvaluationReport,
     speakers: dict[str, Speaker],
     rows: Sequence[PromptRow],
-    scorer: Scorer | None,
+    scorer: Rewards | None,
 ) -> tuple[list[PromptRow], int]:
     """The prompts to answer, and the most tokens of one that leave every speaker room for a full reply. Raises
     InputError if there is none."""
@@ -317,7 +330,7 @@ def kl_to(
 
 
 def compared_rows(
-    rows: Sequence[PromptRow], completions: Sequence[Completion], scores: Sequence[float] | None
+    rows: Sequence[PromptRow], completions: Sequence[Completion], scored: Sequence[ScoredReply] | None
 ) -> list[SampleRow]:
     return [
         SampleRow(
@@ -328,7 +341,9 @@ def compared_rows(
             tokens=len(completion.tokens),
             finish="stop" if completion.finish == "stop" else "length",
             logprob=sum(completion.logprobs) / max(1, len(completion.logprobs)),
-            reward=scores[i] if scores else None,
+            reward=scored[i].score if scored else None,
+            rewards=scored[i].components if scored and len(scored[i].components) > 1 else {},
+            reference=row.reference,
         )
         for i, (row, completion) in enumerate(zip(rows, completions, strict=True))
     ]

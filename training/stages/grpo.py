@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from datasets import Dataset
 from peft import PeftModel
@@ -24,16 +24,27 @@ from training.models.compute import adapter_base
 from training.models.forward import Forward
 from training.models.loading import CausalModel, load_causal, model_info
 from training.optim.loop import is_due
-from training.preferences.reward_functions import find_shaping, shaping_of
+from training.preferences.rewards import find_shaping
 from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import switched
-from training.rl.rollouts import EncodedPrompt, Sampled, Scorer, prompts_of_step, sample_replies, score_replies
+from training.rl.rollouts import (
+    EncodedPrompt,
+    Sampled,
+    Scorer,
+    prompts_of_step,
+    reward_figures,
+    sample_replies,
+    score_replies,
+    shaped,
+)
 from training.rl.setup import RolloutInputs, check_sampling, load_rollout_inputs, set_up_rollouts
 from training.rl.trl.arguments import BatchPlan, trl_arguments, trl_optimizer
 from training.rl.trl.running import run_trainer
 from training.rl.trl.saving import TRL_REFERENCE, save_policy
 from training.run.run import Run
+
+SAMPLES: Final = 50  # samples logged over a whole run, about
 
 
 def main(run: Run[GRPOSettings]) -> None:
@@ -43,7 +54,7 @@ def main(run: Run[GRPOSettings]) -> None:
     inputs = load_rollout_inputs(run)
     model = load_causal(config.policy, inputs.compute, lora=config.lora, trainable=True, copies=int(config.beta > 0))
     engine, prompts, heldout_prompts, counts = set_up_rollouts(run, inputs, model)
-    rollouts = TRLRollouts(engine, inputs.scorer, prompts, config)
+    rollouts = TRLRollouts(run, engine, inputs.scorer, prompts)
     trainer = build_trainer(run, inputs, model, prompts, rollouts)
     model.eval()
     kl = kl_to_start(trainer, model, config, inputs)
@@ -130,9 +141,11 @@ class TRLRollouts:
     shares, with their log-probabilities and scores. It ignores the prompts that TRL passes and chooses them as PPO
     does, so that a resumed run sees the same ones."""
 
-    def __init__(self, engine: Engine, scorer: Scorer, prompts: Sequence[EncodedPrompt], config: GRPOSettings) -> None:
-        self.engine, self.scorer, self.prompts, self.config = engine, scorer, prompts, config
-        self.shaping = find_shaping(config.shaping)
+    def __init__(
+        self, run: Run[GRPOSettings], engine: Engine, scorer: Scorer, prompts: Sequence[EncodedPrompt]
+    ) -> None:
+        self.run, self.engine, self.scorer, self.prompts, self.config = run, engine, scorer, prompts, run.config
+        self.shaping = find_shaping(run.config.shaping, run.warn)
         self.figures: dict[str, float] = {}  # of the latest replies
 
     def __call__(self, _: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
@@ -142,8 +155,9 @@ class TRLRollouts:
         prompts = [self.prompts[i] for i in chosen for _ in range(config.samples_per_prompt)]
         completions = sample_replies(self.engine, prompts, config.sampling, (config.seed, "grpo", step))
         self.figures = reply_figures(completions)
-        sampled = Sampled(prompts, completions, score_replies(self.scorer, prompts, completions))
-        scores = sampled.scores + shaping_of(self.shaping, sampled.conversations, sampled.texts)
+        sampled = Sampled(prompts, completions, *score_replies(self.scorer, prompts, completions))
+        self.report(step + 1, sampled)
+        scores = sampled.scores + shaped(self.shaping, sampled)
         share = len(prompts) // world_size()
         local = slice(rank() * share, (rank() + 1) * share)
         return {
@@ -152,6 +166,20 @@ class TRLRollouts:
             "logprobs": [completion.logprobs for completion in completions[local]],
             "score": scores[local].tolist(),
         }
+
+    def report(self, step: int, sampled: Sampled) -> None:
+        """Log the mean of each of several rewards and, now and then, one of the replies."""
+        config = self.config
+        if (step % config.log_every == 0 or step == config.steps) and (
+            figures := reward_figures(sampled.components, "rewards/")
+        ):
+            self.run.metric(step, figures)
+        if step % max(1, config.steps // SAMPLES) == 0 or step == 1:
+            i = step % len(sampled.prompts)
+            row, scored = sampled.rows[i], sampled.components[i]
+            self.run.sample(
+                step, row.messages[-1].content, sampled.texts[i], scored.score, scored.named(), row.reference
+            )
 
 
 def reply_figures(completions: Sequence[Completion]) -> dict[str, float]:

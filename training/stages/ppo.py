@@ -19,7 +19,6 @@ from training.optim.learner import Learner
 from training.optim.loop import agreed_state
 from training.optim.meters import Means
 from training.preferences.ensemble import disagreement
-from training.preferences.reward_functions import shaping_of
 from training.rl.actor import MicroBatch, pack_replies
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.losses import shaped_scores, trajectory
@@ -27,7 +26,7 @@ from training.rl.policies import drop_reference, load_policies
 from training.rl.ppo_report import report_step, rollout_figures, update_figures
 from training.rl.ppo_state import PPOState
 from training.rl.ptx import PretrainingMix
-from training.rl.rollouts import Sampled, prompts_of_step, sample_replies, score_replies
+from training.rl.rollouts import Sampled, prompts_of_step, reward_figures, sample_replies, score_replies, shaped
 from training.rl.setup import check_sampling, load_rollout_inputs, set_up_rollouts
 from training.rl.update import (
     FlatRollout,
@@ -102,7 +101,7 @@ def ppo_step(ppo: PPOState, step: int, done: float) -> None:
 
     # Score: the reward model or function gives each reply one number.
     with run.timed("score"):
-        sampled = Sampled(prompts, completions, score_replies(ppo.scorer, prompts, completions))
+        sampled = Sampled(prompts, completions, *score_replies(ppo.scorer, prompts, completions))
         spread = disagreement(ppo.scorer)
     score_ended = time.perf_counter()
 
@@ -119,7 +118,7 @@ def ppo_step(ppo: PPOState, step: int, done: float) -> None:
             scores, sampled.ended, sampled.lengths,
             no_end_penalty=config.no_end_penalty, length_penalty=config.length_penalty,
         )  # fmt: skip
-        shaping = shaping_of(ppo.shaping, sampled.conversations, sampled.texts)
+        shaping = shaped(ppo.shaping, sampled)
         scores = scores + shaping
         learned = trajectory(
             rollout, scores,
@@ -163,6 +162,7 @@ def ppo_step(ppo: PPOState, step: int, done: float) -> None:
         "time/score": score_ended - rollout_ended,
         "time/update": update_ended - score_ended,
     }
+    figures |= reward_figures(sampled.components, "rewards/")
     if spread is not None:
         figures["objective/spread"] = spread
     if ppo.shaping:

@@ -11,12 +11,13 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from training.contract import DATA, OUTPUT, InputError, PromptRow, SampleRow, SampleSettings, Turn
+from training.contract import DATA, OUTPUT, InputError, PromptRow, SampleRow, SampleSettings
 from training.data.chat_format import ChatFormat
 from training.engine import Completion, Engine, EngineRequest, SamplingParams, derive_seed
 from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.loading import load_causal, load_tokenizer, model_info
+from training.preferences.rewards import ScoredReply
 from training.rl.rollouts import (
     ALWAYS_COUNTED,
     EncodedPrompt,
@@ -49,9 +50,10 @@ def main(run: Run[SampleSettings]) -> None:
         described = model_info(model)
         engine = Engine(model, tokenizer, slots=config.slots, live=False)
         del model
-        scorer = load_scorer(config.reward, compute, config.pessimism) if config.reward else None
+        has_reward = bool(config.reward or config.rewards)
+        scorer = load_scorer(config.reward, compute, config.pessimism, config.rewards, run.warn) if has_reward else None
     room = prompt_room(engine.context, config.max_prompt_tokens, config.sampling.max_new_tokens)
-    prompts, changes = encode_prompts(rows, chat, room, config.long_prompts, scorer)
+    prompts, changes = encode_prompts(rows, chat, room, config.long_prompts, scorer, keep_unscored=True)
     if not prompts:
         raise InputError(f"sample: {'; '.join(changes.sentences(len(rows)))}", code="prompts_too_long")
     warn_of_changes(run, changes, len(rows))
@@ -69,7 +71,10 @@ def main(run: Run[SampleSettings]) -> None:
         with run.timed("score"):
             samples = [row for group in sample_rows(batch, replies, scorer) for row in group]
         example = samples[0]
-        run.sample(begin + len(batch), example.messages[-1].content, example.reply, example.reward)
+        run.sample(
+            begin + len(batch), example.messages[-1].content, example.reply, example.reward,
+            {name: value for name, value in example.rewards.items() if value is not None}, example.reference,
+        )  # fmt: skip
         progress.add(samples)
         run.progress(len(progress.done), len(prompts), "sampling")
 
@@ -118,10 +123,11 @@ def sample_rows(
     prompts: Sequence[EncodedPrompt], replies: Sequence[Sequence[Completion]], scorer: Scorer | None
 ) -> Iterator[list[SampleRow]]:
     """The rows of each prompt's replies, scored if there is a reward model."""
-    conversations: list[list[Turn]] = [p.row.messages for p, group in zip(prompts, replies, strict=True) for _ in group]
-    scores = scorer(conversations, [reply.text for group in replies for reply in group]) if scorer else None
-    rewards = iter(scores) if scores is not None else None
+    rows = [prompt.row for prompt, group in zip(prompts, replies, strict=True) for _ in group]
+    texts = [reply.text for group in replies for reply in group]
+    scored = iter(scorer(rows, texts) if scorer else [ScoredReply(None, {})] * len(rows))
     for prompt, group in zip(prompts, replies, strict=True):
+        given = [next(scored) for _ in group]
         yield [
             SampleRow(
                 id=f"{prompt.row.id}#{k}",
@@ -131,7 +137,9 @@ def sample_rows(
                 tokens=len(reply.tokens),
                 finish="stop" if reply.finish == "stop" else "length",
                 logprob=sum(reply.logprobs) / len(reply.logprobs),
-                reward=next(rewards) if rewards is not None else None,
+                reward=given[k].score,
+                rewards=given[k].components if len(given[k].components) > 1 else {},
+                reference=prompt.row.reference,
             )
             for k, reply in enumerate(group)
         ]

@@ -33,10 +33,12 @@ GRACE = 300.0  # seconds that a stage has to write a checkpoint when asked to st
 ORPHAN_GRACE = 30.0
 
 # What a training process may know of its surroundings. Credentials of the database, the broker and the store are not
-# among it. HF_TOKEN is, for bases that the hub gives to its owner only; so are proxies, which reach the hub.
+# among it. HF_TOKEN is, for bases that the hub gives to its owner only; so are proxies, which reach the hub, and
+# tokens of servers that score replies.
 PASSED_ON = {
     "PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "TEMP", "LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV",
     "CC", "CXX", "CXXFLAGS", "XDG_CACHE_HOME", "TUTELAGE_KERNELS", "TUTELAGE_REWARDS",
+    "TUTELAGE_REWARD_HOSTS", "TUTELAGE_REWARD_TOKENS", "TUTELAGE_CODE_REWARDS",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
 }  # fmt: skip

@@ -14,13 +14,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+from tests.narrowing import existing
 from tests.training.stages.test_reward import rankings
 from tests.training.toys import events, prompts, run_folder, run_here, start_child, toy_policy, turns
-from training.contract import InputError, LoraSettings, Turn
+from training.contract import InputError, LoraSettings, PromptRow, Turn
 from training.models.compute import Compute
 from training.models.loading import load_tokenizer
-from training.preferences.ensemble import Ensemble, centered, combined, disagreement
+from training.preferences.ensemble import centered, combined, disagreement
 from training.preferences.reward_model import load_members, load_reward, reward_from_language_model, save_reward
+from training.preferences.rewards import Rewards
 from training.rl.rollouts import load_scorer
 from training.run.opening import open_run
 from training.stages import reward
@@ -174,11 +176,16 @@ def test_minutes_count_what_was_spent_on_members_before_the_run_was_killed(
 # -------------------------------------------------------------------------------------------------------------- its use
 
 
+def scores_of(scorer: Rewards, *replies: str) -> list[float]:
+    row = PromptRow(id="prompt:1", messages=ASKED[0])
+    return [existing(reply.score) for reply in scorer([row] * len(replies), replies)]
+
+
 def test_doubt_lowers_the_score(trained: Any) -> None:
     folder, _ = trained
     scores = {pessimism: load_scorer(str(folder / "model"), CPU, pessimism) for pessimism in (0.0, 2.0)}
-    plain, doubtful = (scorer(ASKED * 2, [GOOD, BAD]) for scorer in scores.values())
-    spread = scores[2.0].last.std(axis=0, ddof=1)  # type: ignore[attr-defined]
+    plain, doubtful = (scores_of(scorer, GOOD, BAD) for scorer in scores.values())
+    spread = existing(scores[2.0].ensemble).last.std(axis=0, ddof=1)
     assert spread.min() > 0
     assert doubtful == pytest.approx([plain[i] - 2 * spread[i] for i in range(2)])
     assert plain[0] > plain[1]
@@ -194,16 +201,19 @@ def test_several_folders_are_an_ensemble(base: Any, tmp_path: Path) -> None:
         save_reward(model, load_tokenizer(str(base)), folder, {"max_tokens": 64, "temperature": 1.0, "mean": seed})
         folders.append(str(folder))
     scorer = load_scorer(folders, CPU)
-    alone = [load_scorer(folder, CPU)(ASKED, [GOOD])[0] for folder in folders]
-    assert scorer(ASKED, [GOOD]) == pytest.approx([(alone[0] - 1 + alone[1] - 2) / 2])
-    assert isinstance(scorer, Ensemble)
-    assert torch.equal(scorer.members[0][0].head.weight, load_reward(folders[0], CPU)[0].head.weight)
+    alone = [scores_of(load_scorer(folder, CPU), GOOD)[0] for folder in folders]
+    assert scores_of(scorer, GOOD) == pytest.approx([(alone[0] - 1 + alone[1] - 2) / 2])
+    assert torch.equal(existing(scorer.ensemble).members[0][0].head.weight, load_reward(folders[0], CPU)[0].head.weight)
 
 
-def test_a_function_is_no_member(trained: Any) -> None:
+def test_a_function_is_added_to_a_model_and_is_no_member(trained: Any) -> None:
     folder, _ = trained
-    with pytest.raises(InputError, match="a function stands alone"):
-        load_scorer([str(folder / "model"), "function:brevity"], CPU)
+    both = load_scorer([str(folder / "model"), "function:brevity"], CPU, 2.0)
+    (alone,) = scores_of(load_scorer(str(folder / "model"), CPU, 2.0), GOOD)
+    assert scores_of(both, GOOD) == pytest.approx([alone - len(GOOD) / 100])
+    assert len(existing(both.ensemble).members) == len(
+        existing(load_scorer(str(folder / "model"), CPU).ensemble).members
+    )
 
 
 def test_one_reward_does_not_disagree(base: Any, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training import written_rewards  # noqa: F401 - it registers rewards
 from tests.training.toys import events, prompts, run_folder, run_here, toy_policy
 from training.contract import InputError
 from training.engine import Completion
-from training.preferences.reward_functions import reward_function
 from training.rl.heldout import MAX_HELDOUT
 from training.stages.grpo import largest_divisor, reply_figures
 
@@ -42,11 +42,6 @@ def test_shaping_is_part_of_what_is_learned(policy: Any, tmp_path: Path) -> None
     shaped = heldout_curve(tmp_path, "heldout_shaping")
     assert shaped[60] > shaped[0] + 0.3
     assert result["metrics"]["heldout_reward"] == 0
-
-
-@reward_function("nothing-much")
-def nothing_much(messages: Any, reply: Any) -> float:
-    return 0.0
 
 
 def test_an_adapter_learns_alone(policy: Any, tmp_path: Path) -> None:
@@ -123,15 +118,6 @@ def test_no_more_held_out_prompts_are_answered_than_in_ppo(policy: Any, tmp_path
     config = settings(policy, steps=1, sampling={"max_new_tokens": 2})
     result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(MAX_HELDOUT + 5)))
     assert result["intervals"]["heldout_reward"][2] == MAX_HELDOUT
-
-
-CALLS = {"asked": 0}
-
-
-@reward_function("worse-and-worse")
-def worse_and_worse(messages: Any, reply: Any) -> float:
-    CALLS["asked"] += 1
-    return -float(CALLS["asked"])
 
 
 def test_the_policy_that_did_best_is_kept(policy: Any, tmp_path: Path) -> None:

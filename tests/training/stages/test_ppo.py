@@ -15,23 +15,14 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from tests.training import written_rewards  # noqa: F401 - it registers rewards
 from tests.training.toys import events, prompts, run_folder, run_here, toy_policy, toy_tokenizer, turns
 from training.contract import SPECS, FrontierRow, InputError, TrainingError, Turn
 from training.data.chat_format import ChatFormat
 from training.engine.llama_inference import LlamaForward
-from training.preferences.reward_functions import digits, reward_function
+from training.preferences.reward_functions import digits
 
 CLOCKS = {"tokens_per_second", "time/rollout", "time/score", "time/update"}
-
-
-@reward_function("always-three")
-def always_three(messages: Any, reply: Any) -> float:
-    return 3.0
-
-
-@reward_function("not-a-number")
-def not_a_number(messages: Any, reply: Any) -> float:
-    return float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +321,7 @@ def test_a_reward_that_never_varies_is_told_once_and_harms_nothing(policy: Any, 
 
 def test_a_reward_that_is_no_number_stops_the_run(policy: Any, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, settings(policy, reward="function:not-a-number"), prompts=prompts())
-    with pytest.raises(TrainingError, match="reward of a reply to prompt:"):
+    with pytest.raises(TrainingError, match=r"reward not-a-number: ValueError: its score of reply 1 is nan"):
         run_here(folder)
 
 
@@ -367,7 +358,7 @@ def test_nothing_but_long_prompts_is_a_sentence(policy: Any, tmp_path: Path) -> 
         ({"reward": "/nowhere"}, "there is no such reward model folder"),
         ({"shaping": "nothing=1"}, "no reward function is named function:nothing"),
         ({"shaping": "brevity"}, "shaping: “brevity” is not a registered function's name, = and a weight"),
-        ({"shaping": "not-a-number=1"}, "shaping: a function gave what is no finite number"),
+        ({"shaping": "not-a-number=1"}, "shaping not-a-number: ValueError: its score of reply 1 is nan"),
         ({"policy": "/nowhere"}, "there is no such"),
         ({"min_rows": 50}, "ppo: 12 prompts in the snapshot, at least 50 are needed"),
     ],

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from tests.training import written_rewards  # noqa: F401 - it registers rewards
 from tests.training.toys import events, run_folder, toy_policy, toy_tokenizer, turns
 from training.contract import PromptRow, TrainingError, Turn
 from training.data.chat_format import ChatFormat
 from training.engine import Completion
 from training.models.compute import prepare
 from training.optim.learner import Learner
-from training.preferences.reward_functions import find_shaping, reward_function
+from training.preferences.rewards import ScoredReply, find_shaping
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import load_policies
 from training.rl.ppo_state import PPOState
@@ -40,7 +41,7 @@ class ScriptedEngine:
 
 def scores(*values: float) -> Any:
     """A scorer that gives these."""
-    return lambda *_: list(values)
+    return lambda *_: [ScoredReply(value, {}) for value in values]
 
 
 @pytest.fixture
@@ -95,14 +96,9 @@ def test_a_reply_without_an_end_costs_the_penalty(start: Any) -> None:
     )
 
 
-@reward_function("test-twos")
-def twos(messages: Any, reply: Any) -> float:
-    return float(reply.count("2"))
-
-
 def test_shaping_is_added_to_the_normalized_score(start: Any) -> None:
     ppo = start([[60, END], [61, END], [62, END], [63, END]], scores(1.0, 2.0, 3.0, 4.0))
-    ppo.shaping = find_shaping("brevity = 0.5, test-twos=-2")
+    ppo.shaping = find_shaping("brevity = 0.5, twos=-2")
     texts = ["2", "", "x" * 100, "22"]
     ppo.engine.texts = texts
     ppo_step(ppo, 0, 0)
@@ -124,7 +120,7 @@ def test_a_rollout_that_the_update_does_not_recognize_is_warned_of_once(start: A
 
 def test_the_policy_that_did_best_on_held_out_prompts_is_kept(start: Any) -> None:
     rewards = iter([1.0, 9.0, 2.0])
-    ppo = start([[60, END]] * 4, lambda asked, _: [next(rewards)] * len(asked), heldout=2)
+    ppo = start([[60, END]] * 4, lambda asked, _: [ScoredReply(next(rewards), {})] * len(asked), heldout=2)
     weight = ppo.policies.actor.model.model.norm.weight
     for step in (0, 10, 20):
         with torch.no_grad():
