@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests import factories
+from tests.narrowing import existing
+from training.contract import DeviceReport
 from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
-from webapp.runs.estimates import estimate, work_of
+from webapp.registry.models import ModelVersion
+from webapp.runs.estimates import LARGE_RULE, RULE_OF_THUMB, START, estimate, work_of
+from webapp.runs.machines import save_report
 from webapp.runs.models import Run
 from webapp.runs.stages import settings_of
 
@@ -32,7 +36,7 @@ def test_a_run_that_had_nothing_to_read_does_not_break_the_next_estimate(project
     before.result = {"seconds": {"total": 30.0}}
     before.save()
     found = estimate(project, "evaluate", settings_of("evaluate", {}), snapshots=[], corpus_run=None, base=model)
-    assert found.seconds > 0
+    assert existing(found.seconds) > 0
     assert not found.measured
 
 
@@ -44,3 +48,25 @@ def test_a_run_of_an_earlier_version_does_not_break_the_next_estimate(project: P
     before.save()
     found = estimate(project, "dpo", settings_of("dpo", {}), snapshots=[], corpus_run=None, base=model)
     assert not found.measured
+
+
+def test_real_models_are_estimated_for_the_cores_of_the_machine_and_gpus_by_their_own_runs(project: Project) -> None:
+    rows = factories.snapshot(project, counts={"train": 90, "heldout": 10, "characters": 400_000})
+    small, real = (factories.model_version(project, parameters=n) for n in (1_000_000, 135_000_000))
+
+    def seconds(model: ModelVersion) -> float | None:
+        config = settings_of("sft", {"epochs": 1})
+        return estimate(project, "sft", config, snapshots=[rows], corpus_run=None, base=model).seconds
+
+    work = 6 * 100_000  # for each parameter: 400,000 characters are 100,000 tokens
+    assert seconds(small) == START + work * 1_000_000 / RULE_OF_THUMB
+    assert seconds(real) == START + work * 135_000_000 / LARGE_RULE
+    save_report(DeviceReport(kind="cpu", name="a laptop", memory=16 * 10**9, cores=8))
+    assert seconds(real) == START + work * 135_000_000 / (4 * LARGE_RULE)
+    save_report(DeviceReport(kind="cuda", name="a GPU", memory=24 * 10**9), host="box")
+    assert seconds(real) is None
+    assert seconds(small) is not None
+    run = factories.run(project, "sft", state=Run.State.SUCCEEDED, base=real, config=settings_of("sft", {"epochs": 1}))
+    run.snapshots.add(rows)
+    Run.objects.filter(pk=run.pk).update(result={"seconds": {"total": 100.0}})
+    assert seconds(real) == pytest.approx(100)

@@ -2,8 +2,8 @@
 
 A stage's work is counted in floating-point operations: 6 for each parameter and token learned from, 2 for each
 parameter and token read or generated (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). How many of them a machine
-does a second is taken from the project's last runs of the stage; without any, RULE_OF_THUMB is what small models reach
-on two CPU cores.
+does a second is taken from the project's last runs of the stage. Without any, a rule of thumb holds for the CPU cores
+that the training worker reported; of a GPU nothing is said before its first run.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
 from webapp.errors import BadInput
 from webapp.registry.models import ModelVersion
+from webapp.runs.machines import newest_machine
 from webapp.runs.models import Run
 from webapp.runs.stages import settings_of
 
-RULE_OF_THUMB = 30e9  # floating-point operations a second
+RULE_OF_THUMB = 30e9  # floating-point operations a second that small models reach on two CPU cores
+LARGE_RULE = 120e9  # and models from 0.1B on: SmolLM2-135M, between 90e9 (DPO, on a busy machine) and 210e9 (PPO)
+MAX_CORES = 16  # beyond which more of them hardly help
 START = 12.0  # seconds that any run takes to start and to save
 CHARACTERS_A_TOKEN = 4.0
+LARGE_PARAMETERS = 50_000_000
 UNKNOWN_PARAMETERS = 3_000_000
 PAIR_WORK = 4.0  # DPO reads a reply in about three pairs, and with the reference, too
 TEXT_A_SECOND = 400_000.0  # characters that cleaning and tokenizer training get through
 
 
 class Estimate(NamedTuple):
-    seconds: float
+    seconds: float | None  # None: the first run on this device will tell
     measured: bool  # from past runs, not from the rule of thumb
 
 
@@ -56,10 +60,29 @@ def estimate(
             done = work_of(stage, used, list(run.snapshots.all()), run.corpus_run, run.base)
             if done > 0:  # one that had nothing to read tells nothing
                 speeds.append(done / max(seconds - START, 0.2 * seconds))
-    usual = TEXT_A_SECOND if stage in ("corpus", "tokenizer") else RULE_OF_THUMB
-    seconds = START + work / (median(speeds) if speeds else usual)
-    minutes = float(config.get("minutes") or 0)
-    return Estimate(min(seconds, START + 60 * minutes) if minutes else seconds, bool(speeds))
+    speed = median(speeds) if speeds else usual_speed(stage, parameters_of(config, base))
+    seconds = START + work / speed if speed else None
+    if minutes := float(config.get("minutes") or 0):
+        limit = START + 60 * minutes
+        seconds = limit if seconds is None else min(seconds, limit)
+    return Estimate(seconds, bool(speeds))
+
+
+def usual_speed(stage: str, parameters: float) -> float | None:
+    """Operations, or characters of the stages that only read text, per second; None on a GPU, which nobody measured."""
+    if stage in ("corpus", "tokenizer"):
+        return TEXT_A_SECOND
+    found = newest_machine()
+    if parameters < LARGE_PARAMETERS:
+        return RULE_OF_THUMB
+    if found and found[1].kind == "cuda":
+        return None
+    cores = min(found[1].cores, MAX_CORES) if found else 2
+    return LARGE_RULE * max(1, cores) / 2
+
+
+def parameters_of(config: dict[str, Any], base: ModelVersion | None) -> float:
+    return float((base.parameters if base else None) or size_of(config))
 
 
 def work_of(
@@ -76,7 +99,7 @@ def work_of(
         characters += corpus_characters(corpus_run)
     if stage in ("corpus", "tokenizer"):
         return characters
-    parameters = float((base.parameters if base else None) or size_of(config))
+    parameters = parameters_of(config, base)
     if SPECS[stage].generates:
         return (
             parameters

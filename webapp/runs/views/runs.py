@@ -20,6 +20,7 @@ from webapp.accounts.requests import Request
 from webapp.params import read_choice, read_int, read_ints
 from webapp.runs import folders, selectors, services
 from webapp.runs.charts import charts, metric_label
+from webapp.runs.forms import control_text, label_of
 from webapp.runs.models import Run
 from webapp.runs.outputs import output_download, outputs_of
 from webapp.runs.stages import LAUNCHED
@@ -72,10 +73,16 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
     return render(request, "runs/detail.html", context)
 
 
-def proposed_settings(run: Run) -> list[tuple[str, Any, str]]:
-    """(name, value, why) of the settings that nobody chose."""
+def proposed_settings(run: Run) -> list[tuple[str, str, str]]:
+    """(name, value, why) of the settings that nobody chose, in the words of the launch form."""
     values = selectors.flattened(run.config)
-    return [(metric_label(name), values[name], why) for name, why in sorted(run.proposed.items()) if name in values]
+    return [
+        (label_of(name), control_text(values[name]), why)
+        for name, why in sorted(run.proposed.items())
+        if name in values
+        for name, why in sorted(run.proposed.items())
+        if name in values
+    ]
 
 
 @require_safe
