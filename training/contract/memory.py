@@ -101,7 +101,9 @@ def generation_parts(
     }
     if SPECS[stage].learns:  # its weights change, so the engine joins them anew for every rollout
         parts["engine"] = width * model.parameters
-        parts["reward"] = width * (reward.parameters if reward else model.parameters)
+        if reward is None and not settings.get("rewards"):  # with rewards of other kinds there need be no reward model
+            reward = model
+        parts["reward"] = width * reward.parameters if reward else 0
     elif reward:
         parts["reward"] = width * reward.parameters
     return parts

@@ -57,6 +57,12 @@ def test_ppo_holds_a_reward_model_a_copy_that_generates_and_its_keys_and_values(
     assert more["cache"] == 4 * parts["cache"], "at most 128 are sampled at the same time"
 
 
+def test_rewards_without_a_reward_model_take_nothing() -> None:
+    settings = SPECS["ppo"].settings.model_validate({"lora": {"rank": 8}}).model_dump()
+    assert count_memory("ppo", settings, LLAMA_8B, GPU)["reward"] == 2 * LLAMA_8B.parameters, "as large as the policy"
+    assert "reward" not in count_memory("ppo", settings | {"rewards": [{"name": "exact"}]}, LLAMA_8B, GPU)
+
+
 def test_activations_grow_with_the_tokens_of_a_pass() -> None:
     one, two = (counted("sft", LLAMA_8B, GPU, micro_tokens=tokens) for tokens in (1024, 2048))
     assert two["activations"] == 2 * one["activations"]

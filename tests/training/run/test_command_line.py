@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.toys import PROJECT, events, run_folder
+from tests.training.toys import PROJECT, events, run_folder, toy_policy, turns
 from training.__main__ import main
 from training.run.opening import open_run
 
@@ -86,3 +86,22 @@ def test_a_config_without_a_stage_says_what_to_add(
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert main(["serve", str(tmp_path)]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_recipe_fills_in_what_the_config_leaves_out(tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "model")
+    rows = [{"id": f"demonstration:{n}", "messages": turns("Why?", "the cat sat on the mat")} for n in range(4)]
+    folder = run_folder(
+        tmp_path / "run", {"stage": "sft", "base": str(policy), "epochs": 1, "precision": "fp32"}, demonstrations=rows
+    )
+    assert main(["sft", str(folder), "--recipe", "laptop-135m"]) == 0
+    warned = [event["message"] for event in events(folder, "warning")]
+    assert any("135M on a laptop" in message for message in warned)
+    rates = [event["values"].get("learning_rate", 0) for event in events(folder, "metric")]
+    assert 0 < max(rates) <= 2e-5, "the toy's own default is 3e-4"
+
+
+def test_an_unknown_recipe_is_refused_with_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["sft", str(tmp_path), "--recipe", "phone"])
+    assert "laptop-135m" in capsys.readouterr().err
