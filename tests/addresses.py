@@ -15,6 +15,7 @@ from tests import factories
 from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.data.models import Import
+from webapp.judges.services import add_judge, start_try
 
 # What other people's packages serve, and who may see it. They bring their own checks; their views declare nothing.
 THIRD_PARTY = ("accounts/", "static/")
@@ -53,6 +54,10 @@ def rows_behind(project: Project, ann: User, ben: User, tess: User) -> dict[str,
     model = factories.model_version(project)
     load = Import.objects.create(project=project, by=project.created_by, name="prompts.jsonl")
     label = factories.ranking(project, ann)
+    judge = add_judge(
+        project=project, by=project.created_by, name="Judge", address="https://example.org/v1", model="big"
+    )
+    job = start_try(judge=judge, by=project.created_by, prompt="Why?", replies=["So.", "Because."])
     return {
         "slug": (project.slug, ""),
         "stage": ("sft", ""),
@@ -79,6 +84,9 @@ def rows_behind(project: Project, ann: User, ben: User, tess: User) -> dict[str,
         "runs/pk": (factories.run_with_output(project, "dropped.jsonl", "{}\n", "corpus").pk, ""),
         "outputs/name": ("dropped.jsonl", ""),
         "models/pk": (model.pk, ""),
+        "judges/pk": (judge.pk, ""),
+        "judge-jobs/pk": (job.pk, ""),
+        "reward/secret": ("unknown", "everybody"),
         "deployments/pk": (factories.deployment(project, model).pk, ""),
     }
 

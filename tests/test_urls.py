@@ -34,6 +34,8 @@ ANSWERS = {
     "deployment_roll_back": 409, "model_archive": 409, "model_deploy": 400,
     "guidelines_preview": 200, "invitation": 404, "invitation_accept": 404, "invitation_new": 200,
     "invitation_revoke": 404, "member_role": 400, "person_password_link": 200,
+    "judge_agreement": 400, "judge_archive": 409, "judge_compare": 400, "judge_job_continue": 409, "judge_reward": 404,
+    "judge_try": 400,
     "label_draft": 200, "label_guidelines": 200, "label_preview": 200, "label_renew": 200, "label_submit": 400,
     "label_undo": 404, "label_unskip": 409,
     "run_advice": 200, "run_import": 409, "run_resume": 409, "run_retry": 400, "run_stop": 409,

@@ -68,6 +68,7 @@ INSTALLED_APPS = [
     "annotations",
     "webapp.datasets",
     "webapp.runs",
+    "webapp.judges",
     "webapp.data",
     "webapp.chat",
     "webapp.home",
@@ -138,6 +139,10 @@ MODEL_SERVER_TOKEN: str = service_url("MODEL_SERVER_TOKEN")
 CORS_ALLOWED_ORIGINS: list[str] = env.list("CORS_ALLOWED_ORIGINS", default=[])
 API_REPLIES_AT_ONCE: int = env.int("API_REPLIES_AT_ONCE", default=16)
 
+# Hosts (host or host:port) where judges may be asked without https and in a private network; see
+# webapp.judges.guarding.
+JUDGE_HOSTS: list[str] = env.list("JUDGE_HOSTS", default=[])
+
 # Run folders and model artefacts: any fsspec address. Training itself always works in a local folder.
 ARTEFACTS_URL: str = env.str("ARTEFACTS_URL", default=f"file://{HOME}/artefacts")
 # Folders on the training machine below which people may name a model to start from; see webapp.model_names.
@@ -156,10 +161,12 @@ CELERY_TASK_ROUTES = {"webapp.runs.tasks.execute_run": {"queue": "train"}}
 CELERY_BEAT_SCHEDULE = {
     "runs": {"task": "webapp.runs.tasks.reconcile_training_runs", "schedule": 10.0},
     "deployments": {"task": "webapp.registry.tasks.reload_deployments", "schedule": 15.0},
+    "judges": {"task": "webapp.judges.tasks.reconcile_judge_jobs", "schedule": 15.0},
     "imports": {"task": "webapp.data.tasks.reconcile_imports", "schedule": 15.0},
     "uploads": {"task": "webapp.data.tasks.clean_up_imports", "schedule": 3600.0},
     "demos": {"task": "webapp.demo.tasks.reconcile_sample_projects", "schedule": 15.0},
     "replies": {"task": "webapp.chat.tasks.reconcile_replies", "schedule": 10.0},
+    "judge answers": {"task": "webapp.judges.tasks.forget_erased_prompts", "schedule": 600.0},
     "redactions": {"task": "webapp.runs.tasks.redact_files", "schedule": 600.0},
     "chats": {"task": "webapp.chat.tasks.clean_up_chats", "schedule": 3600.0},
 }

@@ -18,7 +18,7 @@ SECTIONS: Final = (
     ("chat", re.compile(r"/chat/")),
     ("data", re.compile(r"/projects/[^/]+/data/|/snapshots/")),
     ("runs", re.compile(r"/projects/[^/]+/runs/|/runs/")),
-    ("models", re.compile(r"/projects/[^/]+/(models|deployments|withdrawn-data)/|/models/")),
+    ("models", re.compile(r"/projects/[^/]+/(models|deployments|judges|withdrawn-data)/|/(models|judges|judge-jobs)/")),
     ("project", re.compile(r"/projects/(?!new/)[^/]+/")),
 )
 

@@ -1,0 +1,114 @@
+"""A judge as a reward: what a training run posts, and what it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from tests import factories
+from tests.judges.conftest import judge_at
+from tests.judges.fake import FakeEndpoint, Judgment, Said, prefers, replies_in
+from webapp.accounts.models import Project
+from webapp.judges.models import Judge, JudgeCall
+from webapp.judges.services import archive_judge, renew_reward_address
+from webapp.runs.models import Run
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Start = Callable[[Judgment], FakeEndpoint]
+PROMPT = [{"role": "user", "content": "Why?"}]
+
+
+def launched(judge: Judge, state: str = "running") -> Run:
+    """A run with the judge's address among its rewards."""
+    config = {"stage": "ppo", "rewards": [{"kind": "url", "url": judge.reward_address}]}
+    return factories.run(judge.project, "ppo", config=config, state=state)
+
+
+def post(judge: Judge, body: Any) -> tuple[int, Any]:
+    path = f"/judges/reward/{judge.reward_secret}/"
+    response = Client(enforce_csrf_checks=True).post(path, body, content_type="application/json")
+    return response.status_code, response.json()
+
+
+def test_replies_get_scores_between_0_and_1(project: Project, endpoint_of: Start) -> None:
+    endpoint = endpoint_of(lambda question, _: Said(f'{{"score": {len(replies_in(question)[0])}}}'))
+    judge = judge_at(endpoint, project, mode="pointwise", price_in=1.0, price_out=1.0)
+    run = launched(judge)
+    replies = ["1", "1234567890", "1", "far too long for a score"]
+    body = {"prompts": [PROMPT] * 4, "replies": replies, "references": [None] * 4, "data": [{}] * 4}
+    status, answer = post(judge, body)
+    assert (status, answer) == (200, {"scores": [0.0, 1.0, 0.0, None]})
+    assert len(endpoint.asked) == 2 + 3  # the same reply once, nonsense three times
+    calls = JudgeCall.objects.filter(run=run)
+    assert calls.count() == 5
+    assert sum(call.cost for call in calls) > 0
+
+
+def test_a_pairwise_judge_compares_with_the_reference(project: Project, by_length: FakeEndpoint) -> None:
+    judge = judge_at(by_length, project)
+    launched(judge)
+    body = {"prompts": [PROMPT] * 4, "replies": ["long one", "x", "four", "so"], "references": ["four"] * 3 + [None]}
+    assert post(judge, body) == (200, {"scores": [1.0, 0.0, 0.5, None]})
+
+
+def test_the_address_opens_nothing_without_an_active_run(project: Project, by_length: FakeEndpoint) -> None:
+    judge = judge_at(by_length, project)
+    body = {"prompts": [PROMPT], "replies": ["x"], "references": ["y"]}
+    launched(judge, "succeeded")
+    assert post(judge, body)[0] == 409
+    launched(judge)
+    assert post(judge, body)[0] == 200
+    renew_reward_address(judge=judge)
+    assert post(judge, body)[0] == 404
+    judge.refresh_from_db()
+    assert post(judge, body)[0] == 409  # the run has the old address
+    archive_judge(judge=judge)
+    launched(judge)
+    assert post(judge, body)[0] == 409
+    assert not by_length.asked[2:]
+
+
+def test_chats_are_not_sent_outside(project: Project, by_length: FakeEndpoint) -> None:
+    from annotations.services.prompts import digest_of
+
+    factories.prompt(project, messages=PROMPT, digest=digest_of(PROMPT), source="chat")
+    judge = judge_at(by_length, project)
+    launched(judge)
+    system = {"role": "system", "content": "Be kind."}
+    body = {"prompts": [PROMPT, [system, *PROMPT]], "replies": ["x", "x"], "references": ["y", "y"]}
+    assert post(judge, body) == (200, {"scores": [None, None]})
+    assert not by_length.asked
+
+
+def test_a_pause_is_waited_for_within_the_request(project: Project, endpoint_of: Start) -> None:
+    def limited(question: str, number: int) -> Said:
+        return Said("Slow.", 429, {"Retry-After": "0"}) if number == 1 else prefers(len)(question, number)
+
+    judge = judge_at(endpoint_of(limited), project)
+    launched(judge)
+    assert post(judge, {"prompts": [PROMPT], "replies": ["xy"], "references": ["y"]}) == (200, {"scores": [1.0]})
+
+
+def test_refusals_name_the_cause(project: Project, endpoint_of: Start) -> None:
+    judge = judge_at(endpoint_of(lambda *_: Said("No.", 401)), project)
+    launched(judge)
+    status, answer = post(judge, {"prompts": [PROMPT], "replies": ["xy"], "references": ["y"]})
+    assert status == 409
+    assert "rejects the key" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[]", "{", '{"prompts": [], "replies": ["x"]}', '{"prompts": [["x"]], "replies": ["x"]}',
+        '{"prompts": [[]], "replies": [1]}', '{"prompts": [[]], "replies": ["x"], "references": []}',
+    ],
+)  # fmt: skip
+def test_a_batch_that_is_none_is_refused(project: Project, by_length: FakeEndpoint, body: str) -> None:
+    judge = judge_at(by_length, project)
+    launched(judge)
+    assert post(judge, body)[0] == 400
+    assert not by_length.asked
