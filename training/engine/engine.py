@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -259,16 +260,19 @@ class Engine:
         """Draw the next token of each row of logits [n, V]."""
         numbers = [float(row.numbers[len(row.tokens)]) if len(row.numbers) else 0.0 for row in running]
         uniform = torch.tensor(numbers, device=self._device)
-        tokens, logprobs, normalizer = drawn(logits, rows.temperature, rows.top_k, rows.top_p, uniform, rows.cut)
-        if not bool(normalizer.isfinite().all()):
-            raise TrainingError(NOT_FINITE, code="not_finite")
+        tokens, logprobs, normalizer = drawn(logits, rows.draw, uniform)
         if rows.tempered is not None:
-            logprobs = torch.where(rows.tempered, tempered_logprobs(logits, rows.temperature, tokens), logprobs)
+            tempered = tempered_logprobs(logits, rows.draw.temperature, tokens)
+            logprobs = torch.where(rows.tempered, tempered, logprobs)
+        # All that the host wants to know of this step, in one piece: it waits for the device once.
+        chosen, of_chosen, sums = torch.stack([tokens.double(), logprobs.double(), normalizer.double()]).tolist()
+        if not all(map(math.isfinite, sums)):
+            raise TrainingError(NOT_FINITE, code="not_finite")
         if rows.alternatives:
             values, ids = (logits.float() - normalizer[:, None]).topk(min(rows.alternatives, logits.shape[-1]))
             for row, best, names in zip(running, values.tolist(), ids.tolist(), strict=True):
                 row.top.append(dict(list(zip(names, best, strict=True))[: row.request.params.top_logprobs]))
-        for row, token, logprob in zip(running, tokens.tolist(), logprobs.tolist(), strict=True):
+        for row, token, logprob in zip(running, map(int, chosen), of_chosen, strict=True):
             row.push(token, logprob)
 
     def _leave(self) -> list[tuple[EngineRequest, Completion]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training.engine.detokenizer import Detokenizer, StopStrings
 from training.engine.engine_request import Delta, EngineRequest, Finish
+from training.engine.sampling import DrawSettings
 
 GREEDY_BELOW = 1e-5  # temperatures under this overflow when divided by
 
@@ -72,12 +73,9 @@ class Running:
 
 @dataclass(slots=True)
 class Rows:
-    """Sampling parameters of n rows as tensors [n]."""
+    """Sampling parameters of n rows."""
 
-    temperature: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    cut: bool  # whether any row has a top_k or top_p
+    draw: DrawSettings
     alternatives: int
     tempered: Tensor | None  # whose log-probabilities are to be at their temperature; None: nobody's
 
@@ -85,11 +83,9 @@ class Rows:
     def of(cls, running: list[Running], device: torch.device) -> Rows:
         params = [row.request.params for row in running]
         tempered = [p.tempered and p.temperature >= GREEDY_BELOW and p.temperature != 1 for p in params]
+        temperatures = [p.temperature if p.temperature >= GREEDY_BELOW else 0.0 for p in params]
         return cls(
-            torch.tensor([p.temperature if p.temperature >= GREEDY_BELOW else 0.0 for p in params], device=device),
-            torch.tensor([p.top_k for p in params], device=device),
-            torch.tensor([p.top_p for p in params], device=device),
-            any(p.top_k > 0 or p.top_p < 1 for p in params),
+            DrawSettings.of(temperatures, [p.top_k for p in params], [p.top_p for p in params], device),
             max(p.top_logprobs for p in params),
             torch.tensor(tempered, device=device) if any(tempered) else None,
         )

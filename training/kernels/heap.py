@@ -32,6 +32,12 @@ def disable_malloc_trim() -> None:
         library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def trim_heap() -> None:
+    """Give memory that is free back to the system now."""
+    if library := glibc():
+        library.malloc_trim(0)
+
+
 class HeapTrimmer:
     """Gives idle memory back to the system when a process takes much more of it than its passes need."""
 
@@ -42,11 +48,11 @@ class HeapTrimmer:
     def maybe_trim(self) -> None:
         """For between two passes, when no activations are in use. What was given back and is touched again costs time:
         so only now and then."""
-        library, now = glibc(), resident()
+        now = resident()
         self.needed = self.needed or now
         self.passes += 1
-        if library is not None and self.passes >= PASSES and now > GROWTH * self.needed:
-            library.malloc_trim(0)
+        if glibc() and self.passes >= PASSES and now > GROWTH * self.needed:
+            trim_heap()
             self.needed = self.passes = 0
 
 

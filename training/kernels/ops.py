@@ -36,8 +36,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> NormO
         normed = NormOutput(torch.empty_like(x, dtype=dtype), x.new_empty(len(x)))
         compiled.call("rms_norm", x, weight, eps, len(x), x.shape[1], normed.out, normed.inverse)
         return normed
-    inverse = x.square().mean(-1).add_(eps).rsqrt_()
-    return NormOutput((x * inverse[:, None] * weight).to(dtype), inverse)
+    # One launch, as torch's own rms_norm, which does not give the inverse away.
+    normed_x, inverse = torch.ops.aten._fused_rms_norm(x, x.shape[-1:], weight, eps)
+    return NormOutput(normed_x.to(dtype), inverse.flatten())
 
 
 def residual_add(x: Tensor, residual: Tensor, bias: Tensor | None) -> Tensor:
@@ -258,9 +259,11 @@ class Places:
         return self._bias
 
     def turns(self, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
-        """The rotations of the new tokens, (n, d / 2) each."""
+        """What the numbers of the new tokens' heads, and those half a head further, are multiplied with to be turned,
+        (n, 1, d) each."""
         if self._turns is None:
-            self._turns = cosine[self.positions], sine[self.positions]
+            c, s = cosine[self.positions], sine[self.positions]
+            self._turns = torch.cat([c, c], -1)[:, None], torch.cat([-s, s], -1)[:, None]
         return self._turns
 
     def gathered(self, pages: Tensor) -> Tensor:
@@ -293,7 +296,9 @@ def append_kv(
     turned = heads.queries + heads.keys
     if norms is not None:
         norm_heads(joined[:, :turned], norms, heads.eps)
-    apply_rotary(joined, *places.turns(cosine, sine), turned)
+    near, far = places.turns(cosine, sine)
+    x = joined[:, :turned].float()
+    joined[:, :turned] = torch.addcmul(x * near, x.roll(d // 2, -1), far)
     to_page, offset = places.written(keys.shape[2])
     keys[to_page, :, offset], values[to_page, :, offset] = joined[:, heads.queries :].split(heads.keys, dim=1)
 

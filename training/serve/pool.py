@@ -18,6 +18,7 @@ from training.data.chat_templates import TemplateProcess
 from training.engine import Engine, EngineRequest, SamplingParams
 from training.engine.detokenizer import token_decoder
 from training.engine.kv_budget import KVBudget
+from training.kernels.heap import trim_heap
 from training.models.checks import check_source, check_vocabulary
 from training.models.compute import Compute, adapter_base
 from training.models.loading import load_causal, load_tokenizer
@@ -86,6 +87,7 @@ class ModelPool:
                 served = self._models.get(key)
             if served is None:
                 served = apart(lambda: self._read(path))
+                trim_heap()  # of what loading took beside the weights
             with self._lock:
                 if key not in self._models:
                     self._make_room()

@@ -10,17 +10,15 @@ import torch
 from training.contract import TrainingError
 from training.engine import SamplingParams, derive_seed, sampling
 from training.engine.engine_request import uniforms
-from training.engine.sampling import draw_tokens, pick_tokens, tempered_logprobs, truncate
+from training.engine.sampling import DrawSettings, draw_tokens, pick_tokens, tempered_logprobs, truncate
 from training.kernels import ops
+
+CPU = torch.device("cpu")
 
 
 def drawn(logits: list[float], uniform: float, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> int:
-    one = torch.tensor([logits])
-    return int(
-        draw_tokens(
-            one, torch.tensor([temperature]), torch.tensor([top_k]), torch.tensor([top_p]), torch.tensor([uniform])
-        )
-    )
+    settings = DrawSettings.of([temperature], [top_k], [top_p], CPU)
+    return int(draw_tokens(torch.tensor([logits]), settings, torch.tensor([uniform])))
 
 
 def test_pick_inverts_the_cumulative_sum() -> None:
@@ -80,7 +78,7 @@ def test_truncation_is_that_of_the_slow_form_on_wide_and_narrow_rows(top_k: int,
     generator = torch.Generator().manual_seed(top_k)
     spread = torch.tensor([0.01, 1.0, 6.0])[:, None]
     weights = (torch.randn(3, 700, generator=generator) * spread).softmax(-1)
-    kept, tokens = truncate(weights, torch.tensor([top_k] * 3), torch.tensor([top_p] * 3))
+    kept, tokens = truncate(weights, torch.tensor([top_k] * 3), torch.tensor([top_p] * 3), top_k, nucleus=top_p < 1)
     for row in range(3):
         found = {int(t) for t, w in zip(tokens[row], kept[row], strict=True) if w > 0}
         assert (
@@ -90,13 +88,8 @@ def test_truncation_is_that_of_the_slow_form_on_wide_and_narrow_rows(top_k: int,
 
 def test_rows_of_a_batch_keep_their_own_settings() -> None:
     logits = torch.tensor([0.1, 0.4, 0.2, 0.3]).log().expand(5, 4)
-    tokens = draw_tokens(
-        logits,
-        torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0]),
-        torch.tensor([0, 0, 1, 0, 2]),
-        torch.tensor([1.0, 1.0, 1.0, 0.1, 1.0]),
-        torch.full((5,), 0.99),
-    )
+    settings = DrawSettings.of([1.0, 0.0, 1.0, 1.0, 1.0], [0, 0, 1, 0, 2], [1.0, 1.0, 1.0, 0.1, 1.0], CPU)
+    tokens = draw_tokens(logits, settings, torch.full((5,), 0.99))
     assert tokens.tolist() == [3, 1, 1, 1, 3]
 
 
@@ -145,9 +138,8 @@ def test_a_row_that_is_not_finite_is_told_by_its_log_sum_and_breaks_nothing(
     logits = torch.zeros(2, 9)
     logits[1] = float("nan")
     half = torch.tensor([0.5, 0.5])
-    tokens, _, log_sums = sampling.drawn(
-        logits, torch.ones(2), torch.tensor([top_k, top_k]), torch.ones(2), half, top_k > 0
-    )
+    settings = DrawSettings.of([1.0, 1.0], [top_k, top_k], [1.0, 1.0], CPU)
+    tokens, _, log_sums = sampling.drawn(logits, settings, half)
     assert log_sums.isfinite().tolist() == [True, False]
     assert 0 <= int(tokens.min()) <= int(tokens.max()) < 9
 
