@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.test import Client
 
 from tests import factories
 from tests.judges.conftest import judge_at
 from tests.judges.fake import FakeEndpoint, Judgment, Said, prefers, replies_in
-from webapp.accounts.models import Project
+from webapp.accounts.models import Project, User
 from webapp.judges.models import Judge, JudgeCall
 from webapp.judges.services import archive_judge, renew_reward_address
 from webapp.runs.models import Run
@@ -112,3 +113,43 @@ def test_a_batch_that_is_none_is_refused(project: Project, by_length: FakeEndpoi
     launched(judge)
     assert post(judge, body)[0] == 400
     assert not by_length.asked
+
+
+def test_a_run_shows_what_its_judge_costs(client: Client, project: Project, mo: User, by_length: FakeEndpoint) -> None:
+    client.force_login(mo)
+    judge = judge_at(by_length, project, price_in=1000.0, price_out=0.0)
+    run = launched(judge)
+    assert f"/runs/{run.pk}/judges/" in client.get(f"/runs/{run.pk}/").content.decode()
+    assert "not been asked yet" in client.get(f"/runs/{run.pk}/judges/").content.decode()
+    post(judge, {"prompts": [PROMPT], "replies": ["xy"], "references": ["y"]})
+    page = " ".join(client.get(f"/runs/{run.pk}/judges/").content.decode().split())
+    assert "2 calls, $0.200" in page
+
+
+def test_the_launch_form_says_what_a_judge_will_cost(
+    client: Client, project: Project, mo: User, by_length: FakeEndpoint
+) -> None:
+    client.force_login(mo)
+    judge = judge_at(by_length, project, price_in=1000.0, price_out=0.0)
+    form = {"base_name": "kite", "steps": "10", "prompts_per_step": "8", "samples_per_prompt": "2"}
+    address = f"/projects/{project.slug}/judges/cost/ppo/"
+    assert "calls" not in client.post(address, form).content.decode()
+    form["rewards"] = f'[{{"kind": "url", "url": "{judge.reward_address}"}}]'
+    page = client.post(address, form).content.decode()
+    assert "320 calls" in page
+    assert "try the judge once" in page
+    launched(judge)
+    post(judge, {"prompts": [PROMPT], "replies": ["xy"], "references": ["y"]})
+    page = " ".join(client.post(address, form).content.decode().split())
+    assert "about <strong>320 calls</strong>, about <strong>$32" in page
+
+
+def test_a_training_process_may_ask_the_site(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    from webapp.runs.execution import environment
+
+    settings.SITE_URL = "http://127.0.0.1:8000"
+    monkeypatch.setenv("TUTELAGE_REWARD_HOSTS", "gpu-box")
+    assert environment()["TUTELAGE_REWARD_HOSTS"] == "gpu-box,127.0.0.1:8000"
+    settings.SITE_URL = "https://kite.example.org"
+    monkeypatch.delenv("TUTELAGE_REWARD_HOSTS")
+    assert environment()["TUTELAGE_REWARD_HOSTS"] == "kite.example.org:443"

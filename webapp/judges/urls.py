@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from webapp.judges import reward_view, views
+from webapp.judges import cost_views, reward_view, views
 
 urlpatterns = [
     path("projects/<slug:slug>/judges/", views.judge_list, name="judge_list"),
@@ -15,6 +15,8 @@ urlpatterns = [
     path("judges/<int:pk>/archive/", views.judge_archive, name="judge_archive"),
     path("judges/<int:pk>/new-address/", views.judge_new_address, name="judge_new_address"),
     path("judges/reward/<str:secret>/", reward_view.judge_reward, name="judge_reward"),
+    path("projects/<slug:slug>/judges/cost/<str:stage>/", cost_views.judge_cost, name="judge_cost"),
+    path("runs/<int:pk>/judges/", cost_views.run_judges, name="run_judges"),
     path("judge-jobs/<int:pk>/", views.judge_job, name="judge_job"),
     path("judge-jobs/<int:pk>/status/", views.judge_job_status, name="judge_job_status"),
     path("judge-jobs/<int:pk>/stop/", views.judge_job_stop, name="judge_job_stop"),

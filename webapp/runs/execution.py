@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 
 from training.contract import EXIT_DONE, EXIT_STOPPED, LOG
@@ -42,6 +44,7 @@ PASSED_ON = {
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
 }  # fmt: skip
+REWARD_HOSTS = "TUTELAGE_REWARD_HOSTS"
 PASSED_ON_PREFIXES = (
     "LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "VECLIB_", "NUMEXPR_", "MALLOC_",
     "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "HIP_", "HSA_", "ROCR_", "MIOPEN_", "GLOO_",
@@ -125,7 +128,16 @@ def run_stage(run: Run, folder: Path, heartbeat: Heartbeat[Run]) -> tuple[int, i
 def environment() -> dict[str, str]:
     passed = {key: value for key, value in os.environ.items() if key in PASSED_ON or key.startswith(PASSED_ON_PREFIXES)}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return passed | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path}
+    # A judge of the site is a reward at the site's own address, wherever that is.
+    hosts = ",".join(filter(None, (passed.get(REWARD_HOSTS), site_host())))
+    made = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path, REWARD_HOSTS: hosts}
+    return passed | made
+
+
+def site_host() -> str:
+    """host:port of the site."""
+    parts = urlsplit(settings.SITE_URL)
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def follow(run: Run, events: Path, since: int, child: subprocess.Popen[bytes], heartbeat: Heartbeat[Run]) -> None:

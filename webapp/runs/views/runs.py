@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import urlencode
 from zlib import crc32
@@ -68,6 +69,7 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
             "figures": run.evaluations.select_related("model"),
             "counts": run.result.get("counts", {}),
             "outputs": outputs_of(run),
+            "asks_judges": "/judges/reward/" in json.dumps(run.config),
         }
     )
     return render(request, "runs/detail.html", context)
