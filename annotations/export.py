@@ -90,7 +90,9 @@ def annotator_of(label: Label) -> str:
 
 
 def prompt_row(prompt: Prompt, system: str = "") -> PromptRow:
-    return PromptRow(id=f"prompt:{prompt.pk}", messages=turns(prompt, system))
+    return PromptRow(
+        id=f"prompt:{prompt.pk}", messages=turns(prompt, system), reference=prompt.reference, data=prompt.data
+    )
 
 
 def turns(prompt: Prompt, system: str = "") -> list[Turn]:

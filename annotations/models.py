@@ -31,6 +31,8 @@ class Prompt(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="prompts")
     messages = models.JSONField()
     digest = models.CharField(max_length=64, help_text="sha256 of the messages; one prompt a conversation")
+    reference = models.JSONField(null=True, blank=True, help_text="the right answer, for rewards: text or other JSON")
+    data = models.JSONField(null=True, blank=True, help_text="what else rewards need, as unit tests: a JSON object")
     split = models.CharField(max_length=8, choices=Split.choices, help_text="decided once, by a hash")
     source = models.CharField(max_length=10, choices=Source.choices)
     source_ref = models.CharField(max_length=300, blank=True, help_text="file:line, or chat message, that it came from")

@@ -38,9 +38,11 @@ def erase_prompts(*, prompts: Collection[int], now: datetime) -> Rows:
     for prompt in Prompt.objects.select_for_update(of=("self",)).filter(pk__in=prompts):
         prompt.messages = [{"role": "user", "content": ERASED}]
         prompt.digest = hashlib.sha256(f"erased prompt {prompt.pk}".encode()).hexdigest()
-        prompt.source_ref = ""
+        prompt.source_ref, prompt.reference, prompt.data = "", None, None
         prompt.withdrawn_at, prompt.erased_at = prompt.withdrawn_at or now, now
-        prompt.save(update_fields=["messages", "digest", "source_ref", "withdrawn_at", "erased_at"])
+        prompt.save(
+            update_fields=["messages", "digest", "source_ref", "reference", "data", "withdrawn_at", "erased_at"]
+        )
     return rows
 
 

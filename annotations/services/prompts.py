@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -27,6 +27,16 @@ ROLES: Final = frozenset({"system", "user", "assistant"})
 BATCH: Final = 2000
 
 Messages = Sequence[dict[str, str]]
+
+
+class PromptCheck(NamedTuple):
+    """What rewards hold replies to a prompt against: the right answer (text or other JSON), and a JSON object."""
+
+    reference: Any = None
+    data: dict[str, Any] | None = None
+
+
+NO_CHECK: Final = PromptCheck()
 
 
 def clean_messages(messages: Messages) -> list[dict[str, str]]:
@@ -72,10 +82,12 @@ def add_prompts(
     by: User | None = None,
     source_refs: Sequence[str] = (),
     splits: Sequence[str] = (),
+    checks: Sequence[PromptCheck] = (),
 ) -> list[Prompt]:
     """A prompt for each conversation, in the order given; equal conversations share one.
 
-    Where `splits` says "heldout" the prompt is held out, one that was there before too; else a hash decides.
+    Where `splits` says "heldout" the prompt is held out, one that was there before too; else a hash decides. What
+    `checks` say replaces what was there before.
     """
     new_prompts: dict[str, Prompt] = {}
     digests: list[str] = []
@@ -104,11 +116,35 @@ def add_prompts(
         new_prompts[digest].split = Prompt.Split.HELDOUT
     by_digest = _by_digest(project, list(new_prompts))
     _hold_out([by_digest[digest] for digest in heldout & by_digest.keys()])
+    given = {d: check for d, check in zip(digests, checks, strict=False) if check != NO_CHECK}
+    for digest, check in given.items():
+        new_prompts[digest].reference, new_prompts[digest].data = check
+    _set_checks({by_digest[digest]: check for digest, check in given.items() if digest in by_digest})
     missing = [prompt for digest, prompt in new_prompts.items() if digest not in by_digest]
     Prompt.objects.bulk_create(missing, batch_size=BATCH, ignore_conflicts=True)
     if missing:
         by_digest |= _by_digest(project, [prompt.digest for prompt in missing])
     return [by_digest[digest] for digest in digests]
+
+
+def _set_checks(checks: Mapping[Prompt, PromptCheck]) -> None:
+    """Give prompts that are there another reference and other data."""
+    changed = [prompt for prompt, check in checks.items() if (prompt.reference, prompt.data) != tuple(check)]
+    for prompt in changed:
+        reference, data = checks[prompt]
+        prompt.reference = prompt.reference if reference is None else reference
+        prompt.data = prompt.data if data is None else data
+    Prompt.objects.bulk_update(changed, ["reference", "data"], batch_size=BATCH)
+
+
+@transaction.atomic
+def set_check(*, prompt: Prompt, check: PromptCheck) -> None:
+    """Replace the reference and the data of a prompt. Raises Conflict if its text was deleted."""
+    prompt = Prompt.objects.select_for_update().get(pk=prompt.pk)
+    if prompt.erased_at is not None:
+        raise Conflict("The text of this prompt was deleted, so it takes no reference.")
+    prompt.reference, prompt.data = check
+    prompt.save(update_fields=["reference", "data"])
 
 
 def _hold_out(prompts: Sequence[Prompt]) -> None:
@@ -202,13 +238,14 @@ def add_and_ask(
     open_tasks: bool,
     restore: bool = False,
     source_ref: str = "",
+    checks: Sequence[PromptCheck] = (),
 ) -> AddedPrompts:
     """Add prompts and, where wanted, ask annotators to reply to those that nobody has been asked about; all or nothing.
 
     Raises WithdrawnPrompts if some are withdrawn and `restore` is not set or does not help.
     """
     newest = Prompt.objects.filter(project=project).order_by("-id").values_list("id", flat=True).first() or 0
-    prompts = add_prompts(project=project, conversations=conversations, source=source, by=by)
+    prompts = add_prompts(project=project, conversations=conversations, source=source, by=by, checks=checks)
     withdrawn = [prompt for prompt in prompts if prompt.withdrawn_at is not None]
     can_restore = all(prompt.source != Prompt.Source.CHAT for prompt in withdrawn)
     if withdrawn and not (restore and can_restore):

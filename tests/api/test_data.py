@@ -101,3 +101,20 @@ def test_an_export_of_another_kind_or_format_is_refused_in_words(client_of: Any,
 
 def test_an_annotator_exports_nothing(client_of: Any, ann: User, project: Project) -> None:
     assert client_of(ann).get(f"{PROJECT}exports/rankings/").status_code == 403
+
+
+def test_prompts_come_with_right_answers_and_annotators_are_not_told(
+    client_of: Any, mo: User, ann: User, project: Project
+) -> None:
+    conversations = [[{"role": "user", "content": text}] for text in ("What is 2+2?", "What is 3+3?")]
+    body = {"conversations": conversations, "references": ["4", None], "data": [{"level": 1}, None], "open_tasks": True}
+    api = client_of(mo)
+    first, second = api.post(f"{PROJECT}prompts/", body, format="json").json()
+    assert (first["reference"], first["data"]) == ("4", {"level": 1})
+    assert (second["reference"], second["data"]) == (None, None)
+    refused = api.post(f"{PROJECT}prompts/", body | {"references": ["4"]}, format="json")
+    assert refused.status_code == 400
+    assert "references: give one for each conversation" in refused.content.decode()
+    leased = client_of(ann).post(f"{PROJECT}tasks/next/", {}, format="json").json()
+    assert leased["prompt"]["id"] in (first["id"], second["id"])
+    assert "reference" not in leased["prompt"]

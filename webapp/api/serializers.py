@@ -47,6 +47,15 @@ class PromptSerializer(serializers.ModelSerializer[Prompt]):
         read_only_fields = fields
 
 
+class CheckedPromptSerializer(serializers.ModelSerializer[Prompt]):
+    """A prompt with what rewards hold replies against, which annotators do not see."""
+
+    class Meta:
+        model = Prompt
+        fields = (*PromptSerializer.Meta.fields, "reference", "data")
+        read_only_fields = fields
+
+
 class ResponseSerializer(serializers.ModelSerializer[Response]):
     class Meta:
         model = Response
@@ -208,13 +217,20 @@ class TurnSerializer(serializers.Serializer[Any]):
 
 
 class NewPrompts(serializers.Serializer[Any]):
-    """Conversations that end with the user's turn. `open_tasks` asks annotators to reply to them; `restore` brings back
-    those that were withdrawn."""
+    """Conversations that end with the user's turn. `references` are right answers (text or other JSON) and `data`
+    objects for rewards that check replies; one for each conversation. `open_tasks` asks annotators to reply to them;
+    `restore` brings back those that were withdrawn."""
 
     conversations = serializers.ListField(
         child=serializers.ListField(child=TurnSerializer(), min_length=1, max_length=MAX_TURNS),
         min_length=1,
         max_length=MAX_PROMPTS,
+    )
+    references = serializers.ListField(
+        child=serializers.JSONField(allow_null=True), required=False, default=list, max_length=MAX_PROMPTS
+    )
+    data = serializers.ListField(  # type: ignore[assignment]  # the metaclass takes fields out of the class
+        child=serializers.DictField(allow_null=True), required=False, default=list, max_length=MAX_PROMPTS
     )
     open_tasks = serializers.BooleanField(default=False)
     restore = serializers.BooleanField(default=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import json
+from typing import Any, NamedTuple
 
 from django import forms
 
 from annotations.models import Prompt
 from annotations.services.prompts import WithdrawnPrompts
+from training.contract import RequestRefused, parse_request
 from webapp.accounts.models import Project
 from webapp.data.exports import EXPORTS
 from webapp.data.exports.selection import STATES
@@ -16,6 +18,7 @@ from webapp.data.loading import KINDS
 from webapp.data.packing import COMPRESSIONS
 from webapp.data.selectors import authors
 from webapp.data.services import ImportOptions
+from webapp.text import clean_text
 
 
 class OptionsForm(forms.Form):
@@ -58,6 +61,53 @@ class ImportForm(OptionsForm):
 
 
 MAX_LINES_NAMED = 10
+
+
+class CheckForm(forms.Form):
+    """What rewards hold replies to a prompt against."""
+
+    reference = forms.CharField(
+        required=False,
+        strip=False,
+        label="Reference",
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="What rewards compare replies with, such as a number or a text; a JSON list holds several right "
+        "texts. Annotators do not see it.",
+    )
+    data = forms.CharField(  # type: ignore[assignment]  # the metaclass takes fields out of the class
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text='A JSON object for rewards that need more, such as {"tests": ["assert double(2) == 4"]} for code.',
+    )
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> CheckForm:
+        """The form as a prompt's answer stands."""
+        reference = prompt.reference
+        is_text = reference is None or isinstance(reference, str)
+        text = reference or "" if is_text else json.dumps(reference, ensure_ascii=False)
+        data = "" if prompt.data is None else json.dumps(prompt.data, ensure_ascii=False, indent=1)
+        return cls(initial={"reference": text, "data": data})
+
+    def clean_data(self) -> dict[str, Any] | None:
+        text = self.cleaned_data["data"]
+        try:
+            data = parse_request(text.encode()) if text else {}
+        except RequestRefused as error:
+            raise forms.ValidationError(error.message.replace("The body", "This")) from error
+        if not isinstance(data, dict):
+            raise forms.ValidationError("Write a JSON object, which begins with { and ends with }.")
+        return data or None
+
+    def clean_reference(self) -> Any:
+        """A text, or a list if it is one in JSON."""
+        text = clean_text(self.cleaned_data["reference"].replace("\r\n", "\n"))
+        if text.lstrip().startswith("["):
+            try:
+                return parse_request(text.encode())
+            except RequestRefused:
+                return text
+        return text if text.strip() else None
 
 
 class WrittenPrompt(NamedTuple):

@@ -138,7 +138,8 @@ def of_kind(item: Item, kind: Kind | None) -> Item:
     if isinstance(item, LeftOut) or kind is None or isinstance(item, KINDS[kind]):
         return item
     if kind == "prompts" and isinstance(item, DemonstrationItem | RankingItem | JudgmentItem):
-        return PromptItem(whole_prompt(item), item.split)
+        reference = item.reply if isinstance(item, DemonstrationItem) and not item.unanswered else None
+        return PromptItem(whole_prompt(item), item.split, reference)
     return LeftOut(f"not asked for ({kind_of(item)})")
 
 

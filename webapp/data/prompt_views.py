@@ -19,7 +19,7 @@ from webapp.accounts.access import requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.data import selectors
-from webapp.data.forms import FilterForm, PromptForm
+from webapp.data.forms import CheckForm, FilterForm, PromptForm
 from webapp.data.views import MAX_ASKED, PROMPT_FILTERS, attach_replies
 from webapp.errors import Conflict
 from webapp.runs.lineage import models_that_learned_from_rows
@@ -45,6 +45,7 @@ def prompt_detail(request: Request, project: Project, pk: int) -> HttpResponse:
     context = labels | {
         "project": project,
         "prompt": prompt,
+        "check_form": CheckForm.of(prompt),
         "responses": prompt.responses.select_related("author", "model").order_by("pk"),
         "tasks": prompt.tasks.annotate(given=Count("leases", filter=Q(leases__outcome="submitted"))).order_by("pk"),
         "unasked": unasked_prompts(this).exists(),
@@ -90,6 +91,22 @@ def what_was_added(added: prompt_services.AddedPrompts) -> str:
         f"Annotators are asked to reply to {counted(added.tasks, 'prompt')}." if added.tasks else "",
     ]
     return " ".join(filter(None, sentences))
+
+
+@require_POST
+@requires("data.manage")
+def prompt_check(request: Request, project: Project, pk: int) -> HttpResponse:
+    """Save the right answer of a prompt."""
+    prompt = get_object_or_404(Prompt, project=project, pk=pk)
+    form = CheckForm(request.POST)
+    if not form.is_valid():
+        problems = [f"{form[name].label}: {' '.join(map(str, errors))}" for name, errors in form.errors.items()]
+        messages.error(request, f"Nothing was saved. {' '.join(problems)}")
+        return redirect("data_prompt", project.slug, pk)
+    check = prompt_services.PromptCheck(form.cleaned_data["reference"], form.cleaned_data["data"])
+    prompt_services.set_check(prompt=prompt, check=check)
+    messages.success(request, "The right answer is saved. New snapshots hold it.")
+    return redirect("data_prompt", project.slug, pk)
 
 
 @require_POST

@@ -79,6 +79,7 @@ def store_prompts(located: list[tuple[Location, Any]], target: ImportTarget) -> 
         by=target.by,
         source_refs=[str(location) for location, _ in located],
         splits=[item.split for _, item in located],
+        checks=[prompt_services.PromptCheck(item.reference, item.data) for _, item in located],
     )
     new = list({prompt.pk: prompt for prompt in prompts if prompt.pk > newest}.values())
     if target.open_tasks:

@@ -11,6 +11,11 @@ urlpatterns = [
     path("projects/<slug:slug>/data/prompts/add/", prompts.prompt_add, name="data_prompt_add"),
     path("projects/<slug:slug>/data/prompts/<int:pk>/", prompts.prompt_detail, name="data_prompt"),
     path(
+        "projects/<slug:slug>/data/prompts/<int:pk>/answer/",
+        prompts.prompt_check,
+        name="data_prompt_check",
+    ),
+    path(
         "projects/<slug:slug>/data/prompts/<int:pk>/withdraw/",
         prompts.prompt_withdraw,
         name="data_prompt_withdraw",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from django.db.models import QuerySet
 from django.http import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
@@ -15,16 +17,17 @@ from webapp.accounts.models import Project
 from webapp.accounts.selectors import projects_of
 from webapp.api.base import Endpoint, ProjectEndpoint, paged
 from webapp.api.serializers import (
+    CheckedPromptSerializer,
     DemonstrationSerializer,
     JudgmentSerializer,
     NewPrompts,
     ProjectSerializer,
-    PromptSerializer,
     RankingSerializer,
 )
 from webapp.data import selectors
 from webapp.data.exports.response import exported
 from webapp.data.exports.selection import STATES
+from webapp.errors import BadInput
 
 
 class Projects(Endpoint):
@@ -49,16 +52,20 @@ class ProjectDetail(ProjectEndpoint):
 class Prompts(ProjectEndpoint):
     needs = {"GET": "data.view", "POST": "data.manage"}
 
-    @paged(PromptSerializer)
+    @paged(CheckedPromptSerializer)
     def get(self, request: Request, slug: str) -> Response:
         """Prompts, newest first. Filters: q, split, source, state (live, withdrawn)."""
-        return self.page(selectors.prompts(self.project, request.query_params), PromptSerializer)
+        return self.page(selectors.prompts(self.project, request.query_params), CheckedPromptSerializer)
 
-    @extend_schema(request=NewPrompts, responses={201: PromptSerializer(many=True)})
+    @extend_schema(request=NewPrompts, responses={201: CheckedPromptSerializer(many=True)})
     def post(self, request: Request, slug: str) -> Response:
         """Add prompts, all or none. A conversation that is there already is answered with the prompt there is; one that
         was withdrawn is refused (409) unless `restore` is set. Nobody is asked twice to reply to the same prompt."""
         fields = self.body(NewPrompts)
+        for name in ("references", "data"):
+            if fields[name] and len(fields[name]) != len(fields["conversations"]):
+                raise BadInput(f"{name}: give one for each conversation, null where there is none.", field=name)
+        checks = zip_longest(fields["references"], fields["data"])
         conversations = [[dict(turn) for turn in turns] for turns in fields["conversations"]]
         added = prompt_services.add_and_ask(
             project=self.project,
@@ -68,8 +75,9 @@ class Prompts(ProjectEndpoint):
             open_tasks=fields["open_tasks"],
             restore=fields["restore"],
             source_ref="api",
+            checks=[prompt_services.PromptCheck(*check) for check in checks],
         )
-        return Response(PromptSerializer(added.prompts, many=True).data, status=201)
+        return Response(CheckedPromptSerializer(added.prompts, many=True).data, status=201)
 
 
 class Demonstrations(ProjectEndpoint):

@@ -7,6 +7,7 @@ turn that is context only is marked in the turn.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -31,12 +32,24 @@ def exported_prompts(project: Project, chosen: Selection) -> Iterator[Row]:
         yield {
             "id": f"prompt:{prompt.pk}",
             "messages": exported_messages(prompt, project),
+            **answer_columns(prompt),
             "split": prompt.split,
             "state": "withdrawn" if prompt.withdrawn_at else "live",
             "source": prompt.source,
             "source_ref": prompt.source_ref,
             "created_at": iso_time(prompt.created_at),
         }
+
+
+def answer_columns(prompt: Prompt) -> Row:
+    """A reference as text, or as JSON in a text if it is anything else, and the data as JSON in a text."""
+    reference, data = prompt.reference, prompt.data
+    is_text = isinstance(reference, str)
+    return {
+        "reference": reference if is_text else "",
+        "reference_json": "" if is_text or reference is None else json.dumps(reference, ensure_ascii=False),
+        "data": "" if data is None else json.dumps(data, ensure_ascii=False),
+    }
 
 
 def exported_demonstrations(project: Project, chosen: Selection) -> Iterator[Row]:

@@ -84,9 +84,16 @@ def judged(name: str, row: Row, reply: str, good: bool) -> Row:
 
 
 def prompt_only(project: Project, chosen: Selection) -> Iterator[Row]:
-    """Prompts, for GRPOTrainer and others that sample replies."""
+    """Prompts, for GRPOTrainer and others that sample replies. Its reward functions get the other columns."""
     for row in exported_prompts(project, chosen):
-        yield {"id": row["id"], "split": row["split"], "prompt": row["messages"]}
+        reference = row["reference"] or row["reference_json"]
+        yield {
+            "id": row["id"],
+            "split": row["split"],
+            "prompt": row["messages"],
+            "reference": reference,
+            "data": row["data"],
+        }
 
 
 def plain_turn(turn: Row) -> Row:

@@ -6,10 +6,12 @@ for users. A row is read as what it is or left out with the reason; what it hold
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
+from webapp.data.shapes.answers import with_answer
 from webapp.data.shapes.checks import BROKEN, is_broken, prompt
 from webapp.data.shapes.grouping import Grouper
 from webapp.data.shapes.model import (
@@ -62,7 +64,15 @@ def parts_of(record: dict[str, Any] | str) -> tuple[list[Item | Part], Row]:
                 shaped.append(item)  # noqa: PERF402
     except Skip as skip:
         shaped.append(LeftOut(str(skip)))
-    return [finished(item, row) for item in shaped], row
+    return [finished(answered(item, row), row) for item in shaped], row
+
+
+def answered(item: Item | Part, row: Row) -> Item | Part:
+    """A prompt with its row's reference and data; other items as they are."""
+    try:
+        return with_answer(item, row) if isinstance(item, PromptItem) else item
+    except Skip as skip:
+        return LeftOut(str(skip))
 
 
 def bare_messages(text: str) -> Messages:
@@ -76,13 +86,14 @@ def finished(item: Item | Part, row: Row) -> Item | Part:
     if is_broken(getattr(item, "annotator", ""), getattr(item, "reason", "")):
         return LeftOut(BROKEN)
     texts = [*(m["content"] for m in getattr(item, "messages", ())), getattr(item, "text", "")]
+    texts.append(json.dumps([getattr(item, "reference", None), getattr(item, "data", None)]).replace("\\u0000", "\0"))
     texts += [getattr(item, "reply", ""), *getattr(item, "replies", ()), getattr(item, "annotator", "")]
     if not any("\0" in text for text in texts) or isinstance(item, LeftOut):
         return item
     row.note(NUL)
     changed = {
         name: without_nul(getattr(item, name))
-        for name in ("messages", "text", "reply", "replies", "annotator")
+        for name in ("messages", "text", "reply", "replies", "annotator", "reference", "data")
         if hasattr(item, name)
     }
     return replace(item, **changed)
@@ -93,4 +104,6 @@ def without_nul(value: Any) -> Any:
         return value.replace("\0", "")
     if isinstance(value, list):
         return [without_nul(element) for element in value]
-    return {name: without_nul(element) for name, element in value.items()}
+    if isinstance(value, dict):
+        return {name: without_nul(element) for name, element in value.items()}
+    return value

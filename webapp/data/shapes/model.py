@@ -21,10 +21,13 @@ class DocumentItem:
 
 @dataclass(frozen=True)
 class PromptItem:
-    """`split` is "heldout" where the file says that nothing may learn from the row; empty: the project decides."""
+    """`split` is "heldout" where the file says that nothing may learn from the row; empty: the project decides.
+    `reference` is the right answer, `data` what else rewards need to check a reply."""
 
     messages: Messages
     split: str = ""
+    reference: Any = None
+    data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -187,14 +187,14 @@ def blank_samples(run: Run, folder: Path, texts: Collection[str]) -> None:
 
     for event in RunEvent.objects.filter(run=run, type="sample").iterator():
         if shows(event.data):
-            event.data |= {"prompt": REMOVED, "reply": REMOVED}
+            event.data |= {"prompt": REMOVED, "reply": REMOVED, "reference": ""}
             event.save(update_fields=["data"])
     rewrite_in_place(folder / EVENTS, lambda line: blanked(line) if shows(parsed_row(line)) else line)
     rewrite_in_place(folder / LOG, lambda line: b"\n" if line[:2] in (b"> ", b"< ") else line)
 
 
 def blanked(line: bytes) -> bytes:
-    event = parsed_row(line) | {"prompt": REMOVED, "reply": REMOVED}
+    event = parsed_row(line) | {"prompt": REMOVED, "reply": REMOVED, "reference": ""}
     short = json.dumps(event).encode()
     return short if len(short) < len(line) else b"{}"
 
