@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from webapp.accounts.access import public
 from webapp.api.openai import views as openai
-from webapp.api.views import labels, projects, runs, tokens
+from webapp.api.views import judges, labels, projects, runs, tokens
 
 V1 = "api/v1"
 urlpatterns = [
@@ -39,6 +39,12 @@ urlpatterns = [
     path(f"{V1}/models/<int:pk>/deploy/", runs.DeployModel.as_view(), name="api_deploy"),
     path(f"{V1}/projects/<slug:slug>/deployments/", runs.Deployments.as_view(), name="api_deployments"),
     path(f"{V1}/deployments/<int:pk>/roll-back/", runs.RollBack.as_view(), name="api_roll_back"),
+    path(f"{V1}/projects/<slug:slug>/judges/", judges.Judges.as_view(), name="api_judges"),
+    path(f"{V1}/judges/<int:pk>/", judges.JudgeDetail.as_view(), name="api_judge"),
+    path(f"{V1}/judges/<int:pk>/jobs/", judges.JudgeJobs.as_view(), name="api_judge_jobs"),
+    path(f"{V1}/judge-jobs/<int:pk>/", judges.JudgeJobDetail.as_view(), name="api_judge_job"),
+    path(f"{V1}/judge-jobs/<int:pk>/stop/", judges.StopJudgeJob.as_view(), name="api_judge_job_stop"),
+    path(f"{V1}/judge-jobs/<int:pk>/continue/", judges.ContinueJudgeJob.as_view(), name="api_judge_job_continue"),
     path(f"{V1}/tokens/", tokens.Tokens.as_view(), name="api_tokens"),
     path(f"{V1}/tokens/<str:digest>/", tokens.TokenDetail.as_view(), name="api_token"),
     path("v1/chat/completions", openai.chat_completions, name="openai_chat_completions"),
