@@ -28,7 +28,7 @@ MAX_LAUNCHES_BESIDE_LAYERS = 45
 
 class Counting(TorchDispatchMode):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch does not say
         self.operations: Counter[str] = Counter()
 
     def __torch_dispatch__(
