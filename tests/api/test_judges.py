@@ -48,8 +48,8 @@ def test_a_judge_is_added_asked_and_archived(
     assert (done["state"], done["answered"], done["result"]["wins"]) == ("done", 12, 6)
     assert done["cost"] == pytest.approx(12 * 110 / 1e6)
     factories.ranking(project, ann, task=factories.task(project, Task.Kind.RANK, replies=2))
-    for body in ({"kind": "agreement"}, {"kind": "try", "prompt": "Why?", "replies": ["So.", "Because."]}):
-        job = client.post(f"/api/v1/judges/{judge['id']}/jobs/", body, **json).json()
+    for wanted in ({"kind": "agreement"}, {"kind": "try", "prompt": "Why?", "replies": ["So.", "Because."]}):
+        job = client.post(f"/api/v1/judges/{judge['id']}/jobs/", wanted, **json).json()
         stopped = client.post(f"/api/v1/judge-jobs/{job['id']}/stop/", **json).json()
         assert stopped["state"] == "queued"
         assert finish(JudgeJob.objects.get(pk=job["id"])).state == "stopped"
