@@ -85,6 +85,8 @@ class StageSpec:
     tokenizer: Need = Need.NO
     reward: Need = Need.NO
     baseline: Need = Need.NO
+    needs_scores: bool = False
+    """Whether it cannot start without a reward model or a computed reward."""
     usual_bases: tuple[str, ...] = ()
     """The stages whose newest model the launch form proposes as the base, the most likely first."""
     processes: Literal["one", "several", "sharded"] = "one"
@@ -160,14 +162,15 @@ SPECS: Final[dict[str, StageSpec]] = {
         ),
         StageSpec(
             settings=PPOSettings,
-            about="Improve a model by what its reward model prefers.",
+            about="Improve a model by what a reward model prefers, or by rewards that are computed.",
             data={
                 "prompts": snapshot_rows("prompts"),
                 "heldout": heldout_rows("prompts"),
                 "corpus": corpus_text("corpus.jsonl", required=False),
             },
             base=Need.REQUIRED,
-            reward=Need.REQUIRED,
+            reward=Need.OPTIONAL,
+            needs_scores=True,
             usual_bases=("sft", "ppo", "grpo", "dpo", "kto"),
             processes="sharded",
             generates=True,
@@ -199,10 +202,11 @@ SPECS: Final[dict[str, StageSpec]] = {
         ),
         StageSpec(
             settings=GRPOSettings,
-            about="Improve a model by comparing its replies to one prompt, scored by a reward model.",
+            about="Improve a model by comparing its replies to one prompt, scored by a reward model or by computed rewards.",
             data={"prompts": snapshot_rows("prompts"), "heldout": heldout_rows("prompts")},
             base=Need.REQUIRED,
-            reward=Need.REQUIRED,
+            reward=Need.OPTIONAL,
+            needs_scores=True,
             usual_bases=("sft", "grpo", "ppo", "dpo", "kto"),
             processes="several",
             generates=True,

@@ -19,6 +19,7 @@ from webapp.datasets.selectors import snapshots_of
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import models_of
 from webapp.runs.models import Run
+from webapp.runs.reward_fields import RewardChoice, add_reward_fields, chosen_terms, reward_choices, suggest_rewards
 from webapp.runs.selectors import succeeded_corpus_runs
 from webapp.runs.stages import extra
 
@@ -104,6 +105,8 @@ class LaunchForm(forms.Form):
             self.fields[name] = form_field(name, field, notes)
             if self.spec.learns:  # whose settings follow the model until a person sets them
                 self.fields[name].widget.attrs["data-default"] = control_text(field.default)
+        if self.takes_rewards:
+            add_reward_fields(self, form_field, settings_leaves)
         self.fields["touched"] = TouchedField()
         self.suggest(like)
 
@@ -200,6 +203,8 @@ class LaunchForm(forms.Form):
         for name in ("corpus_run", "tokenizer", "base", "base_name", "reward", "baseline", "rank_replies"):
             if name in self.fields:
                 self.fields[name].initial = getattr(like, name)
+        if self.takes_rewards:
+            suggest_rewards(self, like.config.get("rewards") or [])
         for name, _, _ in self.leaves:
             value: Any = like.config
             for key in name.split("."):
@@ -226,6 +231,13 @@ class LaunchForm(forms.Form):
             self.fields[name].initial = proposal.value
             self.fields[name].proposal = proposal.why  # type: ignore[attr-defined]  # templates/runs/setting.html shows it
 
+    @property
+    def takes_rewards(self) -> bool:
+        return "rewards" in self.spec.settings.model_fields
+
+    def rewards(self) -> list[RewardChoice]:
+        return list(reward_choices(self, self.project)) if self.takes_rewards else []
+
     def inputs(self) -> list[forms.BoundField]:
         return [self[name] for name in self.input_names]
 
@@ -249,6 +261,8 @@ class LaunchForm(forms.Form):
                 for key in path:
                     section = section.setdefault(key, {})
                 section[leaf] = values[name]
+        if self.takes_rewards and (terms := chosen_terms(values)):
+            config["rewards"] = terms
         if not any(name in self.errors for name, _, _ in self.leaves):
             try:
                 self.spec.settings.model_validate(config)

@@ -67,6 +67,7 @@ def launch_run(
     models = {"base": base, "tokenizer": tokenizer, "reward": reward, "baseline": baseline}
     current = current_rows(project, spec, settings, freeze)
     check_inputs(project, spec, models, base_name, corpus_run, chosen, list(current))
+    check_scores(spec, settings, reward)
     rows_by_kind = [(snapshot.kind, rows_given(spec, snapshot)) for snapshot in chosen]
     check_rows(spec, settings, [*rows_by_kind, *current.items()])
     if proposed is None:
@@ -139,6 +140,15 @@ def check_inputs(
         raise BadInput("corpus_run: this run belongs to another project.", field="corpus_run")
     check_snapshots(project, spec, snapshots, frozen)
     check_together(spec, models, base_name, corpus_run, bool(snapshots or frozen))
+
+
+def check_scores(spec: StageSpec, settings: Settings, reward: ModelVersion | None) -> None:
+    if spec.needs_scores and reward is None and not getattr(settings, "rewards", None):
+        raise BadInput(
+            f"reward: {spec.name} cannot start without scores. Choose a reward model, which a reward run makes from "
+            "rankings, or computed rewards.",
+            field="reward",
+        )
 
 
 def check_given(spec: StageSpec, field: str, need: Need, is_given: bool) -> None:
