@@ -295,3 +295,23 @@ def test_a_command_says_why_a_model_was_not_added(
             call_command("add_model", project.slug, str(source), stdout=io.StringIO())
     with pytest.raises(CommandError, match="There is no project nowhere"):
         call_command("add_model", "nowhere", str(tmp_path))
+
+
+def test_a_model_leaves_as_files(done: Done, base: ModelVersion, client: Client) -> None:
+    """The whole way: from the button to the files on the run's page."""
+    client.force_login(base.created_by)
+    button = reverse("run_launch", args=[base.project.slug, "export"]) + f"?base={base.pk}"
+    assert button in client.get(reverse("model_detail", args=[base.pk])).text
+    form = client.get(button)
+    assert "Export a model" in form.text
+    assert f'value="{base.pk}" selected' in form.text
+    run = done("export", base=base, config={"format": "gguf-q8_0", "name": "kind", "threads": 1})
+    assert run.state == Run.State.SUCCEEDED, run.error
+    assert set(run.outputs) == {"kind-q8_0.gguf", "Modelfile", "README.md"}
+    assert run.output is None
+    assert not base.evaluations.exists(), "an export measures nothing"
+    page = client.get(reverse("run_detail", args=[run.pk])).text
+    assert "kind-q8_0.gguf" in page
+    file = client.get(reverse("run_output", args=[run.pk, "kind-q8_0.gguf"]))
+    assert file.getvalue()[:4] == b"GGUF"
+    assert file["Content-Disposition"] == 'attachment; filename="kind-q8_0.gguf"', "as the Modelfile names it"

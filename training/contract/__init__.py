@@ -52,6 +52,7 @@ from training.contract.events import (
     Warn,
 )
 from training.contract.layout import (
+    ABOUT,
     CONFIG,
     DATA,
     EVENTS,
@@ -104,6 +105,7 @@ from training.contract.refusals import (
     too_large,
 )
 from training.contract.result import (
+    ExportAbout,
     Result,
 )
 from training.contract.rows import (
@@ -147,6 +149,7 @@ from training.contract.text_stages import (
 from training.contract.using_stages import (
     AddSettings,
     EvaluateSettings,
+    ExportSettings,
     SampleSettings,
     ServeSettings,
 )
@@ -160,6 +163,7 @@ from training.contract.wording import (
 )
 
 __all__ = [
+    "ABOUT",
     "CONFIG",
     "CONFIG_FILE",
     "DATA",
@@ -194,6 +198,8 @@ __all__ = [
     "EvaluateSettings",
     "Event",
     "EventBase",
+    "ExportAbout",
+    "ExportSettings",
     "Failed",
     "FrontierRow",
     "GRPOSettings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+ABOUT: Final = "about.json"
 CONFIG: Final = "config.json"
 DATA: Final = "data"
 EVENTS: Final = "events.jsonl"

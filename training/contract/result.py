@@ -25,3 +25,14 @@ class Result(BaseModel):
         default_factory=dict,
         description="kind (full, adapter, reward, tokenizer), parameters, context, vocabulary, base, facts",
     )
+
+
+class ExportAbout(BaseModel):
+    """about.json of an export run: what the caller knows of the model that leaves."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = ""
+    base: str = Field("", description="the model that training began with: its name on the hub, or empty")
+    license: str = ""
+    card: str = Field("", description="the model card's text in Markdown, without front matter")

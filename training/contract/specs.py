@@ -21,7 +21,7 @@ from training.contract.text_stages import (
     SFTSettings,
     TokenizerSettings,
 )
-from training.contract.using_stages import AddSettings, EvaluateSettings, SampleSettings, ServeSettings
+from training.contract.using_stages import AddSettings, EvaluateSettings, ExportSettings, SampleSettings, ServeSettings
 
 
 class Need(Enum):
@@ -82,6 +82,8 @@ class StageSpec:
     base: Need = Need.NO
     names_base: bool = False
     """Whether its base is from elsewhere, and no model of the project."""
+    exports: bool = False
+    """Whether it writes a model of any kind for others, which is kept for some days."""
     tokenizer: Need = Need.NO
     reward: Need = Need.NO
     baseline: Need = Need.NO
@@ -243,6 +245,13 @@ SPECS: Final[dict[str, StageSpec]] = {
             "train it.",
             base=Need.REQUIRED,
             names_base=True,
+        ),
+        StageSpec(
+            settings=ExportSettings,
+            title="Export a model",
+            about="Take a model away as files that other programs run. They are checked before you get them.",
+            base=Need.REQUIRED,
+            exports=True,
         ),
         StageSpec(settings=ServeSettings, about="Answer over HTTP until it is stopped.", launched=False),
     )

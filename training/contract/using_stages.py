@@ -33,6 +33,32 @@ class AddSettings(Settings):
     )
 
 
+ExportFormat = Literal[
+    "bf16", "fp16", "fp32", "adapter",
+    "gguf-q8_0", "gguf-f16", "gguf-bf16", "gguf-q5_1", "gguf-q5_0", "gguf-q4_1", "gguf-q4_0",
+]  # fmt: skip
+
+
+class ExportSettings(Settings):
+    """A model leaves: files that other programs run."""
+
+    stage: Literal["export"] = "export"
+    base: str = source_field("", "model to export", kind="base")
+    format: ExportFormat = setting(
+        "bf16",
+        "bf16, fp16 and fp32 are Hugging Face folders, for transformers and vLLM; an adapter is merged. adapter is the "
+        "adapter alone. gguf files are for llama.cpp, Ollama and LM Studio: q8_0 is half as large as f16 and nearly as "
+        "good, q4_1 and q4_0 are a quarter.",
+    )
+    name: str = setting(
+        "",
+        "How the GGUF file is called; empty: as the model.",
+        max_length=80,
+        pattern=r"^[A-Za-z0-9._-]*$",
+        advanced=True,
+    )
+
+
 class SampleSettings(Settings):
     stage: Literal["sample"] = "sample"
     policy: str = source_field("", "model that replies", kind="policy")

@@ -5,6 +5,7 @@ On disk it is a transformers sequence-classification model with one label, so ot
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,15 @@ def load_members(source: str | Sequence[str], compute: Compute) -> list[tuple[Re
         member_count = int(getattr(members[-1][0].config, "reward", {}).get("members", 1))
         members += [load_reward(str(Path(folder) / member_name(i)), compute) for i in range(1, member_count)]
     return members
+
+
+def member_folders(folder: Path) -> list[Path]:
+    """The folders of an ensemble's members; of one reward model, its own."""
+    try:
+        about = json.loads((folder / "config.json").read_text()).get("reward") or {}
+    except (OSError, ValueError):
+        return [folder]  # what is wrong with it is reported where it is loaded
+    return [folder, *(folder / member_name(i) for i in range(1, int(about.get("members", 1))))]
 
 
 def member_name(member: int) -> str:

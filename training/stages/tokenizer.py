@@ -12,9 +12,13 @@ from training.contract import MODEL, TextRow, TokenizerSettings
 from training.data.chat_format import DOCUMENT, END, PAD, ROLES, SPECIAL, TEMPLATE
 from training.run.run import Run
 
-# A token never crosses these pieces: a word with the space or sign before it, one digit, signs, line ends, spaces.
-# Single digits, because sums are learned on digits and not on the chunks of them that happened to be frequent.
-PIECES: Final = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+# A token never crosses these pieces: 's, 't and the like, a word with the space or sign before it, one digit, signs,
+# line ends, spaces. Single digits, because sums are learned on digits and not on the chunks of them that happened to be
+# frequent. llama.cpp knows this very rule (seed-coder), so models with it leave as GGUF.
+PIECES: Final = (
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 MEASURED_BYTES: Final = 2_000_000
 
 

@@ -143,7 +143,8 @@ class LaunchForm(forms.Form):
                 "base_name", forms.CharField(required=True, max_length=300, label="Model", help_text=HUB_OR_FOLDER)
             )
         elif spec.base is not Need.NO:
-            base = ModelField(policies, False, "What this starts from.")
+            exported = models.exclude(kind=ModelVersion.Kind.TOKENIZER)
+            base = ModelField(exported if spec.exports else policies, False, "What this starts from.")
             base.label = "Start from" if spec.learns else "Model"
             self.add_input("base", base)
             self.add_input(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import IO, Final, NamedTuple
 
 from django.http import HttpRequest, StreamingHttpResponse
 
+from training.contract import SPECS
 from webapp.downloads import PIECE_BYTES, download
 from webapp.errors import NotFound
 from webapp.registry.artefacts import open_file
@@ -39,6 +41,8 @@ def output_download(request: HttpRequest, run: Run, name: str) -> StreamingHttpR
         have = f"It left {', '.join(sorted(run.outputs))}." if run.outputs else "It left none."
         raise NotFound(f"{run.name} left no file {name}. {have}")
     file_name = f"{run.project.slug}-run-{run.number}-{name.replace('/', '-')}"
+    if SPECS[run.stage].exports:  # whose files name each other
+        file_name = PurePosixPath(name).name
     return download(request, pieces_of(open_file(address)), file_name)
 
 

@@ -136,6 +136,7 @@ CASES: dict[str, Case] = {
     "grpo-gpt2": Case("grpo", {**GRPO, "policy": "GPT2"}, ASKED),
     "grpo-lora": Case("grpo", {**GRPO, **LORA}, ASKED),
     "add": Case("add", {"base": "POLICY"}),
+    "export": Case("export", {"base": "POLICY"}),
     "sample": Case(
         "sample",
         {"policy": "POLICY", "reward": "function:digits", "replies": 3, "slots": 2, "sampling": {"max_new_tokens": 8}},

@@ -118,7 +118,7 @@ def check_inputs(
     frozen: list[str],
 ) -> None:
     for field, kinds in (
-        ("base", POLICIES),
+        ("base", (*POLICIES, Kind.REWARD) if spec.exports else POLICIES),
         ("tokenizer", (Kind.TOKENIZER,)),
         ("reward", (Kind.REWARD,)),
         ("baseline", POLICIES),
