@@ -40,7 +40,7 @@ ANSWERS = {
     "label_draft": 200, "label_guidelines": 200, "label_preview": 200, "label_renew": 200, "label_submit": 400,
     "label_undo": 404, "label_unskip": 409,
     "run_advice": 200, "run_import": 409, "run_resume": 409, "run_retry": 400, "run_stop": 409,
-    "token_new": 302, "token_revoke": 404,
+    "token_new": 302, "hub_token": 302, "token_revoke": 404,
 }  # fmt: skip
 # The only owner cannot leave, and who runs the installation is no member.
 OF_PERSON = {("member_leave", "ada"): 409, ("member_leave", "root"): 404}

@@ -106,8 +106,8 @@ def hub_errors(name: str) -> Iterator[None]:
         yield
     except GatedRepoError as error:
         raise InputError(
-            f"{name}: its authors let only people who accepted its license download it; accept it on the hub, and give "
-            "the training worker a token in HF_TOKEN",
+            f"{name}: its authors let only people who accepted its license download it; accept it on the hub, and "
+            "store a token of yours on your profile page (or give the training worker one in HF_TOKEN)",
             code="no_model",
         ) from error
     except RepositoryNotFoundError as error:

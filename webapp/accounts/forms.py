@@ -193,3 +193,17 @@ class TokenForm(forms.Form):
     def arguments(self) -> dict[str, Any]:
         """As create_api_token takes them."""
         return {**self.cleaned_data, "days": self.cleaned_data["days"] or None}
+
+
+class HubTokenForm(forms.Form):
+    """Never filled in again: a stored token is not shown."""
+
+    token = forms.CharField(
+        max_length=500,
+        label="Access token",
+        help_text="From your settings on the hub, with the right to read.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"auto_id": "id_hub_%s", **kwargs})

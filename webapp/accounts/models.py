@@ -178,3 +178,11 @@ class ApiToken(AbstractAuthToken):
     name = models.CharField(max_length=100, blank=True)
     scopes = ArrayField(models.CharField(max_length=10, choices=Scope.choices), default=list)
     last_used_at = models.DateTimeField(null=True, blank=True, help_text="to the minute")
+
+
+class HubToken(models.Model):
+    """A person's token of the Hugging Face hub, which webapp.accounts.hub reads and writes."""
+
+    user = models.OneToOneField(User, models.CASCADE, related_name="hub_token")
+    encrypted = models.TextField()
+    stored_at = models.DateTimeField(auto_now=True)

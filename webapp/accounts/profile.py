@@ -15,15 +15,16 @@ from django.contrib import messages
 from django.http import HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
-from django.views.decorators.debug import sensitive_variables
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from webapp.accounts import services, tokens
+from webapp.accounts import hub, services, tokens
 from webapp.accounts.access import signed_in
-from webapp.accounts.forms import ProfileForm, TokenForm
-from webapp.accounts.models import User
+from webapp.accounts.forms import HubTokenForm, ProfileForm, TokenForm
+from webapp.accounts.models import HubToken, User
 from webapp.accounts.requests import Request
 from webapp.accounts.zones import browser_zone
+from webapp.errors import BadInput
 from webapp.params import read_text
 
 
@@ -33,7 +34,11 @@ def profile_form(request: Request, data: QueryDict | None = None) -> ProfileForm
 
 
 def profile_page(
-    request: Request, form: ProfileForm | None = None, token_form: TokenForm | None = None, secret: str = ""
+    request: Request,
+    form: ProfileForm | None = None,
+    token_form: TokenForm | None = None,
+    secret: str = "",
+    hub_form: HubTokenForm | None = None,
 ) -> HttpResponse:
     context = {
         "form_token": uuid4(),
@@ -41,6 +46,8 @@ def profile_page(
         "token_form": token_form or TokenForm(),
         "tokens": tokens.tokens_of(request.user),
         "secret": secret,
+        "hub_form": hub_form or HubTokenForm(),
+        "has_hub_token": HubToken.objects.filter(user=request.user).exists(),
         "has_mfa": is_mfa_enabled(request.user),
         "memberships": request.user.memberships.select_related("project"),
     }
@@ -102,6 +109,33 @@ def signed_in_lately(request: Request) -> bool:
 def token_revoke(request: Request, digest: str) -> HttpResponse:
     tokens.revoke_api_token(user=request.user, digest=digest)
     messages.success(request, "The token does not work anymore.")
+    return redirect("profile")
+
+
+@sensitive_post_parameters("token")
+@signed_in
+@require_http_methods(["GET", "HEAD", "POST"])
+def hub_token(request: Request) -> HttpResponse:
+    if request.method != "POST":
+        return redirect("profile")
+    form = HubTokenForm(request.POST)
+    if form.is_valid():
+        try:
+            checked = hub.set_hub_token(user=request.user, token=form.cleaned_data["token"])
+        except BadInput as error:
+            form.add_error("token", error.message.removeprefix("token: "))
+        else:
+            said = "Stored; the hub knows it." if checked else "Stored. The hub could not be asked whether it works."
+            messages.success(request, said)
+            return redirect("profile")
+    return profile_page(request, hub_form=form)
+
+
+@signed_in
+@require_POST
+def hub_token_remove(request: Request) -> HttpResponse:
+    hub.remove_hub_token(user=request.user)
+    messages.success(request, "Your token of the hub is removed.")
     return redirect("profile")
 
 

@@ -31,6 +31,8 @@ urlpatterns: list[URLPattern] = [
     path("people/", people.list_people, name="people"),
     path("people/<int:user_id>/password/", people.person_password_link, name="person_password_link"),
     path("profile/", profile.profile, name="profile"),
+    path("profile/hub-token/", profile.hub_token, name="hub_token"),
+    path("profile/hub-token/remove/", profile.hub_token_remove, name="hub_token_remove"),
     path("profile/tokens/", profile.token_new, name="token_new"),
     path("profile/tokens/<str:digest>/revoke/", profile.token_revoke, name="token_revoke"),
 ]

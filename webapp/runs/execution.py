@@ -18,6 +18,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from training.contract import EXIT_DONE, EXIT_STOPPED, LOG
 from webapp import processes
+from webapp.accounts.hub import hub_token
 from webapp.errors import TutelageError
 from webapp.home_folder import ROOT
 from webapp.jobs import ClaimLost, Heartbeat
@@ -95,6 +96,7 @@ def end_orphan(run: Run) -> None:
 
 def run_stage(run: Run, folder: Path, heartbeat: Heartbeat[Run]) -> tuple[int, int]:
     """Run the stage as a child process and follow its events. Its exit status, and where in events.jsonl it began."""
+    surroundings = environment() | hub_access(run)
     events = events_file(folder)
     if file_size(events) < run.events_read:
         raise TutelageError(
@@ -109,7 +111,7 @@ def run_stage(run: Run, folder: Path, heartbeat: Heartbeat[Run]) -> tuple[int, i
             # Should this worker be killed, the run writes a checkpoint and ends too.
             tied([sys.executable, "-m", "training", run.stage, str(folder)], death=signal.SIGTERM),
             cwd=ROOT,
-            env=environment(),
+            env=surroundings,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -138,6 +140,12 @@ def site_host() -> str:
     """host:port of the site."""
     parts = urlsplit(settings.SITE_URL)
     return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+def hub_access(run: Run) -> dict[str, str]:
+    """The hub token of whoever launched a run that adds a model; without one, the worker's own HF_TOKEN stays."""
+    token = hub_token(run.created_by) if run.stage == "add" else ""
+    return {"HF_TOKEN": token} if token else {}
 
 
 def follow(run: Run, events: Path, since: int, child: subprocess.Popen[bytes], heartbeat: Heartbeat[Run]) -> None:
