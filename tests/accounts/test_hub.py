@@ -28,7 +28,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
             raise httpx.ConnectError("no way there")
         return httpx.Response(says["status"])
 
-    monkeypatch.setattr(hub.httpx, "get", get)
+    monkeypatch.setattr("webapp.accounts.hub.httpx.get", get)
     return says
 
 

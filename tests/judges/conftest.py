@@ -12,7 +12,7 @@ import pytest
 from django.conf import LazySettings
 
 from tests import factories
-from tests.judges.fake import FakeEndpoint, Judgment, prefers
+from tests.judges.fake import FakeEndpoint, Judgment, Said, prefers
 from webapp.accounts.models import Project
 from webapp.judges.models import Judge
 from webapp.judges.services import add_judge
@@ -41,8 +41,14 @@ def endpoint_of(settings: LazySettings) -> Iterator[Callable[[Judgment], FakeEnd
 
 @pytest.fixture
 def by_length(endpoint_of: Callable[[Judgment], FakeEndpoint]) -> FakeEndpoint:
-    """Prefers the longer reply."""
-    return endpoint_of(prefers(len))
+    """Prefers the longer reply, and takes long enough that the next question comes meanwhile."""
+
+    def judge(question: str, number: int) -> Said:
+        said = prefers(len)(question, number)
+        said.seconds = 0.05
+        return said
+
+    return endpoint_of(judge)
 
 
 def judge_at(endpoint: FakeEndpoint, project: Project, **fields: Any) -> Judge:

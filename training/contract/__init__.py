@@ -108,6 +108,10 @@ from training.contract.result import (
     ExportAbout,
     Result,
 )
+from training.contract.rewards import (
+    REWARD_TERMS,
+    RewardTermBase,
+)
 from training.contract.rows import (
     DemonstrationRow,
     DroppedRow,
@@ -182,6 +186,7 @@ __all__ = [
     "MODEL",
     "OUTPUT",
     "RESULT",
+    "REWARD_TERMS",
     "SPECS",
     "STAGES",
     "AddSettings",
@@ -225,6 +230,7 @@ __all__ = [
     "RequestRefused",
     "Result",
     "RewardSettings",
+    "RewardTermBase",
     "Row",
     "SFTSettings",
     "SampleEvent",

@@ -236,7 +236,7 @@ RewardTerm = Annotated[
     | URLReward,
     Field(discriminator="kind"),
 ]
-TERMS: Final[dict[str, type[RewardTermBase]]] = {
+REWARD_TERMS: Final[dict[str, type[RewardTermBase]]] = {
     str(term.model_fields["kind"].default): term
     for term in (
         NumericReward, ExactReward, RegexReward, JSONSchemaReward, CodeReward, LengthReward, LanguageReward,

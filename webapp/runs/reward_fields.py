@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from django import forms
 
 from annotations.selectors import live_prompts
-from training.contract.rewards import TERMS, RewardTermBase
+from training.contract import REWARD_TERMS, RewardTermBase
 from webapp.accounts.models import Project
 
 PREFIX: Final = "rewards"
@@ -31,7 +31,7 @@ def field_name(kind: str, name: str) -> str:
 
 def add_reward_fields(form: forms.Form, make_field: Callable[..., forms.Field], leaves: Callable[..., Any]) -> None:
     """Add the fields of each kind to a form whose stage takes computed rewards."""
-    for kind, term in TERMS.items():
+    for kind, term in REWARD_TERMS.items():
         form.fields[field_name(kind, "use")] = forms.BooleanField(required=False, label=term.title)
         for name, field, notes in leaves(term):
             made = make_field(name, field, notes)
@@ -43,7 +43,7 @@ def suggest_rewards(form: forms.Form, terms: Sequence[Mapping[str, Any]]) -> Non
     """Fill the fields in as another run had them: the first term of each kind."""
     for term in reversed(terms):
         kind = str(term.get("kind"))
-        if kind in TERMS:
+        if kind in REWARD_TERMS:
             form.fields[field_name(kind, "use")].initial = True
             for name, value in term.items():
                 if field_name(kind, name) in form.fields:
@@ -53,7 +53,7 @@ def suggest_rewards(form: forms.Form, terms: Sequence[Mapping[str, Any]]) -> Non
 def chosen_terms(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The terms that are switched on, as the contract has them."""
     terms = []
-    for kind, term in TERMS.items():
+    for kind, term in REWARD_TERMS.items():
         if values.get(field_name(kind, "use")):
             given = {name: values.get(field_name(kind, name)) for name in term.model_fields if name != "kind"}
             terms.append({"kind": kind, **{name: value for name, value in given.items() if value is not None}})
@@ -64,7 +64,7 @@ def reward_choices(form: forms.Form, project: Project) -> Iterator[RewardChoice]
     prompts = live_prompts(project, "train")
     total = prompts.count()
     without_reference = prompts.filter(reference__isnull=True).count()
-    for kind, term in TERMS.items():
+    for kind, term in REWARD_TERMS.items():
         own = [name for name in form.fields if name.startswith(f"{PREFIX}.{kind}.") and not name.endswith(".use")]
         switch = form[field_name(kind, "use")]
         about = " ".join((term.__doc__ or "").split())

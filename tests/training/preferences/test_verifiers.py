@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from training.contract import InputError
-from training.contract.rewards import TERMS, RewardTerm, RewardTermBase
+from training.contract.rewards import REWARD_TERMS, RewardTerm, RewardTermBase
 from training.preferences.reward_functions import RewardBatch
 from training.preferences.verifiers import VERIFIERS
 
@@ -109,4 +109,4 @@ def test_parameters_that_make_no_sense_are_refused(settings: dict[str, Any], mes
 
 
 def test_each_kind_of_term_can_be_computed() -> None:
-    assert {kind for kind, model in TERMS.items() if model not in VERIFIERS} == {"code", "function", "url"}
+    assert {kind for kind, model in REWARD_TERMS.items() if model not in VERIFIERS} == {"code", "function", "url"}
