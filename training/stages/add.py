@@ -61,6 +61,12 @@ def main(run: Run[AddSettings]) -> None:
     run.stop_if_asked()
     with run.timed("checking"):
         if is_reward_model(folder):
+            if config.chat_template != "keep":
+                raise InputError(
+                    "chat_template: a reward model keeps the template that it learned to read replies in; set "
+                    "chat_template to keep",
+                    code="config_invalid",
+                )
             reward, _ = load_reward(str(folder), compute)
             about = reward_info(reward.trunk, reward.max_tokens)
             model, tokenizer = None, None

@@ -42,8 +42,8 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-def add(tmp_path: Path, base: str | Path) -> tuple[Path, dict[str, Any]]:
-    folder = run_folder(tmp_path / "run", {"stage": "add", "base": str(base)})
+def add(tmp_path: Path, base: str | Path, **settings: str) -> tuple[Path, dict[str, Any]]:
+    folder = run_folder(tmp_path / "run", {"stage": "add", "base": str(base), **settings})
     return folder, run_here(folder)
 
 
@@ -76,6 +76,8 @@ def test_a_reward_model_stays_one(tmp_path: Path) -> None:
     base = toy_policy(tmp_path / "base")
     _, model = reward_from_language_model(str(base), CPU, LoraSettings())
     save_reward(model, load_tokenizer(str(base)), tmp_path / "reward", {"max_tokens": 40, "temperature": 1.0})
+    with pytest.raises(InputError, match="a reward model keeps the template"):
+        add(tmp_path / "templated", tmp_path / "reward", chat_template="chatml")
     folder, result = add(tmp_path, tmp_path / "reward")
     assert (result["model"]["kind"], result["model"]["context"]) == ("reward", 40)
     copied, given = (path / "model.safetensors" for path in (folder / "model", tmp_path / "reward"))
