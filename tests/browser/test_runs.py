@@ -212,6 +212,24 @@ def test_the_launch_form_keeps_its_estimate_up_to_date(
     shot(page, "launch-desktop")
 
 
+@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 900}, PHONE], ids=["desktop", "phone"])
+def test_a_run_that_checks_answers_is_launched(
+    open_page: Any, no_violations: Any, ada: User, project: Project, viewport: Any
+) -> None:
+    factories.prompt(project, "What is 1+1?", reference="2")
+    factories.prompt(project, "Why is the sky blue?")
+    factories.model_version(project)
+    page = open_page(f"/projects/{project.slug}/runs/launch/grpo/", ada, viewport=viewport)
+    page.locator("summary", has_text="Numeric answer").click()
+    expect(page.get_by_text("1 of 2 prompts to learn from have no reference").first).to_be_visible()
+    no_violations(page)
+    shot(page, f"rewards-{viewport['width']}")
+    page.get_by_label("Numeric answer").check()
+    page.get_by_role("button", name="Launch").click()
+    expect(page.get_by_text("is in the queue")).to_be_visible()
+    assert [term["kind"] for term in Run.objects.get().config["rewards"]] == ["numeric"]
+
+
 def test_settings_follow_the_model_until_a_person_sets_them(
     open_page: Any, no_violations: Any, history: Any, ada: User, project: Project
 ) -> None:
