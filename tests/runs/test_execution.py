@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 from fsspec import register_implementation
 from fsspec.implementations.local import LocalFileSystem
+from transformers import AutoModelForCausalLM
 
 from annotations.models import Prompt, Task
 from tests import factories
@@ -32,8 +34,8 @@ from webapp.runs import execution
 from webapp.runs.execution import execute
 from webapp.runs.folders import folder_of
 from webapp.runs.lineage import models_that_learned_from
-from webapp.runs.management.commands import add_model
-from webapp.runs.models import Run
+from webapp.runs.management import waiting
+from webapp.runs.models import Evaluation, Run
 from webapp.runs.selectors import run_samples
 from webapp.runs.services import import_samples, read_events, request_stop
 
@@ -274,7 +276,7 @@ def test_a_command_adds_a_model_and_waits_for_it(
     source = tmp_path / "shared" / "kind-2"
     foreign_policy(source, foreign_tokenizer(CHATML, pad_token="<pad>"))
     settings.MODEL_FOLDERS = [tmp_path / "shared"]
-    monkeypatch.setattr(add_model, "pause", lambda: execute(Run.objects.latest("id").pk))
+    monkeypatch.setattr(waiting, "pause", lambda: execute(Run.objects.latest("id").pk))
     said = io.StringIO()
     call_command("add_model", project.slug, str(source), "--name", "Kind", stdout=said)
     assert "Added Kind as model 1. From" in said.getvalue()
@@ -286,7 +288,7 @@ def test_a_command_says_why_a_model_was_not_added(
 ) -> None:
     (tmp_path / "shared" / "empty").mkdir(parents=True)
     settings.MODEL_FOLDERS = [tmp_path / "shared"]
-    monkeypatch.setattr(add_model, "pause", lambda: execute(Run.objects.latest("id").pk))
+    monkeypatch.setattr(waiting, "pause", lambda: execute(Run.objects.latest("id").pk))
     for source, words in (
         (tmp_path / "shared" / "empty", "there is no config.json"),
         (tmp_path, "base_name: give the name"),
@@ -305,13 +307,33 @@ def test_a_model_leaves_as_files(done: Done, base: ModelVersion, client: Client)
     form = client.get(button)
     assert "Export a model" in form.text
     assert f'value="{base.pk}" selected' in form.text
+    Evaluation.objects.create(model=base, name="accuracy", value=0.75, low=0.7, high=0.8, n=120)
     run = done("export", base=base, config={"format": "gguf-q8_0", "name": "kind", "threads": 1})
     assert run.state == Run.State.SUCCEEDED, run.error
     assert set(run.outputs) == {"kind-q8_0.gguf", "Modelfile", "README.md"}
     assert run.output is None
-    assert not base.evaluations.exists(), "an export measures nothing"
+    assert base.evaluations.count() == 1, "an export measures nothing"
+    card = b"".join(client.get(reverse("run_output", args=[run.pk, "README.md"]))).decode()
+    assert "# base" in card
+    assert "| accuracy | 0.75 | 0.7 to 0.8, n = 120 |" in card
+    assert "tensors was read back" in card
     page = client.get(reverse("run_detail", args=[run.pk])).text
     assert "kind-q8_0.gguf" in page
     file = client.get(reverse("run_output", args=[run.pk, "kind-q8_0.gguf"]))
     assert file.getvalue()[:4] == b"GGUF"
     assert file["Content-Disposition"] == 'attachment; filename="kind-q8_0.gguf"', "as the Modelfile names it"
+
+
+def test_a_command_exports_a_model_into_a_folder(
+    transactional_db: None, base: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "pause", lambda: execute(Run.objects.latest("id").pk))
+    said = io.StringIO()
+    call_command("export_model", base.project.slug, str(base.number), "--to", str(tmp_path / "out"), stdout=said)
+    assert "answered by the same tokens, greedily, before and after" in said.getvalue()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype is torch.bfloat16
+    with pytest.raises(CommandError, match="is not empty"):
+        call_command("export_model", base.project.slug, str(base.number), "--to", str(tmp_path / "out"))
+    with pytest.raises(CommandError, match="has no model 99"):
+        call_command("export_model", base.project.slug, "99")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from django.conf import settings
 
-from training.contract import CONFIG, DATA, EVENTS, LOG, MODEL, SPECS
+from training.contract import ABOUT, CONFIG, DATA, EVENTS, LOG, MODEL, OUTPUT, SPECS
 from webapp.model_names import model_source
 from webapp.registry.artefacts import fetch_file, local_folder
 from webapp.registry.models import ModelVersion
+from webapp.runs.model_cards import about_model
 from webapp.runs.models import Run
 from webapp.runs.stages import SOURCES, source_fields
 
@@ -33,6 +34,8 @@ def prepare_folder(run: Run) -> Path:
     aside = folder / f"{CONFIG}.new"
     aside.write_text(config)
     aside.rename(folder / CONFIG)
+    if SPECS[run.stage].exports and run.base:
+        (folder / ABOUT).write_text(about_model(run.base).model_dump_json(indent=1))
     if not (folder / DATA).is_dir():
         prepare_data(run, folder)
     return folder
@@ -83,7 +86,8 @@ def fetch_all(addresses: list[str], target: Path) -> None:
 def drop_copies(run: Run) -> None:
     """After success the store has the model: its copy and the checkpoints need not fill the disk."""
     folder = folder_of(run)
-    for path in [folder / MODEL, *folder.glob("checkpoint-*")]:
+    exported = [folder / OUTPUT] if SPECS[run.stage].exports else []
+    for path in [folder / MODEL, *exported, *folder.glob("checkpoint-*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from typing import Any, Final
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -16,10 +14,8 @@ from webapp.commands import (
     refuse_old_database,
 )
 from webapp.errors import TutelageError
-from webapp.runs.models import Run
-from webapp.runs.services import launch_run, request_stop
-
-LOOK_EVERY: Final = 1.0  # seconds
+from webapp.runs.management.waiting import wait_for
+from webapp.runs.services import launch_run
 
 
 class Command(BaseCommand):
@@ -56,27 +52,9 @@ class Command(BaseCommand):
         except TutelageError as error:
             raise CommandError(error.message) from error
         self.stdout.write(f"Run {run.number} adds {run.name}.")
-        if not options["no_wait"]:
-            self.wait_for(run)
-
-    def wait_for(self, run: Run) -> None:
-        try:
-            while run.state in Run.ACTIVE:
-                self.show(run)
-                pause()
-                run.refresh_from_db()
-        except KeyboardInterrupt:
-            request_stop(run=run, by=run.created_by)
-            raise CommandError(f"Asked run {run.number} to stop.") from None
+        if options["no_wait"]:
+            return
+        wait_for(run, self.stderr)
         if run.output is None:
             raise CommandError(run.error or f"Run {run.number} was stopped.")
         self.stdout.write(f"Added {run.output.name} as model {run.output.number}. {run.output.note}")
-
-    def show(self, run: Run) -> None:
-        if sys.stderr.isatty():
-            far = f" {run.phase} {run.step} of {run.total}" if run.total else ""
-            self.stderr.write(f"\r{run.get_state_display()}{far}  ", ending="")
-
-
-def pause() -> None:
-    time.sleep(LOOK_EVERY)
