@@ -41,7 +41,7 @@ SCALE_ROUNDING: Final = 2.0**-10  # scales and minima are float16
 
 
 TOLERANCE: Final = {"f16": 0.1, "bf16": 0.25}  # nats; see docs/decisions/exported-models.md
-QUANTIZED_TOLERANCE: Final = 0.5
+QUANTIZED_TOLERANCE: Final = 1.0
 
 
 def check_gguf(
