@@ -1,0 +1,120 @@
+"""The application from outside, as people and their scripts use it: who signs up, and what they do over HTTP."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from webapp.home_folder import ROOT
+
+Json = dict[str, Any]
+LOOK_SECONDS: Final = 2.0
+SCOPES: Final = ("read", "label", "chat", "manage")
+ENDED: Final = ("succeeded", "failed", "cancelled")
+
+
+class Person:
+    """Somebody with an account and an API token. The first one signs up at /accounts/signup/; others follow their
+    invitation."""
+
+    def __init__(self, url: str, name: str = "Owner", entrance: str = "/accounts/signup/") -> None:
+        self.web = httpx.Client(base_url=url, follow_redirects=True, timeout=60)
+        self.email = f"{name.lower()}@example.org"
+        self.web.get(entrance)
+        password = secrets.token_urlsafe(12)
+        self.send("/accounts/signup/", {"name": name, "email": self.email, "password1": password})
+        self.send("/accounts/reauthenticate/", {"password": password})
+        page = self.send("/profile/tokens/", {"name": "benchmark", "scopes": SCOPES, "days": "30"})
+        self.token = re.findall(r"\b[0-9a-f]{64}\b", page.text)[0]
+        self.api = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=120)
+
+    def send(self, path: str, fields: Json) -> httpx.Response:
+        """A form, as a browser sends it."""
+        self.web.get("/accounts/login/" if path.startswith("/accounts") else "/profile/")
+        token = self.web.cookies["csrftoken"]
+        headers = {"Referer": str(self.web.base_url)}
+        return self.web.post(path, data=fields | {"csrfmiddlewaretoken": token}, headers=headers).raise_for_status()
+
+    def get(self, path: str) -> Json:
+        return dict(self.api.get(path).raise_for_status().json())
+
+    def post(self, path: str, body: Json) -> Json:
+        """The answer; {} where there is none."""
+        answer = self.api.post(path, json=body)
+        if answer.is_error:
+            raise SystemExit(f"{path}: {answer.text[:500]}")
+        return dict(answer.json()) if answer.content else {}
+
+    def new_project(self, name: str, description: str) -> Work:
+        page = self.send("/projects/new/", {"name": name, "description": description})
+        return Work(self, re.findall(r"/projects/([\w-]+)/", str(page.url))[0])
+
+
+class Work:
+    """What its owner does in a project."""
+
+    def __init__(self, owner: Person, slug: str) -> None:
+        self.owner, self.slug = owner, slug
+
+    def invite(self, name: str) -> Person:
+        """A new annotator."""
+        page = self.owner.send(f"/projects/{self.slug}/invitations/", {"role": "annotator"})
+        link = re.findall(r"https?://[^\s\"'<>]+/invitations/[^\s\"'<>]+/", page.text)[0]
+        return Person(str(self.owner.web.base_url), name, httpx.URL(html.unescape(link)).path)
+
+    def load(self, paths: Sequence[Path], kind: str) -> None:
+        """As a person does who sits at the server."""
+        manage("load", self.slug, *map(str, paths), "--as", kind)
+
+    def rows(self, kind: str) -> Iterator[Json]:
+        """All rows of a kind, page by page, newest first."""
+        older = None
+        while True:
+            page = self.owner.get(f"/api/v1/projects/{self.slug}/{kind}/" + (f"?before={older}" if older else ""))
+            yield from page["results"]
+            if (older := page["older"]) is None:
+                return
+
+    def ids(self, kind: str) -> set[int]:
+        return {row["id"] for row in self.rows(kind)}
+
+    def snapshot(self, kind: str, **filters: Any) -> int:
+        made = self.owner.post(f"/api/v1/projects/{self.slug}/snapshots/", {"kind": kind, "filters": filters})
+        say(f"snapshot of {made['counts']['train']:,} {kind} and {made['counts']['heldout']:,} held out")
+        return int(made["id"])
+
+    def run(self, stage: str, config: Json, name: str = "", **inputs: Any) -> Json:
+        """Launch a stage and wait for its end; the run as the API tells it."""
+        body = {"stage": stage, "name": name or stage, "config": config, **inputs}
+        run = self.owner.post(f"/api/v1/projects/{self.slug}/runs/", body)
+        while run["state"] not in ENDED:
+            time.sleep(LOOK_SECONDS)
+            run = self.owner.get(f"/api/v1/runs/{run['id']}/")
+        if run["state"] != "succeeded":
+            raise SystemExit(f"{run['name']} {run['state']}: {run['error']}")
+        figures = {key: round(value, 3) for key, value in run["result"]["metrics"].items()}
+        say(f"{run['name']}: {run['result']['seconds']['total']:.0f} s {json.dumps(figures)}")
+        return run
+
+    def output(self, run: Json, name: str) -> list[Json]:
+        """The rows of a file that a run left."""
+        answer = self.owner.api.get(f"/api/v1/runs/{run['id']}/outputs/{name}/").raise_for_status()
+        return [json.loads(line) for line in answer.text.splitlines() if line]
+
+
+def manage(*arguments: str) -> None:
+    subprocess.run([sys.executable, "manage.py", *arguments], cwd=ROOT, check=True, stdout=sys.stderr)
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
