@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import lxml.html
 
 from webapp.home_folder import ROOT
 
@@ -71,6 +72,13 @@ class Work:
         page = self.owner.send(f"/projects/{self.slug}/invitations/", {"role": "annotator"})
         link = re.findall(r"https?://[^\s\"'<>]+/invitations/[^\s\"'<>]+/", page.text)[0]
         return Person(str(self.owner.web.base_url), name, httpx.URL(html.unescape(link)).path)
+
+    def change_settings(self, **fields: object) -> None:
+        """Change settings of the project by its form."""
+        address = f"/projects/{self.slug}/settings/"
+        page = lxml.html.fromstring(self.owner.web.get(address).raise_for_status().text)
+        (form,) = [form for form in page.forms if "rank_overlap" in form.fields]
+        self.owner.send(address, dict(form.form_values()) | {name: str(value) for name, value in fields.items()})
 
     def load(self, paths: Sequence[Path], kind: str) -> None:
         """As a person does who sits at the server."""

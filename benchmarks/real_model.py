@@ -1,8 +1,7 @@
 """A real chat model taken round the loop through the application, from outside: SmolLM2-135M-Instruct or another.
 
-Three parts, each for every seed: `rankings` (people's rankings with a known truth, then PPO), `preferences`
-(Anthropic's helpful comparisons; PPO, DPO, KTO and GRPO by a judge held apart), `sums` (GRPO from a reward that can be
-checked). What the model knows besides, ARC-easy and BLiMP, is measured before and after. Needs the data folder (--data)
+`rankings`: people's rankings with a known truth, a reward model from them, PPO; once for every seed, in a project of
+its own. What the model knows besides, ARC-easy and BLiMP, is measured before and after. Needs the data folder (--data)
 and the model's folder (--model).
 """
 
@@ -24,7 +23,7 @@ from benchmarks._real_model.measures import Figures, change_of, mean_of
 from training.run.intervals import Interval
 from webapp.supervisor.running import running
 
-PARTS: Final = ("rankings", "preferences", "sums")
+PARTS: Final = ("rankings",)
 
 
 class Knowledge:

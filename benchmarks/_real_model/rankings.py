@@ -76,6 +76,7 @@ def run(work: Work, model: int, data: Path, scratch: Path, seed: int, share: flo
     prompt_rows = [{"prompt": prompt} for prompt in learned]
     prompt_rows += [{"prompt": prompt, "split": "heldout"} for prompt in held_out]
     file.write_text("".join(json.dumps(row) + "\n" for row in prompt_rows))
+    work.change_settings(rank_overlap=1)
     work.load([file], "prompts")
     references = learned | held_out
     everything = work.snapshot("prompts")
