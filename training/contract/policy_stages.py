@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 
 from training.contract.rewards import RewardTerm, rewards_field
 from training.contract.settings import (
@@ -124,8 +124,23 @@ class DPOSettings(LoopSettings):
     max_tokens: int = setting(512, "Longer pairs of prompt and reply are cut to this length.", unit="tokens", ge=16)
     min_rows: int = setting(20, "Minimum number of rankings to start training.", ge=1, advanced=True)
     beta: float = setting(0.1, "How strongly the policy is held to the reference model.", gt=0)
+    loss: Literal["sigmoid", "ipo", "robust"] = setting(
+        "sigmoid",
+        "sigmoid is DPO; ipo regresses to a fixed margin (Azar et al. 2023, arXiv:2310.12036); robust allows for "
+        "rankings that are wrong (Chowdhury et al. 2024, arXiv:2403.00409).",
+        advanced=True,
+    )
+    label_smoothing: float = setting(
+        0.0, "Share of pairs expected to be the wrong way round; only for the robust loss.", ge=0, lt=0.5, advanced=True
+    )
     learning_rate: float = setting(2e-5, "Peak learning rate.", gt=0, le=1)
     lora: LoraSettings = Field(default_factory=LoraSettings)
+
+    @model_validator(mode="after")
+    def smoothing_fits_the_loss(self) -> DPOSettings:
+        if (self.loss == "robust") != (self.label_smoothing > 0):
+            raise ValueError("label_smoothing: the robust loss needs it above 0, and the other losses do not use it")
+        return self
 
 
 class KTOSettings(LoopSettings):
@@ -191,6 +206,22 @@ class GRPOSettings(LoopSettings):
     scale_rewards: bool = setting(
         True, "Divide a group's advantages by the standard deviation of its rewards.", advanced=True
     )
+    loss: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = setting(
+        "dapo",
+        "How the loss of a step's tokens is averaged: grpo within each reply, then over replies; bnpo over the tokens "
+        "of a pass; dapo over those of the step (Yu et al. 2025, arXiv:2503.14476); dr_grpo by the constant "
+        "max_new_tokens, so that length does not count (Liu et al. 2025, arXiv:2503.20783).",
+        advanced=True,
+    )
+    ratio: Literal["token", "sequence"] = setting(
+        "token",
+        "What is clipped: each token's ratio, or their geometric mean over a reply (GSPO, Zheng et al. 2025, "
+        "arXiv:2507.18071), for which the loss must be grpo.",
+        advanced=True,
+    )
+    mask_truncated: bool = setting(
+        False, "Learn nothing from replies that did not end within max_new_tokens (DAPO).", advanced=True
+    )
     learning_rate: float = setting(1e-5, "Peak learning rate.", gt=0, le=1)
     evaluate_every: int = setting(
         20,
@@ -202,3 +233,9 @@ class GRPOSettings(LoopSettings):
     log_every: int = setting(1, "Steps between logged metrics.", unit="steps", ge=1, advanced=True)
     min_rows: int = setting(1, "Minimum number of prompts to start training.", ge=1, advanced=True)
     lora: LoraSettings = Field(default_factory=LoraSettings)
+
+    @model_validator(mode="after")
+    def ratio_fits_the_loss(self) -> GRPOSettings:
+        if self.ratio == "sequence" and self.loss != "grpo":
+            raise ValueError("ratio: the ratio of whole replies (GSPO) needs the loss grpo")
+        return self

@@ -32,6 +32,7 @@ def main(run: Run[DPOSettings]) -> None:
     train_on_labels(
         run, rows, heldout, encode_pairs, PairTrainer, DPOConfig,
         counts={"rankings": len(rows), "heldout": len(heldout)}, beta=config.beta,
+        loss_type=[config.loss], label_smoothing=config.label_smoothing,
     )  # fmt: skip
 
 

@@ -120,6 +120,9 @@ def build_trainer(
             epsilon_high=config.clip_high or config.clip,
             disable_dropout=True,  # rollouts are without, and their log-probabilities are compared
             scale_rewards="group" if config.scale_rewards else "none",
+            loss_type=config.loss,
+            importance_sampling_level=config.ratio,
+            mask_truncated_completions=config.mask_truncated,
         ),
         train_dataset=Dataset.from_list([{"prompt": prompt.row.id} for prompt in prompts]),
         processing_class=inputs.chat.tokenizer,

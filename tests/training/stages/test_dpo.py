@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.training.toys import (
     toy_tokenizer,
     turns,
 )
-from training.contract import InputError, RankingRow, Turn
+from training.contract import DPOSettings, InputError, RankingRow, Turn
 from training.data.chat_format import ChatFormat
 from training.data.packing import text_batch
 from training.models.forward import Forward
@@ -127,3 +128,35 @@ def test_rankings_of_nothing_but_ties_are_a_sentence(policy: Any, tmp_path: Path
     rows = [{**row, "groups": [[0, 1, 2, 3]]} for row in rankings(20, 1)]
     with pytest.raises(InputError, match="no ranking puts one reply above another"):
         run_here(run_folder(tmp_path, settings(policy), rankings=rows))
+
+
+@pytest.mark.fp32
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, math.log(2)),
+        ({"loss": "ipo", "beta": 0.25}, 4.0),  # (0 - 1 / (2 beta))²
+        ({"loss": "robust", "label_smoothing": 0.2}, math.log(2)),  # (0.8 - 0.2) log 2 / (1 - 0.4)
+    ],
+)
+def test_the_loss_of_a_policy_that_is_its_reference(policy: Any, tmp_path: Path, changed: Any, expected: float) -> None:
+    folder = run_folder(tmp_path, settings(policy, max_steps=1, **changed), rankings=rankings(20, 1))
+    run_here(folder)
+    losses = [event["values"]["loss"] for event in events(folder, "metric") if "loss" in event["values"]]
+    assert losses[0] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.fp32
+def test_smoothing_changes_what_is_learned(policy: Any, tmp_path: Path) -> None:
+    losses = []
+    for name, changed in {"sigmoid": {}, "robust": {"loss": "robust", "label_smoothing": 0.3}}.items():
+        folder = run_folder(tmp_path / name, settings(policy, max_steps=4, **changed), rankings=rankings(20, 1))
+        run_here(folder)
+        losses.append([event["values"]["loss"] for event in events(folder, "metric") if "loss" in event["values"]][-1])
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("changed", [{"loss": "robust"}, {"label_smoothing": 0.1}])
+def test_smoothing_belongs_to_the_robust_loss(changed: Any) -> None:
+    with pytest.raises(ValueError, match="label_smoothing"):
+        DPOSettings(**changed)

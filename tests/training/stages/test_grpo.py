@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests.training import written_rewards  # noqa: F401 - it registers rewards
 from tests.training.toys import events, prompts, run_folder, run_here, toy_policy
-from training.contract import InputError
+from training.contract import GRPOSettings, InputError
 from training.engine import Completion
 from training.rl.heldout import MAX_HELDOUT
 from training.stages.grpo import largest_divisor, reply_figures
@@ -177,3 +177,40 @@ def test_a_cut_distribution_is_warned_of(policy: Any, tmp_path: Path) -> None:
     changed = settings(policy, steps=1, sampling={"max_new_tokens": 8, "top_p": 0.9})
     run_here(run_folder(tmp_path, changed, prompts=prompts()))
     assert any("top_p and top_k cut" in event["message"] for event in events(tmp_path, "warning"))
+
+
+def first_gradient_norm(policy: Any, folder: Path, **changed: Any) -> float:
+    config = settings(policy, steps=1, epochs=1, **changed)
+    run_here(run_folder(folder, config, prompts=prompts()))
+    return heldout_curve(folder, "grad_norm")[1]
+
+
+@pytest.mark.fp32
+def test_a_reply_that_was_cut_teaches_nothing_if_masked(policy: Any, tmp_path: Path) -> None:
+    cut = {"sampling": {"max_new_tokens": 4}}  # hardly any reply of this policy ends so soon
+    learned = first_gradient_norm(policy, tmp_path / "learned", **cut)
+    masked = first_gradient_norm(policy, tmp_path / "masked", mask_truncated=True, **cut)
+    assert masked < 0.5 * learned
+
+
+@pytest.mark.fp32
+def test_each_way_to_average_the_loss_gives_another_gradient(policy: Any, tmp_path: Path) -> None:
+    norms = {loss: first_gradient_norm(policy, tmp_path / loss, loss=loss) for loss in ("grpo", "dapo", "dr_grpo")}
+    assert len({round(norm, 5) for norm in norms.values()}) == 3
+    assert norms["dr_grpo"] <= norms["dapo"]  # divides by the longest possible reply
+
+
+def test_ratios_of_whole_replies_change_later_passes(policy: Any, tmp_path: Path) -> None:
+    weights = {}
+    for ratio in ("token", "sequence"):
+        folder = run_folder(
+            tmp_path / ratio, settings(policy, steps=1, epochs=3, loss="grpo", ratio=ratio), prompts=prompts()
+        )
+        run_here(folder)
+        weights[ratio] = load_file(folder / "model" / "model.safetensors")
+    assert any(not torch.equal(weight, weights["token"][name]) for name, weight in weights["sequence"].items())
+
+
+def test_ratios_of_whole_replies_need_the_loss_grpo() -> None:
+    with pytest.raises(ValueError, match="needs the loss grpo"):
+        GRPOSettings(ratio="sequence")

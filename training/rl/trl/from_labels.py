@@ -43,7 +43,7 @@ def train_on_labels(
     *,
     counts: dict[str, int],
     min_micro: int = 1,
-    **trl_settings: float,
+    **trl_settings: Any,
 ) -> None:
     """The whole of a stage that trains a policy on labels. `encode` turns labels into examples of at most so many
     tokens; `counts` are the rows by kind, for the result; at least `min_micro` examples go into a forward pass;
