@@ -83,7 +83,7 @@ class StageSpec:
     names_base: bool = False
     """Whether its base is from elsewhere, and no model of the project."""
     exports: bool = False
-    """Whether it writes a model of any kind for others, which is kept for some days."""
+    """Whether it writes a model of any kind for others, which is kept until somebody deletes it."""
     tokenizer: Need = Need.NO
     reward: Need = Need.NO
     baseline: Need = Need.NO

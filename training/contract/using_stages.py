@@ -52,7 +52,7 @@ class ExportSettings(Settings):
     )
     name: str = setting(
         "",
-        "How the GGUF file is called; empty: as the model.",
+        "What the GGUF file's name begins with; empty: model.",
         max_length=80,
         pattern=r"^[A-Za-z0-9._-]*$",
         advanced=True,
