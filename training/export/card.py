@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from training.contract import ExportAbout
+from training.models.licenses import license_of
 
-LICENSE: Final = re.compile(r"^license:\s*[\"']?([^\"'\n]+)", re.MULTILINE)
 HUB_NAME: Final = re.compile(r"[\w.-]+/[\w.-]+")
 USAGE: Final = {
     "folder": (
@@ -48,14 +48,3 @@ def write_card(target: Path, about: ExportAbout, form: str, checks: Sequence[str
         + f"\n\n{body.strip()}\n\n## Use it\n\n{USAGE[usage]}\n## Checked when it was exported ({form})\n\n{checked}\n"
     )
     (target / "README.md").write_text(text, encoding="utf-8")
-
-
-def license_of(folder: Path) -> str:
-    """The license that a model's card names in its front matter; empty if it names none."""
-    try:
-        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:10_000]
-    except OSError:
-        return ""
-    front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
-    named = LICENSE.search(front[1]) if front else None
-    return named[1].strip() if named else ""

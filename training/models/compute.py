@@ -12,13 +12,13 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from training.contract import InputError, LoopSettings, Settings
+from training.contract.memory import MIN_BF16_WIDTH
 from training.distributed.launch import local_rank, world_size
 from training.models.checks import damaged_folder
 from training.run.placement import place_base
 from training.run.run import Run
 
 ADAPTER: Final = "adapter_config.json"
-NARROW: Final = 192  # hidden size; there bf16 is 2.3 times as fast as fp32 on a CPU with AMX
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,28 @@ def take_gpu(number: int) -> None:
 
 def bf16_is_faster(device: torch.device, width: int) -> bool:
     """Whether a model of this width is to learn in bf16. A CPU without bf16 instructions is slower with it than with
-    fp32 (measured on AVX2, a ninth). One with AMX gains below NARROW, too, but the sample project's model, of width
-    160, was tuned and measured in fp32."""
+    fp32 (measured on AVX2, a ninth). One with AMX gains below MIN_BF16_WIDTH, too, but the sample project's model, of
+    width 160, was tuned and measured in fp32."""
     if device.type == "cuda":  # Turing and Volta only emulate it, slower than fp32
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has_instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return bool(has_instructions) and width >= NARROW
+    return cpu_has_bf16() and width >= MIN_BF16_WIDTH
+
+
+def cpu_has_bf16() -> bool:
+    """Whether it has instructions for products in bf16."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def width_of(settings: Settings) -> int:
-    """The hidden size of the model that a run is about; of one that is not in a folder here, NARROW."""
+    """The hidden size of the model that a run is about; of one that is not in a folder here, MIN_BF16_WIDTH."""
     source = str(getattr(settings, "policy", "") or getattr(settings, "base", "") or getattr(settings, "reward", ""))
     if not source:
-        return int(getattr(settings, "hidden", NARROW))
+        return int(getattr(settings, "hidden", MIN_BF16_WIDTH))
     try:
         config = json.loads((Path(adapter_base(source) or source) / "config.json").read_text())
-        return int(config.get("hidden_size") or config.get("n_embd") or NARROW)
+        return int(config.get("hidden_size") or config.get("n_embd") or MIN_BF16_WIDTH)
     except (OSError, ValueError):
-        return NARROW  # what is wrong with the folder is reported where it is loaded
+        return MIN_BF16_WIDTH  # what is wrong with the folder is reported where it is loaded
 
 
 def adapter_base(source: str) -> str:

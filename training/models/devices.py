@@ -10,7 +10,8 @@ import psutil
 import torch
 
 from training.contract import DeviceReport
-from training.models.memory import free_bytes
+from training.models.compute import cpu_has_bf16
+from training.models.memory import free_bytes, group_bytes
 
 
 def report_device() -> DeviceReport:
@@ -26,13 +27,12 @@ def report_device() -> DeviceReport:
             bf16=torch.cuda.is_bf16_supported(including_emulation=False),
             cores=usable_cores(),
         )
-    bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return DeviceReport(
         kind="cpu",
         name=cpu_name(),
         memory=total_memory(),
         free=free_bytes(torch.device("cpu")),
-        bf16=bool(bf16),
+        bf16=cpu_has_bf16(),
         cores=usable_cores(),
     )
 
@@ -52,12 +52,8 @@ def cpu_name() -> str:
 
 def total_memory() -> int:
     """Bytes of this machine's memory, or of the limit of the control group that this process is in."""
-    total = int(psutil.virtual_memory().total)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        return min(total, int(limit))
-    except (OSError, ValueError):  # no control group, or one without a limit ("max")
-        return total
+    total, limit = int(psutil.virtual_memory().total), group_bytes("memory.max")
+    return total if limit is None else min(total, limit)
 
 
 if __name__ == "__main__":

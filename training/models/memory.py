@@ -75,10 +75,16 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if limit != "max":
-            free = min(free, int(limit) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
-    except (OSError, ValueError):
-        pass  # no Linux, or no control group: what the system says stands
+    limit, used = group_bytes("memory.max"), group_bytes("memory.current")
+    if limit is not None and used is not None:
+        free = min(free, limit - used)
     return free // local_world_size()
+
+
+def group_bytes(name: str) -> int | None:
+    """A figure of the control group that this process is in; None without one (no Linux), or if it sets no limit."""
+    try:
+        figure = Path(f"/sys/fs/cgroup/{name}").read_text().strip()
+    except OSError:
+        return None
+    return int(figure) if figure.isdecimal() else None

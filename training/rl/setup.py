@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from training.contract import GRPOSettings, InputError, PPOSettings, PromptRow
+from training.contract.memory import MAX_SLOTS
 from training.data.chat_format import ChatFormat
 from training.engine import Engine
 from training.models.checks import check_vocabulary
@@ -20,8 +21,6 @@ from training.rl.rollouts import (
     warn_of_changes,
 )
 from training.run.run import Run
-
-MAX_SLOTS: Final = 128  # replies sampled at the same time
 
 
 class RolloutInputs(NamedTuple):

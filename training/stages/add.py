@@ -25,6 +25,7 @@ from training.data.chat_format import ChatFormat
 from training.engine.greedy_preview import greedy_reply
 from training.models.checks import check_source, check_vocabulary
 from training.models.compute import Compute, adapter_base, prepare
+from training.models.licenses import license_of
 from training.models.loading import (
     CausalModel,
     load_causal,
@@ -206,14 +207,3 @@ def blocks_of(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             yield block
-
-
-def license_of(folder: Path) -> str:
-    """The license that the model card names in its front matter; empty if it names none."""
-    try:
-        card = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:10_000]
-    except OSError:
-        return ""
-    front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
-    named = re.search(r"^license:\s*[\"']?([^\"'\n]+)", front[1], re.MULTILINE) if front else None
-    return named[1].strip() if named else ""

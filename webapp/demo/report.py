@@ -18,8 +18,8 @@ from webapp.demo.models import Demo
 from webapp.demo.round import Round
 from webapp.demo.rubric import gold_score
 from webapp.demo.world.cases import Case
-from webapp.registry.artefacts import open_file
 from webapp.runs.models import Run
+from webapp.runs.outputs import read_sample_rows
 
 BOOTSTRAPS: Final = 4000
 SHOWN: Final = 10
@@ -48,9 +48,7 @@ def win_rate(ours: Sequence[float], theirs: Sequence[float], clusters: Sequence[
 
 def output_replies(run: Run, name: str) -> dict[str, SampleRow]:
     """The replies in a file of the run's output, by prompt."""
-    with open_file(run.outputs[f"{name}.jsonl"]) as file:
-        rows = [SampleRow.model_validate_json(line) for line in file if line.strip()]
-    return {row.prompt_id: row for row in rows}
+    return {row.prompt_id: row for row in read_sample_rows(run.outputs[f"{name}.jsonl"])}
 
 
 def annotators_agreement(demo_round: Round) -> Figures:

@@ -16,8 +16,8 @@ from webapp.accounts.models import Project
 from webapp.errors import Conflict
 from webapp.judges.models import Judge, JudgeJob
 from webapp.judges.protocol import PAIRWISE, Question, Setup, Turns
-from webapp.registry.artefacts import open_file
 from webapp.runs.models import Run
+from webapp.runs.outputs import read_sample_rows
 from webapp.runs.selectors import SAMPLES
 
 BASELINE: Final = "baseline.jsonl"
@@ -79,10 +79,7 @@ def rows_of(run: Run, name: str) -> Iterator[SampleRow]:
     address = run.outputs.get(name)
     if not address:
         raise Conflict(f"{run.name} has no {name}. Choose an evaluate run that compared two models.")
-    with open_file(address) as file:
-        for line in file:
-            if line.strip():
-                yield SampleRow.model_validate_json(line)
+    yield from read_sample_rows(address)
 
 
 def row_number(row_id: str) -> int | None:

@@ -8,7 +8,7 @@ from typing import IO, Final, NamedTuple
 
 from django.http import HttpRequest, StreamingHttpResponse
 
-from training.contract import SPECS
+from training.contract import SPECS, SampleRow
 from webapp.downloads import PIECE_BYTES, download
 from webapp.errors import NotFound
 from webapp.registry.artefacts import open_file
@@ -50,3 +50,11 @@ def pieces_of(file: IO[bytes]) -> Iterator[bytes]:
     with file:
         while block := file.read(PIECE_BYTES):
             yield block
+
+
+def read_sample_rows(address: str) -> Iterator[SampleRow]:
+    """The replies in a file that a run left."""
+    with open_file(address) as file:
+        for line in file:
+            if line.strip():
+                yield SampleRow.model_validate_json(line)

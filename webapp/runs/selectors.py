@@ -11,8 +11,8 @@ from django.db.models import QuerySet
 from training.contract import SampleRow
 from webapp.accounts.models import Project
 from webapp.errors import Conflict
-from webapp.registry.artefacts import open_file
 from webapp.runs.models import Metric, Run, RunEvent
+from webapp.runs.outputs import read_sample_rows
 
 SAMPLES = "samples.jsonl"
 
@@ -40,10 +40,7 @@ def run_samples(run: Run) -> Iterator[SampleRow]:
     address = run.outputs.get(SAMPLES)
     if not address:
         raise Conflict(f"{run.name} has no replies: only sample and evaluate runs that have succeeded keep them.")
-    with open_file(address) as file:
-        for line in file:
-            if line.strip():
-                yield SampleRow.model_validate_json(line)
+    yield from read_sample_rows(address)
 
 
 def metric_series(run: Run, name: str) -> list[tuple[int, float | None]]:
