@@ -187,15 +187,20 @@ def blank_samples(run: Run, folder: Path, texts: Collection[str]) -> None:
 
     for event in RunEvent.objects.filter(run=run, type="sample").iterator():
         if shows(event.data):
-            event.data |= {"prompt": REMOVED, "reply": REMOVED, "reference": ""}
+            event.data = without_words(event.data)
             event.save(update_fields=["data"])
     rewrite_in_place(folder / EVENTS, lambda line: blanked(line) if shows(parsed_row(line)) else line)
     rewrite_in_place(folder / LOG, lambda line: b"\n" if line[:2] in (b"> ", b"< ") else line)
 
 
+def without_words(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """The sample without what was said; its right answer goes, for events.jsonl has no bytes to spare."""
+    kept = {name: value for name, value in sample.items() if name != "reference"}
+    return kept | {"prompt": REMOVED, "reply": REMOVED}
+
+
 def blanked(line: bytes) -> bytes:
-    event = parsed_row(line) | {"prompt": REMOVED, "reply": REMOVED, "reference": ""}
-    short = json.dumps(event).encode()
+    short = json.dumps(without_words(parsed_row(line))).encode()
     return short if len(short) < len(line) else b"{}"
 
 
