@@ -17,6 +17,7 @@ from tests.judges.conftest import evaluate_run, judge_at
 from tests.judges.fake import FakeEndpoint, Judgment, Said, prefers, replies_in, winner
 from tests.narrowing import existing
 from webapp.accounts.models import Project, User
+from webapp.jobs import Heartbeat
 from webapp.judges import jobs
 from webapp.judges.asking import spent
 from webapp.judges.models import Judge, JudgeAnswer, JudgeCall, JudgeJob
@@ -234,6 +235,17 @@ def test_it_stops_when_asked_and_goes_on_later(project: Project, ada: User, endp
     jobs.go_on_with(job, by=ada)
     assert finish(job).state == "done"
     assert len(endpoint.asked) == 36
+
+
+def test_a_stop_asked_for_before_a_turn_asks_nothing(
+    project: Project, ada: User, endpoint_of: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Heartbeat, "_send", lambda heartbeat: heartbeat._done.wait())  # its first heartbeat is late
+    endpoint = endpoint_of(prefers(len))
+    job = start_comparison(judge=judge_at(endpoint, project), by=ada, run=evaluate_run(project, PAIRS))
+    jobs.request_stop(job)
+    assert finish(job).state == "stopped"
+    assert not endpoint.asked
 
 
 def take_and_close(job_id: int) -> None:

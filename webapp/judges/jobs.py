@@ -98,6 +98,8 @@ class Turn:
         known = known_answers(judge, self.setup, questions)
         self.answered = len(known)
         JOBS.update(job, total=len(questions), answered=self.answered, note="", wait_until=None)
+        if self.heartbeat.stop_requested():
+            self.heartbeat.stop.set()  # asked for before this turn, which the first heartbeat may not have seen yet
         if self.answered == len(questions) or self.ask_rest(judge, questions):
             self.end(State.DONE)
             return None
