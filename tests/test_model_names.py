@@ -66,6 +66,24 @@ def test_folders_are_closed_unless_the_operator_lists_them(models: Any, settings
         check_model_name(f"{models}/llama")
 
 
+def test_files_are_named_only_where_a_model_is_added(models: Any) -> None:
+    (models / "llama.gguf").write_text("")
+    (models / "notes.txt").write_text("")
+    for name in (f"{models}/llama.gguf", "org/model/model-Q8_0.gguf"):
+        assert model_source(name, files=True) == name
+        with pytest.raises(BadInput):
+            model_source(name)
+    with pytest.raises(BadInput, match="no such folder or file"):
+        model_source(f"{models}/notes.txt", files=True)
+
+
+def test_a_file_that_is_a_link_out_is_refused(tmp_path: Path, models: Any) -> None:
+    (tmp_path / "secret.gguf").write_text("")
+    (models / "link.gguf").symlink_to(tmp_path / "secret.gguf")
+    with pytest.raises(BadInput, match="no such folder or file"):
+        model_source(f"{models}/link.gguf", files=True)
+
+
 @pytest.mark.parametrize("way", ["/../../secret", "/llama/../../secret", "/llama/../../models-of-others"])
 def test_a_path_that_climbs_out_is_refused(tmp_path: Path, models: Any, way: Any) -> None:
     (tmp_path / "secret").mkdir()

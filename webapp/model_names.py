@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,18 +16,18 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from training.contract import hub_place, is_model_file
 from webapp.errors import BadInput
 from webapp.home_folder import ROOT
 
-HUB_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 MAX_FILES: Final = 10_000
 ADAPTER: Final = "adapter_config.json"
 
 
-def check_model_name(name: str, field: str = "base_name") -> None:
+def check_model_name(name: str, field: str = "base_name", *, files: bool = False) -> None:
     """Raises BadInput for what is neither a hub name nor a path below a listed folder. No file is looked at, so the
-    answer tells nothing about this machine."""
-    if not name or is_hub_name(name) or listed_root(Path(os.path.normpath(name))) is not None:
+    answer tells nothing about this machine. `files`: a GGUF file of the hub may be named, too."""
+    if not name or is_hub_name(name, files=files) or listed_root(Path(os.path.normpath(name))) is not None:
         return
     folders = ", ".join(str(folder) for folder in settings.MODEL_FOLDERS)
     alternative = f", or a folder below {folders}" if folders else "; folders are not open to this here (MODEL_FOLDERS)"
@@ -37,9 +36,10 @@ def check_model_name(name: str, field: str = "base_name") -> None:
     )
 
 
-def is_hub_name(name: str) -> bool:
-    """`model` or `org/model`, and no folder that stands beside the code."""
-    return bool(HUB_NAME.fullmatch(name)) and ".." not in name and not (ROOT / name).exists()
+def is_hub_name(name: str, *, files: bool = False) -> bool:
+    """`model` or `org/model`, and no folder that stands beside the code. `files`: or org/model/file.gguf."""
+    place = hub_place(name)
+    return place is not None and (files or not place[1]) and not (ROOT / name).exists()
 
 
 def listed_root(path: Path) -> Path | None:
@@ -55,17 +55,21 @@ def own_folders() -> list[Path]:
     return [Path(settings.RUNS_FOLDER), *([Path(store.path)] if store.scheme in ("", "file") else [])]
 
 
-def model_source(name: str) -> str:
-    """What training reads: the hub name as it is, a folder after its files were looked at.
+def model_source(name: str, *, files: bool = False) -> str:
+    """What training reads: the hub name as it is, a folder after its files were looked at. `files`: or one file that
+    holds a whole model.
 
     Raises BadInput if a link, an index or an adapter leads out of the listed folders.
     """
-    check_model_name(name)
-    if is_hub_name(name):
+    check_model_name(name, files=files)
+    if is_hub_name(name, files=files):
         return name
     folder = Path(name)
+    if files and is_model_file(name) and folder.is_file() and stays_inside(folder):
+        return str(folder.resolve())
     if not folder.is_dir():
-        raise BadInput(f"{name}: there is no such folder on the training machine.", field="base_name")
+        noun = "folder or file" if files else "folder"
+        raise BadInput(f"{name}: there is no such {noun} on the training machine.", field="base_name")
     for path in files_read(folder):
         if not stays_inside(path):
             raise BadInput(f"{name}: {path.name} leads out of the folders that are open to this.", field="base_name")

@@ -78,6 +78,15 @@ from training.contract.model_facts import (
     facts_of_config,
     facts_of_folder,
 )
+from training.contract.model_sources import (
+    ARCHIVES,
+    GGUF,
+    HUB_NAME,
+    MODEL_FILES,
+    hub_place,
+    is_gguf,
+    is_model_file,
+)
 from training.contract.policy_stages import (
     DPOSettings,
     GRPOSettings,
@@ -168,6 +177,7 @@ from training.contract.wording import (
 
 __all__ = [
     "ABOUT",
+    "ARCHIVES",
     "CONFIG",
     "CONFIG_FILE",
     "DATA",
@@ -178,12 +188,15 @@ __all__ = [
     "EXIT_INVALID",
     "EXIT_STOPPED",
     "GB",
+    "GGUF",
+    "HUB_NAME",
     "LOCK",
     "LOG",
     "LORA_RANK",
     "MAX_BODY_BYTES",
     "MEMORY_PARTS",
     "MODEL",
+    "MODEL_FILES",
     "OUTPUT",
     "RESULT",
     "REWARD_TERMS",
@@ -253,6 +266,9 @@ __all__ = [
     "facts_of_folder",
     "give",
     "has_proposals",
+    "hub_place",
+    "is_gguf",
+    "is_model_file",
     "list_words",
     "number_words",
     "openai_error_body",

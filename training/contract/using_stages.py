@@ -22,7 +22,9 @@ class AddSettings(Settings):
     """A model from elsewhere becomes one of the project's."""
 
     stage: Literal["add"] = "add"
-    base: str = source_field("", "model to add: a name on the Hugging Face hub, or a folder", kind="base")
+    base: str = source_field(
+        "", "model to add: a name on the Hugging Face hub, a folder, or a file (.zip, .tar, .gguf)", kind="base"
+    )
     revision: str = setting(
         "", "Branch, tag or commit on the hub; leave empty for the newest.", max_length=100, advanced=True
     )

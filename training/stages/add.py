@@ -1,30 +1,30 @@
-"""Adds a model that was made elsewhere: from the Hugging Face hub, or from a folder on this machine.
+"""Adds a model that was made elsewhere: from the Hugging Face hub, or from a folder or file on this machine.
 
-A full model's files are copied as they are, so that its weights stay what their author published. An adapter is merged
-into its base, and a base model can get a chat template. Before anything is kept, the model is loaded, checked and, if
-it speaks, asked for a short reply.
+A full model's files are kept as they are, so that its weights stay what their author published. A packed folder is
+unpacked, GGUF becomes safetensors, an adapter is merged into its base, and a base model can get a chat template. Before
+anything is kept, the model is loaded, checked and, if it speaks, asked for a short reply.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
-from training.contract import MODEL, AddSettings, InputError, Turn
+from training.contract import MODEL, AddSettings, InputError, Turn, hub_place, is_gguf, is_model_file
 from training.data.chat_format import ChatFormat
 from training.engine.greedy_preview import greedy_reply
+from training.models.archives import unpack
 from training.models.checks import check_source, check_vocabulary
 from training.models.compute import Compute, adapter_base, prepare
+from training.models.gguf_models import gguf_to_folder
+from training.models.hub import fetch_from_hub
 from training.models.licenses import license_of
 from training.models.loading import (
     CausalModel,
@@ -35,14 +35,13 @@ from training.models.loading import (
     save_model,
     unwrap,
 )
+from training.models.model_files import KEPT, check_room, copy_file, place_file
 from training.preferences.reward_model import load_reward
 from training.run.run import Run
 
-# Weights, settings, tokenizers, chat templates, and what says who made the model. Nothing that runs as code.
-KEPT: Final = re.compile(
-    r"[^/]+\.(safetensors|safetensors\.index\.json|json|jinja|model|txt)|LICENSE[^/]*|README\.md", re.IGNORECASE
-)
-BLOCK: Final = 16 << 20
+FETCHED: Final = "fetched"  # folders of a run that go when it has ended
+UNPACKED: Final = "unpacked"
+CONVERTED: Final = "converted"
 CHATML_TOKENS: Final = ["<|im_start|>", "<|im_end|>"]
 CHATML: Final = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -53,11 +52,9 @@ GREETING: Final = "What is the capital of France?"
 
 def main(run: Run[AddSettings]) -> None:
     config = run.config
-    if not adapter_base(config.base):
-        check_source(config.base, "model")
     compute = prepare(run)
     with run.timed("fetching"):
-        folder = Path(config.base) if Path(config.base).is_dir() else fetched(run, config.base, config.revision)
+        folder = model_folder(run)
     refuse_own_code(config.base, folder)
     run.stop_if_asked()
     with run.timed("checking"):
@@ -84,44 +81,80 @@ def main(run: Run[AddSettings]) -> None:
             whole = merged(model) if isinstance(model, PeftModel) else model
             save_model(whole.to(stored_dtype(folder)), tokenizer, target, [])
         else:
-            copy_files(run, folder, target)
+            keep_files(run, folder, target)
     about |= {"license": license_of(folder), "base": config.base}
     run.finish({}, counts={"files": sum(path.is_file() for path in (run.folder / MODEL).iterdir())}, model=about)
+    for name in (FETCHED, UNPACKED, CONVERTED):
+        shutil.rmtree(run.folder / name, ignore_errors=True)
 
 
-def fetched(run: Run[AddSettings], name: str, revision: str) -> Path:
-    """The folder of a model of the hub, in the hub's cache; files that are there already are not fetched again."""
-    with hub_errors(name):
-        info = HfApi().model_info(name, revision=revision or None, files_metadata=True)
-    wanted = [file for file in info.siblings or [] if KEPT.fullmatch(file.rfilename)]
-    total, done, path = sum(file.size or 0 for file in wanted), 0, ""
-    for file in wanted:
+def model_folder(run: Run[AddSettings]) -> Path:
+    """The model as a Hugging Face folder: where it lies, or in the run's folder."""
+    source = Path(run.config.base)
+    if not is_model_file(source.name) and not source.is_dir() and hub_place(run.config.base) is None:
+        check_source(run.config.base, "model")
+    if not source.exists() and hub_place(run.config.base) is not None:
+        source = fetch_from_hub(
+            run.config.base, run.config.revision, run.folder / FETCHED, progress_of(run, "fetching")
+        )
+    if source.is_dir():
+        if not adapter_base(str(source)):
+            check_source(str(source), "model")
+        return source
+    if not source.is_file():
+        raise InputError(f"{source.name}: there is no such file on the training machine", code="no_model")
+    if not is_gguf(source.name):
+        source = unpacked(run, source)
+    ggufs = [source] if source.is_file() else gguf_files(source)
+    return converted(run, ggufs) if ggufs else source
+
+
+def gguf_files(folder: Path) -> list[Path]:
+    """The GGUF files of an unpacked folder; none if it has safetensors."""
+    if any(folder.glob("*.safetensors")):
+        return []
+    return sorted(path for path in folder.iterdir() if is_gguf(path.name))
+
+
+def unpacked(run: Run[AddSettings], archive: Path) -> Path:
+    size, done = archive.stat().st_size, 0
+
+    def step(written: int) -> None:
+        nonlocal done
         run.stop_if_asked()
-        run.progress(done >> 20, max(1, total >> 20), "fetching MB")
-        with hub_errors(name):
-            path = hf_hub_download(name, file.rfilename, revision=info.sha)
-        done += file.size or 0
-    if not path:
-        raise InputError(f"{name}: there are no files of a model there", code="no_model")
-    return Path(path).parent
+        done += written
+        run.progress(done >> 20, max(1, done, size) >> 20, "unpacking MB")
+
+    with run.writing(UNPACKED) as target:
+        folder = unpack(archive, target, step)
+    return run.folder / UNPACKED / folder.name
 
 
-@contextmanager
-def hub_errors(name: str) -> Iterator[None]:
-    """Turns what the hub, or the way there, refuses into an InputError."""
-    try:
-        yield
-    except GatedRepoError as error:
+def converted(run: Run[AddSettings], ggufs: list[Path]) -> Path:
+    """The folder that a GGUF file was turned into."""
+    if len(ggufs) > 1:
         raise InputError(
-            f"{name}: its authors let only people who accepted its license download it; accept it on the hub, and "
-            "store a token of yours on your profile page (or give the training worker one in HF_TOKEN)",
+            f"there are several GGUF files in it ({ggufs[0].name}, {ggufs[1].name}); add one of them by itself",
             code="no_model",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise InputError(f"{name}: the hub has no such model", code="no_model") from error
-    except Exception as error:  # the hub's library raises those of its HTTP client as they are
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise InputError(f"{name}: the hub cannot be reached or refuses ({reason})", code="no_model") from error
+        )
+
+    def step(done: int, total: int) -> None:
+        run.stop_if_asked()
+        run.progress(done, total, "converting tensors")
+
+    with run.writing(CONVERTED) as target:
+        gguf_to_folder(ggufs[0], target, step)
+    return run.folder / CONVERTED
+
+
+def progress_of(run: Run[AddSettings], phase: str) -> Callable[[int, int], None]:
+    """Reports bytes that are done, of all, and stops where that is asked for."""
+
+    def step(done: int, total: int) -> None:
+        run.stop_if_asked()
+        run.progress(done >> 20, max(1, total >> 20), f"{phase} MB")
+
+    return step
 
 
 def refuse_own_code(source: str, folder: Path) -> None:
@@ -191,19 +224,19 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return dtype if isinstance(dtype, torch.dtype) and dtype.is_floating_point else torch.float32
 
 
-def copy_files(run: Run[AddSettings], folder: Path, target: Path) -> None:
+def keep_files(run: Run[AddSettings], folder: Path, target: Path) -> None:
+    """Give the run's own files a place in the model, and copy those of others."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and KEPT.fullmatch(path.name))
+    own = folder.is_relative_to(run.folder)
     total, done = sum(path.stat().st_size for path in files), 0
+    if not own:
+        check_room(run.folder, total, "to copy it")
+    report = progress_of(run, "copying")
+
+    def step(written: int) -> None:
+        nonlocal done
+        done += written
+        report(done, total)
+
     for path in files:
-        with (target / path.name).open("wb") as copy:
-            for block in blocks_of(path):
-                run.stop_if_asked()
-                copy.write(block)
-                done += len(block)
-                run.progress(done >> 20, max(1, total >> 20), "copying MB")
-
-
-def blocks_of(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            yield block
+        (place_file if own else copy_file)(path, target / path.name, step)

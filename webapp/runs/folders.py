@@ -49,7 +49,7 @@ def sources(run: Run) -> dict[str, str]:
         if model is not None:
             source_of[field] = str(local_folder(model))
         elif SOURCES[field] == "base" and run.base_name:
-            source_of[field] = model_source(run.base_name)
+            source_of[field] = model_source(run.base_name, files=SPECS[run.stage].names_base)
     return source_of
 
 

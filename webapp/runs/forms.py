@@ -307,7 +307,10 @@ class TouchedField(forms.CharField):
 
 
 CORPUS_HELP = "Whose cleaned text this reads."
-HUB_OR_FOLDER = "Its name on the Hugging Face hub, such as org/model, or a folder that the operator lists."
+HUB_OR_FOLDER = (
+    "Its name on the Hugging Face hub, such as org/model or org/model/file.gguf, or a folder, archive or GGUF file "
+    "below those that the operator lists."
+)
 HUB = "A model of the Hugging Face hub, or a folder that the operator lists, in place of a model of the project."
 
 

@@ -126,7 +126,7 @@ def check_inputs(
         is_given = models[field] is not None or (field == "base" and bool(base_name.strip()))
         check_given(spec, field, getattr(spec, field), is_given)
         check_model(project, field, models[field], kinds)
-    check_model_name(base_name.strip())
+    check_model_name(base_name.strip(), files=spec.names_base)
     if models["base"] and spec.names_base:
         raise BadInput(
             f"base: {models['base'].name} is in the project already. Name a model from elsewhere.", field="base"
