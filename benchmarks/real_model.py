@@ -1,8 +1,9 @@
 """A real chat model taken round the loop through the application, from outside: SmolLM2-135M-Instruct or another.
 
-`rankings`: people's rankings with a known truth, a reward model from them, PPO; once for every seed, in a project of
-its own. What the model knows besides, ARC-easy and BLiMP, is measured before and after. Needs the data folder (--data)
-and the model's folder (--model).
+Each part goes once round for every seed, in a project of its own. `rankings`: people's rankings with a known truth, a
+reward model from them, PPO; what the model knows besides, ARC-easy and BLiMP, is measured before and after.
+`preferences`: real comparisons, a reward model from some of them and a judge from others, PPO beside DPO, KTO and GRPO.
+`sums`: GRPO with a reward that checks the answer. Needs the data folder (--data) and the model's folder (--model).
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any, Final
 from benchmarks._application import Json, Person, manage, say
 from benchmarks._real_model.choices import Reader, arc_easy, blimp
 from benchmarks._real_model.measures import Figures, change_of, mean_of
+from benchmarks._real_model.trial import Trial
 from training.run.intervals import Interval
 from webapp.supervisor.running import running
 
-PARTS: Final = ("rankings",)
+PARTS: Final = ("rankings", "preferences", "sums")
 
 
 class Knowledge:
@@ -81,7 +83,7 @@ def around(owner: Person, part: str, seed: int, model: Path, data: Path, scratch
     added = next(iter(work.rows("models")))["id"]
     say(f"{part}, seed {seed}")
     module = import_module(f"benchmarks._real_model.{part}")
-    figures: dict[str, Any] = module.run(work, added, data, scratch, seed, share)
+    figures: dict[str, Any] = module.run(Trial(work, added, data, scratch, seed, share))
     return figures
 
 

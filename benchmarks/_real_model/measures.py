@@ -31,6 +31,7 @@ def side_by_side(
     after: Sequence[dict[str, Any]],
     scores_before: Sequence[float],
     scores_after: Sequence[float],
+    *,
     seed: int,
 ) -> list[Figures]:
     """Ten prompts with both replies as they are: the two that gained most, the two that lost most, six by chance."""
@@ -53,5 +54,10 @@ def side_by_side(
 
 def accuracy_of(reward: dict[str, Any]) -> Interval:
     """How often a reward model agrees with the held-out rankings of its run."""
-    low, high, n = reward["result"]["intervals"]["heldout_accuracy"]
-    return Interval(reward["result"]["metrics"]["heldout_accuracy"], low, high, n)
+    return interval_of(reward, "heldout_accuracy")
+
+
+def interval_of(run: dict[str, Any], name: str) -> Interval:
+    """A figure of a run with its interval."""
+    low, high, n = run["result"]["intervals"][name]
+    return Interval(run["result"]["metrics"][name], low, high, n)

@@ -7,7 +7,6 @@ then says on held-out prompts how often the taught model's reply is better than 
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import uuid
@@ -19,13 +18,15 @@ from benchmarks._application import Json, Person, Work, say
 from benchmarks._real_model.choices import rows
 from benchmarks._real_model.measures import Figures, accuracy_of, mean_of, side_by_side, win_rate
 from benchmarks._real_model.rubric import Points, points
+from benchmarks._real_model.trial import Trial
 from webapp.demo.annotators import ANNOTATORS, Annotator
 
 DOLLY: Final = "sft/dolly_subset.jsonl.gz"
 SEED_TASKS: Final = "sft/self_instruct_seed_tasks.jsonl.gz"
 USER_TASKS: Final = "eval/self_instruct_user_oriented.jsonl.gz"  # for evaluation only
-TRAINED: Final = 1000  # prompts
+TRAINED: Final = 500  # prompts
 HELD_OUT: Final = 300
+RANKED_HELD_OUT: Final = 100  # of them, for the accuracy of the reward model
 MOST_WORDS: Final = 40  # of a prompt
 REFERENCE_WORDS: Final = (2, 45)
 MISSING_TEXT: Final = re.compile(
@@ -36,8 +37,8 @@ LORA: Final = {"rank": 16, "alpha": 32}
 SAMPLE: Final[Json] = {"replies": 4, "sampling": SAMPLING, "slots": 64}
 REWARD: Final[Json] = {"epochs": 1, "learning_rate": 2e-5, "batch_tokens": 4096, "max_tokens": 256}
 PPO: Final[Json] = {
-    "steps": 40, "prompts_per_step": 48, "epochs": 2, "minibatches": 2, "learning_rate": 1e-4, "kl_coefficient": 0.02,
-    "sampling": SAMPLING, "max_prompt_tokens": 128, "lora": LORA, "evaluate_every": 20,
+    "steps": 24, "prompts_per_step": 48, "epochs": 2, "minibatches": 2, "learning_rate": 1e-4, "kl_coefficient": 0.02,
+    "sampling": SAMPLING, "max_prompt_tokens": 128, "lora": LORA, "evaluate_every": 12,
 }  # fmt: skip
 EVALUATE: Final[Json] = {"sampling": SAMPLING, "slots": 64}
 
@@ -68,31 +69,28 @@ def is_answerable(prompt: str, reference: str) -> bool:
     return short and not MISSING_TEXT.search(prompt)
 
 
-def run(work: Work, model: int, data: Path, scratch: Path, seed: int, share: float) -> Figures:
-    learned, held_out = questions(data, seed)
-    learned = dict(list(learned.items())[: int(TRAINED * share)])
-    held_out = dict(list(held_out.items())[: max(20, int(HELD_OUT * share))])
-    file = scratch / "prompts.jsonl"
-    prompt_rows = [{"prompt": prompt} for prompt in learned]
-    prompt_rows += [{"prompt": prompt, "split": "heldout"} for prompt in held_out]
-    file.write_text("".join(json.dumps(row) + "\n" for row in prompt_rows))
+def run(trial: Trial) -> Figures:
+    work, model = trial.work, trial.model
+    learned, held_out = questions(trial.data, trial.seed)
+    learned = dict(list(learned.items())[: trial.part_of(TRAINED, 20)])
+    held_out = dict(list(held_out.items())[: trial.part_of(HELD_OUT, 20)])
+    prompts = [{"prompt": prompt} for prompt in learned]
+    prompts += [{"prompt": prompt, "split": "heldout"} for prompt in held_out]
     work.change_settings(rank_overlap=1)
-    work.load([file], "prompts")
+    work.load([trial.file("prompts", prompts)], "prompts")
+    ranked = work.snapshot("prompts", heldout_limit=RANKED_HELD_OUT)
+    seed = {"seed": trial.seed}
+    work.run("sample", SAMPLE | seed, "replies to rank", base=model, snapshots=[ranked], rank_replies=True)
     references = learned | held_out
-    everything = work.snapshot("prompts")
-    work.run(
-        "sample", SAMPLE | {"seed": seed}, "replies to rank", base=model, snapshots=[everything], rank_replies=True
-    )
-    rank_all(work, references, seed)
-    reward = work.run("reward", REWARD | {"seed": seed}, base=model, snapshots=[work.snapshot("rankings")])
-    settings = PPO | {"seed": seed, "steps": max(4, int(PPO["steps"] * share))}
-    ppo = work.run("ppo", settings, base=model, reward=reward["output"], snapshots=[everything])
-    heldout = work.snapshot("prompts", split="heldout")
+    rank_all(work, references, trial.seed)
+    reward = work.run("reward", REWARD | seed, base=model, snapshots=[work.snapshot("rankings")])
+    settings = PPO | seed | {"steps": trial.part_of(PPO["steps"], 4)}
+    ppo = work.run("ppo", settings, base=model, reward=reward["output"], snapshots=[work.snapshot("prompts")])
     compared = work.run(
-        "evaluate", EVALUATE | {"seed": seed}, "PPO against the model as it came", base=ppo["output"], baseline=model,
-        reward=reward["output"], snapshots=[heldout],
+        "evaluate", EVALUATE | seed, "PPO against the model as it came", base=ppo["output"], baseline=model,
+        reward=reward["output"], snapshots=[work.snapshot("prompts", split="heldout")],
     )  # fmt: skip
-    return figures_of(work, compared, references, reward, seed) | {"model": ppo["output"]}
+    return figures_of(work, compared, references, reward, trial.seed) | {"model": ppo["output"]}
 
 
 def rank_all(work: Work, references: dict[str, str], seed: int) -> None:
@@ -140,7 +138,7 @@ def figures_of(work: Work, compared: Json, references: dict[str, str], reward: J
     told |= {
         "length_ratio": metrics["policy_length"] / metrics["baseline_length"],
         "ended_before": metrics["baseline_ended"], "ended_after": metrics["policy_ended"], "kl": metrics["kl"],
-        "shown": side_by_side(before, after, totals["before"], totals["after"], seed),
+        "shown": side_by_side(before, after, totals["before"], totals["after"], seed=seed),
     }  # fmt: skip
     return told
 
