@@ -93,3 +93,10 @@ def test_the_picture_puts_nothing_on_top_of_another(project: Project, family: di
     assert len(set(places)) == len(places)
     assert max(x for x, _ in places) + picture.box_width <= picture.width
     assert len(picture.lines) == len(set(lineage(family["ppo"]).edges))
+
+
+def test_columns_without_a_box_take_no_room(project: Project) -> None:
+    picture = draw_lineage(lineage(trained(project, "add")))
+    assert [title.text for title in picture.titles] == ["Run", "Model"]
+    assert min(box.x for box in picture.boxes) == 2
+    assert picture.width < 3 * picture.box_width

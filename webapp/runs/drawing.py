@@ -39,24 +39,26 @@ class Picture(NamedTuple):
 
 
 def draw_lineage(lineage: Lineage) -> Picture:
-    boxes = {node.key: box(node) for node in lineage.nodes}
+    """Columns stand side by side in the order of COLUMNS; those without a box are left out."""
+    used = sorted({node.column for node in lineage.nodes})
+    left = {column: 2 + place * (WIDTH + GAP) for place, column in enumerate(used)}
+    boxes = {node.key: box(node, left[node.column]) for node in lineage.nodes}
     lines = [
         line(boxes[edge.source], boxes[edge.target], index) for index, edge in enumerate(sorted(set(lineage.edges)))
     ]
-    used = sorted({node.column for node in lineage.nodes})
     rows = 1 + max(node.row for node in lineage.nodes)
     names = {column: TITLES[kind] for kind, column in COLUMNS.items()}
     return Picture(
-        width=(WIDTH + GAP) * (used[-1] + 1) - GAP + 4,
+        width=(WIDTH + GAP) * len(used) - GAP + 4,
         height=TOP + (HEIGHT + LEAD) * rows,
         boxes=list(boxes.values()),
         lines=lines,
-        titles=[Title(names[column], 2 + column * (WIDTH + GAP)) for column in used],
+        titles=[Title(names[column], left[column]) for column in used],
     )
 
 
-def box(node: Node) -> Box:
-    x, y = 2 + node.column * (WIDTH + GAP), TOP + node.row * (HEIGHT + LEAD)
+def box(node: Node, x: int) -> Box:
+    y = TOP + node.row * (HEIGHT + LEAD)
     title = node.title if len(node.title) <= LETTERS else node.title[: LETTERS - 1] + "…"
     return Box(node, title, x, y, x + 12, y + (22 if node.detail else 31), y + 40)
 
