@@ -16,6 +16,7 @@ from tests.narrowing import existing
 from webapp.accounts.models import Project, User
 from webapp.data.models import Import
 from webapp.judges.services import add_judge, start_try
+from webapp.runs.models import ModelUpload
 
 # What other people's packages serve, and who may see it. They bring their own checks; their views declare nothing.
 THIRD_PARTY = ("accounts/", "static/")
@@ -57,6 +58,7 @@ def rows_behind(project: Project, ann: User, ben: User, tess: User) -> dict[str,
     judge = add_judge(
         project=project, by=project.created_by, name="Judge", address="https://example.org/v1", model="big"
     )
+    upload = ModelUpload.objects.create(project=project, by=project.created_by, name="m.zip", size=9)
     job = start_try(judge=judge, by=project.created_by, prompt="Why?", replies=["So.", "Because."])
     return {
         "slug": (project.slug, ""),
@@ -84,6 +86,7 @@ def rows_behind(project: Project, ann: User, ben: User, tess: User) -> dict[str,
         "runs/pk": (factories.run_with_output(project, "dropped.jsonl", "{}\n", "corpus").pk, ""),
         "outputs/name": ("dropped.jsonl", ""),
         "models/pk": (model.pk, ""),
+        "model-uploads/pk": (upload.pk, ""),
         "judges/pk": (judge.pk, ""),
         "judge-jobs/pk": (job.pk, ""),
         "reward/secret": ("unknown", "everybody"),

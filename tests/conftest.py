@@ -35,7 +35,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def data_folders(settings: LazySettings, tmp_path: Path) -> Path:
-    """An artefact store and a folder for runs of the test's own."""
+    """An artefact store, and folders for runs and for what people send, of the test's own."""
+    storage = {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": tmp_path / "uploads"},
+    }
+    settings.STORAGES = settings.STORAGES | {"default": storage}
     settings.ARTEFACTS_URL = f"file://{tmp_path}/artefacts"
     settings.RUNS_FOLDER = tmp_path / "runs"
     return tmp_path

@@ -25,6 +25,7 @@ SENTENCE = re.compile(r'data-error-message[^>]*>(.*?)<|"message": ?"(.*?)"', re.
 # behind the addresses are those of `rows_behind`.
 ANSWERS = {
     "api_deploy": 503,  # no model server runs here
+    "api_model_uploads": 400,
     "api_judge_job_continue": 409, "api_judge_job_stop": 200,
     "api_next": 200, "api_release": 204, "api_renew": 200, "api_roll_back": 409, "api_run_resume": 409,
     "api_run_stop": 409, "api_skip": 204, "api_submit_demonstration": 400, "api_submit_ranking": 404,

@@ -164,6 +164,7 @@ CELERY_BEAT_SCHEDULE = {
     "judges": {"task": "webapp.judges.tasks.reconcile_judge_jobs", "schedule": 15.0},
     "imports": {"task": "webapp.data.tasks.reconcile_imports", "schedule": 15.0},
     "uploads": {"task": "webapp.data.tasks.clean_up_imports", "schedule": 3600.0},
+    "model uploads": {"task": "webapp.runs.tasks.clean_up_uploads", "schedule": 3600.0},
     "demos": {"task": "webapp.demo.tasks.reconcile_sample_projects", "schedule": 15.0},
     "replies": {"task": "webapp.chat.tasks.reconcile_replies", "schedule": 10.0},
     "judge answers": {"task": "webapp.judges.tasks.forget_erased_prompts", "schedule": 600.0},
@@ -272,6 +273,7 @@ SESSION_ENGINE = "webapp.sessions"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
+MODEL_UPLOAD_MAX: int = env.int("MODEL_UPLOAD_MAX", default=32 * 1024**3)  # bytes of a model that somebody sends
 IMPORT_MAX_UNPACKED: int = env.int("IMPORT_MAX_UNPACKED", default=4 * 1024**3)  # bytes of the files of one import
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES  # of any request, but those to views that take files; see webapp.bodies
 CONTENT_SECURITY_POLICY = {

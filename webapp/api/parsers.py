@@ -1,4 +1,4 @@
-"""How the API reads bodies: JSON, and nothing else."""
+"""How the API reads bodies: JSON, and the pieces of files."""
 
 from __future__ import annotations
 
@@ -14,3 +14,12 @@ class JSONParser(parsers.JSONParser):
 
     def parse(self, stream: IO[Any], *_: Any, **__: Any) -> Any:
         return parse_json(stream.read())
+
+
+class BytesParser(parsers.BaseParser):
+    """The body as it is, whatever its type is called, as a stream."""
+
+    media_type = "*/*"
+
+    def parse(self, stream: IO[Any], *_: Any, **__: Any) -> Any:
+        return stream

@@ -18,8 +18,9 @@ from webapp.datasets.models import Snapshot
 from webapp.datasets.services.snapshots import MAX_CORPORA, MAX_IDS
 from webapp.params import MAX_BIGINT, parse_int
 from webapp.registry.models import Deployment, ModelVersion
-from webapp.runs.models import Run, RunEvent
+from webapp.runs.models import ModelUpload, Run, RunEvent
 from webapp.runs.stages import LAUNCHED
+from webapp.runs.uploads import PIECE_BYTES
 
 MAX_TEXT: Final = 100_000  # characters
 MAX_TURNS: Final = 1000
@@ -139,6 +140,20 @@ class RunSerializer(serializers.ModelSerializer[Run]):
 
     def get_outputs(self, run: Run) -> list[str]:
         return sorted(run.outputs)
+
+
+class ModelUploadSerializer(serializers.ModelSerializer[ModelUpload]):
+    """`received` bytes of `size` are here. Send the next ones, at most `piece_bytes` of them."""
+
+    piece_bytes = serializers.SerializerMethodField()
+
+    class Meta:
+        model = ModelUpload
+        fields = ("id", "name", "size", "received", "complete", "piece_bytes", "created_at")
+        read_only_fields = fields
+
+    def get_piece_bytes(self, _: ModelUpload) -> int:
+        return PIECE_BYTES
 
 
 class RunEventSerializer(serializers.ModelSerializer[RunEvent]):
@@ -311,11 +326,19 @@ class NewRun(serializers.Serializer[Any]):
     snapshots = serializers.ListField(child=Id(), default=list, max_length=20)
     base = Id(required=False, allow_null=True, default=None)
     base_name = serializers.CharField(default="", allow_blank=True, max_length=300)
+    upload = Id(required=False, allow_null=True, default=None, help_text="A file with a model; see model-uploads.")
     tokenizer = Id(required=False, allow_null=True, default=None)
     reward = Id(required=False, allow_null=True, default=None)
     baseline = Id(required=False, allow_null=True, default=None)
     corpus_run = Id(required=False, allow_null=True, default=None)
     rank_replies = serializers.BooleanField(default=False)
+
+
+class NewModelUpload(serializers.Serializer[Any]):
+    """A file with a model: .zip, .tar, .tar.gz, .tgz or .gguf."""
+
+    name = serializers.CharField(max_length=200)
+    size = serializers.IntegerField(min_value=0, max_value=2**62, help_text="Bytes.")
 
 
 class NewDeployment(serializers.Serializer[Any]):

@@ -27,6 +27,7 @@ from webapp.runs.models import Run
 from webapp.runs.services import RUNS, claim_run, fail_run, read_events, requeue_run, succeed
 from webapp.runs.services.claims import cancel_run, mark_running
 from webapp.runs.services.redaction import redact_inputs
+from webapp.runs.uploads import drop_upload
 from webapp.supervisor.launch import tied
 
 log = logging.getLogger(__name__)
@@ -178,6 +179,7 @@ def conclude(run: Run, folder: Path, status: int, since: int, heartbeat: Heartbe
     if status == EXIT_DONE:
         succeed(run, folder)
         drop_copies(run)
+        drop_upload(run)
     elif status > 0 and status != EXIT_STOPPED:
         conclude_failure(run, status, since)
     elif heartbeat.stop_requested():

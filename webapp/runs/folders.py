@@ -15,6 +15,7 @@ from webapp.registry.models import ModelVersion
 from webapp.runs.model_cards import about_model
 from webapp.runs.models import Run
 from webapp.runs.stages import SOURCES, source_fields
+from webapp.runs.uploads import file_of, kept_upload
 
 TAIL = 16_384
 
@@ -48,6 +49,8 @@ def sources(run: Run) -> dict[str, str]:
         model: ModelVersion | None = getattr(run, SOURCES[field])
         if model is not None:
             source_of[field] = str(local_folder(model))
+        elif SOURCES[field] == "base" and run.from_file:
+            source_of[field] = str(file_of(kept_upload(run)))
         elif SOURCES[field] == "base" and run.base_name:
             source_of[field] = model_source(run.base_name, files=SPECS[run.stage].names_base)
     return source_of

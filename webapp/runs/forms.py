@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from django import forms
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.forms.models import ModelChoiceIterator
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -18,7 +18,7 @@ from webapp.datasets.models import Snapshot
 from webapp.datasets.selectors import snapshots_of
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import models_of
-from webapp.runs.models import Run
+from webapp.runs.models import ModelUpload, Run
 from webapp.runs.reward_fields import RewardChoice, add_reward_fields, chosen_terms, reward_choices, suggest_rewards
 from webapp.runs.selectors import succeeded_corpus_runs
 from webapp.runs.stages import extra
@@ -140,8 +140,9 @@ class LaunchForm(forms.Form):
             )
         if spec.names_base:
             self.add_input(
-                "base_name", forms.CharField(required=True, max_length=300, label="Model", help_text=HUB_OR_FOLDER)
+                "base_name", forms.CharField(required=False, max_length=300, label="Model", help_text=HUB_OR_FOLDER)
             )
+            self.fields["upload"] = UploadField(ModelUpload.objects.filter(project=self.project, size=F("received")))
         elif spec.base is not Need.NO:
             exported = models.exclude(kind=ModelVersion.Kind.TOKENIZER)
             base = ModelField(exported if spec.exports else policies, False, "What this starts from.")
@@ -203,7 +204,7 @@ class LaunchForm(forms.Form):
                 self.fields[snapshot.kind].initial = snapshot
         for name in ("corpus_run", "tokenizer", "base", "base_name", "reward", "baseline", "rank_replies"):
             if name in self.fields:
-                self.fields[name].initial = getattr(like, name)
+                self.fields[name].initial = "" if name == "base_name" and like.from_file else getattr(like, name)
         if self.takes_rewards:
             suggest_rewards(self, like.config.get("rewards") or [])
         for name, _, _ in self.leaves:
@@ -254,6 +255,9 @@ class LaunchForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Nest the settings and hold them against the contract, whose words go to the fields they are about."""
         values = self.cleaned_data
+        is_named = any(values.get(name) or name in self.errors for name in ("base_name", "upload"))
+        if self.spec.names_base and not is_named:
+            self.add_error("base_name", "Name a model, or choose a file that holds one.")
         config: dict[str, Any] = {}
         for name, _, _ in self.leaves:
             if values.get(name) is not None:
@@ -289,6 +293,16 @@ class RecipeField(forms.ChoiceField):
     def __init__(self, recipes: list[Recipe]) -> None:
         choices = [("", "What suits the model"), *((recipe.name, recipe.title) for recipe in recipes)]
         super().__init__(choices=choices, required=False, initial="", label="Fill in from")
+
+
+class UploadField(forms.ModelChoiceField):  # type: ignore[type-arg]  # not generic at run time
+    """A file that was sent; static/js/add-model.js fills it in."""
+
+    widget = forms.HiddenInput
+
+    def __init__(self, queryset: QuerySet[ModelUpload]) -> None:
+        super().__init__(queryset, required=False)
+        self.error_messages["invalid_choice"] = "This file is not here any more. Choose it again."
 
 
 class TouchedField(forms.CharField):

@@ -20,7 +20,8 @@ def about_model(model: ModelVersion) -> ExportAbout:
     """What goes with an export of the model. No words of people and no names: a card is public."""
     runs = runs_behind(model)
     origin = next((run for run in runs if run.base_name), None)
-    base = origin.base_name if origin and not origin.base_name.startswith(("/", ".")) else ""
+    is_public = origin is not None and not origin.from_file and not origin.base_name.startswith(("/", "."))
+    base = origin.base_name if origin and is_public else ""
     return ExportAbout(name=model.name, base=base, license=license_of(origin), card=card(model, runs, base))
 
 

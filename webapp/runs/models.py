@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.db import models
 from django.utils import timezone
 
@@ -10,6 +12,33 @@ from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.jobs import Job
 from webapp.registry.models import ModelVersion
+
+UPLOADED: Final = "upload:"  # begins no hub name and no folder
+
+
+class ModelUpload(models.Model):
+    """A file with a model, on its way here in pieces or whole, until a run has taken it in."""
+
+    FOLDER = "models"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="model_uploads")
+    by = models.ForeignKey(User, models.PROTECT, related_name="+")
+    name = models.CharField(max_length=200, help_text="as its sender calls it")
+    token = models.CharField(max_length=32, unique=True, help_text="the folder that its bytes lie in")
+    size = models.BigIntegerField(help_text="bytes")
+    received = models.BigIntegerField(default=0, help_text="bytes that are here")
+    created_at = models.DateTimeField(default=timezone.now)
+    touched_at = models.DateTimeField(default=timezone.now, help_text="when its last piece came")
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def complete(self) -> bool:
+        return self.received == self.size
 
 
 class Run(Job):
@@ -43,6 +72,9 @@ class Run(Job):
     )
     base_name = models.CharField(
         max_length=300, blank=True, help_text="hub name or folder, where base is not one of ours"
+    )
+    upload = models.ForeignKey(
+        ModelUpload, models.SET_NULL, null=True, blank=True, related_name="runs", help_text="the file to add"
     )
     reward = models.ForeignKey(ModelVersion, models.PROTECT, null=True, blank=True, related_name="runs_rewarded")
     baseline = models.ForeignKey(ModelVersion, models.PROTECT, null=True, blank=True, related_name="+")
@@ -82,6 +114,15 @@ class Run(Job):
     @property
     def active(self) -> bool:
         return self.state in self.ACTIVE
+
+    @property
+    def from_file(self) -> bool:
+        """Whether it adds a file that somebody sent; its name is then base_name, after UPLOADED."""
+        return self.base_name.startswith(UPLOADED)
+
+    @property
+    def source_name(self) -> str:
+        return self.base_name.removeprefix(UPLOADED)
 
     @property
     def stopping(self) -> bool:

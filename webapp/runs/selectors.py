@@ -99,7 +99,7 @@ def flattened(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def inputs_of(run: Run) -> dict[str, str]:
     """What a run was given, by name, as words."""
     inputs = {
-        "base": run.base.name if run.base else run.base_name,
+        "base": run.base.name if run.base else run.source_name,
         "tokenizer": run.tokenizer and run.tokenizer.name,
         "reward": run.reward and run.reward.name,
         "baseline": run.baseline and run.baseline.name,

@@ -7,7 +7,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutting_down
 
-from webapp.runs import execution, reporting, services
+from webapp.runs import execution, reporting, services, uploads
 from webapp.runs.models import Run
 from webapp.runs.services import redaction
 from webapp.runs.services.claims import RUNS
@@ -27,6 +27,12 @@ def import_replies(run_id: int) -> int:
 @shared_task(expires=30)
 def reconcile_training_runs() -> dict[str, int]:
     return services.reconcile_runs()
+
+
+@shared_task
+def clean_up_uploads() -> int:
+    """Delete model files that nobody added."""
+    return uploads.delete_old_uploads()
 
 
 @shared_task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 from django.db.models import Model, QuerySet
@@ -13,10 +14,13 @@ from rest_framework.response import Response
 
 from webapp.accounts.models import Project
 from webapp.api.base import Endpoint, ProjectEndpoint, paged
+from webapp.api.parsers import BytesParser
 from webapp.api.serializers import (
     DeploymentSerializer,
     ModelSerializer,
+    ModelUploadSerializer,
     NewDeployment,
+    NewModelUpload,
     NewRun,
     NewSnapshot,
     RunEventSerializer,
@@ -27,13 +31,14 @@ from webapp.api.serializers import (
 from webapp.datasets import services as dataset_services
 from webapp.datasets.models import Snapshot
 from webapp.errors import BadInput
-from webapp.params import read_choice, read_text
+from webapp.params import read_choice, read_int, read_text
 from webapp.registry import services as registry_services
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import default_share, models_of
 from webapp.runs import selectors as run_selectors
 from webapp.runs import services as run_services
-from webapp.runs.models import Run
+from webapp.runs import uploads
+from webapp.runs.models import ModelUpload, Run
 from webapp.runs.outputs import output_download
 from webapp.runs.stages import LAUNCHED
 
@@ -71,6 +76,7 @@ class Runs(ProjectEndpoint):
         for name in ("base", "tokenizer", "reward", "baseline"):
             fields[name] = row_of_project(ModelVersion.objects, self.project, fields[name], name)
         fields["corpus_run"] = row_of_project(Run.objects, self.project, fields["corpus_run"], "corpus_run")
+        fields["upload"] = row_of_project(ModelUpload.objects, self.project, fields["upload"], "upload")
         fields["snapshots"] = [
             row_of_project(Snapshot.objects, self.project, pk, "snapshots") for pk in fields["snapshots"]
         ]
@@ -158,6 +164,49 @@ class ResumeRun(RunEndpoint):
         run = self.run_of(pk)
         run_services.resume_run(run=run, by=self.person)
         return Response(RunSerializer(Run.objects.get(pk=pk)).data)
+
+
+class ModelUploads(ProjectEndpoint):
+    needs = {"POST": "runs.manage"}
+
+    @extend_schema(request=NewModelUpload, responses={201: ModelUploadSerializer})
+    def post(self, request: Request, slug: str) -> Response:
+        """Announce a file with a model. Send its bytes in pieces, then launch `add` with `upload`."""
+        upload = uploads.start_upload(project=self.project, by=self.person, **self.body(NewModelUpload))
+        return Response(ModelUploadSerializer(upload).data, status=201)
+
+
+class ModelUploadDetail(Endpoint):
+    needs = {"GET": "runs.manage", "PUT": "runs.manage", "DELETE": "runs.manage"}
+    parser_classes = (BytesParser,)
+
+    def upload_of(self, pk: int) -> ModelUpload:
+        upload: ModelUpload = self.fetch(ModelUpload.objects.select_related("project"), pk)
+        return upload
+
+    @extend_schema(responses=ModelUploadSerializer)
+    def get(self, request: Request, pk: int) -> Response:
+        """How much of it is here, to go on after a lost connection."""
+        return Response(ModelUploadSerializer(self.upload_of(pk)).data)
+
+    @extend_schema(
+        request={"application/octet-stream": OpenApiTypes.BINARY},
+        parameters=[
+            OpenApiParameter("offset", OpenApiTypes.INT64, required=True, description="the place of the first byte")
+        ],
+        responses=ModelUploadSerializer,
+    )
+    def put(self, request: Request, pk: int) -> Response:
+        """Send the bytes from `offset` on. 409 says how many are here."""
+        upload, offset = self.upload_of(pk), read_int(request.query_params, "offset", 0)
+        content: Any = request.data if hasattr(request.data, "read") else BytesIO()
+        return Response(ModelUploadSerializer(uploads.append_piece(upload=upload, offset=offset, content=content)).data)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, pk: int) -> Response:
+        """Delete it. Files that no run takes in are deleted after a week."""
+        uploads.delete_upload(self.upload_of(pk))
+        return Response(status=204)
 
 
 class Models(ProjectEndpoint):

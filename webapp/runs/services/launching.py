@@ -10,19 +10,20 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from training.contract import SPECS, Need, Settings, StageSpec
+from training.contract import MODEL_FILES, SPECS, Need, Settings, StageSpec
 from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.datasets.services.snapshots import WHAT_TO_DO, count_rows, create_snapshot
 from webapp.errors import BadInput, Conflict
 from webapp.model_names import check_model_name
 from webapp.registry.models import ModelVersion
-from webapp.runs.models import Run
+from webapp.runs.models import UPLOADED, ModelUpload, Run
 from webapp.runs.proposals import base_facts, learned_amount, proposals_for, recorded, with_proposals
 from webapp.runs.selectors import flattened
 from webapp.runs.services.claims import RUNS
 from webapp.runs.services.redaction import unredacted_runs
 from webapp.runs.stages import check_stage_name, settings_of, validated
+from webapp.runs.uploads import check_upload, kept_upload
 
 log = logging.getLogger(__name__)
 Kind = ModelVersion.Kind
@@ -43,6 +44,7 @@ def launch_run(
     freeze: Iterable[str] = (),
     base: ModelVersion | None = None,
     base_name: str = "",
+    upload: ModelUpload | None = None,
     tokenizer: ModelVersion | None = None,
     reward: ModelVersion | None = None,
     baseline: ModelVersion | None = None,
@@ -64,6 +66,10 @@ def launch_run(
     check_stage_name(stage)
     config, freeze = config or {}, list(freeze)
     spec, settings, chosen = SPECS[stage], validated(stage, config), list(snapshots)
+    if upload is not None:
+        base_name = name_of_upload(project, spec, base_name, upload)
+    else:
+        check_model_name(base_name.strip(), files=spec.names_base)
     models = {"base": base, "tokenizer": tokenizer, "reward": reward, "baseline": baseline}
     current = current_rows(project, spec, settings, freeze)
     check_inputs(project, spec, models, base_name, corpus_run, chosen, list(current))
@@ -91,6 +97,7 @@ def launch_run(
         proposed=dict(proposed),
         corpus_run=corpus_run,
         base_name=base_name.strip(),
+        upload=upload,
         rank_replies=rank_replies and stage == "sample",
         created_by=by,
         **models,
@@ -104,8 +111,20 @@ def launch_run(
 
 
 def last_part(name: str) -> str:
-    """What a hub name or folder calls the model itself."""
-    return name.strip().rstrip("/").rpartition("/")[2][:100]
+    """What a hub name, folder or file calls the model itself."""
+    last = name.strip().removeprefix(UPLOADED).rstrip("/").rpartition("/")[2]
+    ending = next((ending for ending in MODEL_FILES if last.lower().endswith(ending)), "")
+    return last[: len(last) - len(ending)][:100]
+
+
+def name_of_upload(project: Project, spec: StageSpec, base_name: str, upload: ModelUpload) -> str:
+    """What stands in place of a base's name. Raises BadInput if the stage takes no file, or if it is not this one's."""
+    if not spec.names_base:
+        raise BadInput(f"upload: {spec.name} does not take one. Add the model first.", field="upload")
+    if base_name.strip():
+        raise BadInput("upload: name a model or send a file, not both.", field="upload")
+    check_upload(project, upload)
+    return f"{UPLOADED}{upload.name}"
 
 
 def check_inputs(
@@ -126,7 +145,6 @@ def check_inputs(
         is_given = models[field] is not None or (field == "base" and bool(base_name.strip()))
         check_given(spec, field, getattr(spec, field), is_given)
         check_model(project, field, models[field], kinds)
-    check_model_name(base_name.strip(), files=spec.names_base)
     if models["base"] and spec.names_base:
         raise BadInput(
             f"base: {models['base'].name} is in the project already. Name a model from elsewhere.", field="base"
@@ -281,6 +299,8 @@ def resume_run(*, run: Run, by: User) -> None:
     run = Run.objects.select_for_update().get(pk=run.pk)
     if run.state not in (State.CANCELLED, State.FAILED):
         raise Conflict(f"{run.name} is {run.get_state_display().lower()}; only a stopped or failed run can be resumed.")
+    if run.from_file:
+        kept_upload(run)
     if unredacted_runs().filter(pk=run.pk).exists() or run.redacted_at is not None:
         raise Conflict(
             f"Rows that {run.name} had begun to learn from were deleted by the people who wrote them, so it cannot be "
@@ -298,6 +318,8 @@ def retry(*, run: Run, by: User) -> Run:
     """A new run of the same settings and inputs, from its start."""
     if run.active:
         raise Conflict(f"{run.name} is still {run.get_state_display().lower()}. Stop it first.")
+    if run.from_file:
+        kept_upload(run)
     return launch_run(
         project=run.project,
         stage=run.stage,
@@ -305,7 +327,8 @@ def retry(*, run: Run, by: User) -> Run:
         config={key: value for key, value in run.config.items() if key != "stage"},
         snapshots=run.snapshots.all(),
         base=run.base,
-        base_name=run.base_name,
+        base_name="" if run.from_file else run.base_name,
+        upload=run.upload,
         tokenizer=run.tokenizer,
         reward=run.reward,
         baseline=run.baseline,

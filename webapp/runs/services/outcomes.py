@@ -44,7 +44,7 @@ def succeed(run: Run, folder: Path) -> None:
             raise ClaimLost
         if models:
             locked.output = add_output(locked, result, artefact, models, facts)
-        locked.result = portable(result)
+        locked.result = portable(locked, result)
         locked.outputs = {name: f"{address}/{name}" for name in outputs}
         locked.state, locked.finished_at, locked.eta, locked.claim = Run.State.SUCCEEDED, timezone.now(), 0.0, None
         locked.save(update_fields=["output", "result", "outputs", "state", "finished_at", "eta", "claim"])
@@ -54,10 +54,12 @@ def succeed(run: Run, folder: Path) -> None:
     log.info("run %s succeeded", run.pk)
 
 
-def portable(result: Result) -> dict[str, Any]:
+def portable(run: Run, result: Result) -> dict[str, Any]:
     """What the database keeps of a result: the base by a name that outlives a move of the data folder."""
     document: dict[str, Any] = result.model_dump(mode="json")
-    if base := document["model"].get("base"):
+    if document["model"].get("base") and run.from_file:
+        document["model"]["base"] = run.source_name
+    elif base := document["model"].get("base"):
         document["model"]["base"] = stored(base, settings.HOME)
     return document
 
@@ -101,7 +103,8 @@ def origin_of(run: Run, about: dict[str, Any]) -> str:
     if not SPECS[run.stage].names_base:
         return ""
     stated = str(about.get("license") or "")[:200]
-    return f"From {run.base_name}. License: {stated or 'its files name none'}."
+    source = f"the uploaded file {run.source_name}" if run.from_file else run.base_name
+    return f"From {source}. License: {stated or 'its files name none'}."
 
 
 def record_figures(run: Run, result: Result) -> None:

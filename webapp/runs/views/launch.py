@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
-from training.contract import SPECS
+from training.contract import MODEL_FILES, SPECS
 from webapp.accounts.access import requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
@@ -55,6 +56,8 @@ def run_launch(request: Request, project: Project, stage: str) -> HttpResponse:
         "form": form,
         "advice": advice,
         "like": before,
+        "endings": MODEL_FILES,
+        "max_upload": settings.MODEL_UPLOAD_MAX,
     }
     return render(request, "runs/launch.html", context, status=400 if form.is_bound else 200)
 
@@ -72,6 +75,7 @@ def launch(request: Request, project: Project, stage: str, form: LaunchForm, adv
         snapshots=[values[kind] for kind in spec.snapshots if isinstance(values[kind], Snapshot)],
         freeze=[kind for kind in spec.snapshots if values[kind] is None and spec.learns_from(kind)],
         base_name=values.get("base_name", ""),
+        upload=values.get("upload"),
         corpus_run=values.get("corpus_run"),
         rank_replies=values.get("rank_replies", False),
         proposed=advice.kept_in(values["config"], form.chosen()) if advice else {},

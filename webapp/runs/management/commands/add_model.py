@@ -1,11 +1,13 @@
-"""manage.py add_model PROJECT SOURCE: bring a model from the Hugging Face hub or a folder into a project."""
+"""manage.py add_model PROJECT SOURCE: bring a model from the Hugging Face hub, a folder or a file into a project."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from training.contract import is_model_file
 from webapp.commands import (
     add_person_argument,
     add_project_argument,
@@ -16,18 +18,20 @@ from webapp.commands import (
 from webapp.errors import TutelageError
 from webapp.runs.management.waiting import wait_for
 from webapp.runs.services import launch_run
+from webapp.runs.uploads import take_file
 
 
 class Command(BaseCommand):
     help = (
-        "Add a language model, reward model or adapter to a project: from the Hugging Face hub (org/model), or from a "
-        "folder below those that MODEL_FOLDERS lists. A training worker fetches and checks it; this waits until it is "
-        "there. Ctrl-C stops it."
+        "Add a language model, reward model or adapter to a project: from the Hugging Face hub (org/model, or "
+        "org/model/file.gguf), from a folder below those that MODEL_FOLDERS lists, or from a .zip, .tar, .tar.gz or "
+        ".gguf file, wherever it is. A training worker fetches and checks it; this waits until it is there. Ctrl-C "
+        "stops it."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_project_argument(parser)
-        parser.add_argument("source", help="org/model on the Hugging Face hub, or a folder")
+        parser.add_argument("source", help="org/model on the Hugging Face hub, a folder, or a file")
         parser.add_argument("--revision", default="", help="branch, tag or commit on the hub; default: the newest")
         parser.add_argument("--name", default="", help="what the project calls it; default: the last part of its name")
         parser.add_argument(
@@ -40,13 +44,17 @@ class Command(BaseCommand):
         refuse_old_database()
         project = project_named(options["project"])
         template = "chatml" if options["chatml"] else "keep"
+        by, file = manager_of(project, options["by"]), Path(options["source"])
         try:
+            is_own_file = is_model_file(file.name) and file.is_file()
+            upload = take_file(project=project, by=by, path=file) if is_own_file else None
             run = launch_run(
                 project=project,
                 stage="add",
-                by=manager_of(project, options["by"]),
+                by=by,
                 name=options["name"],
-                base_name=options["source"],
+                base_name="" if upload else options["source"],
+                upload=upload,
                 config={"revision": options["revision"], "chat_template": template},
             )
         except TutelageError as error:
