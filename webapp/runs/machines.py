@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -37,11 +38,25 @@ def read_report(document: Any) -> DeviceReport | None:
         return None  # of another version's worker, which reports again when it is updated
 
 
-def save_report(report: DeviceReport, *, host: str = "", small_model: str = "") -> None:
+def save_report(
+    report: DeviceReport, *, host: str = "", small_model: str = "", models: Sequence[dict[str, Any]] = ()
+) -> None:
+    """`small_model`: where it has the small chat model. `models`: path and bytes of those in its listed folders."""
     Machine.objects.update_or_create(
         host=(host or socket.gethostname())[:200],
-        defaults={"report": report.model_dump(), "small_model": small_model, "seen_at": timezone.now()},
+        defaults={
+            "report": report.model_dump(),
+            "small_model": small_model,
+            "models": list(models),
+            "seen_at": timezone.now(),
+        },
     )
+
+
+def listed_models() -> list[dict[str, Any]]:
+    """The models that the machines that are there have in their listed folders, each path once: path, bytes."""
+    present = Machine.objects.filter(seen_at__gt=timezone.now() - GONE)
+    return list({model["path"]: model for machine in present for model in machine.models}.values())
 
 
 def small_model_folder() -> str:

@@ -138,6 +138,9 @@ class Machine(models.Model):
         max_length=500, blank=True, help_text="a listed folder with the small chat model that beginners try"
     )
     seen_at = models.DateTimeField(help_text="when its worker last said that it is there")
+    models = models.JSONField(
+        default=list, blank=True, help_text="path and bytes of the models in its listed folders; see runs.reporting"
+    )
 
     class Meta:
         ordering = ("-seen_at",)

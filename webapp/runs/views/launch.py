@@ -18,6 +18,7 @@ from webapp.params import read_int
 from webapp.runs import services
 from webapp.runs.advice import Advice, advise
 from webapp.runs.forms import LaunchForm
+from webapp.runs.machines import listed_models
 from webapp.runs.models import Run
 from webapp.runs.selectors import runs_of
 from webapp.runs.stages import check_stage_name
@@ -57,6 +58,7 @@ def run_launch(request: Request, project: Project, stage: str) -> HttpResponse:
         "advice": advice,
         "like": before,
         "endings": MODEL_FILES,
+        "found_models": listed_models() if SPECS[stage].names_base else [],
         "max_upload": settings.MODEL_UPLOAD_MAX,
     }
     return render(request, "runs/launch.html", context, status=400 if form.is_bound else 200)

@@ -15,10 +15,11 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from training.contract import SPECS
-from webapp.accounts.access import requires
+from webapp.accounts.access import may, requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.params import read_choice, read_int, read_ints
+from webapp.registry.selectors import live_deployment
 from webapp.runs import folders, selectors, services
 from webapp.runs.charts import charts, metric_label
 from webapp.runs.forms import control_text, label_of
@@ -69,10 +70,22 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
             "figures": run.evaluations.select_related("model"),
             "counts": run.result.get("counts", {}),
             "outputs": outputs_of(run),
+            "deploys": offers_chat(request, run),
             "asks_judges": "/judges/reward/" in json.dumps(run.config),
         }
     )
     return render(request, "runs/detail.html", context)
+
+
+def offers_chat(request: Request, run: Run) -> bool:
+    """Whether the run added a model that could go live at once: nothing else is."""
+    return (
+        SPECS[run.stage].names_base
+        and run.output is not None
+        and run.output.deployable
+        and live_deployment(run.project) is None
+        and may(request.user, "models.deploy", run.project)
+    )
 
 
 def proposed_settings(run: Run) -> list[tuple[str, str, str]]:
