@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,9 +56,9 @@ def main(run: Run[AddSettings]) -> None:
     compute = prepare(run)
     with run.timed("fetching"):
         folder = model_folder(run)
-    refuse_own_code(config.base, folder)
     run.stop_if_asked()
-    with run.timed("checking"):
+    with run.timed("checking"), named_as_given(config.base, folder):
+        refuse_own_code(folder)
         if is_reward_model(folder):
             if config.chat_template != "keep":
                 raise InputError(
@@ -157,11 +158,21 @@ def progress_of(run: Run[AddSettings], phase: str) -> Callable[[int, int], None]
     return step
 
 
-def refuse_own_code(source: str, folder: Path) -> None:
+@contextmanager
+def named_as_given(source: str, folder: Path) -> Iterator[None]:
+    """Errors about `folder` speak of what the person named or sent: they need not know where its files lie here."""
+    try:
+        yield
+    except InputError as error:
+        name = Path(source).name if Path(source).is_file() else source
+        raise InputError(error.message.replace(str(folder), name), code=error.code) from error
+
+
+def refuse_own_code(folder: Path) -> None:
     """Raises InputError if the model needs Python files of its own, which are not run here."""
     if "auto_map" in read_config(folder):
         raise InputError(
-            f"{source}: this model runs on code that comes with it, and code from elsewhere is not run here; take one "
+            f"{folder}: this model runs on code that comes with it, and code from elsewhere is not run here; take one "
             "whose architecture transformers has",
             code="model_unsupported",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -39,8 +40,9 @@ def hashes_of(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
-def publish_folder(folder: Path, *, folder_name: str, files: dict[str, str]) -> str:
+def publish_folder(folder: Path, *, folder_name: str, files: dict[str, str], given: bool = False) -> str:
     """Copy `files` (sha256 by path) of a local folder to <store>/<place>/<digest>/; its name for the database.
+    `given`: nobody else writes to these files and the folder goes soon, so a store on the same disk links them.
 
     Twice the same content is stored once. Raises Conflict if a file is not what its hash says, and Unavailable where
     the store cannot be written to.
@@ -53,7 +55,8 @@ def publish_folder(folder: Path, *, folder_name: str, files: dict[str, str]) -> 
         local = isinstance(fs, LocalFileSystem)
         aside = f"{target}.{uuid.uuid4().hex[:8]}" if local else target
         for path, sha256 in files.items():
-            copy_file(folder / path, fs, f"{aside}/{path}", sha256)
+            if not (given and local and link_file(folder / path, Path(f"{aside}/{path}"), sha256)):
+                copy_file(folder / path, fs, f"{aside}/{path}", sha256)
         with fs.open(f"{aside}/{MANIFEST}", "wb") as file:  # written last: its presence says that the folder is whole
             file.write("".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items())).encode())
         if local:
@@ -75,7 +78,28 @@ def copy_file(source: Path, fs: AbstractFileSystem, target: str, sha256: str) ->
             digest.update(block)
             write.write(block)
     if digest.hexdigest() != sha256:
-        raise Conflict(f"{source} changed while it was copied to the model storage. Run it again.", code="damaged")
+        raise changed_file(source)
+
+
+def link_file(source: Path, target: Path, sha256: str) -> bool:
+    """Give the file a second name in the store; False where that cannot be, as on another disk. Raises Conflict if it
+    is not what its hash says."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    if sha256_of(target) != sha256:
+        target.unlink()
+        raise changed_file(source)
+    mask = os.umask(0)
+    os.umask(mask)
+    target.chmod(0o666 & ~mask)  # as a copy of it would have: safetensors are written for their owner alone
+    return True
+
+
+def changed_file(source: Path) -> Conflict:
+    return Conflict(f"{source} changed while it was copied to the model storage. Run it again.", code="damaged")
 
 
 def open_store(address: str) -> tuple[AbstractFileSystem, str]:

@@ -74,6 +74,16 @@ def test_what_was_exported_as_gguf_comes_back_with_the_same_numbers_and_words(
     assert "quantization_config" not in json.loads((folder / "model" / "config.json").read_text())
 
 
+def test_errors_name_the_file_and_no_place_on_the_machine(tmp_path: Path) -> None:
+    source = toy_policy(tmp_path / "up" / "toy")
+    weights = (source / "model.safetensors").read_bytes()
+    (source / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    archive = Path(shutil.make_archive(str(tmp_path / "toy"), "zip", tmp_path / "up"))
+    with pytest.raises(InputError, match=r"^toy\.zip: this model folder is damaged") as refused:
+        add(tmp_path, archive)
+    assert str(tmp_path) not in refused.value.message
+
+
 def test_a_zip_may_hold_a_gguf_file(tmp_path: Path) -> None:
     base = family_policy(tmp_path / "base", "llama", "smollm", taught=True)
     output, _ = export(tmp_path / "exported", base, "gguf-q8_0", name="tiny")

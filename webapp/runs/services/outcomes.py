@@ -35,7 +35,8 @@ def succeed(run: Run, folder: Path) -> None:
     again where this is cut off. Raises ClaimLost, and TutelageError where a file is not what the result says."""
     result = read_result(folder)
     models, outputs = part(result, MODEL), part(result, OUTPUT)
-    artefact = publish_folder(folder / MODEL, folder_name="models", files=models) if models else ""
+    # drop_copies deletes model/ as soon as the run has ended; output/ stays in some run folders
+    artefact = publish_folder(folder / MODEL, folder_name="models", files=models, given=True) if models else ""
     address = publish_folder(folder / OUTPUT, folder_name="outputs", files=outputs) if outputs else ""
     facts = facts_of_output(folder / MODEL, result.model, run.base) if models else {}
     with transaction.atomic():
