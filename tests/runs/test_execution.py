@@ -201,6 +201,19 @@ def test_a_training_process_gets_no_credentials(monkeypatch: pytest.MonkeyPatch)
     assert "secret" not in execution.environment().values()
 
 
+def test_a_run_gets_the_credentials_of_the_trackers_that_it_reports_to(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "of wandb")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "of mlflow")
+    run = factories.run(project, "sft", config={"stage": "sft", "report_to": ["mlflow"]})
+    assert execution.tracker_access(run) == {
+        "MLFLOW_TRACKING_TOKEN": "of mlflow", "TUTELAGE_PROJECT": project.slug, "TUTELAGE_RUN_NAME": run.name,
+    }  # fmt: skip
+    assert execution.tracker_access(factories.run(project, "sft", config={"stage": "sft", "report_to": []})) == {}
+    assert not {"WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN"} & execution.environment().keys()
+
+
 def test_a_training_process_learns_how_to_use_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The switch of our kernels, their compiler and cache, and what torch and the hub's client go by."""
     names = (

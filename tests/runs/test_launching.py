@@ -8,10 +8,12 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from tests import factories
+from training.contract import DeviceReport
 from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
 from webapp.errors import BadInput, Conflict
 from webapp.registry.models import ModelVersion
+from webapp.runs.machines import save_report
 from webapp.runs.models import Run
 from webapp.runs.services import launch_run, request_stop, resume_run, retry
 
@@ -194,3 +196,16 @@ def test_a_model_of_the_project_is_not_added_again(project: Project, base: Model
         launch(project, "add", base=base)
     with pytest.raises(BadInput, match="base: add cannot start without it"):
         launch(project, "add")
+
+
+def test_a_tracker_that_no_training_machine_has_is_refused(
+    project: Project, rankings: Snapshot, base: ModelVersion
+) -> None:
+    settings = {"report_to": ["mlflow", "trackio"]}
+    launch(project, "reward", snapshots=[rankings], base=base, config=settings)  # no machine has said what it has
+    report = DeviceReport(kind="cpu", name="a laptop", memory=10**9, trackers=["mlflow"])
+    save_report(report, host="laptop")
+    with pytest.raises(BadInput, match=r"report_to: trackio cannot be imported .* pip install trackio"):
+        launch(project, "reward", snapshots=[rankings], base=base, config=settings)
+    save_report(report.model_copy(update={"trackers": ["trackio"]}), host="server")
+    launch(project, "reward", snapshots=[rankings], base=base, config=settings)

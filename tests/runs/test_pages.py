@@ -197,6 +197,37 @@ def test_a_setting_out_of_range_is_named_at_its_field(client: Client, ada: User,
     assert not Run.objects.exists()
 
 
+def test_trackers_are_chosen_on_the_form_and_the_run_s_page_leads_to_them(
+    client: Client, ada: User, project: Project
+) -> None:
+    factories.ranking(project, ada)
+    base = factories.model_version(project)
+    client.force_login(ada)
+    address = reverse("run_launch", args=[project.slug, "dpo"])
+    page = client.get(address)
+    assert "<legend>Report to</legend>" in page.content.decode()
+    choices = {"report_to": ["wandb", "trackio"], "min_rows": "1", "base": str(base.pk), "base_name": ""}
+    touched = {"touched": "report_to,min_rows"}
+    reply = client.post(address, filled(page.context["form"]) | choices | touched)
+    assert reply.status_code == 302, reply.context["form"].errors
+    run = Run.objects.get()
+    assert run.config["report_to"] == ["wandb", "trackio"]
+    assert client.get(f"{address}?like={run.pk}").context["form"]["report_to"].initial == ["wandb", "trackio"]
+    told = (
+        ("wandb", "https://wandb.ai/x/y", ""),
+        ("trackio", "", "In the run folder."),
+        ("mlflow", "javascript:1", ""),
+    )
+    for position, (name, url, note) in enumerate(told):
+        data = {"tracker": name, "url": url, "note": note}
+        RunEvent.objects.create(run=run, position=position, type="tracked", time=NOW, data=data)
+    page = client.get(reverse("run_detail", args=[run.pk])).content.decode()
+    assert '<a href="https://wandb.ai/x/y" rel="noreferrer">Weights &amp; Biases</a>' in page
+    assert "In the run folder." in page
+    assert "javascript:1" not in page
+    assert "wandb,trackio" in page
+
+
 def test_a_form_that_fits_launches_a_run_with_a_snapshot_made_for_it(
     client: Client, ada: User, project: Project, settings: Any, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ from training.contract.events import (
     MetricEvent,
     ProgressEvent,
     SampleEvent,
+    Tracked,
     Warn,
 )
 from training.contract.layout import (
@@ -135,6 +136,7 @@ from training.contract.rows import (
     Turn,
 )
 from training.contract.settings import (
+    TRACKERS,
     LongPrompts,
     LoopSettings,
     LoraSettings,
@@ -202,6 +204,7 @@ __all__ = [
     "REWARD_TERMS",
     "SPECS",
     "STAGES",
+    "TRACKERS",
     "AddSettings",
     "ChatRequest",
     "Checkpoint",
@@ -256,6 +259,7 @@ __all__ = [
     "StageSpec",
     "TextRow",
     "TokenizerSettings",
+    "Tracked",
     "TrainingError",
     "Turn",
     "Warn",

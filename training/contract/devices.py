@@ -19,3 +19,4 @@ class DeviceReport(BaseModel):
     count: int = Field(1, ge=1, description="devices of this kind")
     bf16: bool = Field(False, description="whether it multiplies bf16 by its own instructions")
     cores: int = Field(1, ge=1, description="CPU cores")
+    trackers: list[str] | None = Field(None, description="packages of experiment trackers that are installed")

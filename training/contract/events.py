@@ -40,6 +40,15 @@ class Warn(EventBase):
     message: str
 
 
+class Tracked(EventBase):
+    """Where an experiment tracker shows the run."""
+
+    type: Literal["tracked"] = "tracked"
+    tracker: str = Field(description="a name of TRACKERS")
+    url: str = Field("", description="the run's page; empty where there is none on the web")
+    note: str = Field("", description="where it lies instead, and how to look at it")
+
+
 class Checkpoint(EventBase):
     type: Literal["checkpoint"] = "checkpoint"
     folder: str
@@ -57,6 +66,7 @@ class Failed(EventBase):
 
 
 Event = Annotated[
-    ProgressEvent | MetricEvent | SampleEvent | Warn | Checkpoint | Done | Failed, Field(discriminator="type")
+    ProgressEvent | MetricEvent | SampleEvent | Warn | Tracked | Checkpoint | Done | Failed,
+    Field(discriminator="type"),
 ]
 EVENT: Final[TypeAdapter[Event]] = TypeAdapter(Event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -44,6 +44,38 @@ def _checked_shaping(text: str) -> str:
 
 
 Shaping = Annotated[str, AfterValidator(_checked_shaping)]
+
+
+TRACKERS: Final[dict[str, str]] = {"wandb": "Weights & Biases", "mlflow": "MLflow", "trackio": "trackio"}  # by package
+
+
+def _named_trackers(value: Any) -> Any:
+    """Names separated by commas, too, as on command lines; "none" for none."""
+    if not isinstance(value, str):
+        return value
+    return [name for name in map(str.strip, value.split(",")) if name and name != "none"]
+
+
+Trackers = Annotated[list[Literal["wandb", "mlflow", "trackio"]], BeforeValidator(_named_trackers)]
+
+
+def report_to_field() -> Any:
+    return setting(
+        [],
+        "Also log to these experiment trackers. Their packages and credentials are the training machine's.",
+        advanced=True,
+        max_length=len(TRACKERS),
+    )
+
+
+def report_project_field() -> Any:
+    return setting(
+        "",
+        "Project or experiment to log to. Empty: the project's name here.",
+        advanced=True,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9 ._-]*$",
+    )
 
 
 class Settings(BaseModel):
@@ -103,6 +135,8 @@ class LoopSettings(Settings):
     tensorboard: bool = setting(
         False, "Also write metrics as TensorBoard event files, to tensorboard/ in the run folder.", advanced=True
     )
+    report_to: Trackers = report_to_field()
+    report_project: str = report_project_field()
 
 
 class LoraSettings(BaseModel):

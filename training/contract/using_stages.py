@@ -12,7 +12,10 @@ from training.contract.settings import (
     LongPrompts,
     SamplingSettings,
     Settings,
+    Trackers,
     on_long_prompts,
+    report_project_field,
+    report_to_field,
     setting,
     source_field,
 )
@@ -90,6 +93,8 @@ class EvaluateSettings(Settings):
     max_tokens: int = setting(512, "Longest text in one forward pass.", unit="tokens", ge=16, advanced=True)
     long_prompts: LongPrompts = on_long_prompts()
     slots: int = setting(32, "Replies generated at once.", ge=1, le=1024, advanced=True)
+    report_to: Trackers = report_to_field()
+    report_project: str = report_project_field()
 
 
 class ServeSettings(Settings):

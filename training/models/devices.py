@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import torch
 
-from training.contract import DeviceReport
+from training.contract import TRACKERS, DeviceReport
 from training.models.compute import cpu_has_bf16
 from training.models.memory import free_bytes, group_bytes
 
@@ -26,6 +27,7 @@ def report_device() -> DeviceReport:
             count=torch.cuda.device_count(),
             bf16=torch.cuda.is_bf16_supported(including_emulation=False),
             cores=usable_cores(),
+            trackers=installed_trackers(),
         )
     return DeviceReport(
         kind="cpu",
@@ -34,7 +36,12 @@ def report_device() -> DeviceReport:
         free=free_bytes(torch.device("cpu")),
         bf16=cpu_has_bf16(),
         cores=usable_cores(),
+        trackers=installed_trackers(),
     )
+
+
+def installed_trackers() -> list[str]:
+    return [name for name in TRACKERS if find_spec(name) is not None]
 
 
 def usable_cores() -> int:

@@ -18,7 +18,15 @@ from training.run.reporting import ReportingRun
 S = TypeVar("S", bound=Settings)
 STATE: Final = "run.json"
 # A change of these does not change what is learned, so a run may go on from its checkpoint with another value.
-HARMLESS: Final = {"minutes", "log_every", "checkpoint_every", "keep_checkpoints", "tensorboard"}
+HARMLESS: Final = {
+    "minutes",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "tensorboard",
+    "report_to",
+    "report_project",
+}
 
 
 class Stopped(Exception):

@@ -6,7 +6,18 @@ import errno
 import os
 from pathlib import Path
 
-from training.contract import EVENT, Checkpoint, Done, Event, Failed, MetricEvent, ProgressEvent, Warn
+from training.contract import (
+    EVENT,
+    TRACKERS,
+    Checkpoint,
+    Done,
+    Event,
+    Failed,
+    MetricEvent,
+    ProgressEvent,
+    Tracked,
+    Warn,
+)
 
 
 class EventLog:
@@ -58,6 +69,8 @@ def sentence(event: Event) -> str:
             return f"step {event.step}  {values}"
         case Warn():
             return f"warning: {event.message}"
+        case Tracked():
+            return f"{TRACKERS.get(event.tracker, event.tracker)}: {event.url or event.note}"
         case Checkpoint():
             return f"step {event.step}  wrote {event.folder}"
         case Done():

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +22,7 @@ from training.run.durable import folder_lock, sweep
 from training.run.events import EventLog
 from training.run.failures import LOST, explain
 from training.run.run import Run
+from training.run.trackers import Outcome
 
 
 @contextmanager
@@ -49,8 +50,8 @@ def open_run(
             run = Run(folder, config, events, clock)
             for remark in remarks:
                 run.warn(remark)
-            run.check_board()
-            with stop_signals(run), closing(run):
+            run.check_reporting()
+            with stop_signals(run), closing_with_outcome(run):
                 yield run
             if world_size() > 1:
                 importlib.import_module("training.distributed.collectives").destroy_processes()
@@ -75,6 +76,18 @@ def tell_failure(folder: Path, events: EventLog, failed: Failed) -> None:
         log.append(failed)
     except OSError as full:
         print(f"{folder / EVENTS}: {full.strerror}", file=sys.stderr)
+
+
+@contextmanager
+def closing_with_outcome(run: Run[Any]) -> Iterator[None]:
+    outcome: Outcome = "stopped"
+    try:
+        yield
+    except Exception as error:
+        outcome = "stopped" if isinstance(error, Stopped) else "failed"
+        raise
+    finally:
+        run.close(outcome)
 
 
 @contextmanager

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from training.contract import Event, InputError, MetricEvent, ProgressEvent, SampleEvent, Settings, Warn
+from training.contract import Event, InputError, MetricEvent, ProgressEvent, SampleEvent, Settings, Tracked, Warn
 from training.distributed.launch import is_main
 from training.run.durable import aside
 from training.run.events import EventLog, sentence
+from training.run.trackers import Outcome
+from training.run.tracking import Tracking, check_trackers
 
 if TYPE_CHECKING:
     from training.run.tensorboard import Board
@@ -42,6 +44,7 @@ class ReportingRun(Generic[S]):
         self._fingerprint = ""
         self._first = 0  # the first step that this process reports
         self._board: Board | None = None
+        self._tracking: Tracking | None = None
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -51,6 +54,7 @@ class ReportingRun(Generic[S]):
 
     def progress(self, step: int, total: int, phase: str = "") -> None:
         """Tell how far `phase` is. May be called at every step: at most two events a second are written."""
+        self._report_tracking()
         now = self._clock()
         name, first_step, started_at, reported_at = self._phase
         if phase != name or step < first_step:
@@ -66,17 +70,50 @@ class ReportingRun(Generic[S]):
         if len(finite) < len(values):
             self.warn(f"step {step}: {', '.join(sorted(values.keys() - finite.keys()))} is not a finite number", step)
         if finite:
+            self._begin_tracking()
             now = self._clock()
             self._emit(MetricEvent(time=now, step=step, values=finite))
             if self._wants_board:
                 self._open_board().add(step, finite, now)
+            if self._tracking is not None:
+                self._tracking.add(step, finite, now)
+                self._report_tracking()
 
     @property
     def _wants_board(self) -> bool:
-        return bool(getattr(self.config, "tensorboard", False))
+        return self.main and bool(getattr(self.config, "tensorboard", False))
 
-    def check_board(self) -> None:
-        """Raises InputError if TensorBoard files are asked for and cannot be written."""
+    @property
+    def _tracker_names(self) -> list[str]:
+        return list(getattr(self.config, "report_to", []))
+
+    def _begin_tracking(self) -> None:
+        """Before the first figure that this process tells: in the trackers there is no run without one."""
+        if self._tracking is None and self._tracker_names and self.main:
+            project: str = getattr(self.config, "report_project", "")
+            self._tracking = Tracking(self.folder, self._tracker_names, project, self.config.model_dump(mode="json"))
+
+    def _report_tracking(self) -> None:
+        """Tell where trackers show the run, and which have failed."""
+        if self._tracking is not None:
+            for name, place in self._tracking.places():
+                self._emit(Tracked(time=self._clock(), tracker=name, url=place.url, note=place.note))
+            for message in self._tracking.warnings():
+                self.warn(message)
+
+    def end_tracking(self, outcome: Outcome) -> dict[str, int]:
+        """Let the trackers take what is left; how many metric events each has not taken, by name of the count."""
+        if self._tracking is None:
+            return {}
+        tracking = self._tracking
+        tracking.end(outcome)
+        self._report_tracking()
+        self._tracking = None
+        return {f"not_logged/{name}": count for name, count in tracking.lost().items()}
+
+    def check_reporting(self) -> None:
+        """Raises InputError if TensorBoard files or experiment trackers are asked for and not installed."""
+        check_trackers(self._tracker_names)
         if self._wants_board and importlib.util.find_spec("tensorboard") is None:
             raise InputError(
                 "tensorboard: the package tensorboard is not installed; install it, or leave the setting off",
@@ -90,7 +127,8 @@ class ReportingRun(Generic[S]):
             self._board = Board(self.folder, self._first)
         return self._board
 
-    def close(self) -> None:
+    def close(self, outcome: Outcome = "stopped") -> None:
+        self.end_tracking(outcome)
         if self._board is not None:
             self._board.close()
 

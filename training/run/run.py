@@ -68,12 +68,13 @@ class Run(ResumableRun[S]):
     ) -> Result:
         """Write result.json and the `done` event. Call it last, after model/ or output/ is written. Processes
         other than the main one write nothing, and list no files."""
+        not_logged = self.end_tracking("finished")
         tops = (MODEL, OUTPUT) if self.main else ()
         files = sorted(p for top in tops for p in (self.folder / top).rglob("*") if p.is_file())
         result = Result(
             stage=self.stage,
             metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
-            counts=counts or {},
+            counts=(counts or {}) | not_logged,
             intervals=intervals or {},
             model=model or {},
             seconds=self.seconds | {"total": self.elapsed()},

@@ -47,6 +47,8 @@ PASSED_ON = {
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
 }  # fmt: skip
 REWARD_HOSTS = "TUTELAGE_REWARD_HOSTS"
+# Addresses and credentials of experiment trackers, for the runs that report to them only.
+TRACKER_PREFIXES = {"wandb": "WANDB_", "mlflow": "MLFLOW_", "trackio": "TRACKIO_"}
 PASSED_ON_PREFIXES = (
     "LC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "VECLIB_", "NUMEXPR_", "MALLOC_",
     "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "HIP_", "HSA_", "ROCR_", "MIOPEN_", "GLOO_",
@@ -97,7 +99,7 @@ def end_orphan(run: Run) -> None:
 
 def run_stage(run: Run, folder: Path, heartbeat: Heartbeat[Run]) -> tuple[int, int]:
     """Run the stage as a child process and follow its events. Its exit status, and where in events.jsonl it began."""
-    surroundings = environment() | hub_access(run)
+    surroundings = environment() | hub_access(run) | tracker_access(run)
     events = events_file(folder)
     if file_size(events) < run.events_read:
         raise TutelageError(
@@ -147,6 +149,16 @@ def hub_access(run: Run) -> dict[str, str]:
     """The hub token of whoever launched a run that adds a model; without one, the worker's own HF_TOKEN stays."""
     token = hub_token(run.created_by) if run.stage == "add" else ""
     return {"HF_TOKEN": token} if token else {}
+
+
+def tracker_access(run: Run) -> dict[str, str]:
+    """What the trackers that the run reports to find in this worker's environment, and what they call the run."""
+    names = run.config.get("report_to") or []
+    if not names:
+        return {}
+    prefixes = tuple(TRACKER_PREFIXES[name] for name in names if name in TRACKER_PREFIXES)
+    passed = {key: value for key, value in os.environ.items() if key.startswith(prefixes)}
+    return passed | {"TUTELAGE_PROJECT": run.project.slug, "TUTELAGE_RUN_NAME": run.name}
 
 
 def follow(run: Run, events: Path, since: int, child: subprocess.Popen[bytes], heartbeat: Heartbeat[Run]) -> None:

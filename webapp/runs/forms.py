@@ -12,7 +12,7 @@ from django.forms.models import ModelChoiceIterator
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from training.contract import SPECS, Need, Proposal, Recipe, problems, read_recipes
+from training.contract import SPECS, TRACKERS, Need, Proposal, Recipe, problems, read_recipes
 from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
 from webapp.datasets.selectors import snapshots_of
@@ -66,6 +66,11 @@ def form_field(name: str, field: FieldInfo, notes: dict[str, Any]) -> forms.Fiel
     high = getattr(limits.get("Le"), "le", None)
     if get_origin(field.annotation) is Literal:
         return forms.ChoiceField(choices=[(value, value) for value in get_args(field.annotation)], **common)
+    if get_origin(field.annotation) is list and get_origin(get_args(field.annotation)[0]) is Literal:
+        choices = [(value, TRACKERS.get(value, value)) for value in get_args(get_args(field.annotation)[0])]
+        return forms.MultipleChoiceField(
+            choices=choices, widget=forms.CheckboxSelectMultiple, **common | {"required": False, "initial": []}
+        )
     if field.annotation is bool:
         return forms.BooleanField(**common)
     if field.annotation is int:
@@ -78,6 +83,8 @@ def form_field(name: str, field: FieldInfo, notes: dict[str, Any]) -> forms.Fiel
 
 def control_text(value: Any) -> str:
     """As a control of the form holds it: 1e-05, true."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

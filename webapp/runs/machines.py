@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -25,6 +25,16 @@ def newest_machine(now: datetime | None = None) -> tuple[Machine, DeviceReport] 
     if present:
         return max(present, key=lambda pair: pair[1].memory * pair[1].count)
     return reports[0] if reports else None
+
+
+def missing_trackers(names: Iterable[str]) -> list[str]:
+    """Those experiment trackers whose package no training machine has that is there; none while no machine says."""
+    reports = [
+        report.trackers
+        for machine in Machine.objects.filter(seen_at__gt=timezone.now() - GONE)
+        if (report := read_report(machine.report)) and report.trackers is not None
+    ]
+    return [name for name in names if reports and not any(name in trackers for trackers in reports)]
 
 
 def is_present(machine: Machine) -> bool:

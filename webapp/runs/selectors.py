@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from training.contract import SampleRow
+from training.contract import TRACKERS, SampleRow
 from webapp.accounts.models import Project
 from webapp.errors import Conflict
 from webapp.runs.models import Metric, Run, RunEvent
@@ -75,6 +75,19 @@ def warnings_of(run: Run) -> list[RunEvent]:
     for event in run.events.filter(type="warning").order_by("position"):
         by_message.setdefault(str(event.data.get("message")), event)
     return list(by_message.values())
+
+
+def tracked_pages(run: Run) -> list[dict[str, str]]:
+    """Where experiment trackers show the run: title, url (empty if it is on no page) and note, as told last."""
+    newest = {event.data["tracker"]: event.data for event in run.events.filter(type="tracked").order_by("position")}
+    return [
+        {
+            "title": TRACKERS.get(name, name),
+            "url": data["url"] if data["url"].startswith(("http://", "https://")) else "",
+            "note": data["note"],
+        }
+        for name, data in newest.items()
+    ]
 
 
 def config_differences(runs: list[Run]) -> list[tuple[str, list[Any]]]:

@@ -17,6 +17,7 @@ from webapp.datasets.services.snapshots import WHAT_TO_DO, count_rows, create_sn
 from webapp.errors import BadInput, Conflict
 from webapp.model_names import check_model_name
 from webapp.registry.models import ModelVersion
+from webapp.runs.machines import missing_trackers
 from webapp.runs.models import UPLOADED, ModelUpload, Run
 from webapp.runs.proposals import base_facts, learned_amount, proposals_for, recorded, with_proposals
 from webapp.runs.selectors import flattened
@@ -74,6 +75,7 @@ def launch_run(
     current = current_rows(project, spec, settings, freeze)
     check_inputs(project, spec, models, base_name, corpus_run, chosen, list(current))
     check_scores(spec, settings, reward)
+    check_trackers(settings)
     rows_by_kind = [(snapshot.kind, rows_given(spec, snapshot)) for snapshot in chosen]
     check_rows(spec, settings, [*rows_by_kind, *current.items()])
     if proposed is None:
@@ -166,6 +168,15 @@ def check_scores(spec: StageSpec, settings: Settings, reward: ModelVersion | Non
             f"reward: {spec.name} cannot start without scores. Choose a reward model, which a reward run makes from "
             "rankings, or computed rewards.",
             field="reward",
+        )
+
+
+def check_trackers(settings: Settings) -> None:
+    if missing := missing_trackers(getattr(settings, "report_to", [])):
+        raise BadInput(
+            f"report_to: {' and '.join(missing)} cannot be imported on the training machine. Install it there with pip "
+            f"install {' '.join(missing)} and restart the training worker, or leave it out.",
+            field="report_to",
         )
 
 

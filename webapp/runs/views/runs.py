@@ -61,7 +61,7 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
         | {
             "address": metrics_address(run.project, [run]),
             "settings": [
-                (metric_label(name), value)
+                (metric_label(name), control_text(value) if isinstance(value, list) else value)
                 for name, value in selectors.flattened(run.config).items()
                 if name != "stage"
             ],
@@ -149,6 +149,7 @@ def activity_context(run: Run) -> dict[str, Any]:
         "learns": SPECS[run.stage].learns,
         "samples": selectors.samples_of(run),
         "warnings": selectors.warnings_of(run),
+        "tracked": selectors.tracked_pages(run),
         "log": log,
         "at": activity_mark(run, log),
     }
