@@ -1,5 +1,6 @@
 // @ts-check
-// The launch form: settings that nobody has set follow the model, the data and the recipe that are chosen.
+// The launch form: settings that nobody has set follow the model, the data and the recipe that are chosen; those that
+// others leave without effect are hidden.
 
 import { closestElement, eventElement, findElement, findElements } from "./dom.js";
 
@@ -59,6 +60,28 @@ function showProposals() {
     setValue(control, proposal?.value ?? control.dataset.default);
     showWhy(control.name, proposal?.why ?? "");
   }
+  showWhatHasEffect();
+}
+
+/**
+ * The value of another setting, as the contract writes it.
+ * @param {string} name
+ */
+function valueOf(name) {
+  const control = form.elements.namedItem(name);
+  if (control instanceof HTMLInputElement && control.type === "checkbox") return control.checked;
+  const text = /** @type {Control} */ (control)?.value;
+  return control instanceof HTMLInputElement && control.type === "number" ? Number(text) : text;
+}
+
+function showWhatHasEffect() {
+  for (const element of findElements("[data-only-with]", form)) {
+    /** @type {Record<string, "positive" | unknown[]>} */
+    const onlyWith = JSON.parse(element.dataset.onlyWith);
+    element.hidden = !Object.entries(onlyWith).every(([name, wanted]) =>
+      wanted === "positive" ? Number(valueOf(name)) > 0 : wanted.includes(valueOf(name)),
+    );
+  }
 }
 
 form.addEventListener("input", (event) => {
@@ -68,7 +91,9 @@ form.addEventListener("input", (event) => {
 form.addEventListener("change", (event) => {
   const control = /** @type {Control} */ (closestElement(event, "[data-default]"));
   if (control) markTouched(control);
+  showWhatHasEffect();
 });
 document.addEventListener("htmx:afterSwap", (event) => {
   if (eventElement(event).id === "advice" || event.detail.target.id === "advice") showProposals();
 });
+showWhatHasEffect();

@@ -213,6 +213,19 @@ def test_the_launch_form_keeps_its_estimate_up_to_date(
 
 
 @pytest.mark.parametrize("viewport", [{"width": 1280, "height": 900}, PHONE], ids=["desktop", "phone"])
+def test_settings_without_effect_are_hidden(open_page: Any, ada: User, project: Project) -> None:
+    page = open_page(f"/projects/{project.slug}/runs/launch/dpo/", ada)
+    beta, weight = page.get_by_label("Beta", exact=True), page.get_by_label("ORPO weight")
+    expect(beta).to_be_visible()
+    expect(weight).to_be_hidden()
+    page.get_by_label("Loss").select_option("orpo")
+    expect(beta).to_be_hidden()
+    expect(weight).to_be_visible()
+    weight.fill("0.3")
+    page.get_by_label("Loss").select_option("sigmoid")
+    expect(weight).to_be_hidden()
+
+
 def test_a_run_that_checks_answers_is_launched(
     open_page: Any, no_violations: Any, ada: User, project: Project, viewport: Any
 ) -> None:

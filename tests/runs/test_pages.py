@@ -197,6 +197,20 @@ def test_a_setting_out_of_range_is_named_at_its_field(client: Client, ada: User,
     assert not Run.objects.exists()
 
 
+def test_what_a_hidden_setting_holds_does_not_count(client: Client, ada: User, project: Project) -> None:
+    factories.ranking(project, ada)
+    base = factories.model_version(project)
+    client.force_login(ada)
+    address = reverse("run_launch", args=[project.slug, "dpo"])
+    form = client.get(address).context["form"]
+    choices = {"min_rows": "1", "base": str(base.pk), "base_name": "", "loss": "orpo"}
+    hidden = {"beta": "nonsense", "simpo_beta": "7", "touched": "min_rows,loss,beta,simpo_beta"}
+    reply = client.post(address, filled(form) | choices | hidden)
+    assert reply.status_code == 302, reply.context["form"].errors
+    config = Run.objects.get().config
+    assert (config["loss"], config["beta"], config["simpo_beta"]) == ("orpo", 0.1, 2.0)
+
+
 def test_trackers_are_chosen_on_the_form_and_the_run_s_page_leads_to_them(
     client: Client, ada: User, project: Project
 ) -> None:
@@ -221,11 +235,11 @@ def test_trackers_are_chosen_on_the_form_and_the_run_s_page_leads_to_them(
     for position, (name, url, note) in enumerate(told):
         data = {"tracker": name, "url": url, "note": note}
         RunEvent.objects.create(run=run, position=position, type="tracked", time=NOW, data=data)
-    page = client.get(reverse("run_detail", args=[run.pk])).content.decode()
-    assert '<a href="https://wandb.ai/x/y" rel="noreferrer">Weights &amp; Biases</a>' in page
-    assert "In the run folder." in page
-    assert "javascript:1" not in page
-    assert "wandb,trackio" in page
+    shown = client.get(reverse("run_detail", args=[run.pk])).content.decode()
+    assert '<a href="https://wandb.ai/x/y" rel="noreferrer">Weights &amp; Biases</a>' in shown
+    assert "In the run folder." in shown
+    assert "javascript:1" not in shown
+    assert "wandb,trackio" in shown
 
 
 def test_a_form_that_fits_launches_a_run_with_a_snapshot_made_for_it(

@@ -33,6 +33,13 @@ def twos(messages: Sequence[Turn], reply: str) -> float:
     return float(reply.count("2"))
 
 
+@reward_function("digits-of-odd")
+def digits_of_odd(messages: Sequence[Turn], reply: str) -> float:
+    """The share of digits in replies to prompts that end in an odd number; nothing to the others."""
+    odd = int(messages[-1].content.split()[-1]) % 2
+    return odd * sum(letter.isdigit() for letter in reply) / max(1, len(reply))
+
+
 @reward_function("worse-and-worse")
 def worse_and_worse(messages: Sequence[Turn], reply: str) -> float:
     CALLS["asked"] += 1

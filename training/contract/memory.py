@@ -29,6 +29,7 @@ MEMORY_PARTS: Final[dict[str, str]] = {
     "casts": "Weights in bf16, to compute with",
     "reference": "Reference model",
     "reward": "Reward model",
+    "critic": "Critic, its gradients, moments and activations",
     "engine": "Copy that generates replies",
     "cache": "Keys and values of replies under way",
     "activations": "Activations",
@@ -61,6 +62,8 @@ def count_memory(
         parts["reference"] = width * parameters
     if spec.generates:
         parts |= generation_parts(stage, settings, model, reward, width)
+    if settings.get("critic") == "own":
+        parts["critic"] = critic_bytes(settings, reward or model, width, device.kind)
     if spec.learns:
         tokens = int(settings["micro_tokens"])
         parts["activations"] = tokens * activation_bytes(model, width, device.kind, full=full)
@@ -78,7 +81,18 @@ def number_bytes(settings: Mapping[str, Any], model: ModelFacts, device: DeviceR
 
 
 def has_reference(stage: str, settings: Mapping[str, Any]) -> bool:
-    return stage in ("ppo", "dpo", "kto") or (stage == "grpo" and float(settings.get("beta", 0)) > 0)
+    if stage == "dpo":
+        return settings.get("loss") not in ("simpo", "orpo")
+    return stage in ("ppo", "kto") or (stage == "grpo" and float(settings.get("beta", 0)) > 0)
+
+
+def critic_bytes(settings: Mapping[str, Any], model: ModelFacts, width: int, device: str) -> float:
+    """Of PPO's critic that is a model of its own, shaped as the reward model: it learns as the policy does, and its
+    activations are there at the same time."""
+    rank = int(settings["lora"]["rank"])
+    casts = width if width == 2 else 0
+    size = width * model.parameters + 16 * adapter_parameters(model, rank) if rank else (16 + casts) * model.parameters
+    return size + int(settings["micro_tokens"]) * activation_bytes(model, width, device, full=not rank)
 
 
 def adapter_parameters(model: ModelFacts, rank: int) -> int:

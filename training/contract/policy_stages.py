@@ -9,12 +9,14 @@ from pydantic import AliasChoices, Field, model_validator
 from training.contract.rewards import RewardTerm, rewards_field
 from training.contract.settings import (
     PESSIMISM,
+    POSITIVE,
     LongPrompts,
     LoopSettings,
     LoraSettings,
     SamplingSettings,
     Shaping,
     on_long_prompts,
+    refuse_without_effect,
     setting,
     source_field,
 )
@@ -40,7 +42,7 @@ class PPOSettings(LoopSettings):
     long_prompts: LongPrompts = on_long_prompts()
     learning_rate: float = setting(1e-4, "Peak learning rate of the policy.", gt=0, le=1)
     value_learning_rate: float = setting(
-        0.0, "Peak learning rate of the value head; 0 uses the policy's.", ge=0, le=1, advanced=True
+        0.0, "Peak learning rate of the value head or critic; 0 uses the policy's.", ge=0, le=1, advanced=True
     )
     schedule: Literal["cosine", "linear", "constant"] = setting(
         "linear", "How the learning rate decays after warmup.", advanced=True
@@ -51,7 +53,14 @@ class PPOSettings(LoopSettings):
     kl_target: float = setting(
         0.0, "Target KL per reply, to which the KL weight is adapted; 0 keeps the weight fixed.", unit="nats", ge=0
     )
-    kl_horizon: int = setting(2000, "How slowly the KL weight adapts.", unit="episodes", ge=1, advanced=True)
+    kl_horizon: int = setting(
+        2000,
+        "How slowly the KL weight adapts.",
+        unit="episodes",
+        ge=1,
+        advanced=True,
+        only_with={"kl_target": POSITIVE},
+    )
     kl_estimator: Literal["k1", "k3"] = setting(
         "k1", "Estimator of the KL per token (Schulman 2020): k1 is unbiased, k3 is never negative.", advanced=True
     )
@@ -68,6 +77,12 @@ class PPOSettings(LoopSettings):
     )
     clip: float = setting(0.2, "Clipping range of the policy's ratio.", gt=0, lt=1, advanced=True)
     value_clip: float = setting(0.2, "Clipping range of the value; 0 turns clipping off.", ge=0, advanced=True)
+    critic: Literal["shared", "own"] = setting(
+        "shared",
+        "What tells values: shared is a head on the policy, begun at zero; own is a model of its own, begun from the whole "
+        "reward model, which takes the memory of a second model that learns.",
+        advanced=True,
+    )
     value_weight: float = setting(0.1, "Weight of the value loss.", ge=0, advanced=True)
     entropy_weight: float = setting(0.0, "Weight of the entropy bonus.", ge=0, advanced=True)
     whiten_advantages: bool = setting(
@@ -80,7 +95,11 @@ class PPOSettings(LoopSettings):
         validation_alias=AliasChoices("normalize_rewards", "normalise_rewards"),  # as earlier versions wrote it
     )
     reward_clip: float = setting(
-        5.0, "Clip normalized scores to this range; 0 turns clipping off.", ge=0, advanced=True
+        5.0,
+        "Clip normalized scores to this range; 0 turns clipping off.",
+        ge=0,
+        advanced=True,
+        only_with={"normalize_rewards": [True]},
     )
     shaping: Shaping = setting(
         "",
@@ -95,7 +114,7 @@ class PPOSettings(LoopSettings):
         0.0, "Weight of the language-modeling loss on data/corpus.jsonl (PPO-ptx).", ge=0, advanced=True
     )
     value_warmup: int = setting(
-        2, "Steps at the start in which only the value head learns.", unit="steps", ge=0, advanced=True
+        2, "Steps at the start in which only the value head or critic learns.", unit="steps", ge=0, advanced=True
     )
     evaluate_every: int = setting(
         20,
@@ -112,8 +131,12 @@ class PPOSettings(LoopSettings):
     lora: LoraSettings = Field(default_factory=LoraSettings)
 
 
+WITH_REFERENCE = ["sigmoid", "ipo", "robust"]
+
+
 class DPOSettings(LoopSettings):
-    """Direct preference optimization through TRL (Rafailov et al. 2023, arXiv:2305.18290)."""
+    """Direct preference optimization through TRL (Rafailov et al. 2023, arXiv:2305.18290), and its relatives without a
+    reference model."""
 
     stage: Literal["dpo"] = "dpo"
     policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
@@ -123,24 +146,56 @@ class DPOSettings(LoopSettings):
     )
     max_tokens: int = setting(512, "Longer pairs of prompt and reply are cut to this length.", unit="tokens", ge=16)
     min_rows: int = setting(20, "Minimum number of rankings to start training.", ge=1, advanced=True)
-    beta: float = setting(0.1, "How strongly the policy is held to the reference model.", gt=0)
-    loss: Literal["sigmoid", "ipo", "robust"] = setting(
+    loss: Literal["sigmoid", "ipo", "robust", "simpo", "orpo"] = setting(
         "sigmoid",
         "sigmoid is DPO; ipo regresses to a fixed margin (Azar et al. 2023, arXiv:2310.12036); robust allows for "
-        "rankings that are wrong (Chowdhury et al. 2024, arXiv:2403.00409).",
-        advanced=True,
+        "rankings that are wrong (Chowdhury et al. 2024, arXiv:2403.00409). Without a reference model: simpo compares "
+        "likelihoods per token (Meng et al. 2024, arXiv:2405.14734); orpo also learns the better replies as SFT does, "
+        "and can start from a base model (Hong et al. 2024, arXiv:2403.07691).",
+    )
+    beta: float = setting(
+        0.1, "How strongly the policy is held to the reference model.", gt=0, only_with={"loss": WITH_REFERENCE}
     )
     label_smoothing: float = setting(
-        0.0, "Share of pairs expected to be the wrong way round; only for the robust loss.", ge=0, lt=0.5, advanced=True
+        0.0,
+        "Share of pairs expected to be the wrong way round; only for the robust loss.",
+        ge=0,
+        lt=0.5,
+        advanced=True,
+        only_with={"loss": ["robust"]},
+    )
+    simpo_beta: float = setting(
+        2.0,
+        "How sharply SimPO tells the likelihoods of two replies apart; 2 to 10.",
+        gt=0,
+        only_with={"loss": ["simpo"]},
+    )
+    simpo_margin: float = setting(
+        1.0,
+        "By how much SimPO wants the better reply ahead, times simpo_beta; 0.3 to 0.5 of simpo_beta is usual.",
+        ge=0,
+        only_with={"loss": ["simpo"]},
+    )
+    orpo_weight: float = setting(
+        0.1,
+        "Weight of ORPO's odds ratio beside the likelihood of the better replies.",
+        gt=0,
+        only_with={"loss": ["orpo"]},
     )
     learning_rate: float = setting(2e-5, "Peak learning rate.", gt=0, le=1)
     lora: LoraSettings = Field(default_factory=LoraSettings)
 
     @model_validator(mode="after")
-    def smoothing_fits_the_loss(self) -> DPOSettings:
+    def settings_fit_the_loss(self) -> DPOSettings:
         if (self.loss == "robust") != (self.label_smoothing > 0):
             raise ValueError("label_smoothing: the robust loss needs it above 0, and the other losses do not use it")
+        refuse_without_effect(self)
         return self
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares with a frozen copy of the policy."""
+        return self.loss in WITH_REFERENCE
 
 
 class KTOSettings(LoopSettings):
@@ -203,14 +258,28 @@ class GRPOSettings(LoopSettings):
         "Registered reward functions to add to the score: NAME=WEIGHT, separated by commas.",
         advanced=True,
     )
-    scale_rewards: bool = setting(
-        True, "Divide a group's advantages by the standard deviation of its rewards.", advanced=True
-    )
-    loss: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = setting(
+    loss: Literal["grpo", "bnpo", "dapo", "dr_grpo", "rloo"] = setting(
         "dapo",
         "How the loss of a step's tokens is averaged: grpo within each reply, then over replies; bnpo over the tokens "
         "of a pass; dapo over those of the step (Yu et al. 2025, arXiv:2503.14476); dr_grpo by the constant "
-        "max_new_tokens, so that length does not count (Liu et al. 2025, arXiv:2503.20783).",
+        "max_new_tokens, so that length does not count (Liu et al. 2025, arXiv:2503.20783). rloo is REINFORCE: as "
+        "dr_grpo, each reply measured against the mean of the others, the KL penalty part of the reward (Ahmadian et "
+        "al. 2024, arXiv:2402.14740).",
+        advanced=True,
+    )
+    scale_rewards: bool = setting(
+        True,
+        "Divide a group's advantages by the standard deviation of its rewards.",
+        advanced=True,
+        only_with={"loss": ["grpo", "bnpo", "dapo", "dr_grpo"]},
+    )
+    dynamic_sampling: int = setting(
+        0,
+        "How many times, at most, the prompts of a step whose replies all get the same reward are replaced by others, "
+        "for nothing can be learned from them (DAPO); 0 keeps them.",
+        unit="rounds",
+        ge=0,
+        le=20,
         advanced=True,
     )
     ratio: Literal["token", "sequence"] = setting(
@@ -218,6 +287,7 @@ class GRPOSettings(LoopSettings):
         "What is clipped: each token's ratio, or their geometric mean over a reply (GSPO, Zheng et al. 2025, "
         "arXiv:2507.18071), for which the loss must be grpo.",
         advanced=True,
+        only_with={"loss": ["grpo"]},
     )
     mask_truncated: bool = setting(
         False, "Learn nothing from replies that did not end within max_new_tokens (DAPO).", advanced=True
@@ -238,4 +308,5 @@ class GRPOSettings(LoopSettings):
     def ratio_fits_the_loss(self) -> GRPOSettings:
         if self.ratio == "sequence" and self.loss != "grpo":
             raise ValueError("ratio: the ratio of whole replies (GSPO) needs the loss grpo")
+        refuse_without_effect(self)
         return self

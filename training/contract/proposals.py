@@ -75,6 +75,10 @@ LARGE: Final[dict[str, Rate]] = {
     "ppo": Rate(5e-7, "OpenRLHF's 7B"),
     "grpo": Rate(5e-7, "OpenRLHF's 8B"),
 }
+BY_LOSS: Final[dict[str, Rate]] = {  # of dpo, at any size
+    "simpo": Rate(8e-7, "SimPO's recipes for 7B to 9B, 3e-7 to 1e-6"),
+    "orpo": Rate(5e-6, "ORPO's recipes for 2.7B to 7B, 5e-6 to 8e-6"),
+}
 ROLLOUTS: Final = ("ppo", "grpo")
 
 
@@ -216,6 +220,8 @@ def propose_rollout(occasion: Occasion) -> dict[str, Proposal]:
 
 def propose_rates(occasion: Occasion, proposals: Mapping[str, Proposal], *, uses_lora: bool) -> dict[str, Proposal]:
     rate = (LARGE if occasion.parameters >= LARGE_PARAMETERS else SMALL)[occasion.stage]
+    if occasion.stage == "dpo":
+        rate = BY_LOSS.get(str(occasion.choice("loss", "")), rate)
     short = is_short(occasion, proposals)
     if not uses_lora:
         proposal = Proposal(rate.full, rate.source)

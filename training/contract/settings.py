@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+POSITIVE: Final = "positive"
+OnlyWith = dict[str, Any]  # names of other settings: the values with which this one has an effect, or POSITIVE
 
-def setting(default: Any, description: str, *, unit: str = "", advanced: bool = False, **constraints: Any) -> Any:
-    """A field a person may change on the launch form."""
-    return Field(
-        default, description=description, json_schema_extra={"unit": unit, "advanced": advanced}, **constraints
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    unit: str = "",
+    advanced: bool = False,
+    only_with: OnlyWith | None = None,
+    **constraints: Any,
+) -> Any:
+    """A field a person may change on the launch form, which hides it where `only_with` says that it has no effect."""
+    extra: dict[str, Any] = {"unit": unit, "advanced": advanced, **({"only_with": only_with} if only_with else {})}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+def has_effect(only_with: OnlyWith, values: Mapping[str, Any]) -> bool:
+    """Whether a setting has an effect beside these ones, given by dotted name; True where one is not known."""
+    return all(
+        (isinstance(values[name], int | float) and values[name] > 0) if wanted == POSITIVE else values[name] in wanted
+        for name, wanted in only_with.items()
+        if values.get(name) is not None
     )
+
+
+def refuse_without_effect(settings: BaseModel) -> None:
+    """Raises ValueError for a setting that was changed although others leave it without effect."""
+    fields, values = type(settings).model_fields, dict(settings)
+    for name, field in fields.items():
+        extra = field.json_schema_extra
+        only_with = extra.get("only_with") if isinstance(extra, dict) else None
+        if isinstance(only_with, dict) and values[name] != field.default and not has_effect(only_with, values):
+            others = " and ".join(f"{other} {values[other]}" for other in only_with)
+            raise ValueError(f"{name}: it has no effect with {others}; leave it out")
 
 
 def source_field(default: Any, description: str, *, kind: str) -> Any:

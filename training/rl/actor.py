@@ -20,6 +20,7 @@ from training.distributed.launch import world_size
 from training.kernels.logprobs import TokenLogprobs
 from training.models.forward import Forward
 from training.models.loading import CausalModel
+from training.rl.critic import Critic
 
 
 class MicroBatch(NamedTuple):
@@ -89,6 +90,7 @@ class Actor:
     value_head: nn.Linear  # H -> 1
     temperature: float
     entropy_gradient: bool = False
+    critic: Critic | None = None  # in place of the value head
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -103,6 +105,15 @@ class Actor:
         return self.forward.read(
             hidden, targets, temperature=self.temperature, entropy=entropy, entropy_gradient=self.entropy_gradient
         )
+
+    @property
+    def value_module(self) -> nn.Module:
+        """What learns to tell values."""
+        return self.critic or self.value_head
+
+    def estimate(self, batch: MicroBatch, hidden: Tensor) -> Tensor:
+        """The values (M,) of a micro-batch whose hidden states (M, H) are given."""
+        return self.values(hidden) if self.critic is None else self.critic(batch.packed, batch.states)
 
     def values(self, hidden: Tensor) -> Tensor:
         """(M, H) -> (M,)"""

@@ -66,7 +66,7 @@ def evaluate_rollout(ppo: PPOState, sampled: Sampled, *, value_only: bool) -> tu
         with torch.set_grad_enabled(keep and not value_only), ppo.compute.autocast():
             hidden = actor.hidden(batch)
         with torch.no_grad(), ppo.compute.autocast():
-            scatter(values, batch, actor.values(hidden))
+            scatter(values, batch, actor.estimate(batch, hidden))
         scatter(reference, batch, reference_logprobs(ppo, batch))
         if keep:
             batches[i] = batch._replace(hidden=hidden)
@@ -121,7 +121,7 @@ def policy_and_value_loss(
     measured = is_first or bool(config.entropy_weight)
     logprobs, entropy = actor.read(hidden, batch.targets, entropy=measured)
     policy, clipped = clipped_policy_loss(logprobs, old.logprobs, old.advantages, config.clip)
-    value, value_clipped = clipped_value_loss(actor.values(hidden), old.values, old.returns, config.value_clip)
+    value, value_clipped = clipped_value_loss(actor.estimate(batch, hidden), old.values, old.returns, config.value_clip)
     total = policy.sum() + config.value_weight * value.sum()
     if config.entropy_weight:
         total = total - config.entropy_weight * entropy.sum()
@@ -149,12 +149,12 @@ def policy_and_value_loss(
 def value_loss(actor: Actor, config: PPOSettings, old: FlatRollout, batch: MicroBatch) -> Sums:
     """For the steps in which only the value head learns."""
     old = old.at(batch.flat_index)
-    if batch.hidden is None:
-        with torch.no_grad():
-            hidden = actor.hidden(batch)
+    if actor.critic is not None:
+        values = actor.critic(batch.packed, batch.states)
     else:
-        hidden = batch.hidden
-    values = actor.values(hidden)
+        with torch.no_grad():
+            hidden = actor.hidden(batch) if batch.hidden is None else batch.hidden
+        values = actor.values(hidden)
     loss, clipped = clipped_value_loss(values, old.values, old.returns, config.value_clip)
     return {
         "loss": (config.value_weight * loss.sum(), len(values)),
@@ -168,7 +168,7 @@ def pretraining_loss(actor: Actor, batch: TextBatch, weight: float) -> Sums:
     losses = actor.forward.losses(batch)
     # The value head takes no part, but needs a gradient of zero: with a sharded model all ranks add up the same
     # gradients, and other ranks may compute on replies meanwhile.
-    nothing = sum(0.0 * p.sum() for p in actor.value_head.parameters())
+    nothing = sum(0.0 * p.sum() for p in actor.value_module.parameters() if p.requires_grad)
     return {"loss": (weight * losses.sum() + nothing, len(losses)), "loss/ptx": (losses.sum(), len(losses))}
 
 

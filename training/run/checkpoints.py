@@ -101,7 +101,7 @@ class ResumableRun(ReportingRun[S]):
         return sorted(folders, key=step_of, reverse=True)
 
     def _hold_against_checkpoint(self, folder: Path, state: dict[str, Any]) -> None:
-        config, written = self._lasting_config(), state["config"]
+        config, written = self._lasting_config(), self._as_written_today(state["config"])
         keys = config.keys() | written.keys()
         changed = sorted(key for key in keys if without_root(config.get(key)) != without_root(written.get(key)))
         if changed:
@@ -114,6 +114,14 @@ class ResumableRun(ReportingRun[S]):
             f"{self.folder}: {changes} since {folder.name} was written; put it back to go on, or start a new folder",
             code="run_changed",
         )
+
+    def _as_written_today(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The config of a checkpoint, which an earlier version may have written: with the settings that have come since
+        at their defaults, and without those that are gone."""
+        try:
+            return type(self.config).model_validate(config).model_dump(mode="json", exclude=HARMLESS)
+        except ValueError:  # it has a setting or a value that is not taken anymore
+            return config
 
     def _lasting_config(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json", exclude=HARMLESS)

@@ -44,7 +44,9 @@ def complete_config(config: S, recipe: str = "") -> tuple[S, list[str]]:
     if not has_proposals(config.stage, facts):
         return config, []
     lora = getattr(config, "lora", None)
-    chosen = {"lora.rank": lora.rank} if lora is not None else {}
+    chosen: dict[str, Any] = {"lora.rank": lora.rank} if lora is not None else {}
+    if "loss" in config.model_fields_set:
+        chosen["loss"] = getattr(config, "loss", "")
     proposals = propose(Occasion(config.stage, facts, chosen=chosen))
     new = {name: proposals[name] for name in RATES if name in proposals and name not in config.model_fields_set}
     remarks = [f"{name} is {value:g}, which config.json leaves out: {why}" for name, (value, why) in new.items()]

@@ -1,6 +1,7 @@
 """The DPO stage: trains a policy on rankings without a reward model (Rafailov et al. 2023, arXiv:2305.18290).
 
-TRL's DPOTrainer does the training; events, checkpoints, stopping and the result are the same as in every other stage.
+TRL's DPOTrainer does the training, or for SimPO and ORPO, which have no reference model, its CPO and ORPO trainers;
+events, checkpoints, stopping and the result are the same as in every other stage.
 """
 
 from __future__ import annotations
@@ -29,11 +30,19 @@ class PairTrainer(DPOTrainer):
 def main(run: Run[DPOSettings]) -> None:
     config = run.config
     rows, heldout = run.rows("rankings", RankingRow, config.min_rows), run.rows("heldout", RankingRow)
+    counts = {"rankings": len(rows), "heldout": len(heldout)}
+    if config.has_reference:
+        train_on_labels(
+            run, rows, heldout, encode_pairs, PairTrainer, DPOConfig, counts=counts,
+            beta=config.beta, loss_type=[config.loss], label_smoothing=config.label_smoothing,
+        )  # fmt: skip
+        return
+    from training.rl.trl.reference_free import reference_free  # noqa: PLC0415 - TRL's experimental trainers
+
+    free = reference_free(config)
     train_on_labels(
-        run, rows, heldout, encode_pairs, PairTrainer, DPOConfig,
-        counts={"rankings": len(rows), "heldout": len(heldout)}, beta=config.beta,
-        loss_type=[config.loss], label_smoothing=config.label_smoothing,
-    )  # fmt: skip
+        run, rows, heldout, encode_pairs, free.trainer, free.arguments, counts=counts, reference=False, **free.settings
+    )
 
 
 def encode_pairs(rows: Sequence[RankingRow], chat: ChatFormat, limit: int) -> TokenExamples:

@@ -11,40 +11,30 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
 from training.contract import GRPOSettings, InputError
-from training.distributed.launch import rank, world_size
-from training.engine import Completion, Engine
+from training.distributed.launch import world_size
 from training.models.compute import adapter_base
 from training.models.forward import Forward
 from training.models.loading import CausalModel, load_causal, model_info
 from training.optim.loop import is_due
-from training.preferences.rewards import find_shaping
 from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import switched
 from training.rl.rollouts import (
     EncodedPrompt,
-    Sampled,
-    Scorer,
-    prompts_of_step,
-    reward_figures,
-    sample_replies,
-    score_replies,
-    shaped,
 )
 from training.rl.setup import RolloutInputs, check_sampling, load_rollout_inputs, set_up_rollouts
 from training.rl.trl.arguments import BatchPlan, trl_arguments, trl_optimizer
+from training.rl.trl.rollouts import TRLRollouts, updates_per_step
 from training.rl.trl.running import run_trainer
 from training.rl.trl.saving import TRL_REFERENCE, save_policy
 from training.run.run import Run
-
-SAMPLES: Final = 50  # samples logged over a whole run, about
 
 
 def main(run: Run[GRPOSettings]) -> None:
@@ -58,6 +48,8 @@ def main(run: Run[GRPOSettings]) -> None:
     trainer = build_trainer(run, inputs, model, prompts, rollouts)
     model.eval()
     kl = kl_to_start(trainer, model, config, inputs)
+    if config.loss == "rloo" and config.beta:
+        rollouts.kl = kl
     heldout = HeldoutEvaluator(run, heldout_prompts, engine, inputs.scorer, model, kl)
     heldout.evaluate(0)
     callback = GRPOCallbacks(config, rollouts, heldout)
@@ -87,10 +79,6 @@ def check_even_shares(config: GRPOSettings) -> None:
         )
 
 
-def updates_per_step(config: GRPOSettings) -> int:
-    return config.epochs * config.minibatches
-
-
 def build_trainer(
     run: Run[GRPOSettings],
     inputs: RolloutInputs,
@@ -105,7 +93,8 @@ def build_trainer(
     minibatch, updates = replies // config.minibatches, updates_per_step(config)
     micro = largest_divisor(minibatch, config.micro_tokens // longest)
     plan = BatchPlan(micro, minibatch // micro, config.steps * updates, updates)
-    trainer = GRPOTrainer(
+    trainer_class = LeaveOneOutTrainer if config.loss == "rloo" else GRPOTrainer
+    trainer = trainer_class(
         model=model,
         reward_funcs=[scores_of],
         args=GRPOConfig(
@@ -115,12 +104,12 @@ def build_trainer(
             steps_per_generation=replies // micro,
             max_completion_length=config.sampling.max_new_tokens,
             temperature=config.sampling.temperature,
-            beta=config.beta,
+            beta=0.0 if config.loss == "rloo" else config.beta,  # RLOO's penalty is part of its rewards
             epsilon=config.clip,
             epsilon_high=config.clip_high or config.clip,
             disable_dropout=True,  # rollouts are without, and their log-probabilities are compared
-            scale_rewards="group" if config.scale_rewards else "none",
-            loss_type=config.loss,
+            scale_rewards="group" if config.scale_rewards and config.loss != "rloo" else "none",
+            loss_type="dr_grpo" if config.loss == "rloo" else config.loss,
             importance_sampling_level=config.ratio,
             mask_truncated_completions=config.mask_truncated,
         ),
@@ -134,65 +123,19 @@ def build_trainer(
     return trainer
 
 
+class LeaveOneOutTrainer(GRPOTrainer):
+    """RLOO (Ahmadian et al. 2024, arXiv:2402.14740): a reply's advantage is its reward less the mean of the others',
+    which is G / (G - 1) times what it is above the mean of all G."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        batch = super()._generate_and_score_completions(inputs)
+        replies = self.num_generations
+        return batch | {"advantages": batch["advantages"] * (replies / (replies - 1))}
+
+
 def largest_divisor(number: int, limit: int) -> int:
     """The largest divisor of `number` that is at most `limit`; at least 1."""
     return max((n for n in range(1, number + 1) if number % n == 0 and n <= limit), default=1)
-
-
-class TRLRollouts:
-    """TRL's rollout function: gives each process its share of a step's replies, in the order in which TRL gathers the
-    shares, with their log-probabilities and scores. It ignores the prompts that TRL passes and chooses them as PPO
-    does, so that a resumed run sees the same ones."""
-
-    def __init__(
-        self, run: Run[GRPOSettings], engine: Engine, scorer: Scorer, prompts: Sequence[EncodedPrompt]
-    ) -> None:
-        self.run, self.engine, self.scorer, self.prompts, self.config = run, engine, scorer, prompts, run.config
-        self.shaping = find_shaping(run.config.shaping, run.warn)
-        self.figures: dict[str, float] = {}  # of the latest replies
-
-    def __call__(self, _: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
-        config = self.config
-        step = trainer.state.global_step // updates_per_step(config)
-        chosen = prompts_of_step(len(self.prompts), step, config.prompts_per_step, config.seed)
-        prompts = [self.prompts[i] for i in chosen for _ in range(config.samples_per_prompt)]
-        completions = sample_replies(self.engine, prompts, config.sampling, (config.seed, "grpo", step))
-        self.figures = reply_figures(completions)
-        sampled = Sampled(prompts, completions, *score_replies(self.scorer, prompts, completions))
-        self.report(step + 1, sampled)
-        scores = sampled.scores + shaped(self.shaping, sampled)
-        share = len(prompts) // world_size()
-        local = slice(rank() * share, (rank() + 1) * share)
-        return {
-            "prompt_ids": [prompt.ids for prompt in prompts[local]],
-            "completion_ids": [completion.tokens for completion in completions[local]],
-            "logprobs": [completion.logprobs for completion in completions[local]],
-            "score": scores[local].tolist(),
-        }
-
-    def report(self, step: int, sampled: Sampled) -> None:
-        """Log the mean of each of several rewards and, now and then, one of the replies."""
-        config = self.config
-        if (step % config.log_every == 0 or step == config.steps) and (
-            figures := reward_figures(sampled.components, "rewards/")
-        ):
-            self.run.metric(step, figures)
-        if step % max(1, config.steps // SAMPLES) == 0 or step == 1:
-            i = step % len(sampled.prompts)
-            row, scored = sampled.rows[i], sampled.components[i]
-            self.run.sample(
-                step, row.messages[-1].content, sampled.texts[i], scored.score, scored.named(), row.reference
-            )
-
-
-def reply_figures(completions: Sequence[Completion]) -> dict[str, float]:
-    """An estimate of the entropy in nats per token, the mean length in tokens, and the share of replies that ended."""
-    tokens = sum(len(completion.tokens) for completion in completions)
-    return {
-        "entropy": -sum(sum(completion.logprobs) for completion in completions) / tokens,
-        "length": tokens / len(completions),
-        "ended": sum(completion.finish == "stop" for completion in completions) / len(completions),
-    }
 
 
 def scores_of(score: list[float], **_: Any) -> list[float]:
@@ -226,7 +169,7 @@ class GRPOCallbacks:
     def after_step(self, step: int, figures: Mapping[str, float]) -> str:
         if is_due(step, self.config.evaluate_every):
             self.heldout.evaluate(step)
-        return self.monitor.update(self.rollouts.figures | {"token_kl": figures.get("kl", 0.0)})
+        return self.monitor.update({"token_kl": figures.get("kl", 0.0)} | self.rollouts.figures)
 
     def state(self) -> dict[str, Any]:
         return {"watch": self.monitor.state(), "heldout": self.heldout.state()}

@@ -20,6 +20,7 @@ from training.optim.loop import agreed_state
 from training.optim.meters import Means
 from training.preferences.ensemble import disagreement
 from training.rl.actor import MicroBatch, pack_replies
+from training.rl.critic import load_critic
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.losses import shaped_scores, trajectory
 from training.rl.policies import drop_reference, load_policies
@@ -47,9 +48,14 @@ def main(run: Run[PPOSettings]) -> None:
     compute, chat, scorer = inputs.compute, inputs.chat, inputs.scorer
     policies = load_policies(config, compute)
     model = policies.actor.model
+    if config.critic == "own":
+        longest = config.max_prompt_tokens + config.sampling.max_new_tokens
+        policies.actor.critic = load_critic(
+            config, compute, chat.tokenizer.get_vocab(), min(longest, context_of(model))
+        )
     engine, prompts, heldout_prompts, counts = set_up_rollouts(run, inputs, model)
     learner = Learner(
-        {"policy": model, "value": policies.actor.value_head}, config, compute,
+        {"policy": model, "value": policies.actor.value_module}, config, compute,
         rates={"value": config.value_learning_rate},
     )  # fmt: skip
     kl = ReplyKL(
@@ -107,13 +113,15 @@ def ppo_step(ppo: PPOState, step: int, done: float) -> None:
 
     with run.timed("update"):
         # Advantages: scores, less penalties, and the KL to the reference are rewards per token; GAE compares them with
-        # what the value head expected.
-        with learner.whole():
-            rollout, batches = evaluate_rollout(ppo, sampled, value_only=value_only)
+        # what the value head or critic expected.
         scores = sampled.scores
         if config.normalize_rewards:
             ppo.moments.update(scores)
             scores = ppo.moments.normalize(scores, config.reward_clip)
+            if actor.critic is not None and step == 0:
+                actor.critic.calibrate(ppo.moments)
+        with learner.whole():
+            rollout, batches = evaluate_rollout(ppo, sampled, value_only=value_only)
         scores = shaped_scores(
             scores, sampled.ended, sampled.lengths,
             no_end_penalty=config.no_end_penalty, length_penalty=config.length_penalty,

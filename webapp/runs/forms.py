@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
@@ -12,7 +13,7 @@ from django.forms.models import ModelChoiceIterator
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from training.contract import SPECS, TRACKERS, Need, Proposal, Recipe, problems, read_recipes
+from training.contract import SPECS, TRACKERS, Need, Proposal, Recipe, has_effect, problems, read_recipes
 from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
 from webapp.datasets.selectors import snapshots_of
@@ -31,6 +32,8 @@ WORDS = {
     "lr": "learning rate",
     "kv": "key-value",
     "beta2": "β₂",
+    "orpo": "ORPO",
+    "simpo": "SimPO",
 }
 NEW_SNAPSHOT = "A new snapshot of all there is now"
 LEAVE_OUT = "none"  # what a person chooses to learn from one kind of labels and not from the other
@@ -110,6 +113,8 @@ class LaunchForm(forms.Form):
         self.leaves = list(settings_leaves(self.spec.settings))
         for name, field, notes in self.leaves:
             self.fields[name] = form_field(name, field, notes)
+            if only_with := notes.get("only_with"):  # templates/runs/setting.html and static/js/launch.js read it
+                self.fields[name].only_with = json.dumps(only_with)  # type: ignore[attr-defined]
             if self.spec.learns:  # whose settings follow the model until a person sets them
                 self.fields[name].widget.attrs["data-default"] = control_text(field.default)
         if self.takes_rewards:
@@ -269,7 +274,10 @@ class LaunchForm(forms.Form):
         if self.spec.names_base and not is_named:
             self.add_error("base_name", "Name a model, or choose a file that holds one.")
         config: dict[str, Any] = {}
-        for name, _, _ in self.leaves:
+        for name, _, notes in self.leaves:
+            if not has_effect(notes.get("only_with", {}), values):  # it is hidden, so what it holds does not count
+                self.errors.pop(name, None)
+                values[name] = None
             if values.get(name) is not None:
                 *path, leaf = name.split(".")
                 section = config

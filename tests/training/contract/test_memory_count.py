@@ -47,6 +47,20 @@ def test_an_adapter_s_reference_is_its_base_and_takes_nothing() -> None:
     assert "reference" in counted("grpo", LLAMA_8B, GPU, beta=0.04)
 
 
+def test_simpo_and_orpo_have_no_reference() -> None:
+    for loss in ("simpo", "orpo"):
+        assert "reference" not in counted("dpo", LLAMA_8B, GPU, loss=loss)
+
+
+def test_a_critic_of_its_own_is_a_second_model_that_learns() -> None:
+    settings = {"micro_tokens": 1024}
+    assert "critic" not in counted("ppo", LLAMA_8B, GPU, **settings)
+    parts = counted("ppo", LLAMA_8B, GPU, critic="own", **settings)
+    assert parts["critic"] == 18 * LLAMA_8B.parameters + parts["activations"]
+    adapter = counted("ppo", LLAMA_8B, GPU, critic="own", **settings, **LORA)
+    assert adapter["critic"] == 2 * LLAMA_8B.parameters + adapter["adapter"] + adapter["activations"]
+
+
 def test_ppo_holds_a_reward_model_a_copy_that_generates_and_its_keys_and_values() -> None:
     parts = counted("ppo", LLAMA_8B, GPU, prompts_per_step=32, max_prompt_tokens=200, sampling={"max_new_tokens": 56})
     assert parts["reward"] == parts["engine"] == 2 * LLAMA_8B.parameters

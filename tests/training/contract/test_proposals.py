@@ -43,6 +43,11 @@ def test_the_table_of_the_documentation() -> None:
     }  # fmt: skip
 
 
+def test_losses_without_a_reference_have_rates_of_their_own() -> None:
+    rates = {loss: values("dpo", "135M", chosen={"loss": loss})["learning_rate"] for loss in ("ipo", "simpo", "orpo")}
+    assert rates == {"ipo": 1e-6, "simpo": 8e-7, "orpo": 5e-6}
+
+
 @pytest.mark.parametrize("size", ["135M", "1B", "8B", "unknown"])
 @pytest.mark.parametrize("stage", list(SMALL))
 def test_what_is_proposed_is_a_valid_setting_and_names_its_source(stage: str, size: str) -> None:

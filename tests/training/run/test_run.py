@@ -289,6 +289,21 @@ def test_a_config_changed_since_the_checkpoint_is_refused_by_name(folder: Path) 
         resume(folder)
 
 
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(folder: Path) -> None:
+    config = {"stage": "ppo", "policy": "p", "lora": {"rank": 4, "dropout": 0.0}}
+    run_folder(folder, config)
+    write_checkpoints(folder, 1)
+    written = json.loads((folder / "checkpoint-1" / "run.json").read_text())
+    written["config"]["lora"]["dropout"] = 0.0  # every stage had it
+    for name in ("critic", "long_prompts"):  # came later
+        del written["config"][name]
+    (folder / "checkpoint-1" / "run.json").write_text(json.dumps(written))
+    assert resume(folder) == 1
+    run_folder(folder, config | {"lora": {"rank": 4, "dropout": 0.1}})
+    with pytest.raises(InputError, match=r"lora: dropout: this stage compares log-probabilities"):
+        resume(folder)
+
+
 def test_a_model_that_moved_with_its_store_is_the_same_model(folder: Path) -> None:
     config = {"stage": "pretrain", "tokenizer": f"/old/artefacts/models/{'a1' * 16}"}
     run_folder(folder, config)

@@ -218,10 +218,10 @@ def test_a_missing_package_is_refused_before_anything_starts(
 
 def test_trackers_are_named_by_a_list_or_as_on_command_lines() -> None:
     for value, expected in (("none", []), ("mlflow,trackio", ["mlflow", "trackio"]), (["wandb"], ["wandb"])):
-        assert SFTSettings(report_to=value).report_to == expected  # type: ignore[arg-type]
-    assert EvaluateSettings(report_to="wandb").report_to == ["wandb"]  # type: ignore[arg-type]
+        assert SFTSettings(report_to=value).report_to == expected
+    assert EvaluateSettings(report_to="wandb").report_to == ["wandb"]
     with pytest.raises(ValueError, match="comet"):
-        SFTSettings(report_to=["comet"])  # type: ignore[list-item]
+        SFTSettings(report_to=["comet"])
 
 
 def test_names_and_passwords_are_taken_out_of_what_trackers_say(monkeypatch: pytest.MonkeyPatch) -> None:

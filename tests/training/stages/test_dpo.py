@@ -23,8 +23,13 @@ from tests.training.toys import (
 from training.contract import DPOSettings, InputError, RankingRow, Turn
 from training.data.chat_format import ChatFormat
 from training.data.packing import text_batch
+from training.models.compute import Compute
 from training.models.forward import Forward
+from training.models.loading import load_causal
+from training.rl.trl import from_labels
 from training.stages.dpo import encode_pairs
+
+CPU = Compute(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +159,69 @@ def test_smoothing_changes_what_is_learned(policy: Any, tmp_path: Path) -> None:
         run_here(folder)
         losses.append([event["values"]["loss"] for event in events(folder, "metric") if "loss" in event["values"]][-1])
     assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+
+
+FREE = {
+    "simpo": {"loss": "simpo", "simpo_beta": 2.5, "simpo_margin": 1.25},
+    "orpo": {"loss": "orpo", "orpo_weight": 0.5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", FREE)
+@pytest.mark.parametrize("lora", [{}, {"rank": 4}], ids=["full", "adapter"])
+def test_without_a_reference_model_it_comes_to_prefer_what_people_prefer(
+    policy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str, lora: Any
+) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(from_labels, "load_causal", lambda *a, **named: loaded.append(a) or load_causal(*a, **named))
+    config = settings(policy, **FREE[loss], lora=lora, epochs=4, learning_rate=2e-2 if lora else 2e-3)
+    folder = run_folder(tmp_path, config, rankings=rankings(40, 1), heldout=rankings(8, 2))
+    result = run_here(folder)
+    assert len(loaded) == 1
+    before, after = AutoModelForCausalLM.from_pretrained(policy), load_causal(str(folder / "model"), CPU)
+    asked = ("is the sea 3?", f"{GOOD} cat", f"{BAD} cat")
+    assert preference(after, *asked) > preference(before, *asked) + 2
+    assert result["metrics"]["heldout_rewards/accuracies"] > 0.9
+    assert result["model"]["kind"] == ("adapter" if lora else "full")
+
+
+@pytest.mark.fp32
+@pytest.mark.parametrize("loss", FREE)
+def test_the_first_loss_without_a_reference_is_that_of_its_paper(policy: Any, tmp_path: Path, loss: str) -> None:
+    prompt, chosen, rejected = "what is it?", "yes of course", "no"
+    row = {"id": "r:1", "messages": turns(prompt), "replies": [chosen, rejected], "groups": [[0], [1]]}
+    config = settings(policy, **FREE[loss], max_steps=1, min_rows=1, log_every=1)
+    folder = run_folder(tmp_path, config, rankings=[row])
+    run_here(folder)
+    model, chat = Forward(AutoModelForCausalLM.from_pretrained(policy)), ChatFormat(toy_tokenizer())
+    means: list[float] = []
+    whole: list[float] = []
+    for reply in (chosen, rejected):
+        encoded = chat.exchange([Turn(role="user", content=prompt)], reply, 64)
+        for mask, column in ((encoded.mask, means), ([i > 0 for i in range(len(encoded.ids))], whole)):
+            with torch.no_grad():
+                losses = model.losses(text_batch([encoded.ids], [mask], chat.pad_id, torch.device("cpu")))
+            column.append(-losses.mean().item())
+    if loss == "simpo":  # equation 6
+        expected = -log_sigmoid(2.5 * (means[0] - means[1]) - 1.25)
+    else:  # equations 6 and 7; TRL takes the likelihood of prompt and reply
+        odds = [mean - math.log1p(-math.exp(mean)) for mean in means]
+        expected = -whole[0] - 0.5 * log_sigmoid(odds[0] - odds[1])
+    told = [event["values"]["loss"] for event in events(folder, "metric") if "loss" in event["values"]]
+    assert told[0] == pytest.approx(expected, rel=1e-3)
+
+
+def log_sigmoid(x: float) -> float:
+    return -math.log1p(math.exp(-x))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"loss": "simpo", "beta": 0.3}, {"simpo_beta": 3.0}, {"loss": "orpo", "simpo_margin": 2.0}, {"orpo_weight": 1.0}],
+)
+def test_a_setting_of_another_loss_is_refused(changed: Any) -> None:
+    with pytest.raises(ValueError, match="it has no effect with loss"):
+        DPOSettings(**changed)
 
 
 @pytest.mark.parametrize("changed", [{"loss": "robust"}, {"label_smoothing": 0.1}])

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from tests.training import written_rewards  # noqa: F401 - it registers rewards
 from tests.training.toys import events, prompts, run_folder, run_here, toy_policy
 from training.contract import GRPOSettings, InputError
 from training.engine import Completion
 from training.rl.heldout import MAX_HELDOUT
-from training.stages.grpo import largest_divisor, reply_figures
+from training.rl.trl.rollouts import TRLRollouts, equal_groups, reply_figures, spare_prompts
+from training.stages.grpo import largest_divisor
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +216,101 @@ def test_ratios_of_whole_replies_change_later_passes(policy: Any, tmp_path: Path
 def test_ratios_of_whole_replies_need_the_loss_grpo() -> None:
     with pytest.raises(ValueError, match="needs the loss grpo"):
         GRPOSettings(ratio="sequence")
+
+
+@pytest.mark.fp32
+def test_bnpo_averages_over_the_tokens_of_each_pass(policy: Any, tmp_path: Path) -> None:
+    whole = {loss: first_gradient_norm(policy, tmp_path / loss, loss=loss) for loss in ("bnpo", "dapo")}
+    assert whole["bnpo"] == pytest.approx(whole["dapo"], rel=1e-3)  # the step is one pass
+    pieces = {
+        loss: first_gradient_norm(policy, tmp_path / f"{loss}-pieces", loss=loss, micro_tokens=60)
+        for loss in ("bnpo", "dapo")
+    }
+    assert pieces["dapo"] == pytest.approx(whole["dapo"], rel=1e-3)
+    assert pieces["bnpo"] != pytest.approx(whole["bnpo"], rel=1e-3)
+
+
+# ----------------------------------------------------------------------------------------------------------------- RLOO
+
+
+def test_replies_get_better_by_rloo(policy: Any, tmp_path: Path) -> None:
+    config = settings(policy, loss="rloo", beta=0.01)
+    result = run_here(run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(16)))
+    assert result["metrics"]["heldout_reward"] > result["metrics"]["heldout_reward_before"] + 0.3
+    kl = heldout_curve(tmp_path, "kl")
+    assert kl[1] == pytest.approx(0, abs=1e-2)
+    assert max(kl.values()) > 0.01
+
+
+@pytest.mark.fp32
+def test_rloo_s_gradient_is_that_of_reinforce_with_the_others_mean_as_baseline(
+    policy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """(1 / N) sum of (reward - mean of the other rewards) * grad log p(reply), over the constant longest length."""
+    config = settings(policy, loss="rloo", beta=0.0, steps=1, grad_clip=0, prompts_per_step=2, samples_per_prompt=4)
+    folder = run_folder(tmp_path, config, prompts=prompts(2))
+    seen: list[dict[str, Any]] = []
+    called = TRLRollouts.__call__
+
+    def keep(rollouts: TRLRollouts, *arguments: Any) -> dict[str, Any]:
+        seen.append(called(rollouts, *arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(TRLRollouts, "__call__", keep)
+    run_here(folder)
+    batch = seen[0]
+    scores = torch.tensor(batch["score"]).view(2, 4)
+    advantages = (scores - (scores.sum(1, keepdim=True) - scores) / 3).flatten()
+    model = AutoModelForCausalLM.from_pretrained(policy)
+    loss = torch.zeros(())
+    for prompt, reply, advantage in zip(batch["prompt_ids"], batch["completion_ids"], advantages, strict=True):
+        logits = model(torch.tensor([[*prompt, *reply]])).logits[0, len(prompt) - 1 : -1]
+        loss = loss - advantage * logits.log_softmax(-1)[range(len(reply)), reply].sum() / (8 * 8)
+    loss.backward()
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert heldout_curve(folder, "grad_norm")[1] == pytest.approx(float(norm), rel=1e-3)
+
+
+def test_rloo_s_penalty_holds_the_policy_to_where_it_began(policy: Any, tmp_path: Path) -> None:
+    moved = {}
+    for beta in (0.0, 1.0):
+        config = settings(policy, loss="rloo", beta=beta, steps=30, evaluate_every=30)
+        run_here(run_folder(tmp_path / str(beta), config, prompts=prompts(), heldout=prompts(8)))
+        moved[beta] = heldout_curve(tmp_path / str(beta), "heldout_kl")[30]
+    assert moved[1.0] < 0.5 * moved[0.0]
+
+
+def test_rloo_never_divides_by_the_deviation() -> None:
+    with pytest.raises(ValueError, match="scale_rewards: it has no effect with loss rloo"):
+        GRPOSettings(loss="rloo", scale_rewards=False)
+
+
+# ----------------------------------------------------------------------------------------------------- dynamic sampling
+
+
+def test_groups_that_teach_nothing_are_replaced(policy: Any, tmp_path: Path) -> None:
+    shares = {}
+    for rounds in (0, 4):
+        config = settings(policy, reward="function:digits-of-odd", steps=4, dynamic_sampling=rounds, learning_rate=1e-4)
+        run_here(run_folder(tmp_path / str(rounds), config, prompts=prompts(40)))
+        shares[rounds] = sum(heldout_curve(tmp_path / str(rounds), "frac_reward_zero_std").values()) / 4
+    replaced, left = (heldout_curve(tmp_path / "4", f"dynamic/{name}") for name in ("replaced", "equal"))
+    assert shares[0] > 0.2
+    assert shares[4] < 0.5 * shares[0]
+    assert sum(replaced.values()) > 2
+    assert sum(left.values()) / 16 == pytest.approx(shares[4])
+
+
+def test_it_stops_at_its_limit_and_where_no_prompt_is_left(policy: Any, tmp_path: Path) -> None:
+    config = settings(policy, reward="function:nothing-much", steps=2, dynamic_sampling=3)
+    run_here(run_folder(tmp_path / "limit", config, prompts=prompts(40)))
+    assert set(heldout_curve(tmp_path / "limit", "dynamic/replaced").values()) == {12.0}  # 4 groups, 3 times
+    run_here(run_folder(tmp_path / "few", config, prompts=prompts(8)))
+    assert set(heldout_curve(tmp_path / "few", "dynamic/replaced").values()) == {4.0}
+    assert set(heldout_curve(tmp_path / "few", "dynamic/equal").values()) == {4.0}
+
+
+def test_spare_prompts_are_those_that_the_step_has_not_seen() -> None:
+    assert sorted(spare_prompts(6, [1, 4], step=3, seed=0)) == [0, 2, 3, 5]
+    assert spare_prompts(50, [], step=3, seed=0) == spare_prompts(50, [], step=3, seed=0) != list(range(50))
+    assert equal_groups(torch.tensor([1.0, 1.0, 0.0, 1.0, 2.0, 2.0]), 2) == [0, 2]

@@ -43,25 +43,32 @@ def train_on_labels(
     *,
     counts: dict[str, int],
     min_micro: int = 1,
+    reference: bool = True,
     **trl_settings: Any,
 ) -> None:
     """The whole of a stage that trains a policy on labels. `encode` turns labels into examples of at most so many
     tokens; `counts` are the rows by kind, for the result; at least `min_micro` examples go into a forward pass;
-    `trl_settings` are arguments of TRL's own."""
+    `reference`: the loss compares with a frozen copy of the policy; `trl_settings` are arguments of TRL's own."""
     config = run.config
     compute = prepare(run)
     chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
-    model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=1)
+    model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=int(reference))
     check_vocabulary(chat, model, config.policy)
     limit = min(config.max_tokens, context_of(model))
     training, heldout = encode(labels, chat, limit), encode(heldout_labels, chat, limit)
     check_and_warn(run, training)
     plan = plan_batches([padded_tokens(example) for example in training.examples], config, min_micro)
     evaluates = bool(heldout.examples)
+    own: dict[str, Any] = {}
+    if reference:  # with an adapter it is the model under it
+        own["ref_model"] = None if isinstance(model, PeftModel) else load_causal(config.policy, compute)
+    max_length = None if reference else limit  # none: nothing is cut, for ours are fitted already
     trainer = trainer_class(
         model=model,
-        ref_model=None if isinstance(model, PeftModel) else load_causal(config.policy, compute),
-        args=arguments_class(**trl_arguments(run, compute, plan, evaluates=evaluates), **trl_settings, max_length=None),
+        **own,
+        args=arguments_class(
+            **trl_arguments(run, compute, plan, evaluates=evaluates), **trl_settings, max_length=max_length
+        ),
         train_dataset=Dataset.from_list(training.examples),
         eval_dataset=Dataset.from_list(heldout.examples) if evaluates else None,
         processing_class=chat.tokenizer,
