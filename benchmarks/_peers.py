@@ -73,6 +73,21 @@ def generated(folder: str, dtype: torch.dtype, work: list[tuple[list[int], int]]
     return tokens / (time.perf_counter() - began)
 
 
+def llama_server(file: str, port: str, threads: str, slots: str) -> None:
+    """llama.cpp's own server, through its Python binding, until it is killed."""
+    import xllamacpp  # noqa: PLC0415 (only this peer needs it)
+
+    params = xllamacpp.CommonParams()
+    params.model.path = file
+    params.hostname, params.port = "127.0.0.1", int(port)
+    params.n_parallel, params.n_ctx, params.n_gpu_layers = int(slots), int(slots) * 512, 0
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(threads)
+    params.use_jinja, params.verbosity = True, 0
+    server = xllamacpp.Server(params)
+    while server.listening_address:
+        time.sleep(60)
+
+
 if __name__ == "__main__":
-    peer: Callable[..., None] = {"reward": reward, "generate": generate}[sys.argv[1]]  # type: ignore[assignment]
+    peer: Callable[..., None] = {"reward": reward, "generate": generate, "llama_server": llama_server}[sys.argv[1]]  # type: ignore[assignment]
     peer(*sys.argv[2:])

@@ -139,9 +139,9 @@ def test_the_training_image_serves_models_as_the_supervisor_does(
     written = subprocess.check_output(
         [sys.executable, "docker/serve_config.py"],
         cwd=ROOT,
-        env=os.environ | {"MODEL_SERVER_TOKEN": "secret", "MODEL_SERVER_KV_GB": "1.5"},
+        env=os.environ | {"MODEL_SERVER_TOKEN": "secret", "MODEL_SERVER_KV_GB": "1.5", "MODEL_SERVER_WEIGHTS": "int8"},
     )
     settings = ServeSettings.model_validate_json(written)
-    assert (settings.token, settings.kv_cache_gb) == ("secret", 1.5)
+    assert (settings.token, settings.kv_cache_gb, settings.weights) == ("secret", 1.5, "int8")
     port = json.loads((ROOT / "docker" / "serve.json").read_text())["port"]
     assert dict(instructions(path))["EXPOSE"] == str(port)

@@ -34,11 +34,21 @@ def test_the_model_server_knows_no_way_to_the_data(home: Path) -> None:
 
 def test_the_model_server_gets_a_config_that_it_accepts_and_a_clean_folder(home: Path) -> None:
     (home / "serve" / "events.jsonl").write_text("of the last time\n")
-    environment = apps.base_environment() | {"MODEL_SERVER_KV_GB": "1.5"}
+    environment = apps.base_environment() | {"MODEL_SERVER_KV_GB": "1.5", "MODEL_SERVER_WEIGHTS": "int8"}
     apps.model_server(environment, "http://127.0.0.1:8301", "token").before()
     assert [path.name for path in (home / "serve").iterdir()] == ["config.json"]
     config = ServeSettings.model_validate_json((home / "serve" / "config.json").read_text())
     assert (config.host, config.port, config.token, config.kv_cache_gb) == ("127.0.0.1", 8301, "token", 1.5)
+    assert config.weights == "int8"
+
+
+def test_models_are_served_with_their_full_weights_unless_asked_otherwise() -> None:
+    assert apps.served_weights({}) == apps.served_weights({"MODEL_SERVER_WEIGHTS": ""}) == "full"
+
+
+def test_weights_that_the_model_server_does_not_know_are_refused_before_anything_starts(home: Path) -> None:
+    with pytest.raises(CannotStart, match="MODEL_SERVER_WEIGHTS is 'int4'; give full or int8"):
+        apps.model_server({"MODEL_SERVER_WEIGHTS": "int4"}, "http://127.0.0.1:8301", "token")
 
 
 @pytest.mark.parametrize("given", ["much", "-1", "nan"])

@@ -18,6 +18,7 @@ import torch
 import uvicorn
 
 from tests.training.toys import turns
+from training.contract import ServedWeights
 from training.engine.kv_budget import KVBudget
 from training.models.compute import Compute
 from training.serve.app import build_app
@@ -57,10 +58,15 @@ class Site:
 
 @contextmanager
 def served(
-    folders: dict[str, Path], slots: int = 2, most: int = 2, memory: KVBudget | None = None, **options: Any
+    folders: dict[str, Path],
+    slots: int = 2,
+    most: int = 2,
+    memory: KVBudget | None = None,
+    weights: ServedWeights = "full",
+    **options: Any,
 ) -> Iterator[Site]:
     """A model server in this process; it serves the folder `toy`, if any."""
-    pool = ModelPool(COMPUTE, slots=slots, max_models=most, memory=memory)
+    pool = ModelPool(COMPUTE, slots=slots, max_models=most, memory=memory, weights=weights)
     if "toy" in folders:
         pool.load("toy", str(folders["toy"]))
     scheduler = Scheduler()

@@ -167,6 +167,7 @@ from training.contract.using_stages import (
     EvaluateSettings,
     ExportSettings,
     SampleSettings,
+    ServedWeights,
     ServeSettings,
 )
 from training.contract.wording import (
@@ -256,6 +257,7 @@ __all__ = [
     "SamplingSettings",
     "ScoresRow",
     "ServeSettings",
+    "ServedWeights",
     "Settings",
     "StageSpec",
     "TextRow",

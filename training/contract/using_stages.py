@@ -97,6 +97,9 @@ class EvaluateSettings(Settings):
     report_project: str = report_project_field()
 
 
+ServedWeights = Literal["full", "int8"]
+
+
 class ServeSettings(Settings):
     """`models` maps served names to folders or names on the Hugging Face hub; more folders come and go by
     /v1/load_lora_adapter and /v1/unload_lora_adapter."""
@@ -114,5 +117,10 @@ class ServeSettings(Settings):
         0,
         ge=0,
         description="memory for keys and values of all models together, GB; 0 takes half of what is free",
+    )
+    weights: ServedWeights = Field(
+        "full",
+        description="int8 rounds the weights of Llama-like models to 8 bits for replies on CPUs: two to four times as "
+        "fast in a quarter of the memory, and not quite the model that was trained",
     )
     token: str = Field("", description="when set, every request but GET /health needs it as a bearer token")

@@ -17,7 +17,7 @@ from training.engine.detokenizer import Detokenizer, StopStrings, token_decoder
 from training.engine.engine_request import Completion, EngineRequest, PromptTooLong, uniforms
 from training.engine.kv_budget import KVBudget
 from training.engine.kv_cache import PAGE, PagedCache, Span, Written, blocks_of
-from training.engine.llama_inference import LlamaForward, supports_inference
+from training.engine.llama_inference import LlamaForward, int8_obstacle, supports_inference
 from training.engine.sampling import drawn, tempered_logprobs
 from training.engine.sequence import GREEDY_BELOW, Rows, Running, alike
 from training.engine.transformers_forward import GeneralForward
@@ -46,7 +46,8 @@ class Engine:
     architecture is written out here; otherwise, and by default, that of its weights. context: prompt and reply fit in
     this many tokens. stop_ids: tokens that end a reply in addition to those that model and tokenizer name. memory: what
     keys and values may take, with the other engines that have the same; by default a budget of its own. Where it is
-    short, replies wait for each other.
+    short, replies wait for each other. int8: matrices are kept in 8 bits and computing is in
+    float32; the weights must be final (not live), and `int8_obstacle` of the model empty.
     """
 
     def __init__(
@@ -61,7 +62,10 @@ class Engine:
         dtype: torch.dtype | None = None,
         stop_ids: Iterable[int] = (),
         memory: KVBudget | None = None,
+        int8: bool = False,
     ) -> None:
+        if int8 and (live or (obstacle := int8_obstacle(model))):
+            raise ValueError("weights that change cannot be kept in 8 bits" if live else obstacle)
         base: Any = unwrap(model)
         weight = base.get_input_embeddings().weight
         self._model_context = context_limit(base.config.get_text_config())
@@ -70,7 +74,8 @@ class Engine:
         self.tokenizer = tokenizer
         self._device = weight.device
         written_out = supports_inference(model)
-        dtype = dtype if dtype and written_out else weight.dtype
+        self.int8 = int8
+        dtype = torch.float32 if int8 else dtype if dtype and written_out else weight.dtype
         self._own_memory = memory is None
         self.memory = memory or KVBudget(weight.device)
         self._cache = PagedCache(
@@ -79,7 +84,7 @@ class Engine:
         self._batch = Batch(self._cache, slots, weight.device)
         self._forward: EngineForward
         if written_out:
-            self._forward = LlamaForward(model, self._cache, self._model_context, owned=owned and not live)
+            self._forward = LlamaForward(model, self._cache, self._model_context, owned=owned and not live, int8=int8)
             if not live:
                 self._forward.release()
         else:
@@ -251,7 +256,8 @@ class Engine:
         running = self._batch.running
         if self._rows is None:
             self._rows = Rows.of(running, self._device)
-        places = self._batch.places(min(-len(running) % FEW, self.slots - len(running)) if len(running) > FEW else 0)
+        pads = len(running) > FEW and not self.int8
+        places = self._batch.places(min(-len(running) % FEW, self.slots - len(running)) if pads else 0)
         idle = len(places.positions) - len(running)
         tokens = torch.tensor([*(row.tokens[-1] for row in running), *[0] * idle], device=self._device)
         self._accept(running, self._forward.decode(tokens, places)[: len(running)], self._rows)

@@ -18,6 +18,7 @@ from torch import Tensor
 from training.engine.kv_cache import LayerShape, PagedCache, Written
 from training.engine.weights import plain_linears, weight_of
 from training.kernels import amx, ops
+from training.kernels.int8 import Int8Matrix, can_multiply_int8, int8_linear, quantize_int8
 from training.kernels.ops import Places
 from training.models.llama_training import fused_bias, fused_weight
 from training.models.loading import CausalModel, unwrap
@@ -28,21 +29,24 @@ SKINNY = range(2, 17)  # rows of x, and
 LARGE = 1 << 18  # entries of a matrix, for which MKL is faster with the product turned round
 
 
+Matrix = Tensor | Int8Matrix
+
+
 @dataclass(slots=True)
 class LayerWeights:
     """Weights of a layer: [out, in] matrices with their biases [out] or None; norms [hidden], float32."""
 
     attention_norm: Tensor
-    qkv: Tensor
+    qkv: Matrix
     qkv_bias: Tensor | None
     head_norm: Tensor | None  # [heads + kv_heads, head_dim], Qwen3
     scale: float  # of a query's products with keys
-    out: Tensor
+    out: Matrix
     out_bias: Tensor | None
     mlp_norm: Tensor
-    gate_up: Tensor
+    gate_up: Matrix
     gate_up_bias: Tensor | None
-    down: Tensor
+    down: Matrix
     down_bias: Tensor | None
 
 
@@ -56,11 +60,24 @@ def supports_inference(model: CausalModel) -> bool:
     return config.hidden_act == "silu" and base.model.rotary_emb.rope_type in ROPE and plain_linears(base)
 
 
+def int8_obstacle(model: CausalModel) -> str:
+    """Why the matrices of `model` cannot be kept in 8 bits; "" if they can."""
+    base: Any = unwrap(model)
+    if base.get_input_embeddings().weight.device.type != "cpu":
+        return "8-bit weights are for CPUs"
+    if not supports_inference(model):
+        return f"8-bit weights are for {', '.join(FAMILY)}, not for this kind of {base.config.model_type}"
+    return "" if can_multiply_int8() else "8-bit weights need a C++ compiler (c++) on the machine"
+
+
 class LlamaForward:
     """`prefill` reads prompts, `decode` moves sequences on by one token. owned: nobody else uses the model, so it is
-    taken apart while it is read."""
+    taken apart while it is read. int8: matrices are kept in 8 bits (training/kernels/int8.py); the cache's dtype
+    must be float32."""
 
-    def __init__(self, model: CausalModel, cache: PagedCache, context: int, *, owned: bool = False) -> None:
+    def __init__(
+        self, model: CausalModel, cache: PagedCache, context: int, *, owned: bool = False, int8: bool = False
+    ) -> None:
         self.base: Any = unwrap(model)
         self.cache = cache
         config = self.base.config
@@ -71,13 +88,14 @@ class LlamaForward:
         shape = (self.heads.keys, self.head_dim)
         cache.shapes = [LayerShape(shape, shape)] * config.num_hidden_layers
         self._owned = owned
+        self._int8 = int8
         self.load()
 
     def load(self) -> None:
         """Read the model's weights as they are now, active LoRA adapters folded in."""
         with torch.no_grad():
             self.embedding = self._cast(self.base.model.embed_tokens.weight)
-            self.head = self._cast(weight_of(self.base.lm_head)[0])
+            self.head: Matrix = self._matrix(weight_of(self.base.lm_head)[0])
             self.norm = self.base.model.norm.weight.detach().float()
             self.layers = []
             for i, layer in enumerate(self.base.model.layers):
@@ -88,7 +106,8 @@ class LlamaForward:
     def drop(self) -> None:
         """Let the weights that were read go, until they are read again."""
         self.layers = []
-        self.embedding = self.head = self.norm = torch.empty(0)
+        self.embedding = self.norm = torch.empty(0)
+        self.head = torch.empty(0)
 
     def release(self) -> None:
         """Let the model go: these weights are final."""
@@ -171,20 +190,30 @@ class LlamaForward:
         down, down_bias = weight_of(mlp.down_proj)
         dtype = self.cache.dtype
         return LayerWeights(
-            layer.input_layernorm.weight.detach().float(), fused_weight([query, key, value], dtype),
+            layer.input_layernorm.weight.detach().float(), self._matrix(fused_weight([query, key, value], dtype)),
             fused_bias([query_bias, key_bias, value_bias], dtype), head_norm, attention.scaling,
-            self._cast(out), self._cast(out_bias), layer.post_attention_layernorm.weight.detach().float(),
-            fused_weight([gate, up], dtype), fused_bias([gate_bias, up_bias], dtype),
-            self._cast(down), self._cast(down_bias),
+            self._matrix(out), self._cast(out_bias), layer.post_attention_layernorm.weight.detach().float(),
+            self._matrix(fused_weight([gate, up], dtype)), fused_bias([gate_bias, up_bias], dtype),
+            self._matrix(down), self._cast(down_bias),
         )  # fmt: skip
+
+    def _matrix(self, weight: Tensor) -> Matrix:
+        """As products take it."""
+        if self._int8:
+            return quantize_int8(weight)
+        cast: Tensor = self._cast(weight)
+        return cast
 
     def _cast(self, x: Any) -> Any:
         return None if x is None else x.detach().to(self.cache.dtype)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear(x: Tensor, weight: Matrix, bias: Tensor | None) -> Tensor:
     """x [..., in] times weight [out, in] transposed. For few rows on a CPU, weight times x transposed: the same
     numbers in up to a third of the time."""
+    if isinstance(weight, Int8Matrix):
+        product = int8_linear(x, weight)
+        return product if bias is None else product.add_(bias)
     if (
         x.ndim == 2
         and len(x) in SKINNY

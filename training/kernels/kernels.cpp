@@ -497,3 +497,71 @@ extern "C" Status sample_tokens(const T *x /* rows * width */, const float *temp
     }
     return OK;
 }
+
+// --------------------------------------------------------------------------------------------- matrices of 8-bit numbers
+
+// What a few rows of x give with a matrix of panels: PANEL of its rows side by side, column after column. Each sum is added
+// up in the order of columns, so that it depends neither on what other rows there are nor on threads.
+
+constexpr Int PANEL = 16;
+#ifdef __AVX512F__
+constexpr int SUMS = 16;  // that stay in registers
+#else
+constexpr int SUMS = 4;
+#endif
+
+template <int N, int R>
+static inline void multiply_panels(const float *x, const int8_t *panels, const float *scales, Int width, Int outputs,
+                                   Int first, float *out) {
+    Wide sums[N][R] = {};
+    for (Int k = 0; k < width; k++) {
+        Wide column[R];
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++) column[r] = wide(panels + ((first / PANEL + r) * width + k) * PANEL);
+#pragma GCC unroll 16
+        for (int i = 0; i < N; i++)
+#pragma GCC unroll 16
+            for (int r = 0; r < R; r++) sums[i][r] += column[r] * x[i * width + k];
+    }
+    for (int i = 0; i < N; i++)
+        for (int r = 0; r < R; r++)
+            for (Int at = first + r * PANEL, j = 0; j < PANEL && at + j < outputs; j++)
+                out[i * outputs + at + j] = sums[i][r][j] * scales[at + j];
+}
+
+template <int N, int R>
+static inline void multiply_rows(const float *x, const int8_t *panels, const float *scales, Int rows, Int width,
+                                 Int outputs, Int first, float *out) {
+    Int i = 0;
+    for (; i + N <= rows; i += N)
+        multiply_panels<N, R>(x + i * width, panels, scales, width, outputs, first, out + i * outputs);
+    if constexpr (N > 1)
+        multiply_rows<N / 2, R>(x + i * width, panels, scales, rows - i, width, outputs, first, out + i * outputs);
+}
+
+template <int R>
+static inline void multiply_int8(const float *x, const int8_t *panels, const float *scales, Int rows, Int width,
+                                 Int outputs, float *out, int threads) {
+    Int count = (outputs + PANEL - 1) / PANEL, groups = count / R;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (Int g = 0; g < groups; g++)
+        multiply_rows<SUMS / R, R>(x, panels, scales, rows, width, outputs, g * R * PANEL, out);
+    for (Int p = groups * R; p < count; p++)
+        multiply_rows<SUMS, 1>(x, panels, scales, rows, width, outputs, p * PANEL, out);
+}
+
+// out = x * matrix transposed; the matrix [outputs, width] is the whole numbers in panels times a scale for each of its
+// rows.
+extern "C" Status int8_linear(const float *x /* rows * width */,
+                              const int8_t *panels /* count * 16 * width */,
+                              const float *scales /* outputs */, Int rows, Int width, Int outputs, Int count,
+                              float *out /* rows * outputs */, int threads) {
+    if (count != (outputs + PANEL - 1) / PANEL) return BAD_SIZES;
+    if (rows < 2)
+        multiply_int8<SUMS / 2>(x, panels, scales, rows, width, outputs, out, threads);
+    else if (rows < 8)
+        multiply_int8<SUMS / 4>(x, panels, scales, rows, width, outputs, out, threads);
+    else
+        multiply_int8<SUMS / 8 ? SUMS / 8 : 1>(x, panels, scales, rows, width, outputs, out, threads);
+    return OK;
+}

@@ -4,6 +4,10 @@
 
 #include <cstdint>
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 using Int = int64_t;
 
 enum Status : int { OK, INDEX_OUT_OF_RANGE, BAD_SIZES, NO_MEMORY };  // as native.py tells them
@@ -36,6 +40,22 @@ static inline Wide wide(const bf16 *x) {
     Bits bits = __builtin_convertvector(stored, Bits) << 16;
     Wide out;
     __builtin_memcpy(&out, &bits, sizeof out);
+    return out;
+}
+
+static inline Wide wide(const int8_t *x) {
+    Wide out;  // by name, because compilers take the sixteen apart
+#if defined(__AVX512F__)
+    __m512 all = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)x)));
+    __builtin_memcpy(&out, &all, sizeof out);
+#elif defined(__AVX2__)
+    __m256 halves[2];
+    for (int i = 0; i < 2; i++)
+        halves[i] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(x + 8 * i))));
+    __builtin_memcpy(&out, halves, sizeof out);
+#else
+    for (int i = 0; i < 16; i++) out[i] = x[i];
+#endif
     return out;
 }
 

@@ -23,10 +23,14 @@ from torch import Tensor
 
 DECLARATION: Final = re.compile(r'extern "C" Status (\w+)\((.*?)int threads\)', re.DOTALL)
 PARAMETER: Final = re.compile(
-    r"\s*(?:const )?(?P<type>float|Int|T|Tensor3) (?P<pointer>\*?)(?P<name>\w+)"
+    r"\s*(?:const )?(?P<type>float|Int|int8_t|T|Tensor3) (?P<pointer>\*?)(?P<name>\w+)"
     r"(?: /\* (?P<null>null or )?(?P<least>at least )?(?P<elements>[\w\s()*+/-]+?) \*/)?,"
 )
-DTYPES: Final = {"float": torch.float32, "Int": torch.int64}  # T is what the library is compiled for
+DTYPES: Final = {
+    "float": torch.float32,
+    "Int": torch.int64,
+    "int8_t": torch.int8,
+}  # T is what the library is compiled for
 VALUES: Final = {"float": ctypes.c_float, "Int": ctypes.c_int64}
 WORDS: Final = {"Int": 1, "Tensor3": 3}  # of 64 bits in an element of an array that is no tensor
 NO_BUILTINS: Final[dict[str, Any]] = {"__builtins__": {}}

@@ -174,7 +174,7 @@ def chat_prompt(chat: ChatFormat, turns: list[Turn]) -> tuple[list[int], bool]:
 def described(name: str, served: Served) -> dict[str, Any]:
     return {
         "id": name, "object": "model", "created": served.created, "owned_by": "tutelage", "root": served.path,
-        "parent": None, "max_model_len": served.engine.context,
+        "parent": None, "max_model_len": served.engine.context, "weights": "int8" if served.engine.int8 else "full",
         "takes_system": served.chat is None or not served.chat.folds_system,
     }  # fmt: skip
 

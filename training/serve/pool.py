@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.contract import InputError, TrainingError, Turn
+from training.contract import InputError, ServedWeights, TrainingError, Turn
 from training.data.chat_format import TEMPLATE, ChatFormat, Render
 from training.data.chat_templates import TemplateProcess
 from training.engine import Engine, EngineRequest, SamplingParams
 from training.engine.detokenizer import token_decoder
 from training.engine.kv_budget import KVBudget
+from training.engine.llama_inference import int8_obstacle
 from training.kernels.heap import trim_heap
 from training.models.checks import check_source, check_vocabulary
 from training.models.compute import Compute, adapter_base
@@ -51,11 +52,20 @@ class ModelPool:
     its place is wanted.
     """
 
-    def __init__(self, compute: Compute, *, slots: int, max_models: int, memory: KVBudget | None = None) -> None:
+    def __init__(
+        self,
+        compute: Compute,
+        *,
+        slots: int,
+        max_models: int,
+        memory: KVBudget | None = None,
+        weights: ServedWeights = "full",
+    ) -> None:
         self.memory = memory or KVBudget(compute.device)  # for keys and values of all models
         self._compute = compute
         self._slots = slots
         self._most = max_models
+        self._weights = weights
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._models: dict[Any, Served] = {}  # by what is on disk, the least recently used first
@@ -120,9 +130,13 @@ class ModelPool:
             check_vocabulary(chat, model, path)
             if chat.folds_system:
                 log.warning("%s: its chat template takes no system turn; the text of one goes before a user turn", path)
+        int8 = self._weights == "int8"
+        if int8 and (obstacle := int8_obstacle(model)):
+            log.warning("%s is served with its full weights: %s", path, obstacle)
+            int8 = False
         engine = Engine(
             model, copy.deepcopy(tokenizer), slots=self._slots, live=False, owned=True,
-            stop_ids=chat.stop_ids if chat else (),
+            stop_ids=chat.stop_ids if chat else (), int8=int8,
         )  # fmt: skip
         served = Served(path, engine, chat, tokenizer, engine.stop_ids, token_decoder(copy.deepcopy(tokenizer)))
         smoke_test(served)  # in this thread, so not yet with the memory that the scheduler's thread hands out

@@ -24,7 +24,7 @@ def main(run: Run[ServeSettings]) -> None:
     compute = prepare(run)
     listener = bind(config.host, config.port)
     memory = KVBudget(compute.device, int(config.kv_cache_gb * 1e9) or None)
-    pool = ModelPool(compute, slots=config.slots, max_models=config.max_models, memory=memory)
+    pool = ModelPool(compute, slots=config.slots, max_models=config.max_models, memory=memory, weights=config.weights)
     with run.timed("load"):
         for name, source in config.models.items():
             pool.load(name, model_folder(source))

@@ -9,9 +9,10 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 from urllib.parse import urlsplit
 
-from training.contract import CONFIG, LOCK, ServeSettings
+from training.contract import CONFIG, LOCK, ServedWeights, ServeSettings
 from webapp.home_folder import ROOT, data_home
 from webapp.supervisor.child import Spec
 from webapp.supervisor.folder import CannotStart
@@ -110,7 +111,13 @@ def workers(environment: dict[str, str], settings: ProcessCounts) -> list[Spec]:
 def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
     folder = data_home() / "serve"
     port = urlsplit(address).port or 80
-    settings = ServeSettings(host="127.0.0.1", port=port, token=token, kv_cache_gb=kv_cache_limit(environment))
+    settings = ServeSettings(
+        host="127.0.0.1",
+        port=port,
+        token=token,
+        kv_cache_gb=kv_cache_limit(environment),
+        weights=served_weights(environment),
+    )
 
     def write_config() -> None:
         for leftover in folder.iterdir():
@@ -141,6 +148,15 @@ def kv_cache_limit(environment: dict[str, str]) -> float:
     if not 0 <= limit < 1e6:
         raise CannotStart(f"MODEL_SERVER_KV_GB is {given!r}; give a number of gigabytes, such as 4")
     return limit
+
+
+def served_weights(environment: dict[str, str]) -> ServedWeights:
+    """How the model server keeps weights. Raises CannotStart for what it does not know."""
+    given = environment.get("MODEL_SERVER_WEIGHTS") or "full"
+    for known in get_args(ServedWeights):
+        if given == known:
+            return cast("ServedWeights", known)
+    raise CannotStart(f"MODEL_SERVER_WEIGHTS is {given!r}; give {' or '.join(get_args(ServedWeights))}")
 
 
 def http_answers(address: str, path: str, timeout: float = 0.5) -> bool:

@@ -235,6 +235,7 @@ def test_an_engine_with_other_weights_shows_in_the_gap(
 
     def load_with_noise(forward: LlamaForward) -> None:
         load(forward)
+        assert isinstance(forward.head, torch.Tensor)  # not in 8 bits
         noise = torch.randn(forward.head.shape, generator=torch.Generator().manual_seed(0))
         forward.head = forward.head + 0.05 * noise.to(forward.head.dtype)
 
