@@ -79,7 +79,7 @@ class Task(models.Model):
     class State(models.TextChoices):
         OPEN = "open", "Open"
         FULL = "full", "Full"
-        CLOSED = "closed", "Closed"
+        CLOSED = "closed", "Closed"  # for now: see services.closing
         WITHDRAWN = "withdrawn", "Withdrawn"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="tasks")
@@ -98,6 +98,7 @@ class Task(models.Model):
     priority = models.SmallIntegerField(default=0, help_text="higher goes first")
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)
     source_ref = models.CharField(max_length=300, blank=True)
+    for_training = models.BooleanField(default=True, help_text="whether training takes its labels")
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -20,14 +20,17 @@ from webapp.accounts.models import Guidelines, Project, User
 
 AnyLabel = Demonstration | Ranking | Review
 L = TypeVar("L", bound=Label)
+ENDED = (Task.State.CLOSED, Task.State.WITHDRAWN)  # tasks that are handed to nobody
 KINDS: dict[str, type[AnyLabel]] = {"write": Demonstration, "rank": Ranking, "review": Review}
 
 # A label counts while it is not taken back and holds a seat of its task; one without a task always has its seat.
 COUNTED = Q(retracted_at=None) & (Q(lease=None) | Q(lease__seat__isnull=False))
+# Of those, what training may take: not what people say when they compare two models, unless somebody chose that.
+TAKEN = COUNTED & (Q(task=None) | Q(task__for_training=True))
 
 
 def _for_training(labels: QuerySet[L], project: Project, split: str | None) -> QuerySet[L]:
-    labels = labels.filter(COUNTED, prompt__project=project, prompt__withdrawn_at=None)
+    labels = labels.filter(TAKEN, prompt__project=project, prompt__withdrawn_at=None)
     if split is not None:
         labels = labels.filter(prompt__split=split)
     return labels.select_related("prompt").order_by("id")
@@ -298,7 +301,7 @@ def unfinished(person: User, project: Project) -> QuerySet[Draft]:
     answerable = [Lease.Outcome.HELD, Lease.Outcome.LAPSED, Lease.Outcome.RETURNED]
     drafts = (
         Draft.objects.filter(person=person, task__project=project)
-        .exclude(task__state=Task.State.WITHDRAWN)
+        .exclude(task__state__in=ENDED)
         .annotate(lease_id=Subquery(newest.values("id")[:1]), lease_outcome=Subquery(newest.values("outcome")[:1]))
         .filter(lease_outcome__in=answerable)
     )

@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from annotations.models import Draft, Flag, Lease, Ranking, Response, Task
 from annotations.selectors import (
+    ENDED,
     AnyLabel,
     draft_for,
     has_other_tasks,
@@ -137,7 +138,7 @@ def draft_among(unfinished_drafts: list[Draft], lease: Lease) -> Draft | None:
     """The lease's draft. Looked up only if it may exist and not be among the newest drafts that can be answered."""
     own_draft = next((draft for draft in unfinished_drafts if draft.task_id == lease.task_id), None)
     is_complete = len(unfinished_drafts) <= MAX_UNFINISHED and lease.outcome == Lease.Outcome.HELD
-    return own_draft or (None if is_complete and lease.task.state != Task.State.WITHDRAWN else draft_for(lease))
+    return own_draft or (None if is_complete and lease.task.state not in ENDED else draft_for(lease))
 
 
 def guidelines_news(lease: Lease, guidelines: Guidelines | None) -> str:

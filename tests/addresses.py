@@ -14,6 +14,7 @@ from annotations.models import Lease
 from tests import factories
 from tests.narrowing import existing
 from webapp.accounts.models import Project, User
+from webapp.comparisons.models import Comparison
 from webapp.data.models import Import
 from webapp.judges.services import add_judge, start_try
 from webapp.runs.models import ModelUpload
@@ -60,6 +61,8 @@ def rows_behind(project: Project, ann: User, ben: User, tess: User) -> dict[str,
     )
     upload = ModelUpload.objects.create(project=project, by=project.created_by, name="m.zip", size=9)
     job = start_try(judge=judge, by=project.created_by, prompt="Why?", replies=["So.", "Because."])
+    compared = factories.run(project, "evaluate", base=model, baseline=factories.model_version(project))
+    comparison = Comparison.objects.create(project=project, run=compared, overlap=1, created_by=project.created_by)
     return {
         "slug": (project.slug, ""),
         "stage": ("sft", ""),
@@ -89,6 +92,7 @@ def rows_behind(project: Project, ann: User, ben: User, tess: User) -> dict[str,
         "model-uploads/pk": (upload.pk, ""),
         "judges/pk": (judge.pk, ""),
         "judge-jobs/pk": (job.pk, ""),
+        "comparisons/pk": (comparison.pk, ""),
         "reward/secret": ("unknown", "everybody"),
         "deployments/pk": (factories.deployment(project, model).pk, ""),
     }

@@ -30,6 +30,7 @@ ANSWERS = {
     "api_next": 200, "api_release": 204, "api_renew": 200, "api_roll_back": 409, "api_run_resume": 409,
     "api_run_stop": 409, "api_skip": 204, "api_submit_demonstration": 400, "api_submit_ranking": 404,
     "api_submit_review": 404, "api_token": 404,
+    "api_comparison_continue": 409, "api_comparison_stop": 200, "comparison_continue": 409, "comparison_download": 409,
     "chat_edit": 400, "chat_regenerate": 400, "chat_rename": 400, "chat_send": 400, "chat_thumb": 400,
     "data_import_check": 409, "data_import_confirm": 409,
     "demo_again": 404, "demo_report": 404,  # the project is no sample

@@ -17,6 +17,7 @@ urlpatterns = [
     path("", include("webapp.datasets.urls")),
     path("", include("webapp.runs.urls")),
     path("", include("webapp.judges.urls")),
+    path("", include("webapp.comparisons.urls")),
     path("", include("webapp.data.urls")),
     path("", include("webapp.chat.urls")),
     path("", include("webapp.api.urls")),

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from annotations.models import Prompt, Response, Task
 from annotations.selectors import restorable, tasks_to_restore
-from annotations.services.seats import fill_seats, lock_task
+from annotations.services.closing import reopen_tasks
 from annotations.services.tasks import open_missing_write_tasks, withdraw_tasks
 from webapp.accounts.models import Project, User
 from webapp.errors import BadInput, Conflict
@@ -184,13 +184,8 @@ def restore_prompts(*, prompts: QuerySet[Prompt]) -> int:
     for another reason: those that feedback asked for, and reviews of withdrawn demonstrations.
     """
     ids = list(restorable(prompts).select_for_update(of=("self",)).values_list("id", flat=True))
-    tasks = list(tasks_to_restore(Prompt.objects.filter(pk__in=ids)).order_by("id"))
     Prompt.objects.filter(pk__in=ids).update(withdrawn_at=None)
-    for task in tasks:
-        lock_task(task)
-        task.state = Task.State.OPEN
-        task.save(update_fields=["state"])
-        fill_seats(task)
+    reopen_tasks(tasks=tasks_to_restore(Prompt.objects.filter(pk__in=ids)))
     return len(ids)
 
 

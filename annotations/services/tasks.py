@@ -72,7 +72,12 @@ def open_rank_task(
 
 @transaction.atomic
 def open_rank_tasks(
-    *, sets: Sequence[Sequence[Response]], priority: int = 0, overlap: int | None = None, source_ref: str = ""
+    *,
+    sets: Sequence[Sequence[Response]],
+    priority: int = 0,
+    overlap: int | None = None,
+    source_ref: str = "",
+    for_training: bool = True,
 ) -> list[Task]:
     """A task for each set of two to nine different replies to one prompt."""
     for responses in sets:
@@ -83,7 +88,12 @@ def open_rank_tasks(
     prompts = Prompt.objects.select_related("project").in_bulk({responses[0].prompt_id for responses in sets})
     tasks = Task.objects.bulk_create(
         _task(
-            prompts[responses[0].prompt_id], Task.Kind.RANK, priority=priority, overlap=overlap, source_ref=source_ref
+            prompts[responses[0].prompt_id],
+            Task.Kind.RANK,
+            priority=priority,
+            overlap=overlap,
+            source_ref=source_ref,
+            for_training=for_training,
         )
         for responses in sets
     )
@@ -105,7 +115,15 @@ def open_review_task(
     return task
 
 
-def _task(prompt: Prompt, kind: Task.Kind, *, priority: int, overlap: int | None, source_ref: str) -> Task:
+def _task(
+    prompt: Prompt,
+    kind: Task.Kind,
+    *,
+    priority: int,
+    overlap: int | None,
+    source_ref: str,
+    for_training: bool = True,
+) -> Task:
     if prompt.withdrawn_at is not None:
         raise BadInput("This prompt was withdrawn; nothing more can be asked about it.")
     return Task(
@@ -115,14 +133,20 @@ def _task(prompt: Prompt, kind: Task.Kind, *, priority: int, overlap: int | None
         overlap=overlap or overlap_wanted(prompt.project, kind),
         priority=priority,
         source_ref=source_ref[:300],
+        for_training=for_training,
     )
 
 
 @transaction.atomic
 def withdraw_tasks(*, tasks: QuerySet[Task], now: datetime | None = None) -> int:
-    """Hand these tasks to nobody anymore. Work in hand may still be sent in and is kept. Returns how many."""
+    """Hand these tasks to nobody anymore. Work in hand may still be sent in and is kept. Those that are closed stay so.
+    Returns how many."""
     now = now or timezone.now()
-    ids = list(tasks.exclude(state=Task.State.WITHDRAWN).select_for_update(of=("self",)).values_list("id", flat=True))
+    ids = list(
+        tasks.filter(state__in=[Task.State.OPEN, Task.State.FULL])
+        .select_for_update(of=("self",))
+        .values_list("id", flat=True)
+    )
     Lease.objects.filter(task_id__in=ids, outcome=Lease.Outcome.HELD).update(
         outcome=Lease.Outcome.RETURNED, seat=None, ended_at=now
     )

@@ -18,7 +18,13 @@ SECTIONS: Final = (
     ("chat", re.compile(r"/chat/")),
     ("data", re.compile(r"/projects/[^/]+/data/|/snapshots/")),
     ("runs", re.compile(r"/projects/[^/]+/runs/|/runs/")),
-    ("models", re.compile(r"/projects/[^/]+/(models|deployments|judges|withdrawn-data)/|/(models|judges|judge-jobs)/")),
+    (
+        "models",
+        re.compile(
+            r"/projects/[^/]+/(models|deployments|judges|comparisons|withdrawn-data)/"
+            r"|/(models|judges|judge-jobs|comparisons)/"
+        ),
+    ),
     ("project", re.compile(r"/projects/(?!new/)[^/]+/")),
 )
 

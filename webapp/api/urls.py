@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from webapp.accounts.access import public
 from webapp.api.openai import views as openai
-from webapp.api.views import judges, labels, projects, runs, tokens
+from webapp.api.views import comparisons, judges, labels, projects, runs, tokens
 
 V1 = "api/v1"
 urlpatterns = [
@@ -47,6 +47,12 @@ urlpatterns = [
     path(f"{V1}/judge-jobs/<int:pk>/", judges.JudgeJobDetail.as_view(), name="api_judge_job"),
     path(f"{V1}/judge-jobs/<int:pk>/stop/", judges.StopJudgeJob.as_view(), name="api_judge_job_stop"),
     path(f"{V1}/judge-jobs/<int:pk>/continue/", judges.ContinueJudgeJob.as_view(), name="api_judge_job_continue"),
+    path(f"{V1}/projects/<slug:slug>/comparisons/", comparisons.Comparisons.as_view(), name="api_comparisons"),
+    path(f"{V1}/comparisons/<int:pk>/", comparisons.ComparisonDetail.as_view(), name="api_comparison"),
+    path(f"{V1}/comparisons/<int:pk>/stop/", comparisons.StopComparison.as_view(), name="api_comparison_stop"),
+    path(
+        f"{V1}/comparisons/<int:pk>/continue/", comparisons.ContinueComparison.as_view(), name="api_comparison_continue"
+    ),
     path(f"{V1}/tokens/", tokens.Tokens.as_view(), name="api_tokens"),
     path(f"{V1}/tokens/<str:digest>/", tokens.TokenDetail.as_view(), name="api_token"),
     path("v1/chat/completions", openai.chat_completions, name="openai_chat_completions"),

@@ -7,7 +7,6 @@ from typing import Final
 from django.db import models
 from django.utils import timezone
 
-from annotations.models import Prompt, Response
 from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.jobs import Job
@@ -190,24 +189,3 @@ class Evaluation(models.Model):
     class Meta:
         ordering = ("id",)
         constraints = [models.UniqueConstraint(fields=["run", "model", "name"], name="one_figure_a_run")]
-
-
-class Match(models.Model):
-    """A blind comparison of two models' replies to one prompt."""
-
-    class Winner(models.TextChoices):
-        LEFT = "left", "Left"
-        RIGHT = "right", "Right"
-        TIE = "tie", "Tie"
-        NEITHER = "neither", "Both bad"
-
-    project = models.ForeignKey(Project, models.CASCADE, related_name="matches")
-    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="matches")
-    left = models.ForeignKey(Response, models.CASCADE, related_name="+")
-    right = models.ForeignKey(Response, models.CASCADE, related_name="+")
-    winner = models.CharField(max_length=8, choices=Winner.choices)
-    author = models.ForeignKey(User, models.PROTECT, related_name="matches")
-    created_at = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=["author", "left", "right"], name="one_vote_a_match")]

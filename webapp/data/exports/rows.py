@@ -158,7 +158,9 @@ def named_annotator(label: Label, project: Project) -> str:
 def state_of(label: Label, state: str) -> str:
     if label.retracted_at or label.prompt.withdrawn_at:
         return "withdrawn"
-    return "in reserve" if label.lease and label.lease.seat is None else state
+    if label.lease and label.lease.seat is None:
+        return "in reserve"
+    return state if label.task is None or label.task.for_training else "comparison"
 
 
 def last(reviews: Iterable[Review]) -> Review | None:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from django.db.models import Q, QuerySet
 
 from annotations.models import Demonstration, Judgment, Label, Prompt, Ranking
-from annotations.selectors import COUNTED
+from annotations.selectors import TAKEN
 from webapp.accounts.models import Project
 from webapp.datasets.models import Document
 from webapp.errors import BadInput
@@ -79,14 +79,14 @@ def selected_judgments(project: Project, selection: Selection) -> QuerySet[Judgm
 def labels(rows: QuerySet[L], project: Project, selection: Selection) -> QuerySet[L]:
     chosen = Q(prompt__project=project)
     if selection.state == "live":
-        chosen &= COUNTED & Q(prompt__withdrawn_at=None)
+        chosen &= TAKEN & Q(prompt__withdrawn_at=None)
     if selection.split:
         chosen &= Q(prompt__split=selection.split)
     if selection.author is not None:
         chosen &= Q(author=selection.author)
     if selection.since:
         chosen &= Q(created_at__gte=selection.since)
-    return rows.filter(chosen).select_related("prompt", "author", "guidelines", "lease")
+    return rows.filter(chosen).select_related("prompt", "author", "guidelines", "lease", "task")
 
 
 def selected_documents(project: Project, selection: Selection) -> QuerySet[Document]:

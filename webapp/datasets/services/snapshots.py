@@ -43,9 +43,18 @@ WHAT_TO_DO = {
 
 @transaction.atomic
 def create_snapshot(
-    *, project: Project, kind: str, by: User, name: str = "", filters: dict[str, Any] | None = None
+    *,
+    project: Project,
+    kind: str,
+    by: User,
+    name: str = "",
+    filters: dict[str, Any] | None = None,
+    measures_only: bool = False,
 ) -> Snapshot:
     """Freeze the rows that a kind has now.
+
+    `measures_only`: all of them are held out in this snapshot, those that others may learn from too, so that a stage
+    which only measures reads them and no stage learns from them.
 
     `filters`: `split` (train or heldout, else both), `limit` and `heldout_limit` (most rows of each), `ids` (only these
     rows), and for documents `corpora` (ids). Raises Conflict if no row is left.
@@ -58,10 +67,12 @@ def create_snapshot(
         items: list[tuple[int, bool]] = []
         counts = {"train": 0, "heldout": 0, "characters": 0}
         for split in ("train", "heldout"):
-            with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+            (folder / f"{split}.jsonl").touch()
+            place = "heldout" if measures_only else split
+            with (folder / f"{place}.jsonl").open("a", encoding="utf-8") as file:
                 ids, characters = write_snapshot_rows(file, snapshot_rows(project, chosen, split, filters))
-            items += [(row, split == "heldout") for row in ids]
-            counts[split] = len(ids)
+            items += [(row, place == "heldout") for row in ids]
+            counts[place] += len(ids)
             counts["characters"] += characters
         if not items:
             raise Conflict(WHAT_TO_DO[chosen] if not filters else "No row is left with these filters.", code="no_rows")
@@ -71,7 +82,7 @@ def create_snapshot(
         project=project,
         kind=chosen,
         name=name,
-        filters=filters,
+        filters=filters | ({"measures_only": True} if measures_only else {}),
         content_hash=folder_digest(files),
         files={split: f"{address}/{split}.jsonl" for split in ("train", "heldout")},
         counts=counts,
