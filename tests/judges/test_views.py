@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from annotations.models import Ranking, Task
 from tests import factories
@@ -12,6 +14,7 @@ from tests.judges.fake import FakeEndpoint
 from tests.judges.test_jobs import PAIRS, finish
 from webapp.accounts.models import Project, User
 from webapp.judges.models import Judge, JudgeJob
+from webapp.judges.services import start_try
 
 pytestmark = pytest.mark.django_db(transaction=True)
 FORM = {"name": "Big", "mode": "pairwise", "model": "big", "parallel": "2", "timeout": "60", "max_tokens": "500"}
@@ -39,6 +42,39 @@ def test_a_judge_is_added_tried_and_measured(
     finish(JudgeJob.objects.exclude(pk=job.pk).get())
     assert "Agrees with a person" in client.get(f"/judges/{judge.pk}/").content.decode()
     assert "of comparisons" in client.get("/projects/kite/judges/").content.decode()
+
+
+def test_the_list_asks_as_much_of_many_judges_as_of_one(
+    client: Client, project: Project, mo: User, by_length: FakeEndpoint
+) -> None:
+    client.force_login(mo)
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            client.get("/projects/kite/judges/")
+        return len(captured.captured_queries)
+
+    for number in range(2):
+        finish(start_try(judge=judge_at(by_length, project), by=mo, prompt=f"{number}?", replies=["So.", "No."]))
+    few = queries()
+    for _ in range(8):
+        judge_at(by_length, project)
+    assert queries() <= few <= 14
+
+
+def test_archived_judges_are_linked_where_there_are_some(
+    client: Client, project: Project, mo: User, by_length: FakeEndpoint
+) -> None:
+    client.force_login(mo)
+    judge = judge_at(by_length, project)
+    judge_at(by_length, project, name="Small judge")
+    address = "/projects/kite/judges/"
+    assert "Archived judges" not in client.get(address).content.decode()
+    client.post(f"/judges/{judge.pk}/archive/")
+    page = client.get(address).content.decode()
+    assert "Archived judges" in page
+    assert "Big judge</a>" not in page
+    assert "Big judge</a>" in client.get(f"{address}?archived=1").content.decode()
 
 
 def test_an_address_inside_is_refused_at_its_field(client: Client, project: Project, mo: User) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from django.db.models import Avg, Count, QuerySet, Sum
+from django.db.models import Avg, Count, Q, QuerySet, Sum
 
 from webapp.accounts.models import Project
 from webapp.judges.asking import known_answers
@@ -47,14 +48,32 @@ def judges_of(project: Project, *, archived: bool = False) -> QuerySet[Judge]:
     return judges.select_related("own_model__project", "created_by", "project")
 
 
+SUMS: Final = {
+    "n": Count("id"),
+    "cost": Sum("cost"),
+    "read": Sum("tokens_in"),
+    "written": Sum("tokens_out"),
+    "unusable": Count("id", filter=Q(usable=False)),
+    "seconds": Avg("seconds"),
+}
+NO_CALLS: Final[dict[str, Any]] = {"n": 0, "unusable": 0} | dict.fromkeys(("cost", "read", "written", "seconds"))
+
+
 def usage(calls: QuerySet[JudgeCall]) -> Usage:
-    sums = calls.aggregate(
-        n=Count("id"), cost=Sum("cost"), read=Sum("tokens_in"), written=Sum("tokens_out"), seconds=Avg("seconds")
-    )
+    return summed(calls.aggregate(**SUMS))
+
+
+def usage_by_judge(judges: Sequence[Judge]) -> dict[int, Usage]:
+    """By the judges' ids, those that were never asked too."""
+    rows = JudgeCall.objects.filter(judge__in=judges).order_by().values("judge").annotate(**SUMS)
+    sums = {row["judge"]: row for row in rows}
+    return {judge.pk: summed(sums.get(judge.pk, NO_CALLS)) for judge in judges}
+
+
+def summed(sums: Mapping[str, Any]) -> Usage:
     return Usage(
-        sums["n"], sums["cost"] or 0.0, sums["read"] or 0, sums["written"] or 0, calls.filter(usable=False).count(),
-        sums["seconds"],
-    )  # fmt: skip
+        sums["n"], sums["cost"] or 0.0, sums["read"] or 0, sums["written"] or 0, sums["unusable"], sums["seconds"]
+    )
 
 
 def comparable_runs(project: Project) -> QuerySet[Run]:
@@ -69,6 +88,12 @@ def jobs_of(judge: Judge) -> QuerySet[JudgeJob]:
 
 def last_agreement(judge: Judge) -> JudgeJob | None:
     return jobs_of(judge).filter(kind=JudgeJob.Kind.AGREEMENT, state=JudgeJob.State.DONE).first()
+
+
+def last_agreements(judges: Sequence[Judge]) -> dict[int, JudgeJob]:
+    """The newest measured agreement with people of each judge that has one, by the judges' ids."""
+    done = JudgeJob.objects.filter(judge__in=judges, kind=JudgeJob.Kind.AGREEMENT, state=JudgeJob.State.DONE)
+    return {job.judge_id: job for job in done.order_by("judge_id", "-id").distinct("judge_id")}
 
 
 def shown_items(job: JudgeJob, start: int, end: int) -> tuple[list[Shown], int]:

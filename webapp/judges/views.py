@@ -32,8 +32,15 @@ JOBS = JudgeJob.objects.select_related("judge__project", "judge__own_model__proj
 def judge_list(request: Request, project: Project) -> HttpResponse:
     archived = request.GET.get("archived") == "1"
     page = Paginator(selectors.judges_of(project, archived=archived), PAGE).get_page(request.GET.get("page"))
-    rows = [(judge, selectors.usage(judge.calls.all()), selectors.last_agreement(judge)) for judge in page]
-    context = {"project": project, "page": page, "rows": rows, "archived": archived}
+    usage, agreement = selectors.usage_by_judge(list(page)), selectors.last_agreements(list(page))
+    rows = [(judge, usage[judge.pk], agreement.get(judge.pk)) for judge in page]
+    context = {
+        "project": project,
+        "page": page,
+        "rows": rows,
+        "archived": archived,
+        "has_archived": selectors.judges_of(project, archived=True).exists(),
+    }
     return render(request, "judges/list.html", context)
 
 
