@@ -41,7 +41,7 @@ ANSWERS = {
     "judge_reward": 404, "judge_try": 400,
     "label_draft": 200, "label_guidelines": 200, "label_preview": 200, "label_renew": 200, "label_submit": 400,
     "label_undo": 404, "label_unskip": 409,
-    "run_advice": 200, "run_import": 409, "run_resume": 409, "run_retry": 400, "run_stop": 409,
+    "run_advice": 200, "run_rewards": 200, "run_import": 409, "run_resume": 409, "run_retry": 400, "run_stop": 409,
     "token_new": 302, "hub_token": 302, "token_revoke": 404,
 }  # fmt: skip
 # The only owner cannot leave, and who runs the installation is no member.

@@ -144,6 +144,41 @@ def test_the_launch_form_says_what_a_judge_will_cost(
     assert "about <strong>320 calls</strong>, about <strong>$32" in page
 
 
+def test_a_judge_is_chosen_by_its_name_on_the_launch_form(
+    client: Client, project: Project, mo: User, by_length: FakeEndpoint
+) -> None:
+    client.force_login(mo)
+    judge = judge_at(by_length, project, price_in=1000.0, price_out=0.0, spending_limit=1.0)
+    for number in range(3):
+        factories.prompt(project, f"Question {number}?")
+    base = factories.model_version(project)
+    address = "/projects/kite/runs/launch/grpo/"
+    page = client.get(address)
+    content = " ".join(page.content.decode().split())
+    assert "Judge: Big judge" in content
+    assert "$1.00 of its spending limit is left" in content
+    assert judge.reward_secret not in content
+    blank = page.context["form"]
+    shown = {name: blank[name].value() for name in blank.fields}
+    body = {name: value for name, value in shown.items() if value is not None and value is not False}
+    body |= {"base": base.pk, f"rewards.judge-{judge.pk}.use": "on", f"rewards.judge-{judge.pk}.weight": "0.5"}
+    launched(judge)
+    post(judge, {"prompts": [PROMPT], "replies": ["xy"], "references": ["y"]})
+    cost = " ".join(client.post("/projects/kite/judges/cost/grpo/", body).content.decode().split())
+    assert "The limit will stop this run before it ends" in cost
+    advice = " ".join(client.post(f"{address}advice/", body | {"steps": "100000"}).content.decode().split())
+    assert "of it for computed rewards" in advice
+    assert client.post(address, body).status_code == 302
+    run = Run.objects.get(stage="grpo")
+    (term,) = run.config["rewards"]
+    assert (term["kind"], term["url"], term["weight"], term["timeout"]) == ("url", judge.reward_address, 0.5, 600)
+    copied = client.get(address, {"like": run.pk}).context["form"]
+    assert copied[f"rewards.judge-{judge.pk}.use"].value() is True
+    assert not copied["rewards.url.use"].value()
+    archive_judge(judge=judge)
+    assert "Judge: Big judge" not in client.get(address).content.decode()
+
+
 def test_a_training_process_may_ask_the_site(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
     from webapp.runs.execution import environment
 

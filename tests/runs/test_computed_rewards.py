@@ -59,6 +59,49 @@ def test_a_parameter_that_makes_no_sense_is_refused(client: Client, mo: User, pr
     assert not Run.objects.exists()
 
 
+def test_a_wrong_parameter_is_named_at_its_field(client: Client, mo: User, project: Project) -> None:
+    client.force_login(mo)
+    shown = filled_form(client, project)
+    body = shown | {"rewards.exact.use": "on", "rewards.regex.use": "on", "rewards.regex.pattern": "("}
+    form = client.post(launch_address(project), body).context["form"]
+    assert "no regular expression" in form.errors["rewards.regex.pattern"][0]
+    body = shown | {"rewards.length.use": "on", "rewards.length.minimum": "9", "rewards.length.maximum": "3"}
+    form = client.post(launch_address(project), body).context["form"]
+    assert "minimum must not be above maximum" in form.errors["rewards.length.use"][0]
+
+
+def filled_form(client: Client, project: Project) -> dict[str, object]:
+    blank = client.get(launch_address(project)).context["form"]
+    shown = {name: blank[name].value() for name in blank.fields}
+    return {name: value for name, value in shown.items() if value is not None and value is not False}
+
+
+def test_a_run_may_have_several_rewards_of_one_kind(client: Client, mo: User, project: Project) -> None:
+    client.force_login(mo)
+    for number in range(3):
+        factories.prompt(project, f"What is {number}+1?")
+    base = factories.model_version(project)
+    body = filled_form(client, project) | {"base": base.pk, "rewards.regex.use": "on", "rewards.regex.pattern": "a"}
+    del body["rewards.exact.normalize"]
+    part = f"{launch_address(project)}rewards/"
+    page = client.post(part, body | {"another_reward": "regex"}).content.decode()
+    assert 'name="rewards.regex~2.pattern"' in page
+    assert 'name="rewards.regex.pattern" value="a"' in page  # as it was typed
+    form = client.post(part, body | {"another_reward": "exact"}).context["form"]
+    assert form["rewards.exact~2.use"].value() is True
+    assert form["rewards.exact~2.normalize"].value() is True  # as always, while the first has it off
+    assert form["rewards.exact.normalize"].value() is False
+    body |= {"rewards.regex~2.use": "on", "rewards.regex~2.pattern": "b", "rewards.regex~2.weight": "-1"}
+    assert client.post(launch_address(project), body).status_code == 302
+    run = Run.objects.get()
+    assert [(term["pattern"], term["weight"]) for term in run.config["rewards"]] == [("a", 1), ("b", -1)]
+    copied = client.get(launch_address(project), {"like": run.pk}).context["form"]
+    assert (copied["rewards.regex.pattern"].value(), copied["rewards.regex~2.pattern"].value()) == ("a", "b")
+    assert copied["rewards.regex~2.use"].value() is True
+    third = client.post(part, body | {"another_reward": "regex"}).context["form"]
+    assert "rewards.regex~3.use" in third.fields
+
+
 def test_a_run_without_any_score_is_refused(project: Project) -> None:
     factories.prompt(project, "What is 1+1?")
     base = factories.model_version(project)

@@ -10,7 +10,16 @@ from training.contract import DeviceReport
 from webapp.accounts.models import Project
 from webapp.datasets.models import Snapshot
 from webapp.registry.models import ModelVersion
-from webapp.runs.estimates import LARGE_RULE, RULE_OF_THUMB, START, estimate, work_of
+from webapp.runs.estimates import (
+    CODE_SECONDS,
+    LARGE_RULE,
+    RULE_OF_THUMB,
+    SERVER_SECONDS,
+    START,
+    Estimate,
+    estimate,
+    work_of,
+)
 from webapp.runs.machines import save_report
 from webapp.runs.models import Run
 from webapp.runs.stages import settings_of
@@ -70,3 +79,28 @@ def test_real_models_are_estimated_for_the_cores_of_the_machine_and_gpus_by_thei
     run.snapshots.add(rows)
     Run.objects.filter(pk=run.pk).update(result={"seconds": {"total": 100.0}})
     assert seconds(real) == pytest.approx(100)
+
+
+def test_rewards_that_take_time_are_counted(project: Project) -> None:
+    model = factories.model_version(project, parameters=1_000_000)
+    prompts = factories.snapshot(project, Snapshot.Kind.PROMPTS, counts={"train": 1, "heldout": 0, "characters": 99})
+    plain = {"steps": 10, "prompts_per_step": 8, "samples_per_prompt": 2}
+
+    def found(*rewards: dict[str, str]) -> Estimate:
+        config = settings_of("grpo", plain | {"rewards": rewards} if rewards else plain)
+        return estimate(project, "grpo", config, snapshots=[prompts], corpus_run=None, base=model)
+
+    assert found({"kind": "exact"}).seconds == found().seconds
+    assert found({"kind": "exact"}).rewards == 0
+    for kind, each in (({"kind": "code"}, CODE_SECONDS), ({"kind": "url", "url": "https://x.org/"}, SERVER_SECONDS)):
+        assert found(kind).rewards == pytest.approx(160 * each)
+        assert existing(found(kind).seconds) == pytest.approx(existing(found().seconds) + 160 * each)
+    before = factories.run(project, "grpo", state=Run.State.SUCCEEDED, base=model)
+    before.config = settings_of("grpo", plain | {"rewards": [{"kind": "code"}]})
+    before.result = {"seconds": {"total": 500.0, "score": 320.0}}
+    before.save()
+    measured = found({"kind": "code"})
+    assert measured.measured
+    assert measured.rewards == pytest.approx(320)  # 2 seconds a reply
+    assert measured.seconds == pytest.approx(500)
+    assert found().seconds == pytest.approx(180)  # without what its rewards took

@@ -119,6 +119,7 @@ from training.contract.result import (
     Result,
 )
 from training.contract.rewards import (
+    MAX_TERMS,
     REWARD_TERMS,
     RewardTermBase,
 )
@@ -198,6 +199,7 @@ __all__ = [
     "LOG",
     "LORA_RANK",
     "MAX_BODY_BYTES",
+    "MAX_TERMS",
     "MEMORY_PARTS",
     "MODEL",
     "MODEL_FILES",

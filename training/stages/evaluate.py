@@ -238,14 +238,15 @@ def compare_replies(
         run.progress(len(replies), len(speakers), f"{name} replies")
         with run.timed(f"{name} replies"):
             prompts[name], replies[name] = speak(run, speaker, prompt_rows, room)
-            if scorer:
+        if scorer:
+            with run.timed("score"):
                 totals, scored[name] = score_replies(scorer, prompts[name], replies[name])
-                scores[name] = totals.tolist()
-                report.take(f"{name}_reward", clustered_mean(scores[name], ids))
-                report.metrics |= reward_figures(scored[name], f"{name}_rewards/")
-                correct = correct_replies(scorer, scored[name])
-                if correct is not None:
-                    report.take(f"{name}_correct", clustered_share(correct, ids))
+            scores[name] = totals.tolist()
+            report.take(f"{name}_reward", clustered_mean(scores[name], ids))
+            report.metrics |= reward_figures(scored[name], f"{name}_rewards/")
+            correct = correct_replies(scorer, scored[name])
+            if correct is not None:
+                report.take(f"{name}_correct", clustered_share(correct, ids))
         report.metrics[f"{name}_length"] = sum(len(c.tokens) for c in replies[name]) / len(prompt_rows)
         report.metrics[f"{name}_ended"] = sum(c.finish == "stop" for c in replies[name]) / len(prompt_rows)
         file = "samples" if name == "policy" else name

@@ -14,10 +14,11 @@ from webapp.accounts.access import requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.judges import selectors
+from webapp.judges.as_rewards import calls_per_reply, key_of
 from webapp.judges.models import Judge
-from webapp.judges.protocol import PAIRWISE
 from webapp.params import parse_int
 from webapp.runs.models import Run
+from webapp.runs.reward_fields import PREFIX
 from webapp.runs.stages import LAUNCHED
 
 MAX_REPLIES: Final = 10**9  # in one of the factors
@@ -38,6 +39,11 @@ class RewardCost:
         limit = self.judge.spending_limit
         return None if limit is None else max(0.0, limit - selectors.usage(self.judge.calls.all()).cost)
 
+    @property
+    def goes_beyond(self) -> bool:
+        """Whether the limit is likely to stop the run."""
+        return self.cost is not None and self.left is not None and self.cost > self.left
+
 
 @require_POST
 @requires("runs.manage")
@@ -45,10 +51,15 @@ def judge_cost(request: Request, project: Project, stage: str) -> HttpResponse:
     """About how many calls a run asks of the judges whose reward addresses stand in the form, and what they cost."""
     costs: list[RewardCost] = []
     text = "\n".join(value for name in request.POST for value in request.POST.getlist(name))
-    judges = [judge for judge in selectors.judges_of(project) if judge.reward_secret in text] if text else []
+    judges = [judge for judge in selectors.judges_of(project) if is_chosen(judge, request.POST, text)]
     if judges and stage in LAUNCHED:
         costs = [reward_cost(judge, replies_sampled(stage, request.POST)) for judge in judges]
     return render(request, "judges/reward_cost.html", {"costs": costs})
+
+
+def is_chosen(judge: Judge, values: QueryDict, text: str) -> bool:
+    """Whether the form has it switched on, or its address somewhere."""
+    return f"{PREFIX}.{key_of(judge)}.use" in values or judge.reward_secret in text
 
 
 def replies_sampled(stage: str, values: QueryDict) -> int:
@@ -63,7 +74,7 @@ def replies_sampled(stage: str, values: QueryDict) -> int:
 
 
 def reward_cost(judge: Judge, replies: int) -> RewardCost:
-    calls = replies * (2 if judge.mode == PAIRWISE else 1)
+    calls = replies * calls_per_reply(judge)
     used = selectors.usage(judge.calls.all())
     seconds = calls * used.seconds / judge.parallel if used.seconds is not None else None
     each = used.cost_per_call if judge.has_prices else None

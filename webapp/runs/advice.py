@@ -77,6 +77,8 @@ def advise(project: Project, stage: str, form: LaunchForm) -> Advice | None:
     )
     # Settings that nobody set follow the model: what an earlier proposal put into the form does not count.
     config = with_values({}, chosen) if spec.learns or not form.is_bound else values["config"]
+    if terms := form.reward_terms():
+        config = {**config, "rewards": terms}
     try:
         config = settings_of(stage, with_proposals(config, proposals))
     except BadInput:

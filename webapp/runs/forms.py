@@ -20,7 +20,18 @@ from webapp.datasets.selectors import snapshots_of
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import models_of
 from webapp.runs.models import ModelUpload, Run
-from webapp.runs.reward_fields import RewardChoice, add_reward_fields, chosen_terms, reward_choices, suggest_rewards
+from webapp.runs.reward_fields import (
+    PREFIX,
+    RewardChoice,
+    RewardSlot,
+    add_reward_fields,
+    chosen_terms,
+    place_in_form,
+    reward_choices,
+    reward_slots,
+    suggest_as_typed,
+    suggest_rewards,
+)
 from webapp.runs.selectors import succeeded_corpus_runs
 from webapp.runs.stages import extra
 
@@ -117,8 +128,11 @@ class LaunchForm(forms.Form):
                 self.fields[name].only_with = json.dumps(only_with)  # type: ignore[attr-defined]
             if self.spec.learns:  # whose settings follow the model until a person sets them
                 self.fields[name].widget.attrs["data-default"] = control_text(field.default)
+        self.reward_slots: list[RewardSlot] = []
         if self.takes_rewards:
-            add_reward_fields(self, form_field, settings_leaves)
+            terms = (like.config.get("rewards") or []) if like else []
+            self.reward_slots = reward_slots(project, self.data, terms)
+            add_reward_fields(self, self.reward_slots, form_field, settings_leaves)
         self.fields["touched"] = TouchedField()
         self.suggest(like)
 
@@ -219,7 +233,7 @@ class LaunchForm(forms.Form):
             if name in self.fields:
                 self.fields[name].initial = "" if name == "base_name" and like.from_file else getattr(like, name)
         if self.takes_rewards:
-            suggest_rewards(self, like.config.get("rewards") or [])
+            suggest_rewards(self, self.reward_slots, like.config.get("rewards") or [])
         for name, _, _ in self.leaves:
             value: Any = like.config
             for key in name.split("."):
@@ -251,7 +265,19 @@ class LaunchForm(forms.Form):
         return "rewards" in self.spec.settings.model_fields
 
     def rewards(self) -> list[RewardChoice]:
-        return list(reward_choices(self, self.project)) if self.takes_rewards else []
+        return list(reward_choices(self, self.reward_slots, self.project))
+
+    def reward_terms(self) -> list[dict[str, Any]]:
+        """The computed rewards that are switched on, as the contract has them."""
+        return [term for _, term in chosen_terms(self.reward_slots, self.values())]
+
+    def show_as_typed(self, data: Mapping[str, Any]) -> None:
+        """Fill the rewards in as a form has them that nobody has sent yet."""
+        self.reward_slots = reward_slots(self.project, data)
+        for name in [name for name in self.fields if name.startswith(f"{PREFIX}.")]:
+            del self.fields[name]
+        add_reward_fields(self, self.reward_slots, form_field, settings_leaves)
+        suggest_as_typed(self, self.reward_slots, data)
 
     def inputs(self) -> list[forms.BoundField]:
         return [self[name] for name in self.input_names]
@@ -284,18 +310,21 @@ class LaunchForm(forms.Form):
                 for key in path:
                     section = section.setdefault(key, {})
                 section[leaf] = values[name]
-        if self.takes_rewards and (terms := chosen_terms(values)):
-            config["rewards"] = terms
+        terms = chosen_terms(self.reward_slots, values)
+        if terms:
+            config["rewards"] = [term for _, term in terms]
+        slots = [slot for slot, _ in terms]
         if not any(name in self.errors for name, _, _ in self.leaves):
             try:
                 self.spec.settings.model_validate(config)
             except ValidationError as error:
                 for problem in problems(error.errors(), self.spec.settings):
-                    named = problem.place in self.fields
+                    place = place_in_form(problem.place, slots)
+                    named = place in self.fields
                     message = problem.message if named else problem.sentence
                     if problem.type != "value_error":  # those may begin with a name
                         message = f"{message[:1].upper()}{message[1:]}."
-                    self.add_error(problem.place if named else None, message)
+                    self.add_error(place if named else None, message)
         return values | {"config": config}
 
 

@@ -10,6 +10,7 @@ urlpatterns = [
     path("projects/<slug:slug>/runs/metrics/", runs.run_metrics, name="run_metrics"),
     path("projects/<slug:slug>/runs/launch/<str:stage>/", launch.run_launch, name="run_launch"),
     path("projects/<slug:slug>/runs/launch/<str:stage>/advice/", launch.run_advice, name="run_advice"),
+    path("projects/<slug:slug>/runs/launch/<str:stage>/rewards/", launch.run_rewards, name="run_rewards"),
     path("runs/<int:pk>/", runs.run_detail, name="run_detail"),
     path("runs/<int:pk>/status/", runs.run_status, name="run_status"),
     path("runs/<int:pk>/activity/", runs.run_activity, name="run_activity"),

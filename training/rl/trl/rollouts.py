@@ -74,7 +74,8 @@ class TRLRollouts:
         """A group of scored replies to each of these prompts, group after group."""
         prompts = [self.prompts[i] for i in chosen for _ in range(self.config.samples_per_prompt)]
         completions = sample_replies(self.engine, prompts, self.config.sampling, seed)
-        return Sampled(prompts, completions, *score_replies(self.scorer, prompts, completions))
+        with self.run.timed("score"):
+            return Sampled(prompts, completions, *score_replies(self.scorer, prompts, completions))
 
     def rewards(self, sampled: Sampled) -> Tensor:
         """(N,): what is learned from."""

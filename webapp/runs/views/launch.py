@@ -90,6 +90,17 @@ def launch(request: Request, project: Project, stage: str, form: LaunchForm, adv
 
 @require_POST
 @requires("runs.manage")
+def run_rewards(request: Request, project: Project, stage: str) -> HttpResponse:
+    """The rewards of the form as it stands, with one more term of the kind that `another_reward` names."""
+    check_stage_name(stage)
+    form = LaunchForm(project=project, stage=stage)
+    if form.takes_rewards:
+        form.show_as_typed(request.POST)
+    return render(request, "runs/rewards.html", {"project": project, "stage": stage, "form": form})
+
+
+@require_POST
+@requires("runs.manage")
 def run_advice(request: Request, project: Project, stage: str) -> HttpResponse:
     """Proposed settings, memory and time for the form as it stands."""
     check_stage_name(stage)
