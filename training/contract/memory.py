@@ -66,7 +66,8 @@ def count_memory(
         parts["critic"] = critic_bytes(settings, reward or model, width, device.kind)
     if spec.learns:
         tokens = int(settings["micro_tokens"])
-        parts["activations"] = tokens * activation_bytes(model, width, device.kind, full=full)
+        recomputed = bool(settings.get("activation_checkpointing"))
+        parts["activations"] = tokens * activation_bytes(model, width, device.kind, full=full, recomputed=recomputed)
         parts["logits"] = logit_bytes(stage, tokens, model, width, device.kind, full=full)
     return {name: int(parts[name]) for name in MEMORY_PARTS if parts.get(name, 0) >= 1}
 
@@ -123,15 +124,18 @@ def generation_parts(
     return parts
 
 
-def activation_bytes(model: ModelFacts, width: int, device: str, *, full: bool) -> float:
+def activation_bytes(model: ModelFacts, width: int, device: str, *, full: bool, recomputed: bool = False) -> float:
     """What one token leaves for the backward pass. Of a layer on a CPU where every weight learns, as
-    training/models/llama_training.py keeps it; else as transformers' modules do, whose norms work in fp32."""
+    training/models/llama_training.py keeps it; else as transformers' modules do, whose norms work in fp32. `recomputed`:
+    every layer keeps its input alone, and one at a time is there as a whole."""
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     if device == "cpu" and full:
         per_layer = 8 * model.hidden + width * (2 * queries + 2 * keys + 2 * model.intermediate)
     else:
         norms = 2 * (8 + width) * model.hidden + 2 * 4 * model.hidden
         per_layer = norms + width * (4 * queries + 6 * keys + 4 * model.intermediate)
+    if recomputed:
+        return float(model.layers * (4 if full else width) * model.hidden + per_layer)
     return float(model.layers * per_layer)
 
 

@@ -123,6 +123,7 @@ def propose(occasion: Occasion) -> dict[str, Proposal]:
     if rank:
         proposals["lora.alpha"] = Proposal(LORA_ALPHA, SCHULMAN)
     proposals |= propose_batch(occasion)
+    proposals |= propose_checkpointing(occasion, proposals)
     proposals |= propose_pass(occasion, proposals)
     proposals |= propose_rates(occasion, proposals, uses_lora=bool(rank))
     return {name: proposal for name, proposal in proposals.items() if occasion.chosen.get(name) is None}
@@ -140,7 +141,7 @@ def propose_adapter(occasion: Occasion) -> dict[str, Proposal]:
     if occasion.parameters >= LARGE_PARAMETERS:
         why = f"LoRA on all layers learns small data sets as well as every weight does ({SCHULMAN})"
         return {"lora.rank": Proposal(LORA_RANK, why)}
-    if not fits(occasion, {"lora.rank": 0, "micro_tokens": MIN_PASS_TOKENS}):
+    if not fits(occasion, {"lora.rank": 0, "micro_tokens": MIN_PASS_TOKENS, "activation_checkpointing": True}):
         return {"lora.rank": Proposal(LORA_RANK, "to train every weight needs more memory than the device has")}
     return {"lora.rank": Proposal(0, "at this size every weight fits, and learns more than an adapter")}
 
@@ -170,13 +171,26 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
+def propose_checkpointing(occasion: Occasion, proposals: Mapping[str, Proposal]) -> dict[str, Proposal]:
+    """activation_checkpointing where the smallest pass fits with it and not without."""
+    settings = {name: proposal.value for name, proposal in proposals.items()} | {
+        "micro_tokens": smallest_pass(occasion)
+    }
+    if fits(occasion, settings) or not fits(occasion, settings | {"activation_checkpointing": True}):
+        return {}
+    return {"activation_checkpointing": Proposal(True, "without it, not even a small pass fits, by count")}
+
+
+def smallest_pass(occasion: Occasion) -> int:
+    return max(MIN_PASS_TOKENS, int(occasion.choice("max_tokens", MIN_PASS_TOKENS)))
+
+
 def propose_pass(occasion: Occasion, proposals: Mapping[str, Proposal]) -> dict[str, Proposal]:
     """micro_tokens: the largest pass that fits, if that is another one than the stage's own."""
     usual = int(SPECS[occasion.stage].settings.model_fields["micro_tokens"].default)
     settings = {name: proposal.value for name, proposal in proposals.items()}
     tokens = usual if occasion.device_kind == "cpu" else MAX_PASS_TOKENS
-    longest = int(occasion.choice("max_tokens", MIN_PASS_TOKENS))
-    while tokens > max(MIN_PASS_TOKENS, longest) and not fits(occasion, {**settings, "micro_tokens": tokens}):
+    while tokens > smallest_pass(occasion) and not fits(occasion, {**settings, "micro_tokens": tokens}):
         tokens //= 2
     if tokens == usual or occasion.device is None or not occasion.facts.layers:
         return {}

@@ -135,6 +135,12 @@ class LoopSettings(Settings):
         ge=32,
         advanced=True,
     )
+    activation_checkpointing: bool = setting(
+        False,
+        "Keep only the input of each layer and compute the rest again for the gradient: far less memory for a pass, "
+        "for about a third more time.",
+        advanced=True,
+    )
     warmup: float = setting(0.05, "Share of the steps in which the learning rate rises.", ge=0, le=1, advanced=True)
     schedule: Literal["cosine", "linear", "constant"] = setting(
         "cosine", "How the learning rate decays after warmup.", advanced=True

@@ -28,6 +28,7 @@ class Packed(NamedTuple):
     starts: Tensor  # (S,) where each sequence begins, in the order they were given
     lengths: Tensor  # (S,) without padding
     blocks: list[tuple[int, int]]  # (n, L): n sequences of L tokens, padding counted, one after another
+    offsets: Tensor  # int32, where each of those sequences begins, and T
 
 
 def pack(sequences: Sequence[Ids], pad: int) -> Packed:
@@ -36,6 +37,7 @@ def pack(sequences: Sequence[Ids], pad: int) -> Packed:
     widths = -(-lengths // SEQUENCE) * SEQUENCE
     order = np.argsort(-widths, kind="stable")
     ends = np.cumsum(widths[order])
+    offsets = [0, *ends.tolist()]
     total = -(-int(ends[-1]) // ROW) * ROW
     ids, positions = np.full(total, pad, dtype=np.int64), np.zeros(total, dtype=np.int64)
     starts = np.empty(len(sequences), dtype=np.int64)
@@ -51,8 +53,9 @@ def pack(sequences: Sequence[Ids], pad: int) -> Packed:
             blocks.append((1, width))
     if padding := total - int(ends[-1]):
         blocks.append((1, padding))
+        offsets.append(total)
     row, places, begin, sizes = (torch.from_numpy(array) for array in (ids[None], positions[None], starts, lengths))
-    return Packed(row, places, begin, sizes, blocks)
+    return Packed(row, places, begin, sizes, blocks, torch.tensor(offsets, dtype=torch.int32))
 
 
 class TextBatch(NamedTuple):
@@ -79,5 +82,6 @@ def text_batch(
 
 
 def moved(packed: Packed, device: torch.device) -> Packed:
-    ids, positions, starts, lengths, blocks = packed
-    return Packed(ids.to(device), positions.to(device), starts.to(device), lengths.to(device), blocks)
+    ids, positions, starts, lengths, blocks, offsets = packed
+    row, places, begin, sizes = (tensor.to(device) for tensor in (ids, positions, starts, lengths))
+    return Packed(row, places, begin, sizes, blocks, offsets.to(device))

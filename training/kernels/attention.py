@@ -3,7 +3,8 @@
 T is the length of the packed row, d the width of a head. On a CPU with AMX both passes are kernels of ours in bf16
 (amx/). On others, and in float32, the forward pass is torch's flash kernel. Its backward kernel takes
 two to four times as long in bf16 as the matrix products it is made of while sequences are short, so there these are
-written out. On other devices torch chooses, and differentiates.
+written out. On GPUs it is one launch of torch's variable-length kernel (varlen.py) or, where that does not take the
+dtype or the heads, one of torch's attention for each block of sequences of one length.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch.nn import functional
 
 from training.kernels import amx, ops
 from training.kernels.amx import Blocks
+from training.kernels.native import as_on_gpu
+from training.kernels.varlen import causal_varlen_attention, supports_varlen
 
 OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows
 WEIGHTS: Final = 1 << 20  # attention weights held at once in the backward pass, which the cache has room for
@@ -143,10 +146,11 @@ class OnCPU(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors[:3]
+        saved = ctx.saved_tensors  # to be asked for once: activation checkpointing computes them
+        query, key, value = saved[:3]
         blocks, scale = ctx.settings
         into = (query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape))
-        varlen_attention_backward(grad.contiguous(), ctx.saved_tensors, into, blocks, scale)
+        varlen_attention_backward(grad.contiguous(), saved, into, blocks, scale)
         return *into, None, None
 
 
@@ -158,13 +162,15 @@ def varlen_attention(
     attention_mask: Tensor | None,  # noqa: ARG001 (none is made for this attention)
     *,
     blocks: Blocks,
+    offsets: Tensor | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """For transformers' attention interface.
 
-    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d). Raises ValueError for what would
+    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d). `offsets`: where the blocks'
+    sequences begin, and T, int32 (Packed.offsets). Raises ValueError for what would
     make it another attention and a few tokens of a random model might not show.
     """
     if unknown := [name for name in OTHERS if options.get(name) is not None]:
@@ -174,8 +180,12 @@ def varlen_attention(
     kind = query.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
     rows = [x[0].transpose(0, 1).to(dtype) for x in (query, key, value)]
-    if kind == "cpu" and not dropped and value.shape[-1] == query.shape[-1]:
+    if not as_on_gpu(kind) and not dropped and value.shape[-1] == query.shape[-1]:
         return OnCPU.apply(*rows, blocks, scale)[None], None
+    if offsets is not None and not dropped and supports_varlen(*rows):
+        longest = max(width for _, width in blocks)
+        q, k, v = rows
+        return causal_varlen_attention(q, k, v, offsets, longest, scale)[None], None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         rows[1:] = (x.repeat_interleave(groups, dim=1) for x in rows[1:])

@@ -16,6 +16,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from training.kernels import ops
+from training.kernels.native import as_on_gpu
 
 MAX_LOGITS: Final = 1 << 23  # logits held at once on a CPU: 16 MiB in bfloat16
 MAX_LOGITS_ON_GPU: Final = 1 << 28  # 512 MiB in bfloat16
@@ -44,7 +45,7 @@ def logprobs_from_hidden(
 
 def positions_at_once(vocabulary: int, device: str) -> int:
     """How many positions' logits are held at once."""
-    if device == "cuda":
+    if as_on_gpu(device):
         return max(MIN_POSITIONS, MAX_LOGITS_ON_GPU // vocabulary)
     return max(1, MAX_LOGITS // vocabulary, min(MIN_POSITIONS, 8 * MAX_LOGITS // vocabulary))
 

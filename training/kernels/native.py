@@ -32,7 +32,8 @@ FLAGS: Final = (
 )  # fmt: skip
 NUMBERS: Final = {torch.float32: "float", torch.bfloat16: "uint16_t"}
 COMPILER_TIMEOUT: Final = 120.0  # seconds
-SWITCH: Final = "TUTELAGE_KERNELS"  # in the environment: 0 computes with torch, no-amx leaves out amx/
+# In the environment: 0 computes with torch, no-amx leaves out amx/, as-gpu computes on a CPU the way a GPU is used.
+SWITCH: Final = "TUTELAGE_KERNELS"
 
 INDEX_OUT_OF_RANGE, BAD_SIZES, NO_MEMORY = 1, 2, 3  # Status in numbers.h
 
@@ -66,10 +67,15 @@ class Library:
             raise MemoryError(f"{name}: not enough memory")
 
 
+def as_on_gpu(device: str) -> bool:
+    """Whether to compute the way a GPU is used: on one or, to test it, on a CPU."""
+    return device == "cuda" or os.environ.get(SWITCH) == "as-gpu"
+
+
 @lru_cache(None)
 def library(dtype: torch.dtype) -> Library | None:
     """The functions for activations of `dtype`, or None if there are none."""
-    if dtype not in NUMBERS or os.environ.get(SWITCH) == "0":
+    if dtype not in NUMBERS or os.environ.get(SWITCH) in ("0", "as-gpu"):
         return None
     try:
         return Library(compiled_library(NUMBERS[dtype]), dtype)

@@ -8,6 +8,7 @@ rotations are float32. T is the length of the packed row, H the width, d that of
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from training.data.packing import Packed
 from training.kernels import ops
 from training.kernels.amx import Blocks
 from training.kernels.attention import varlen_attention_backward, varlen_attention_forward
+from training.kernels.native import as_on_gpu
+from training.models.checkpointing import is_recomputed
 
 FAMILY = ("llama", "mistral", "qwen2")
 Gradients = tuple[Tensor | None, ...]
@@ -41,7 +45,12 @@ def supports_training(model: PreTrainedModel) -> bool:
     """Whether `hidden` computes what the base model `model` does: its family, on a CPU, in float32, with plain weights
     that all learn or all do not, without dropout."""
     config = model.config
-    if config.model_type not in FAMILY or config.hidden_act != "silu" or getattr(config, "attention_dropout", 0.0):
+    if (
+        as_on_gpu("cpu")
+        or config.model_type not in FAMILY
+        or config.hidden_act != "silu"
+        or getattr(config, "attention_dropout", 0.0)
+    ):
         return False
     plain = (nn.Linear, nn.Embedding)
     for module in model.modules():
@@ -63,6 +72,9 @@ def hidden(model: Any, packed: Packed) -> Tensor:
         x = functional.embedding(packed.ids[0], model.embed_tokens.weight)
         half = model.layers[0].self_attn.head_dim // 2
         cosine, sine = (table[0, :, :half].contiguous() for table in model.rotary_emb(x[None], packed.positions))
+        apply: Any = LayerFunction.apply
+        if torch.is_grad_enabled() and is_recomputed(model.layers[0]):
+            apply = partial(checkpoint, apply, use_reentrant=False, preserve_rng_state=False)
         for layer in model.layers:
             attention, mlp = layer.self_attn, layer.mlp
             shape = LayerShape(
@@ -73,7 +85,7 @@ def hidden(model: Any, packed: Packed) -> Tensor:
                 attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
                 mlp.gate_proj, mlp.up_proj, mlp.down_proj,
             )  # fmt: skip
-            x = LayerFunction.apply(
+            x = apply(
                 shape, x, cosine, sine, layer.input_layernorm.weight, layer.post_attention_layernorm.weight,
                 *(linear_layer.weight for linear_layer in linears), *(linear_layer.bias for linear_layer in linears),
             )  # fmt: skip

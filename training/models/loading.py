@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from training.contract import InputError, LoraSettings, LoraWithDropoutSettings, PretrainSettings, facts_of_config
+from training.models.checkpointing import checkpoint_activations
 from training.models.checks import DAMAGE, check_causal, check_source, check_weights, damaged_folder
 from training.models.compute import Compute, adapter_base
 from training.models.memory import check_fits
@@ -58,14 +59,15 @@ def load_causal(
     lora: LoraSettings | None = None,
     trainable: bool = False,
     copies: int = 0,
+    checkpointing: bool = False,
 ) -> CausalModel:
     """The language model of a folder, adapter folder or hub name, on the device, in eval mode, dropout off.
 
     trainable: weights in fp32. With `lora.rank`, only a new adapter learns, over the frozen model; where `source` is
     itself an adapter, that adapter goes on learning. Without, an adapter is merged into its base and all weights learn.
     copies: frozen models of the same size that will be loaded beside one whose every weight learns, for which there
-    must be memory, too. Raises InputError if the folder is missing, damaged or no causal language model, or the
-    memory is not there.
+    must be memory, too. checkpointing: layers are computed again for the backward pass. Raises InputError if the folder
+    is missing, damaged or no causal language model, or the memory is not there.
     """
     adapter_only = trainable and lora is not None and lora.rank > 0
     dtype = torch.float32 if trainable and not adapter_only else compute.dtype
@@ -89,6 +91,8 @@ def load_causal(
         model = add_adapter(model, lora)
     for parameter in model.parameters():
         parameter.requires_grad_(trainable and (parameter.requires_grad or not adapter_only))
+    if checkpointing:
+        checkpoint_activations(unwrap(model))
     return model.to(compute.device).eval()
 
 
@@ -192,7 +196,10 @@ def new_causal(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase, c
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(config).to(compute.device)
+    model = LlamaForCausalLM(config).to(compute.device)
+    if settings.activation_checkpointing:
+        checkpoint_activations(model)
+    return model
 
 
 def save_model(model: CausalModel, tokenizer: PreTrainedTokenizerBase, folder: Path, stop_ids: list[int]) -> None:

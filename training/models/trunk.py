@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from training.data.packing import Packed, moved, pack
 from training.kernels.attention import varlen_attention
 from training.models import llama_training
+from training.models.checkpointing import attention_of
 
 VARLEN: Final = "varlen_attention"
 # Of the largest number: more than rounding is another computation. In bfloat16 two orders of the same sums differ by up
@@ -26,15 +26,8 @@ TOLERANCE_FP32: Final = 1e-3
 ALL_ATTENTION_FUNCTIONS.register(VARLEN, varlen_attention)
 
 
-@contextmanager
-def use_varlen_attention(model: PreTrainedModel) -> Iterator[None]:
-    config = model.config
-    before = config._attn_implementation
-    config._attn_implementation = VARLEN
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+def use_varlen_attention(model: PreTrainedModel) -> AbstractContextManager[None]:
+    return attention_of(model.config, VARLEN)
 
 
 @dataclass
@@ -60,8 +53,9 @@ class Trunk:
             return llama_training.hidden(self.model, packed)
         with use_varlen_attention(self.model):
             output = self.model(
-                input_ids=packed.ids, position_ids=packed.positions, use_cache=False, blocks=packed.blocks
-            )
+                input_ids=packed.ids, position_ids=packed.positions, use_cache=False,
+                blocks=packed.blocks, offsets=packed.offsets,
+            )  # fmt: skip
         states: Tensor = output.last_hidden_state[0]
         return states
 

@@ -70,10 +70,12 @@ class RewardModel(nn.Module):
         return min(context, int(getattr(self.config, "reward", {}).get("max_tokens", context)))
 
 
-def reward_from_language_model(source: str, compute: Compute, lora: LoraSettings) -> tuple[CausalModel, RewardModel]:
+def reward_from_language_model(
+    source: str, compute: Compute, lora: LoraSettings, *, checkpointing: bool = False
+) -> tuple[CausalModel, RewardModel]:
     """The language model of a folder and, around its trunk, a reward model with a new head; what learns requires
     gradients. The language model holds the adapter, if one is asked for."""
-    language = load_causal(source, compute, lora=lora, trainable=True)
+    language = load_causal(source, compute, lora=lora, trainable=True, checkpointing=checkpointing)
     inner = unwrap(language)
     config = inner.config
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:

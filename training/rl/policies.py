@@ -31,7 +31,14 @@ class Policies:
 def load_policies(config: PPOSettings, compute: Compute) -> Policies:
     """Full fine-tuning: the policy and a frozen copy. With an adapter there is one copy of the base weights, and the
     reference is the base alone or, where the policy begins as an adapter, a frozen copy of that adapter."""
-    model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=1)
+    model = load_causal(
+        config.policy,
+        compute,
+        lora=config.lora,
+        trainable=True,
+        copies=1,
+        checkpointing=config.activation_checkpointing,
+    )
     head = value_head(state_width(model)).to(compute.device)
     temperature = config.sampling.temperature
     actor = Actor(model, head, temperature, entropy_gradient=config.entropy_weight > 0)

@@ -42,7 +42,14 @@ def main(run: Run[GRPOSettings]) -> None:
     check_sampling(run)
     check_even_shares(config)
     inputs = load_rollout_inputs(run)
-    model = load_causal(config.policy, inputs.compute, lora=config.lora, trainable=True, copies=int(config.beta > 0))
+    model = load_causal(
+        config.policy,
+        inputs.compute,
+        lora=config.lora,
+        trainable=True,
+        copies=int(config.beta > 0),
+        checkpointing=config.activation_checkpointing,
+    )
     engine, prompts, heldout_prompts, counts = set_up_rollouts(run, inputs, model)
     rollouts = TRLRollouts(run, engine, inputs.scorer, prompts)
     trainer = build_trainer(run, inputs, model, prompts, rollouts)

@@ -83,7 +83,7 @@ def starting_model(settings: PretrainSettings, chat: ChatFormat, compute: Comput
     """A new model, or the base to go on from, checked against the tokenizer and context that it has to work with."""
     if not settings.base:
         return new_causal(settings, chat.tokenizer, compute)
-    model = load_causal(settings.base, compute, trainable=True)
+    model = load_causal(settings.base, compute, trainable=True, checkpointing=settings.activation_checkpointing)
     check_vocabulary(chat, model, settings.base)
     if settings.context > context_of(model):
         raise InputError(

@@ -122,7 +122,9 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
     """Train one model. Members of an ensemble differ in where their heads begin and in the order of the rows."""
     config, compute, rows = run.config, lesson.compute, lesson.rows
     torch.manual_seed(config.seed + member)
-    language, model = reward_from_language_model(config.base, compute, config.lora)
+    language, model = reward_from_language_model(
+        config.base, compute, config.lora, checkpointing=config.activation_checkpointing
+    )
     check_vocabulary(lesson.chat, language, config.base)
     ties = TieRate(share_of_ties(rows)).to(compute.device) if config.ties == "davidson" else None
     people = Annotators(weights_of(rows)).to(compute.device) if config.annotator_reliability else None

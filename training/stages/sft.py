@@ -30,7 +30,9 @@ def main(run: Run[SFTSettings]) -> None:
     compute = prepare(run)
     tokenizer = load_tokenizer(settings.base, run)
     chat = ChatFormat(tokenizer, settings.base)
-    model = load_causal(settings.base, compute, lora=settings.lora, trainable=True)
+    model = load_causal(
+        settings.base, compute, lora=settings.lora, trainable=True, checkpointing=settings.activation_checkpointing
+    )
     check_vocabulary(chat, model, settings.base)
     forward = Forward(model)
     max_tokens = min(settings.max_tokens, context_of(model))

@@ -145,6 +145,8 @@ def reductions(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
     while tokens // 2 >= least:
         tokens //= 2
         yield f"lower micro tokens to {tokens:,}", {"micro_tokens": tokens}
+    if settings.get("activation_checkpointing") is False:
+        yield "switch on activation checkpointing", {"activation_checkpointing": True}
     prompts = int(settings.get("prompts_per_step") or 0)
     while prompts // 2 >= MIN_PROMPTS:
         prompts //= 2

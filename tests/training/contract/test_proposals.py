@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.training.contract.test_memory_count import LLAMA_8B
 from training.contract import SPECS, DeviceReport, ModelFacts, Occasion, has_proposals, propose
 from training.contract.proposals import LARGE, SMALL
 
@@ -87,6 +88,18 @@ def test_a_gpu_gets_the_largest_pass_that_leaves_room() -> None:
         Occasion("dpo", SMOLLM, device=GPU.model_copy(update={"memory": 10**9}), chosen={"max_tokens": 2048})
     )
     assert longest["micro_tokens"].value == 2048, "the longest row must go through one pass"
+
+
+def test_layers_are_computed_again_only_where_no_pass_fits_otherwise() -> None:
+    facts = LLAMA_8B.model_copy(update={"parameters": SIZES["8B"]})
+    proposals = propose(Occasion("sft", facts, device=GPU))
+    assert (proposals["activation_checkpointing"].value, proposals["micro_tokens"].value) == (True, 512)
+    large = GPU.model_copy(update={"memory": 80 * 10**9})
+    assert "activation_checkpointing" not in propose(Occasion("sft", facts, device=large))
+    small = GPU.model_copy(update={"memory": 16 * 10**9})
+    assert "activation_checkpointing" not in propose(Occasion("sft", facts, device=small)), "it does not help there"
+    chosen = propose(Occasion("sft", facts, device=GPU, chosen={"activation_checkpointing": False}))
+    assert "activation_checkpointing" not in chosen
 
 
 def test_what_a_person_chose_is_not_proposed_and_the_rest_goes_by_it() -> None:

@@ -171,6 +171,8 @@ def test_every_token_is_in_the_row_once_at_its_own_position(sequences: list[list
     row, positions = packed.ids[0], packed.positions[0]
     assert len(row) % ROW == 0
     assert sum(n * width for n, width in packed.blocks) == len(row)
+    assert packed.offsets.diff().tolist() == [width for n, width in packed.blocks for _ in range(n)]
+    assert set(packed.starts.tolist()) <= set(packed.offsets.tolist())
     for ids, start in zip(sequences, packed.starts.tolist(), strict=True):
         assert row[start : start + len(ids)].tolist() == ids
         assert positions[start : start + len(ids)].tolist() == list(range(len(ids)))

@@ -17,9 +17,9 @@ from training.kernels import ops
 
 # What looks at memory in another way and launches nothing.
 VIEWS = {
-    "alias", "as_strided", "chunk", "detach", "detach_", "expand", "flatten", "lift_fresh", "permute", "reshape",
-    "resolve_conj", "resolve_neg", "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose",
-    "unbind", "unsqueeze", "view",
+    "_unsafe_view", "alias", "as_strided", "chunk", "detach", "detach_", "expand", "flatten", "lift_fresh", "permute",
+    "reshape", "resolve_conj", "resolve_neg", "select", "slice", "split", "split_with_sizes", "squeeze", "t",
+    "transpose", "unbind", "unsqueeze", "view",
 }  # fmt: skip
 WAITS = {"_local_scalar_dense", "is_nonzero", "item", "nonzero", "equal"}  # where the host waits for the device
 MAX_LAUNCHES_PER_LAYER = 22

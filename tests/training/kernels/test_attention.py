@@ -15,7 +15,7 @@ from training.kernels.attention import OnCPU, halves
 BLOCKS = [(3, 40), (1, 24), (5, 8)]
 AT_EDGES = [(1, 1), (2, 32), (1, 33), (1, 300), (1, 257)]  # of the tiles, and of sums over them
 SCALE = 0.3
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of the largest entry
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}  # of the largest entry
 WAYS = ["tiles", "written out", "torch's kernel"]
 
 
@@ -57,24 +57,30 @@ def wants_tiles() -> None:
 
 
 def assert_alike(ours: list[Tensor], blocks: Blocks, scale: float) -> None:
+    assert_close_to_plain(OnCPU.apply(*ours, blocks, scale), ours, blocks, scale)
+
+
+def assert_close_to_plain(
+    found: Tensor, ours: list[Tensor], blocks: Blocks, scale: float, dtype: torch.dtype | None = None
+) -> None:
+    """`found`, computed from ours in `dtype`, is attention of each sequence to itself, and so are its gradients."""
     theirs = [x.detach().clone().requires_grad_() for x in ours]
     query, key, value = theirs
-    found, wanted = OnCPU.apply(*ours, blocks, scale), slowly(query, key, value, blocks, scale)
+    wanted = slowly(query, key, value, blocks, scale)
     grad = torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype)
     found.backward(grad)
     wanted.backward(grad.float())
     pairs = [
         (found.detach(), wanted.detach()),
-        *((one.grad, other.grad) for one, other in zip(ours, theirs, strict=True)),
+        *((existing(one.grad), existing(other.grad)) for one, other in zip(ours, theirs, strict=True)),
     ]
     for one, other in pairs:
-        assert float((one.float() - existing(other).float()).abs().max()) < TOLERANCE[one.dtype] * float(
-            existing(other).abs().max()
-        )
+        bound = TOLERANCE[dtype or one.dtype] * float(other.abs().max())
+        assert float((one.float() - other.float()).abs().max()) <= bound
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("weights", [1 << 20, 1])
 def test_it_is_torchs_attention_of_each_sequence_with_its_gradients(

@@ -52,7 +52,14 @@ def train_on_labels(
     config = run.config
     compute = prepare(run)
     chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
-    model = load_causal(config.policy, compute, lora=config.lora, trainable=True, copies=int(reference))
+    model = load_causal(
+        config.policy,
+        compute,
+        lora=config.lora,
+        trainable=True,
+        copies=int(reference),
+        checkpointing=config.activation_checkpointing,
+    )
     check_vocabulary(chat, model, config.policy)
     limit = min(config.max_tokens, context_of(model))
     training, heldout = encode(labels, chat, limit), encode(heldout_labels, chat, limit)
