@@ -18,5 +18,6 @@ class DeviceReport(BaseModel):
     free: int = Field(0, ge=0, description="bytes of it that nothing holds at the moment")
     count: int = Field(1, ge=1, description="devices of this kind")
     bf16: bool = Field(False, description="whether it multiplies bf16 by its own instructions")
+    bitsandbytes: bool = Field(False, description="whether the library is there, for weights or moments in few bits")
     cores: int = Field(1, ge=1, description="CPU cores")
     trackers: list[str] | None = Field(None, description="packages of experiment trackers that are installed")

@@ -1,16 +1,19 @@
 """The memory that a run needs, counted from the numbers of its models and its settings, before anything is loaded.
 
 Bytes by part, for one device. P is the number of parameters, c the bytes of a number in the precision that is computed
-in: 2 for bf16, 4 for fp32. What learns has weights, gradients and AdamW's two moments in fp32, 16 bytes in all.
+in: 2 for bf16, 4 for fp32. What learns has weights, gradients and AdamW's two moments in fp32, 16 bytes in all; with
+moments in 8 bits, 10.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any, Final
 
 from training.contract.devices import DeviceReport
 from training.contract.model_facts import ModelFacts
+from training.contract.settings import names_in
 from training.contract.specs import SPECS
 
 GB: Final = 1e9
@@ -20,6 +23,10 @@ MAX_SLOTS: Final = 128  # replies that PPO and GRPO sample at the same time
 HEAD_POSITIONS: Final = 256  # positions whose logits are held at once, at least
 HEAD_NUMBERS: Final = {"cuda": 1 << 28, "cpu": 1 << 23}  # logits held at once; training/kernels/logprobs.py
 TRL_LOGITS: Final = 4  # copies of a pass's logits: the policy's, their gradient, a softmax, the reference's
+
+MOMENTS: Final = {"adamw": 8.0, "adamw_8bit": 2 + 2 * 4 / 256}  # bytes a parameter; in 8 bits with a scale per 256
+BITS_4: Final = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes of a weight in NF4: a scale per 64, itself in 8 bits
+DORA_COPIES: Final = 2  # of what each linear layer gives: the base's part and the adapter's
 
 MEMORY_PARTS: Final[dict[str, str]] = {
     "weights": "Weights",
@@ -50,14 +57,17 @@ def count_memory(
     `reward`: of PPO's and GRPO's reward model, which is taken to be as large as the policy where that is not known."""
     parameters, spec = model.parameters, SPECS[stage]
     width = number_bytes(settings, model, device)
-    rank = int(settings.get("lora", {}).get("rank", 0)) if spec.learns else 0
-    full = spec.learns and not rank
-    parts: dict[str, float] = {"runtime": RUNTIME[device.kind], "weights": (4 if full else width) * parameters}
+    lora = settings.get("lora", {}) if spec.learns else {}
+    adapter, quantized = bool(lora.get("rank")), bool(lora.get("load_in_4bit"))
+    full = spec.learns and not adapter
+    moments = MOMENTS[settings["optimizer"]] if spec.learns else 0
+    weights = quantized_bytes(model, width) if quantized else (4 if full else width) * parameters
+    parts: dict[str, float] = {"runtime": RUNTIME[device.kind], "weights": weights}
     if full:
-        parts |= {"gradients": 4 * parameters, "optimizer": 8 * parameters}
+        parts |= {"gradients": 4 * parameters, "optimizer": moments * parameters}
         parts["casts"] = width * parameters if width == 2 else 0
-    elif rank:
-        parts["adapter"] = 16 * adapter_parameters(model, rank)
+    elif adapter:
+        parts["adapter"] = (8 + moments) * adapter_parameters(model, lora)
     if has_reference(stage, settings) and full:
         parts["reference"] = width * parameters
     if spec.generates:
@@ -68,6 +78,10 @@ def count_memory(
         tokens = int(settings["micro_tokens"])
         recomputed = bool(settings.get("activation_checkpointing"))
         parts["activations"] = tokens * activation_bytes(model, width, device.kind, full=full, recomputed=recomputed)
+        if lora.get("use_dora"):
+            parts["activations"] += dora_bytes(model, tokens, width)
+        if quantized:  # the layer under way is there as it was
+            parts["activations"] += width * model.hidden * model.intermediate
         parts["logits"] = logit_bytes(stage, tokens, model, width, device.kind, full=full)
     return {name: int(parts[name]) for name in MEMORY_PARTS if parts.get(name, 0) >= 1}
 
@@ -92,15 +106,49 @@ def critic_bytes(settings: Mapping[str, Any], model: ModelFacts, width: int, dev
     activations are there at the same time."""
     rank = int(settings["lora"]["rank"])
     casts = width if width == 2 else 0
-    size = width * model.parameters + 16 * adapter_parameters(model, rank) if rank else (16 + casts) * model.parameters
+    learns = 8 + MOMENTS[settings["optimizer"]]
+    adapter = adapter_parameters(model, {"rank": rank})  # of LoRA alone, whatever the policy's is
+    size = width * model.parameters + learns * adapter if rank else (learns + casts) * model.parameters
     return size + int(settings["micro_tokens"]) * activation_bytes(model, width, device, full=not rank)
 
 
-def adapter_parameters(model: ModelFacts, rank: int) -> int:
-    """Of LoRA on every linear layer but the output's: rank times the two sides of each matrix."""
+def linear_shapes(model: ModelFacts) -> dict[str, tuple[int, int]]:
+    """(in, out) of a layer's matrices, by the names of the Llama family."""
     queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    attention = 2 * (model.hidden + queries) + 2 * (model.hidden + keys)
-    return rank * model.layers * (attention + 3 * (model.hidden + model.intermediate))
+    return {
+        "q_proj": (model.hidden, queries),
+        "k_proj": (model.hidden, keys),
+        "v_proj": (model.hidden, keys),
+        "o_proj": (queries, model.hidden),
+        "gate_proj": (model.hidden, model.intermediate),
+        "up_proj": (model.hidden, model.intermediate),
+        "down_proj": (model.intermediate, model.hidden),
+    }
+
+
+def adapter_parameters(model: ModelFacts, lora: Mapping[str, Any]) -> int:
+    """Of LoRA on every linear layer but the output's: rank times the two sides of each matrix; of DoRA, a length for
+    each output more; and whole modules beside it."""
+    rank, shapes = int(lora["rank"]), linear_shapes(model)
+    whole = names_in(lora.get("modules_to_save", ""))
+    adapted = [shape for name, shape in shapes.items() if name not in whole]
+    lengths = sum(out for _, out in adapted) if lora.get("use_dora") else 0
+    layer = rank * sum(map(sum, adapted)) + lengths + sum(prod(shapes[name]) for name in whole if name in shapes)
+    ends = len({"embed_tokens", "lm_head"}.intersection(whole))
+    return model.layers * layer + (min(ends, 1) if model.tied else ends) * model.vocabulary * model.hidden
+
+
+def quantized_bytes(model: ModelFacts, width: int) -> float:
+    """Of a model whose layers' matrices are in 4 bits, embeddings and norms in `width` bytes."""
+    matrices = model.layers * sum(map(prod, linear_shapes(model).values()))
+    return BITS_4 * matrices + width * max(0, model.parameters - matrices)
+
+
+def dora_bytes(model: ModelFacts, tokens: int, width: int) -> float:
+    """What DoRA keeps beside LoRA: two copies of what the matrices give, and for a moment three of the largest matrix,
+    whose lengths it takes."""
+    outputs = model.layers * sum(out for _, out in linear_shapes(model).values())
+    return DORA_COPIES * width * tokens * outputs + 3 * 4 * model.hidden * model.intermediate
 
 
 def generation_parts(
@@ -115,7 +163,8 @@ def generation_parts(
         "cache": slots * length * 2 * model.layers * model.kv_heads * model.head_dim * width,
     }
     if SPECS[stage].learns:  # its weights change, so the engine joins them anew for every rollout
-        parts["engine"] = width * model.parameters
+        if not settings["lora"].get("load_in_4bit"):  # which generates by its own modules
+            parts["engine"] = width * model.parameters
         if reward is None and not settings.get("rewards"):  # with rewards of other kinds there need be no reward model
             reward = model
         parts["reward"] = width * reward.parameters if reward else 0

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from training.contract.devices import DeviceReport
 from training.contract.memory import count_memory
 from training.contract.model_facts import ModelFacts
+from training.contract.settings import ADAPTER_SETTINGS
 from training.contract.specs import SPECS
 
 Setting = int | float | str | bool
@@ -80,6 +81,7 @@ BY_LOSS: Final[dict[str, Rate]] = {  # of dpo, at any size
     "orpo": Rate(5e-6, "ORPO's recipes for 2.7B to 7B, 5e-6 to 8e-6"),
 }
 ROLLOUTS: Final = ("ppo", "grpo")
+QUANTIZED: Final = ("sft", "reward", "dpo", "kto")  # which generate nothing, or only a little of it
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def propose(occasion: Occasion) -> dict[str, Proposal]:
     rank = occasion.choice("lora.rank", proposals["lora.rank"].value) if proposals else 0
     if rank:
         proposals["lora.alpha"] = Proposal(LORA_ALPHA, SCHULMAN)
+        proposals |= propose_quantized(occasion, rank)
     proposals |= propose_batch(occasion)
     proposals |= propose_checkpointing(occasion, proposals)
     proposals |= propose_pass(occasion, proposals)
@@ -135,6 +138,8 @@ def propose_adapter(occasion: Occasion) -> dict[str, Proposal]:
         return {}
     if occasion.facts.adapter_rank:
         return {"lora.rank": Proposal(occasion.facts.adapter_rank, "the model is an adapter, which goes on learning")}
+    if any(occasion.chosen.get(f"lora.{name}") for name in ADAPTER_SETTINGS):
+        return {"lora.rank": Proposal(LORA_RANK, "a setting of adapters is chosen")}
     if occasion.stage in ROLLOUTS:
         why = f"in RL a small adapter learns as much as every weight ({SCHULMAN}), and the reference needs no copy"
         return {"lora.rank": Proposal(LORA_RANK, why)}
@@ -144,6 +149,18 @@ def propose_adapter(occasion: Occasion) -> dict[str, Proposal]:
     if not fits(occasion, {"lora.rank": 0, "micro_tokens": MIN_PASS_TOKENS, "activation_checkpointing": True}):
         return {"lora.rank": Proposal(LORA_RANK, "to train every weight needs more memory than the device has")}
     return {"lora.rank": Proposal(0, "at this size every weight fits, and learns more than an adapter")}
+
+
+def propose_quantized(occasion: Occasion, rank: int) -> dict[str, Proposal]:
+    """lora.load_in_4bit where the base fits in no other way, and the machine has the library."""
+    device = occasion.device
+    if occasion.stage not in QUANTIZED or device is None or not device.bitsandbytes:
+        return {}
+    if fits(occasion, {"lora.rank": rank, "micro_tokens": MIN_PASS_TOKENS}):
+        return {}
+    return {
+        "lora.load_in_4bit": Proposal(True, "the base takes more memory than the device has, unless it is in 4 bits")
+    }
 
 
 def fits(occasion: Occasion, settings: Mapping[str, Setting]) -> bool:

@@ -44,11 +44,14 @@ class Recipe(BaseModel):
 
 @cache
 def read_recipes() -> dict[str, Recipe]:
-    """By name, which is the file's, the smallest device first. A file that is not a recipe is an error."""
+    """By name, which is the file's, the smallest device and model first. A file that is not a recipe is an error."""
     recipes = [
         Recipe(name=path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))) for path in FOLDER.glob("*.toml")
     ]
-    return {recipe.name: recipe for recipe in sorted(recipes, key=lambda recipe: recipe.device.memory_gb)}
+    return {
+        recipe.name: recipe
+        for recipe in sorted(recipes, key=lambda recipe: (recipe.device.memory_gb, recipe.model.parameters))
+    }
 
 
 def recipe_settings(name: str, stage: str) -> dict[str, Any]:

@@ -148,6 +148,12 @@ class LoopSettings(Settings):
     final_lr: float = setting(0.1, "Final learning rate, as a share of the peak.", ge=0, le=1, advanced=True)
     weight_decay: float = setting(0.01, "AdamW weight decay on matrices.", ge=0, le=1, advanced=True)
     beta2: float = setting(0.95, "AdamW second-moment decay.", gt=0, lt=1, advanced=True)
+    optimizer: Literal["adamw", "adamw_8bit"] = setting(
+        "adamw",
+        "adamw_8bit keeps AdamW's moments in 8 bits (Dettmers et al. 2022, arXiv:2110.02861), a quarter of their memory. "
+        "Needs the library bitsandbytes.",
+        advanced=True,
+    )
     grad_clip: float = setting(
         1.0, "Maximum gradient norm; larger gradients are scaled down. 0 turns clipping off.", ge=0, advanced=True
     )
@@ -176,6 +182,14 @@ class LoopSettings(Settings):
     report_project: str = report_project_field()
 
 
+ADAPTER_SETTINGS = ("use_dora", "use_rslora", "modules_to_save", "load_in_4bit")
+
+
+def names_in(text: str) -> list[str]:
+    """The names in a setting that holds several, separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 class LoraSettings(BaseModel):
     """A low-rank adapter instead of full fine-tuning (Hu et al. 2021, arXiv:2106.09685)."""
 
@@ -186,6 +200,39 @@ class LoraSettings(BaseModel):
     targets: str = setting(
         "all-linear", "Names of the modules that get an adapter, separated by commas.", advanced=True
     )
+    use_dora: bool = setting(
+        False,
+        "Learn how long each output's weights are apart from their direction (DoRA, Liu et al. 2024, "
+        "arXiv:2402.09353). Better at low ranks, slower, and more memory.",
+        advanced=True,
+    )
+    use_rslora: bool = setting(
+        False,
+        "Divide alpha by the square root of the rank (rsLoRA, Kalajdzievski 2023, arXiv:2312.03732), so that high ranks "
+        "learn more.",
+        advanced=True,
+    )
+    modules_to_save: str = setting(
+        "",
+        "Names of embeddings or linear layers that learn whole beside the adapter, separated by commas, such as "
+        "embed_tokens and lm_head where a chat template brings new tokens.",
+        advanced=True,
+    )
+
+    load_in_4bit: bool = setting(
+        False,
+        "Hold the frozen base in 4 bits (QLoRA, Dettmers et al. 2023, arXiv:2305.14314): about a third of its memory, "
+        "somewhat slower, and a little less exact. Needs the library bitsandbytes.",
+        advanced=True,
+    )
+
+    @model_validator(mode="after")
+    def has_an_adapter(self) -> LoraSettings:
+        """What is about an adapter needs one: else it would do nothing."""
+        for name in ADAPTER_SETTINGS:
+            if getattr(self, name) and not self.rank:
+                raise ValueError(f"{name}: this is about an adapter; set rank above 0, or leave it out")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from training.engine.llama_inference import LlamaForward, int8_obstacle, support
 from training.engine.sampling import drawn, tempered_logprobs
 from training.engine.sequence import GREEDY_BELOW, Rows, Running, alike
 from training.engine.transformers_forward import GeneralForward
+from training.engine.weights import frozen_module
 from training.kernels.ops import Places
 from training.models.loading import CausalModel, unwrap
 
@@ -67,7 +68,7 @@ class Engine:
         if int8 and (live or (obstacle := int8_obstacle(model))):
             raise ValueError("weights that change cannot be kept in 8 bits" if live else obstacle)
         base: Any = unwrap(model)
-        weight = base.get_input_embeddings().weight
+        weight = frozen_module(base.get_input_embeddings()).weight
         self._model_context = context_limit(base.config.get_text_config())
         self.stop_ids = stop_ids_of(base, tokenizer) | frozenset(stop_ids)
         self.slots = slots

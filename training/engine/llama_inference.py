@@ -94,7 +94,7 @@ class LlamaForward:
     def load(self) -> None:
         """Read the model's weights as they are now, active LoRA adapters folded in."""
         with torch.no_grad():
-            self.embedding = self._cast(self.base.model.embed_tokens.weight)
+            self.embedding = self._cast(weight_of(self.base.model.embed_tokens)[0])
             self.head: Matrix = self._matrix(weight_of(self.base.lm_head)[0])
             self.norm = self.base.model.norm.weight.detach().float()
             self.layers = []

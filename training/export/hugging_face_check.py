@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from training.contract import InputError
 from training.export.answers import Answer, Asked, Questions, answer, differences
 from training.export.weights import local_base
+from training.models.adapters import merged
 from training.models.compute import Compute, adapter_base
-from training.models.loading import CausalModel, context_of, load_causal, load_tokenizer, merged
+from training.models.loading import CausalModel, context_of, load_causal, load_tokenizer
 from training.preferences.reward_model import load_reward, score
 
 MERGED_TOLERANCE: Final = 0.1  # nats

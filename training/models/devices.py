@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ def report_device() -> DeviceReport:
             free=free,
             count=torch.cuda.device_count(),
             bf16=torch.cuda.is_bf16_supported(including_emulation=False),
+            bitsandbytes=has_bitsandbytes(),
             cores=usable_cores(),
             trackers=installed_trackers(),
         )
@@ -35,6 +37,7 @@ def report_device() -> DeviceReport:
         memory=total_memory(),
         free=free_bytes(torch.device("cpu")),
         bf16=cpu_has_bf16(),
+        bitsandbytes=has_bitsandbytes(),
         cores=usable_cores(),
         trackers=installed_trackers(),
     )
@@ -42,6 +45,10 @@ def report_device() -> DeviceReport:
 
 def installed_trackers() -> list[str]:
     return [name for name in TRACKERS if find_spec(name) is not None]
+
+
+def has_bitsandbytes() -> bool:
+    return importlib.util.find_spec("bitsandbytes") is not None
 
 
 def usable_cores() -> int:

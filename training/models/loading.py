@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors import safe_open
 from transformers import (
     AutoConfig,
@@ -22,11 +22,13 @@ from transformers import (
     modeling_utils,
 )
 
-from training.contract import InputError, LoraSettings, LoraWithDropoutSettings, PretrainSettings, facts_of_config
+from training.contract import LoraSettings, PretrainSettings, facts_of_config
+from training.models.adapters import add_adapter, merged, read_adapter
 from training.models.checkpointing import checkpoint_activations
 from training.models.checks import DAMAGE, check_causal, check_source, check_weights, damaged_folder
 from training.models.compute import Compute, adapter_base
 from training.models.memory import check_fits
+from training.models.quantization import four_bit_config, numbers_in
 from training.run.run import Run
 
 OPENING: Final = threading.Lock()
@@ -75,16 +77,15 @@ def load_causal(
     check_source(base or source, "model")
     check_weights(base or source, "model")
     check_causal(base or source)
+    quantized = adapter_only and lora is not None and lora.load_in_4bit
     check_fits(
-        base or source, device=compute.device, learning=trainable, dtype=dtype, adapter=adapter_only,
+        base or source, device=compute.device, learning=trainable, adapter=adapter_only,
+        dtype=torch.int8 if quantized else dtype,  # half of it, and the embeddings, which stay as they are
         beside=0 if adapter_only else copies * compute.dtype.itemsize,
     )  # fmt: skip
-    model: CausalModel = read_weights(base or source, dtype)
+    model: CausalModel = read_weights(base or source, dtype, compute.device if quantized else None)
     if base:
-        try:
-            model = PeftModel.from_pretrained(model, source, is_trainable=adapter_only)
-        except DAMAGE as error:
-            raise damaged_folder(source, "adapter", error) from error
+        model = read_adapter(model, source, lora if adapter_only else None)
         if not adapter_only:
             model = merged(model)
     elif adapter_only and lora is not None:
@@ -96,12 +97,18 @@ def load_causal(
     return model.to(compute.device).eval()
 
 
-def read_weights(source: str, dtype: torch.dtype) -> PreTrainedModel:
-    """Every weight must be in the files: transformers alone would fill gaps with random numbers and go on."""
+def read_weights(source: str, dtype: torch.dtype, quantize_on: torch.device | None = None) -> PreTrainedModel:
+    """Every weight must be in the files: transformers alone would fill gaps with random numbers and go on.
+
+    quantize_on: the device on which the matrices are brought to 4 bits as they are read.
+    """
+    options: dict[str, Any] = {}
+    if quantize_on is not None:
+        options = {"quantization_config": four_bit_config(dtype), "device_map": {"": quantize_on}}
     try:
         with read_not_mapped():
             model, report = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, use_safetensors=True, output_loading_info=True
+                source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )
     except DAMAGE as error:
         raise damaged_folder(source, "model", error) from error
@@ -131,51 +138,6 @@ def read_not_mapped() -> Iterator[None]:
             yield
         finally:
             modeling_utils.safe_open = safe_open
-
-
-def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
-    targets: str | list[str] = lora.targets
-    if targets != "all-linear":
-        targets = [name.strip() for name in lora.targets.split(",") if name.strip()]
-    if tied := sorted(tied_modules(model)):
-        tied_targets = [] if isinstance(targets, str) else [name for name in targets if name.split(".")[-1] in tied]
-        if tied_targets:
-            raise InputError(
-                f"lora.targets: {' and '.join(tied)} share their weights in this model, so an adapter on "
-                f"{' or '.join(tied_targets)} could not be merged into it; take other modules",
-                code="config_invalid",
-            )
-    settings = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout if isinstance(lora, LoraWithDropoutSettings) else 0.0,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(model, settings)
-    except ValueError as error:
-        raise InputError(f"lora.targets: {error}", code="config_invalid") from error
-
-
-def tied_modules(model: PreTrainedModel) -> set[str]:
-    """The names of input and output embeddings where both are one matrix; nothing if they are two."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is None or getattr(head, "weight", None) is not getattr(embedding, "weight", embedding):
-        return set()
-    return {name.split(".")[-1] for name, module in model.named_modules() if module is embedding or module is head}
-
-
-def merged(model: PeftModel) -> PreTrainedModel:
-    """The model with its adapter's change added to its weights. Embeddings that the model shares between both its ends
-    part first where the adapter changes one of them."""
-    inner = model.get_base_model()
-    ends = [inner.get_input_embeddings(), inner.get_output_embeddings()]
-    embedding, head = (getattr(end, "base_layer", end) for end in ends)
-    if any(hasattr(end, "base_layer") for end in ends) and embedding.weight is head.weight:
-        head.weight = torch.nn.Parameter(head.weight.detach().clone())
-    whole: PreTrainedModel = model.merge_and_unload()
-    return whole
 
 
 # ---------------------------------------------------------------------------------------------------- making and saving
@@ -234,7 +196,7 @@ def model_info(model: CausalModel, kind: str = "") -> dict[str, Any]:
     adapter = isinstance(model, PeftModel)
     return {
         "kind": kind or ("adapter" if adapter else "full"),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(map(numbers_in, model.parameters())),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "context": context_of(model),
         "vocabulary": config.vocab_size,

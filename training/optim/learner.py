@@ -25,6 +25,7 @@ from training.distributed.launch import is_sharded, rank
 from training.kernels.heap import HeapTrimmer
 from training.models.compute import Compute
 from training.optim.meters import Means, Sums
+from training.optim.optimizers import make_optimizer
 
 B = TypeVar("B")
 MAX_SKIPS_IN_A_ROW: Final = 20
@@ -34,7 +35,7 @@ class Learner:
     """Optimizer, schedule, clipping, and the guard against losses that are no number.
 
     modules: what learns, by name; only parameters that require gradients. rates: peak learning rate of a module, where
-    it is not the settings'. AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), decay on matrices only.
+    it is not the settings'. AdamW with decay on matrices only.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Learner:
             ):
                 if chosen:
                     groups.append({"params": chosen, "weight_decay": decay, "lr": peak, "peak": peak})
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
+        self.optimizer = make_optimizer(groups, settings, compute.device)
         self.heap = HeapTrimmer()
 
     def update(

@@ -47,6 +47,11 @@ class RewardModel(nn.Module):
         self.config = config
         self._states = Trunk(trunk)
 
+    def take_trunk(self, trunk: PreTrainedModel) -> None:
+        """Read another model of the same shape from now on."""
+        self.trunk, self.config = trunk, trunk.config
+        self._states = Trunk(trunk)
+
     def forward(self, packed: Packed) -> Tensor:
         """The scores (S,) of S packed sequences, read at their last tokens, in float32."""
         read = self._states.hidden(packed)[packed.starts + packed.lengths - 1]
@@ -90,6 +95,22 @@ def reward_from_language_model(
     return language, RewardModel(inner.base_model, head.to(compute.device), config)
 
 
+def onto_unquantized(language: CausalModel, source: str, compute: Compute, lora: LoraSettings) -> CausalModel:
+    """The adapter of a model in 4 bits over its base as it was published, on the CPU, where there is room for it."""
+    learned = {
+        name: p.detach().cpu() for name, p in language.named_parameters() if "lora_" in name or "_to_save" in name
+    }
+    whole = load_causal(
+        source, Compute(torch.device("cpu"), compute.dtype), trainable=True,
+        lora=lora.model_copy(update={"load_in_4bit": False}),
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, parameter in whole.named_parameters():
+            if name in learned:
+                parameter.copy_(learned[name])
+    return whole
+
+
 def save_reward(model: RewardModel, tokenizer: PreTrainedTokenizerBase, folder: Any, about: dict[str, float]) -> None:
     """The sequence-classification layout of transformers, in fp32; `about` becomes the config's `reward`.
 
@@ -106,7 +127,7 @@ def save_reward(model: RewardModel, tokenizer: PreTrainedTokenizerBase, folder: 
         whole = AutoModelForSequenceClassification.from_config(config)
     setattr(whole, whole.base_model_prefix, model.trunk)
     whole.score = model.head
-    whole.float().save_pretrained(folder)
+    whole.cpu().float().save_pretrained(folder)  # on a GPU twice the bytes might not fit
     tokenizer.save_pretrained(folder)
 
 

@@ -11,11 +11,11 @@ from peft import PeftModel
 from torch import nn
 
 from training.contract import PPOSettings
+from training.models.adapters import POLICY, check_copied, restore_saved_modules
 from training.models.compute import Compute, adapter_base
 from training.models.loading import CausalModel, load_causal, state_width
 from training.rl.actor import Actor
 
-POLICY: Final = "default"
 REFERENCE: Final = "reference"
 
 
@@ -45,7 +45,9 @@ def load_policies(config: PPOSettings, compute: Compute) -> Policies:
     if not isinstance(model, PeftModel):
         return Policies(actor, Actor(load_causal(config.policy, compute), head, temperature), nullcontext)
     if adapter_base(config.policy):
+        check_copied(model)
         model.load_adapter(config.policy, adapter_name=REFERENCE, is_trainable=False)
+        restore_saved_modules(model, config.policy, REFERENCE)
         return Policies(actor, actor, lambda: switched(model, REFERENCE))
     return Policies(actor, actor, model.disable_adapter)
 

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from training.contract import MODEL, AddSettings, InputError, Turn, hub_place, is_gguf, is_model_file
 from training.data.chat_format import ChatFormat
 from training.engine.greedy_preview import greedy_reply
+from training.models.adapters import merged
 from training.models.archives import unpack
 from training.models.checks import check_source, check_vocabulary
 from training.models.compute import Compute, adapter_base, prepare
@@ -31,7 +32,6 @@ from training.models.loading import (
     CausalModel,
     load_causal,
     load_tokenizer,
-    merged,
     model_info,
     save_model,
     unwrap,

@@ -19,6 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from training.contract import GRPOSettings, InputError
 from training.distributed.launch import world_size
+from training.models.adapters import check_copied
 from training.models.compute import adapter_base
 from training.models.forward import Forward
 from training.models.loading import CausalModel, load_causal, model_info
@@ -50,6 +51,8 @@ def main(run: Run[GRPOSettings]) -> None:
         copies=int(config.beta > 0),
         checkpointing=config.activation_checkpointing,
     )
+    if isinstance(model, PeftModel):
+        check_copied(model)
     engine, prompts, heldout_prompts, counts = set_up_rollouts(run, inputs, model)
     rollouts = TRLRollouts(run, engine, inputs.scorer, prompts)
     trainer = build_trainer(run, inputs, model, prompts, rollouts)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -19,9 +20,11 @@ from training.contract import MODEL, RankingRow, RewardSettings
 from training.data.batching import Examples
 from training.data.chat_format import ChatFormat
 from training.distributed.collectives import all_gather, barrier, map_sharded
+from training.models.adapters import merged
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
-from training.models.loading import context_named, load_tokenizer, merged, model_info
+from training.models.loading import CausalModel, context_named, load_tokenizer, model_info
+from training.models.quantization import is_quantized
 from training.optim.learner import Learner
 from training.optim.loop import train
 from training.optim.meters import Sums, mean_figures
@@ -40,6 +43,7 @@ from training.preferences.reward_model import (
     RewardModel,
     load_members,
     member_name,
+    onto_unquantized,
     reward_from_language_model,
     save_reward,
     score_ids,
@@ -162,7 +166,7 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
         )  # fmt: skip
     switch_adapter_dropout(language, on=False)
     if config.lora.rank:
-        merged(language)
+        language = merge_adapter(language, model, config, lesson.compute)
     with run.timed("evaluation"):
         agreed = agree([model], lesson, config.micro_tokens)
         mean = mean_score(model, lesson, config.micro_tokens)
@@ -176,6 +180,18 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
             for name, value in zip(annotators_of(rows), people()[1:].tolist(), strict=True)
         }
     return Learned(model, figures, agreed, config_entries, model_info(language, "reward"))
+
+
+def merge_adapter(language: CausalModel, model: RewardModel, config: RewardSettings, compute: Compute) -> CausalModel:
+    """The language model, and in it the trunk of the reward model, with the adapter in its weights. A base in 4 bits
+    is left for the one that was published, in the precision that is computed in: files then have what is measured."""
+    if not isinstance(language, PeftModel):
+        return language
+    if not is_quantized(language):
+        return merged(language, torch.float32)  # as its files will hold it
+    whole = merged(onto_unquantized(language, config.base, compute, config.lora))
+    model.take_trunk(whole.base_model)
+    return whole.to(compute.device)
 
 
 def switch_adapter_dropout(model: nn.Module, *, on: bool) -> None:

@@ -77,6 +77,41 @@ def test_rewards_without_a_reward_model_take_nothing() -> None:
     assert "reward" not in count_memory("ppo", settings | {"rewards": [{"name": "exact"}]}, LLAMA_8B, GPU)
 
 
+def test_moments_in_8_bits_take_a_quarter() -> None:
+    parts = counted("sft", LLAMA_8B, GPU, optimizer="adamw_8bit")
+    assert parts["optimizer"] == (2 + 2 * 4 / 256) * LLAMA_8B.parameters
+    adapter = counted("sft", LLAMA_8B, GPU, optimizer="adamw_8bit", **LORA)["adapter"]
+    assert adapter == pytest.approx(counted("sft", LLAMA_8B, GPU, **LORA)["adapter"] * 10.03 / 16, rel=1e-3)
+
+
+def test_a_base_in_4_bits_takes_half_a_byte_for_a_number_of_its_matrices() -> None:
+    parts = counted("sft", LLAMA_8B, GPU, lora={"rank": 16, "load_in_4bit": True})
+    matrices = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14_336)
+    others = LLAMA_8B.parameters - matrices  # embeddings and head
+    assert parts["weights"] == pytest.approx(0.516 * matrices + 2 * others, rel=1e-3)
+    assert parts["weights"] < 6e9
+    rollouts = {"lora": {"rank": 16, "load_in_4bit": True}}
+    assert "engine" not in counted("ppo", LLAMA_8B, GPU, **rollouts), "it generates by its own modules"
+
+
+def test_dora_takes_a_length_for_each_output_and_more_activations() -> None:
+    plain, dora = (
+        counted("sft", LLAMA_8B, GPU, **LORA),
+        counted("sft", LLAMA_8B, GPU, lora={"rank": 16, "use_dora": True}),
+    )
+    outputs = 32 * (2 * 4096 + 2 * 1024 + 2 * 14_336 + 4096)
+    assert dora["adapter"] - plain["adapter"] == 16 * outputs
+    assert dora["activations"] - plain["activations"] > 2 * 2 * 4096 * outputs
+
+
+@pytest.mark.parametrize(("tied", "matrices"), [(True, 1), (False, 2)])
+def test_modules_that_learn_whole_take_16_bytes_for_each_of_their_numbers(tied: bool, matrices: int) -> None:
+    model = LLAMA_8B.model_copy(update={"tied": tied})
+    whole = {"lora": {"rank": 16, "modules_to_save": "embed_tokens, lm_head"}}
+    more = counted("sft", model, GPU, **whole)["adapter"] - counted("sft", model, GPU, **LORA)["adapter"]
+    assert more == 16 * matrices * 128_256 * 4096
+
+
 def test_activations_grow_with_the_tokens_of_a_pass() -> None:
     one, two = (counted("sft", LLAMA_8B, GPU, micro_tokens=tokens) for tokens in (1024, 2048))
     assert two["activations"] == 2 * one["activations"]

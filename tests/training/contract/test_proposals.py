@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from tests.training.contract.test_memory_count import LLAMA_8B
 from training.contract import SPECS, DeviceReport, ModelFacts, Occasion, has_proposals, propose
 from training.contract.proposals import LARGE, SMALL
 
@@ -140,3 +139,26 @@ def test_a_gpu_gets_rollouts_of_128_replies_and_a_cpu_keeps_small_ones() -> None
 def test_a_model_of_unknown_size_gets_the_careful_figures() -> None:
     assert has_proposals("sft", ModelFacts())
     assert values("sft", "unknown") == values("sft", "8B")
+
+
+LLAMA_8B = ModelFacts(
+    parameters=8_030_261_248, layers=32, hidden=4096, intermediate=14_336, heads=32, kv_heads=8, head_dim=128,
+    vocabulary=128_256, context=131_072,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "dpo", "kto"])
+def test_a_base_that_fits_only_in_4_bits_is_proposed_so_where_the_library_is(stage: str) -> None:
+    with_library = GPU.model_copy(update={"bitsandbytes": True})
+    proposed = {name: value for name, (value, _) in propose(Occasion(stage, LLAMA_8B, device=with_library)).items()}
+    assert (proposed["lora.rank"], proposed["lora.load_in_4bit"]) == (32, True)
+    assert "lora.load_in_4bit" not in propose(Occasion(stage, LLAMA_8B, device=GPU)), "it could not be loaded"
+    roomy = with_library.model_copy(update={"memory": 80 * 10**9})
+    assert "lora.load_in_4bit" not in propose(Occasion(stage, LLAMA_8B, device=roomy))
+    assert "lora.load_in_4bit" not in propose(Occasion("ppo", LLAMA_8B, device=with_library))
+
+
+def test_a_setting_of_adapters_that_somebody_chose_brings_a_rank() -> None:
+    for name, value in (("use_dora", True), ("modules_to_save", "lm_head"), ("load_in_4bit", True)):
+        assert values("sft", "135M", chosen={f"lora.{name}": value})["lora.rank"] == 32
+    assert values("sft", "135M", chosen={"lora.use_dora": False})["lora.rank"] == 0

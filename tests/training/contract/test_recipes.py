@@ -8,7 +8,7 @@ CASES = [(name, stage) for name, recipe in read_recipes().items() for stage in r
 
 
 def test_there_is_one_recipe_for_each_usual_machine_the_smallest_first() -> None:
-    assert list(read_recipes()) == ["laptop-135m", "gpu-24gb-1b", "gpu-80gb-8b"]
+    assert list(read_recipes()) == ["laptop-135m", "gpu-24gb-1b", "gpu-24gb-8b", "gpu-80gb-8b"]
 
 
 @pytest.mark.parametrize(("name", "stage"), CASES)
@@ -28,7 +28,7 @@ def test_a_recipe_fits_its_device_by_count(name: str, stage: str) -> None:
 
 
 def test_what_no_recipe_says_is_refused_with_what_there_is() -> None:
-    with pytest.raises(InputError, match="the recipes are laptop-135m, gpu-24gb-1b, gpu-80gb-8b"):
+    with pytest.raises(InputError, match="the recipes are laptop-135m, gpu-24gb-1b, gpu-24gb-8b, gpu-80gb-8b"):
         recipe_settings("phone", "sft")
     with pytest.raises(InputError, match="no settings for corpus, only for sft, reward"):
         recipe_settings("laptop-135m", "corpus")

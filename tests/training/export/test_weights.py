@@ -20,7 +20,7 @@ from training.contract import InputError
 from training.export import hugging_face
 from training.export.gguf_architectures import Architecture, in_halves, interleaved
 from training.export.weights import open_weights
-from training.models.loading import merged
+from training.models.adapters import merged
 
 
 def adapter(folder: Path, base: Path, **settings: Any) -> Path:

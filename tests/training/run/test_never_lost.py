@@ -98,6 +98,8 @@ GRPO = {
     "minibatches": 2, **RARELY,
 }  # fmt: skip
 LORA = {"lora": {"rank": 4}}
+VARIANT = {"lora": {"rank": 4, "use_dora": True, "use_rslora": True, "modules_to_save": "embed_tokens"}}
+DORA = {"lora": {"rank": 4, "use_dora": True, "use_rslora": True}}
 LORA_WITH_DROPOUT = {"lora": {"rank": 4, "dropout": 0.2}}
 CASES: dict[str, Case] = {
     "corpus": Case("corpus", {"min_chars": 0, "heldout_fraction": 0.3}, {"documents": CORPUS}),
@@ -120,20 +122,24 @@ CASES: dict[str, Case] = {
     ),
     "sft": Case("sft", {"base": "GPT2", **SFT}, HEARD),
     "sft-lora": Case("sft", {"base": "POLICY", **SFT, **LORA_WITH_DROPOUT}, HEARD),
+    "sft-dora": Case("sft", {"base": "POLICY", **SFT, **VARIANT}, HEARD),
     "sft-bf16": Case("sft", {"base": "POLICY", **SFT, "precision": "bf16"}, HEARD),
     "reward": Case("reward", {**REWARD, "ties": "davidson"}, RANKED),
     "reward-lora": Case("reward", {**REWARD, **LORA_WITH_DROPOUT}, RANKED),
+    "reward-dora": Case("reward", {**REWARD, **VARIANT}, RANKED),
     "ppo": Case("ppo", {"policy": "POLICY", **PPO, "ptx_weight": 0.1, "batch_tokens": 64}, {**ASKED, "corpus": CORPUS}),
     "ppo-reward": Case("ppo", {"policy": "POLICY", **PPO, "reward": "REWARD", "minibatches": 2}, ASKED),
     "ppo-critic": Case("ppo", {"policy": "POLICY", **PPO, "reward": "REWARD", "critic": "own"}, ASKED),
     "ppo-critic-lora": Case("ppo", {"policy": "POLICY", **PPO, **LORA, "reward": "REWARD", "critic": "own"}, ASKED),
     "ppo-lora": Case("ppo", {"policy": "POLICY", **PPO, **LORA}, ASKED),
+    "ppo-dora": Case("ppo", {"policy": "POLICY", **PPO, **VARIANT}, ASKED),
     "ppo-bf16": Case("ppo", {"policy": "POLICY", **PPO, "precision": "bf16"}, ASKED),
     "ppo-adapter": Case("ppo", {"policy": "ADAPTER", **PPO, **LORA}, ASKED),
     "dpo": Case("dpo", PAIRS, RANKED),
     "dpo-lora": Case("dpo", {**PAIRS, **LORA}, RANKED),
     "dpo-simpo": Case("dpo", {**PAIRS, "loss": "simpo"}, RANKED),
     "dpo-orpo-lora": Case("dpo", {**PAIRS, **LORA, "loss": "orpo"}, RANKED),
+    "dpo-dora": Case("dpo", {**PAIRS, **DORA}, RANKED),
     "kto": Case("kto", {**PAIRS, "epochs": 4, "batch_tokens": 400}, RANKED),
     "kto-lora": Case("kto", {**PAIRS, **LORA, "epochs": 4, "batch_tokens": 400}, RANKED),
     "grpo": Case("grpo", GRPO, ASKED),
@@ -141,6 +147,7 @@ CASES: dict[str, Case] = {
     "grpo-lora": Case("grpo", {**GRPO, **LORA}, ASKED),
     "grpo-rloo": Case("grpo", {**GRPO, "loss": "rloo"}, ASKED),
     "grpo-dynamic": Case("grpo", {**GRPO, "dynamic_sampling": 2}, ASKED),
+    "grpo-dora": Case("grpo", {**GRPO, **DORA}, ASKED),
     "add": Case("add", {"base": "POLICY"}),
     "export": Case("export", {"base": "POLICY"}),
     "sample": Case(

@@ -38,9 +38,10 @@ from training.contract import DemonstrationRow, InputError, LoraSettings, Traini
 from training.data.chat_format import ChatFormat
 from training.data.demonstrations import demonstration_examples, encode_demonstrations
 from training.engine import Engine
+from training.models.adapters import add_adapter
 from training.models.compute import Compute
 from training.models.forward import Forward
-from training.models.loading import add_adapter, load_causal, load_tokenizer, save_model
+from training.models.loading import load_causal, load_tokenizer, save_model
 from training.optim.losses import weighted_loss
 from training.preferences.reward_model import encode as encode_for_reward
 from training.preferences.reward_model import load_reward, reward_from_language_model, save_reward, score

@@ -12,6 +12,7 @@ from transformers import Trainer, TrainingArguments
 from training.contract import InputError
 from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts
+from training.models.adapters import check_copied
 from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.loading import context_of, load_causal, load_tokenizer, model_info
@@ -61,6 +62,8 @@ def train_on_labels(
         checkpointing=config.activation_checkpointing,
     )
     check_vocabulary(chat, model, config.policy)
+    if isinstance(model, PeftModel):
+        check_copied(model)
     limit = min(config.max_tokens, context_of(model))
     training, heldout = encode(labels, chat, limit), encode(heldout_labels, chat, limit)
     check_and_warn(run, training)
