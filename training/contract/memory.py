@@ -20,8 +20,10 @@ GB: Final = 1e9
 MIN_BF16_WIDTH: Final = 192  # hidden size; there bf16 is 2.3 times as fast as fp32 on a CPU with AMX
 RUNTIME: Final = {"cuda": 1.0e9, "cpu": 0.6e9}  # Python, torch and its kernels or the CUDA context
 MAX_SLOTS: Final = 128  # replies that PPO and GRPO sample at the same time
-HEAD_POSITIONS: Final = 256  # positions whose logits are held at once, at least
-HEAD_NUMBERS: Final = {"cuda": 1 << 28, "cpu": 1 << 23}  # logits held at once; training/kernels/logprobs.py
+MAX_LOGITS: Final = 1 << 23  # logits held at once on a CPU: 16 MiB in bfloat16
+MAX_LOGITS_ON_GPU: Final = 1 << 28  # 512 MiB in bfloat16
+# Positions that are worth a product of their own: each adds a whole (V, H) gradient in float32.
+MIN_POSITIONS: Final = 256
 TRL_LOGITS: Final = 4  # copies of a pass's logits: the policy's, their gradient, a softmax, the reference's
 
 MOMENTS: Final = {"adamw": 8.0, "adamw_8bit": 2 + 2 * 4 / 256}  # bytes a parameter; in 8 bits with a scale per 256
@@ -194,6 +196,13 @@ def logit_bytes(stage: str, tokens: int, model: ModelFacts, width: int, device: 
         return 0
     if stage in ("dpo", "kto", "grpo"):
         return TRL_LOGITS * width * tokens * model.vocabulary
-    positions = min(tokens, max(HEAD_POSITIONS, HEAD_NUMBERS[device] // max(1, model.vocabulary)))
+    positions = min(tokens, positions_at_once(max(1, model.vocabulary), device))
     gradient = 4 * model.vocabulary * model.hidden if full else 0
     return width * positions * model.vocabulary + gradient
+
+
+def positions_at_once(vocabulary: int, device: str) -> int:
+    """How many positions' logits our own losses hold at once."""
+    if device == "cuda":
+        return max(MIN_POSITIONS, MAX_LOGITS_ON_GPU // vocabulary)
+    return max(1, MAX_LOGITS // vocabulary, min(MIN_POSITIONS, 8 * MAX_LOGITS // vocabulary))

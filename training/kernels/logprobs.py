@@ -8,20 +8,16 @@ position; the backward pass computes the logits once more, `positions_at_once` p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from training.contract.memory import positions_at_once
 from training.kernels import ops
 from training.kernels.native import as_on_gpu
-
-MAX_LOGITS: Final = 1 << 23  # logits held at once on a CPU: 16 MiB in bfloat16
-MAX_LOGITS_ON_GPU: Final = 1 << 28  # 512 MiB in bfloat16
-# Positions that are worth a product of their own: each adds a whole (V, H) gradient in float32.
-MIN_POSITIONS: Final = 256
 
 
 class TokenLogprobs(NamedTuple):
@@ -43,20 +39,14 @@ def logprobs_from_hidden(
         return TokenLogprobs(*FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy))
 
 
-def positions_at_once(vocabulary: int, device: str) -> int:
-    """How many positions' logits are held at once."""
-    if as_on_gpu(device):
-        return max(MIN_POSITIONS, MAX_LOGITS_ON_GPU // vocabulary)
-    return max(1, MAX_LOGITS // vocabulary, min(MIN_POSITIONS, 8 * MAX_LOGITS // vocabulary))
-
-
 class Products:
     """The logits of some positions at a time, to be written over: (positions, V), in the dtype of the products."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.hidden, self.weight = hidden, weight
         self.bias = None if bias is None else bias.to(weight.dtype)
-        self.at_once = max(1, min(len(hidden), positions_at_once(len(weight), hidden.device.type)))
+        device = "cuda" if as_on_gpu(hidden.device.type) else "cpu"
+        self.at_once = max(1, min(len(hidden), positions_at_once(len(weight), device)))
         self.space = hidden.new_empty(self.at_once, len(weight))
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:

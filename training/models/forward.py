@@ -14,8 +14,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from training.contract import InputError
+from training.contract.memory import positions_at_once
 from training.data.packing import Packed, TextBatch, moved, pack
-from training.kernels.logprobs import TokenLogprobs, logprobs_from_hidden, positions_at_once
+from training.kernels.logprobs import TokenLogprobs, logprobs_from_hidden
 from training.models.loading import CausalModel, unwrap
 from training.models.trunk import Trunk, computes_the_same
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from datasets import Dataset
+from torch.utils.data import RandomSampler, Sampler
 from trl import KTOConfig, KTOTrainer
 
 from training.contract import InputError, JudgmentRow, KTOSettings, RankingRow, Turn
@@ -23,6 +24,11 @@ class JudgedTrainer(KTOTrainer):
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return Dataset.from_list(with_mismatched_replies(dataset.to_list()))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
+        """In an order of each epoch's own. TRL keeps that of the rows, because its mismatched pairs are of one batch;
+        ours go with their examples."""
+        return RandomSampler(train_dataset or self.train_dataset)
 
 
 def main(run: Run[KTOSettings]) -> None:

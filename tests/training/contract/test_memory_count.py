@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from training.contract import SPECS, DeviceReport, ModelFacts, count_memory
+from training.contract.memory import positions_at_once
 
 GPU = DeviceReport(kind="cuda", name="a GPU", memory=24 * 10**9, free=24 * 10**9, bf16=True)
 OLD_GPU = GPU.model_copy(update={"bf16": False})
@@ -150,3 +151,18 @@ def test_stages_that_only_generate_count_weights_and_cache(stage: str) -> None:
 @pytest.mark.parametrize("stage", [name for name, spec in SPECS.items() if spec.learns])
 def test_every_stage_that_learns_is_counted(stage: str) -> None:
     assert sum(counted(stage, SMALL, CPU).values()) > 16 * SMALL.parameters
+
+
+@pytest.mark.parametrize(("vocabulary", "device", "positions"), [
+    (200, "cpu", (1 << 23) // 200), (32_000, "cpu", 262), (151_936, "cpu", 256), (1 << 20, "cpu", 64),
+    (32_000, "cuda", 8388), (151_936, "cuda", 1766), (1 << 22, "cuda", 256),
+])  # fmt: skip
+def test_pieces_of_the_output_layer_suit_vocabulary_and_device(vocabulary: int, device: str, positions: int) -> None:
+    assert positions_at_once(vocabulary, device) == positions
+
+
+def test_logits_are_counted_for_as_many_positions_as_are_held_at_once() -> None:
+    vocabulary = 1 << 20
+    model = LLAMA_8B.model_copy(update={"vocabulary": vocabulary})
+    parts = counted("sft", model, CPU, micro_tokens=4096, precision="fp32", **LORA)
+    assert parts["logits"] == 4 * positions_at_once(vocabulary, "cpu") * vocabulary

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.narrowing import existing
 from training.kernels import logprobs
-from training.kernels.logprobs import logprobs_from_hidden, positions_at_once
+from training.kernels.logprobs import logprobs_from_hidden
 
 ROWS, WIDTH, VOCABULARY = 23, 16, 50
 
@@ -86,11 +86,3 @@ def test_in_bf16_the_sums_are_float32() -> None:
     assert half.dtype == torch.float32
     assert torch.allclose(half, whole, atol=0.1)
     assert not torch.equal(half, whole)
-
-
-@pytest.mark.parametrize(("vocabulary", "device", "positions"), [
-    (200, "cpu", (1 << 23) // 200), (32_000, "cpu", 262), (151_936, "cpu", 256), (1 << 20, "cpu", 64),
-    (32_000, "cuda", 8388), (151_936, "cuda", 1766), (1 << 22, "cuda", 256),
-])  # fmt: skip
-def test_pieces_of_the_output_layer_suit_vocabulary_and_device(vocabulary: int, device: str, positions: int) -> None:
-    assert positions_at_once(vocabulary, device) == positions

@@ -125,3 +125,13 @@ def test_rankings_of_nothing_but_ties_are_a_sentence(policy: Any, tmp_path: Path
     rows = [{**row, "groups": [[0, 1, 2, 3]]} for row in rankings(20, 1)]
     with pytest.raises(InputError, match="kto: no ranking puts one reply above another"):
         run_here(run_folder(tmp_path, settings(policy), rankings=rows))
+
+
+def test_the_seed_decides_the_order_of_the_replies(policy: Any, tmp_path: Path) -> None:
+    losses = []
+    for seed in (0, 1):
+        config = settings(policy, seed=seed, epochs=1, max_steps=3, batch_tokens=64, log_every=1)
+        folder = run_folder(tmp_path / str(seed), config, rankings=rankings(20, 1))
+        run_here(folder)
+        losses.append([event["values"].get("logps/chosen") for event in events(folder, "metric")])
+    assert losses[0] != losses[1]
