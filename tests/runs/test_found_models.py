@@ -53,6 +53,8 @@ def test_one_click_adds_one_and_another_puts_it_live(client: Client, project: Pr
     address = f"/projects/{project.slug}/runs/launch/add/"
     page = client.get(address).content.decode()
     assert f'name="found" value="{listed / "llama"}"' in page
+    form_tag = page.index('class="launch"')
+    assert "name=" not in page[page.index("<button", form_tag) :].partition(">")[0], "what the return key presses"
     form = {"chat_template": "keep", "seed": 0, "threads": 0, "device": "auto", "base_name": "", "upload": ""}
     client.post(address, form | {"found": str(listed / "llama")})
     run = Run.objects.get()
