@@ -95,8 +95,6 @@ def proposed_settings(run: Run) -> list[tuple[str, str, str]]:
         (label_of(name), control_text(values[name]), why)
         for name, why in sorted(run.proposed.items())
         if name in values
-        for name, why in sorted(run.proposed.items())
-        if name in values
     ]
 
 
