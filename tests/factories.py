@@ -140,6 +140,38 @@ def run_with_output(project: Project, name: str, text: str, stage: str = "sample
     return run(project, stage, outputs={name: f"{address}/{name}"}, state=Run.State.SUCCEEDED, **fields)
 
 
+def export_run(project: Project, files: dict[str, bytes], **fields: Any) -> Run:
+    """An export that has succeeded, with its files in the store."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / name).write_bytes(content)
+        hashes = hashes_of(Path(folder))
+        address = publish_folder(Path(folder), folder_name="outputs", files=hashes)
+    fields.setdefault("base", fields.get("base") or model_version(project))
+    fields.setdefault("finished_at", timezone.now())
+    fields.setdefault("config", {"format": "bf16", "name": ""})
+    size = sum(len(content) for content in files.values())
+    return run(
+        project,
+        "export",
+        state=Run.State.SUCCEEDED,
+        outputs={name: f"{address}/{name}" for name in files},
+        result={
+            "files": {f"output/{name}": sha256 for name, sha256 in hashes.items()},
+            "model": {
+                "format": "bf16",
+                "bytes": size,
+                "checks": ["10 of 10 prompts got the same answers."],
+            },
+            "seconds": {"total": 3.0},
+            "device": "cpu",
+            "versions": {},
+        },
+        **fields,
+    )
+
+
 def consent(user: User, project: Project, **fields: Any) -> Consent:
     fields.setdefault("wording", "What I write here may be used to teach the assistant.")
     return Consent.objects.create(user=user, project=project, **fields)

@@ -9,7 +9,7 @@ import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from fsspec import AbstractFileSystem
@@ -115,6 +115,24 @@ def open_file(address: str) -> Any:
         return fs.open(path, "rb")
     except OSError as error:
         raise store_error(error, address) from error
+
+
+class FileFacts(NamedTuple):
+    """size: bytes. version: what tells this content from what was in the file before."""
+
+    size: int
+    version: str
+
+
+def file_facts(address: str) -> FileFacts:
+    """Raises Unavailable where the file is not there or the store does not answer."""
+    try:
+        fs, path = open_store(address)
+        facts = fs.info(path)
+    except OSError as error:
+        raise store_error(error, address) from error
+    marks = [str(facts.get(key)) for key in ("size", "mtime", "ETag", "LastModified", "last_modified", "generation")]
+    return FileFacts(int(facts["size"]), " ".join(marks))
 
 
 def fetch_file(address: str, target: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from webapp.runs.views import launch, models, runs
+from webapp.runs.views import exports, launch, models, runs
 
 urlpatterns = [
     path("projects/<slug:slug>/runs/", runs.run_list, name="run_list"),
@@ -19,5 +19,6 @@ urlpatterns = [
     path("runs/<int:pk>/retry/", runs.run_retry, name="run_retry"),
     path("runs/<int:pk>/import/", runs.run_import, name="run_import"),
     path("runs/<int:pk>/outputs/<path:name>", runs.run_output, name="run_output"),
+    path("exports/<int:pk>/archive/", exports.export_archive, name="export_archive"),
     path("models/<int:pk>/", models.model_detail, name="model_detail"),
 ]

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
@@ -71,6 +71,7 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
             "counts": run.result.get("counts", {}),
             "outputs": outputs_of(run),
             "deploys": offers_chat(request, run),
+            "exports": SPECS[run.stage].exports,
             "asks_judges": "/judges/reward/" in json.dumps(run.config),
         }
     )
@@ -233,6 +234,6 @@ def run_import(request: Request, run: Run) -> HttpResponse:
 
 @require_safe
 @requires("runs.view", RUNS)
-def run_output(request: Request, run: Run, name: str) -> StreamingHttpResponse:
+def run_output(request: Request, run: Run, name: str) -> HttpResponseBase:
     """A file that the run left."""
     return output_download(request, run, name)
