@@ -62,6 +62,14 @@ class ExportSettings(Settings):
         pattern=r"^[A-Za-z0-9._-]*$",
         advanced=True,
     )
+    push_to: str = setting(
+        "",
+        "Repository on the Hugging Face hub that gets the files, too, such as your-name/model; it is made if it is "
+        "missing. Your profile page must have a token with write access. Empty: none.",
+        max_length=200,
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*)?$",
+    )
+    public: bool = setting(False, "Whether everybody may see the repository that is made.")
 
 
 class SampleSettings(Settings):

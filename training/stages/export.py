@@ -1,11 +1,14 @@
 """Writes a model as others run it: a Hugging Face folder, an adapter alone, or a GGUF file with an Ollama Modelfile.
 
-What was written is read back and asked the same questions as the model it came from, before it is offered. about.json
-in the run folder, where there is one, says what the model is called and where it comes from.
+What was written is read back and asked the same questions as the model it came from, before it is offered, and before
+it is pushed to the hub. about.json in the run folder, where there is one, says what the model is called and where it
+comes from.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +33,7 @@ from training.export.hugging_face import (
 )
 from training.export.hugging_face_check import check_adapter, check_policy, check_reward
 from training.export.ollama import modelfile, pieces_of
+from training.export.pushing import Step, push
 from training.export.weights import Weights, open_weights, plain_folder
 from training.models.compute import Compute, adapter_base, prepare
 from training.models.loading import load_tokenizer
@@ -38,9 +42,31 @@ from training.run.run import Run
 
 GGUF: Final = "gguf-"
 COPIES: Final = 2  # in the run folder, and where the site keeps it
+CHECKS: Final = "checks.json"  # what was checked, for a run that is resumed when all but the push is done
 
 
 def main(run: Run[ExportSettings]) -> None:
+    config, output, pushed = run.config, run.folder / OUTPUT, {}
+    if not output.exists():
+        write_export(run)
+    checks = json.loads((run.folder / CHECKS).read_text())
+    if config.push_to:
+        with run.timed("pushing"):
+            address = push(
+                output,
+                config.push_to,
+                public=config.public,
+                token=os.environ.get("HF_TOKEN", ""),
+                message=f"Export as {config.format}",
+                step=pushing_step(run),
+            )
+        pushed = {"hub": address}
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    run.finish({}, model={"format": config.format, "bytes": size, "checks": checks} | pushed)
+
+
+def write_export(run: Run[ExportSettings]) -> None:
+    """Writes and checks output/."""
     config, compute = run.config, prepare(run)
     about = read_about(run)
     with run.writing(OUTPUT) as target:
@@ -54,8 +80,7 @@ def main(run: Run[ExportSettings]) -> None:
             checks, usage = export_policy(run, compute, target), "folder"
         copy_license(plain_folder(config.base), target)
         write_card(target, about, config.format, checks, plain_folder(config.base), usage)
-    size = sum(path.stat().st_size for path in (run.folder / OUTPUT).rglob("*") if path.is_file())
-    run.finish({}, model={"format": config.format, "bytes": size, "checks": checks})
+        (run.folder / CHECKS).write_text(json.dumps(checks))
 
 
 def read_about(run: Run[ExportSettings]) -> ExportAbout:
@@ -202,5 +227,13 @@ def asking_step(run: Run[ExportSettings]) -> Callable[[int, int], None]:
     def step(asked: int, total: int) -> None:
         run.stop_if_asked()
         run.progress(asked, total, "checking answers")
+
+    return step
+
+
+def pushing_step(run: Run[ExportSettings]) -> Step:
+    def step(phase: str, done: int, total: int) -> None:
+        run.stop_if_asked()
+        run.progress(done >> 20, max(1, total >> 20), phase)
 
     return step

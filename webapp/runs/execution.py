@@ -146,7 +146,10 @@ def site_host() -> str:
 
 
 def hub_access(run: Run) -> dict[str, str]:
-    """The hub token of whoever launched a run that adds a model; without one, the worker's own HF_TOKEN stays."""
+    """The hub token of whoever launched a run that adds a model or pushes one. Without one the worker's own HF_TOKEN
+    stays, to add a model; nothing is pushed in the name of whoever runs the installation."""
+    if run.config.get("push_to"):
+        return {"HF_TOKEN": hub_token(run.created_by), "HF_HUB_DISABLE_XET": "1"}
     token = hub_token(run.created_by) if run.stage == "add" else ""
     return {"HF_TOKEN": token} if token else {}
 

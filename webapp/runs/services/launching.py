@@ -11,6 +11,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from training.contract import MODEL_FILES, SPECS, Need, Settings, StageSpec
+from webapp.accounts.hub import hub_token
 from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.datasets.services.snapshots import WHAT_TO_DO, count_rows, create_snapshot
@@ -76,6 +77,7 @@ def launch_run(
     check_inputs(project, spec, models, base_name, corpus_run, chosen, list(current))
     check_scores(spec, settings, reward)
     check_trackers(settings)
+    check_push(settings, by)
     rows_by_kind = [(snapshot.kind, rows_given(spec, snapshot)) for snapshot in chosen]
     check_rows(spec, settings, [*rows_by_kind, *current.items()])
     if proposed is None:
@@ -177,6 +179,15 @@ def check_trackers(settings: Settings) -> None:
             f"report_to: {' and '.join(missing)} cannot be imported on the training machine. Install it there with pip "
             f"install {' '.join(missing)} and restart the training worker, or leave it out.",
             field="report_to",
+        )
+
+
+def check_push(settings: Settings, by: User) -> None:
+    if getattr(settings, "push_to", "") and not hub_token(by):
+        raise BadInput(
+            "push_to: you have no token of the Hugging Face hub here. Store one with write access on your profile "
+            "page, or leave this empty.",
+            field="push_to",
         )
 
 

@@ -38,6 +38,8 @@ class Command(BaseCommand):
         parser.add_argument("--format", default="bf16", choices=FORMATS)
         parser.add_argument("--name", default="", help="what the GGUF file is called; default: model")
         parser.add_argument("--to", type=Path, help="also copy the files into this folder")
+        parser.add_argument("--push", default="", metavar="OWNER/NAME", help="also push to this repository of the hub")
+        parser.add_argument("--public", action="store_true", help="if --push makes the repository, everybody sees it")
         add_person_argument(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -52,7 +54,12 @@ class Command(BaseCommand):
                 stage="export",
                 by=manager_of(project, options["by"]),
                 base=model_numbered(project, options["model"]),
-                config={"format": options["format"], "name": options["name"]},
+                config={
+                    "format": options["format"],
+                    "name": options["name"],
+                    "push_to": options["push"],
+                    "public": options["public"],
+                },
             )
         except TutelageError as error:
             raise CommandError(error.message) from error
@@ -61,6 +68,8 @@ class Command(BaseCommand):
         if run.state != Run.State.SUCCEEDED:
             raise CommandError(run.error or f"Run {run.number} was stopped.")
         self.stdout.write("\n".join(run.result["model"]["checks"]))
+        if pushed := run.result["model"].get("hub"):
+            self.stdout.write(f"Pushed to {pushed}.")
         if target is not None:
             copy_files(run, target)
             self.stdout.write(f"Copied {len(run.outputs)} files to {target}.")
