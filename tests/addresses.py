@@ -63,6 +63,7 @@ def rows_behind(project: Project, ann: User, ben: User, tess: User) -> dict[str,
     job = start_try(judge=judge, by=project.created_by, prompt="Why?", replies=["So.", "Because."])
     compared = factories.run(project, "evaluate", base=model, baseline=factories.model_version(project))
     comparison = Comparison.objects.create(project=project, run=compared, overlap=1, created_by=project.created_by)
+    exported = factories.export_run(project, {"README.md": b"# Kite\n"}, base=model)
     return {
         "slug": (project.slug, ""),
         "stage": ("sft", ""),
@@ -87,7 +88,9 @@ def rows_behind(project: Project, ann: User, ben: User, tess: User) -> dict[str,
         "imports/pk": (load.pk, ""),
         "snapshots/pk": (factories.snapshot(project).pk, ""),
         "runs/pk": (factories.run_with_output(project, "dropped.jsonl", "{}\n", "corpus").pk, ""),
-        "exports/pk": (factories.export_run(project, {"README.md": b"# Kite\n"}, base=model).pk, ""),
+        "exports/pk": (exported.pk, ""),
+        "model-exports/pk": (exported.pk, ""),
+        "files/name": ("README.md", ""),
         "outputs/name": ("dropped.jsonl", ""),
         "models/pk": (model.pk, ""),
         "model-uploads/pk": (upload.pk, ""),

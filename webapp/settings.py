@@ -171,6 +171,7 @@ CELERY_BEAT_SCHEDULE = {
     "replies": {"task": "webapp.chat.tasks.reconcile_replies", "schedule": 10.0},
     "judge answers": {"task": "webapp.judges.tasks.forget_erased_prompts", "schedule": 600.0},
     "redactions": {"task": "webapp.runs.tasks.redact_files", "schedule": 600.0},
+    "exports": {"task": "webapp.runs.tasks.remove_old_exports", "schedule": 3600.0},
     "chats": {"task": "webapp.chat.tasks.clean_up_chats", "schedule": 3600.0},
 }
 
@@ -276,6 +277,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
 MODEL_UPLOAD_MAX: int = env.int("MODEL_UPLOAD_MAX", default=32 * 1024**3)  # bytes of a model that somebody sends
+EXPORT_DAYS: int = env.int("EXPORT_DAYS", default=30)  # that the files of an exported model are kept; 0: for good
 IMPORT_MAX_UNPACKED: int = env.int("IMPORT_MAX_UNPACKED", default=4 * 1024**3)  # bytes of the files of one import
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES  # of any request, but those to views that take files; see webapp.bodies
 CONTENT_SECURITY_POLICY = {

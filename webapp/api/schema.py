@@ -14,6 +14,8 @@ from webapp.accounts.access import SCOPES
 
 READ: Final = ("400", "401", "403", "404")
 WRITTEN: Final = (*READ, "409", "413", "415", "503")
+DELETED: Final = (*READ, "409", "503")
+STATUSES: Final = {"POST": WRITTEN, "PUT": WRITTEN, "PATCH": WRITTEN, "DELETE": DELETED}
 SAYS_NO: Final = {
     "400": "Something in the address or the body is wrong; `message` and `fields` say what.",
     "401": "There is no API token, or it does not work anymore.",
@@ -37,7 +39,7 @@ class Error(serializers.Serializer[Any]):
 class Schema(AutoSchema):
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
-        for status in WRITTEN if self.method in ("POST", "PUT", "PATCH") else READ:
+        for status in STATUSES.get(self.method, READ):
             says = OpenApiResponse(Error, SAYS_NO[status])
             bodies.setdefault(status, self._get_response_for_code(says, status, media_types=["application/json"]))
         return bodies

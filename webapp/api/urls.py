@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from webapp.accounts.access import public
 from webapp.api.openai import views as openai
-from webapp.api.views import comparisons, judges, labels, projects, runs, tokens
+from webapp.api.views import comparisons, exports, judges, labels, projects, runs, tokens
 
 V1 = "api/v1"
 urlpatterns = [
@@ -38,6 +38,16 @@ urlpatterns = [
     path(f"{V1}/model-uploads/<int:pk>/", runs.ModelUploadDetail.as_view(), name="api_model_upload"),
     path(f"{V1}/projects/<slug:slug>/models/", runs.Models.as_view(), name="api_models"),
     path(f"{V1}/models/<int:pk>/", runs.ModelDetail.as_view(), name="api_model"),
+    path(f"{V1}/models/<int:pk>/exports/", exports.ModelExports.as_view(), name="api_model_exports"),
+    path(f"{V1}/model-exports/<int:pk>/", exports.ModelExportDetail.as_view(), name="api_model_export"),
+    path(
+        f"{V1}/model-exports/<int:pk>/archive/", exports.ModelExportArchive.as_view(), name="api_model_export_archive"
+    ),
+    path(
+        f"{V1}/model-exports/<int:pk>/files/<path:name>/",
+        exports.ModelExportFile.as_view(),
+        name="api_model_export_file",
+    ),
     path(f"{V1}/models/<int:pk>/deploy/", runs.DeployModel.as_view(), name="api_deploy"),
     path(f"{V1}/projects/<slug:slug>/deployments/", runs.Deployments.as_view(), name="api_deployments"),
     path(f"{V1}/deployments/<int:pk>/roll-back/", runs.RollBack.as_view(), name="api_roll_back"),

@@ -164,6 +164,16 @@ def rewrite_lines(address: str, change: Callable[[bytes], bytes | None]) -> bool
     return different
 
 
+def remove_folder(address: str) -> None:
+    """Delete a folder of the store; one that is not there is as good. Raises Unavailable."""
+    try:
+        fs, path = open_store(address)
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+    except OSError as error:
+        raise store_error(error, address) from error
+
+
 def store_error(error: OSError, address: str) -> Unavailable:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(

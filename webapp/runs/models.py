@@ -92,6 +92,9 @@ class Run(Job):
     error_code = models.CharField(max_length=40, blank=True)
     result = models.JSONField(default=dict, blank=True)
     outputs = models.JSONField(default=dict, blank=True, help_text="file of output/ → fsspec address")
+    outputs_removed_at = models.DateTimeField(
+        null=True, blank=True, help_text="when the files of an export were deleted"
+    )
     rank_replies = models.BooleanField(default=False, help_text="a sample run: make rank tasks of its replies")
     imported_at = models.DateTimeField(null=True, blank=True, help_text="when its replies became rank tasks")
     created_by = models.ForeignKey(User, models.PROTECT, related_name="+")

@@ -7,7 +7,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutting_down
 
-from webapp.runs import execution, reporting, services, uploads
+from webapp.runs import execution, exports, reporting, services, uploads
 from webapp.runs.models import Run
 from webapp.runs.services import redaction
 from webapp.runs.services.claims import RUNS
@@ -39,6 +39,12 @@ def clean_up_uploads() -> int:
 def redact_files() -> dict[str, int]:
     """Take erased rows out of files that hold copies of them. Sent for by each erasure, and every ten minutes."""
     return redaction.redact_files()
+
+
+@shared_task
+def remove_old_exports() -> int:
+    """Delete the files of exports whose time is over. Sent for every hour."""
+    return exports.remove_old_exports()
 
 
 @worker_shutting_down.connect

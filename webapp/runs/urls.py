@@ -19,6 +19,8 @@ urlpatterns = [
     path("runs/<int:pk>/retry/", runs.run_retry, name="run_retry"),
     path("runs/<int:pk>/import/", runs.run_import, name="run_import"),
     path("runs/<int:pk>/outputs/<path:name>", runs.run_output, name="run_output"),
+    path("projects/<slug:slug>/models/exports/", exports.export_list, name="export_list"),
+    path("exports/<int:pk>/remove/", exports.export_remove, name="export_remove"),
     path("exports/<int:pk>/archive/", exports.export_archive, name="export_archive"),
     path("models/<int:pk>/", models.model_detail, name="model_detail"),
 ]

@@ -22,6 +22,7 @@ from webapp.params import read_choice, read_int, read_ints
 from webapp.registry.selectors import live_deployment
 from webapp.runs import folders, selectors, services
 from webapp.runs.charts import charts, metric_label
+from webapp.runs.exports import expires_at
 from webapp.runs.forms import control_text, label_of
 from webapp.runs.models import Run
 from webapp.runs.outputs import output_download, outputs_of
@@ -72,6 +73,7 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
             "outputs": outputs_of(run),
             "deploys": offers_chat(request, run),
             "exports": SPECS[run.stage].exports,
+            "expires_at": expires_at(run) if SPECS[run.stage].exports else None,
             "asks_judges": "/judges/reward/" in json.dumps(run.config),
         }
     )
