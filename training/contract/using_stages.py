@@ -128,7 +128,7 @@ class ServeSettings(Settings):
     )
     weights: ServedWeights = Field(
         "full",
-        description="int8 rounds the weights of Llama-like models to 8 bits for replies on CPUs: two to four times as "
-        "fast in a quarter of the memory, and not quite the model that was trained",
+        description="int8 rounds the weights of Llama-like models to 8 bits: faster replies on CPUs, and not quite the "
+        "model that was trained",
     )
     token: str = Field("", description="when set, every request but GET /health needs it as a bearer token")
