@@ -60,6 +60,16 @@ def test_pieces_become_one_file(announced: ModelUpload) -> None:
     assert (path.parent.stat().st_mode & 0o777) == 0o700
 
 
+def test_a_file_that_is_gone_is_sent_from_the_start(announced: ModelUpload) -> None:
+    piece(announced, 0, b"01234")
+    shutil.rmtree(uploads.file_of(announced).parent)
+    with pytest.raises(Conflict) as refused:
+        piece(announced, 5, b"56789")
+    assert refused.value.data["received"] == 0
+    assert piece(announced, 0, b"01234").received == 5
+    assert uploads.file_of(announced).read_bytes() == b"01234"
+
+
 def test_a_piece_out_of_its_place_is_answered_with_the_right_one(announced: ModelUpload) -> None:
     piece(announced, 0, b"01234")
     for offset in (0, 4, 6):

@@ -78,13 +78,17 @@ def append_piece(*, upload: ModelUpload, offset: int, content: IO[bytes]) -> Mod
     """Add the bytes from `offset` on. Raises Conflict, with how many are there, if they are not the next ones;
     BadInput if they are more than the file has, or more than a piece may have."""
     upload = ModelUpload.objects.select_for_update().get(pk=upload.pk)
+    path = file_of(upload)
+    if not path.exists():  # its disk was lost, or somebody tidied up: it is sent from the start
+        upload.received = 0
+        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
     if offset != upload.received:
         raise Conflict(
             f"{upload.received:,} bytes of {upload.name} are here. Send those that follow.",
             code="offset",
             received=upload.received,
         )
-    with file_of(upload).open("r+b" if offset else "wb") as file:
+    with path.open("r+b" if offset else "wb") as file:
         file.seek(offset)
         file.truncate()
         written = 0
