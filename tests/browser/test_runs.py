@@ -212,7 +212,6 @@ def test_the_launch_form_keeps_its_estimate_up_to_date(
     shot(page, "launch-desktop")
 
 
-@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 900}, PHONE], ids=["desktop", "phone"])
 def test_settings_without_effect_are_hidden(open_page: Any, ada: User, project: Project) -> None:
     page = open_page(f"/projects/{project.slug}/runs/launch/dpo/", ada)
     beta, weight = page.get_by_label("Beta", exact=True), page.get_by_label("ORPO weight")
@@ -226,6 +225,7 @@ def test_settings_without_effect_are_hidden(open_page: Any, ada: User, project: 
     expect(weight).to_be_hidden()
 
 
+@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 900}, PHONE], ids=["desktop", "phone"])
 def test_a_run_that_checks_answers_is_launched(
     open_page: Any, no_violations: Any, ada: User, project: Project, viewport: Any
 ) -> None:

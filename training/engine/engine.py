@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -126,11 +126,9 @@ class Engine:
         completions = dict(self.stream(requests))
         return [completions[i] for i in range(len(requests))]
 
-    def stream(
-        self, requests: Sequence[EngineRequest], before_step: Callable[[], None] = lambda: None
-    ) -> Iterator[tuple[int, Completion]]:
+    def stream(self, requests: Sequence[EngineRequest]) -> Iterator[tuple[int, Completion]]:
         """(index, reply) as replies end. Prompts are read longest first, so that those read together are alike in
-        length. `before_step` is called before each step, and ends all of it if it raises."""
+        length."""
         if self.busy:
             raise RuntimeError("the engine is at work on other requests")
         copies = [replace(request) for request in requests]  # the same object may be asked for twice
@@ -146,7 +144,6 @@ class Engine:
             for request in sorted(copies, key=lambda request: (-len(request.prompt), request.prompt)):
                 self.submit(request)
             while self.busy:
-                before_step()
                 for request, completion in self.step():
                     yield places[id(request)], completion
         finally:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -33,7 +32,6 @@ from training.run.run import Run
 
 PROGRESS: Final = "samples.jsonl"  # replies so far, in the run folder; a killed run goes on from here
 REDRAWS: Final = 4
-SCORED_AT_ONCE: Final = 16  # replies that computed rewards get at a time: a judge's answers are not long in coming
 AT_ONCE: Final = 8  # replies asked for at a time, as a multiple of the slots: enough to keep them full
 
 
@@ -61,36 +59,24 @@ def main(run: Run[SampleSettings]) -> None:
     warn_of_changes(run, changes, len(rows))
 
     progress = SampleProgress(run.folder / PROGRESS, inputs_fingerprint(run))
-    total = len(prompts) * config.replies
-
-    def show_progress() -> None:
-        done = progress.finished
-        drawn = done + progress.unfinished
-        run.progress((drawn + done) // 2 if scorer else drawn, total, "replies")  # drawing is half of a scored reply
-
     size = max(1, AT_ONCE * config.slots // config.replies)
-    scored_at_once = max(1, (SCORED_AT_ONCE if config.rewards else size * config.replies) // config.replies)
-    show_progress()
+    run.progress(len(progress.done), len(prompts), "sampling")
     for begin in range(0, len(prompts), size):  # the same parts whatever is done: how replies are batched rounds them
-        batch = [prompt for prompt in prompts[begin : begin + size] if prompt.row.id not in progress.done]
-        if not batch:
+        batch = prompts[begin : begin + size]
+        if all(prompt.row.id in progress.done for prompt in batch):
             continue
         run.stop_if_asked()
         with run.timed("generate"):
-            stop_ids = frozenset(chat.stop_ids) | engine.stop_ids
-            replies = draw_replies(engine, batch, config, stop_ids, progress, run.stop_if_asked, show_progress)
-        for first in range(0, len(batch), scored_at_once):
-            run.stop_if_asked()
-            part = slice(first, first + scored_at_once)
-            with run.timed("score"):
-                samples = [row for group in sample_rows(batch[part], replies[part], scorer) for row in group]
-            progress.add(samples)
-            show_progress()
+            replies = draw_replies(engine, batch, config, frozenset(chat.stop_ids) | engine.stop_ids)
+        with run.timed("score"):
+            samples = [row for group in sample_rows(batch, replies, scorer) for row in group]
         example = samples[0]
         run.sample(
             begin + len(batch), example.messages[-1].content, example.reply, example.reward,
             {name: value for name, value in example.rewards.items() if value is not None}, example.reference,
         )  # fmt: skip
+        progress.add(samples)
+        run.progress(len(progress.done), len(prompts), "sampling")
 
     all_samples = [row for prompt in prompts for row in progress.done[prompt.row.id]]
     with run.writing(OUTPUT) as folder:
@@ -106,23 +92,15 @@ def main(run: Run[SampleSettings]) -> None:
 
 
 def draw_replies(
-    engine: Engine,
-    prompts: Sequence[EncodedPrompt],
-    config: SampleSettings,
-    stop_ids: frozenset[int],
-    progress: SampleProgress,
-    stop_if_asked: Callable[[], None],
-    show_progress: Callable[[], None],
+    engine: Engine, prompts: Sequence[EncodedPrompt], config: SampleSettings, stop_ids: frozenset[int]
 ) -> list[list[Completion]]:
     """K replies to each prompt. Reply k is drawn from the stream of (seed, prompt id, k, redraws so far), so it is the
-    same whatever other prompts there are. With `distinct`, one that repeats an earlier one is drawn again. Each is kept
-    as it ends, and none that is kept is drawn again. Raises Stopped."""
+    same whatever other prompts there are. With `distinct`, one that repeats an earlier one is drawn again."""
     groups: list[list[Completion]] = [[] for _ in prompts]
     pending = [(i, k) for i in range(len(prompts)) for k in range(config.replies)]
     replies: dict[tuple[int, int], Completion] = {}
     draws = 1 + REDRAWS if config.distinct and config.sampling.temperature > 0 else 1
     for attempt in range(draws):
-        asked = [(i, k) for i, k in pending if (prompts[i].row.id, k, attempt) not in progress.drawn]
         requests = [
             EngineRequest(
                 prompts[i].ids,
@@ -130,13 +108,9 @@ def draw_replies(
                     config.sampling, seed=derive_seed(config.seed, prompts[i].row.id, k, attempt), stop_ids=stop_ids
                 ),
             )
-            for i, k in asked
+            for i, k in pending
         ]
-        for place, completion in engine.stream(requests, stop_if_asked):
-            i, k = asked[place]
-            progress.keep((prompts[i].row.id, k, attempt), completion)
-            show_progress()
-        replies.update({(i, k): progress.drawn[prompts[i].row.id, k, attempt] for i, k in pending})
+        replies.update(zip(pending, engine.generate(requests), strict=True))
         groups = [[replies[i, k] for k in range(config.replies)] for i in range(len(prompts))]
         texts = [[reply.text for reply in group] for group in groups]
         pending = [(i, k) for i, k in replies if texts[i][k] in texts[i][:k]]
@@ -193,42 +167,22 @@ def inputs_fingerprint(run: Run[SampleSettings]) -> str:
     return digest.hexdigest()
 
 
-Draw = tuple[str, int, int]
-"""A prompt's id, the number of the reply, and how often it was drawn again."""
-
-
 class SampleProgress:
-    """What is done, in a file that a kill at any moment leaves usable. A line holds all replies to one prompt, as they
-    go into the result; or, until then, one reply as it was drawn. A torn last line is cut off."""
+    """The rows of the prompts that are done, kept in a file that a kill at any moment leaves usable: each line holds
+    all replies to one prompt, and a torn last line is cut off."""
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path = path
         self.done: dict[str, list[SampleRow]] = {}
-        self.drawn: dict[Draw, Completion] = {}
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         if lines and lines[0] == fingerprint.encode():
             for line in lines[1:]:
                 try:
-                    self._read(json.loads(line))
-                except (ValueError, ValidationError, TypeError, KeyError):
+                    rows = [SampleRow.model_validate(row) for row in json.loads(line)]
+                except (ValueError, ValidationError):
                     break
-        self._forget_drawn(self.done)
-        self.finished = sum(map(len, self.done.values()))  # replies
-        kept = [*map(self._line, self.done.values()), *(self._drawn_line(*item) for item in self.drawn.items())]
-        write_aside(path, fingerprint + "\n" + "".join(kept))
-
-    def _read(self, content: Any) -> None:
-        if isinstance(content, dict):
-            prompt_id, number, redraws = content["draw"]
-            self.drawn[prompt_id, number, redraws] = Completion(**content["completion"])
-        else:
-            rows = [SampleRow.model_validate(row) for row in content]
-            self.done[rows[0].prompt_id] = rows
-
-    def keep(self, draw: Draw, completion: Completion) -> None:
-        with self.path.open("a") as file:
-            file.write(self._drawn_line(draw, completion))
-        self.drawn[draw] = completion
+                self.done[rows[0].prompt_id] = rows
+        write_aside(path, fingerprint + "\n" + "".join(map(self._line, self.done.values())))
 
     def add(self, rows: Sequence[SampleRow]) -> None:
         groups: dict[str, list[SampleRow]] = {}
@@ -239,22 +193,9 @@ class SampleProgress:
             file.flush()
             os.fsync(file.fileno())
         self.done |= groups
-        self.finished += len(rows)
-        self._forget_drawn(groups)
-
-    @property
-    def unfinished(self) -> int:
-        """Replies that were drawn and are not finished, of one part at most."""
-        return len({(prompt_id, number) for prompt_id, number, _ in self.drawn})
-
-    def _forget_drawn(self, prompt_ids: Container[str]) -> None:
-        self.drawn = {draw: completion for draw, completion in self.drawn.items() if draw[0] not in prompt_ids}
 
     def remove(self) -> None:
         self.path.unlink()
 
     def _line(self, rows: Sequence[SampleRow]) -> str:
         return json.dumps([row.model_dump() for row in rows]) + "\n"
-
-    def _drawn_line(self, draw: Draw, completion: Completion) -> str:
-        return json.dumps({"draw": draw, "completion": asdict(completion)}) + "\n"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from tests.training.toys import events, run_folder, run_here, toy_policy, turns
 from training.__main__ import main
 from training.contract import SampleRow
 from training.engine import Engine
-from training.run.reporting import ReportingRun
 from training.stages.sample import PROGRESS, repeated
 
 WORDS = ["the", "cat", "sat", "on", "mat", "yes", "of", "course", "sky", "is", "blue", "no", "never", "sea"]
@@ -101,67 +98,29 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_replies(
     wanted = run_folder(tmp_path / "whole", config(policy, slots=1), prompts=prompt_rows(12))
     run_here(wanted)
     folder = run_folder(tmp_path / "killed", config(policy, slots=1), prompts=prompt_rows(12))
-    stream, calls = Engine.stream, []
+    generate, calls = Engine.generate, []
 
-    def dies_later(engine: Engine, requests: Any, *watch: Any) -> Any:
+    def dies_later(engine: Engine, requests: Any) -> Any:
         calls.append(len(requests))
         if len(calls) == 3:
             raise KeyboardInterrupt  # nothing catches it: as abrupt as a kill
-        return stream(engine, requests, *watch)
+        return generate(engine, requests)
 
-    monkeypatch.setattr(Engine, "stream", dies_later)
+    monkeypatch.setattr(Engine, "generate", dies_later)
     with pytest.raises(KeyboardInterrupt):
         main(["sample", str(folder)])
     with (folder / PROGRESS).open("a") as file:
         file.write('[{"id": "prompt:9#0", "promp')  # and the last line was only half on the disk
     before = sum(calls[:2])
     calls.clear()
+    calls.append(0)
     monkeypatch.setattr(
-        Engine,
-        "stream",
-        lambda engine, requests, *watch: calls.append(len(requests)) or stream(engine, requests, *watch),
+        Engine, "generate", lambda engine, requests: calls.append(len(requests)) or generate(engine, requests)
     )
     assert main(["sample", str(folder)]) == 0
     assert before >= 12
     assert sum(calls) <= 36 - 12
     assert samples(folder) == samples(wanted)
-
-
-@pytest.mark.parametrize("scored", [False, True])
-def test_a_run_stops_within_a_part_and_goes_on_with_the_replies_it_had_not_drawn(
-    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch, scored: bool
-) -> None:
-    settings = config(policy, slots=2, **({"reward": "function:brevity"} if scored else {}))
-    wanted = run_folder(tmp_path / "whole", settings, prompts=prompt_rows(4))
-    run_here(wanted)
-    folder = run_folder(tmp_path / "stopped", settings, prompts=prompt_rows(4))
-    stream, ended, asked = Engine.stream, [], []
-
-    def stops(engine: Engine, requests: Any, *watch: Any) -> Any:
-        for place, completion in stream(engine, requests, *watch):
-            yield place, completion
-            ended.append(place)
-            if len(ended) == 5:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    steps: list[tuple[int, int, str]] = []
-    monkeypatch.setattr(ReportingRun, "progress", lambda _, step, total, phase: steps.append((step, total, phase)))
-    monkeypatch.setattr(Engine, "stream", stops)
-    assert main(["sample", str(folder)]) == 143
-    kept = len(ended)
-    assert kept in (5, 6)  # of the 12 of its first part; two may end in one step
-    assert steps == sorted(steps)
-    assert steps[-1] == (kept // 2 if scored else kept, 12, "replies")
-    monkeypatch.setattr(
-        Engine,
-        "stream",
-        lambda engine, requests, *watch: asked.append(len(requests)) or stream(engine, requests, *watch),
-    )
-    assert main(["sample", str(folder)]) == 0
-    assert asked[0] == 12 - kept
-    assert [row.reply for row in samples(folder)] == [row.reply for row in samples(wanted)]
-    assert [row.reward for row in samples(folder)] == [row.reward for row in samples(wanted)]
-    assert steps[-1] == (12, 12, "replies")
 
 
 def test_other_prompts_begin_anew(tmp_path: Path, policy: Path) -> None:
