@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable
 from typing import Final
 
-from webapp.downloads import Part, StoredFile
+from webapp.downloads import Part, part_size
 
 END: Final = b"\0" * (2 * tarfile.BLOCKSIZE)
 
@@ -19,7 +19,7 @@ def tar_parts(files: Iterable[tuple[str, Part]], modified: int) -> list[Part]:
     Files of 8 GiB and more get the size field of GNU tar, which other programs read, too."""
     parts: list[Part] = []
     for name, content in files:
-        size = content.size if isinstance(content, StoredFile) else len(content)
+        size = part_size(content)
         header = tarfile.TarInfo(name)
         header.size, header.mtime, header.mode = size, modified, 0o644
         parts += [header.tobuf(tarfile.GNU_FORMAT, "utf-8"), content, b"\0" * (-size % tarfile.BLOCKSIZE)]

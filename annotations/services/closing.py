@@ -6,22 +6,17 @@ from datetime import datetime
 
 from django.db import transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 
-from annotations.models import Lease, Task
+from annotations.models import Task
 from annotations.services.seats import fill_seats, lock_task
+from annotations.services.tasks import take_from_people
 
 
 @transaction.atomic
 def close_tasks(*, tasks: QuerySet[Task], now: datetime | None = None) -> int:
     """Hand open tasks to nobody until they are reopened. Work in hand may still be sent in, and counts once its task
     is open again. Returns how many were closed."""
-    now = now or timezone.now()
-    ids = list(tasks.filter(state=Task.State.OPEN).select_for_update(of=("self",)).values_list("id", flat=True))
-    Lease.objects.filter(task_id__in=ids, outcome=Lease.Outcome.HELD).update(
-        outcome=Lease.Outcome.RETURNED, seat=None, ended_at=now
-    )
-    return Task.objects.filter(id__in=ids).update(state=Task.State.CLOSED)
+    return take_from_people(tasks.filter(state=Task.State.OPEN), Task.State.CLOSED, now)
 
 
 @transaction.atomic

@@ -141,13 +141,13 @@ def _task(
 def withdraw_tasks(*, tasks: QuerySet[Task], now: datetime | None = None) -> int:
     """Hand these tasks to nobody anymore. Work in hand may still be sent in and is kept. Those that are closed stay so.
     Returns how many."""
-    now = now or timezone.now()
-    ids = list(
-        tasks.filter(state__in=[Task.State.OPEN, Task.State.FULL])
-        .select_for_update(of=("self",))
-        .values_list("id", flat=True)
-    )
+    return take_from_people(tasks.filter(state__in=[Task.State.OPEN, Task.State.FULL]), Task.State.WITHDRAWN, now)
+
+
+def take_from_people(tasks: QuerySet[Task], state: Task.State, now: datetime | None) -> int:
+    """Give the tasks a state in which nobody has them; how many."""
+    ids = list(tasks.select_for_update(of=("self",)).values_list("id", flat=True))
     Lease.objects.filter(task_id__in=ids, outcome=Lease.Outcome.HELD).update(
-        outcome=Lease.Outcome.RETURNED, seat=None, ended_at=now
+        outcome=Lease.Outcome.RETURNED, seat=None, ended_at=now or timezone.now()
     )
-    return Task.objects.filter(id__in=ids).update(state=Task.State.WITHDRAWN)
+    return Task.objects.filter(id__in=ids).update(state=state)

@@ -142,7 +142,7 @@ def opened(archive: Path) -> Iterator[tuple[Iterator[Member], Any]]:
             yield zip_members(packed), lambda member: packed.open(member.entry)
         return
     with archive.open("rb") as file:
-        source: Any = gzip.GzipFile(fileobj=file) if name.endswith(("gz",)) else file
+        source: Any = gzip.GzipFile(fileobj=file) if name.endswith("gz") else file
         with tarfile.open(fileobj=cast("IO[bytes]", Cautious(source)), mode="r:") as packed_tar:
             yield tar_members(packed_tar), lambda member: packed_tar.extractfile(member.entry)
 

@@ -16,7 +16,7 @@ from annotations.selectors import COUNTED
 from webapp.accounts.models import User
 from webapp.comparisons.models import Comparison, Pair
 from webapp.comparisons.selectors import live_pairs
-from webapp.judges.statistics import Compared, Share, length_controlled, wilson
+from webapp.judges.statistics import Compared, Share, head_to_head, longer_preferred
 from webapp.runs.models import Evaluation
 
 WORDS = {1: "model", 0: "tie", -1: "baseline"}
@@ -100,29 +100,12 @@ def result_of(comparison: Comparison) -> dict[str, Any]:
     if not judged:
         return result
     compared = [Compared(win, *pair.lengths) for pair, win in judged]
-    controlled = length_controlled(compared)
-    outcomes = [pair.outcome for pair, _ in judged]
     return result | {
-        "win_rate": wilson(sum(win for _, win in judged), len(judged)).as_json(),
-        "length_controlled": controlled and controlled.as_json(),
-        "wins": outcomes.count("model"),
-        "ties": outcomes.count("tie"),
-        "losses": outcomes.count("baseline"),
+        **head_to_head(compared),
         "equal": sum(pair.pair.task_id is None for pair, _ in judged),
-        "lengths": [sum(pair.lengths[side] for pair, _ in judged) / len(judged) for side in (0, 1)],
-        "longer": longer_preferred([pair for pair, _ in judged]),
+        "longer": longer_preferred(compared),
         **agreement(pairs),
     }
-
-
-def longer_preferred(pairs: Sequence[JudgedPair]) -> dict[str, Any] | None:
-    """Of decided pairs of replies of different lengths, the share in which the longer one is preferred."""
-    decided = [
-        (pair.lengths[0] > pair.lengths[1]) == (pair.outcome == "model")
-        for pair in pairs
-        if pair.outcome != "tie" and pair.lengths[0] != pair.lengths[1]
-    ]
-    return wilson(sum(decided), len(decided)).as_json() if decided else None
 
 
 def agreement(pairs: Sequence[JudgedPair]) -> dict[str, Any]:

@@ -247,8 +247,10 @@ def follow_comparisons() -> dict[str, int]:
             Comparison.objects.filter(pk=comparison.pk).update(error=error.message)
             log.warning("comparison %s: %s", comparison.pk, error.message)
     for comparison in open_comparisons():
+        if state_of(comparison) not in (State.DONE, State.STOPPED):
+            continue
         measured = measured_of(comparison)
-        if measured != comparison.measured and state_of(comparison) in (State.DONE, State.STOPPED):
+        if measured != comparison.measured:
             with transaction.atomic():
                 record_figures(comparison, result_of(comparison))
                 Comparison.objects.filter(pk=comparison.pk).update(measured=measured)

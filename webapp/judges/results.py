@@ -11,7 +11,7 @@ from webapp.accounts.models import Project
 from webapp.judges.items import Item, Items
 from webapp.judges.models import JudgeAnswer, JudgeJob
 from webapp.judges.protocol import PAIRWISE, Setup
-from webapp.judges.statistics import Compared, Share, length_controlled, mean_interval, wilson
+from webapp.judges.statistics import Compared, Share, head_to_head, longer_preferred, mean_interval, wilson
 
 Answers = Mapping[str, JudgeAnswer]
 WORD_OF = {"first": 1, "second": -1, "tie": 0}
@@ -74,25 +74,15 @@ def summarize(job: JudgeJob, setup: Setup, all_items: Items, answers: Answers) -
     if job.kind != JudgeJob.Kind.SCORE:
         result |= bias(rows)
     if job.kind == JudgeJob.Kind.COMPARE:
-        result |= compared(rows)
+        result |= head_to_head([compared(row.item, row.word) for row in rows])
     if job.kind == JudgeJob.Kind.AGREEMENT:
         result.pop("scores", None)  # their sides are by id, and mean nothing
         result |= with_people(rows, job.project)
     return result
 
 
-def compared(rows: Sequence[Judged]) -> dict[str, Any]:
-    """The first model against the second: wins, and wins as they would be at equal length."""
-    pairs = [Compared((row.word + 1) / 2, *(len(reply) for reply in row.item.replies)) for row in rows]
-    controlled = length_controlled(pairs)
-    return {
-        "wins": sum(row.word > 0 for row in rows),
-        "ties": sum(row.word == 0 for row in rows),
-        "losses": sum(row.word < 0 for row in rows),
-        "win_rate": wilson(sum(pair.win for pair in pairs), len(pairs)).as_json(),
-        "length_controlled": controlled and controlled.as_json(),
-        "lengths": [sum(len(row.item.replies[at]) for row in rows) / len(rows) for at in (0, 1)],
-    }
+def compared(item: Item, word: int) -> Compared:
+    return Compared((word + 1) / 2, *(len(reply) for reply in item.replies))
 
 
 def bias(rows: Sequence[Judged]) -> dict[str, Any]:
@@ -105,15 +95,8 @@ def bias(rows: Sequence[Judged]) -> dict[str, Any]:
     return {
         "flips": wilson(len(flips), len(ordered)).as_json() if ordered else None,
         "first_place": wilson(sum(w > 0 for w in shown_first), len(shown_first)).as_json() if shown_first else None,
-        "longer": as_json(longer_preferred([(row.item, row.word) for row in rows])),
+        "longer": longer_preferred([compared(row.item, row.word) for row in rows]),
     }
-
-
-def longer_preferred(words: Sequence[tuple[Item, int]]) -> Share | None:
-    """Of decided pairs of replies of different lengths, the share in which the longer one is preferred."""
-    signs = [(len(item.replies[0]) - len(item.replies[1])) * word for item, word in words]
-    decided = [sign > 0 for sign in signs if sign]
-    return wilson(sum(decided), len(decided)) if decided else None
 
 
 def majority(item: Item) -> int:
@@ -142,7 +125,7 @@ def with_people(rows: Sequence[Judged], project: Project) -> dict[str, Any]:
             if own.value is not None
             else None,
             "alpha": own.alpha,
-            "longer": as_json(longer_preferred([(row.item, majority(row.item)) for row in rows])),
+            "longer": longer_preferred([compared(row.item, majority(row.item)) for row in rows]),
         },
     }
 
@@ -154,7 +137,3 @@ def cohens_kappa(pairs: Sequence[tuple[int, int]]) -> float | None:
     values = {value for pair in pairs for value in pair}
     chance = sum(sum(a == v for a, _ in pairs) * sum(b == v for _, b in pairs) for v in values) / n**2
     return None if chance == 1 else (observed - chance) / (1 - chance)
-
-
-def as_json(share: Share | None) -> dict[str, Any] | None:
-    return None if share is None else share.as_json()

@@ -58,6 +58,29 @@ def mean_interval(values: Sequence[float]) -> Share:
     return Share(mean, mean - half, mean + half, len(array))
 
 
+def head_to_head(pairs: Sequence[Compared]) -> dict[str, Any]:
+    """One model against another over at least one prompt: wins, and wins as they would be at equal length."""
+    controlled = length_controlled(pairs)
+    return {
+        "wins": sum(pair.win > 0.5 for pair in pairs),
+        "ties": sum(pair.win == 0.5 for pair in pairs),
+        "losses": sum(pair.win < 0.5 for pair in pairs),
+        "win_rate": wilson(sum(pair.win for pair in pairs), len(pairs)).as_json(),
+        "length_controlled": controlled and controlled.as_json(),
+        "lengths": [sum(side) / len(pairs) for side in zip(*((p.length, p.other_length) for p in pairs), strict=True)],
+    }
+
+
+def longer_preferred(pairs: Sequence[Compared]) -> dict[str, Any] | None:
+    """Of decided pairs of replies of different lengths, the share in which the longer one is preferred."""
+    decided = [
+        (pair.length > pair.other_length) == (pair.win > 0.5)
+        for pair in pairs
+        if pair.win != 0.5 and pair.length != pair.other_length
+    ]
+    return wilson(sum(decided), len(decided)).as_json() if decided else None
+
+
 def length_controlled(compared: Sequence[Compared], seed: int = 0) -> Share | None:
     """The share of wins that a logistic regression expects if both replies were of the same length, with the interval
     of a bootstrap over prompts. None if there are too few.

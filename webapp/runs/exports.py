@@ -26,9 +26,12 @@ log = logging.getLogger(__name__)
 EXPORTING: Final = tuple(name for name, spec in SPECS.items() if spec.exports)
 
 
+EXPORTS: Final = Run.objects.filter(stage__in=EXPORTING).select_related("project", "base", "created_by")
+
+
 def exports_of(project: Project, model: ModelVersion | None = None) -> QuerySet[Run]:
     """The exports of a project or of one of its models, newest first, with those that have not ended or that failed."""
-    runs = Run.objects.filter(project=project, stage__in=EXPORTING).select_related("project", "base", "created_by")
+    runs = EXPORTS.filter(project=project)
     return runs.filter(base=model) if model else runs
 
 
@@ -88,7 +91,7 @@ def remove_old_exports(now: datetime | None = None) -> int:
     old = Q(base__archived_at__isnull=False)
     if settings.EXPORT_DAYS:
         old |= Q(finished_at__lt=(now or timezone.now()) - timedelta(days=settings.EXPORT_DAYS))
-    runs = Run.objects.filter(old, stage__in=EXPORTING).exclude(outputs={}).exclude(state__in=Run.ACTIVE)
+    runs = EXPORTS.filter(old).exclude(outputs={}).exclude(state__in=Run.ACTIVE)
     return sum(removed(runs))
 
 

@@ -15,12 +15,11 @@ from training.contract import SPECS
 from webapp.api.base import Endpoint, paged
 from webapp.registry.models import ModelVersion
 from webapp.runs import services as run_services
-from webapp.runs.exports import expires_at, export_bytes, exports_of, remove_export
+from webapp.runs.exports import EXPORTS, expires_at, export_bytes, exports_of, remove_export
 from webapp.runs.models import Run
 from webapp.runs.outputs import archive_download, output_download
 
 SETTINGS = SPECS["export"].settings.model_fields
-EXPORTS = Run.objects.filter(stage="export").select_related("project", "base")
 ARCHIVE = {(status, "application/x-tar"): OpenApiTypes.BINARY for status in (200, 206)}
 FILE_TYPES = ("application/octet-stream", "application/json", "text/markdown")
 FILE = {(status, kind): OpenApiTypes.BINARY for status in (200, 206) for kind in FILE_TYPES}

@@ -12,12 +12,11 @@ from django.views.decorators.http import require_POST, require_safe
 from webapp.accounts.access import requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
-from webapp.runs.exports import expires_at, export_bytes, exports_of, remove_export
+from webapp.runs.exports import EXPORTS, expires_at, export_bytes, exports_of, remove_export
 from webapp.runs.models import Run
 from webapp.runs.outputs import archive_download
 
 PAGE = 25
-EXPORTS = Run.objects.filter(stage="export").select_related("project", "base")
 
 
 @require_safe
