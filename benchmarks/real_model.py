@@ -54,26 +54,27 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--home", type=Path, help="data folder of the site; default: one that goes afterwards")
-    parser.add_argument("--keep", type=Path, help="folder for each report as JSON; default: none is kept")
+    parser.add_argument("--keep", type=Path, help="folder for each report as JSON; rounds reported there are left out")
     parser.add_argument("--share", type=float, default=1.0, help="take this share of rows and steps, for a quick look")
     options = parser.parse_args(argv)
     data, model = options.data.resolve(), options.model.resolve()
     if not (model / "config.json").is_file():
         raise SystemExit(f"real_model: {model} is no model's folder; it has no config.json")
     os.environ["MODEL_FOLDERS"] = str(model.parent)
+    rounds = [(part, seed) for part in options.parts for seed in options.seeds]
+    rounds = [one for one in rounds if not reported(options.keep, *one)]
     with tempfile.TemporaryDirectory() as scratch:
         home = (options.home or Path(scratch) / "home").resolve()
         with running(home) as site:
             owner = Person(site.url)
-            knowledge = Knowledge(model, data) if "rankings" in options.parts else None
-            for part in options.parts:
-                for seed in options.seeds:
-                    began = time.monotonic()
-                    figures = around(owner, part, seed, model, data, Path(scratch), options.share)
-                    if knowledge and part == "rankings":
-                        figures |= knowledge.after(folder_of(owner, home, figures["model"]))
-                    figures["minutes"] = round((time.monotonic() - began) / 60, 1)
-                    report(part, seed, figures, options.keep)
+            knowledge = Knowledge(model, data) if "rankings" in dict(rounds) else None
+            for part, seed in rounds:
+                began = time.monotonic()
+                figures = around(owner, part, seed, model, data, Path(scratch), options.share)
+                if knowledge and part == "rankings":
+                    figures |= knowledge.after(folder_of(owner, home, figures["model"]))
+                figures["minutes"] = round((time.monotonic() - began) / 60, 1)
+                report(part, seed, figures, options.keep)
 
 
 def around(owner: Person, part: str, seed: int, model: Path, data: Path, scratch: Path, share: float) -> dict[str, Any]:
@@ -93,10 +94,18 @@ def folder_of(owner: Person, home: Path, model: int) -> Path:
     return next(home.glob(f"artefacts/*/{digest[:32]}"))
 
 
+def report_file(keep: Path, part: str, seed: int) -> Path:
+    return keep / f"{part}-{seed}.json"
+
+
+def reported(keep: Path | None, part: str, seed: int) -> bool:
+    return keep is not None and report_file(keep, part, seed).is_file()
+
+
 def report(part: str, seed: int, figures: Json, keep: Path | None) -> None:
     if keep:
         keep.mkdir(parents=True, exist_ok=True)
-        (keep / f"{part}-{seed}.json").write_text(json.dumps(figures, indent=1, default=str))
+        report_file(keep, part, seed).write_text(json.dumps(figures, indent=1, default=str))
     told = {"part": part, "seed": seed} | {key: shown(value) for key, value in figures.items() if key != "shown"}
     print("real_model", " ".join(f"{key}={value}" for key, value in told.items()), flush=True)
 
