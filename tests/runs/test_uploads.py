@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from tests import factories
@@ -197,6 +197,21 @@ def test_the_command_takes_a_file_wherever_it_is(
     assert "Added tiny-chat as model" in capsys.readouterr().out
     assert archive.exists()
     assert not ModelUpload.objects.exists()
+
+
+def test_the_command_and_the_form_name_a_chat_template(client: Any, project: Project, archive: Path, mo: User) -> None:
+    call_command("add_model", project.slug, str(archive), "--template", "gemma", "--no-wait")
+    assert Run.objects.get().config["chat_template"] == "gemma"
+    with pytest.raises(CommandError, match="invalid choice"):
+        call_command("add_model", project.slug, str(archive), "--template", "nonsense")
+    client.force_login(mo)
+    address = f"/projects/{project.slug}/runs/launch/add/"
+    assert '<option value="llama3">' in client.get(address).content.decode()
+    form = {"chat_template": "family", "seed": 0, "threads": 0, "device": "auto", "base_name": "org/base"}
+    client.post(address, form)
+    assert Run.objects.first().config["chat_template"] == "family"
+    refused = client.post(address, form | {"chat_template": "nonsense"})
+    assert (refused.status_code, Run.objects.count()) == (400, 2)
 
 
 def test_the_form_takes_a_name_or_a_file(client: Any, project: Project, mo: User, announced: ModelUpload) -> None:

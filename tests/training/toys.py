@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -148,9 +148,15 @@ NO_END = (  # its turns end with no special token, so the end of text has to end
 )
 
 
-def foreign_tokenizer(template: str | None, *, adds_bos: bool = False, **special: str) -> PreTrainedTokenizerFast:
+def foreign_tokenizer(
+    template: str | None,
+    *,
+    adds_bos: bool = False,
+    extra: Sequence[str] = ("<|im_start|>", "<|im_end|>"),
+    **special: str,
+) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer as another project might have made it. adds_bos: it puts <s> before every text that it is
-    not asked to leave alone."""
+    not asked to leave alone. extra: its further special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -163,7 +169,7 @@ def foreign_tokenizer(template: str | None, *, adds_bos: bool = False, **special
         special["bos_token"] = "<s>"
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="</s>", chat_template=template,
-        extra_special_tokens=["<|im_start|>", "<|im_end|>"], **special,
+        extra_special_tokens=list(extra), **special,
     )  # fmt: skip
 
 

@@ -166,6 +166,7 @@ from training.contract.text_stages import (
 )
 from training.contract.using_stages import (
     AddSettings,
+    ChatTemplate,
     EvaluateSettings,
     ExportSettings,
     SampleSettings,
@@ -212,6 +213,7 @@ __all__ = [
     "TRACKERS",
     "AddSettings",
     "ChatRequest",
+    "ChatTemplate",
     "Checkpoint",
     "CompletionRequest",
     "CorpusSettings",

@@ -20,6 +20,8 @@ from training.contract.settings import (
     source_field,
 )
 
+ChatTemplate = Literal["keep", "family", "chatml", "llama3", "gemma", "zephyr"]
+
 
 class AddSettings(Settings):
     """A model from elsewhere becomes one of the project's."""
@@ -31,10 +33,11 @@ class AddSettings(Settings):
     revision: str = setting(
         "", "Branch, tag or commit on the hub; leave empty for the newest.", max_length=100, advanced=True
     )
-    chat_template: Literal["keep", "chatml"] = setting(
+    chat_template: ChatTemplate = setting(
         "keep",
-        "How turns are written. Base models have no template; chatml gives them ChatML's, with tokens that SFT then "
-        "teaches.",
+        "How turns are written. Base models have no template: family gives them the one of their own family, if that "
+        "is ChatML (Qwen, SmolLM), Llama 3 or Gemma; the others give theirs to any model. SFT then teaches it, with "
+        "the tokens that it brings; zephyr brings none.",
     )
 
 

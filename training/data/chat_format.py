@@ -36,6 +36,7 @@ TEMPLATE: Final = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+ROLE_TAG: Final = re.compile(r"<\|(?:system|user|assistant)\|>")  # plain text to Zephyr's tokenizer, and yet control
 
 
 def plain_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
@@ -125,7 +126,8 @@ class ChatFormat:
         self._plain = plain_tokenizer(tokenizer)
         self._own = tokenizer.chat_template == TEMPLATE
         self._role = {role: tokenizer.convert_tokens_to_ids(token) for role, token in ROLES.items()}
-        control = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+        role_tags = ROLE_TAG.findall(str(tokenizer.chat_template))
+        control = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), *role_tags}
         self._control = any_of(control)
         self.folds_system: bool = not self._own and self._loses_system_turns()
         self.end_id: int = tokenizer.convert_tokens_to_ids(END) if self._own else self._foreign_end(source)

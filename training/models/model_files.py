@@ -13,9 +13,10 @@ from training.contract import InputError
 
 # Weights, settings, tokenizers, chat templates, and what says who made the model. Nothing that runs as code. Mistral's
 # consolidated.safetensors are its weights once more, under names that transformers does not read.
+CARDS: Final = re.compile(r"LICENSE[^/]*|README\.md", re.IGNORECASE)
 KEPT: Final = re.compile(
     r"(?!consolidated[^/]*\.safetensors)[^/]+\.(safetensors|safetensors\.index\.json|json|jinja|model|txt)"
-    r"|LICENSE[^/]*|README\.md",
+    rf"|{CARDS.pattern}",
     re.IGNORECASE,
 )
 PICKLES: Final = re.compile(r"[^/]+\.(bin|pt|pth|ckpt|pkl|pickle)", re.IGNORECASE)

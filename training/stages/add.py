@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from training.contract import MODEL, AddSettings, InputError, Turn, hub_place, is_gguf, is_model_file
 from training.data.chat_format import ChatFormat
+from training.data.template_styles import STYLES, TemplateStyle, family_of
 from training.engine.greedy_preview import greedy_reply
-from training.models.adapters import merged
 from training.models.archives import unpack
-from training.models.checks import check_source, check_vocabulary
+from training.models.checks import DAMAGE, check_source, check_vocabulary, damaged_folder
 from training.models.compute import Compute, adapter_base, prepare
 from training.models.gguf_models import gguf_to_folder
 from training.models.hub import fetch_from_hub
@@ -36,18 +35,14 @@ from training.models.loading import (
     save_model,
     unwrap,
 )
-from training.models.model_files import KEPT, check_room, copy_file, place_file
+from training.models.model_files import CARDS, KEPT, check_room, copy_file, place_file
+from training.models.new_tokens import give_template
 from training.preferences.reward_model import load_reward
 from training.run.run import Run
 
 FETCHED: Final = "fetched"  # folders of a run that go when it has ended
 UNPACKED: Final = "unpacked"
 CONVERTED: Final = "converted"
-CHATML_TOKENS: Final = ["<|im_start|>", "<|im_end|>"]
-CHATML: Final = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 GREETING: Final = "What is the capital of France?"
 
 
@@ -68,19 +63,24 @@ def main(run: Run[AddSettings]) -> None:
                 )
             reward, _ = load_reward(str(folder), compute)
             about = reward_info(reward.trunk, reward.max_tokens)
-            model, tokenizer = None, None
+            model, tokenizer, style, changed = None, None, None, False
         else:
-            model = load_causal(str(folder), compute)
             tokenizer = load_tokenizer(str(folder), run)
-            if config.chat_template == "chatml":
-                give_chatml(model, tokenizer)
+            style = template_asked_for(run, folder, tokenizer)
+            changed = style is not None or bool(adapter_base(str(folder)))
+            if changed:
+                compute = lossless(compute, stored_dtype(folder))
+            model = load_causal(str(folder), compute)
+            if style is not None:
+                warn_of_new_tokens(run, give_template(unwrap(model), tokenizer, style))
             about = ask(run, model, tokenizer, compute)
     run.stop_if_asked()
     with run.timed("copying"), run.writing(MODEL) as target:
-        changed = isinstance(model, PeftModel) or config.chat_template != "keep"
         if model is not None and tokenizer is not None and changed:
-            whole = merged(model) if isinstance(model, PeftModel) else model
-            save_model(whole.to(stored_dtype(folder)), tokenizer, target, [])
+            stop_ids = ChatFormat(tokenizer, config.base).stop_ids if style is not None else []
+            save_model(unwrap(model).to(stored_dtype(folder)), tokenizer, target, stop_ids)
+            for path in (path for path in folder.iterdir() if CARDS.fullmatch(path.name)):
+                shutil.copyfile(path, target / path.name)
         else:
             keep_files(run, folder, target)
     about |= {"license": license_of(folder), "base": config.base}
@@ -192,6 +192,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def own_config(folder: Path) -> dict[str, Any]:
+    """The model's config.json, an adapter's base's in its place."""
+    base = adapter_base(str(folder))
+    if not base or Path(base).is_dir():
+        return read_config(Path(base or folder))
+    try:
+        config: dict[str, Any] = AutoConfig.from_pretrained(base).to_dict()
+    except DAMAGE as error:
+        raise damaged_folder(base, "model", error) from error
+    return config
+
+
 def reward_info(trunk: Any, max_tokens: int) -> dict[str, Any]:
     return {
         "kind": "reward",
@@ -202,14 +214,31 @@ def reward_info(trunk: Any, max_tokens: int) -> dict[str, Any]:
     }
 
 
-def give_chatml(model: CausalModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """ChatML's template, and its two tokens where the tokenizer lacks them: their embeddings begin at the mean of all
-    others, and fine-tuning teaches them."""
-    tokenizer.add_special_tokens({"additional_special_tokens": CHATML_TOKENS}, replace_extra_special_tokens=False)
-    tokenizer.chat_template = CHATML
-    inner = unwrap(model)
-    if len(tokenizer) > inner.get_input_embeddings().weight.shape[0]:
-        inner.resize_token_embeddings(len(tokenizer))
+def template_asked_for(run: Run[AddSettings], folder: Path, tokenizer: PreTrainedTokenizerBase) -> TemplateStyle | None:
+    """The template to give the model; None if it keeps what it has. Raises InputError for a family that has another."""
+    choice = run.config.chat_template
+    if choice == "keep" or (choice == "family" and tokenizer.chat_template):
+        return None
+    if tokenizer.chat_template:
+        run.warn(f"it had a chat template of its own, which {choice}'s replaces")
+    if choice == "family":
+        choice = family_of(str(own_config(folder).get("model_type", "")), tokenizer.get_vocab())
+    return STYLES[choice]
+
+
+def warn_of_new_tokens(run: Run[AddSettings], tokens: list[str]) -> None:
+    if tokens:
+        run.warn(
+            f"{', '.join(tokens)}: their embeddings are new, so the model does not know yet what they mean; "
+            "SFT teaches it"
+        )
+
+
+def lossless(compute: Compute, stored: torch.dtype) -> Compute:
+    """Where and how to hold weights that are written again: no precision is lost on the way."""
+    if stored in (compute.dtype, torch.float16) and compute.device.type == "cuda":
+        return Compute(compute.device, stored)
+    return compute if stored is compute.dtype else Compute(compute.device, torch.float32)
 
 
 def ask(
@@ -223,14 +252,14 @@ def ask(
     else:
         run.warn(
             "its tokenizer has no chat template, so it can neither chat nor learn from conversations; add it again "
-            "with chat_template set to chatml"
+            "with chat_template set to family, or to one of those that any model can take"
         )
     return model_info(model, kind="full")
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The precision that the model's author published it in; float32 if its config does not say."""
-    config = read_config(folder)
+    """The precision that the model's author, or its base's, published it in; float32 if the config does not say."""
+    config = own_config(folder)
     dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "float32"), None)
     return dtype if isinstance(dtype, torch.dtype) and dtype.is_floating_point else torch.float32
 

@@ -67,7 +67,9 @@ def test_an_adapter_is_merged_into_its_base(source: Path, tmp_path: Path) -> Non
         shutil.copy(source / name, tmp_path / "adapter" / name)
     ids = torch.tensor([[5, 6, 7]])
     folder, result = add(tmp_path, tmp_path / "adapter")
+    assert not (folder / "model" / "adapter_config.json").exists()
     found = AutoModelForCausalLM.from_pretrained(folder / "model").float()(ids).logits
+    assert load_file(folder / "model" / "model.safetensors")["model.norm.weight"].dtype is torch.bfloat16
     assert torch.allclose(found, model.float()(ids).logits, atol=2e-2)
     assert result["model"]["kind"] == "full"
 

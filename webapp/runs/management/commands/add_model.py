@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from training.contract import is_model_file
+from training.contract import ChatTemplate, is_model_file
 from webapp.commands import (
     add_person_argument,
     add_project_argument,
@@ -35,7 +35,10 @@ class Command(BaseCommand):
         parser.add_argument("--revision", default="", help="branch, tag or commit on the hub; default: the newest")
         parser.add_argument("--name", default="", help="what the project calls it; default: the last part of its name")
         parser.add_argument(
-            "--chatml", action="store_true", help="give a base model ChatML's template and tokens, which SFT teaches"
+            "--template",
+            choices=get_args(ChatTemplate),
+            default="keep",
+            help="the chat template that a base model gets, which SFT teaches; family: that of its own family",
         )
         add_person_argument(parser)
         parser.add_argument("--no-wait", action="store_true", help="return at once, with the run's number")
@@ -43,7 +46,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         refuse_old_database()
         project = project_named(options["project"])
-        template = "chatml" if options["chatml"] else "keep"
         by, file = manager_of(project, options["by"]), Path(options["source"])
         try:
             is_own_file = is_model_file(file.name) and file.is_file()
@@ -55,7 +57,7 @@ class Command(BaseCommand):
                 name=options["name"],
                 base_name="" if upload else options["source"],
                 upload=upload,
-                config={"revision": options["revision"], "chat_template": template},
+                config={"revision": options["revision"], "chat_template": options["template"]},
             )
         except TutelageError as error:
             raise CommandError(error.message) from error
