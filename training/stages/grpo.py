@@ -27,11 +27,10 @@ from training.optim.loop import is_due
 from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
 from training.rl.policies import switched
-from training.rl.rollouts import (
-    EncodedPrompt,
-)
+from training.rl.rollouts import EncodedPrompt
 from training.rl.setup import RolloutInputs, check_sampling, load_rollout_inputs, set_up_rollouts
 from training.rl.trl.arguments import BatchPlan, trl_arguments, trl_optimizer
+from training.rl.trl.packed_passes import pack_passes
 from training.rl.trl.rollouts import TRLRollouts, updates_per_step
 from training.rl.trl.running import run_trainer
 from training.rl.trl.saving import TRL_REFERENCE, save_policy
@@ -130,6 +129,7 @@ def build_trainer(
     )
     if trainer.ref_model is not None:  # TRL loads the base, even if the policy is an adapter merged into it
         trainer.ref_model.load_state_dict(model.state_dict())
+    pack_passes(trainer, inputs.compute, config.sampling.temperature)
     return trainer
 
 

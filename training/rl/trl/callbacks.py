@@ -19,6 +19,7 @@ from training.run.run import Run
 
 # About the run as a whole, or, like the number of tokens, forgotten by TRL when it resumes from a checkpoint.
 NOT_LOGGED: Final = {"epoch", "total_flos", "num_tokens", "eval_num_tokens"}
+NOT_COMPUTED: Final = ("mean_token_accuracy", "logits/chosen", "logits/rejected")  # by packed passes
 
 
 class StepCallback(Protocol):
@@ -146,7 +147,7 @@ class RunEventsCallback(TrainerCallback):
             name: float(value)
             for name, value in (logs or {}).items()
             if isinstance(value, int | float) and "runtime" not in name and "per_second" not in name
-            if not name.startswith("train_") and name not in NOT_LOGGED
+            if not name.startswith("train_") and name not in NOT_LOGGED and not name.endswith(NOT_COMPUTED)
         }
         if heldout := {f"heldout_{name[5:]}": value for name, value in figures.items() if name.startswith("eval_")}:
             self._log(self.step_of(state), heldout)

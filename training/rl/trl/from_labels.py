@@ -17,6 +17,7 @@ from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.loading import context_of, load_causal, load_tokenizer, model_info
 from training.rl.trl.arguments import plan_batches, trl_arguments, trl_optimizer
+from training.rl.trl.packed_passes import pack_passes
 from training.rl.trl.running import run_trainer
 from training.rl.trl.saving import save_policy
 from training.run.run import Run
@@ -84,6 +85,8 @@ def train_on_labels(
         processing_class=chat.tokenizer,
         optimizers=trl_optimizer(model, config, compute, plan.steps),
     )
+    if reference:
+        pack_passes(trainer, compute)
     figures = run_trainer(run, trainer, plan.steps, evaluates=evaluates)
     save_policy(run, model, chat)
     run.finish(
