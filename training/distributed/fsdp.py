@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.distributed.launch import world_size
@@ -38,15 +38,21 @@ class Root(nn.Module):
         return compute()
 
 
-def shard(modules: Mapping[str, nn.Module], device: torch.device) -> Root:
-    """Cut the modules' parameters among the processes, layer by layer. Gradients are summed, not averaged. Parameters
-    that are one number are left whole."""
+def shard(modules: Mapping[str, nn.Module], device: torch.device, dtype: torch.dtype = torch.float32) -> Root:
+    """Cut the modules' matrices among the processes, layer by layer. Layers are gathered in `dtype`, that of their
+    products; gradients are summed, not averaged, in float32. Vectors (norms, biases), of which a norm wants float32,
+    are small and left whole: their gradients are the caller's to add up."""
     root = Root(modules, frees=os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "").lower() != "false")
     mesh = init_device_mesh(device.type, (world_size(),))
     kinds = {name for module in root.modules() for name in getattr(module, "_no_split_modules", None) or ()}
+    vectors = {p for p in root.parameters() if p.ndim < 2}
+    # Inputs stay as they are: the residual stream is float32, and autocast casts what is multiplied.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in [module for module in root.modules() if type(module).__name__ in kinds]:
-        fully_shard(layer, mesh=mesh, reshard_after_forward=root.frees)
-    fully_shard(root, mesh=mesh, ignored_params={p for p in root.parameters() if p.ndim == 0})
+        fully_shard(
+            layer, mesh=mesh, reshard_after_forward=root.frees, mp_policy=policy, ignored_params=vectors
+        )  # fmt: skip
+    fully_shard(root, mesh=mesh, ignored_params=vectors)
     for module in fsdp_modules(root):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
@@ -59,7 +65,8 @@ def fsdp_modules(root: Root) -> list[FSDPModule]:
 
 @contextmanager
 def unsharded_weights(root: Root) -> Iterator[None]:
-    """All weights whole on every process, for what is no forward pass: generating, evaluating."""
+    """All weights whole on every process, for what is no forward pass: generating, evaluating. Those of the layers are
+    in the dtype that they are gathered in, so that modules compute with them under autocast only."""
     root(lambda: None)  # tells FSDP which module is the root, where nothing has been computed yet
     modules = fsdp_modules(root)
     layers = [module for module in modules if id(module) != id(root)]

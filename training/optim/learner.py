@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training.contract import LoopSettings, TrainingError
 from training.distributed.collectives import all_gather, all_reduce_gradients, all_reduce_max, broadcast
 from training.distributed.fsdp import (
+    Root,
     clip_grad_norm,
     full_state,
     is_sharded_tensor,
@@ -51,7 +52,7 @@ class Learner:
         self.skipped = 0
         self._skips_in_a_row = 0
         broadcast([p for module in modules.values() for p in module.parameters() if p.requires_grad])
-        self.root = shard(modules, compute.device) if is_sharded() else None
+        self.root = shard(modules, compute.device, compute.dtype) if is_sharded() else None
         self.parameters: list[nn.Parameter] = []
         groups = []
         for name, module in modules.items():
@@ -128,7 +129,15 @@ class Learner:
 
     def whole(self) -> AbstractContextManager[None]:
         """For whatever needs the modules' weights outside of `update`."""
-        return nullcontext() if self.root is None else unsharded_weights(self.root)
+        if self.root is None:
+            return nullcontext()
+        return self._whole_and_autocast(self.root)
+
+    @contextmanager
+    def _whole_and_autocast(self, root: Root) -> Iterator[None]:
+        """The layers' weights are in the dtype of the products, norms and embeddings are not."""
+        with unsharded_weights(root), self.compute.autocast():
+            yield
 
     def end(self) -> None:
         """Nothing is learned anymore: every process gets the whole modules."""

@@ -175,6 +175,7 @@ def test_what_trl_computes_runs_in_two_processes(tmp_path: Path, base: Path, sta
 
 IN_PARTS = """
 import sys, torch
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 from training.distributed.collectives import all_gather, init_processes
 from training.distributed.fsdp import full_tensor, remove_fsdp, reshard_like, shard, unsharded_weights
@@ -184,15 +185,17 @@ model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 kind = type(model.model.layers[0])
 before = {name: p.detach().clone() for name, p in model.named_parameters()}
 root = shard({"model": model}, torch.device("cpu"))
-held = [p.to_local().numel() for p in model.parameters()]
+matrices = [p for p in model.parameters() if p.ndim == 2]
+held = [p.to_local().numel() for p in matrices]
 assert sum(held) < 0.6 * sum(p.numel() for p in before.values()), held
+assert not any(isinstance(p, DTensor) for p in model.parameters() if p.ndim < 2)
 for name, p in model.named_parameters():
     assert torch.equal(full_tensor(p), before[name])
     assert torch.equal(full_tensor(reshard_like(before[name], p)), before[name])
 with unsharded_weights(root):
     assert all(type(p) is torch.nn.Parameter and torch.equal(p, before[name]) for name, p in model.named_parameters())
     model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4)
-assert [p.to_local().numel() for p in model.parameters()] == held
+assert [p.to_local().numel() for p in model.parameters() if p.ndim == 2] == held
 remove_fsdp(root)
 assert all(type(p) is torch.nn.Parameter and torch.equal(p, before[name]) for name, p in model.named_parameters())
 assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -204,14 +207,79 @@ assert all_gather(1) == [1, 1]
 
 @pytest.mark.slow
 def test_weights_lie_in_parts_and_are_whole_when_they_are_wanted(tmp_path: Path, base: Path) -> None:
-    script = tmp_path / "in_parts.py"
-    script.write_text(IN_PARTS)
+    run_in_two_processes(tmp_path, IN_PARTS, base)
+
+
+def run_in_two_processes(tmp_path: Path, source: str, base: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(source)
     child = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script, base],
         cwd=PROJECT, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False,
         timeout=PATIENCE,
     )  # fmt: skip
     assert child.returncode == 0, child.stderr
+
+
+HELD_BYTES = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+from training.data.packing import text_batch
+from training.distributed.collectives import init_processes
+from training.distributed.fsdp import shard
+from training.models.forward import Forward
+
+init_processes()
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], num_hidden_layers=4, ignore_mismatched_sizes=True)
+layers = list(model.model.layers)
+shapes = {tuple(p.shape) for p in layers[0].parameters() if p.ndim == 2}
+numbers = sum(p.numel() for p in layers[0].parameters() if p.ndim == 2)
+forward = Forward(model)
+root = shard({"model": model}, torch.device("cpu"), torch.bfloat16)
+batch = text_batch([list(range(60))] * 5, [[True] * 60] * 5, 0, torch.device("cpu"))
+copies, within = {}, []
+
+def note(x):
+    if tuple(x.shape) in shapes or tuple(x.shape[::-1]) in shapes:
+        copies[x.untyped_storage().data_ptr()] = x.untyped_storage()
+    return x
+
+for layer in layers:  # all layers' whole weights, at a moment inside one of them
+    layer.mlp.register_forward_hook(lambda *_: within.append(sum(s.nbytes() for s in copies.values())))
+with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x), torch.autocast("cpu", torch.bfloat16):
+    loss = root(lambda: forward.losses(batch).sum())
+dtypes = {p.dtype for p in layers[0].parameters()}
+assert len(within) == 4
+assert max(within) <= 2 * numbers, (within, numbers)  # one layer, in bf16
+assert sum(s.nbytes() for s in copies.values()) == 0, "nothing stays between forward and backward"
+loss.backward()
+assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+"""
+
+
+@pytest.mark.slow
+def test_in_bf16_no_process_holds_a_copy_of_all_layers(tmp_path: Path, base: Path) -> None:
+    run_in_two_processes(tmp_path, HELD_BYTES, base)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [("sft", {}), ("sft", {"lora": {"rank": 4}}), ("reward", {}), ("ppo", {}), ("ppo", {"lora": {"rank": 4}})],
+)
+def test_sharded_in_bf16_they_learn_what_one_does(
+    tmp_path: Path, base: Path, stage: str, changes: dict[str, Any]
+) -> None:
+    changes = changes | {"precision": "bf16", "learning_rate": 1e-3, "activation_checkpointing": stage == "sft"}
+    one, two = new_run(tmp_path / "one", stage, base, **changes), new_run(tmp_path / "two", stage, base, **changes)
+    run_together(two, config="fsdp")
+    run_here(one)
+    name = "loss/policy_avg" if stage == "ppo" else "loss"
+    losses = [[value for (_, key), value in sorted(curves(folder).items()) if key == name] for folder in (one, two)]
+    assert losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02, abs=0.02)
+    assert weights(two).keys() == weights(one).keys()
+    assert {weight.dtype for weight in weights(two).values()} == {torch.float32}
 
 
 # ------------------------------------------------------------------------------------------------- stopping and failing
