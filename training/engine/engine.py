@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -121,14 +121,22 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------------- offline
 
-    def generate(self, requests: Sequence[EngineRequest]) -> list[Completion]:
-        """Replies to all requests, in their order. Raises PromptTooLong before anything is generated."""
-        completions = dict(self.stream(requests))
+    def generate(
+        self, requests: Sequence[EngineRequest], ended: Callable[[int], None] = lambda _: None
+    ) -> list[Completion]:
+        """Replies to all requests, in their order. `ended` is told how many there are so far. Raises PromptTooLong
+        before anything is generated."""
+        completions: dict[int, Completion] = {}
+        for i, completion in self.stream(requests):
+            completions[i] = completion
+            ended(len(completions))
         return [completions[i] for i in range(len(requests))]
 
-    def stream(self, requests: Sequence[EngineRequest]) -> Iterator[tuple[int, Completion]]:
-        """(index, reply) as replies end. Prompts are read longest first, so that those read together are alike in
-        length."""
+    def stream(
+        self, requests: Sequence[EngineRequest], stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, Completion]]:
+        """(index, reply) as replies end; those that have not ended when `stopping` turns true are given up. Prompts are
+        read longest first, so that those read together are alike in length."""
         if self.busy:
             raise RuntimeError("the engine is at work on other requests")
         copies = [replace(request) for request in requests]  # the same object may be asked for twice
@@ -143,7 +151,7 @@ class Engine:
         try:
             for request in sorted(copies, key=lambda request: (-len(request.prompt), request.prompt)):
                 self.submit(request)
-            while self.busy:
+            while self.busy and not stopping():
                 for request, completion in self.step():
                     yield places[id(request)], completion
         finally:

@@ -143,11 +143,17 @@ def prompts_of_step(count: int, step: int, per_step: int, seed: int) -> list[int
 def sample_replies(
     engine: Engine, prompts: Sequence[EncodedPrompt], sampling: SamplingSettings, seed: Sequence[int | str]
 ) -> list[Completion]:
-    """One reply to each prompt, in their order; the i-th draws from the stream of (seed, i). Log-probabilities are
-    those at the sampling temperature, the policy that learns."""
+    """One reply to each prompt, in their order."""
+    return map_sharded(reply_requests(engine, prompts, sampling, seed), engine.generate)
+
+
+def reply_requests(
+    engine: Engine, prompts: Sequence[EncodedPrompt], sampling: SamplingSettings, seed: Sequence[int | str]
+) -> list[EngineRequest]:
+    """For one reply to each prompt; the i-th draws from the stream of (seed, i). Log-probabilities are those at the
+    sampling temperature, the policy that learns."""
     params = partial(SamplingParams.of, sampling, stop_ids=engine.stop_ids, tempered=True)
-    requests = [EngineRequest(prompt.ids, params(seed=derive_seed(*seed, i))) for i, prompt in enumerate(prompts)]
-    return map_sharded(requests, engine.generate)
+    return [EngineRequest(prompt.ids, params(seed=derive_seed(*seed, i))) for i, prompt in enumerate(prompts)]
 
 
 def load_scorer(

@@ -50,9 +50,9 @@ from training.rl.rollouts import (
     encode_prompts,
     load_scorer,
     prompt_room,
+    reply_requests,
     reward_figures,
     reward_formats,
-    sample_replies,
     score_replies,
     warn_of_changes,
 )
@@ -235,9 +235,8 @@ def compare_replies(
     prompts: dict[str, list[EncodedPrompt]] = {}
     replies: dict[str, list[Completion]] = {}
     for name, speaker in speakers.items():
-        run.progress(len(replies), len(speakers), f"{name} replies")
         with run.timed(f"{name} replies"):
-            prompts[name], replies[name] = speak(run, speaker, prompt_rows, room)
+            prompts[name], replies[name] = speak(run, name, speaker, prompt_rows, room)
         if scorer:
             with run.timed("score"):
                 totals, scored[name] = score_replies(scorer, prompts[name], replies[name])
@@ -298,15 +297,22 @@ def fitting(
 
 
 def speak(
-    run: Run[EvaluateSettings], speaker: Speaker, rows: Sequence[PromptRow], room: int
+    run: Run[EvaluateSettings], name: str, speaker: Speaker, rows: Sequence[PromptRow], room: int
 ) -> tuple[list[EncodedPrompt], list[Completion]]:
-    """The speaker's reply to each prompt, in at most `room` tokens."""
+    """The speaker's reply to each prompt, in at most `room` tokens. Raises Stopped."""
     prompts, _ = encode_prompts(rows, speaker.chat, room, run.config.long_prompts)
     engine = Engine(
         speaker.model, speaker.chat.tokenizer, slots=min(run.config.slots, len(prompts)), live=False,
         stop_ids=speaker.chat.stop_ids,
     )  # fmt: skip
-    return prompts, sample_replies(engine, prompts, run.config.sampling, (run.config.seed, "evaluate"))
+
+    def ended(replies: int) -> None:
+        run.progress(replies, len(prompts), f"{name} replies")
+        run.stop_if_asked()
+
+    ended(0)
+    requests = reply_requests(engine, prompts, run.config.sampling, (run.config.seed, "evaluate"))
+    return prompts, engine.generate(requests, ended)
 
 
 @torch.no_grad()

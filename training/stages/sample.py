@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +34,9 @@ from training.run.run import Run
 
 PROGRESS: Final = "samples.jsonl"  # replies so far, in the run folder; a killed run goes on from here
 REDRAWS: Final = 4
-AT_ONCE: Final = 8  # replies asked for at a time, as a multiple of the slots: enough to keep them full
+AT_ONCE: Final = 32  # replies asked for at a time, as a multiple of the slots: enough to keep them full
+SHOWN_EVERY: Final = 128  # prompts to one whose reply is shown
+SCORED_AT_ONCE: Final = 16  # replies: a judge's answers are not long in coming
 
 
 def main(run: Run[SampleSettings]) -> None:
@@ -60,23 +64,24 @@ def main(run: Run[SampleSettings]) -> None:
 
     progress = SampleProgress(run.folder / PROGRESS, inputs_fingerprint(run))
     size = max(1, AT_ONCE * config.slots // config.replies)
+    shown = {prompt.row.id: place for place, prompt in enumerate(prompts, 1) if place % SHOWN_EVERY == 1}
     run.progress(len(progress.done), len(prompts), "sampling")
-    for begin in range(0, len(prompts), size):  # the same parts whatever is done: how replies are batched rounds them
-        batch = prompts[begin : begin + size]
-        if all(prompt.row.id in progress.done for prompt in batch):
-            continue
+    run.stop_if_asked()
+    for begin in range(0, len(prompts), size):
+        part = [prompt for prompt in prompts[begin : begin + size] if prompt.row.id not in progress.done]
+        drawn = draw_replies(engine, part, config, frozenset(chat.stop_ids) | engine.stop_ids, lambda: run.stopping)
+        while True:
+            with run.timed("generate"):
+                groups = list(islice(drawn, max(1, SCORED_AT_ONCE // config.replies)))
+            if not groups:
+                break
+            with run.timed("score"):
+                samples = list(sample_rows([prompt for prompt, _ in groups], [group for _, group in groups], scorer))
+            for rows_of_prompt in samples:
+                show(run, rows_of_prompt[0], shown)
+            progress.add([row for rows_of_prompt in samples for row in rows_of_prompt])
+            run.progress(len(progress.done), len(prompts), "sampling")
         run.stop_if_asked()
-        with run.timed("generate"):
-            replies = draw_replies(engine, batch, config, frozenset(chat.stop_ids) | engine.stop_ids)
-        with run.timed("score"):
-            samples = [row for group in sample_rows(batch, replies, scorer) for row in group]
-        example = samples[0]
-        run.sample(
-            begin + len(batch), example.messages[-1].content, example.reply, example.reward,
-            {name: value for name, value in example.rewards.items() if value is not None}, example.reference,
-        )  # fmt: skip
-        progress.add(samples)
-        run.progress(len(progress.done), len(prompts), "sampling")
 
     all_samples = [row for prompt in prompts for row in progress.done[prompt.row.id]]
     with run.writing(OUTPUT) as folder:
@@ -91,12 +96,26 @@ def main(run: Run[SampleSettings]) -> None:
     progress.remove()
 
 
+def show(run: Run[SampleSettings], row: SampleRow, shown: Mapping[str, int]) -> None:
+    """Tell of a reply if it is to one of the prompts that are `shown`, at the prompt's place: the same replies at the
+    same steps whenever the run was stopped."""
+    if row.prompt_id in shown:
+        run.sample(
+            shown[row.prompt_id], row.messages[-1].content, row.reply, row.reward,
+            {name: value for name, value in row.rewards.items() if value is not None}, row.reference,
+        )  # fmt: skip
+
+
 def draw_replies(
-    engine: Engine, prompts: Sequence[EncodedPrompt], config: SampleSettings, stop_ids: frozenset[int]
-) -> list[list[Completion]]:
-    """K replies to each prompt. Reply k is drawn from the stream of (seed, prompt id, k, redraws so far), so it is the
-    same whatever other prompts there are. With `distinct`, one that repeats an earlier one is drawn again."""
-    groups: list[list[Completion]] = [[] for _ in prompts]
+    engine: Engine,
+    prompts: Sequence[EncodedPrompt],
+    config: SampleSettings,
+    stop_ids: frozenset[int],
+    stopping: Callable[[], bool],
+) -> Iterator[tuple[EncodedPrompt, list[Completion]]]:
+    """(prompt, its K replies) as they are there, until `stopping` turns true. Reply k is drawn from the stream of
+    (seed, prompt id, k, redraws so far), so it is the same whatever other prompts there are. With `distinct`, one that
+    repeats an earlier one is drawn again."""
     pending = [(i, k) for i in range(len(prompts)) for k in range(config.replies)]
     replies: dict[tuple[int, int], Completion] = {}
     draws = 1 + REDRAWS if config.distinct and config.sampling.temperature > 0 else 1
@@ -110,13 +129,24 @@ def draw_replies(
             )
             for i, k in pending
         ]
-        replies.update(zip(pending, engine.generate(requests), strict=True))
-        groups = [[replies[i, k] for k in range(config.replies)] for i in range(len(prompts))]
-        texts = [[reply.text for reply in group] for group in groups]
-        pending = [(i, k) for i, k in replies if texts[i][k] in texts[i][:k]]
-        if not pending:
+        awaited = Counter(i for i, _ in pending)
+        repeating: list[tuple[int, int]] = []
+        for place, completion in engine.stream(requests, stopping):
+            i, k = pending[place]
+            replies[i, k] = completion
+            awaited[i] -= 1
+            if awaited[i]:
+                continue
+            group = [replies[i, k] for k in range(config.replies)]
+            texts = [reply.text for reply in group]
+            repeats = [(i, k) for k, text in enumerate(texts) if text in texts[:k]]
+            if repeats and attempt + 1 < draws:
+                repeating += repeats
+            else:
+                yield prompts[i], group
+        if not repeating:
             break
-    return groups
+        pending = sorted(repeating)
 
 
 def sample_rows(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ from transformers import AutoModelForCausalLM
 
 from tests.narrowing import existing
 from tests.training.toys import events, run_folder, run_here, toy_policy, toy_tokenizer, turns
+from training.__main__ import main
 from training.contract import InputError, PromptRow, RankingRow, SampleRow, SamplingSettings, ScoresRow, Turn
 from training.data.chat_format import ChatFormat
 from training.data.fitting import fit_prompt
 from training.engine import Engine
 from training.rl.rollouts import encode_prompts, sample_replies
+from training.run.reporting import ReportingRun
 from training.stages.evaluate import agrees
 
 
@@ -128,6 +132,23 @@ def test_a_policy_against_itself_wins_half_and_has_no_kl(policies: Any, tmp_path
     result = run_here(folder)
     assert result["metrics"]["win_rate"] == 0.5
     assert result["metrics"]["kl"] == pytest.approx(0, abs=1e-4)
+
+
+def test_it_tells_of_every_reply_and_stops_after_any(
+    policies: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int, str]] = []
+
+    def progress(_: Any, step: int, total: int, phase: str) -> None:
+        told.append((step, total, phase))
+        if (step, phase) == (2, "baseline replies"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ReportingRun, "progress", progress)
+    one, two = map(str, policies)
+    folder = run_folder(tmp_path, settings(policy=one, baseline=two), prompts=prompts())
+    assert main(["evaluate", str(folder)]) == 143
+    assert told == [(n, 6, "policy replies") for n in range(7)] + [(n, 6, "baseline replies") for n in range(3)]
 
 
 def test_demonstrations_alone_are_enough(policies: Any, tmp_path: Path) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,8 @@ import pytest
 from tests.training.toys import events, run_folder, run_here, toy_policy, turns
 from training.__main__ import main
 from training.contract import SampleRow
-from training.engine import Engine
+from training.engine import Completion, Engine
+from training.run.reporting import ReportingRun
 from training.stages.sample import PROGRESS, repeated
 
 WORDS = ["the", "cat", "sat", "on", "mat", "yes", "of", "course", "sky", "is", "blue", "no", "never", "sea"]
@@ -92,35 +98,84 @@ def test_replies_are_scored_by_the_reward_that_is_named(tmp_path: Path, policy: 
     assert "reward" in json.loads((folder / "result.json").read_text())["metrics"]
 
 
+def interrupted_after(replies: int, interrupt: Callable[[], None]) -> Callable[..., Iterator[tuple[int, Completion]]]:
+    """The engine's stream, with an interruption when that many replies have ended."""
+    stream, ended = Engine.stream, count(1)
+
+    def interrupted(engine: Engine, *arguments: Any) -> Iterator[tuple[int, Completion]]:
+        for reply in stream(engine, *arguments):
+            yield reply
+            if next(ended) == replies:
+                interrupt()
+
+    return interrupted
+
+
+def drawn_again(monkeypatch: pytest.MonkeyPatch, folder: Path) -> int:
+    """Replies that the next process of the run draws."""
+    stream, drawn = Engine.stream, []
+
+    def counted(engine: Engine, *arguments: Any) -> Iterator[tuple[int, Completion]]:
+        for reply in stream(engine, *arguments):
+            drawn.append(reply)
+            yield reply
+
+    monkeypatch.setattr(Engine, "stream", counted)
+    assert main(["sample", str(folder)]) == 0
+    return len(drawn)
+
+
+def close_to(ours: list[SampleRow], theirs: list[SampleRow]) -> bool:
+    """The same replies, but for how the replies that are drawn together round their log-probabilities."""
+
+    def rounded(rows: list[SampleRow]) -> list[SampleRow]:
+        return [row.model_copy(update={"logprob": round(row.logprob, 4)}) for row in rows]
+
+    return rounded(ours) == rounded(theirs)
+
+
 def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_replies(
     tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = run_folder(tmp_path / "whole", config(policy, slots=1), prompts=prompt_rows(12))
+    wanted = run_folder(tmp_path / "whole", config(policy, slots=1, distinct=False), prompts=prompt_rows(12))
     run_here(wanted)
-    folder = run_folder(tmp_path / "killed", config(policy, slots=1), prompts=prompt_rows(12))
-    generate, calls = Engine.generate, []
+    folder = run_folder(tmp_path / "killed", config(policy, slots=1, distinct=False), prompts=prompt_rows(12))
 
-    def dies_later(engine: Engine, requests: Any) -> Any:
-        calls.append(len(requests))
-        if len(calls) == 3:
-            raise KeyboardInterrupt  # nothing catches it: as abrupt as a kill
-        return generate(engine, requests)
+    def die() -> None:
+        raise KeyboardInterrupt  # nothing catches it: as abrupt as a kill
 
-    monkeypatch.setattr(Engine, "generate", dies_later)
-    with pytest.raises(KeyboardInterrupt):
-        main(["sample", str(folder)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "stream", interrupted_after(34, die))
+        with pytest.raises(KeyboardInterrupt):
+            main(["sample", str(folder)])
     with (folder / PROGRESS).open("a") as file:
         file.write('[{"id": "prompt:9#0", "promp')  # and the last line was only half on the disk
-    before = sum(calls[:2])
-    calls.clear()
-    calls.append(0)
-    monkeypatch.setattr(
-        Engine, "generate", lambda engine, requests: calls.append(len(requests)) or generate(engine, requests)
-    )
-    assert main(["sample", str(folder)]) == 0
-    assert before >= 12
-    assert sum(calls) <= 36 - 12
-    assert samples(folder) == samples(wanted)
+    kept = len((folder / PROGRESS).read_text().splitlines()) - 2
+    assert kept >= 5
+    assert drawn_again(monkeypatch, folder) == 3 * (12 - kept)
+    assert close_to(samples(folder), samples(wanted))
+
+
+@pytest.mark.parametrize("scored", [{}, {"reward": "function:brevity"}])
+def test_a_run_stops_at_once_and_keeps_every_prompt_that_has_its_replies(
+    tmp_path: Path, policy: Path, monkeypatch: pytest.MonkeyPatch, scored: dict[str, Any]
+) -> None:
+    settings = config(policy, slots=2, distinct=False, **scored)
+    run_here(wanted := run_folder(tmp_path / "whole", settings, prompts=prompt_rows(8)))
+    folder = run_folder(tmp_path / "stopped", settings, prompts=prompt_rows(8))
+    steps: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "stream", interrupted_after(7, partial(os.kill, os.getpid(), signal.SIGTERM)))
+        patch.setattr(ReportingRun, "progress", lambda _, step, *__: steps.append(step))
+        assert main(["sample", str(folder)]) == 143
+    kept = len((folder / PROGRESS).read_text().splitlines()) - 1
+    assert kept in (1, 2)  # the seven replies are of three prompts
+    assert steps == [0, kept]
+    assert drawn_again(monkeypatch, folder) == 3 * (8 - kept)
+    assert close_to(samples(folder), samples(wanted))
+    assert [event | {"time": 0} for event in events(folder, "sample")] == [
+        event | {"time": 0} for event in events(wanted, "sample")
+    ]
 
 
 def test_other_prompts_begin_anew(tmp_path: Path, policy: Path) -> None:
