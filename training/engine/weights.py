@@ -6,15 +6,18 @@ from typing import Any
 
 import torch
 from peft.tuners.lora.variants import DoraLinearVariant
-from peft.utils import ModulesToSaveWrapper
+from peft.utils import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import Tensor, nn
 
 from training.models.adapters import GivesDtype
+from training.models.token_rows import TokenRows, with_rows
 
 
 def weight_of(module: Any) -> tuple[Tensor, Tensor | None]:
     """The [out, in] matrix and the bias that `module`, a linear layer, with or without LoRA, or an embedding, applies
     now. Sums are in float32."""
+    if isinstance(module, TrainableTokensWrapper):
+        return with_rows(module), getattr(module, "bias", None)
     module = active_module(module)
     if not hasattr(module, "base_layer"):
         return module.weight, getattr(module, "bias", None)
@@ -38,8 +41,9 @@ def active_module(module: Any) -> Any:
 
 
 def frozen_module(module: Any) -> Any:
-    """Of a module that learns whole beside an adapter, the base's own, which has the dtype of the others."""
-    return module.original_module if isinstance(module, ModulesToSaveWrapper) else module
+    """Of a module that learns, whole or in some rows, beside an adapter, the base's own, which has the dtype of the
+    others."""
+    return module.original_module if isinstance(module, ModulesToSaveWrapper | TrainableTokensWrapper) else module
 
 
 def with_magnitude(weight: Tensor, magnitude: Tensor) -> Tensor:
@@ -50,11 +54,13 @@ def with_magnitude(weight: Tensor, magnitude: Tensor) -> Tensor:
 
 def plain_linears(model: Any) -> bool:
     """Whether every weight is read correctly by `weight_of` or is a plain parameter: linear layers, LoRA or DoRA on
-    linear layers, embeddings and linear layers that learn whole beside it, and norms; nothing quantized, no other kind
-    of adapter, no hooks that change what a layer gives."""
+    linear layers, embeddings and linear layers that learn whole or in some rows beside it, and norms; nothing
+    quantized, no other kind of adapter, no hooks that change what a layer gives."""
     for module in model.modules():
         if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
             return False
+        if isinstance(module, TokenRows):
+            continue
         if hasattr(module, "base_layer") and not isinstance(module, ModulesToSaveWrapper):
             if not hasattr(module, "lora_A") or type(module.base_layer) is not nn.Linear:
                 return False

@@ -23,28 +23,37 @@ PREFIX: Final = "base_model.model."
 PART: Final = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)(\.weight)?"
 )
+ROWS: Final = ".token_adapter.trainable_tokens_delta"
 UNKNOWN_WAYS: Final = (  # of PEFT's settings, those that change what an adapter's numbers mean
-    "target_parameters", "trainable_token_indices", "layer_replication", "use_qalora", "alora_invocation_tokens",
+    "target_parameters", "layer_replication", "use_qalora", "alora_invocation_tokens",
     "lora_bias", "megatron_config", "arrow_config", "monteclora_config",
 )  # fmt: skip
 
 
 class Adapter:
-    """parts: by module, its tensors by part; replaced: whole weights that the adapter brings."""
+    """parts: by module, its tensors by part; replaced: whole weights that the adapter brings; rows: by weight, the
+    embeddings of single tokens that it brings."""
 
     def __init__(self, config: dict[str, Any], file: Any) -> None:
         self._config, self._file = config, file
         self._parts: dict[str, dict[str, str]] = {}
         self._replaced: dict[str, str] = {}
+        self._rows: dict[str, str] = {}
         for key in file.keys():  # noqa: SIM118 (no mapping)
             name = key.removeprefix(PREFIX)
             if match := PART.fullmatch(name):
                 self._parts.setdefault(match["module"], {})[match["part"]] = key
+            elif name.endswith(ROWS):
+                self._rows[f"{name.removesuffix(ROWS)}.weight"] = key
             elif ".base_layer." not in name:  # PEFT saves embeddings as they were, too
                 self._replaced[name.replace(".modules_to_save", "")] = key
 
     def targets(self) -> set[str]:
         """The names of the weights that it changes."""
+        return self.parted() | set(self._rows)
+
+    def parted(self) -> set[str]:
+        """Those that are no longer shared with another one: PEFT keeps single rows the same at both ends."""
         return {f"{module}.weight" for module in self._parts} | set(self._replaced)
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
@@ -52,6 +61,9 @@ class Adapter:
         if key := self._replaced.get(name):
             replacing: Tensor = self._file.get_tensor(key)
             return replacing.float()
+        if key := self._rows.get(name):
+            ids = torch.tensor(self._token_ids(name))
+            return weight.float().index_copy(0, ids, self._file.get_tensor(key).float())
         module = name.removesuffix(".weight")
         if module not in self._parts or not name.endswith(".weight"):
             return weight
@@ -70,6 +82,14 @@ class Adapter:
         # DoRA (Liu et al. 2024, arXiv:2402.09353, equation 5): every output's weights have a length of their own
         scaled: Tensor = magnitude.view(-1, 1) * total / torch.linalg.norm(total, dim=1, keepdim=True)
         return scaled
+
+    def _token_ids(self, name: str) -> list[int]:
+        """Of which tokens it brings rows for the weight: by module, or a list for the input embeddings alone."""
+        named = self._config["trainable_token_indices"]
+        if isinstance(named, list):
+            return named
+        module = name.removesuffix(".weight")
+        return next(ids for key, ids in named.items() if f".{module}".endswith(f".{key}"))
 
     def _scale(self, module: str) -> float:
         rank = int(pattern_value(self._config.get("rank_pattern"), module, self._config["r"]))

@@ -17,13 +17,15 @@ from training.contract import InputError
 from training.export.templates import portable_template
 from training.export.weights import CONFIG_FILE, Weights
 from training.models.compute import ADAPTER
+from training.models.token_rows import UNTRAINED
 
 Step = Callable[[int], None]
 """Is told of every tensor how many numbers it has."""
 
 MAX_SHARD_BYTES: Final = 2 << 30
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-OURS: Final = ("reward", "_name_or_path")  # of config.json: what only this project reads, and paths of this machine
+# of config.json: what only this project reads, and paths of this machine
+OURS: Final = ("reward", UNTRAINED, "_name_or_path")
 TOKENIZER_FILES: Final = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "chat_template.jinja",

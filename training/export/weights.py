@@ -53,7 +53,7 @@ class Weights:
                 f"the adapter changes {unplaced[0]}, which its base does not have; take the base it was trained on",
                 code="model_damaged",
             )
-        if self.tied and any(name in changed for name in (*self.tied, *self._shared())):
+        if self.tied and any(name in adapter.parted() for name in (*self.tied, *self._shared())):
             self.names += sorted(self.tied)
             self.tied = set()
             self.config["tie_word_embeddings"] = False

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from training.contract import InputError, LoraSettings, LoraWithDropoutSettings, names_in
 from training.models.checks import DAMAGE, damaged_folder
+from training.models.token_rows import forget_untrained, has_token_rows, place_rows, token_rows
 
 POLICY: Final = "default"  # PEFT's name of the adapter that a model begins with
 PEFT_TIES: Final = frozenset({"embed_tokens", "lm_head"})  # the names by which PEFT knows shared embeddings
@@ -47,6 +48,9 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
         use_dora=lora.use_dora,
         use_rslora=lora.use_rslora,
         modules_to_save=whole or None,
+        trainable_token_indices=token_rows(
+            model, [*whole, *(targets if isinstance(targets, list) else [])], tied=bool(tied)
+        ),
         ensure_weight_tying=bool(shared),
         task_type="CAUSAL_LM",
     )
@@ -55,6 +59,7 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     except ValueError as error:
         raise InputError(f"lora.targets: {error}", code="config_invalid") from error
     learn_in_fp32(adapted, POLICY)
+    place_rows(adapted)
     return adapted
 
 
@@ -89,6 +94,7 @@ def read_adapter(model: PreTrainedModel, source: str, lora: LoraSettings | None 
     try:
         adapted = PeftModel.from_pretrained(model, source, is_trainable=lora is not None)
         restore_saved_modules(adapted, source, POLICY)
+        place_rows(adapted)
     except DAMAGE as error:
         raise damaged_folder(source, "adapter", error) from error
     if lora is not None:
@@ -181,7 +187,7 @@ def merged(model: PeftModel, dtype: torch.dtype | None = None) -> PreTrainedMode
 
     Embeddings that the model shares between both its ends part first where the adapter changes one of them.
     """
-    inner = model.get_base_model()
+    inner, learned_rows = model.get_base_model(), has_token_rows(model)
     if dtype is not None:
         for parameter in inner.parameters():  # not .to(dtype), which would round the rotary frequencies, too
             parameter.data = parameter.data.to(dtype)
@@ -198,6 +204,8 @@ def merged(model: PeftModel, dtype: torch.dtype | None = None) -> PreTrainedMode
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All adapters are already merged")
         whole: PreTrainedModel = model.merge_and_unload()
+    if learned_rows:
+        forget_untrained(whole)
     for module in whole.modules():
         if isinstance(module, GivesDtype):
             module.__class__ = type(module).__bases__[1]  # as it was before it got one

@@ -29,6 +29,7 @@ from training.models.checks import DAMAGE, check_causal, check_source, check_wei
 from training.models.compute import Compute, adapter_base
 from training.models.memory import check_fits
 from training.models.quantization import four_bit_config, numbers_in
+from training.models.token_rows import forget_untrained
 from training.run.run import Run
 
 OPENING: Final = threading.Lock()
@@ -90,6 +91,8 @@ def load_causal(
             model = merged(model)
     elif adapter_only and lora is not None:
         model = add_adapter(model, lora)
+    if trainable and not adapter_only and lora is not None:  # pretraining reads no conversations
+        forget_untrained(unwrap(model))
     for parameter in model.parameters():
         parameter.requires_grad_(trainable and (parameter.requires_grad or not adapter_only))
     if checkpointing:

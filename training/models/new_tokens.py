@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from training.data.template_styles import TemplateStyle
+from training.models.token_rows import UNTRAINED
 
-UNTRAINED: Final = "untrained_token_ids"  # the key in config.json; an adapter's SFT learns these tokens' embeddings
 BLANK: Final = 1e-3  # a row whose largest number is below this share of the usual one has never been learned
 
 

@@ -97,9 +97,8 @@ def reward_from_language_model(
 
 def onto_unquantized(language: CausalModel, source: str, compute: Compute, lora: LoraSettings) -> CausalModel:
     """The adapter of a model in 4 bits over its base as it was published, on the CPU, where there is room for it."""
-    learned = {
-        name: p.detach().cpu() for name, p in language.named_parameters() if "lora_" in name or "_to_save" in name
-    }
+    kinds = ("lora_", "_to_save", "trainable_tokens")
+    learned = {name: p.detach().cpu() for name, p in language.named_parameters() if any(kind in name for kind in kinds)}
     whole = load_causal(
         source, Compute(torch.device("cpu"), compute.dtype), trainable=True,
         lora=lora.model_copy(update={"load_in_4bit": False}),

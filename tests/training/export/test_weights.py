@@ -47,6 +47,8 @@ def adapter(folder: Path, base: Path, **settings: Any) -> Path:
         {"use_dora": True},
         {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"v_proj": 9}},
         {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": [3, 5]},
+        {"trainable_token_indices": {"embed_tokens": [3, 5], "lm_head": [3, 5]}},
         {"target_modules": ["embed_tokens", "q_proj"]},
         {"target_modules": ["lm_head", "q_proj"]},
     ],

@@ -11,11 +11,13 @@ import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.trainable_tokens import TrainableTokensLayer
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from tests.training.toys import prompts, run_folder, run_here, tiny_folder, tiny_model, toy_tokenizer, turns
+from tests.training.toys import events, prompts, run_folder, run_here, tiny_folder, tiny_model, toy_tokenizer, turns
 from training.contract import InputError, LoraSettings
+from training.data.chat_format import ChatFormat
 from training.engine import Engine, EngineRequest, SamplingParams
 from training.engine.llama_inference import LlamaForward
 from training.engine.weights import weight_of
@@ -23,12 +25,14 @@ from training.export.weights import open_weights
 from training.models.adapters import add_adapter, merged
 from training.models.compute import Compute
 from training.models.loading import load_causal, save_model
+from training.models.token_rows import TokenRows
 
 CPU, CPU_BF16 = (Compute(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.bfloat16))
 VARIANTS: dict[str, dict[str, Any]] = {
     "LoRA": {},
     "DoRA": {"use_dora": True},
     "rsLoRA": {"use_rslora": True},
+    "new tokens": {"use_dora": True, "new": [9, 12, 20]},
     "whole modules": {"use_dora": True, "use_rslora": True, "modules_to_save": "embed_tokens, lm_head, q_proj"},
 }
 variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=list(VARIANTS))
@@ -46,7 +50,9 @@ RANKED = [
 
 
 def adapted(model: Any, **settings: Any) -> Any:
-    """The model with an adapter whose numbers are random, as after some learning."""
+    """The model with an adapter whose numbers are random, as after some learning. new: tokens that nobody trained."""
+    if new := settings.pop("new", None):
+        model.config.untrained_token_ids = new
     model = add_adapter(model, LoraSettings(rank=4, **settings)).eval()
     torch.manual_seed(1)
     for parameter in model.parameters():
@@ -218,3 +224,75 @@ def test_shared_embeddings_that_peft_would_part_are_refused() -> None:
 def test_a_setting_of_adapters_without_an_adapter_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match=f"{name}: this is about an adapter; set rank above 0"):
         LoraSettings(**{name: "lm_head" if name == "modules_to_save" else True})
+
+
+NEW = [9, 12, 20]
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_rows_of_new_tokens_compute_what_peft_computes_without_a_copy_of_the_matrix(kind: str, tied: bool) -> None:
+    model = adapted(tiny_model(kind, tie_word_embeddings=tied), new=NEW)
+    places = [module for module in model.modules() if isinstance(module, TokenRows)]
+    assert len(places) == 2, "both ends"
+
+    def gradients() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        model.zero_grad()
+        loss = model(IDS, labels=IDS).loss
+        loss.backward()
+        return loss.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    ours = gradients()
+    for place in places:
+        place.__class__ = TrainableTokensLayer
+    theirs = gradients()
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    assert [p.shape[0] for p in model.parameters() if p.requires_grad and p.shape[0] == len(NEW)] == [3] * (2 - tied)
+
+
+def test_rows_of_new_tokens_leave_out_what_learns_in_another_way() -> None:
+    model = tiny_model("llama", tie_word_embeddings=False)
+    both = adapted(model, new=NEW, modules_to_save="embed_tokens")
+    assert both.peft_config["default"].trainable_token_indices == {"lm_head": NEW}
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_new_tokens_learn_beside_lora_and_go_on_in_every_stage(stage: str, tied: bool, tmp_path: Path) -> None:
+    base = tiny_folder(tmp_path / "base", "llama", tie_word_embeddings=tied, dtype=torch.bfloat16)
+    end = ChatFormat(toy_tokenizer()).end_id
+    config_file = base / "config.json"
+    config_file.write_text(json.dumps(json.loads(config_file.read_text()) | {"untrained_token_ids": [end]}))
+    common = {"learning_rate": 1e-2, "weight_decay": 0.0, "precision": "bf16", "lora": {"rank": 2}}
+    sft = {"stage": "sft", "base": str(base), "max_steps": 2, **common}
+    run_here(run_folder(tmp_path / "sft", sft, demonstrations=HEARD))
+    taught = load_file(tmp_path / "sft" / "model" / "adapter_model.safetensors")
+    rows = {name: value for name, value in taught.items() if "trainable_tokens_delta" in name}
+    assert {(tuple(value.shape), value.dtype) for value in rows.values()} == {((1, 32), torch.float32)}
+    assert len(rows) == 2 - tied
+    words = load_file(base / "model.safetensors")["model.embed_tokens.weight"]
+    first = next(value for name, value in rows.items() if "embed_tokens" in name)
+    assert (first[0] - words[end].float()).abs().max() > 1e-4
+    settings, data = STAGES[stage]
+    source = "base" if stage in ("sft", "reward") else "policy"
+    config = {"stage": stage, source: str(tmp_path / "sft" / "model"), **settings, **common}
+    if stage in ("ppo", "grpo"):
+        config |= {"sampling": {"max_new_tokens": 6}}
+    run_here(run_folder(tmp_path / "run", config, **data))
+    first_values = events(tmp_path / "run", "metric")[0]["values"]
+    for name in ("rewards/margins", "kl", "objective/kl"):  # before anything is learned, it is its own reference
+        assert abs(first_values.get(name, 0.0)) < 2e-3, (name, first_values)
+    model = tmp_path / "run" / "model"
+    if stage == "reward":
+        learned = load_file(model / "model.safetensors")["model.embed_tokens.weight"]
+        assert (learned[end] - words[end].float()).abs().max() > 1e-4
+        assert torch.equal(learned[end + 1], words[end + 1].float())
+        return
+    again = load_file(model / "adapter_model.safetensors")
+    assert again.keys() == taught.keys()
+    assert any((again[name] - rows[name]).abs().max() > 1e-6 for name in rows)
+    with open_weights(str(model)) as weights:
+        head = weights.read("lm_head.weight" if not tied else "model.embed_tokens.weight")
+        merged_model = load_causal(str(model), CPU)
+        torch.testing.assert_close(merged_model.get_output_embeddings().weight, head.float(), atol=1e-6, rtol=1e-6)
+    assert not hasattr(merged_model.config, "untrained_token_ids")

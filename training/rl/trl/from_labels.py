@@ -12,14 +12,15 @@ from transformers import Trainer, TrainingArguments
 from training.contract import InputError
 from training.data.chat_format import ChatFormat
 from training.data.fitting import RowCounts
-from training.models.adapters import check_copied
+from training.models.adapters import POLICY, check_copied
 from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.loading import context_of, load_causal, load_tokenizer, model_info
+from training.models.token_rows import copy_rows
 from training.rl.trl.arguments import plan_batches, trl_arguments, trl_optimizer
 from training.rl.trl.packed_passes import pack_passes
 from training.rl.trl.running import run_trainer
-from training.rl.trl.saving import save_policy
+from training.rl.trl.saving import TRL_REFERENCE, save_policy
 from training.run.run import Run
 
 LabelT = TypeVar("LabelT")
@@ -86,6 +87,7 @@ def train_on_labels(
         optimizers=trl_optimizer(model, config, compute, plan.steps),
     )
     if reference:
+        copy_rows(model, POLICY, TRL_REFERENCE)
         pack_passes(trainer, compute)
     figures = run_trainer(run, trainer, plan.steps, evaluates=evaluates)
     save_policy(run, model, chat)
