@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.contract import EXIT_DONE, EXIT_STOPPED, STAGES, TrainingError, read_recipes
+from training.distributed.launch import is_launched
 from training.kernels.heap import disable_malloc_trim
 from training.run.checkpoints import Stopped
+from training.run.launcher import die_with_parent, processes_wanted, report_status, run_together
 from training.run.opening import open_run
 
 SPINS = "10000"  # about a tenth of a millisecond
@@ -39,8 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(cache, KERNELS)
     disable_malloc_trim()
+    processes, shard = processes_wanted(chosen.run_dir, chosen.recipe or "")
+    if processes > 1:
+        return run_together(list(arguments or sys.argv[1:]), processes, shard=shard)
+    return report_status(status_of_stage(chosen.stage, chosen.run_dir, chosen.recipe or ""))
+
+
+def status_of_stage(stage: str, folder: Path, recipe: str) -> int:
+    if is_launched():
+        die_with_parent()
     try:
-        return run_stage(chosen.stage, chosen.run_dir, chosen.recipe or "")
+        return run_stage(stage, folder, recipe)
     except Stopped:
         return EXIT_STOPPED
     except TrainingError as error:

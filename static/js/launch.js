@@ -76,10 +76,10 @@ function valueOf(name) {
 
 function showWhatHasEffect() {
   for (const element of findElements("[data-only-with]", form)) {
-    /** @type {Record<string, "positive" | unknown[]>} */
+    /** @type {Record<string, "positive" | "several" | unknown[]>} */
     const onlyWith = JSON.parse(element.dataset.onlyWith);
     element.hidden = !Object.entries(onlyWith).every(([name, wanted]) =>
-      wanted === "positive" ? Number(valueOf(name)) > 0 : wanted.includes(valueOf(name)),
+      Array.isArray(wanted) ? wanted.includes(valueOf(name)) : Number(valueOf(name)) > (wanted === "several" ? 1 : 0),
     );
   }
 }

@@ -143,7 +143,7 @@ def test_names_that_are_used_are_defined() -> None:
 def test_every_value_that_is_asked_for_has_its_line_in_the_example() -> None:
     text = json.dumps(COMPOSE)
     asked = set(re.findall(r"\$\{(\w+):\?", text)) | {
-        "COMPOSE_PROFILES", "VLLM_MODEL", "LISTEN", "MODEL_SERVER_KV_GB", "MODEL_SERVER_WEIGHTS",
+        "COMPOSE_PROFILES", "VLLM_MODEL", "LISTEN", "MODEL_SERVER_KV_GB", "MODEL_SERVER_WEIGHTS", "TRAINING_GPUS",
     }  # fmt: skip
     given = set(re.findall(r"^(\w+)=", (ROOT / "docker" / "env.example").read_text(), re.MULTILINE))
     assert asked == given

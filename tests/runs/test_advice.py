@@ -33,6 +33,19 @@ LAPTOP = DeviceReport(kind="cpu", name="a laptop", memory=16 * 10**9, free=12 * 
 PHONE = LAPTOP.model_copy(update={"name": "a phone", "memory": 3 * 10**9, "free": 10**9})
 
 
+BOX = DeviceReport(kind="cuda", name="a GPU", memory=24 * 10**9, free=24 * 10**9, count=2, bf16=True, cores=16)
+
+
+def eight_billion(project: Project) -> ModelVersion:
+    facts = SMOLLM.model_copy(
+        update={
+            "parameters": 8_030_261_248, "layers": 32, "hidden": 4096, "intermediate": 14_336, "heads": 32,
+            "kv_heads": 8, "head_dim": 128, "vocabulary": 128_256,
+        }
+    )  # fmt: skip
+    return factories.model_version(project, name="8B", parameters=facts.parameters, facts=facts.model_dump())
+
+
 @pytest.fixture
 def smollm(project: Project) -> ModelVersion:
     return factories.model_version(
@@ -124,6 +137,38 @@ def test_a_run_that_does_not_fit_is_told_so_before_it_starts_and_what_to_change(
     page = advice_page(client, project, "sft", base=smollm.pk, **{"lora.rank": "0"}, touched="lora.rank,micro_tokens")
     assert "Does not fit." in page
     assert re.search(r"It fits if you set LoRA rank to 32 and lower micro tokens to [\d,]+: about 2\.\d GB", page), page
+
+
+def test_devices_are_offered_where_a_machine_has_several(
+    client: Client, ada: User, project: Project, smollm: ModelVersion
+) -> None:
+    client.force_login(ada)
+    save_report(LAPTOP)
+    assert 'name="processes"' not in page_of(client, project, "sft", base=smollm.pk)
+    save_report(BOX, host="box")
+    page = page_of(client, project, "sft", base=smollm.pk)
+    assert 'name="processes" value="1"' in page
+    assert "The training machine has 2 devices." in page
+    assert 'name="shard"' in page
+    assert 'name="shard"' not in page_of(client, project, "dpo", base=smollm.pk), "TRL shards nothing"
+
+
+def test_sharding_is_advised_where_the_model_fits_on_no_single_device(
+    client: Client, ada: User, project: Project, smollm: ModelVersion
+) -> None:
+    client.force_login(ada)
+    save_report(BOX.model_copy(update={"memory": 7 * 10**9, "count": 8}))
+    settings = {"lora.rank": "32", "micro_tokens": "512", "touched": "lora.rank,micro_tokens,max_tokens"}
+    page = advice_page(client, project, "sft", base=eight_billion(project).pk, **settings)
+    assert "Does not fit." in page
+    save_report(BOX.model_copy(update={"memory": 60 * 10**9, "count": 8}))
+    settings = {"lora.rank": "0", "micro_tokens": "512", "touched": "lora.rank,micro_tokens,max_tokens"}
+    whole = advice_page(client, project, "sft", base=eight_billion(project).pk, **settings)
+    assert "Does not fit." in whole
+    sharded = {"processes": "8", "shard": "on", "touched": f"{settings['touched']},processes,shard"}
+    assert "Does not fit." not in advice_page(
+        client, project, "sft", base=eight_billion(project).pk, **settings | sharded
+    )
 
 
 def test_little_free_memory_is_said_before_it_runs_out(

@@ -6,6 +6,8 @@ import errno
 import io
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from typing import Any
 import pytest
 import torch
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from fsspec import register_implementation
 from fsspec.implementations.local import LocalFileSystem
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from annotations.models import Prompt, Task
@@ -37,7 +41,7 @@ from webapp.runs.lineage import models_that_learned_from
 from webapp.runs.management import waiting
 from webapp.runs.models import Evaluation, Run
 from webapp.runs.selectors import run_samples
-from webapp.runs.services import import_samples, read_events, request_stop
+from webapp.runs.services import import_samples, launch_run, read_events, request_stop, resume_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Done = Callable[..., Run]
@@ -92,6 +96,54 @@ def test_demonstrations_make_a_child_of_the_base(done: Done, base: ModelVersion,
     assert existing(run.output).parent == base
     assert local_folder(existing(run.output)).is_dir()
     assert not (folder_of(run) / "model").exists(), "the store has it, the run folder need not"
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_stopped_and_resumed_learn_what_one_learns(
+    done: Done, project: Project, base: ModelVersion, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CPU_PROCESSES", "1")
+    for number in range(6):
+        factories.demonstration(project, ann, f"It is near tree {number}.", state="accepted")
+    shown = create_snapshot(project=project, kind="demonstrations", by=project.created_by)
+    config = {"epochs": 12.0, "batch_tokens": 128, "micro_tokens": 64, "threads": 1, "log_every": 1}
+    alone = done("sft", base=base, snapshots=[shown], config=config)
+    assert alone.state == Run.State.SUCCEEDED, alone.error
+
+    run = launch_run(
+        project=project, stage="sft", by=project.created_by, base=base, snapshots=[shown],
+        config=config | {"processes": 2},
+    )  # fmt: skip
+    follow = execution.follow
+
+    def stop_soon(run: Run, *rest: Any) -> None:
+        def ask() -> None:
+            while not run.metrics.filter(name="loss").exists():
+                time.sleep(0.05)
+            request_stop(run=run, by=project.created_by)
+            connection.close()
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        follow(run, *rest)
+        asking.join()
+
+    monkeypatch.setattr(execution, "follow", stop_soon)
+    assert execute(run.pk)
+    run.refresh_from_db()
+    assert (run.state, run.error) == (Run.State.CANCELLED, "")
+    assert list(folder_of(run).glob("checkpoint-*")), "it went on from there, not from its start"
+
+    monkeypatch.setattr(execution, "follow", follow)
+    resume_run(run=run, by=project.created_by)
+    assert execute(run.pk)
+    run.refresh_from_db()
+    assert run.state == Run.State.SUCCEEDED, run.error
+    assert run.result["device"].endswith("2 processes")
+    assert run.result["metrics"]["steps"] == alone.result["metrics"]["steps"]
+    weights = [load_file(local_folder(existing(each.output)) / "model.safetensors") for each in (alone, run)]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=5e-4, msg=name)
 
 
 @pytest.mark.slow

@@ -209,3 +209,35 @@ def test_a_tracker_that_no_training_machine_has_is_refused(
         launch(project, "reward", snapshots=[rankings], base=base, config=settings)
     save_report(report.model_copy(update={"trackers": ["trackio"]}), host="server")
     launch(project, "reward", snapshots=[rankings], base=base, config=settings)
+
+
+def test_more_processes_than_the_machine_has_devices_are_refused(
+    project: Project, rankings: Snapshot, base: ModelVersion
+) -> None:
+    def launched(processes: int, **config: Any) -> Run:
+        return launch(project, "reward", snapshots=[rankings], base=base, config={"processes": processes, **config})
+
+    assert launched(8).config["processes"] == 8, "no machine has said yet what it has"
+    gpus = DeviceReport(kind="cuda", name="a GPU", memory=24 << 30, count=2)
+    save_report(gpus.model_copy(update={"count": 1}), host="small")
+    with pytest.raises(BadInput, match=r"the training machine has one device\. Set it to 1 or less"):
+        launched(2)
+    save_report(gpus, host="box")
+    assert launched(2, shard=True).config["shard"] is True
+    with pytest.raises(BadInput, match="3 are asked for, and the training machine has 2 devices"):
+        launched(3)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"shard": True}, "one process has nothing to share"),
+        ({"shard": True, "processes": 2, "optimizer": "adamw_8bit"}, "moments in 8 bits"),
+        ({"shard": True, "processes": 2, "lora": {"rank": 4, "load_in_4bit": True}}, "weights in 4 bits"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(
+    project: Project, rankings: Snapshot, base: ModelVersion, config: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        launch(project, "reward", snapshots=[rankings], base=base, config=config)

@@ -15,10 +15,12 @@ from django.urls import reverse
 
 from tests import factories
 from tests.narrowing import existing
+from training.contract import DeviceReport
 from webapp.accounts.models import Project, User
 from webapp.home_folder import ROOT
 from webapp.registry.models import ModelVersion
 from webapp.runs.forms import LaunchForm
+from webapp.runs.machines import save_report
 from webapp.runs.models import Metric, Run, RunEvent
 from webapp.runs.stages import LAUNCHED
 
@@ -209,6 +211,19 @@ def test_what_a_hidden_setting_holds_does_not_count(client: Client, ada: User, p
     assert reply.status_code == 302, reply.context["form"].errors
     config = Run.objects.get().config
     assert (config["loss"], config["beta"], config["simpo_beta"]) == ("orpo", 0.1, 2.0)
+
+
+def test_sharding_that_is_hidden_beside_one_process_does_not_count(client: Client, ada: User, project: Project) -> None:
+    factories.demonstration(project, ada, state="accepted")
+    base = factories.model_version(project)
+    save_report(DeviceReport(kind="cuda", name="a GPU", memory=24 << 30, count=2))
+    client.force_login(ada)
+    address = reverse("run_launch", args=[project.slug, "sft"])
+    form = client.get(address).context["form"]
+    choices = {"base": str(base.pk), "base_name": "", "processes": "1", "shard": "on", "touched": "processes,shard"}
+    reply = client.post(address, filled(form) | choices)
+    assert reply.status_code == 302, reply.context["form"].errors
+    assert Run.objects.get().config["shard"] is False
 
 
 def test_trackers_are_chosen_on_the_form_and_the_run_s_page_leads_to_them(

@@ -73,6 +73,7 @@ from training.contract.memory import (
     GB,
     MEMORY_PARTS,
     count_memory,
+    device_of_process,
 )
 from training.contract.model_facts import (
     ModelFacts,
@@ -274,6 +275,7 @@ __all__ = [
     "any_of",
     "count_memory",
     "describe",
+    "device_of_process",
     "facts_of_config",
     "facts_of_folder",
     "give",

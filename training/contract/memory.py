@@ -2,13 +2,14 @@
 
 Bytes by part, for one device. P is the number of parameters, c the bytes of a number in the precision that is computed
 in: 2 for bf16, 4 for fp32. What learns has weights, gradients and AdamW's two moments in fp32, 16 bytes in all; with
-moments in 8 bits, 10.
+moments in 8 bits, 10. Several processes have a device each; where the model is sharded among them (FSDP), each holds
+its share of what learns and of what is frozen beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
+from math import ceil, prod
 from typing import Any, Final
 
 from training.contract.devices import DeviceReport
@@ -36,6 +37,7 @@ MEMORY_PARTS: Final[dict[str, str]] = {
     "gradients": "Gradients",
     "optimizer": "Optimizer",
     "casts": "Weights in bf16, to compute with",
+    "gathered": "Weights gathered from the other devices",
     "reference": "Reference model",
     "reward": "Reward model",
     "critic": "Critic, its gradients, moments and activations",
@@ -63,13 +65,16 @@ def count_memory(
     adapter, quantized = bool(lora.get("rank")), bool(lora.get("load_in_4bit"))
     full = spec.learns and not adapter
     moments = MOMENTS[settings["optimizer"]] if spec.learns else 0
-    weights = quantized_bytes(model, width) if quantized else (4 if full else width) * parameters
+    shards = shards_of(settings)
+    weights = quantized_bytes(model, width) if quantized else (4 if full else width) * parameters / shards
     parts: dict[str, float] = {"runtime": RUNTIME[device.kind], "weights": weights}
     if full:
-        parts |= {"gradients": 4 * parameters, "optimizer": moments * parameters}
-        parts["casts"] = width * parameters if width == 2 else 0
+        parts |= {"gradients": 4 * parameters / shards, "optimizer": moments * parameters / shards}
+        parts["casts"] = width * parameters if width == 2 and shards == 1 else 0
     elif adapter:
-        parts["adapter"] = (8 + moments) * adapter_parameters(model, lora)
+        parts["adapter"] = (8 + moments) * adapter_parameters(model, lora) / shards
+    if shards > 1:
+        parts["gathered"] = gathered_bytes(model, width, shards, full=full)
     if has_reference(stage, settings) and full:
         parts["reference"] = width * parameters
     if spec.generates:
@@ -86,6 +91,32 @@ def count_memory(
             parts["activations"] += width * model.hidden * model.intermediate
         parts["logits"] = logit_bytes(stage, tokens, model, width, device.kind, full=full)
     return {name: int(parts[name]) for name in MEMORY_PARTS if parts.get(name, 0) >= 1}
+
+
+def shards_of(settings: Mapping[str, Any]) -> int:
+    """Among how many processes the model is sharded."""
+    return int(settings.get("processes", 1)) if settings.get("shard") else 1
+
+
+def device_of_process(settings: Mapping[str, Any], device: DeviceReport) -> DeviceReport:
+    """What one of the run's processes has: a GPU of its own, or its share of the machine's memory."""
+    processes = int(settings.get("processes", 1))
+    if device.kind == "cuda" or processes == 1:
+        return device
+    return device.model_copy(update={"memory": device.memory // processes, "free": device.free // processes})
+
+
+def gathered_bytes(model: ModelFacts, width: int, shards: int, *, full: bool) -> float:
+    """The most that a process holds of the others' shards at a time. In a pass, two layers and, in fp32, the embeddings
+    and the output matrix. When it samples and evaluates, all layers, and no gradients. When it loads and saves, all
+    weights as they are kept."""
+    ends = (1 if model.tied else 2) * model.vocabulary * model.hidden
+    layers = max(0, model.parameters - ends)
+    if not full:
+        return width * model.parameters
+    own = 4 * model.parameters / shards  # of the weights, and as much of the gradients
+    in_pass = width * layers * min(1, 2 / max(1, model.layers)) + 4 * ends
+    return max(in_pass, width * layers + 4 * ends - own, 4 * model.parameters - 2 * own)
 
 
 def number_bytes(settings: Mapping[str, Any], model: ModelFacts, device: DeviceReport) -> int:
@@ -158,6 +189,7 @@ def generation_parts(
 ) -> dict[str, float]:
     sampling = settings["sampling"]
     replies = int(settings.get("prompts_per_step", 0)) * int(settings.get("samples_per_prompt", 1))
+    replies = ceil(replies / int(settings.get("processes", 1)))  # of one process
     slots = min(replies, MAX_SLOTS) if SPECS[stage].learns else int(settings["slots"])
     length = int(settings.get("max_prompt_tokens", settings.get("max_tokens", 0))) + int(sampling["max_new_tokens"])
     length = min(length, model.context or length)

@@ -15,6 +15,7 @@ from training.contract.settings import (
     LoraSettings,
     SamplingSettings,
     Shaping,
+    ShardedLoopSettings,
     on_long_prompts,
     refuse_without_effect,
     setting,
@@ -22,7 +23,7 @@ from training.contract.settings import (
 )
 
 
-class PPOSettings(LoopSettings):
+class PPOSettings(ShardedLoopSettings):
     """PPO from human feedback (Ouyang et al. 2022, arXiv:2203.02155; Schulman et al. 2017, arXiv:1707.06347)."""
 
     stage: Literal["ppo"] = "ppo"

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 from pydantic import ValidationError
 
 from training.contract.devices import DeviceReport
-from training.contract.memory import count_memory
+from training.contract.memory import count_memory, device_of_process
 from training.contract.model_facts import ModelFacts
 from training.contract.settings import ADAPTER_SETTINGS
 from training.contract.specs import SPECS
@@ -172,8 +172,9 @@ def fits(occasion: Occasion, settings: Mapping[str, Setting]) -> bool:
         whole = SPECS[occasion.stage].settings.model_validate(nested({**settings, **occasion.chosen}))
     except ValidationError:
         return True  # what a person chose does not go together, which the launch refuses
-    needed = sum(count_memory(occasion.stage, whole.model_dump(), facts, device).values())
-    return needed <= FILL * device.memory
+    settings = whole.model_dump()
+    needed = sum(count_memory(occasion.stage, settings, facts, device).values())
+    return needed <= FILL * device_of_process(settings, device).memory
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 POSITIVE: Final = "positive"
-OnlyWith = dict[str, Any]  # names of other settings: the values with which this one has an effect, or POSITIVE
+SEVERAL: Final = "several"  # above 1
+ABOVE: Final = {POSITIVE: 0, SEVERAL: 1}
+OnlyWith = dict[str, Any]  # names of other settings: the values with which this one has an effect, or one of ABOVE
 
 
 def setting(
@@ -29,7 +31,9 @@ def setting(
 def has_effect(only_with: OnlyWith, values: Mapping[str, Any]) -> bool:
     """Whether a setting has an effect beside these ones, given by dotted name; True where one is not known."""
     return all(
-        (isinstance(values[name], int | float) and values[name] > 0) if wanted == POSITIVE else values[name] in wanted
+        (isinstance(values[name], int | float) and values[name] > ABOVE[wanted])
+        if isinstance(wanted, str)
+        else values[name] in wanted
         for name, wanted in only_with.items()
         if values.get(name) is not None
     )
@@ -51,6 +55,7 @@ def source_field(default: Any, description: str, *, kind: str) -> Any:
     return Field(default, description=description, json_schema_extra={"source": kind})
 
 
+MAX_PROCESSES: Final = 64
 PESSIMISM = "How many standard deviations below its members' mean an ensemble scores; 0 takes the mean."
 
 
@@ -175,11 +180,45 @@ class LoopSettings(Settings):
         50, "Steps between checkpoints; 0 saves only when the run is stopped.", unit="steps", ge=0, advanced=True
     )
     keep_checkpoints: int = setting(2, "Number of checkpoints to keep; older ones are deleted.", ge=1, advanced=True)
+    processes: int = setting(
+        1,
+        "Processes that compute the run together, each on a device of its own; the training machine must have as many.",
+        unit="devices",
+        ge=1,
+        le=MAX_PROCESSES,
+        advanced=True,
+    )
     tensorboard: bool = setting(
         False, "Also write metrics as TensorBoard event files, to tensorboard/ in the run folder.", advanced=True
     )
     report_to: Trackers = report_to_field()
     report_project: str = report_project_field()
+
+
+class ShardedLoopSettings(LoopSettings):
+    """Of the stages whose model can be sharded among the processes."""
+
+    shard: bool = setting(
+        False,
+        "Shard weights, gradients and optimizer state among the processes (FSDP, Zhao et al. 2023, arXiv:2304.11277), "
+        "for a model that does not fit on one device.",
+        advanced=True,
+        only_with={"processes": SEVERAL},
+    )
+
+    @model_validator(mode="after")
+    def can_be_sharded(self) -> ShardedLoopSettings:
+        if not self.shard:
+            return self
+        if self.processes < 2:
+            raise ValueError("shard: one process has nothing to share; set processes above 1, or leave it out")
+        if self.optimizer == "adamw_8bit":
+            raise ValueError("shard: it does not go with moments in 8 bits; set optimizer to adamw, or leave it out")
+        if getattr(getattr(self, "lora", None), "load_in_4bit", False):
+            raise ValueError("shard: weights in 4 bits cannot be sharded; leave it or lora.load_in_4bit out")
+        if getattr(self, "critic", "shared") == "own":
+            raise ValueError("shard: a critic of its own is not sharded; set critic to shared, or leave it out")
+        return self
 
 
 ADAPTER_SETTINGS = ("use_dora", "use_rslora", "modules_to_save", "load_in_4bit")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from training.contract.settings import LoopSettings, LoraWithDropoutSettings, Settings, setting, source_field
+from training.contract.settings import LoraWithDropoutSettings, Settings, ShardedLoopSettings, setting, source_field
 
 
 class CorpusSettings(Settings):
@@ -45,7 +45,7 @@ class TokenizerSettings(Settings):
     )
 
 
-class PretrainSettings(LoopSettings):
+class PretrainSettings(ShardedLoopSettings):
     stage: Literal["pretrain"] = "pretrain"
     tokenizer: str = source_field("", "folder or hub name of the tokenizer", kind="tokenizer")
     base: str = source_field("", "model to go on from; empty starts from random weights", kind="base")
@@ -72,7 +72,7 @@ class PretrainSettings(LoopSettings):
         return self
 
 
-class SFTSettings(LoopSettings):
+class SFTSettings(ShardedLoopSettings):
     stage: Literal["sft"] = "sft"
     base: str = source_field("", "folder or hub name of the model to fine-tune", kind="base")
     epochs: float = setting(3.0, "Passes over the demonstrations.", gt=0)
@@ -84,7 +84,7 @@ class SFTSettings(LoopSettings):
     lora: LoraWithDropoutSettings = Field(default_factory=LoraWithDropoutSettings)
 
 
-class RewardSettings(LoopSettings):
+class RewardSettings(ShardedLoopSettings):
     stage: Literal["reward"] = "reward"
     base: str = source_field("", "model the reward model starts from, usually the SFT model", kind="base")
     epochs: float = setting(1.0, "Passes over the rankings; more than a few overfit.", gt=0)

@@ -36,6 +36,11 @@ def is_sharded() -> bool:
     return world_size() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
+def is_launched() -> bool:
+    """Whether a launcher started this process, as one of a run's."""
+    return "RANK" in os.environ
+
+
 def check_stage(stage: str) -> None:
     """Raises InputError if the stage cannot be computed as it was launched."""
     if world_size() > 1 and SPECS[stage].processes == "one":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from training.contract import InputError, LoopSettings, Settings
 from training.contract.memory import MIN_BF16_WIDTH
-from training.distributed.launch import local_rank, world_size
+from training.distributed.launch import is_sharded, local_rank, world_size
 from training.models.checks import damaged_folder
 from training.run.placement import place_base
 from training.run.run import Run
@@ -42,6 +43,7 @@ def prepare(run: Run[Any]) -> Compute:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda is asked for, but torch sees no GPU on this machine", code="no_device")
     cuda = settings.device != "cpu" and torch.cuda.is_available()
+    check_devices(settings, cuda=cuda)
     if cuda and world_size() > 1:
         take_gpu(local_rank())
     device = torch.device("cuda" if cuda else "cpu")
@@ -51,6 +53,28 @@ def prepare(run: Run[Any]) -> Compute:
     precision = settings.precision if isinstance(settings, LoopSettings) else "auto"
     bf16 = bf16_is_faster(device, width_of(settings)) if precision == "auto" else precision == "bf16"
     return Compute(device, torch.bfloat16 if bf16 else torch.float32)
+
+
+def check_devices(settings: Settings, *, cuda: bool) -> None:
+    """Raises InputError if a run asks for several processes where they would only share the cores of one CPU, or for a
+    sharded model where a launcher started it without FSDP."""
+    if not isinstance(settings, LoopSettings) or settings.processes < 2:
+        return
+    if not cuda and not cpu_processes():
+        raise InputError(
+            "processes: this run computes on a CPU, whose cores one process uses already; set it to 1", code="no_device"
+        )
+    if getattr(settings, "shard", False) and not is_sharded():
+        raise InputError(
+            "shard: it was launched without FSDP; take training/accelerate/fsdp.yaml, or start `python -m training`, "
+            "which launches the processes itself",
+            code="config_invalid",
+        )
+
+
+def cpu_processes() -> bool:
+    """Whether several processes may share a CPU, for tests of what several GPUs do."""
+    return os.environ.get("TUTELAGE_CPU_PROCESSES") == "1"
 
 
 def take_gpu(number: int) -> None:

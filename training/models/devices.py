@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from training.contract import TRACKERS, DeviceReport
-from training.models.compute import cpu_has_bf16
+from training.models.compute import cpu_has_bf16, cpu_processes
 from training.models.memory import free_bytes, group_bytes
 
 
@@ -36,6 +36,7 @@ def report_device() -> DeviceReport:
         name=cpu_name(),
         memory=total_memory(),
         free=free_bytes(torch.device("cpu")),
+        count=usable_cores() if cpu_processes() else 1,
         bf16=cpu_has_bf16(),
         bitsandbytes=has_bitsandbytes(),
         cores=usable_cores(),

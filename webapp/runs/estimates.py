@@ -71,11 +71,11 @@ def estimate(
             seconds = max(seconds - scoring, 0.0)
             done = work_of(stage, used, list(run.snapshots.all()), run.corpus_run, run.base)
             if done > 0 and seconds > 0:  # one that had nothing to read tells nothing
-                speeds.append(done / max(seconds - START, 0.2 * seconds))
+                speeds.append(done / max(seconds - START, 0.2 * seconds) / processes_of(used))
     speed = median(speeds) if speeds else usual_speed(stage, parameters_of(config, base))
     per_reply = median(reward_rates) if reward_rates else reward_seconds(project, config)
     scoring = per_reply * replies_of(stage, config, snapshots) if terms else 0.0
-    seconds = START + work / speed + scoring if speed else None
+    seconds = START + work / speed / processes_of(config) + scoring if speed else None
     if minutes := float(config.get("minutes") or 0):
         limit = START + 60 * minutes
         seconds = limit if seconds is None else min(seconds, limit)
@@ -104,6 +104,11 @@ def programs_at_once() -> int:
     """As training/preferences/code_reward.py runs them."""
     machine = newest_machine()
     return max(1, min(8, (machine[1].cores if machine else 2) // 2))
+
+
+def processes_of(config: dict[str, Any]) -> int:
+    """Which share the work, each on a device of its own."""
+    return int(config.get("processes") or 1)
 
 
 def usual_speed(stage: str, parameters: float) -> float | None:

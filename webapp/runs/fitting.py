@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from training.contract import GB, LORA_RANK, MEMORY_PARTS, DeviceReport, ModelFacts, count_memory
+from training.contract import GB, LORA_RANK, MEMORY_PARTS, DeviceReport, ModelFacts, count_memory, device_of_process
 from webapp.registry.facts import facts_of
 from webapp.registry.models import ModelVersion
 from webapp.runs.machines import is_present, newest_machine
@@ -54,7 +54,8 @@ def fit_of(
     if facts is None or not facts.parameters or not facts.layers:
         return None
     found = newest_machine()
-    device = found[1] if found else DeviceReport(kind="cpu", name="", memory=0)
+    report = found[1] if found else DeviceReport(kind="cpu", name="", memory=0)
+    device = device_of_process(settings, report)
     reward_facts = facts_of(reward) if reward else None
 
     def count(changed: Mapping[str, Any]) -> dict[str, int]:
@@ -110,7 +111,7 @@ def advice_on(settings: Mapping[str, Any], needed: int, device: DeviceReport, co
     if not device.memory:
         yield "No training worker has said yet what it computes on."
     elif needed > device.memory:
-        yield what_to_change(settings, device.memory, count)
+        yield what_to_change(settings, device, count)
     elif device.kind == "cpu" and needed > device.free:
         yield f"Only {size_words(device.free)} are free now: close other programs before it starts."
     elif needed > COMFORTABLE * device.memory:
@@ -121,21 +122,21 @@ def smaller_pass(settings: Mapping[str, Any]) -> str:
     return f"lower micro tokens to {int(settings['micro_tokens']) // 2:,}"
 
 
-def what_to_change(settings: Mapping[str, Any], memory: int, count: Counter) -> str:
+def what_to_change(settings: Mapping[str, Any], device: DeviceReport, count: Counter) -> str:
     """The first of the usual changes, one after the other, with which it fits; counted, not guessed."""
     changed, smallest = dict(settings), 0
     steps: dict[str, str] = {}  # by the setting that they change: the last one counts
-    for words, changes in reductions(settings):
+    for words, changes in reductions(settings, device):
         steps |= dict.fromkeys(changes, words)
         changed |= changes
         smallest = count(changed)
-        if smallest <= COMFORTABLE * memory:
-            return f"It fits if you {' and '.join(steps.values())}: about {size_words(smallest)}."
+        if smallest <= COMFORTABLE * device.memory:
+            return f"It fits if you {' and '.join(dict.fromkeys(steps.values()))}: about {size_words(smallest)}."
     least = f", {size_words(smallest)} at the least" if smallest else ""
     return f"No setting makes it fit{least}: choose a smaller model, or a machine with more memory."
 
 
-def reductions(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def reductions(settings: Mapping[str, Any], device: DeviceReport) -> Iterator[tuple[str, dict[str, Any]]]:
     """(in words, settings) of what saves memory, the least harmful first."""
     lora = settings.get("lora")
     if isinstance(lora, Mapping) and not lora.get("rank"):
@@ -147,10 +148,19 @@ def reductions(settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
         yield f"lower micro tokens to {tokens:,}", {"micro_tokens": tokens}
     if settings.get("activation_checkpointing") is False:
         yield "switch on activation checkpointing", {"activation_checkpointing": True}
+    if can_be_sharded(settings, device):
+        yield f"shard it among all {device.count} devices", {"processes": device.count, "shard": True}
     prompts = int(settings.get("prompts_per_step") or 0)
     while prompts // 2 >= MIN_PROMPTS:
         prompts //= 2
         yield f"lower prompts per step to {prompts:,}", {"prompts_per_step": prompts}
+
+
+def can_be_sharded(settings: Mapping[str, Any], device: DeviceReport) -> bool:
+    """Whether the run can, and the machine has the devices for it."""
+    few_bits = (settings.get("lora") or {}).get("load_in_4bit") or settings.get("optimizer") == "adamw_8bit"
+    takes_it = settings.get("shard") is False and not few_bits and settings.get("critic") != "own"
+    return takes_it and device.kind == "cuda" and device.count > 1
 
 
 def basis_of(facts: ModelFacts, device: DeviceReport, *, host: str, present: bool) -> str:

@@ -19,6 +19,7 @@ from webapp.datasets.models import Snapshot
 from webapp.datasets.selectors import snapshots_of
 from webapp.registry.models import ModelVersion
 from webapp.registry.selectors import models_of
+from webapp.runs.machines import device_count
 from webapp.runs.models import ModelUpload, Run
 from webapp.runs.reward_fields import (
     PREFIX,
@@ -46,6 +47,7 @@ WORDS = {
     "orpo": "ORPO",
     "simpo": "SimPO",
 }
+DEVICES = ("processes", "shard")  # settings for machines with several
 NEW_SNAPSHOT = "A new snapshot of all there is now"
 LEAVE_OUT = "none"  # what a person chooses to learn from one kind of labels and not from the other
 
@@ -121,13 +123,16 @@ class LaunchForm(forms.Form):
         self.add_inputs()
         if recipes := recipes_for(stage):
             self.fields["recipe"] = RecipeField(recipes)
-        self.leaves = list(settings_leaves(self.spec.settings))
+        devices = device_count()
+        self.leaves = [leaf for leaf in settings_leaves(self.spec.settings) if devices > 1 or leaf[0] not in DEVICES]
         for name, field, notes in self.leaves:
             self.fields[name] = form_field(name, field, notes)
             if only_with := notes.get("only_with"):  # templates/runs/setting.html and static/js/launch.js read it
                 self.fields[name].only_with = json.dumps(only_with)  # type: ignore[attr-defined]
             if self.spec.learns:  # whose settings follow the model until a person sets them
                 self.fields[name].widget.attrs["data-default"] = control_text(field.default)
+        if "processes" in self.fields:
+            self.fields["processes"].help_text = f"The training machine has {devices} devices. Each process takes one."
         self.reward_slots: list[RewardSlot] = []
         if self.takes_rewards:
             terms = (like.config.get("rewards") or []) if like else []

@@ -37,6 +37,12 @@ def missing_trackers(names: Iterable[str]) -> list[str]:
     return [name for name in names if reports and not any(name in trackers for trackers in reports)]
 
 
+def device_count() -> int:
+    """Of the machine that runs are counted for, the most processes that a run may have; 0 before any has reported."""
+    found = newest_machine()
+    return found[1].count if found else 0
+
+
 def is_present(machine: Machine) -> bool:
     return timezone.now() - machine.seen_at < GONE
 

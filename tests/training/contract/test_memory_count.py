@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from training.contract import SPECS, DeviceReport, ModelFacts, count_memory
+from training.contract import SPECS, DeviceReport, ModelFacts, count_memory, device_of_process
 from training.contract.memory import positions_at_once
 
 GPU = DeviceReport(kind="cuda", name="a GPU", memory=24 * 10**9, free=24 * 10**9, bf16=True)
@@ -111,6 +111,34 @@ def test_modules_that_learn_whole_take_16_bytes_for_each_of_their_numbers(tied: 
     whole = {"lora": {"rank": 16, "modules_to_save": "embed_tokens, lm_head"}}
     more = counted("sft", model, GPU, **whole)["adapter"] - counted("sft", model, GPU, **LORA)["adapter"]
     assert more == 16 * matrices * 128_256 * 4096
+
+
+def test_sharded_over_8_devices_each_holds_an_eighth_of_what_learns() -> None:
+    p = LLAMA_8B.parameters
+    parts = counted("sft", LLAMA_8B, GPU, processes=8, shard=True)
+    assert (parts["weights"], parts["gradients"], parts["optimizer"]) == (4 * p // 8, 4 * p // 8, p)
+    assert "casts" not in parts, "layers travel in bf16"
+    assert parts["weights"] + parts["gradients"] + parts["gathered"] == 4 * p, "it is whole while it is saved"
+    assert counted("sft", LLAMA_8B, GPU, processes=8) == counted("sft", LLAMA_8B, GPU), "each holds it all"
+
+
+def test_sharded_over_2_devices_two_layers_and_the_embeddings_are_gathered_in_a_pass() -> None:
+    parts = counted("sft", LLAMA_8B, GPU, processes=2, shard=True)
+    ends = 2 * LLAMA_8B.vocabulary * LLAMA_8B.hidden
+    assert parts["gathered"] == 2 * (LLAMA_8B.parameters - ends) * 2 // 32 + 4 * ends
+
+
+def test_a_sharded_adapter_s_base_is_gathered_to_sample_and_to_save() -> None:
+    parts = counted("sft", LLAMA_8B, GPU, processes=4, shard=True, **LORA)
+    assert (parts["weights"], parts["gathered"]) == (2 * LLAMA_8B.parameters // 4, 2 * LLAMA_8B.parameters)
+
+
+def test_processes_share_a_cpu_s_memory_and_a_rollout_s_replies() -> None:
+    settings = {"processes": 4}
+    assert device_of_process(settings, CPU).memory == CPU.memory // 4
+    assert device_of_process(settings, GPU) == GPU
+    alone, together = (counted("ppo", LLAMA_8B, GPU, prompts_per_step=32, processes=n) for n in (1, 4))
+    assert together["cache"] == alone["cache"] // 4
 
 
 def test_activations_grow_with_the_tokens_of_a_pass() -> None:

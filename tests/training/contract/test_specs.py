@@ -6,8 +6,9 @@ from importlib.util import find_spec
 
 import pytest
 
-from training.contract import SPECS, Need
+from training.contract import SPECS, Need, has_effect
 from training.contract.policy_stages import PPOSettings
+from training.contract.settings import SEVERAL
 from webapp.datasets.models import Snapshot
 from webapp.runs.models import Run
 
@@ -35,3 +36,10 @@ def test_what_a_stage_needs_follows_from_its_files() -> None:
 def test_runs_of_earlier_versions_keep_their_setting_of_rewards() -> None:
     for name in ("normalise_rewards", "normalize_rewards"):
         assert not PPOSettings.model_validate({"stage": "ppo", name: False}).normalize_rewards
+
+
+def test_a_setting_of_several_processes_has_no_effect_with_one() -> None:
+    shard = SPECS["sft"].settings.model_fields["shard"].json_schema_extra
+    assert isinstance(shard, dict)
+    assert shard["only_with"] == {"processes": SEVERAL}
+    assert [has_effect({"processes": SEVERAL}, {"processes": count}) for count in (1, 2)] == [False, True]

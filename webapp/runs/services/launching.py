@@ -18,7 +18,7 @@ from webapp.datasets.services.snapshots import WHAT_TO_DO, count_rows, create_sn
 from webapp.errors import BadInput, Conflict
 from webapp.model_names import check_model_name
 from webapp.registry.models import ModelVersion
-from webapp.runs.machines import missing_trackers
+from webapp.runs.machines import device_count, missing_trackers
 from webapp.runs.models import UPLOADED, ModelUpload, Run
 from webapp.runs.proposals import base_facts, learned_amount, proposals_for, recorded, with_proposals
 from webapp.runs.selectors import flattened
@@ -78,6 +78,7 @@ def launch_run(
     check_scores(spec, settings, reward)
     check_trackers(settings)
     check_push(settings, by)
+    check_devices(settings)
     rows_by_kind = [(snapshot.kind, rows_given(spec, snapshot)) for snapshot in chosen]
     check_rows(spec, settings, [*rows_by_kind, *current.items()])
     if proposed is None:
@@ -112,6 +113,17 @@ def launch_run(
     run.snapshots.set(chosen)
     RUNS.wake(run)
     return run
+
+
+def check_devices(settings: Settings) -> None:
+    """Raises BadInput if the run asks for more processes than a training machine has devices."""
+    wanted, devices = getattr(settings, "processes", 1), device_count()
+    if devices and wanted > devices:
+        have = "one device" if devices == 1 else f"{devices} devices"
+        raise BadInput(
+            f"processes: {wanted} are asked for, and the training machine has {have}. Set it to {devices} or less.",
+            field="processes",
+        )
 
 
 def last_part(name: str) -> str:
