@@ -29,10 +29,18 @@ PARTS: Final = ("rankings", "preferences", "sums")
 
 
 class Knowledge:
-    """ARC-easy and BLiMP, measured once for the model as it came."""
+    """ARC-easy and BLiMP, measured once for the model as it came, and kept beside the reports."""
 
-    def __init__(self, folder: Path, data: Path) -> None:
-        self.data, self.before = data, self.of(folder, data)
+    def __init__(self, folder: Path, data: Path, keep: Path | None) -> None:
+        self.data = data
+        kept = keep and keep / "knowledge.json"
+        if kept and kept.is_file():
+            self.before: dict[str, list[float]] = json.loads(kept.read_text())
+            return
+        self.before = self.of(folder, data)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(self.before))
 
     @staticmethod
     def of(folder: Path, data: Path) -> dict[str, list[float]]:
@@ -54,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--home", type=Path, help="data folder of the site; default: one that goes afterwards")
-    parser.add_argument("--keep", type=Path, help="folder for each report as JSON; rounds reported there are left out")
+    parser.add_argument("--keep", type=Path, help="folder for the reports on one model; what is there is left out")
     parser.add_argument("--share", type=float, default=1.0, help="take this share of rows and steps, for a quick look")
     options = parser.parse_args(argv)
     data, model = options.data.resolve(), options.model.resolve()
@@ -67,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
         home = (options.home or Path(scratch) / "home").resolve()
         with running(home) as site:
             owner = Person(site.url)
-            knowledge = Knowledge(model, data) if "rankings" in dict(rounds) else None
+            knowledge = Knowledge(model, data, options.keep) if "rankings" in dict(rounds) else None
             for part, seed in rounds:
                 began = time.monotonic()
                 figures = around(owner, part, seed, model, data, Path(scratch), options.share)

@@ -19,7 +19,7 @@ HELD_OUT: Final = 120  # of the 400 sums of two numbers from 1 to 20; the projec
 SAMPLING: Final[Json] = {"temperature": 0.7, "max_new_tokens": 24}
 REWARDS: Final[list[Json]] = [{"kind": "numeric"}]
 GRPO: Final[Json] = {
-    "steps": 40, "prompts_per_step": 8, "samples_per_prompt": 8, "learning_rate": 1e-4, "beta": 0.01,
+    "steps": 24, "prompts_per_step": 8, "samples_per_prompt": 8, "learning_rate": 1e-4, "beta": 0.01,
     "sampling": SAMPLING, "lora": {"rank": 16, "alpha": 32}, "rewards": REWARDS, "evaluate_every": 0,
 }  # fmt: skip
 
