@@ -106,7 +106,8 @@ def has_token_rows(model: nn.Module) -> bool:
 
 def with_rows(wrapper: TrainableTokensWrapper) -> Tensor:
     """The (V, H) matrix that the wrapped embedding or linear layer applies now."""
-    adapter, weight = wrapper.token_adapter, wrapper.original_module.weight
+    adapter = wrapper.token_adapter
+    weight: Tensor = wrapper.original_module.weight
     if wrapper.disable_adapters or adapter.merged:
         return weight
     for name in adapter.active_adapters:
