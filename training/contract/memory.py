@@ -76,7 +76,7 @@ def count_memory(
     if shards > 1:
         parts["gathered"] = gathered_bytes(model, width, shards, full=full)
     if has_reference(stage, settings) and full:
-        parts["reference"] = width * parameters
+        parts["reference"] = frozen_bytes(model, width, shards)
     if spec.generates:
         parts |= generation_parts(stage, settings, model, reward, width)
     if settings.get("critic") == "own":
@@ -110,13 +110,31 @@ def gathered_bytes(model: ModelFacts, width: int, shards: int, *, full: bool) ->
     """The most that a process holds of the others' shards at a time. In a pass, two layers and, in fp32, the embeddings
     and the output matrix. When it samples and evaluates, all layers, and no gradients. When it loads and saves, all
     weights as they are kept."""
-    ends = (1 if model.tied else 2) * model.vocabulary * model.hidden
-    layers = max(0, model.parameters - ends)
     if not full:
         return width * model.parameters
+    ends, layers = parameters_by_place(model)
     own = 4 * model.parameters / shards  # of the weights, and as much of the gradients
-    in_pass = width * layers * min(1, 2 / max(1, model.layers)) + 4 * ends
+    in_pass = width * layers * layers_in_pass(model) + 4 * ends
     return max(in_pass, width * layers + 4 * ends - own, 4 * model.parameters - 2 * own)
+
+
+def frozen_bytes(model: ModelFacts, width: int, shards: int) -> float:
+    """Of a model that does not learn. If it is sharded, with what is gathered in a pass."""
+    if shards == 1:
+        return width * model.parameters
+    ends, layers = parameters_by_place(model)
+    return width * (model.parameters / shards + layers * layers_in_pass(model) + ends)
+
+
+def parameters_by_place(model: ModelFacts) -> tuple[int, int]:
+    """Of embeddings and output matrix, and of all layers."""
+    ends = (1 if model.tied else 2) * model.vocabulary * model.hidden
+    return ends, max(0, model.parameters - ends)
+
+
+def layers_in_pass(model: ModelFacts) -> float:
+    """The share of the layers that is gathered at a time: the one that computes, and the next."""
+    return min(1, 2 / max(1, model.layers))
 
 
 def number_bytes(settings: Mapping[str, Any], model: ModelFacts, device: DeviceReport) -> int:
@@ -201,7 +219,7 @@ def generation_parts(
             parts["engine"] = width * model.parameters
         if reward is None and not settings.get("rewards"):  # with rewards of other kinds there need be no reward model
             reward = model
-        parts["reward"] = width * reward.parameters if reward else 0
+        parts["reward"] = frozen_bytes(reward, width, shards_of(settings)) if reward else 0
     elif reward:
         parts["reward"] = width * reward.parameters
     return parts

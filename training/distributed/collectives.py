@@ -52,12 +52,12 @@ def local_shard(items: Sequence[T]) -> Sequence[T]:
 
 
 def map_sharded(items: Sequence[T], compute: Callable[[Sequence[T]], Sequence[U]]) -> list[U]:
-    """compute(items), of which each process computes its share; all get all the results, in the order of the items."""
+    """compute(items), of which each process computes its share; all get all the results, in the order of the items. A
+    process whose share is empty computes, too: with a sharded model the others wait for it."""
     if world_size() == 1:
         return list(compute(items))
-    share = local_shard(items)
     results: list[U] = [None] * len(items)  # type: ignore[list-item]
-    for source, share_of_rank in enumerate(all_gather(list(compute(share)) if share else [])):
+    for source, share_of_rank in enumerate(all_gather(list(compute(local_shard(items))))):
         results[source :: world_size()] = share_of_rank
     return results
 
@@ -81,6 +81,12 @@ def all_reduce_max(*values: float) -> list[float]:
     maxima = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(maxima, dist.ReduceOp.MAX)
     return maxima.tolist()
+
+
+def passes_behind(count: int) -> int:
+    """How many more passes than this process's `count` another one makes. All must pass through a sharded model equally
+    often. Ask before the first: the gathering of weights is a collective, too."""
+    return int(all_reduce_max(count)[0]) - count
 
 
 def barrier() -> None:

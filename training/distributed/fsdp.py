@@ -38,11 +38,19 @@ class Root(nn.Module):
         return compute()
 
 
-def shard(modules: Mapping[str, nn.Module], device: torch.device, dtype: torch.dtype = torch.float32) -> Root:
+def shard(
+    modules: Mapping[str, nn.Module],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    learns: bool = True,
+) -> Root:
     """Cut the modules' matrices among the processes, layer by layer. Layers are gathered in `dtype`, that of their
     products; gradients are summed, not averaged, in float32. Vectors (norms, biases), of which a norm wants float32,
-    are small and left whole: their gradients are the caller's to add up."""
-    root = Root(modules, frees=os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "").lower() != "false")
+    are small and left whole: their gradients are the caller's to add up. Of modules that do not learn nothing stays
+    gathered after a pass."""
+    frees = not learns or os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "").lower() != "false"
+    root = Root(modules, frees=frees)
     mesh = init_device_mesh(device.type, (world_size(),))
     kinds = {name for module in root.modules() for name in getattr(module, "_no_split_modules", None) or ()}
     vectors = {p for p in root.parameters() if p.ndim < 2}
@@ -52,7 +60,7 @@ def shard(modules: Mapping[str, nn.Module], device: torch.device, dtype: torch.d
         fully_shard(
             layer, mesh=mesh, reshard_after_forward=root.frees, mp_policy=policy, ignored_params=vectors
         )  # fmt: skip
-    fully_shard(root, mesh=mesh, ignored_params=vectors)
+    fully_shard(root, mesh=mesh, ignored_params=vectors, reshard_after_forward=None if learns else True)
     for module in fsdp_modules(root):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)

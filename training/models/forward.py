@@ -6,7 +6,8 @@ T is the length of a packed row, M the number of positions that are read, H the 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,13 @@ from torch.utils.checkpoint import checkpoint
 from training.contract import InputError
 from training.contract.memory import positions_at_once
 from training.data.packing import Packed, TextBatch, moved, pack
+from training.distributed.fsdp import Root, shard
 from training.kernels.logprobs import TokenLogprobs, logprobs_from_hidden
+from training.models.compute import Compute
 from training.models.loading import CausalModel, unwrap
 from training.models.trunk import Trunk, computes_the_same
+
+T = TypeVar("T")
 
 
 class Forward:
@@ -35,12 +40,21 @@ class Forward:
         config = self.base.config.get_text_config()
         self.cap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma
         self.scale = scale_of(config)
+        self.root: Root | None = None  # of a frozen model that is sharded
         self._hold_against_whole_model(computes_in)
 
     @property
     def device(self) -> torch.device:
         device: torch.device = self.base.device
         return device
+
+    def shard(self, compute: Compute) -> None:
+        """Leave each process a part of the model, which does not learn. `with_weights` then computes with it."""
+        self.root = shard({"model": self.model}, compute.device, compute.dtype, learns=False)
+
+    def with_weights(self, work: Callable[[], T]) -> T:
+        """What `work` computes with the model. A collective of a sharded one."""
+        return work() if self.root is None else self.root(work)
 
     def hidden(self, packed: Packed) -> Tensor:
         """(T, H)"""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.contract import LoopSettings, TrainingError
-from training.distributed.collectives import all_gather, all_reduce_gradients, all_reduce_max, broadcast
+from training.distributed.collectives import all_gather, all_reduce_gradients, broadcast, passes_behind
 from training.distributed.fsdp import (
     Root,
     clip_grad_norm,
@@ -93,7 +93,7 @@ class Learner:
         behind = 0
         if self.root is not None:
             micro = list(micro)
-            behind = int(all_reduce_max(len(micro))[0]) - len(micro)
+            behind = passes_behind(len(micro))
         for batch in micro:
             figures.add(self._learn_from(batch, loss, scale))
         if spare is not None:

@@ -61,8 +61,9 @@ def spreads(scores: Scores) -> Scores:
 
 
 def disagreement(scorer: object) -> float | None:
-    """The members' standard deviation, its mean over the replies scored last; None for one reward alone."""
+    """The members' standard deviation, its mean over the replies scored last; None for one reward alone, or without
+    replies."""
     ensemble = getattr(scorer, "ensemble", scorer)
-    if not isinstance(ensemble, Ensemble) or len(ensemble.last) < 2:
+    if not isinstance(ensemble, Ensemble) or len(ensemble.last) < 2 or not ensemble.last.size:
         return None
     return float(spreads(ensemble.last).mean())

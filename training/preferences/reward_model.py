@@ -6,7 +6,7 @@ On disk it is a transformers sequence-classification model with one label, so ot
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from training.data.batching import Sizes, micro_batches
 from training.data.chat_format import ChatFormat, Encoded
 from training.data.fitting import FittedExchange, fit_exchange
 from training.data.packing import Packed, moved, pack
+from training.distributed.collectives import passes_behind
+from training.distributed.fsdp import shard
 from training.models.checks import DAMAGE, check_source, check_vocabulary, check_weights, damaged_folder
 from training.models.compute import Compute
 from training.models.loading import CausalModel, load_causal, load_tokenizer, state_width, unwrap
@@ -46,6 +48,16 @@ class RewardModel(nn.Module):
         self.head = head
         self.config = config
         self._states = Trunk(trunk)
+        self._passes: Callable[[Callable[[], Tensor]], Tensor] | None = None  # through a trunk that is sharded
+
+    def shard(self, compute: Compute) -> None:
+        """Leave each process a part of the trunk, which does not learn."""
+        self._passes = shard({"trunk": self.trunk}, compute.device, compute.dtype, learns=False).__call__
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether every process must compute equally many passes."""
+        return self._passes is not None
 
     def take_trunk(self, trunk: PreTrainedModel) -> None:
         """Read another model of the same shape from now on."""
@@ -54,7 +66,11 @@ class RewardModel(nn.Module):
 
     def forward(self, packed: Packed) -> Tensor:
         """The scores (S,) of S packed sequences, read at their last tokens, in float32."""
-        read = self._states.hidden(packed)[packed.starts + packed.lengths - 1]
+
+        def ends() -> Tensor:
+            return self._states.hidden(packed)[packed.starts + packed.lengths - 1]
+
+        read = ends() if self._passes is None else self._passes(ends)
         with torch.autocast(read.device.type, enabled=False):
             scores: Tensor = self.head(read.float()).squeeze(-1)
             return scores
@@ -189,7 +205,7 @@ def encode(chat: ChatFormat, messages: Sequence[Turn], reply: str, limit: int) -
     return fitted._replace(encoded=Encoded([*ids[:room], chat.end_id], [*mask[:room], True]))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(
     model: RewardModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -207,7 +223,11 @@ def score_ids(model: RewardModel, encoded: Sequence[Sequence[int]], pad_id: int,
     """The scores of encoded conversations, in their order."""
     sizes = Sizes.of([len(ids) for ids in encoded])
     scores = np.zeros(len(encoded))
-    for batch in micro_batches(np.arange(len(encoded)), sizes, micro_tokens):
+    batches = micro_batches(np.arange(len(encoded)), sizes, micro_tokens)
+    behind = passes_behind(len(batches)) if model.is_sharded else 0
+    for batch in batches:
         packed = moved(pack([encoded[i] for i in batch], pad_id), model.device)
         scores[batch] = model(packed).cpu().numpy()
+    for _ in range(behind):
+        model(moved(pack([encoded[0] if encoded else [pad_id]], pad_id), model.device))
     return scores.tolist()

@@ -93,7 +93,7 @@ class Rewards:
         components: list[dict[str, float | None]] = [{} for _ in replies]
         totals: list[float | None] = [None] * len(replies)
         failed: list[tuple[str, ...]] = [()] * len(replies)
-        if self.ensemble is not None and replies:
+        if self.ensemble is not None:
             for i, score in enumerate(self.ensemble([row.messages for row in rows], replies)):
                 components[i][MODEL_LABEL] = totals[i] = score
         batch = RewardBatch.of(rows, replies)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from training.data.batching import Sizes, micro_batches
 from training.data.packing import Packed, moved, pack
-from training.distributed.collectives import local_shard
+from training.distributed.collectives import local_shard, passes_behind
 from training.distributed.launch import world_size
 from training.kernels.logprobs import TokenLogprobs
 from training.models.forward import Forward
@@ -74,6 +74,21 @@ def rollout_batches(
         pack_replies(prompts, replies, batch.tolist(), pad=pad, device=device)
         for batch in local_shard(micro_batches(np.asarray(rows), sizes, budget, world_size()))
     ]
+
+
+def spare_batches(
+    forward: Forward,
+    count: int,
+    prompts: Sequence[Sequence[int]],
+    replies: Sequence[Sequence[int]],
+    *,
+    pad: int,
+    device: torch.device,
+) -> list[MicroBatch]:
+    """One row for each pass that another process makes beyond this one's `count` through a sharded model; nothing for a
+    whole one. Ask before the first pass."""
+    behind = passes_behind(count) if forward.root is not None else 0
+    return [pack_replies(prompts, replies, [0], pad=pad, device=device) for _ in range(behind)]
 
 
 def scatter(table: Tensor, batch: MicroBatch, flat: Tensor) -> None:

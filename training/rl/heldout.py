@@ -21,7 +21,7 @@ from training.models.forward import Forward
 from training.models.loading import CausalModel
 from training.preferences.ensemble import disagreement
 from training.preferences.rewards import find_shaping
-from training.rl.actor import rollout_batches, scatter
+from training.rl.actor import MicroBatch, rollout_batches, scatter, spare_batches
 from training.rl.rollouts import (
     EncodedPrompt,
     Sampled,
@@ -59,18 +59,30 @@ class ReplyKL:
             budget=self.budget, pad=self.pad_id, device=self.compute.device,
         )  # fmt: skip
         log_ratios = torch.zeros(len(sampled.prompts), max(map(len, sampled.reply_ids)))
+        spares = spare_batches(
+            self.reference, len(batches), sampled.prompt_ids, sampled.reply_ids,
+            pad=self.pad_id, device=self.compute.device,
+        )  # fmt: skip
         for batch in batches:
             with self.compute.autocast():
-                p = self.policy.read(
-                    self.policy.hidden(batch.packed)[batch.states], batch.targets, temperature=temperature
-                )
+                p = read_batch(self.policy, batch, temperature)
                 with self.as_reference():
-                    q = self.reference.read(
-                        self.reference.hidden(batch.packed)[batch.states], batch.targets, temperature=temperature
-                    )
-            scatter(log_ratios, batch, p.logprobs - q.logprobs)
+                    q = read_batch(self.reference, batch, temperature)
+            scatter(log_ratios, batch, p - q)
+        for spare in spares:
+            with self.compute.autocast():
+                read_batch(self.reference, spare, temperature)
         all_reduce_sum([log_ratios])
         return log_ratios.sum(dim=1).tolist()
+
+
+def read_batch(forward: Forward, batch: MicroBatch, temperature: float) -> Tensor:
+    """The log-probabilities (M,) of the batch's reply tokens."""
+    return forward.with_weights(
+        lambda: (
+            forward.read(forward.hidden(batch.packed)[batch.states], batch.targets, temperature=temperature).logprobs
+        )
+    )
 
 
 Bounds = tuple[float, float, int]  # an interval's ends and its number of rows

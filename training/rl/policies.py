@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import nn
 
 from training.contract import PPOSettings
+from training.distributed.launch import is_sharded
 from training.models.adapters import POLICY, check_copied, restore_saved_modules
 from training.models.compute import Compute, adapter_base
 from training.models.loading import CausalModel, load_causal, state_width
@@ -43,7 +44,10 @@ def load_policies(config: PPOSettings, compute: Compute) -> Policies:
     temperature = config.sampling.temperature
     actor = Actor(model, head, temperature, entropy_gradient=config.entropy_weight > 0)
     if not isinstance(model, PeftModel):
-        return Policies(actor, Actor(load_causal(config.policy, compute), head, temperature), nullcontext)
+        reference = Actor(load_causal(config.policy, compute), head, temperature)
+        if is_sharded():
+            reference.forward.shard(compute)
+        return Policies(actor, reference, nullcontext)
     if adapter_base(config.policy):
         check_copied(model)
         model.load_adapter(config.policy, adapter_name=REFERENCE, is_trainable=False)

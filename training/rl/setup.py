@@ -7,6 +7,7 @@ from typing import NamedTuple
 from training.contract import GRPOSettings, InputError, PPOSettings, PromptRow
 from training.contract.memory import MAX_SLOTS
 from training.data.chat_format import ChatFormat
+from training.distributed.launch import is_sharded
 from training.engine import Engine
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
@@ -50,6 +51,9 @@ def load_rollout_inputs(run: Run[PPOSettings] | Run[GRPOSettings]) -> RolloutInp
     chat = ChatFormat(load_tokenizer(config.policy, run), config.policy)
     scorer = load_scorer(config.reward, compute, config.pessimism, config.rewards, run.warn)
     if scorer.ensemble is not None:
+        if is_sharded():
+            for reward, _ in scorer.ensemble.members:
+                reward.shard(compute)
         check_reading_length(run, min(model.max_tokens for model, _ in scorer.ensemble.members))
     return RolloutInputs(prompt_rows, heldout_rows, compute, chat, scorer)
 

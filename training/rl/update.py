@@ -16,7 +16,7 @@ from training.contract import PPOSettings
 from training.data.packing import TextBatch
 from training.distributed.collectives import all_reduce_sum
 from training.optim.meters import Sums
-from training.rl.actor import Actor, MicroBatch, rollout_batches, scatter
+from training.rl.actor import Actor, MicroBatch, rollout_batches, scatter, spare_batches
 from training.rl.losses import Rollout, Trajectory, clipped_policy_loss, clipped_value_loss, update_kl
 from training.rl.ppo_state import PPOState
 from training.rl.rollouts import Sampled, pad_rows
@@ -62,6 +62,10 @@ def evaluate_rollout(ppo: PPOState, sampled: Sampled, *, value_only: bool) -> tu
     tokens = pad_rows(sampled.reply_ids, torch.long)
     logprobs = pad_rows([completion.logprobs for completion in sampled.completions])
     reference, values = torch.zeros_like(logprobs), torch.zeros_like(logprobs)
+    spares = spare_batches(
+        ppo.policies.reference.forward, len(batches), sampled.prompt_ids, sampled.reply_ids,
+        pad=ppo.pad_id, device=ppo.compute.device,
+    )  # fmt: skip
     for i, batch in enumerate(batches):
         with torch.set_grad_enabled(keep and not value_only), ppo.compute.autocast():
             hidden = actor.hidden(batch)
@@ -70,6 +74,8 @@ def evaluate_rollout(ppo: PPOState, sampled: Sampled, *, value_only: bool) -> tu
         scatter(reference, batch, reference_logprobs(ppo, batch))
         if keep:
             batches[i] = batch._replace(hidden=hidden)
+    for spare in spares:
+        reference_logprobs(ppo, spare)
     all_reduce_sum([reference, values])
     mask = torch.arange(tokens.shape[1]) < sampled.lengths[:, None]
     return Rollout(tokens, mask, logprobs, reference, values, sampled.scores, sampled.ended), batches
@@ -80,7 +86,7 @@ def reference_logprobs(ppo: PPOState, batch: MicroBatch) -> Tensor:
     """(M,)"""
     reference = ppo.policies.reference
     with ppo.policies.as_reference(), ppo.compute.autocast():
-        return reference.read(reference.hidden(batch), batch.targets).logprobs
+        return reference.forward.with_weights(lambda: reference.read(reference.hidden(batch), batch.targets).logprobs)
 
 
 def minibatches(count: int, step: int, config: PPOSettings) -> Iterator[tuple[int, list[int]]]:

@@ -128,6 +128,13 @@ def test_sharded_over_2_devices_two_layers_and_the_embeddings_are_gathered_in_a_
     assert parts["gathered"] == 2 * (LLAMA_8B.parameters - ends) * 2 // 32 + 4 * ends
 
 
+def test_a_sharded_reference_and_reward_model_are_divided() -> None:
+    parts = counted("ppo", LLAMA_8B, GPU, processes=8, shard=True)
+    gathered = 2 * (LLAMA_8B.parameters * 2 // 32 + 2 * 128_256 * 4096)  # two layers, embeddings, output matrix
+    assert parts["reference"] == parts["reward"]
+    assert parts["reference"] == pytest.approx(2 * LLAMA_8B.parameters // 8 + gathered, rel=0.05)
+
+
 def test_a_sharded_adapter_s_base_is_gathered_to_sample_and_to_save() -> None:
     parts = counted("sft", LLAMA_8B, GPU, processes=4, shard=True, **LORA)
     assert (parts["weights"], parts["gathered"]) == (2 * LLAMA_8B.parameters // 4, 2 * LLAMA_8B.parameters)

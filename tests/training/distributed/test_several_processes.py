@@ -21,10 +21,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.toys import PROJECT, events, prompts, run_folder, run_here, started_together, toy_policy, turns
-from training.contract import SPECS, InputError
+from tests.training.toys import (
+    PROJECT,
+    events,
+    prompts,
+    run_folder,
+    run_here,
+    started_together,
+    toy_policy,
+    toy_tokenizer,
+    turns,
+)
+from training.contract import SPECS, InputError, LoraWithDropoutSettings
 from training.distributed.collectives import buckets, map_sharded
 from training.distributed.launch import check_stage
+from training.models.compute import Compute
+from training.preferences.reward_model import reward_from_language_model, save_reward
 from training.run.opening import open_run
 from training.stages.grpo import main as improve_by_comparing
 
@@ -210,13 +222,13 @@ def test_weights_lie_in_parts_and_are_whole_when_they_are_wanted(tmp_path: Path,
     run_in_two_processes(tmp_path, IN_PARTS, base)
 
 
-def run_in_two_processes(tmp_path: Path, source: str, base: Path) -> None:
+def run_in_two_processes(tmp_path: Path, source: str, *models: Path, **environment: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(source)
     child = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script, base],
-        cwd=PROJECT, env=os.environ | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False,
-        timeout=PATIENCE,
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script, *models],
+        cwd=PROJECT, env=os.environ | {"PYTHONPATH": str(PROJECT)} | environment, capture_output=True, text=True,
+        check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert child.returncode == 0, child.stderr
 
@@ -280,6 +292,86 @@ def test_sharded_in_bf16_they_learn_what_one_does(
     assert losses[1] == pytest.approx(losses[0], rel=0.02, abs=0.02)
     assert weights(two).keys() == weights(one).keys()
     assert {weight.dtype for weight in weights(two).values()} == {torch.float32}
+
+
+FROZEN = """
+import os, sys, torch
+from torch.distributed.tensor import DTensor
+from training.contract import PPOSettings, PromptRow, Turn
+from training.distributed.collectives import init_processes
+from training.distributed.launch import rank
+from training.engine import Completion
+from training.models.compute import Compute
+from training.models.forward import Forward
+from training.models.loading import load_causal
+from training.preferences.reward_model import load_reward, score
+from training.rl.heldout import ReplyKL
+from training.rl.policies import load_policies
+from training.rl.rollouts import EncodedPrompt, Sampled
+
+policy, other, reward = sys.argv[1:]
+init_processes()
+compute = Compute(torch.device("cpu"), torch.bfloat16 if os.environ["TEST_DTYPE"] == "bf16" else torch.float32)
+
+def held(module):
+    return sum((p.to_local() if isinstance(p, DTensor) else p).nbytes for p in module.parameters())
+
+def assert_close(ours, expected):
+    torch.testing.assert_close(torch.tensor(ours), torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+model, tokenizer = load_reward(reward, compute)
+size = held(model)
+talks = [[Turn(role="user", content="the cat " * i), Turn(role="assistant", content="yes")] for i in range(1, 8)]
+with compute.autocast():
+    expected = score(model, tokenizer, talks, micro_tokens=40)
+    assert len(set(expected)) == len(expected)
+    model.shard(compute)
+    assert held(model) < 0.6 * size, (held(model), size)
+    for count in (7, 1, 0):  # of the second process, which makes fewer passes
+        mine = talks[: count if rank() else 7]
+        assert_close(score(model, tokenizer, mine, micro_tokens=40), expected[: len(mine)])
+assert held(model) < 0.6 * size, "nothing stays gathered"
+
+replies = [[5, 6, 7], [8], [9, 10], [11, 12, 13, 14], [15]]
+prompts = [EncodedPrompt(PromptRow(id=str(i), messages=[Turn(role="user", content="a")]), [3, 4, i]) for i in range(5)]
+completions = [Completion(reply, [0.0] * len(reply), "", "stop") for reply in replies]
+sampled = Sampled(prompts, completions, torch.zeros(5))
+actor = Forward(load_causal(other, compute))
+expected = ReplyKL(actor, Forward(load_causal(policy, compute)), compute, 0, 32)(sampled, 1.0)
+assert min(map(abs, expected)) > 1e-3
+os.environ["ACCELERATE_USE_FSDP"] = "true"
+reference = load_policies(PPOSettings(policy=policy), compute).reference
+size = held(load_causal(policy, compute))
+assert held(reference.model) < 0.6 * size
+for budget in (32, 8):  # with 8, the processes make three passes and two
+    assert_close(ReplyKL(actor, reference.forward, compute, 0, budget)(sampled, 1.0), expected)
+assert held(reference.model) < 0.6 * size
+"""
+
+
+def toy_reward(folder: Path, base: Path) -> Path:
+    _, model = reward_from_language_model(
+        str(base), Compute(torch.device("cpu"), torch.float32), LoraWithDropoutSettings()
+    )
+    save_reward(model, toy_tokenizer(), folder, {"max_tokens": 64, "temperature": 1.0})
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_frozen_models_lie_in_parts_and_say_the_same(tmp_path: Path, base: Path, dtype: str) -> None:
+    other, reward = toy_policy(tmp_path / "other", seed=1), toy_reward(tmp_path / "reward", base)
+    run_in_two_processes(tmp_path, FROZEN, base, other, reward, TEST_DTYPE=dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.fp32
+def test_ppo_with_a_sharded_reward_model_learns_what_one_process_does(tmp_path: Path, base: Path) -> None:
+    changes = {"reward": str(toy_reward(tmp_path / "reward", base)), "prompts_per_step": 3, "steps": 2}
+    one, two = new_run(tmp_path / "one", "ppo", base, **changes), new_run(tmp_path / "two", "ppo", base, **changes)
+    run_together(two, config="fsdp")
+    run_here(one)
+    assert_same(one, two)
 
 
 # ------------------------------------------------------------------------------------------------- stopping and failing
