@@ -159,6 +159,9 @@ findElement("#sending-stop").addEventListener("click", () => {
 });
 fileInput.addEventListener("change", () => {
   uploadInput.value = "";
+  const file = fileInput.files[0]; // the page asks what adding it takes
+  /** @type {HTMLInputElement} */ (findElement("#model-file-name")).value = file?.name ?? "";
+  /** @type {HTMLInputElement} */ (findElement("#model-file-bytes")).value = file ? String(file.size) : "";
   showProblem("");
 });
 window.addEventListener("beforeunload", (event) => {

@@ -59,4 +59,6 @@ def test_a_worker_reports_until_it_is_asked_to_go(monkeypatch: pytest.MonkeyPatc
     stop.set()
     thread.join(30)
     assert not thread.is_alive()
-    assert existing(newest_machine())[1] == GPU
+    report = existing(newest_machine())[1]
+    assert report.disk > 0
+    assert report.model_copy(update={"disk": 0}) == GPU

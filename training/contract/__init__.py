@@ -82,12 +82,18 @@ from training.contract.model_facts import (
 )
 from training.contract.model_sources import (
     ARCHIVES,
+    CARDS,
     GGUF,
     HUB_NAME,
+    KEPT,
     MODEL_FILES,
+    PICKLES,
+    WEIGHTS,
     hub_place,
     is_gguf,
     is_model_file,
+    pickled_only,
+    wanted_files,
 )
 from training.contract.policy_stages import (
     DPOSettings,
@@ -186,6 +192,7 @@ from training.contract.wording import (
 __all__ = [
     "ABOUT",
     "ARCHIVES",
+    "CARDS",
     "CONFIG",
     "CONFIG_FILE",
     "DATA",
@@ -198,6 +205,7 @@ __all__ = [
     "GB",
     "GGUF",
     "HUB_NAME",
+    "KEPT",
     "LOCK",
     "LOG",
     "LORA_RANK",
@@ -207,11 +215,13 @@ __all__ = [
     "MODEL",
     "MODEL_FILES",
     "OUTPUT",
+    "PICKLES",
     "RESULT",
     "REWARD_TERMS",
     "SPECS",
     "STAGES",
     "TRACKERS",
+    "WEIGHTS",
     "AddSettings",
     "ChatRequest",
     "ChatTemplate",
@@ -290,6 +300,7 @@ __all__ = [
     "openai_error_body",
     "parse_request",
     "parts_of_shaping",
+    "pickled_only",
     "problems",
     "propose",
     "read_config",
@@ -301,4 +312,5 @@ __all__ = [
     "syntax_problem",
     "text_words",
     "too_large",
+    "wanted_files",
 ]

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, cast
 
-from training.contract import GGUF, InputError
-from training.models.model_files import BLOCK, KEPT, PICKLES, Step, check_room, pickled_only
+from training.contract import GGUF, KEPT, PICKLES, InputError, pickled_only
+from training.models.model_files import BLOCK, Step, check_room
 
 MAX_MEMBERS: Final = 10_000
 MAX_DEPTH: Final = 20

@@ -19,8 +19,8 @@ from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils._headers import build_hf_headers
 from tqdm.auto import tqdm
 
-from training.contract import GGUF, InputError, hub_place
-from training.models.model_files import KEPT, WEIGHTS, check_room, copy_file, pickled_only
+from training.contract import GGUF, InputError, hub_place, wanted_files
+from training.models.model_files import check_room, copy_file
 from training.run.checkpoints import Stopped
 
 INCOMPLETE: Final = ".incomplete"
@@ -36,7 +36,9 @@ def fetch_from_hub(name: str, revision: str, target: Path, step: Step) -> Path:
     repository, file = hub_place(name) or (name, "")
     with hub_errors(name):
         info = HfApi().model_info(repository, revision=revision or None, files_metadata=True)
-    wanted = wanted_files(name, file, info.siblings or [])
+    siblings = info.siblings or []
+    names = set(wanted_files(name, file, [sibling.rfilename for sibling in siblings]))
+    wanted = [sibling for sibling in siblings if sibling.rfilename in names]
     folder = target / (info.sha or "newest")
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(sibling.size or 0 for sibling in wanted)
@@ -55,27 +57,6 @@ def fetch_from_hub(name: str, revision: str, target: Path, step: Step) -> Path:
 def after(before: int, total: int, step: Step) -> Callable[[int], None]:
     """Told of a file's bytes, says how many there are with those of the files before it."""
     return lambda within: step(before + within, total)
-
-
-def wanted_files(name: str, file: str, siblings: list[RepoSibling]) -> list[RepoSibling]:
-    """What to fetch: everything that is kept of a folder, or one GGUF file and the card. Raises InputError."""
-    names = [sibling.rfilename for sibling in siblings]
-    if file and file not in names:
-        raise InputError(f"{name}: there is no file {file} there", code="no_model")
-    ggufs = [other for other in names if other.lower().endswith(GGUF)]
-    has_weights = any(other.endswith(WEIGHTS) and KEPT.fullmatch(other) for other in names)
-    if not has_weights and not file:
-        if error := pickled_only([other for other in names if "/" not in other], name):
-            raise error
-        if len(ggufs) > 1:
-            listed = ", ".join(f"{name}/{other}" for other in ggufs[:5])
-            raise InputError(f"{name}: there are several GGUF files; name one, such as {listed}", code="no_model")
-        if not ggufs:
-            raise InputError(f"{name}: there are no files of a model there", code="no_model")
-        file = ggufs[0]
-    if file:
-        return [sibling for sibling in siblings if sibling.rfilename in (file, "README.md", "LICENSE")]
-    return [sibling for sibling in siblings if KEPT.fullmatch(sibling.rfilename)]
 
 
 def fetch_file(

@@ -1,9 +1,8 @@
-"""The files of a model from elsewhere: which are kept, and whether the disk has room for them."""
+"""The files of a model from elsewhere: copied, and whether the disk has room for them."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +10,6 @@ from typing import Final
 
 from training.contract import InputError
 
-# Weights, settings, tokenizers, chat templates, and what says who made the model. Nothing that runs as code. Mistral's
-# consolidated.safetensors are its weights once more, under names that transformers does not read.
-CARDS: Final = re.compile(r"LICENSE[^/]*|README\.md", re.IGNORECASE)
-KEPT: Final = re.compile(
-    r"(?!consolidated[^/]*\.safetensors)[^/]+\.(safetensors|safetensors\.index\.json|json|jinja|model|txt)"
-    rf"|{CARDS.pattern}",
-    re.IGNORECASE,
-)
-PICKLES: Final = re.compile(r"[^/]+\.(bin|pt|pth|ckpt|pkl|pickle)", re.IGNORECASE)
-WEIGHTS: Final = ".safetensors"
 BLOCK: Final = 16 << 20
 SPARE: Final = 512 << 20  # bytes of a disk that are left to others
 Step = Callable[[int], None]  # told how many more bytes are done; it may raise
@@ -35,18 +24,6 @@ def check_room(folder: Path, needed: int, purpose: str) -> None:
             f"free ({SPARE / 1e9:.1f} GB of them stay free); make room, or take a smaller model",
             code="disk_full",
         )
-
-
-def pickled_only(names: list[str], source: str) -> InputError | None:
-    """What to raise for a model whose weights are there as pickles only."""
-    pickles = sorted(name for name in names if PICKLES.fullmatch(name))
-    if not pickles or any(name.endswith(WEIGHTS) for name in names):
-        return None
-    return InputError(
-        f"{source}: its weights are pickled ({pickles[0]}), which can run code when they are read; convert them to "
-        "safetensors",
-        code="model_unsupported",
-    )
 
 
 def place_file(source: Path, target: Path, step: Step) -> None:

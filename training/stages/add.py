@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from training.contract import MODEL, AddSettings, InputError, Turn, hub_place, is_gguf, is_model_file
+from training.contract import CARDS, KEPT, MODEL, AddSettings, InputError, Turn, hub_place, is_gguf, is_model_file
 from training.data.chat_format import ChatFormat
 from training.data.template_styles import STYLES, TemplateStyle, family_of
 from training.engine.greedy_preview import greedy_reply
@@ -35,7 +35,7 @@ from training.models.loading import (
     save_model,
     unwrap,
 )
-from training.models.model_files import CARDS, KEPT, check_room, copy_file, place_file
+from training.models.model_files import check_room, copy_file, place_file
 from training.models.new_tokens import give_template
 from training.preferences.reward_model import load_reward
 from training.run.run import Run
@@ -216,7 +216,7 @@ def reward_info(trunk: Any, max_tokens: int) -> dict[str, Any]:
 
 def template_asked_for(run: Run[AddSettings], folder: Path, tokenizer: PreTrainedTokenizerBase) -> TemplateStyle | None:
     """The template to give the model; None if it keeps what it has. Raises InputError for a family that has another."""
-    choice = run.config.chat_template
+    choice: str = run.config.chat_template
     if choice == "keep" or (choice == "family" and tokenizer.chat_template):
         return None
     if tokenizer.chat_template:

@@ -18,6 +18,7 @@ from webapp.datasets.models import Snapshot
 from webapp.datasets.services.snapshots import MAX_CORPORA, MAX_IDS
 from webapp.params import MAX_BIGINT, parse_int
 from webapp.registry.models import Deployment, ModelVersion
+from webapp.runs.additions import Addition
 from webapp.runs.models import ModelUpload, Run, RunEvent
 from webapp.runs.stages import LAUNCHED
 from webapp.runs.uploads import PIECE_BYTES
@@ -154,6 +155,20 @@ class ModelUploadSerializer(serializers.ModelSerializer[ModelUpload]):
 
     def get_piece_bytes(self, _: ModelUpload) -> int:
         return PIECE_BYTES
+
+
+class ModelNeedsSerializer(serializers.Serializer[Addition]):
+    """Bytes, and seconds where models were added in this way before. `fits` is false if the disk or the memory that the
+    training machine reported is too small."""
+
+    fits = serializers.BooleanField()
+    sentences = serializers.ListField(child=serializers.CharField())
+    disk = serializers.IntegerField(help_text="that it takes on the training machine")
+    disk_free = serializers.IntegerField(help_text="0: not known")
+    memory = serializers.IntegerField(help_text="to load and check it")
+    memory_there = serializers.IntegerField(help_text="0: not known")
+    parameters = serializers.IntegerField(source="source.parameters", help_text="0: not known")
+    seconds = serializers.FloatField(allow_null=True)
 
 
 class RunEventSerializer(serializers.ModelSerializer[RunEvent]):

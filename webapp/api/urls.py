@@ -36,6 +36,7 @@ urlpatterns = [
     path(f"{V1}/runs/<int:pk>/resume/", runs.ResumeRun.as_view(), name="api_run_resume"),
     path(f"{V1}/projects/<slug:slug>/model-uploads/", runs.ModelUploads.as_view(), name="api_model_uploads"),
     path(f"{V1}/model-uploads/<int:pk>/", runs.ModelUploadDetail.as_view(), name="api_model_upload"),
+    path(f"{V1}/projects/<slug:slug>/model-needs/", runs.ModelNeeds.as_view(), name="api_model_needs"),
     path(f"{V1}/projects/<slug:slug>/models/", runs.Models.as_view(), name="api_models"),
     path(f"{V1}/models/<int:pk>/", runs.ModelDetail.as_view(), name="api_model"),
     path(f"{V1}/models/<int:pk>/exports/", exports.ModelExports.as_view(), name="api_model_exports"),

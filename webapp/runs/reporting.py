@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,11 +55,23 @@ def probe_device() -> DeviceReport | None:
 
 
 def refreshed(report: DeviceReport) -> DeviceReport:
-    """The same with the memory that is free by now. Of a GPU it stays what it was: only its own processes can ask."""
+    """The same with the disk and memory that are free by now. Of a GPU the memory stays what it was: only its own
+    processes can ask."""
+    report = report.model_copy(update={"disk": free_disk(Path(settings.RUNS_FOLDER))})
     if report.kind != "cpu":
         return report
     free = min(int(psutil.virtual_memory().available), report.memory)
     return report.model_copy(update={"free": free})
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes, where the folder is or will be; 0 if the disk cannot be asked."""
+    place = next((path for path in [folder, *folder.parents] if path.exists()), folder)
+    try:
+        return shutil.disk_usage(place).free
+    except OSError as error:
+        log.warning("the disk of %s cannot be asked: %s", folder, error)
+        return 0
 
 
 def find_small_model() -> str:

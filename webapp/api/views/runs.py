@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import Any, get_args
 
 from django.db.models import Model, QuerySet
 from django.http import HttpResponseBase
@@ -12,11 +12,13 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from training.contract import ChatTemplate
 from webapp.accounts.models import Project
 from webapp.api.base import Endpoint, ProjectEndpoint, paged
 from webapp.api.parsers import BytesParser
 from webapp.api.serializers import (
     DeploymentSerializer,
+    ModelNeedsSerializer,
     ModelSerializer,
     ModelUploadSerializer,
     NewDeployment,
@@ -30,7 +32,7 @@ from webapp.api.serializers import (
 )
 from webapp.datasets import services as dataset_services
 from webapp.datasets.models import Snapshot
-from webapp.errors import BadInput
+from webapp.errors import BadInput, NotFound
 from webapp.params import read_choice, read_int, read_text
 from webapp.registry import services as registry_services
 from webapp.registry.models import Deployment, ModelVersion
@@ -38,6 +40,7 @@ from webapp.registry.selectors import default_share, models_of
 from webapp.runs import selectors as run_selectors
 from webapp.runs import services as run_services
 from webapp.runs import uploads
+from webapp.runs.additions import addition_of, file_in
 from webapp.runs.models import ModelUpload, Run
 from webapp.runs.outputs import output_download
 from webapp.runs.stages import LAUNCHED
@@ -207,6 +210,39 @@ class ModelUploadDetail(Endpoint):
         """Delete it. Files that no run takes in are deleted after a week."""
         uploads.delete_upload(self.upload_of(pk))
         return Response(status=204)
+
+
+class ModelNeeds(ProjectEndpoint):
+    needs = {"GET": "runs.manage"}
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("base_name", OpenApiTypes.STR, description="a hub name, or a folder that is listed"),
+            OpenApiParameter("revision", OpenApiTypes.STR),
+            OpenApiParameter("chat_template", OpenApiTypes.STR, enum=get_args(ChatTemplate)),
+            OpenApiParameter("upload", OpenApiTypes.INT64, description="a file that was sent"),
+            OpenApiParameter("file_name", OpenApiTypes.STR, description="a file that is to be sent"),
+            OpenApiParameter("file_bytes", OpenApiTypes.INT64),
+        ],
+        responses=ModelNeedsSerializer,
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        """What adding a model takes, before it starts: disk, memory and time."""
+        query = request.query_params
+        file = file_in(query)
+        if (pk := read_int(query, "upload")) is not None:
+            upload = self.fetch(ModelUpload.objects.filter(project=self.project), pk)
+            file = (upload.name, upload.size)
+        addition = addition_of(
+            self.person,
+            base_name=read_text(query, "base_name").strip(),
+            revision=read_text(query, "revision").strip(),
+            template=read_choice(query, "chat_template", get_args(ChatTemplate)) or "keep",
+            file=file,
+        )
+        if addition is None:
+            raise NotFound("How large this folder is, only the training worker finds out, when it starts.")
+        return Response(ModelNeedsSerializer(addition).data)
 
 
 class Models(ProjectEndpoint):

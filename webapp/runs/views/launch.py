@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
@@ -14,8 +16,9 @@ from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.datasets.models import Snapshot
 from webapp.errors import TutelageError
-from webapp.params import read_int
+from webapp.params import read_int, read_text
 from webapp.runs import services
+from webapp.runs.additions import addition_of, count, file_in, source_of_folder
 from webapp.runs.advice import Advice, advise
 from webapp.runs.forms import LaunchForm
 from webapp.runs.machines import listed_models
@@ -58,10 +61,18 @@ def run_launch(request: Request, project: Project, stage: str) -> HttpResponse:
         "advice": advice,
         "like": before,
         "endings": MODEL_FILES,
-        "found_models": listed_models() if SPECS[stage].names_base else [],
+        "found_models": found_models() if SPECS[stage].names_base else [],
         "max_upload": settings.MODEL_UPLOAD_MAX,
     }
     return render(request, "runs/launch.html", context, status=400 if form.is_bound else 200)
+
+
+def found_models() -> list[dict[str, Any]]:
+    """The models that training machines list, each with what adding it takes."""
+    return [
+        model | {"addition": count(source_of_folder(model["path"], model["bytes"]), rewritten=False)}
+        for model in listed_models()
+    ]
 
 
 def launch(request: Request, project: Project, stage: str, form: LaunchForm, advice: Advice | None) -> Run:
@@ -99,11 +110,28 @@ def run_rewards(request: Request, project: Project, stage: str) -> HttpResponse:
     return render(request, "runs/rewards.html", {"project": project, "stage": stage, "form": form})
 
 
+def addition_context(request: Request) -> dict[str, Any]:
+    """What the model that the form names takes, or why that cannot be said."""
+    form = request.POST
+    name = read_text(form, "base_name").strip()
+    try:
+        file = file_in(form)
+        if not name and file is None:
+            return {}
+        template, revision = read_text(form, "chat_template") or "keep", read_text(form, "revision").strip()
+        addition = addition_of(request.user, base_name=name, revision=revision, template=template, file=file)
+    except TutelageError as error:
+        return {"problem": error.message.partition(": ")[2] or error.message}
+    return {"addition": addition, "unknown": addition is None}
+
+
 @require_POST
 @requires("runs.manage")
 def run_advice(request: Request, project: Project, stage: str) -> HttpResponse:
     """Proposed settings, memory and time for the form as it stands."""
     check_stage_name(stage)
+    if SPECS[stage].names_base:
+        return render(request, "runs/addition.html", addition_context(request))
     form = LaunchForm(request.POST, project=project, stage=stage)
     form.is_valid()
     return render(request, "runs/advice.html", {"advice": advise(project, stage, form)})
