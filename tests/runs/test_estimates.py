@@ -13,6 +13,7 @@ from webapp.registry.models import ModelVersion
 from webapp.runs.estimates import (
     CODE_SECONDS,
     LARGE_RULE,
+    NOTHING,
     RULE_OF_THUMB,
     SERVER_SECONDS,
     START,
@@ -22,6 +23,7 @@ from webapp.runs.estimates import (
 )
 from webapp.runs.machines import save_report
 from webapp.runs.models import Run
+from webapp.runs.proposals import unfrozen_rows
 from webapp.runs.stages import settings_of
 
 pytestmark = pytest.mark.django_db
@@ -79,6 +81,22 @@ def test_real_models_are_estimated_for_the_cores_of_the_machine_and_gpus_by_thei
     run.snapshots.add(rows)
     Run.objects.filter(pk=run.pk).update(result={"seconds": {"total": 100.0}})
     assert seconds(real) == pytest.approx(100)
+
+
+def test_replies_to_prompts_that_no_snapshot_has_yet_are_counted(project: Project) -> None:
+    model = factories.model_version(project, parameters=135_000_000)
+    for split in ("train", "train", "heldout"):
+        factories.prompt(project, split=split)
+    unfrozen = unfrozen_rows(project, ["prompts"])
+    assert (unfrozen.train, unfrozen.heldout) == (2, 1)
+    frozen = factories.snapshot(project, Snapshot.Kind.PROMPTS, counts={"train": 2, "heldout": 1, "characters": 99})
+    for stage in ("sample", "evaluate"):
+        config = settings_of(stage, {"replies": 4} if stage == "sample" else {})
+        found = [
+            estimate(project, stage, config, snapshots=snapshots, corpus_run=None, base=model, unfrozen=rows).seconds
+            for snapshots, rows in (([frozen], NOTHING), ([], unfrozen))
+        ]
+        assert existing(found[0]) == existing(found[1]) > START
 
 
 def test_rewards_that_take_time_are_counted(project: Project) -> None:

@@ -16,7 +16,7 @@ from webapp.runs.estimates import Estimate, estimate
 from webapp.runs.fitting import Fit, fit_of, model_words
 from webapp.runs.forms import LaunchForm, control_text
 from webapp.runs.models import Run
-from webapp.runs.proposals import base_facts, current_characters, learned_amount, proposals_for, with_proposals
+from webapp.runs.proposals import base_facts, learned_amount, proposals_for, unfrozen_rows, with_proposals
 from webapp.runs.selectors import flattened
 from webapp.runs.stages import settings_of
 
@@ -96,7 +96,7 @@ def advise(project: Project, stage: str, form: LaunchForm) -> Advice | None:
             snapshots=[*snapshots, *newest],
             corpus_run=corpus_run,
             base=base,
-            unfrozen_characters=current_characters(project, unseen),
+            unfrozen=unfrozen_rows(project, unseen),
         ),
         facts=facts,
         fit=fit_of(stage, config, facts, reward=model_in(values, "reward")) if spec.learns else None,

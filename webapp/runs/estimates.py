@@ -43,6 +43,17 @@ class Estimate(NamedTuple):
     rewards: float = 0.0  # seconds of it for computed rewards
 
 
+class Unfrozen(NamedTuple):
+    """What new snapshots would hold."""
+
+    characters: float = 0.0
+    train: int = 0  # rows
+    heldout: int = 0
+
+
+NOTHING = Unfrozen()
+
+
 def estimate(
     project: Project,
     stage: str,
@@ -51,10 +62,10 @@ def estimate(
     snapshots: list[Snapshot],
     corpus_run: Run | None,
     base: ModelVersion | None,
-    unfrozen_characters: float = 0.0,
+    unfrozen: Unfrozen = NOTHING,
 ) -> Estimate:
-    """`unfrozen_characters`: of rows that a new snapshot would hold."""
-    work = work_of(stage, config, snapshots, corpus_run, base, unfrozen_characters)
+    """How long a run on these snapshots takes, and on new ones that would hold what is `unfrozen`."""
+    work = work_of(stage, config, snapshots, corpus_run, base, unfrozen)
     speeds, reward_rates = [], []
     terms = reward_sources(config)
     past = Run.objects.filter(project=project, stage=stage, state=Run.State.SUCCEEDED).order_by("-id")
@@ -74,7 +85,7 @@ def estimate(
                 speeds.append(done / max(seconds - START, 0.2 * seconds) / processes_of(used))
     speed = median(speeds) if speeds else usual_speed(stage, parameters_of(config, base))
     per_reply = median(reward_rates) if reward_rates else reward_seconds(project, config)
-    scoring = per_reply * replies_of(stage, config, snapshots) if terms else 0.0
+    scoring = per_reply * replies_of(stage, config, snapshots, unfrozen) if terms else 0.0
     seconds = START + work / speed / processes_of(config) + scoring if speed else None
     if minutes := float(config.get("minutes") or 0):
         limit = START + 60 * minutes
@@ -134,10 +145,10 @@ def work_of(
     snapshots: list[Snapshot],
     corpus_run: Run | None,
     base: ModelVersion | None,
-    unfrozen_characters: float = 0.0,
+    unfrozen: Unfrozen = NOTHING,
 ) -> float:
     """Floating-point operations; characters for the stages that only read text."""
-    characters = unfrozen_characters + float(sum(snapshot.counts.get("characters", 0) for snapshot in snapshots))
+    characters = unfrozen.characters + float(sum(snapshot.counts.get("characters", 0) for snapshot in snapshots))
     if corpus_run and stage in ("tokenizer", "pretrain"):
         characters += corpus_characters(corpus_run)
     if stage in ("corpus", "tokenizer"):
@@ -146,7 +157,7 @@ def work_of(
     if SPECS[stage].generates:
         return (
             parameters
-            * generated(stage, config, snapshots)
+            * generated(stage, config, snapshots, unfrozen)
             * (2 + (6 * config.get("epochs", 1) + 6 if SPECS[stage].learns else 0))
         )
     tokens = characters / CHARACTERS_A_TOKEN * float(config.get("epochs", 1))
@@ -155,22 +166,21 @@ def work_of(
     return 6 * parameters * tokens * float(config.get("ensemble", 1)) * (PAIR_WORK if stage == "dpo" else 1)
 
 
-def generated(stage: str, config: dict[str, Any], snapshots: list[Snapshot]) -> float:
+def generated(stage: str, config: dict[str, Any], snapshots: list[Snapshot], unfrozen: Unfrozen) -> float:
     """Tokens of prompts and replies; a reply is taken to be two thirds of the longest allowed."""
     sampling = config.get("sampling", {})
-    return float(sampling.get("max_new_tokens", 96) * 2 / 3 + 40) * replies_of(stage, config, snapshots)
+    return float(sampling.get("max_new_tokens", 96) * 2 / 3 + 40) * replies_of(stage, config, snapshots, unfrozen)
 
 
-def replies_of(stage: str, config: dict[str, Any], snapshots: list[Snapshot]) -> float:
+def replies_of(stage: str, config: dict[str, Any], snapshots: list[Snapshot], unfrozen: Unfrozen = NOTHING) -> float:
     """How many replies a stage that generates draws."""
     if not SPECS[stage].generates:
         return 0.0
     if SPECS[stage].learns:
         return float(config["steps"] * config["prompts_per_step"] * config.get("samples_per_prompt", 1))
-    split = "heldout" if stage == "evaluate" else None
-    rows = sum(
-        snapshot.counts.get(name, 0) for snapshot in snapshots for name in ("train", "heldout") if split in (None, name)
-    )
+    splits = ("heldout",) if stage == "evaluate" else ("train", "heldout")
+    rows = sum(snapshot.counts.get(split, 0) for snapshot in snapshots for split in splits)
+    rows += sum(getattr(unfrozen, split) for split in splits)
     return float(rows * config.get("replies", 1))
 
 

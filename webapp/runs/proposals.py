@@ -23,7 +23,7 @@ from webapp.datasets.services.snapshots import count_rows
 from webapp.errors import BadInput
 from webapp.registry.facts import facts_of
 from webapp.registry.models import ModelVersion
-from webapp.runs.estimates import corpus_characters
+from webapp.runs.estimates import Unfrozen, corpus_characters
 from webapp.runs.machines import newest_machine
 from webapp.runs.models import Run
 from webapp.runs.selectors import flattened
@@ -75,12 +75,15 @@ def usual_length(kind: str) -> float:
     return USUAL_CHARACTERS.get(kind, OTHER_CHARACTERS)
 
 
-def current_characters(project: Project, kinds: Iterable[str]) -> float:
-    """About how many a first snapshot of these kinds would hold."""
-    return sum(
-        count_rows(project=project, kind=kind, split="train", at_most=MAX_COUNTED) * usual_length(kind)
-        for kind in kinds
-    )
+def unfrozen_rows(project: Project, kinds: Iterable[str]) -> Unfrozen:
+    """About what first snapshots of these kinds would hold."""
+    characters, train, heldout = 0.0, 0, 0
+    for kind in kinds:
+        learned = count_rows(project=project, kind=kind, split="train", at_most=MAX_COUNTED)
+        heldout += count_rows(project=project, kind=kind, split="heldout", at_most=MAX_COUNTED)
+        train += learned
+        characters += learned * usual_length(kind)
+    return Unfrozen(characters, train, heldout)
 
 
 def row_length(snapshot: Snapshot) -> float:
