@@ -131,6 +131,7 @@ def status_context(run: Run) -> dict[str, Any]:
         "run": run,
         "project": run.project,
         "share": share,
+        "learns": SPECS[run.stage].learns,
         "latest": latest,
         "resumable": resumable,
         "has_checkpoint": resumable and folders.has_checkpoint(run),
