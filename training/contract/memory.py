@@ -20,6 +20,8 @@ from training.contract.specs import SPECS
 GB: Final = 1e9
 MIN_BF16_WIDTH: Final = 192  # hidden size; there bf16 is 2.3 times as fast as fp32 on a CPU with AMX
 RUNTIME: Final = {"cuda": 1.0e9, "cpu": 0.6e9}  # Python, torch and its kernels or the CUDA context
+KV_SHARE: Final = 0.5  # of the memory that is free, for keys and values of replies
+MIN_CACHE: Final = 2e8  # the least with which replies are worth counting
 MAX_SLOTS: Final = 128  # replies that PPO and GRPO sample at the same time
 MAX_LOGITS: Final = 1 << 23  # logits held at once on a CPU: 16 MiB in bfloat16
 MAX_LOGITS_ON_GPU: Final = 1 << 28  # 512 MiB in bfloat16
@@ -90,7 +92,15 @@ def count_memory(
         if quantized:  # the layer under way is there as it was
             parts["activations"] += width * model.hidden * model.intermediate
         parts["logits"] = logit_bytes(stage, tokens, model, width, device.kind, full=full)
+    if device.memory and "cache" in parts:
+        parts["cache"] = bounded_cache(parts, device.memory)
     return {name: int(parts[name]) for name in MEMORY_PARTS if parts.get(name, 0) >= 1}
+
+
+def bounded_cache(parts: Mapping[str, float], memory: int) -> float:
+    """The engine takes no more than a share of the memory that is free between updates; other replies wait."""
+    standing = sum(size for name, size in parts.items() if name not in ("cache", "activations", "logits"))
+    return min(parts["cache"], max(MIN_CACHE, KV_SHARE * (memory - standing)))
 
 
 def shards_of(settings: Mapping[str, Any]) -> int:

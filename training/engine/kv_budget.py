@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from typing import Final, Protocol
+from typing import Protocol
 
 import torch
 
+from training.contract.memory import KV_SHARE
 from training.models.memory import free_bytes
-
-SHARE: Final = 0.5  # of the memory that is free, where no limit is set
 
 
 class Spender(Protocol):
@@ -38,7 +37,7 @@ class KVBudget:
         if self._fixed is not None:
             self.limit = max(self._fixed, at_least)
         else:
-            self.limit = max(int(SHARE * (free_bytes(self._device) + self.used)), at_least)
+            self.limit = max(int(KV_SHARE * (free_bytes(self._device) + self.used)), at_least)
 
     def join(self, spender: Spender) -> None:
         self._spenders.add(spender)

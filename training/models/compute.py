@@ -12,10 +12,11 @@ from typing import Any, Final
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from training.contract import InputError, LoopSettings, Settings
+from training.contract import InputError, LoopSettings, ModelFacts, Settings
 from training.contract.memory import MIN_BF16_WIDTH
 from training.distributed.launch import is_sharded, local_rank, world_size
 from training.models.checks import damaged_folder
+from training.models.memory import check_fits, facts_of_rewards, facts_of_source
 from training.run.placement import place_base
 from training.run.run import Run
 
@@ -34,7 +35,8 @@ class Compute:
 
 
 def prepare(run: Run[Any]) -> Compute:
-    """Seed, threads, device and precision from the run's settings; call it once, before any tensor is made."""
+    """Seed, threads, device and precision from the run's settings; call it once, before any tensor is made. Raises
+    InputError if the device or the memory is not there."""
     settings: Settings = run.config
     disable_progress_bar()  # transformers draws one for each file, into the log
     torch.manual_seed(settings.seed)
@@ -52,7 +54,18 @@ def prepare(run: Run[Any]) -> Compute:
         run.device += f", {world_size()} processes"
     precision = settings.precision if isinstance(settings, LoopSettings) else "auto"
     bf16 = bf16_is_faster(device, width_of(settings)) if precision == "auto" else precision == "bf16"
-    return Compute(device, torch.bfloat16 if bf16 else torch.float32)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    if isinstance(settings, LoopSettings):
+        facts = facts_of_source(str(getattr(settings, "policy", "") or getattr(settings, "base", "")))
+        check_fits(settings, facts, device=device, dtype=dtype, reward=reward_facts(settings))
+    return Compute(device, dtype)
+
+
+def reward_facts(settings: LoopSettings) -> ModelFacts:
+    """Of the reward models that score replies; without parameters if there are none."""
+    source = getattr(settings, "reward", "")
+    sources = [source] if isinstance(source, str) else source
+    return facts_of_rewards([name for name in sources if name and Path(name).is_dir()])  # others are functions
 
 
 def check_devices(settings: Settings, *, cuda: bool) -> None:

@@ -27,7 +27,7 @@ from training.models.adapters import add_adapter, merged, read_adapter
 from training.models.checkpointing import checkpoint_activations
 from training.models.checks import DAMAGE, check_causal, check_source, check_weights, damaged_folder
 from training.models.compute import Compute, adapter_base
-from training.models.memory import check_fits
+from training.models.memory import check_fits, check_holds
 from training.models.quantization import four_bit_config, numbers_in
 from training.models.token_rows import forget_untrained
 from training.run.run import Run
@@ -61,16 +61,14 @@ def load_causal(
     *,
     lora: LoraSettings | None = None,
     trainable: bool = False,
-    copies: int = 0,
     checkpointing: bool = False,
 ) -> CausalModel:
     """The language model of a folder, adapter folder or hub name, on the device, in eval mode, dropout off.
 
     trainable: weights in fp32. With `lora.rank`, only a new adapter learns, over the frozen model; where `source` is
     itself an adapter, that adapter goes on learning. Without, an adapter is merged into its base and all weights learn.
-    copies: frozen models of the same size that will be loaded beside one whose every weight learns, for which there
-    must be memory, too. checkpointing: layers are computed again for the backward pass. Raises InputError if the folder
-    is missing, damaged or no causal language model, or the memory is not there.
+    checkpointing: layers are computed again for the backward pass. Raises InputError if the folder is missing, damaged
+    or no causal language model, or there is no memory for its weights.
     """
     adapter_only = trainable and lora is not None and lora.rank > 0
     dtype = torch.float32 if trainable and not adapter_only else compute.dtype
@@ -79,11 +77,8 @@ def load_causal(
     check_weights(base or source, "model")
     check_causal(base or source)
     quantized = adapter_only and lora is not None and lora.load_in_4bit
-    check_fits(
-        base or source, device=compute.device, learning=trainable, adapter=adapter_only,
-        dtype=torch.int8 if quantized else dtype,  # half of it, and the embeddings, which stay as they are
-        beside=0 if adapter_only else copies * compute.dtype.itemsize,
-    )  # fmt: skip
+    # In 4 bits half a byte, and the embeddings, which stay as they are.
+    check_holds(base or source, device=compute.device, dtype=torch.int8 if quantized else dtype)
     model: CausalModel = read_weights(base or source, dtype, compute.device if quantized else None)
     if base:
         model = read_adapter(model, source, lora if adapter_only else None)
@@ -147,7 +142,8 @@ def read_not_mapped() -> Iterator[None]:
 
 
 def new_causal(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase, compute: Compute) -> LlamaForCausalLM:
-    """A Llama-shaped model with random weights and tied embeddings, on the device."""
+    """A Llama-shaped model with random weights and tied embeddings, on the device. Raises InputError if the run
+    does not fit."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden,
@@ -161,6 +157,10 @@ def new_causal(settings: PretrainSettings, tokenizer: PreTrainedTokenizerBase, c
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in LlamaForCausalLM(config).parameters())
+    facts = facts_of_config(config.to_dict()).model_copy(update={"parameters": parameters})
+    check_fits(settings, facts, device=compute.device, dtype=compute.dtype)
     model = LlamaForCausalLM(config).to(compute.device)
     if settings.activation_checkpointing:
         checkpoint_activations(model)

@@ -31,7 +31,7 @@ from training.distributed.fsdp import shard
 from training.models.checks import DAMAGE, check_source, check_vocabulary, check_weights, damaged_folder
 from training.models.compute import Compute
 from training.models.loading import CausalModel, load_causal, load_tokenizer, state_width, unwrap
-from training.models.memory import check_fits
+from training.models.memory import check_holds
 from training.models.trunk import Trunk
 
 MICRO_TOKENS = 8192
@@ -150,7 +150,7 @@ def load_reward(source: str, compute: Compute) -> tuple[RewardModel, PreTrainedT
     """A saved reward model, frozen, in eval mode, on the device, and its tokenizer. Raises InputError."""
     check_source(source, "reward model")
     check_weights(source, "reward model")
-    check_fits(source, device=compute.device, learning=False, dtype=compute.dtype)
+    check_holds(source, device=compute.device, dtype=compute.dtype)
     try:
         whole, report = AutoModelForSequenceClassification.from_pretrained(
             source, num_labels=1, dtype=compute.dtype, use_safetensors=True, output_loading_info=True

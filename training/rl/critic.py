@@ -13,7 +13,6 @@ from training.contract import InputError, PPOSettings
 from training.data.packing import Packed
 from training.distributed.launch import is_sharded
 from training.models.compute import Compute
-from training.models.memory import check_fits
 from training.models.trunk import Trunk
 from training.preferences.reward_functions import PREFIX
 from training.preferences.reward_model import RewardModel, load_reward
@@ -59,7 +58,6 @@ def load_critic(config: PPOSettings, compute: Compute, vocabulary: dict[str, int
         raise refused("it is not sharded with FSDP; set critic to shared")
     adapter_only = config.lora.rank > 0
     dtype = compute.dtype if adapter_only else torch.float32
-    check_fits(source, device=compute.device, learning=True, dtype=dtype, adapter=adapter_only)
     reward, tokenizer = load_reward(source, replace(compute, dtype=dtype))
     if tokenizer.get_vocab() != vocabulary:
         raise refused(

@@ -37,7 +37,6 @@ def load_policies(config: PPOSettings, compute: Compute) -> Policies:
         compute,
         lora=config.lora,
         trainable=True,
-        copies=1,
         checkpointing=config.activation_checkpointing,
     )
     head = value_head(state_width(model)).to(compute.device)

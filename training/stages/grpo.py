@@ -48,7 +48,6 @@ def main(run: Run[GRPOSettings]) -> None:
         inputs.compute,
         lora=config.lora,
         trainable=True,
-        copies=int(config.beta > 0),
         checkpointing=config.activation_checkpointing,
     )
     if isinstance(model, PeftModel):

@@ -8,6 +8,7 @@ from training.contract import SPECS, DeviceReport, ModelFacts, count_memory, dev
 from training.contract.memory import positions_at_once
 
 GPU = DeviceReport(kind="cuda", name="a GPU", memory=24 * 10**9, free=24 * 10**9, bf16=True)
+ROOMY = GPU.model_copy(update={"memory": 10**13})
 OLD_GPU = GPU.model_copy(update={"bf16": False})
 CPU = DeviceReport(kind="cpu", name="a laptop", memory=16 * 10**9, free=16 * 10**9)
 LLAMA_8B = ModelFacts(
@@ -63,13 +64,24 @@ def test_a_critic_of_its_own_is_a_second_model_that_learns() -> None:
 
 
 def test_ppo_holds_a_reward_model_a_copy_that_generates_and_its_keys_and_values() -> None:
-    parts = counted("ppo", LLAMA_8B, GPU, prompts_per_step=32, max_prompt_tokens=200, sampling={"max_new_tokens": 56})
+    parts = counted("ppo", LLAMA_8B, ROOMY, prompts_per_step=32, max_prompt_tokens=200, sampling={"max_new_tokens": 56})
     assert parts["reward"] == parts["engine"] == 2 * LLAMA_8B.parameters
     assert (
         parts["cache"] == 32 * 256 * 2 * 32 * 8 * 128 * 2
     )  # replies, tokens, keys and values, layers, heads, width, bf16
-    more = counted("ppo", LLAMA_8B, GPU, prompts_per_step=1000, max_prompt_tokens=200, sampling={"max_new_tokens": 56})
+    settings = {"max_prompt_tokens": 200, "sampling": {"max_new_tokens": 56}}
+    more = counted("ppo", LLAMA_8B, ROOMY, prompts_per_step=1000, **settings)
     assert more["cache"] == 4 * parts["cache"], "at most 128 are sampled at the same time"
+
+
+def test_keys_and_values_take_half_of_what_is_free_and_other_replies_wait() -> None:
+    device = GPU.model_copy(update={"memory": 60 * 10**9})
+    settings = {"prompts_per_step": 128, "max_prompt_tokens": 4096, "sampling": {"max_new_tokens": 4096}, **LORA}
+    parts = counted("ppo", LLAMA_8B, device, **settings)
+    standing = sum(parts[name] for name in ("weights", "adapter", "reward", "engine", "runtime"))
+    assert parts["cache"] == pytest.approx((device.memory - standing) / 2, abs=10)
+    assert counted("ppo", LLAMA_8B, ROOMY, **settings)["cache"] > 2 * parts["cache"]
+    assert counted("ppo", LLAMA_8B, GPU, **settings)["cache"] == 2e8, "nothing is free: the least"
 
 
 def test_rewards_without_a_reward_model_take_nothing() -> None:
@@ -144,7 +156,7 @@ def test_processes_share_a_cpu_s_memory_and_a_rollout_s_replies() -> None:
     settings = {"processes": 4}
     assert device_of_process(settings, CPU).memory == CPU.memory // 4
     assert device_of_process(settings, GPU) == GPU
-    alone, together = (counted("ppo", LLAMA_8B, GPU, prompts_per_step=32, processes=n) for n in (1, 4))
+    alone, together = (counted("ppo", LLAMA_8B, ROOMY, prompts_per_step=32, processes=n) for n in (1, 4))
     assert together["cache"] == alone["cache"] // 4
 
 

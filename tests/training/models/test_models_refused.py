@@ -27,14 +27,13 @@ from tests.training.toys import (
     toy_tokenizer,
     turns,
 )
-from training.contract import InputError, LoraSettings, PPOSettings, TrainingError
+from training.contract import InputError, LoraSettings, TrainingError
 from training.data.chat_format import ChatFormat
 from training.models.checks import check_vocabulary
 from training.models.compute import Compute
 from training.models.loading import load_causal
-from training.models.memory import LEARNING, parameters_of
+from training.models.memory import parameters_of
 from training.preferences.reward_model import load_reward, reward_from_language_model, save_reward
-from training.rl.policies import load_policies
 from training.serve.pool import ModelPool
 from training.stages.tokenizer import learn_vocabulary, wrap
 
@@ -222,20 +221,8 @@ def test_a_reward_model_that_does_not_fit_is_refused_before_it_is_loaded(
     monkeypatch.setattr("training.models.memory.free_bytes", lambda _: 4 * parameters_of(str(model)))
     assert load_reward(str(model), CPU)
     monkeypatch.setattr("training.models.memory.free_bytes", lambda _: 4 * parameters_of(str(model)) - 1)
-    with pytest.raises(InputError, match=r"GB are needed to hold it; and 0\.0 GB are free"):
+    with pytest.raises(InputError, match=r"GB are needed to hold it, and 0\.0 GB are free"):
         load_reward(str(model), CPU)
-
-
-def test_the_reference_that_stands_beside_a_policy_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = toy_policy(tmp_path / "model")
-    count = parameters_of(str(model))
-    config = PPOSettings(policy=str(model))
-    monkeypatch.setattr("training.models.memory.free_bytes", lambda _: (LEARNING + 4) * count)
-    assert load_policies(config, CPU)
-    monkeypatch.setattr("training.models.memory.free_bytes", lambda _: (LEARNING + 4) * count - 1)
-    with pytest.raises(InputError, match="train every weight of it"):
-        load_policies(config, CPU)
-    assert load_policies(config.model_copy(update={"lora": LoraSettings(rank=2)}), CPU)
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "serve"])
@@ -244,5 +231,5 @@ def test_a_model_that_does_not_fit_is_told_by_every_stage(
 ) -> None:
     model = toy_policy(tmp_path / "model")
     monkeypatch.setattr("training.models.memory.free_bytes", lambda _: 1000)
-    with pytest.raises(InputError, match=r"are needed to .* are free on cpu; take a smaller model"):
+    with pytest.raises(InputError, match=r"are needed.* are free on cpu; .*take a smaller model"):
         use(stage, model, tmp_path / "run")

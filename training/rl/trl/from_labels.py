@@ -60,7 +60,6 @@ def train_on_labels(
         compute,
         lora=config.lora,
         trainable=True,
-        copies=int(reference),
         checkpointing=config.activation_checkpointing,
     )
     check_vocabulary(chat, model, config.policy)
