@@ -56,8 +56,11 @@ def toy_policy(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
 def run_folder(folder: Path, config: dict[str, Any], **data: Iterable[dict[str, Any]]) -> Path:
     """A run folder with its config and the rows of data/*.jsonl. TEST_PRECISION, where set, is the precision."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    defaults: dict[str, Any] = {"device": "cpu", "threads": 1}
     stage = SPECS.get(config.get("stage", ""))
+    fields = stage.settings.model_fields if stage else {}
+    defaults: dict[str, Any] = {
+        name: value for name, value in {"device": "cpu", "threads": 1}.items() if name in fields
+    }
     precision = os.environ.get("TEST_PRECISION")
     if precision and stage is not None and issubclass(stage.settings, LoopSettings):
         defaults["precision"] = precision

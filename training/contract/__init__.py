@@ -145,6 +145,8 @@ from training.contract.rows import (
 )
 from training.contract.settings import (
     TRACKERS,
+    BatchSettings,
+    ComputeSettings,
     LongPrompts,
     LoopSettings,
     LoraSettings,
@@ -223,10 +225,12 @@ __all__ = [
     "TRACKERS",
     "WEIGHTS",
     "AddSettings",
+    "BatchSettings",
     "ChatRequest",
     "ChatTemplate",
     "Checkpoint",
     "CompletionRequest",
+    "ComputeSettings",
     "CorpusSettings",
     "DPOSettings",
     "DataFile",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
@@ -10,6 +11,7 @@ from training.contract.rewards import RewardTerm, rewards_field
 from training.contract.settings import (
     PESSIMISM,
     POSITIVE,
+    BatchSettings,
     LongPrompts,
     LoopSettings,
     LoraSettings,
@@ -111,6 +113,14 @@ class PPOSettings(ShardedLoopSettings):
         1.0, "Penalty for a reply that did not end, subtracted from its normalized score.", ge=0
     )
     length_penalty: float = setting(0.0, "Penalty per 100 tokens, subtracted from the normalized score.", ge=0)
+    batch_tokens: int = setting(
+        8192,
+        "Tokens of pretraining text per optimizer step.",
+        unit="tokens",
+        ge=64,
+        advanced=True,
+        only_with={"ptx_weight": POSITIVE},
+    )
     ptx_weight: float = setting(
         0.0, "Weight of the language-modeling loss on data/corpus.jsonl (PPO-ptx).", ge=0, advanced=True
     )
@@ -135,7 +145,7 @@ class PPOSettings(ShardedLoopSettings):
 WITH_REFERENCE = ["sigmoid", "ipo", "robust"]
 
 
-class DPOSettings(LoopSettings):
+class DPOSettings(BatchSettings):
     """Direct preference optimization through TRL (Rafailov et al. 2023, arXiv:2305.18290), and its relatives without a
     reference model."""
 
@@ -199,7 +209,7 @@ class DPOSettings(LoopSettings):
         return self.loss in WITH_REFERENCE
 
 
-class KTOSettings(LoopSettings):
+class KTOSettings(BatchSettings):
     """Kahneman-Tversky optimization through TRL (Ethayarajh et al. 2024, arXiv:2402.01306): learns from replies that are
     good or bad by themselves, not from pairs."""
 
@@ -222,6 +232,10 @@ class GRPOSettings(LoopSettings):
     """Group relative policy optimization through TRL (Shao et al. 2024, arXiv:2402.03300): PPO without a value, each reply
     measured against the others to its prompt. Replies come from our own engine."""
 
+    unused: ClassVar[Mapping[str, tuple[Any, str]]] = {
+        **LoopSettings.unused,
+        "batch_tokens": (8192, "a step takes prompts_per_step times samples_per_prompt replies"),
+    }
     stage: Literal["grpo"] = "grpo"
     policy: str = source_field("", "model to improve; its copy is the reference", kind="policy")
     reward: str | list[str] = source_field(

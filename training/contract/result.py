@@ -17,7 +17,7 @@ class Result(BaseModel):
     )
     counts: dict[str, int] = Field(default_factory=dict, description="rows read, used, left out and why")
     seconds: dict[str, float] = Field(description="wall time by phase, and total")
-    seed: int
+    seed: int | None = Field(None, description="none where the stage has no random seed")
     device: str
     versions: dict[str, str]
     files: dict[str, str] = Field(description="sha256 of every file in model/ and output/, by path in the run folder")

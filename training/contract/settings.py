@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -115,24 +115,53 @@ def report_project_field() -> Any:
 
 
 class Settings(BaseModel):
-    """What every stage takes."""
+    """What the settings of all stages have in common."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
     if TYPE_CHECKING:
         stage: str  # each stage's own settings say which, as a Literal
+    unused: ClassVar[Mapping[str, tuple[Any, str]]] = {
+        "seed": (0, "this stage has no random seed"),
+        "threads": (0, "this stage works in one thread"),
+        "device": ("auto", "this stage uses the CPU alone"),
+    }
+    """What earlier versions took although a stage has no use for it: the default that they wrote, and why."""
 
-    seed: int = setting(0, "Random seed; the same seed and data give the same result.", ge=0, advanced=True)
+    @model_validator(mode="before")
+    @classmethod
+    def without_unused_settings(cls, values: Any) -> Any:
+        """Takes the defaults that earlier versions wrote. Raises ValueError for any other value."""
+        if not isinstance(values, dict):
+            return values
+        for name in cls.unused.keys() & values.keys() - cls.model_fields.keys():
+            default, reason = cls.unused[name]
+            if values[name] != default:
+                raise ValueError(f"{name}: {reason}; leave it out")
+        return {name: value for name, value in values.items() if name in cls.model_fields or name not in cls.unused}
+
+
+class ThreadSettings(Settings):
     threads: int = setting(0, "CPU threads; 0 uses all of them.", unit="threads", ge=0, le=256, advanced=True)
+
+
+class ComputeSettings(ThreadSettings):
+    """Of the stages that compute with a model."""
+
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "Device to compute on; auto uses a GPU if there is one.", advanced=True
     )
 
 
-class LoopSettings(Settings):
+class SeededSettings(ComputeSettings):
+    """Of the stages that draw random numbers."""
+
+    seed: int = setting(0, "Random seed; the same seed and data give the same result.", ge=0, advanced=True)
+
+
+class LoopSettings(SeededSettings):
     """What the stages that take gradient steps share."""
 
     learning_rate: float = setting(3e-4, "Peak learning rate.", gt=0, le=1)
-    batch_tokens: int = setting(8192, "Tokens per optimizer step, not counting padding.", unit="tokens", ge=64)
     micro_tokens: int = setting(
         4096,
         "Maximum number of tokens per forward pass, counting padding; lower it if you run out of memory.",
@@ -195,7 +224,13 @@ class LoopSettings(Settings):
     report_project: str = report_project_field()
 
 
-class ShardedLoopSettings(LoopSettings):
+class BatchSettings(LoopSettings):
+    """Of the stages whose optimizer steps are as large as `batch_tokens` says."""
+
+    batch_tokens: int = setting(8192, "Tokens per optimizer step, not counting padding.", unit="tokens", ge=64)
+
+
+class ShardedLoopSettings(BatchSettings):
     """Of the stages whose model can be sharded among the processes."""
 
     shard: bool = setting(

@@ -6,7 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from training.contract.settings import LoraWithDropoutSettings, Settings, ShardedLoopSettings, setting, source_field
+from training.contract.settings import (
+    LoraWithDropoutSettings,
+    Settings,
+    ShardedLoopSettings,
+    ThreadSettings,
+    setting,
+    source_field,
+)
 
 
 class CorpusSettings(Settings):
@@ -35,7 +42,7 @@ class CorpusSettings(Settings):
     )
 
 
-class TokenizerSettings(Settings):
+class TokenizerSettings(ThreadSettings):
     stage: Literal["tokenizer"] = "tokenizer"
     vocabulary: int = setting(
         2048, "Size of the byte-level BPE vocabulary, special tokens included.", unit="tokens", ge=300, le=200_000

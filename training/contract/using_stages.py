@@ -9,9 +9,10 @@ from pydantic import Field
 from training.contract.rewards import RewardTerm, rewards_field
 from training.contract.settings import (
     PESSIMISM,
+    ComputeSettings,
     LongPrompts,
     SamplingSettings,
-    Settings,
+    SeededSettings,
     Trackers,
     on_long_prompts,
     report_project_field,
@@ -23,7 +24,7 @@ from training.contract.settings import (
 ChatTemplate = Literal["keep", "family", "chatml", "llama3", "gemma", "zephyr"]
 
 
-class AddSettings(Settings):
+class AddSettings(ComputeSettings):
     """A model from elsewhere becomes one of the project's."""
 
     stage: Literal["add"] = "add"
@@ -47,7 +48,7 @@ ExportFormat = Literal[
 ]  # fmt: skip
 
 
-class ExportSettings(Settings):
+class ExportSettings(ComputeSettings):
     """A model leaves: files that other programs run."""
 
     stage: Literal["export"] = "export"
@@ -75,7 +76,7 @@ class ExportSettings(Settings):
     public: bool = setting(False, "Whether everybody may see the repository that is made.")
 
 
-class SampleSettings(Settings):
+class SampleSettings(SeededSettings):
     stage: Literal["sample"] = "sample"
     policy: str = source_field("", "model that replies", kind="policy")
     reward: str | list[str] = source_field(
@@ -91,7 +92,7 @@ class SampleSettings(Settings):
     slots: int = setting(32, "Replies generated at once.", ge=1, le=1024, advanced=True)
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(SeededSettings):
     stage: Literal["evaluate"] = "evaluate"
     policy: str = source_field("", "model under test: bits per byte, loss on demonstrations, replies", kind="policy")
     reward: str | list[str] = source_field(
@@ -111,7 +112,7 @@ class EvaluateSettings(Settings):
 ServedWeights = Literal["full", "int8"]
 
 
-class ServeSettings(Settings):
+class ServeSettings(ComputeSettings):
     """`models` maps served names to folders or names on the Hugging Face hub; more folders come and go by
     /v1/load_lora_adapter and /v1/unload_lora_adapter."""
 

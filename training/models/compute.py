@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from training.contract import InputError, LoopSettings, ModelFacts, Settings
+from training.contract import ComputeSettings, InputError, LoopSettings, ModelFacts, Settings
 from training.contract.memory import MIN_BF16_WIDTH
 from training.distributed.launch import is_sharded, local_rank, world_size
 from training.models.checks import damaged_folder
@@ -37,9 +37,9 @@ class Compute:
 def prepare(run: Run[Any]) -> Compute:
     """Seed, threads, device and precision from the run's settings; call it once, before any tensor is made. Raises
     InputError if the device or the memory is not there."""
-    settings: Settings = run.config
+    settings: ComputeSettings = run.config
     disable_progress_bar()  # transformers draws one for each file, into the log
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(getattr(settings, "seed", 0))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if settings.device == "cuda" and not torch.cuda.is_available():

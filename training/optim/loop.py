@@ -50,11 +50,12 @@ def train(
     checkpoint written.
     """
     settings = learner.settings
+    batch_tokens: int = run.config.batch_tokens
     sizes = examples.sizes
-    per_epoch = steps_per_epoch(sizes, settings.batch_tokens)
+    per_epoch = steps_per_epoch(sizes, batch_tokens)
     total = max(1, math.ceil(per_epoch * epochs))
     total = min(total, max_steps) if max_steps else total
-    batches = lru_cache(1)(lambda epoch: epoch_batches(sizes, settings.batch_tokens, run.config.seed + turn, epoch))
+    batches = lru_cache(1)(lambda epoch: epoch_batches(sizes, batch_tokens, run.config.seed + turn, epoch))
     first_step = turn * total
     meter = Meter()
     figures: dict[str, float] = {}

@@ -78,7 +78,7 @@ class Run(ResumableRun[S]):
             intervals=intervals or {},
             model=model or {},
             seconds=self.seconds | {"total": self.elapsed()},
-            seed=self.config.seed,
+            seed=getattr(self.config, "seed", None),
             device=self.device,
             versions={"python": platform.python_version()} | installed(),
             files={path.relative_to(self.folder).as_posix(): file_sha256(path) for path in files},

@@ -98,6 +98,11 @@ def model_folder(run: Run[AddSettings]) -> Path:
         source = fetch_from_hub(
             run.config.base, run.config.revision, run.folder / FETCHED, progress_of(run, "fetching")
         )
+    elif run.config.revision:
+        raise InputError(
+            "revision: this model does not come from the Hugging Face hub, so it has no revisions; leave it out",
+            code="config_invalid",
+        )
     if source.is_dir():
         if not adapter_base(str(source)):
             check_source(str(source), "model")

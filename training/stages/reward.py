@@ -226,12 +226,16 @@ def learn_ensemble(run: Run[RewardSettings], lesson: Lesson) -> tuple[dict[str, 
                 into = folder / member_name(member) if member else folder
                 shutil.copytree(member_folder, into, ignore=shutil.ignore_patterns(FIGURES), dirs_exist_ok=True)
     barrier()
-    means = {
-        name: sum(figures[name] for figures, *_ in figures_of_members) / len(figures_of_members)
-        for name in figures_of_members[0][0]
-    }
+    means = mean_by_name([figures for figures, *_ in figures_of_members])
     means |= {name: sum(figures[name] for figures, *_ in figures_of_members) for name in ("steps", "skipped")}
     return means, figures_of_members[0][1] | {"members": config.ensemble}
+
+
+def mean_by_name(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Each figure's mean over the members that have it: not every one has, for instance, pairs of every certainty."""
+    names = dict.fromkeys(name for of_member in figures for name in of_member)
+    having = {name: [of_member[name] for of_member in figures if name in of_member] for name in names}
+    return {name: sum(values) / len(values) for name, values in having.items()}
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,9 +21,12 @@ PIECES: Final = (
     r"| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 MEASURED_BYTES: Final = 2_000_000
+THREADS: Final = "RAYON_NUM_THREADS"  # tokenizers reads it when it first works in parallel
 
 
 def main(run: Run[TokenizerSettings]) -> None:
+    if run.config.threads:
+        os.environ[THREADS] = str(run.config.threads)
     rows = run.rows("corpus", TextRow)
     texts = [row.text for row in rows]
     with run.timed("training"):

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from annotations.models import Prompt
 from annotations.services.prompts import add_prompts, split_of
+from training.contract import SPECS
 from webapp.accounts.models import Project, User
 from webapp.datasets.models import Snapshot
 from webapp.datasets.services import create_snapshot
@@ -100,7 +101,8 @@ class Round:
         """
         run = Run.objects.filter(project=self.project, name=name).first()
         if run is None:
-            settings = {"seed": self.demo.seed, **self.plan.configs.get(stage, {}), **config}
+            seed = {"seed": self.demo.seed} if "seed" in SPECS[stage].settings.model_fields else {}
+            settings = seed | self.plan.configs.get(stage, {}) | config
             launch_run(project=self.project, stage=stage, by=self.admin, name=name, config=settings, **inputs())
             self.note(f"{name}: waiting for a worker")
             return False

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import pytest
+from pydantic import ValidationError
 
-from training.contract import SPECS, Need, has_effect
+from training.contract import CONFIG_FILE, SPECS, Need, describe, has_effect
 from training.contract.policy_stages import PPOSettings
 from training.contract.settings import SEVERAL
 from webapp.datasets.models import Snapshot
@@ -43,3 +44,27 @@ def test_a_setting_of_several_processes_has_no_effect_with_one() -> None:
     assert isinstance(shard, dict)
     assert shard["only_with"] == {"processes": SEVERAL}
     assert [has_effect({"processes": SEVERAL}, {"processes": count}) for count in (1, 2)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "default", "other", "reason"),
+    [
+        ("corpus", "seed", 0, 1, "this stage has no random seed"),
+        ("corpus", "threads", 0, 1, "this stage works in one thread"),
+        ("corpus", "device", "auto", "cpu", "this stage uses the CPU alone"),
+        ("tokenizer", "seed", 0, 1, "this stage has no random seed"),
+        ("tokenizer", "device", "auto", "cuda", "this stage uses the CPU alone"),
+        ("add", "seed", 0, 1, "this stage has no random seed"),
+        ("export", "seed", 0, 1, "this stage has no random seed"),
+        ("serve", "seed", 0, 1, "this stage has no random seed"),
+        ("grpo", "batch_tokens", 8192, 4096, "a step takes prompts_per_step times samples_per_prompt replies"),
+    ],
+)
+def test_a_setting_that_did_nothing_is_taken_as_earlier_versions_wrote_it_and_refused_otherwise(
+    stage: str, name: str, default: object, other: object, reason: str
+) -> None:
+    settings = CONFIG_FILE.validate_python({"stage": stage, name: default})
+    assert name not in settings.model_dump()
+    with pytest.raises(ValidationError) as caught:
+        SPECS[stage].settings.model_validate({name: other})
+    assert describe(caught.value.errors(), SPECS[stage].settings) == f"{name}: {reason}; leave it out"

@@ -34,7 +34,7 @@ from training.preferences.annotator_reliability import PRIOR, Annotators, annota
 from training.preferences.losses import Ranked, collate_comparisons, preference_loss
 from training.preferences.rankings import ranking_examples, reply_sets, share_of_ties, usable_rankings_of
 from training.preferences.reward_model import encode, load_reward, reward_from_language_model, score
-from training.stages.reward import accuracy
+from training.stages.reward import accuracy, mean_by_name
 
 CPU = Compute(torch.device("cpu"), torch.float32)
 GOOD, BAD, SOSO = "yes of course", "no never", "the mat"
@@ -345,3 +345,9 @@ def test_dropout_of_an_adapter_takes_effect(base: Any, tmp_path: Path) -> None:
         conversation = [[Turn(**turn) for turn in turns("is the cat here?", "yes")]]
         assert score(model, tokenizer, conversation) == score(model, tokenizer, conversation)
     assert losses[0.0] != losses[0.5]
+
+
+def test_a_figure_that_not_every_member_of_an_ensemble_has_is_the_mean_of_those_that_have_it() -> None:
+    members = [{"loss": 1.0, "heldout_reliability/0.6": 0.5}, {"loss": 2.0, "heldout_reliability/0.9": 1.0}]
+    means = {"loss": 1.5, "heldout_reliability/0.6": 0.5, "heldout_reliability/0.9": 1.0}
+    assert mean_by_name(members) == means

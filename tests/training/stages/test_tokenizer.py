@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
-from tests.training.toys import events, run_folder, run_here, toy_tokenizer
+from tests.training.toys import PROJECT, events, run_folder, run_here, toy_tokenizer
 from training.data.chat_format import DOCUMENT, END, PAD, SPECIAL, TEMPLATE
 from training.stages.tokenizer import learn_vocabulary, measure
 
@@ -38,6 +40,21 @@ def test_the_same_corpus_gives_the_same_files(tmp_path: Path) -> None:
     ]
     assert hashes[0] == hashes[1]
     assert any(name.endswith("tokenizer.json") for name in hashes[0])
+
+
+def test_it_works_in_as_many_threads_as_it_is_told(tmp_path: Path) -> None:
+    """Counted in a process of its own, for a process makes its threads once."""
+    count = (
+        "import sys, psutil; from pathlib import Path; from training.__main__ import run_stage; "
+        "run_stage('tokenizer', Path(sys.argv[1])); print(psutil.Process().num_threads())"
+    )
+    numbers = []
+    for threads in (1, 4):
+        folder = run_folder(tmp_path / str(threads), {"stage": "tokenizer", "threads": threads}, corpus=ROWS)
+        command = [sys.executable, "-c", count, str(folder)]
+        output = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+        numbers.append(int(output.split()[-1]))
+    assert numbers[1] - numbers[0] == 3
 
 
 def test_a_small_corpus_gives_fewer_tokens_and_says_so(tmp_path: Path) -> None:
