@@ -27,6 +27,7 @@ ANSWERS = {
     "api_deploy": 503,  # no model server runs here
     "api_model_uploads": 400,
     "api_judge_job_continue": 409, "api_judge_job_stop": 200,
+    "api_model_needs": 400,
     "api_next": 200, "api_release": 204, "api_renew": 200, "api_roll_back": 409, "api_run_resume": 409,
     "api_run_stop": 409, "api_skip": 204, "api_submit_demonstration": 400, "api_submit_ranking": 404,
     "api_submit_review": 404, "api_token": 404,

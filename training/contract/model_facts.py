@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.contract.model_cards import MAX_CARD, card_values, sampling_of
+
 ADAPTER_CONFIG: Final = "adapter_config.json"
 MAX_HEADER_BYTES: Final = 100 << 20  # of a safetensors file, as its own library limits it
 
@@ -46,6 +48,11 @@ class ModelFacts(BaseModel):
     dtype: str = Field("", description="of its weights in the files, such as bfloat16")
     chat_template: bool | None = Field(None, description="whether its tokenizer has one; None: not known")
     adapter_rank: int = Field(0, description="of an adapter; 0: it is a whole model")
+    license: str = Field("", description="as its card names it")
+    languages: list[str] = Field([], description="as its card names them")
+    tags: list[str] = []
+    base_model: str = Field("", description="what its card says that it was made from")
+    sampling: dict[str, float] = Field({}, description="temperature, top_p, top_k and so on that its authors advise")
 
 
 def facts_of_config(config: Mapping[str, Any]) -> ModelFacts:
@@ -86,8 +93,22 @@ def facts_of_folder(folder: Path, base: ModelFacts | None = None) -> ModelFacts 
         facts = facts.model_copy(update={"adapter_rank": read_number(adapter, ("r",))})
     else:
         facts = facts.model_copy(update={"parameters": parameters_of_files(sorted(folder.glob("*.safetensors")))})
+    facts = facts.model_copy(update=said_by_authors(folder))
     template = has_chat_template(folder)
     return facts if template is None else facts.model_copy(update={"chat_template": template})
+
+
+def said_by_authors(folder: Path) -> dict[str, Any]:
+    """What the card and the generation config in the folder say, and nothing for what they do not."""
+    card = card_values(read_text(folder / "README.md"))
+    said = {
+        "license": " ".join(card.get("license", [])[:1]),
+        "languages": card.get("language", []),
+        "tags": card.get("tags", []),
+        "base_model": " ".join(card.get("base_model", [])[:1]),
+        "sampling": sampling_of(read_json(folder / "generation_config.json")),
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def has_chat_template(folder: Path) -> bool | None:
@@ -114,6 +135,15 @@ def read_header(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: this is no safetensors file")
         header = json.loads(file.read(length))
     return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+
+
+def read_text(path: Path) -> str:
+    """The beginning of a text file; empty if there is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_CARD)
+    except OSError:
+        return ""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -365,6 +365,9 @@ class NewDeployment(serializers.Serializer[Any]):
         help_text="Of new conversations. Left out: 0.1 beside a live model, as on the page; 1 where nothing is live.",
     )
     why = serializers.CharField(default="", allow_blank=True, max_length=2000)
+    sampling = serializers.BooleanField(
+        default=False, help_text="Set the project's temperature and top_p to what the model's authors advise."
+    )
 
 
 class Why(serializers.Serializer[Any]):

@@ -14,7 +14,11 @@ from webapp.errors import Unavailable
 from webapp.registry.artefacts import fetch_file, open_store
 from webapp.registry.models import ModelVersion
 
-SMALL_FILES: Final = ("config.json", "adapter_config.json", "tokenizer_config.json", "chat_template.jinja")
+FOLLOWED: Final = ("temperature", "top_p")  # of what authors advise, the settings that a project has
+SMALL_FILES: Final = (
+    "config.json", "adapter_config.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json",
+    "README.md",
+)  # fmt: skip
 
 
 def facts_of_output(folder: Path, about: dict[str, Any], parent: ModelVersion | None) -> dict[str, Any]:
@@ -68,3 +72,16 @@ def read_facts(stored_facts: Any) -> ModelFacts | None:
         return ModelFacts.model_validate(stored_facts)
     except ValidationError:
         return None  # of a version that said it otherwise: the files say it again
+
+
+def advised_sampling(model: ModelVersion) -> dict[str, float]:
+    """What the model's authors advise for chats and a project's chats can follow, where it is not so already."""
+    facts = facts_of(model)
+    advised = facts.sampling if facts else {}
+    return {
+        name: advised[name] for name in FOLLOWED if name in advised and advised[name] != getattr(model.project, name)
+    }
+
+
+def sampling_words(sampling: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in sampling.items())

@@ -19,6 +19,7 @@ class DeployForm(forms.Form):
         max_length=500,
         help_text="Optional; kept in the history for whoever asks later.",
     )
+    sampling = forms.BooleanField(label="Sample as its authors advise", required=False)
 
 
 class WhyForm(forms.Form):

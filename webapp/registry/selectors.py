@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from webapp.accounts.models import Project
 from webapp.registry.models import Deployment, ModelVersion
 
 CANARY_SHARE: Final = 0.1
+SEARCHED: Final = ("license", "languages", "tags", "base_model", "dtype", "architecture")
+MAX_WORDS: Final = 10
 
 
-def models_of(project: Project, *, kind: str = "") -> QuerySet[ModelVersion]:
-    """The project's models that are not archived, newest first."""
+def models_of(project: Project, *, kind: str = "", search: str = "") -> QuerySet[ModelVersion]:
+    """The project's models that are not archived, newest first. search: words that each stand in its name, its note, or
+    what its files say of it (license, languages, tags, base, precision, architecture)."""
     models = ModelVersion.objects.filter(project=project, archived_at=None).select_related("parent", "project")
+    for word in search.split()[:MAX_WORDS]:
+        match = Q(name__icontains=word) | Q(note__icontains=word)
+        for fact in SEARCHED:
+            match |= Q(**{f"facts__{fact}__icontains": word})
+        models = models.filter(match)
     return models.filter(kind=kind) if kind else models
 
 

@@ -12,9 +12,11 @@ from django.db.models import Max
 from django.utils import timezone
 
 from webapp.accounts.models import Project, User
+from webapp.accounts.services import change_settings
 from webapp.errors import BadInput, Conflict, TutelageError, Unavailable
 from webapp.model_server.serving import ModelServer
 from webapp.registry.artefacts import folder_digest, hashes_of, local_folder, publish_folder
+from webapp.registry.facts import advised_sampling
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import last_live_deployment, open_deployments, previous_deployment
 
@@ -114,9 +116,11 @@ def deploy(
     by: User,
     share: float = 1.0,
     why: str = "",
+    sampling: bool = False,
     server: ModelServer | None = None,
 ) -> Deployment:
-    """Let the model answer `share` of the project's new conversations.
+    """Let the model answer `share` of the project's new conversations. sampling: the project's chats are sampled as the
+    model's authors advise from now on.
 
     It is loaded and has answered once before any traffic changes. A share below 1 beside a live model makes a canary;
     a whole share makes it live and retires the one before.
@@ -128,9 +132,12 @@ def deploy(
     server = server or ModelServer()
     server.smoke_test(ensure_served(model, server))
     served = server.served()
+    advised = advised_sampling(model) if sampling else {}
     with transaction.atomic():
         Project.objects.select_for_update().get(pk=project.pk)
         deployment = switch(project=project, model=model, by=by, share=share, why=why)
+        if advised:
+            change_settings(project=project, changes=advised)
         note_folding(deployment, served)
     return deployment
 

@@ -8,11 +8,11 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from webapp.accounts.access import requires
+from webapp.accounts.access import may, requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.errors import BadInput
-from webapp.params import read_choice
+from webapp.params import read_choice, read_text
 from webapp.registry import selectors, services
 from webapp.registry.forms import DeployForm, WhyForm
 from webapp.registry.models import Deployment, ModelVersion
@@ -26,11 +26,13 @@ DEPLOYMENTS = Deployment.objects.select_related("project", "model__project")
 @requires("models.view")
 def model_list(request: HttpRequest, project: Project) -> HttpResponse:
     kind = read_choice(request.GET, "kind", ModelVersion.Kind.values)
-    models = selectors.models_of(project, kind=kind).select_related("created_by")
+    search = read_text(request.GET, "q").strip()
+    models = selectors.models_of(project, kind=kind, search=search).select_related("created_by")
     context = {
         "project": project,
         "page": Paginator(models, PAGE).get_page(request.GET.get("page")),
         "kind": kind,
+        "search": search,
         "kinds": ModelVersion.Kind.choices,
         "live": selectors.live_deployment(project),
         "canary": selectors.canary_deployment(project),
@@ -55,12 +57,21 @@ def model_deploy(request: Request, model: ModelVersion) -> HttpResponse:
         raise BadInput("; ".join(f"{field}: {errors[0]}" for field, errors in form.errors.items()))
     values = form.cleaned_data
     deployment = services.deploy(
-        project=model.project, model=model, by=request.user, share=values["share"] / 100, why=values["why"]
+        project=model.project,
+        model=model,
+        by=request.user,
+        share=values["share"] / 100,
+        why=values["why"],
+        sampling=values["sampling"] and may(request.user, "project.manage", model.project),
     )
     if deployment.state == Deployment.State.LIVE:
         messages.success(request, f"{model.name} is live: it answers every new conversation.")
     else:
         messages.success(request, f"{model.name} answers {values['share']} % of new conversations.")
+    if values["sampling"]:
+        messages.info(
+            request, f"Chats are sampled at temperature {model.project.temperature:g}, top-p {model.project.top_p:g}."
+        )
     if request.POST.get("next") == "chat":
         return redirect("chat")
     return redirect("model_detail", model.pk)

@@ -68,3 +68,50 @@ def test_damaged_weights_say_nothing_of_their_size(tmp_path: Path, content: byte
 
 def test_a_folder_without_a_model_has_no_facts(tmp_path: Path) -> None:
     assert facts_of_folder(tmp_path) is None
+
+
+CARD = """---
+license: apache-2.0
+language:
+- en
+- "de"
+tags: [chat, 'small']
+base_model: org/base
+model-index:
+- name: other
+  results:
+  - task: text
+---
+# A model
+license: mit
+"""
+
+
+def test_the_card_and_the_generation_config_say_what_the_authors_say(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
+    (tmp_path / "README.md").write_text(CARD)
+    generation = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.05, "do_sample": True}
+    (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    facts = facts_of_folder(tmp_path)
+    assert facts is not None
+    assert (facts.license, facts.languages, facts.base_model) == ("apache-2.0", ["en", "de"], "org/base")
+    assert facts.tags == ["chat", "small"]
+    assert facts.sampling == {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.05}
+
+
+@pytest.mark.parametrize(
+    ("card", "generation"),
+    [
+        ("no front matter", "[]"),
+        ("---\nlicense:\n  - : [\n---", '{"temperature": "hot", "top_p": 7, "top_k": true}'),
+        ("---\nlanguage: {a: b}\n- stray\n---\n", '{"temperature": NaN, "top_p": Infinity, "top_k": -1}'),
+        ("\x00---\n" + "x" * 100_000, "{"),
+    ],
+)
+def test_rubbish_beside_the_weights_is_no_fact(tmp_path: Path, card: str, generation: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
+    (tmp_path / "README.md").write_text(card)
+    (tmp_path / "generation_config.json").write_text(generation)
+    facts = facts_of_folder(tmp_path)
+    assert facts is not None
+    assert (facts.license, facts.sampling) == ("", {})

@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from training.contract import ChatTemplate
+from webapp.accounts.access import allow
 from webapp.accounts.models import Project
 from webapp.api.base import Endpoint, ProjectEndpoint, paged
 from webapp.api.parsers import BytesParser
@@ -250,9 +251,10 @@ class Models(ProjectEndpoint):
 
     @paged(ModelSerializer)
     def get(self, request: Request, slug: str) -> Response:
-        """Models, newest first. Filter: kind."""
+        """Models, newest first. Filters: kind; q, words of name, note, license, languages, tags, base, precision."""
         kind = read_choice(request.query_params, "kind", ModelVersion.Kind.values)
-        return self.page(models_of(self.project, kind=kind), ModelSerializer)
+        search = read_text(request.query_params, "q")
+        return self.page(models_of(self.project, kind=kind, search=search), ModelSerializer)
 
 
 class ModelDetail(Endpoint):
@@ -273,6 +275,8 @@ class DeployModel(Endpoint):
         model = self.fetch(ModelVersion.objects.select_related("project"), pk)
         fields = self.body(NewDeployment)
         fields["share"] = fields["share"] or default_share(model.project)
+        if fields["sampling"]:
+            allow(self.person, "project.manage", model.project)
         deployment = registry_services.deploy(project=model.project, model=model, by=self.person, **fields)
         return Response(DeploymentSerializer(deployment).data, status=201)
 

@@ -8,6 +8,7 @@ from django.views.decorators.http import require_safe
 
 from webapp.accounts.access import requires
 from webapp.accounts.requests import Request
+from webapp.registry.facts import advised_sampling, facts_of, sampling_words
 from webapp.registry.forms import DeployForm
 from webapp.registry.models import Deployment, ModelVersion
 from webapp.registry.selectors import default_share, live_deployment, previous_deployment
@@ -23,6 +24,7 @@ from webapp.runs.selectors import samples_of
 def model_detail(request: Request, model: ModelVersion) -> HttpResponse:
     run = Run.objects.filter(output=model).first()
     live = live_deployment(model.project)
+    facts = facts_of(model)
     current = model.deployments.filter(state__in=Deployment.OPEN).first()
     context = {
         "project": model.project,
@@ -35,7 +37,12 @@ def model_detail(request: Request, model: ModelVersion) -> HttpResponse:
         "current": current,
         "live": live,
         "previous": previous_deployment(current) if current else None,
-        "form": DeployForm(initial={"share": round(100 * default_share(model.project))}, label_suffix=""),
+        "form": DeployForm(
+            initial={"share": round(100 * default_share(model.project)), "sampling": live is None}, label_suffix=""
+        ),
+        "facts": facts,
+        "authors_sampling": sampling_words(facts.sampling) if facts else "",
+        "advised": sampling_words(advised_sampling(model)) if model.deployable else "",
         "used_by": Run.objects.filter(base=model).order_by("-id")[:10],
     }
     return render(request, "registry/model.html", context)

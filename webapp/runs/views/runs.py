@@ -19,6 +19,7 @@ from webapp.accounts.access import may, requires
 from webapp.accounts.models import Project
 from webapp.accounts.requests import Request
 from webapp.params import read_choice, read_int, read_ints
+from webapp.registry.facts import advised_sampling, sampling_words
 from webapp.registry.selectors import live_deployment
 from webapp.runs import folders, selectors, services
 from webapp.runs.charts import charts, metric_label
@@ -71,7 +72,8 @@ def run_detail(request: Request, run: Run) -> HttpResponse:
             "figures": run.evaluations.select_related("model"),
             "counts": run.result.get("counts", {}),
             "outputs": outputs_of(run),
-            "deploys": offers_chat(request, run),
+            "deploys": (deploys := offers_chat(request, run)),
+            "advised": sampling_words(advised_sampling(run.output)) if deploys and run.output else "",
             "exports": SPECS[run.stage].exports,
             "expires_at": expires_at(run) if SPECS[run.stage].exports else None,
             "asks_judges": "/judges/reward/" in json.dumps(run.config),
