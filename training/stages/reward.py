@@ -152,7 +152,10 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
             total = total + people.penalty(batch.comparisons)
         return {"loss": (total, batch.weight), **accuracy(scores.detach(), batch.comparisons)}
 
+    agreed: Agreement | None = None
+
     def evaluate(step: int, final: bool) -> dict[str, float]:  # noqa: ARG001 - every evaluation looks at all rows
+        nonlocal agreed
         switch_adapter_dropout(language, on=False)
         agreed = agree([model], lesson, config.micro_tokens)
         switch_adapter_dropout(language, on=True)
@@ -165,10 +168,10 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
             epochs=config.epochs, max_steps=config.max_steps, turn=member, turns=config.ensemble, evaluate=evaluate,
         )  # fmt: skip
     switch_adapter_dropout(language, on=False)
-    if config.lora.rank:
-        language = merge_adapter(language, model, config, lesson.compute)
     with run.timed("evaluation"):
-        agreed = agree([model], lesson, config.micro_tokens)
+        if config.lora.rank:
+            language = merge_adapter(language, model, config, lesson.compute)
+            agreed = agree([model], lesson, config.micro_tokens)
         mean = mean_score(model, lesson, config.micro_tokens)
     temperature = agreed.temperature if agreed else 1.0
     config_entries = {"max_tokens": lesson.max_tokens, "temperature": temperature, "mean": mean}
