@@ -24,7 +24,9 @@ KV_SHARE: Final = 0.5  # of the memory that is free, for keys and values of repl
 MIN_CACHE: Final = 2e8  # the least with which replies are worth counting
 MAX_SLOTS: Final = 128  # replies that PPO and GRPO sample at the same time
 MAX_LOGITS: Final = 1 << 23  # logits held at once on a CPU: 16 MiB in bfloat16
-MAX_LOGITS_ON_GPU: Final = 1 << 28  # 512 MiB in bfloat16
+MAX_LOGITS_ON_GPU: Final = 1 << 28  # more make no product faster
+LOGIT_SHARE: Final = 1 / 16  # of a GPU's free memory, for logits that are held at once,
+LOGIT_BYTES: Final = 12  # each with its log-probability and its gradient, in float32
 # Positions that are worth a product of their own: each adds a whole (V, H) gradient in float32.
 MIN_POSITIONS: Final = 256
 TRL_LOGITS: Final = 4  # copies of a pass's logits: the policy's, their gradient, a softmax, the reference's
@@ -91,7 +93,8 @@ def count_memory(
             parts["activations"] += dora_bytes(model, tokens, width)
         if quantized:  # the layer under way is there as it was
             parts["activations"] += width * model.hidden * model.intermediate
-        parts["logits"] = logit_bytes(stage, tokens, model, width, device.kind, full=full)
+        free = device.memory - int(sum(parts.values())) if device.memory else None
+        parts["logits"] = logit_bytes(stage, tokens, model, width, device.kind, full=full, free=free)
     if device.memory and "cache" in parts:
         parts["cache"] = bounded_cache(parts, device.memory)
     return {name: int(parts[name]) for name in MEMORY_PARTS if parts.get(name, 0) >= 1}
@@ -250,19 +253,24 @@ def activation_bytes(model: ModelFacts, width: int, device: str, *, full: bool, 
     return float(model.layers * per_layer)
 
 
-def logit_bytes(stage: str, tokens: int, model: ModelFacts, width: int, device: str, *, full: bool) -> float:
+def logit_bytes(
+    stage: str, tokens: int, model: ModelFacts, width: int, device: str, *, full: bool, free: int | None
+) -> float:
     """TRL holds the logits of a whole pass, our own losses those of some positions at a time."""
     if stage == "reward":
         return 0
     if stage in ("dpo", "kto", "grpo"):
         return TRL_LOGITS * width * tokens * model.vocabulary
-    positions = min(tokens, positions_at_once(max(1, model.vocabulary), device))
+    positions = min(tokens, positions_at_once(max(1, model.vocabulary), device, free))
     gradient = 4 * model.vocabulary * model.hidden if full else 0
-    return width * positions * model.vocabulary + gradient
+    return (LOGIT_BYTES if device == "cuda" else width) * positions * model.vocabulary + gradient
 
 
-def positions_at_once(vocabulary: int, device: str) -> int:
-    """How many positions' logits our own losses hold at once."""
+def positions_at_once(vocabulary: int, device: str, free: int | None = None) -> int:
+    """How many positions' logits our own losses hold at once. `free`: bytes of the GPU that nothing holds."""
     if device == "cuda":
-        return max(MIN_POSITIONS, MAX_LOGITS_ON_GPU // vocabulary)
+        most = MAX_LOGITS_ON_GPU
+        if free is not None:
+            most = min(most, max(0, int(LOGIT_SHARE * free)) // LOGIT_BYTES)
+        return max(MIN_POSITIONS, most // vocabulary)
     return max(1, MAX_LOGITS // vocabulary, min(MIN_POSITIONS, 8 * MAX_LOGITS // vocabulary))

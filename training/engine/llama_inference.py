@@ -19,6 +19,7 @@ from training.engine.kv_cache import LayerShape, PagedCache, Written
 from training.engine.weights import plain_linears, weight_of
 from training.kernels import amx, ops
 from training.kernels.int8 import Int8Matrix, can_multiply_int8, int8_linear, quantize_int8
+from training.kernels.logprobs import gives_float32, output_product
 from training.kernels.ops import Places
 from training.models.llama_training import fused_bias, fused_weight
 from training.models.loading import CausalModel, unwrap
@@ -145,7 +146,7 @@ class LlamaForward:
             )
             x = ops.residual_add(x, self._mlp(layer, normed), None)
         last_states = x.view(n, longest, -1)[torch.arange(n, device=x.device), lengths - 1]
-        return linear(ops.rms_norm(last_states, self.norm, self.eps, dtype).out, self.head, None)
+        return self._logits(ops.rms_norm(last_states, self.norm, self.eps, dtype).out)
 
     def decode(self, tokens: Tensor, places: Places) -> Tensor:
         """The logits [n, V] after one more token, tokens [n], of each of n sequences."""
@@ -161,7 +162,13 @@ class LlamaForward:
                 x, linear(attended, layer.out, layer.out_bias), None, layer.mlp_norm, self.eps
             )
             x, (normed, _) = ops.add_rms_norm(x, self._mlp(layer, normed), None, norm, self.eps)
-        return linear(normed, self.head, None)
+        return self._logits(normed)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        """[n, hidden] -> [n, V], as training computes them."""
+        if isinstance(self.head, Int8Matrix) or not gives_float32(states):
+            return linear(states, self.head, None)
+        return output_product(states, self.head)
 
     def _mlp(self, layer: LayerWeights, normed: Tensor) -> Tensor:
         acted = ops.swiglu(linear(normed, layer.gate_up, layer.gate_up_bias))

@@ -30,8 +30,8 @@ def logprobs_from_hidden(
 ) -> TokenLogprobs:
     """log p(target) and the entropy (nats) of softmax(scale * (hidden @ weight.T + bias)).
 
-    hidden (M, H), weight (V, H), bias (V), targets (M). Products are in the dtype of autocast where that is on, the
-    rest is float32.
+    hidden (M, H), weight (V, H), bias (V), targets (M). Operands of products are in the dtype of autocast where that is
+    on, the rest is float32; so are the logits on a GPU.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -39,20 +39,48 @@ def logprobs_from_hidden(
         return TokenLogprobs(*FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy))
 
 
+def gives_float32(hidden: Tensor) -> bool:
+    """Whether logits are float32 although the operands are not: on a GPU, where that costs next to nothing. Rounded to
+    bfloat16, a logit of 20 is known to 1/16 only, and engine and trainer would disagree about what was sampled."""
+    if hidden.is_cuda and torch.version.hip is not None:
+        return False  # torch documents `out_dtype` of a product for CUDA alone
+    return hidden.dtype != torch.float32 and as_on_gpu(hidden.device.type)
+
+
+def output_product(hidden: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    """The logits (M, V) of hidden states (M, H) and output embeddings (V, H), both of one dtype."""
+    if not gives_float32(hidden):
+        return torch.mm(hidden, weight.t(), out=out)
+    with torch.autocast(hidden.device.type, enabled=False):
+        if hidden.is_cuda:
+            return torch.mm(hidden, weight.t(), out_dtype=torch.float32, out=out)
+        return torch.mm(hidden.float(), weight.t().float(), out=out)
+
+
+def free_for_logits(device: torch.device) -> int | None:
+    """Bytes of a GPU that nothing holds, those that torch keeps for later included; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 class Products:
-    """The logits of some positions at a time, to be written over: (positions, V), in the dtype of the products."""
+    """The logits of some positions at a time, to be written over: (positions, V), in float32 on a GPU, else in the
+    dtype of the products."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         self.hidden, self.weight = hidden, weight
-        self.bias = None if bias is None else bias.to(weight.dtype)
+        dtype = torch.float32 if gives_float32(hidden) else hidden.dtype
+        self.bias = None if bias is None else bias.to(dtype)
         device = "cuda" if as_on_gpu(hidden.device.type) else "cpu"
-        self.at_once = max(1, min(len(hidden), positions_at_once(len(weight), device)))
-        self.space = hidden.new_empty(self.at_once, len(weight))
+        most = positions_at_once(len(weight), device, free_for_logits(hidden.device))
+        self.at_once = max(1, min(len(hidden), most))
+        self.space = hidden.new_empty(self.at_once, len(weight), dtype=dtype)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         for begin in range(0, len(self.hidden), self.at_once):
             rows = slice(begin, min(begin + self.at_once, len(self.hidden)))
-            out = torch.mm(self.hidden[rows], self.weight.t(), out=self.space[: rows.stop - begin])
+            out = output_product(self.hidden[rows], self.weight, out=self.space[: rows.stop - begin])
             yield rows, out if self.bias is None else out.add_(self.bias)
 
 
@@ -91,7 +119,8 @@ class FromHidden(Function):
             ops.logprobs_from_logits_backward(logits, targets[rows], statistics, d_logprobs[rows], spread, scale)
             if d_b is not None:
                 d_b += logits.sum(dim=0, dtype=torch.float32)
-            torch.mm(logits, w, out=d_h[rows])
+            gradient = logits.to(h.dtype)
+            torch.mm(gradient, w, out=d_h[rows])
             if d_w is not None:
-                d_w += torch.mm(logits.t(), h[rows])
+                d_w += torch.mm(gradient.t(), h[rows])
         return d_h.to(dtype), d_w, d_b, None, None, None, None

@@ -18,7 +18,7 @@ from training.contract import InputError
 from training.contract.memory import positions_at_once
 from training.data.packing import Packed, TextBatch, moved, pack
 from training.distributed.fsdp import Root, shard
-from training.kernels.logprobs import TokenLogprobs, logprobs_from_hidden
+from training.kernels.logprobs import TokenLogprobs, free_for_logits, logprobs_from_hidden
 from training.models.compute import Compute
 from training.models.loading import CausalModel, unwrap
 from training.models.trunk import Trunk, computes_the_same
@@ -97,7 +97,8 @@ class Forward:
             logprobs, log_p = chosen_logprobs(self.logits(hidden), targets, temperature)
             return logprobs, entropy_of(log_p) if entropy else torch.zeros_like(logprobs)
 
-        step = positions_at_once(self.base.config.get_text_config().vocab_size, self.device.type)
+        vocabulary = self.base.config.get_text_config().vocab_size
+        step = positions_at_once(vocabulary, self.device.type, free_for_logits(self.device))
         chunks = []
         for states, target_ids in zip(hidden.split(step), targets.split(step), strict=True):
             if torch.is_grad_enabled() and len(targets) > step:

@@ -208,6 +208,14 @@ def test_pieces_of_the_output_layer_suit_vocabulary_and_device(vocabulary: int, 
     assert positions_at_once(vocabulary, device) == positions
 
 
+def test_pieces_of_the_output_layer_take_a_sixteenth_of_what_a_gpu_has_free() -> None:
+    free = 8 * 10**9
+    positions = positions_at_once(151_936, "cuda", free)
+    assert 0.9 * free / 16 < positions * 151_936 * 12 <= free / 16
+    assert positions_at_once(151_936, "cuda", 10**12) == positions_at_once(151_936, "cuda")
+    assert positions_at_once(151_936, "cuda", -1) == 256
+
+
 def test_logits_are_counted_for_as_many_positions_as_are_held_at_once() -> None:
     vocabulary = 1 << 20
     model = LLAMA_8B.model_copy(update={"vocabulary": vocabulary})

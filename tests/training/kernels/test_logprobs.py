@@ -9,6 +9,7 @@ from torch import Tensor
 from tests.narrowing import existing
 from training.kernels import logprobs
 from training.kernels.logprobs import logprobs_from_hidden
+from training.kernels.native import SWITCH
 
 ROWS, WIDTH, VOCABULARY = 23, 16, 50
 
@@ -86,3 +87,32 @@ def test_in_bf16_the_sums_are_float32() -> None:
     assert half.dtype == torch.float32
     assert torch.allclose(half, whole, atol=0.1)
     assert not torch.equal(half, whole)
+
+
+def test_on_a_gpu_logits_of_bf16_operands_are_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    hidden = 20 * torch.randn(ROWS, WIDTH, generator=draw).bfloat16()
+    weight = torch.randn(VOCABULARY, WIDTH, generator=draw).bfloat16()
+    targets = torch.randint(0, VOCABULARY, (ROWS,), generator=draw)
+    exact = (hidden.float() @ weight.float().t()).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+
+    def error() -> float:
+        ours = logprobs_from_hidden(hidden, weight, None, targets, 1.0, entropy=False).logprobs
+        return float((ours - exact).abs().max())
+
+    monkeypatch.setenv(SWITCH, "as-gpu")
+    assert error() < 1e-3
+    monkeypatch.setattr(logprobs, "gives_float32", lambda _: False)
+    assert error() > 0.1
+
+
+def test_gradients_through_float32_logits_are_those_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "as-gpu")
+    hidden, weight, bias, targets = inputs(torch.bfloat16)
+    found = logprobs_from_hidden(hidden, weight, bias, targets, 1.0, entropy=False).logprobs
+    found.sum().backward()
+    plain = [x.detach().float().requires_grad_() for x in (hidden, weight, bias)]
+    logits = torch.nn.functional.linear(*plain)
+    logits.log_softmax(-1).gather(1, targets[:, None]).sum().backward()
+    for ours, wanted in zip((hidden, weight, bias), plain, strict=True):
+        torch.testing.assert_close(existing(ours.grad).float(), existing(wanted.grad), rtol=0.05, atol=0.05)

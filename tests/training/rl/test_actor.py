@@ -132,7 +132,7 @@ def test_logits_a_few_positions_at_a_time_give_the_same_losses_and_gradients(
     asked: list[tuple[int, str]] = []
     for most in (1000, 2):
 
-        def at_once(vocabulary: int, device: str, most: int = most) -> int:
+        def at_once(vocabulary: int, device: str, _free: int | None, most: int = most) -> int:
             asked.append((vocabulary, device))
             return most
 
