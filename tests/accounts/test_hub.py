@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import httpx
 import pytest
+from django.core.management import CommandError, call_command
 from django.test import Client
 
 from tests import factories
@@ -69,3 +71,21 @@ def test_another_secret_key_is_said(ada: User, answer: dict[str, int], settings:
     settings.SECRET_KEY = "another"
     with pytest.raises(Conflict, match="SECRET_KEY has changed"):
         hub.hub_token(ada)
+
+
+def test_the_command_stores_checks_and_deletes_it_without_showing_it(
+    ada: User, answer: dict[str, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{TOKEN}\n"))
+    call_command("hub_token", ada.email)
+    assert hub.hub_token(ada) == TOKEN
+    call_command("hub_token", ada.email, "--check")
+    call_command("hub_token", ada.email, "--delete")
+    assert hub.hub_token(ada) == ""
+    said = capsys.readouterr().out
+    assert said.splitlines() == ["Stored; the hub knows it.", "A token is stored.", "No token is stored now."]
+    with pytest.raises(CommandError, match="no account with the address"):
+        call_command("hub_token", "nobody@example.org")
+    monkeypatch.setattr("sys.stdin", io.StringIO("no token\n"))
+    with pytest.raises(CommandError, match="this is not a token of the hub"):
+        call_command("hub_token", ada.email)

@@ -10,13 +10,15 @@ from django.test import Client
 from tests.addresses import filled, ours
 from tests.narrowing import existing
 from webapp.accounts.access import SCOPES
+from webapp.accounts.hub import hub_token
 from webapp.accounts.models import ApiToken, User
 from webapp.accounts.tokens import create_api_token, tokens_of
-from webapp.api.views.tokens import TokenDetail
+from webapp.api.views.tokens import HubTokenDetail, TokenDetail
 
 ENDPOINTS = [(route, pattern.callback.cls) for route, pattern in ours() if hasattr(pattern.callback, "cls")]
-# Ending a token has a rule of its own, tested above.
-ENDPOINTS = [(route, view) for route, view in ENDPOINTS if hasattr(view, "needs") and view is not TokenDetail]
+# Ending a token, or changing that of the hub, has a rule of its own, tested above.
+OWN_RULES = (TokenDetail, HubTokenDetail)
+ENDPOINTS = [(route, view) for route, view in ENDPOINTS if hasattr(view, "needs") and view not in OWN_RULES]
 
 
 def test_people_see_their_own_tokens(client_of: Any, ada: User, stranger: User) -> None:
@@ -29,6 +31,41 @@ def test_people_see_their_own_tokens(client_of: Any, ada: User, stranger: User) 
     ]
     assert set(rows[0]) == {"id", "begins", "name", "scopes", "created", "expiry", "last_used_at", "current"}
     assert rows[0]["last_used_at"]
+
+
+HUB_TOKEN = "hf_abcdefghijklmnop"
+
+
+def test_the_hubs_token_is_set_and_deleted_and_never_read_back(
+    client_of: Any, ada: User, stranger: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.accounts.hub.is_known", lambda _: True)
+    address, client = "/api/v1/hub-token/", client_of(ada)
+    assert client.get(address).json() == {"stored": False, "known": None}
+    answer = client.put(address, {"token": HUB_TOKEN}, format="json")
+    assert (answer.status_code, answer.json()) == (200, {"stored": True, "known": True})
+    assert hub_token(ada) == HUB_TOKEN
+    assert HUB_TOKEN not in client.get(address).content.decode()
+    assert client_of(stranger).get(address).json()["stored"] is False
+    for scope in ("read", "label", "chat"):
+        assert client_of(ada, scope).put(address, {"token": HUB_TOKEN}, format="json").status_code == 403, scope
+        assert client_of(ada, scope).delete(address).status_code == 403, scope
+    for rubbish in (
+        {},
+        {"token": ""},
+        {"token": "short"},
+        {"token": "hf two words"},
+        {"token": "x" * 600},
+        {"token": []},
+    ):
+        refused = client.put(address, rubbish, format="json")
+        assert (refused.status_code, HUB_TOKEN in refused.content.decode()) == (400, False), rubbish
+    monkeypatch.setattr("webapp.accounts.hub.is_known", lambda _: False)
+    unknown = client.put(address, {"token": "hf_other_other_other"}, format="json")
+    assert (unknown.status_code, "does not know this token" in unknown.json()["message"]) == (400, True)
+    assert hub_token(ada) == HUB_TOKEN
+    assert client.delete(address).status_code == 204
+    assert hub_token(ada) == ""
 
 
 def test_a_token_ends_itself(client_of: Any, ada: User) -> None:

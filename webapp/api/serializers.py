@@ -197,6 +197,15 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
         read_only_fields = fields
 
 
+class NewHubToken(serializers.Serializer[Any]):
+    token = serializers.CharField(max_length=500, write_only=True)
+
+
+class HubTokenState(serializers.Serializer[Any]):
+    stored = serializers.BooleanField()
+    known = serializers.BooleanField(allow_null=True, help_text="whether the hub knows it; null: it was not asked")
+
+
 class TokenSerializer(serializers.ModelSerializer[ApiToken]):
     """`id` names the token and opens nothing; `begins` is how the secret begins; `current` is the one in use."""
 

@@ -66,6 +66,7 @@ urlpatterns = [
     ),
     path(f"{V1}/tokens/", tokens.Tokens.as_view(), name="api_tokens"),
     path(f"{V1}/tokens/<str:digest>/", tokens.TokenDetail.as_view(), name="api_token"),
+    path(f"{V1}/hub-token/", tokens.HubTokenDetail.as_view(), name="api_hub_token"),
     path("v1/chat/completions", openai.chat_completions, name="openai_chat_completions"),
     path("v1/completions", openai.completions, name="openai_completions"),
     path("v1/models", openai.models, name="openai_models"),
