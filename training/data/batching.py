@@ -7,8 +7,10 @@ data is the step number, and a resumed run sees exactly the rows it would have s
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,18 +22,31 @@ B = TypeVar("B")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of every row: its tokens, and its weight in the loss (for language models the number of tokens to learn, for
-    rankings the rankings' weight)."""
+    """Of every row: its tokens, its weight in the loss (for language models the number of tokens to learn, for rankings
+    the rankings' weight), how many sequences it has, and the tokens of the longest of them.
+
+    pads: whether a pass pads its sequences to the longest, as for models that cannot compute on packed ones."""
 
     tokens: Rows
     weights: NDArray[np.float64]
+    sequences: Rows
+    longest: Rows
+    pads: bool = False
 
     @classmethod
-    def of(cls, tokens: Sequence[int], weights: Sequence[float] | None = None) -> Sizes:
-        return cls(
-            np.asarray(tokens, dtype=np.int64),
-            np.ones(len(tokens)) if weights is None else np.asarray(weights, dtype=np.float64),
+    def of(cls, tokens: Sequence[int], weights: Sequence[float] | None = None, *, pads: bool = False) -> Sizes:
+        """Of rows of one sequence each."""
+        counts = np.asarray(tokens, dtype=np.int64)
+        weighed = np.ones(len(counts)) if weights is None else np.asarray(weights, dtype=np.float64)
+        return cls(counts, weighed, np.ones_like(counts), counts, pads)
+
+    @classmethod
+    def of_several(cls, tokens: Sequence[Sequence[int]], weights: Sequence[float]) -> Sizes:
+        """Of rows of several sequences, whose tokens are given."""
+        total, count, longest = (
+            np.array([measure(row) for row in tokens], dtype=np.int64) for measure in (sum, len, max)
         )
+        return cls(total, np.asarray(weights, dtype=np.float64), count, longest)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -43,6 +58,10 @@ class Examples(Generic[B]):
 
     sizes: Sizes
     batch: Callable[[Rows], B]
+
+    def for_passes(self, *, packed: bool) -> Examples[B]:
+        """The same for a model that computes on packed sequences, or on padded ones."""
+        return replace(self, sizes=replace(self.sizes, pads=not packed))
 
 
 def steps_per_epoch(sizes: Sizes, batch_tokens: int) -> int:
@@ -63,7 +82,10 @@ def epoch_batches(sizes: Sizes, batch_tokens: int, seed: int, epoch: int) -> lis
 
 def micro_batches(rows: Rows, sizes: Sizes, micro_tokens: int, processes: int = 1) -> list[Rows]:
     """`rows` sorted by size and cut into the fewest pieces of nearly equal tokens, none above `micro_tokens` but a
-    longer row on its own; about a multiple of `processes` pieces, so that as many processes have as much to do."""
+    longer row on its own; about a multiple of `processes` pieces, so that as many processes have as much to do. Where
+    passes are padded, the tokens are those that are computed: as many as the longest sequence has, for each."""
+    if sizes.pads:
+        return padded_micro_batches(rows, sizes, micro_tokens, processes)
     ordered = rows[np.argsort(-sizes.tokens[rows], kind="stable")]
     tokens = sizes.tokens[ordered]
     total = int(tokens.sum())
@@ -77,3 +99,23 @@ def micro_batches(rows: Rows, sizes: Sizes, micro_tokens: int, processes: int = 
         batches[-1].append(row)
         held += size
     return [np.asarray(batch, dtype=np.int64) for batch in batches]
+
+
+def padded_micro_batches(rows: Rows, sizes: Sizes, micro_tokens: int, processes: int) -> list[Rows]:
+    ordered = rows[np.argsort(-sizes.longest[rows], kind="stable")]
+    longest, reached = sizes.longest[ordered], np.cumsum(sizes.sequences[ordered])
+
+    def cuts(budget: int) -> list[int]:
+        """Where pieces of at most so many tokens end, each as large as it can be."""
+        ends = [0]
+        while ends[-1] < len(ordered):
+            begin = ends[-1]
+            before = int(reached[begin - 1]) if begin else 0
+            fitting = before + budget // max(1, int(longest[begin]))
+            ends.append(max(begin + 1, int(np.searchsorted(reached, fitting, side="right"))))
+        return ends
+
+    pieces = math.ceil((len(cuts(micro_tokens)) - 1) / processes) * processes
+    smallest = bisect_left(range(1, micro_tokens), True, key=lambda budget: len(cuts(budget)) - 1 <= pieces) + 1
+    ends = cuts(smallest)
+    return [ordered[begin:end] for begin, end in pairwise(ends)]

@@ -21,7 +21,7 @@ from training.distributed.fsdp import Root, shard
 from training.kernels.logprobs import TokenLogprobs, free_for_logits, logprobs_from_hidden
 from training.models.compute import Compute
 from training.models.loading import CausalModel, unwrap
-from training.models.trunk import Trunk, computes_the_same
+from training.models.trunk import Trunk, autocast_of, computes_the_same
 
 T = TypeVar("T")
 
@@ -55,6 +55,10 @@ class Forward:
     def with_weights(self, work: Callable[[], T]) -> T:
         """What `work` computes with the model. A collective of a sharded one."""
         return work() if self.root is None else self.root(work)
+
+    @property
+    def packs(self) -> bool:
+        return self.trunk.packs
 
     def hidden(self, packed: Packed) -> Tensor:
         """(T, H)"""
@@ -114,8 +118,9 @@ class Forward:
     @torch.no_grad()
     def _hold_against_whole_model(self, computes_in: torch.dtype) -> None:
         ids = torch.arange(4, device=self.device)
-        streamed = self.logits(self.hidden(moved(pack([ids.tolist()], 0), self.device))[:4])
-        whole = self.model(input_ids=ids[None], use_cache=False).logits[0]
+        with autocast_of(self.base.get_input_embeddings().weight):
+            streamed = self.logits(self.hidden(moved(pack([ids.tolist()], 0), self.device))[:4])
+            whole = self.model(input_ids=ids[None], use_cache=False).logits[0]
         if not computes_the_same(streamed, whole.to(computes_in)):
             raise InputError(
                 f"the logits of {type(self.base).__name__} are not its last hidden states times its output embeddings, "

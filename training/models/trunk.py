@@ -16,6 +16,7 @@ from training.data.packing import Packed, moved, pack
 from training.kernels.attention import varlen_attention
 from training.models import llama_training
 from training.models.checkpointing import attention_of
+from training.run.run import Run
 
 VARLEN: Final = "varlen_attention"
 # Of the largest number: more than rounding is another computation. In bfloat16 two orders of the same sums differ by up
@@ -42,7 +43,12 @@ class Trunk:
     model: PreTrainedModel  # the base model, without its output matrix
 
     def __post_init__(self) -> None:
-        self.packs = attends_to_all(self.model.config.get_text_config()) and self._agrees()
+        self.padding_reason = window_of(self.model.config.get_text_config()) or self._disagreement()
+        self.packs = not self.padding_reason
+
+    def tokens(self, packed: Packed) -> int:
+        """How many tokens a pass computes, padding included."""
+        return packed.ids.numel() if self.packs else len(packed.lengths) * int(packed.lengths.max())
 
     def hidden(self, packed: Packed) -> Tensor:
         """Last hidden states (T, H) of the row; only those at the sequences' own tokens mean anything."""
@@ -70,7 +76,9 @@ class Trunk:
         return row.index_put((flat,), hidden[within])
 
     @torch.no_grad()
-    def _agrees(self) -> bool:
+    def _disagreement(self) -> str:
+        """Why sequences cannot be packed, found out by computing a few tokens both ways; empty if they can."""
+        kind = self.model.config.get_text_config().model_type
         embedding = self.model.get_input_embeddings()
         draw = np.random.default_rng(0)
         packed = pack([draw.integers(0, embedding.num_embeddings, n) for n in (5, 9, 2)], 0)
@@ -78,16 +86,24 @@ class Trunk:
         training = self.model.training
         self.model.eval()
         try:
-            padded = self._padded(packed)
+            with autocast_of(embedding.weight):
+                padded = self._padded(packed)
             try:
-                packed_states = self._packed(packed)
+                with autocast_of(embedding.weight):
+                    packed_states = self._packed(packed)
             except (AttributeError, TypeError, ValueError, RuntimeError):  # as MPT's, which reads the mask there is not
-                return False
+                return f"{kind} models cannot compute on packed sequences"
         finally:
             self.model.train(training)
         starts, lengths = packed.starts.tolist(), packed.lengths.tolist()
         real = [position for start, n in zip(starts, lengths, strict=True) for position in range(start, start + n)]
-        return computes_the_same(packed_states[real], padded[real])
+        same = computes_the_same(packed_states[real], padded[real])
+        return "" if same else f"{kind} models let packed sequences see each other"
+
+
+def autocast_of(weight: Tensor) -> AbstractContextManager[Any]:
+    """As stages compute with weights in bfloat16, some of which an architecture may keep in float32, as Mamba's do."""
+    return torch.autocast(weight.device.type, torch.bfloat16, enabled=weight.dtype is torch.bfloat16)
 
 
 def computes_the_same(ours: Tensor, theirs: Tensor) -> bool:
@@ -97,8 +113,20 @@ def computes_the_same(ours: Tensor, theirs: Tensor) -> bool:
     return torch.allclose(ours.float(), theirs.float(), atol=bound, rtol=0.0, equal_nan=True)
 
 
-def attends_to_all(config: Any) -> bool:
-    """Whether no layer looks through a window only, which a few tokens would not show."""
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    return not windowed and kinds <= {"full_attention"}
+def window_of(config: Any) -> str:
+    """What its layers look back to, where that is not all earlier tokens, which a few would not show; else empty."""
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True):
+        return f"layers of this {config.model_type} model look back {window:,} tokens only"
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    return f"this {config.model_type} model has layers of {' and '.join(kinds)}" if kinds else ""
+
+
+def tell_padding(run: Run[Any], *trunks: Trunk) -> None:
+    """Log why passes are padded, if they are."""
+    for reason in dict.fromkeys(trunk.padding_reason for trunk in trunks):
+        if reason:
+            run.warn(
+                f"passes are padded to the longest of their sequences, for {reason}; they take fewer of them for that, "
+                "and the run takes longer"
+            )

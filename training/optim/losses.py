@@ -41,7 +41,7 @@ def bits_per_byte(
         return {}
 
     mean = mean_figures(
-        text_examples(stream, compute.device, documents=False),
+        text_examples(stream, compute.device, documents=False).for_passes(packed=forward.packs),
         lambda batch: next_token_loss(forward, batch),
         compute,
         micro_tokens,

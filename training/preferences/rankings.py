@@ -80,7 +80,9 @@ def ranking_examples(
     if rows and not usable_rows:
         raise InputError(f"reward: nothing to learn from; {'; '.join(changes.sentences(len(rows)))}", code="no_data")
     sets = reply_sets(usable_rows, [ids for _, ids in pairs if ids])
-    sizes = Sizes.of([sum(map(len, reply_set.encoded)) for reply_set in sets], [reply_set.weight for reply_set in sets])
+    sizes = Sizes.of_several(
+        [[len(ids) for ids in reply_set.encoded] for reply_set in sets], [reply_set.weight for reply_set in sets]
+    )
 
     def batch(chosen: Rows) -> RankingBatch:
         ids = [ids for i in chosen for ids in sets[i].encoded]

@@ -47,7 +47,7 @@ class RewardModel(nn.Module):
         self.trunk = trunk
         self.head = head
         self.config = config
-        self._states = Trunk(trunk)
+        self.states = Trunk(trunk)
         self._passes: Callable[[Callable[[], Tensor]], Tensor] | None = None  # through a trunk that is sharded
 
     def shard(self, compute: Compute) -> None:
@@ -62,13 +62,13 @@ class RewardModel(nn.Module):
     def take_trunk(self, trunk: PreTrainedModel) -> None:
         """Read another model of the same shape from now on."""
         self.trunk, self.config = trunk, trunk.config
-        self._states = Trunk(trunk)
+        self.states = Trunk(trunk)
 
     def forward(self, packed: Packed) -> Tensor:
         """The scores (S,) of S packed sequences, read at their last tokens, in float32."""
 
         def ends() -> Tensor:
-            return self._states.hidden(packed)[packed.starts + packed.lengths - 1]
+            return self.states.hidden(packed)[packed.starts + packed.lengths - 1]
 
         read = ends() if self._passes is None else self._passes(ends)
         with torch.autocast(read.device.type, enabled=False):
@@ -221,7 +221,7 @@ def score(
 
 def score_ids(model: RewardModel, encoded: Sequence[Sequence[int]], pad_id: int, micro_tokens: int) -> list[float]:
     """The scores of encoded conversations, in their order."""
-    sizes = Sizes.of([len(ids) for ids in encoded])
+    sizes = Sizes.of([len(ids) for ids in encoded], pads=not model.states.packs)
     scores = np.zeros(len(encoded))
     batches = micro_batches(np.arange(len(encoded)), sizes, micro_tokens)
     behind = passes_behind(len(batches)) if model.is_sharded else 0

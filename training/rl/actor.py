@@ -20,6 +20,7 @@ from training.distributed.launch import world_size
 from training.kernels.logprobs import TokenLogprobs
 from training.models.forward import Forward
 from training.models.loading import CausalModel
+from training.models.trunk import Trunk
 from training.rl.critic import Critic
 
 
@@ -31,11 +32,6 @@ class MicroBatch(NamedTuple):
     targets: Tensor  # (M,) the reply tokens
     flat_index: Tensor  # (M,) their positions in the rollout's N * T tokens
     hidden: Tensor | None = None  # (M, H) the policy's hidden states at `states`, if they were kept
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens a forward pass computes, padding included."""
-        return self.packed.ids.numel()
 
 
 def pack_replies(
@@ -67,9 +63,12 @@ def rollout_batches(
     budget: int,
     pad: int,
     device: torch.device,
+    pads: bool = False,
 ) -> list[MicroBatch]:
-    """This process's share of these rows of a rollout, in micro-batches of at most `budget` tokens each."""
-    sizes = Sizes.of([len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)])
+    """This process's share of these rows of a rollout, in micro-batches of at most `budget` tokens each; `pads`: some
+    model computes them padded."""
+    lengths = [len(prompt) + len(reply) for prompt, reply in zip(prompts, replies, strict=True)]
+    sizes = Sizes.of(lengths, pads=pads)
     return [
         pack_replies(prompts, replies, batch.tolist(), pad=pad, device=device)
         for batch in local_shard(micro_batches(np.asarray(rows), sizes, budget, world_size()))
@@ -110,6 +109,15 @@ class Actor:
     def __post_init__(self) -> None:
         self.model.eval()
         self.forward = Forward(self.model)
+
+    @property
+    def trunks(self) -> list[Trunk]:
+        """All that computes on replies."""
+        return [self.forward.trunk, *([self.critic.states] if self.critic else [])]
+
+    def tokens(self, batch: MicroBatch) -> int:
+        """How many tokens a pass over the policy computes, padding included."""
+        return self.forward.trunk.tokens(batch.packed)
 
     def hidden(self, batch: MicroBatch) -> Tensor:
         """The trunk's last hidden state before each reply token, (M, H)."""

@@ -29,11 +29,11 @@ class Critic(nn.Module):
         with torch.no_grad():
             self.head.weight.copy_(reward.head.weight.float())
             self.head.bias.zero_() if reward.head.bias is None else self.head.bias.copy_(reward.head.bias.float())
-        self._states = Trunk(self.trunk)
+        self.states = Trunk(self.trunk)
 
     def forward(self, packed: Packed, states: Tensor) -> Tensor:
         """(M,) values at M positions of a packed row."""
-        hidden = self._states.hidden(packed)[states]
+        hidden = self.states.hidden(packed)[states]
         with torch.autocast(hidden.device.type, enabled=False):
             values: Tensor = self.head(hidden.float()).squeeze(-1)
             return values

@@ -57,6 +57,7 @@ class ReplyKL:
         batches = rollout_batches(
             sampled.prompt_ids, sampled.reply_ids, range(len(sampled.prompts)),
             budget=self.budget, pad=self.pad_id, device=self.compute.device,
+            pads=not (self.policy.packs and self.reference.packs),
         )  # fmt: skip
         log_ratios = torch.zeros(len(sampled.prompts), max(map(len, sampled.reply_ids)))
         spares = spare_batches(

@@ -15,6 +15,7 @@ from training.distributed.launch import is_sharded
 from training.models.adapters import POLICY, check_copied, restore_saved_modules
 from training.models.compute import Compute, adapter_base
 from training.models.loading import CausalModel, load_causal, state_width
+from training.models.trunk import Trunk
 from training.rl.actor import Actor
 
 REFERENCE: Final = "reference"
@@ -27,6 +28,10 @@ class Policies:
     actor: Actor
     reference: Actor
     as_reference: Callable[[], AbstractContextManager[object]]
+
+    @property
+    def trunks(self) -> list[Trunk]:
+        return [*self.actor.trunks, *self.reference.trunks]
 
 
 def load_policies(config: PPOSettings, compute: Compute) -> Policies:

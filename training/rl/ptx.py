@@ -19,10 +19,18 @@ class PretrainingMix:
     """An endless run of `batch_tokens` of text for each optimizer step; `position` is how many have been taken."""
 
     def __init__(
-        self, config: PPOSettings, chat: ChatFormat, corpus: Sequence[TextRow], context: int, compute: Compute
+        self,
+        config: PPOSettings,
+        chat: ChatFormat,
+        corpus: Sequence[TextRow],
+        context: int,
+        compute: Compute,
+        *,
+        packed: bool,
     ) -> None:
         self.config = config
-        self.texts = text_examples(tokenize_texts(chat, [row.text for row in corpus], context), compute.device)
+        stream = tokenize_texts(chat, [row.text for row in corpus], context)
+        self.texts = text_examples(stream, compute.device).for_passes(packed=packed)
         self.position = 0
 
     def take(self) -> tuple[list[TextBatch], int]:

@@ -45,6 +45,7 @@ def rollout_micro_batches(ppo: PPOState, sampled: Sampled, rows: Sequence[int]) 
     return rollout_batches(
         sampled.prompt_ids, sampled.reply_ids, rows,
         budget=ppo.config.micro_tokens, pad=ppo.pad_id, device=ppo.compute.device,
+        pads=not all(trunk.packs for trunk in ppo.policies.trunks),
     )  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def evaluate_rollout(ppo: PPOState, sampled: Sampled, *, value_only: bool) -> tu
     """
     config, actor = ppo.config, ppo.policies.actor
     batches = rollout_micro_batches(ppo, sampled, range(len(sampled.prompts)))
-    fits = sum(batch.tokens for batch in batches) <= config.micro_tokens
+    fits = sum(map(actor.tokens, batches)) <= config.micro_tokens
     keep = config.minibatches == 1 and fits and ppo.learner.root is None
     tokens = pad_rows(sampled.reply_ids, torch.long)
     logprobs = pad_rows([completion.logprobs for completion in sampled.completions])

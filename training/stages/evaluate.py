@@ -36,6 +36,7 @@ from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
 from training.models.forward import Forward
 from training.models.loading import CausalModel, context_of, load_causal, load_tokenizer, unwrap
+from training.models.trunk import tell_padding
 from training.optim.losses import bits_per_byte, weighted_loss
 from training.optim.meters import mean_figures
 from training.preferences.accuracy import agreement
@@ -107,6 +108,8 @@ def main(run: Run[EvaluateSettings]) -> None:
     scorer = load_scorer(config.reward, compute, config.pessimism, config.rewards, run.warn) if has_reward else None
     policy = Speaker.load(config.policy, run, compute) if config.policy else None
     report = EvaluationReport()
+    if policy and (texts or demonstrations):
+        tell_padding(run, policy.forward.trunk)
     if policy and texts:
         with run.timed("text"):
             max_tokens = min(config.max_tokens, context_of(policy.model))
@@ -166,7 +169,7 @@ def measure_demonstrations(
     report.counts |= changes.named(prefix="demonstrations/")
     if encoded:
         measured = mean_figures(
-            demonstration_examples(encoded, policy.chat, compute.device),
+            demonstration_examples(encoded, policy.chat, compute.device).for_passes(packed=policy.forward.packs),
             lambda batch: weighted_loss(policy.forward, batch),
             compute,
             MICRO_TOKENS,
@@ -324,7 +327,7 @@ def kl_to(
     sequences = [[*p.ids, *c.tokens] for p, c in zip(prompts, completions, strict=True)]
     masks = [[False] * len(p.ids) + [True] * len(c.tokens) for p, c in zip(prompts, completions, strict=True)]
     differences = torch.tensor([sum(completion.logprobs) for completion in completions])
-    sizes = Sizes.of([len(ids) for ids in sequences])
+    sizes = Sizes.of([len(ids) for ids in sequences], pads=not reference.forward.packs)
     for chosen in micro_batches(np.arange(len(sequences)), sizes, MICRO_TOKENS):
         batch = text_batch(
             [sequences[i] for i in chosen], [masks[i] for i in chosen], reference.chat.pad_id, compute.device

@@ -24,6 +24,7 @@ from training.models.compute import adapter_base
 from training.models.forward import Forward
 from training.models.loading import CausalModel, load_causal, model_info
 from training.models.token_rows import copy_rows
+from training.models.trunk import tell_padding
 from training.optim.loop import is_due
 from training.rl.early_stop import DivergenceMonitor
 from training.rl.heldout import HeldoutEvaluator, ReplyKL
@@ -130,7 +131,7 @@ def build_trainer(
     if trainer.ref_model is not None:  # TRL loads the base, even if the policy is an adapter merged into it
         trainer.ref_model.load_state_dict(model.state_dict())
     copy_rows(model, POLICY, TRL_REFERENCE)
-    pack_passes(trainer, inputs.compute, config.sampling.temperature)
+    tell_padding(run, *pack_passes(trainer, inputs.compute, config.sampling.temperature))
     return trainer
 
 

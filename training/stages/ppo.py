@@ -14,6 +14,7 @@ from training.contract import MODEL, PPOSettings, TextRow
 from training.data.chat_format import ChatFormat
 from training.data.packing import TextBatch
 from training.models.loading import context_of, model_info, save_model
+from training.models.trunk import tell_padding
 from training.optim.checkpoints import load_state, save_checkpoint
 from training.optim.learner import Learner
 from training.optim.loop import agreed_state
@@ -63,7 +64,11 @@ def main(run: Run[PPOSettings]) -> None:
         policies.as_reference,
     )  # fmt: skip
     heldout = HeldoutEvaluator(run, heldout_prompts, engine, scorer, model, kl, learner.whole)
-    mix = PretrainingMix(config, chat, corpus, context_of(model), compute) if corpus and config.ptx_weight else None
+    tell_padding(run, *policies.trunks)
+    mix = None
+    if corpus and config.ptx_weight:
+        packed = policies.actor.forward.packs
+        mix = PretrainingMix(config, chat, corpus, context_of(model), compute, packed=packed)
     ppo = PPOState(run, compute, prompts, engine, scorer, policies, learner, chat.pad_id, heldout, mix)
 
     def load(folder: Path) -> None:

@@ -23,6 +23,7 @@ from training.models.loading import (
     new_causal,
     save_model,
 )
+from training.models.trunk import tell_padding
 from training.optim.learner import Learner
 from training.optim.loop import train
 from training.optim.losses import bits_per_byte, next_token_loss
@@ -41,6 +42,7 @@ def main(run: Run[PretrainSettings]) -> None:
     chat = ChatFormat(tokenizer, source)
     model = starting_model(settings, chat, compute)
     forward = Forward(model)
+    tell_padding(run, forward.trunk)
 
     with run.timed("tokenizing"):
         stream = tokenize_texts(chat, corpus, settings.context, run)
@@ -65,7 +67,7 @@ def main(run: Run[PretrainSettings]) -> None:
         figures = train(
             run,
             learner,
-            text_examples(stream, compute.device),
+            text_examples(stream, compute.device).for_passes(packed=forward.packs),
             lambda batch: next_token_loss(forward, batch),
             epochs=settings.epochs,
             max_steps=settings.max_steps,

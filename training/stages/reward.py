@@ -25,6 +25,7 @@ from training.models.checks import check_vocabulary
 from training.models.compute import Compute, prepare
 from training.models.loading import CausalModel, context_named, load_tokenizer, model_info
 from training.models.quantization import is_quantized
+from training.models.trunk import tell_padding
 from training.optim.learner import Learner
 from training.optim.loop import train
 from training.optim.meters import Sums, mean_figures
@@ -130,6 +131,8 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
         config.base, compute, config.lora, checkpointing=config.activation_checkpointing
     )
     check_vocabulary(lesson.chat, language, config.base)
+    if member == 0:
+        tell_padding(run, model.states)
     ties = TieRate(share_of_ties(rows)).to(compute.device) if config.ties == "davidson" else None
     people = Annotators(weights_of(rows)).to(compute.device) if config.annotator_reliability else None
     others = {"ties": ties, "people": people}
@@ -164,7 +167,7 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
     switch_adapter_dropout(language, on=True)
     with run.timed("training"):
         figures = train(
-            run, learner, lesson.examples, loss,
+            run, learner, lesson.examples.for_passes(packed=model.states.packs), loss,
             epochs=config.epochs, max_steps=config.max_steps, turn=member, turns=config.ensemble, evaluate=evaluate,
         )  # fmt: skip
     switch_adapter_dropout(language, on=False)
@@ -249,7 +252,8 @@ def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int) -> float:
         scores = model(batch.packed)
         return {"score": (scores.sum(), len(scores))}
 
-    return mean_figures(lesson.examples, total, lesson.compute, micro_tokens, MEAN_OVER)["score"]
+    examples = lesson.examples.for_passes(packed=model.states.packs)
+    return mean_figures(examples, total, lesson.compute, micro_tokens, MEAN_OVER)["score"]
 
 
 def accuracy(scores: Tensor, comparisons: Comparisons) -> dict[str, tuple[float, float]]:

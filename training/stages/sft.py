@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from training.contract import MODEL, DemonstrationRow, InputError, SFTSettings
+from training.data.batching import Examples
 from training.data.chat_format import ChatFormat
 from training.data.demonstrations import WeightedExample, demonstration_examples, encode_demonstrations
 from training.data.packing import TextBatch
@@ -13,6 +14,7 @@ from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.forward import Forward
 from training.models.loading import context_of, load_causal, load_tokenizer, model_info, save_model
+from training.models.trunk import tell_padding
 from training.optim.learner import Learner
 from training.optim.loop import train
 from training.optim.losses import weighted_loss
@@ -35,6 +37,7 @@ def main(run: Run[SFTSettings]) -> None:
     )
     check_vocabulary(chat, model, settings.base)
     forward = Forward(model)
+    tell_padding(run, forward.trunk)
     max_tokens = min(settings.max_tokens, context_of(model))
 
     with run.timed("tokenizing"):
@@ -56,6 +59,9 @@ def main(run: Run[SFTSettings]) -> None:
         )
     examples_shown = (heldout or rows)[:SAMPLES]
 
+    def examples_of(lessons: list[WeightedExample]) -> Examples[TextBatch]:
+        return demonstration_examples(lessons, chat, compute.device).for_passes(packed=forward.packs)
+
     def loss(batch: TextBatch) -> Sums:
         return weighted_loss(forward, batch)
 
@@ -64,9 +70,7 @@ def main(run: Run[SFTSettings]) -> None:
         figures = {}
         if measured:
             budget = 0 if final else HELDOUT_BATCHES * settings.batch_tokens
-            means = mean_figures(
-                demonstration_examples(measured, chat, compute.device), loss, compute, settings.micro_tokens, budget
-            )
+            means = mean_figures(examples_of(measured), loss, compute, settings.micro_tokens, budget)
             figures = {f"heldout_{name}": value for name, value in means.items()}
         for row in examples_shown:
             prompt = row.messages[:-1]
@@ -80,7 +84,7 @@ def main(run: Run[SFTSettings]) -> None:
         figures = train(
             run,
             learner,
-            demonstration_examples(learned, chat, compute.device),
+            examples_of(learned),
             loss,
             epochs=settings.epochs,
             max_steps=settings.max_steps,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.batching import Sizes, epoch_batches, micro_batches, steps_per_epoch
+from training.data.batching import Rows, Sizes, epoch_batches, micro_batches, steps_per_epoch
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 
@@ -70,3 +73,39 @@ def test_there_is_a_piece_for_each_process_where_there_are_rows_enough() -> None
     assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 1000, processes=3)] == [4, 4, 4]
     assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 50, processes=2)] == [3, 3, 3, 3]
     assert len(micro_batches(np.arange(2), sizes, 1000, processes=3)) == 2
+
+
+def padded_tokens(pieces: list[Rows], lengths: list[int]) -> list[int]:
+    return [len(piece) * max(lengths[i] for i in piece) for piece in pieces]
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 600), st.integers(1, 4))
+def test_where_passes_are_padded_padding_counts(lengths: list[int], budget: int, parts: int) -> None:
+    pieces = micro_batches(np.arange(len(lengths)), Sizes.of(lengths, pads=True), budget, parts)
+    assert sorted(np.concatenate(pieces).tolist()) == list(range(len(lengths)))
+    tokens = padded_tokens(pieces, lengths)
+    assert all(len(piece) == 1 or size <= budget for piece, size in zip(pieces, tokens, strict=True))
+
+
+def test_padded_pieces_are_as_few_as_can_be_and_nearly_equal() -> None:
+    lengths = [100] + [10] * 30
+    pieces = micro_batches(np.arange(31), Sizes.of(lengths, pads=True), 200)
+    assert [len(piece) for piece in pieces] == [1, 15, 15]
+    assert padded_tokens(pieces, lengths) == [100, 150, 150]
+    assert [len(piece) for piece in micro_batches(np.arange(31), Sizes.of(lengths), 200)] == [11, 20]
+
+
+def test_there_is_a_padded_piece_for_each_process_where_there_are_rows_enough() -> None:
+    sizes = Sizes.of([10] * 12, pads=True)
+    assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 1000, processes=3)] == [4, 4, 4]
+    assert [len(piece) for piece in micro_batches(np.arange(12), sizes, 50, processes=2)] == [3, 3, 3, 3]
+    assert len(micro_batches(np.arange(2), sizes, 1000, processes=3)) == 2
+
+
+@pytest.mark.parametrize(("budget", "pieces"), [(60, [[0], [1, 2, 3]]), (239, [[0], [1, 2, 3]]), (240, [[0, 1, 2, 3]])])
+def test_all_sequences_of_a_row_are_padded(budget: int, pieces: list[list[int]]) -> None:
+    rows = [[5, 30], [10, 10, 10], [4], [3, 3]]
+    sizes = replace(Sizes.of_several(rows, [1.0] * 4), pads=True)
+    assert (sizes.tokens.tolist(), sizes.sequences.tolist()) == ([35, 30, 4, 6], [2, 3, 1, 2])
+    assert [piece.tolist() for piece in micro_batches(np.arange(4), sizes, budget)] == pieces

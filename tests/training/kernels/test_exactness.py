@@ -81,7 +81,7 @@ def reward_of(name: str, packs: bool) -> RewardModel:
     head = nn.Linear(model_of(name).config.hidden_size, 1, bias=False)
     head.weight.data.copy_(head_of(name).weight)
     reward = RewardModel(model_of(name).base_model, head, model_of(name).config)
-    reward._states.packs = packs
+    reward.states.packs = packs
     return reward
 
 

@@ -57,14 +57,14 @@ STAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def use(stage: str, model: Path, folder: Path) -> Path:
+def use(stage: str, model: Path, folder: Path, **changed: str) -> Path:
     """Do the stage's work with the model; the run folder."""
     if stage == "serve":
         ModelPool(CPU, slots=1, max_models=1).load("it", str(model))
         return folder
     config, data = STAGES[stage]
     source = "base" if stage in ("sft", "reward") else "policy"
-    run_here(run_folder(folder, {"stage": stage, source: str(model), **config}, **data))
+    run_here(run_folder(folder, {"stage": stage, source: str(model), **config, **changed}, **data))
     return folder
 
 
@@ -203,11 +203,13 @@ def test_an_architecture_that_cannot_be_saved_as_a_reward_model_is_refused_at_th
         ("mpt", {"d_model": 32, "n_layers": 1, "n_heads": 4, "max_seq_len": 64}),
     ],
 )
-@pytest.mark.fp32
-def test_an_architecture_that_the_engine_cannot_run_is_told(tmp_path: Path, kind: str, sizes: dict[str, int]) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_architecture_that_the_engine_cannot_run_is_told(
+    tmp_path: Path, kind: str, sizes: dict[str, int], precision: str
+) -> None:
     model = tiny_folder(tmp_path / "model", kind, **sizes)
     with pytest.raises(TrainingError, match=f"models of type {kind} cannot be generated from here"):
-        use("ppo", model, tmp_path / "run")
+        use("ppo", model, tmp_path / "run", precision=precision)
 
 
 # --------------------------------------------------------------------------------------------------------------- memory

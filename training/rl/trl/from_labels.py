@@ -17,6 +17,7 @@ from training.models.checks import check_vocabulary
 from training.models.compute import prepare
 from training.models.loading import context_of, load_causal, load_tokenizer, model_info
 from training.models.token_rows import copy_rows
+from training.models.trunk import tell_padding
 from training.rl.trl.arguments import plan_batches, trl_arguments, trl_optimizer
 from training.rl.trl.packed_passes import pack_passes
 from training.rl.trl.running import run_trainer
@@ -87,7 +88,7 @@ def train_on_labels(
     )
     if reference:
         copy_rows(model, POLICY, TRL_REFERENCE)
-        pack_passes(trainer, compute)
+        tell_padding(run, *pack_passes(trainer, compute))
     figures = run_trainer(run, trainer, plan.steps, evaluates=evaluates)
     save_policy(run, model, chat)
     run.finish(

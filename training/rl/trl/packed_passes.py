@@ -20,6 +20,7 @@ from training.data.packing import moved, pack
 from training.models.compute import Compute
 from training.models.forward import Forward
 from training.models.loading import CausalModel, unwrap
+from training.models.trunk import Trunk
 
 IGNORED: Final = -100  # a label that no loss is taken of
 
@@ -65,10 +66,14 @@ class PackedPass:
         )
 
 
-def pack_passes(trainer: Trainer, compute: Compute, temperature: float = 1.0) -> None:
-    """Have the trainer's policy and its reference model, if it has one, compute on packed rows. Raises InputError if
-    the logits of their architecture are not what Forward computes."""
+def pack_passes(trainer: Trainer, compute: Compute, temperature: float = 1.0) -> list[Trunk]:
+    """Have the trainer's policy and its reference model, if it has one, compute on packed rows, by their trunks. Raises
+    InputError if the logits of their architecture are not what Forward computes."""
+    trunks = []
     for model, entropy in ((trainer.model, True), (trainer.ref_model, False)):
         if model is not None:
             called = unwrap(model)
-            called.forward = PackedPass(called, compute, temperature, entropy=entropy)
+            packed = PackedPass(called, compute, temperature, entropy=entropy)
+            called.forward = packed
+            trunks.append(packed.passes.trunk)
+    return trunks
