@@ -75,6 +75,8 @@ def gguf_to_folder(path: Path, target: Path, step: Callable[[int, int], None]) -
     if template and not tokenizer.chat_template:
         tokenizer.chat_template = template
     forget_quantization(model)
+    if ends := end_ids(reader, len(tokenizer)):
+        model.generation_config.eos_token_id = ends
     if dtype is torch.float16 and any(
         float(weight.detach().abs().max()) > LARGEST_HALF for weight in model.parameters()
     ):
@@ -157,6 +159,18 @@ def text_field(reader: gguf.GGUFReader, name: str) -> str:
 def number_field(reader: gguf.GGUFReader, name: str) -> int:
     field = reader.fields.get(name)
     return int(field.contents()) if field else 0
+
+
+def end_ids(reader: gguf.GGUFReader, vocabulary: int) -> list[int]:
+    """The tokens at which a reply ends, as the file names them: the end of a turn, of the text, and of a message to a
+    tool. Numbers beyond the vocabulary are passed over."""
+    named = []
+    for name in ("eot", "eos", "eom"):
+        field = reader.fields.get(f"tokenizer.ggml.{name}_token_id")
+        value = field.contents() if field else None
+        if isinstance(value, int) and 0 <= value < vocabulary:
+            named.append(value)
+    return list(dict.fromkeys(named))
 
 
 def stored_type(tensors: Iterable[Any]) -> torch.dtype:

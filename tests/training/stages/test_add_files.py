@@ -18,6 +18,7 @@ from tests.training.export.exported import export, family_policy
 from tests.training.toys import events, run_folder, run_here, toy_policy
 from training.contract import InputError
 from training.data.chat_format import ChatFormat
+from training.models.gguf_models import end_ids
 from training.models.loading import load_tokenizer
 
 LLAMA3_ROPE = {
@@ -69,9 +70,36 @@ def test_what_was_exported_as_gguf_comes_back_with_the_same_numbers_and_words(
     assert [new(text)["input_ids"] for text in texts] == [old(text)["input_ids"] for text in texts]
     assert new.chat_template == old.chat_template
     assert ChatFormat(new).stop_ids[0] == ChatFormat(old).stop_ids[0]
+    generation = json.loads((folder / "model" / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == ChatFormat(old).stop_ids
     assert result["model"]["context"] == 256
     assert [event["prompt"] for event in events(folder, "sample")] == ["What is the capital of France?"]
     assert "quantization_config" not in json.loads((folder / "model" / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("named", "ends"),
+    [
+        ({"eos": 7}, [7]),
+        ({"eot": 9, "eos": 7, "eom": 8}, [9, 7, 8]),
+        ({"eot": 7, "eos": 7, "eom": 99}, [7]),
+        ({"eos": "seven"}, []),
+        ({}, []),
+    ],
+)
+def test_every_end_that_a_gguf_file_names_is_kept(tmp_path: Path, named: dict[str, Any], ends: list[int]) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    for name, value in named.items():
+        key = f"tokenizer.ggml.{name}_token_id"
+        if isinstance(value, int):
+            writer.add_uint32(key, value)
+        else:
+            writer.add_string(key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    assert end_ids(gguf.GGUFReader(tmp_path / "m.gguf"), 20) == ends
 
 
 def test_errors_name_the_file_and_no_place_on_the_machine(tmp_path: Path) -> None:
