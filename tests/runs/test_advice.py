@@ -153,22 +153,29 @@ def test_devices_are_offered_where_a_machine_has_several(
     assert 'name="shard"' not in page_of(client, project, "dpo", base=smollm.pk), "TRL shards nothing"
 
 
-def test_sharding_is_advised_where_the_model_fits_on_no_single_device(
-    client: Client, ada: User, project: Project, smollm: ModelVersion
-) -> None:
+def test_sharding_is_advised_where_a_machine_has_several_gpus(client: Client, ada: User, project: Project) -> None:
     client.force_login(ada)
-    save_report(BOX.model_copy(update={"memory": 7 * 10**9, "count": 8}))
-    settings = {"lora.rank": "32", "micro_tokens": "512", "touched": "lora.rank,micro_tokens,max_tokens"}
-    page = advice_page(client, project, "sft", base=eight_billion(project).pk, **settings)
+    model = eight_billion(project)
+    settings = {"base": model.pk, "lora.rank": "32", "micro_tokens": "512", "touched": "lora.rank,micro_tokens"}
+    one, many = (BOX.model_copy(update={"memory": 50 * 10**9, "count": count}) for count in (1, 8))
+    save_report(one)
+    alone = advice_page(client, project, "ppo", **settings)
+    assert "Does not fit." in alone
+    assert "shard it" not in alone
+    save_report(many)
+    page = advice_page(client, project, "ppo", **settings)
     assert "Does not fit." in page
+    assert "shard it among all 8 devices" in page
+
+
+def test_a_sharded_model_is_counted_as_it_is_divided(client: Client, ada: User, project: Project) -> None:
+    client.force_login(ada)
     save_report(BOX.model_copy(update={"memory": 60 * 10**9, "count": 8}))
-    settings = {"lora.rank": "0", "micro_tokens": "512", "touched": "lora.rank,micro_tokens,max_tokens"}
-    whole = advice_page(client, project, "sft", base=eight_billion(project).pk, **settings)
-    assert "Does not fit." in whole
-    sharded = {"processes": "8", "shard": "on", "touched": f"{settings['touched']},processes,shard"}
-    assert "Does not fit." not in advice_page(
-        client, project, "sft", base=eight_billion(project).pk, **settings | sharded
-    )
+    settings = {"base": eight_billion(project).pk, "lora.rank": "0", "micro_tokens": "512"}
+    touched = "lora.rank,micro_tokens,max_tokens"
+    assert "Does not fit." in advice_page(client, project, "sft", **settings, touched=touched)
+    sharded = settings | {"processes": "8", "shard": "on", "touched": f"{touched},processes,shard"}
+    assert "Does not fit." not in advice_page(client, project, "sft", **sharded)
 
 
 def test_little_free_memory_is_said_before_it_runs_out(
