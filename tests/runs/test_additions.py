@@ -79,7 +79,7 @@ def test_a_hub_model_is_counted_by_what_the_hub_says(hub: Hub, mo: User) -> None
     assert addition.fits
     assert addition.exact
     assert addition.sentences[:2] == [
-        "Needs 5.0 GB of disk on the training machine of 20 GB free.",
+        "Needs 5.0 GB of disk on the training machine; 20 GB are free.",
         "Needs about 10 GB of 16 GB of memory to load and check it.",
     ]
     addition_of(mo, base_name="org/model")

@@ -82,7 +82,7 @@ class Addition:
     @property
     def sentences(self) -> list[str]:
         about = "" if self.exact else "about "
-        known = f" of {size_words(self.disk_free)} free" if self.disk_free else ""
+        known = f"; {size_words(self.disk_free)} are free" if self.disk_free else ""
         lines = [f"Needs {about}{size_words(self.disk)} of disk on the training machine{known}."]
         there = f" of {size_words(self.memory_there)}" if self.memory_there else ""
         lines.append(f"Needs about {size_words(self.memory)}{there} of memory to load and check it.")
