@@ -18,13 +18,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks._application import Json, Person, manage, say
+from benchmarks._application import Journal, Json, Person, say
 from benchmarks._real_model.choices import Reader, arc_easy, blimp
 from benchmarks._real_model.measures import Figures, change_of, mean_of
 from benchmarks._real_model.trial import Trial
 from training.run.intervals import Interval
 from webapp.supervisor.running import running
 
+JOURNALS: Final = "benchmark"  # in the data folder of the site: what is done of each round
 PARTS: Final = ("rankings", "preferences", "sums")
 
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the chat model")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--home", type=Path, help="data folder of the site; default: one that goes afterwards")
+    parser.add_argument("--home", type=Path, help="data folder of the site; one that was interrupted goes on")
     parser.add_argument("--keep", type=Path, help="folder for the reports on one model; what is there is left out")
     parser.add_argument("--share", type=float, default=1.0, help="take this share of rows and steps, for a quick look")
     options = parser.parse_args(argv)
@@ -74,22 +75,24 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         home = (options.home or Path(scratch) / "home").resolve()
         with running(home) as site:
-            owner = Person(site.url)
+            owner = Person(site.url, journal=Journal(home / JOURNALS / "owner.json"))
             knowledge = Knowledge(model, data, options.keep) if "rankings" in dict(rounds) else None
             for part, seed in rounds:
                 began = time.monotonic()
-                figures = around(owner, part, seed, model, data, Path(scratch), options.share)
+                figures = around(owner, part, seed, model, data, Path(scratch), options.share, home / JOURNALS)
                 if knowledge and part == "rankings":
                     figures |= knowledge.after(folder_of(owner, home, figures["model"]))
                 figures["minutes"] = round((time.monotonic() - began) / 60, 1)
                 report(part, seed, figures, options.keep)
 
 
-def around(owner: Person, part: str, seed: int, model: Path, data: Path, scratch: Path, share: float) -> dict[str, Any]:
+def around(
+    owner: Person, part: str, seed: int, model: Path, data: Path, scratch: Path, share: float, journals: Path
+) -> dict[str, Any]:
     """One part for one seed, in a project of its own."""
-    work = owner.new_project(f"{part.capitalize()} {seed}", "The benchmark of a real model.")
-    manage("add_model", work.slug, str(model))
-    added = next(iter(work.rows("models")))["id"]
+    journal = Journal(journals / f"{part}-{seed}.json")
+    work = owner.new_project(f"{part.capitalize()} {seed}", "The benchmark of a real model.", journal)
+    added = work.add_model(model)
     say(f"{part}, seed {seed}")
     module = import_module(f"benchmarks._real_model.{part}")
     figures: dict[str, Any] = module.run(Trial(work, added, data, scratch, seed, share))

@@ -76,13 +76,13 @@ def run(trial: Trial) -> Figures:
     held_out = dict(list(held_out.items())[: trial.part_of(HELD_OUT, 20)])
     prompts = [{"prompt": prompt} for prompt in learned]
     prompts += [{"prompt": prompt, "split": "heldout"} for prompt in held_out]
-    work.change_settings(rank_overlap=1)
+    work.journal.once(lambda: work.change_settings(rank_overlap=1))
     work.load([trial.file("prompts", prompts)], "prompts")
     ranked = work.snapshot("prompts", heldout_limit=RANKED_HELD_OUT)
     seed = {"seed": trial.seed}
     work.run("sample", SAMPLE | seed, "replies to rank", base=model, snapshots=[ranked], rank_replies=True)
     references = learned | held_out
-    rank_all(work, references, trial.seed)
+    work.journal.once(lambda: rank_all(work, references, trial.seed))
     reward = work.run("reward", REWARD | seed, base=model, snapshots=[work.snapshot("rankings")])
     settings = PPO | seed | {"steps": trial.part_of(PPO["steps"], 4)}
     ppo = work.run("ppo", settings, base=model, reward=reward["output"], snapshots=[work.snapshot("prompts")])
