@@ -90,6 +90,14 @@ def test_an_export_under_way_is_not_deleted(model: ModelVersion) -> None:
         remove_export(run=run)
 
 
+def test_its_page_says_how_it_was_checked(client: Client, ada: User, exported: Run) -> None:
+    exported.result["model"] = {"checks": ["Ten prompts were answered by the same tokens."]}
+    exported.save()
+    client.force_login(ada)
+    page = client.get(reverse("run_detail", args=[exported.pk])).text
+    assert "Ten prompts were answered by the same tokens." in page
+
+
 def test_the_list_shows_sizes_and_deletes(client: Client, ada: User, exported: Run) -> None:
     client.force_login(ada)
     address = reverse("export_list", args=["kite"])

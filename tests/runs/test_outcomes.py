@@ -19,6 +19,7 @@ def test_each_figure_of_an_evaluation_goes_to_the_model_it_is_about(project: Pro
     reward = factories.model_version(project, ModelVersion.Kind.REWARD)
     run = factories.run(project, "evaluate", base=policy, baseline=baseline, reward=reward)
     figures = {"bits_per_byte": 1.5, "policy_reward": 0.7, "baseline_reward": 0.2, "reward_accuracy": 0.66}
+    figures |= {"grad_norm": 2.0, "time/update": 3.0, "steps": 40.0}  # say how a run went
     result = Result(
         stage="evaluate", metrics=figures, intervals={"reward_accuracy": (0.6, 0.72, 240)}, seconds={"total": 1.0},
         seed=0, device="cpu", versions={}, files={},

@@ -108,10 +108,15 @@ def origin_of(run: Run, about: dict[str, Any]) -> str:
     return f"From {source}. License: {stated or 'its files name none'}."
 
 
+OF_THE_RUN = {"grad_norm", "learning_rate", "lr", "saved_step", "skipped", "steps", "tokens_per_second"}
+
+
 def record_figures(run: Run, result: Result) -> None:
-    """Each final metric as a figure of the model that it is about."""
+    """Each final metric that says something of a model, and not of how the run went, as a figure of that model."""
     rows = []
     for name, value in result.metrics.items():
+        if name in OF_THE_RUN or name.startswith("time/"):
+            continue
         model = run.output or subject(run, name)
         if model is not None:
             low, high, n = result.intervals.get(name, (None, None, 0))
