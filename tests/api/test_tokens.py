@@ -50,16 +50,17 @@ def test_the_hubs_token_is_set_and_deleted_and_never_read_back(
     for scope in ("read", "label", "chat"):
         assert client_of(ada, scope).put(address, {"token": HUB_TOKEN}, format="json").status_code == 403, scope
         assert client_of(ada, scope).delete(address).status_code == 403, scope
-    for rubbish in (
+    rubbish: list[dict[str, Any]] = [
         {},
         {"token": ""},
         {"token": "short"},
         {"token": "hf two words"},
         {"token": "x" * 600},
         {"token": []},
-    ):
-        refused = client.put(address, rubbish, format="json")
-        assert (refused.status_code, HUB_TOKEN in refused.content.decode()) == (400, False), rubbish
+    ]
+    for fields in rubbish:
+        refused = client.put(address, fields, format="json")
+        assert (refused.status_code, HUB_TOKEN in refused.content.decode()) == (400, False), fields
     monkeypatch.setattr("webapp.accounts.hub.is_known", lambda _: False)
     unknown = client.put(address, {"token": "hf_other_other_other"}, format="json")
     assert (unknown.status_code, "does not know this token" in unknown.json()["message"]) == (400, True)

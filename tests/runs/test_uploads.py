@@ -209,7 +209,7 @@ def test_the_command_and_the_form_name_a_chat_template(client: Any, project: Pro
     assert '<option value="llama3">' in client.get(address).content.decode()
     form = {"chat_template": "family", "seed": 0, "threads": 0, "device": "auto", "base_name": "org/base"}
     client.post(address, form)
-    assert Run.objects.first().config["chat_template"] == "family"
+    assert Run.objects.latest("pk").config["chat_template"] == "family"
     refused = client.post(address, form | {"chat_template": "nonsense"})
     assert (refused.status_code, Run.objects.count()) == (400, 2)
 

@@ -25,9 +25,9 @@ from transformers import (
 )
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-from training.contract import InputError
+from training.contract import GB, InputError
 from training.models.checks import DAMAGE
-from training.models.memory import GB, free_bytes
+from training.models.memory import free_bytes
 from training.models.model_files import check_room
 
 Type = gguf.GGMLQuantizationType
