@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.urls import reverse
 
 from tests import factories
 from tests.narrowing import existing
-from training.contract import DeviceReport
+from training.contract import SPECS, DeviceReport
 from webapp.accounts.models import Project, User
 from webapp.home_folder import ROOT
 from webapp.registry.models import ModelVersion
@@ -186,7 +187,12 @@ def test_every_stage_has_a_form_with_the_contract_s_words(
     client.force_login(ada)
     page = client.get(reverse("run_launch", args=[project.slug, stage]))
     assert page.status_code == 200
-    assert "Random seed; the same seed" in page.content.decode()
+    text = unescape(page.content.decode())
+    described = {name: str(field.description) for name, field in SPECS[stage].settings.model_fields.items()}
+    models = {"base", "policy", "reward", "baseline", "tokenizer"}  # which the form has words of its own for
+    shown = [words for name, words in described.items() if name in page.context["form"].fields.keys() - models]
+    assert shown
+    assert [words for words in shown if words not in text] == []
 
 
 def test_a_setting_out_of_range_is_named_at_its_field(client: Client, ada: User, project: Project) -> None:
