@@ -241,7 +241,8 @@ def test_a_body_that_is_too_large_is_413(face: Face, tess: User) -> None:
     direct = face.models.post(CHAT, big)
     assert direct.status_code == 413
     assert direct.json() == face.send(tess, CHAT, big).json()
-    below = json.dumps({"model": "kite", "messages": [{"role": "user", "content": "a" * (9 << 20)}]}).encode()
+    below = json.dumps({"model": "kite", "messages": [{"role": "user", "content": "a" * 4096}]}).encode()
+    below += b" " * (9 << 20)
     for answer in (face.send(tess, CHAT, below), face.models.post(CHAT, below.replace(b"kite", b"kite-2"))):
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
 

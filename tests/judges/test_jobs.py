@@ -213,12 +213,14 @@ def test_it_stops_before_it_spends_more_than_it_may(project: Project, ada: User,
 
 
 def test_it_stops_when_asked_and_goes_on_later(project: Project, ada: User, endpoint_of: Start) -> None:
-    def slow(question: str, number: int) -> Said:
+    slow = [0.4]
+
+    def prefers_slowly(question: str, number: int) -> Said:
         said = prefers(len)(question, number)
-        said.seconds = 0.4
+        said.seconds = slow[0]
         return said
 
-    endpoint = endpoint_of(slow)
+    endpoint = endpoint_of(prefers_slowly)
     judge = judge_at(endpoint, project, parallel=1)
     job = start_comparison(judge=judge, by=ada, run=evaluate_run(project, PAIRS * 3))
     turn = threading.Thread(target=take_and_close, args=(job.pk,))
@@ -232,6 +234,7 @@ def test_it_stops_when_asked_and_goes_on_later(project: Project, ada: User, endp
     assert 0 < job.answered < 36
     asked = len(endpoint.asked)
     assert job.answered == asked
+    slow[0] = 0.0
     jobs.go_on_with(job, by=ada)
     assert finish(job).state == "done"
     assert len(endpoint.asked) == 36

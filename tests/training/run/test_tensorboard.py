@@ -64,7 +64,7 @@ def test_nothing_is_written_unless_asked_for(base: Any, tmp_path: Path) -> None:
     assert not (folder / "tensorboard").exists()
 
 
-@pytest.mark.parametrize("before_a_checkpoint", [True, False])
+@pytest.mark.parametrize("before_a_checkpoint", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_resumed_run_shows_each_step_once(base: Any, tmp_path: Path, before_a_checkpoint: Any) -> None:
     folder = sft(tmp_path, base, epochs=6, **({"checkpoint_every": 0} if before_a_checkpoint else {}))
     with start_child(folder) as child:

@@ -126,7 +126,7 @@ def test_what_trl_trains_is_logged_too(base: Path, tmp_path: Path, book: Path) -
     assert set(logged(book)) == set(told(folder))
 
 
-@pytest.mark.parametrize("before_a_checkpoint", [True, False])
+@pytest.mark.parametrize("before_a_checkpoint", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_in_the_same_logged_run(
     base: Path, tmp_path: Path, book: Path, before_a_checkpoint: Any
 ) -> None:
@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_in_the_same_logged_run(
 
 
 def test_a_tracker_that_is_added_later_gets_what_was_told_before(base: Path, tmp_path: Path, book: Path) -> None:
-    folder = sft(tmp_path / "run", base, max_steps=60, epochs=40, report_to=[], checkpoint_every=1)
+    folder = sft(tmp_path / "run", base, max_steps=60, epochs=40, report_to=[], checkpoint_every=0)
     with start_child(folder) as child:
         while child.poll() is None and not ((folder / "events.jsonl").exists() and len(events(folder, "metric")) > 4):
             time.sleep(0.02)

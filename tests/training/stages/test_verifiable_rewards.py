@@ -50,9 +50,8 @@ def sums(name: str) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(
-    "settings", [pytest.param(GRPO, id="grpo"), pytest.param(PPO, id="ppo", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [GRPO, PPO], ids=["grpo", "ppo"])
 def test_a_policy_learns_sums_from_their_answers(half_taught: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     config = settings | {
         "policy": str(half_taught), "rewards": [{"kind": "numeric"}], "evaluate_every": 0, "checkpoint_every": 0,
