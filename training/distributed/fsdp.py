@@ -57,9 +57,7 @@ def shard(
     # Inputs stay as they are: the residual stream is float32, and autocast casts what is multiplied.
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in [module for module in root.modules() if type(module).__name__ in kinds]:
-        fully_shard(
-            layer, mesh=mesh, reshard_after_forward=root.frees, mp_policy=policy, ignored_params=vectors
-        )  # fmt: skip
+        fully_shard(layer, mesh=mesh, reshard_after_forward=root.frees, mp_policy=policy, ignored_params=vectors)
     fully_shard(root, mesh=mesh, ignored_params=vectors, reshard_after_forward=None if learns else True)
     for module in fsdp_modules(root):
         module.set_gradient_divide_factor(1.0)

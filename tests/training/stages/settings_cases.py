@@ -51,18 +51,6 @@ def setting_names(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names as objects inside each other."""
-    tree: dict[str, Any] = {}
-    for name, value in settings.items():
-        *path, last = name.split(".")
-        branch = tree
-        for part in path:
-            branch = branch.setdefault(part, {})
-        branch[last] = value
-    return tree
-
-
 # ------------------------------------------------------------------------------------------- rows that all stages read
 
 DEMONSTRATIONS: Final = [

@@ -23,7 +23,7 @@ from torch import Tensor
 from tests.training.export.hub_server import WRITER, Hub
 from tests.training.export.test_pushing import hub  # noqa: F401 - a fixture
 from tests.training.run.test_tracking import book  # noqa: F401 - a fixture
-from tests.training.stages.settings_cases import BASELINES, CASES, DATA, Case, has_all_settings, nested
+from tests.training.stages.settings_cases import BASELINES, CASES, DATA, Case, has_all_settings
 from tests.training.toys import (
     foreign_policy,
     foreign_tokenizer,
@@ -35,6 +35,7 @@ from tests.training.toys import (
 )
 from training.__main__ import run_stage
 from training.contract import SPECS, InputError, LoraSettings
+from training.contract.proposals import nested
 from training.engine import Engine
 from training.engine.kv_budget import KVBudget
 from training.models.compute import Compute

@@ -4,7 +4,7 @@ that are ours."""
 from __future__ import annotations
 
 import os
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"  # TRL warns that these trainers may change; its version is pinned
 
@@ -13,8 +13,7 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from training.contract import DPOSettings
-
-IGNORED: Final = -100  # a label that no loss is taken of
+from training.rl.trl.packed_passes import IGNORED
 
 
 class ReferenceFree(NamedTuple):
