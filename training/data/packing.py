@@ -3,6 +3,9 @@
 Linear layers and norms see one row of tokens; attention sees each sequence for itself. Sequences are padded to a
 multiple of eight tokens, so that those of like length form one dense block for attention, and the row to a multiple of
 64, so that few shapes occur and the kernels prepared for them are used again.
+
+Where sequences begin with the same tokens, as replies to one prompt and chats under one system prompt do, those are
+computed once: in a causal model, what is computed at a token depends on nothing but the tokens up to it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,15 @@ from torch import Tensor
 
 SEQUENCE: Final = 8
 ROW: Final = 64
+LEAST_SAVED: Final = 1 / 16  # of the tokens; below that, laying them out for attention costs as much
 Ids = Sequence[int] | NDArray[np.integer]
+
+
+class SharedPrefixes(NamedTuple):
+    """Which tokens of a row of T are computed, C of them, and which of those stands at each place of the row."""
+
+    computed: Tensor  # (C,) places in the row, all different
+    copies: Tensor  # (T,) from 0 to C - 1; any at the row's padding
 
 
 class Packed(NamedTuple):
@@ -29,16 +40,23 @@ class Packed(NamedTuple):
     lengths: Tensor  # (S,) without padding
     blocks: list[tuple[int, int]]  # (n, L): n sequences of L tokens, padding counted, one after another
     offsets: Tensor  # int32, where each of those sequences begins, and T
+    shared: SharedPrefixes | None = None  # unless all are computed
+
+    @property
+    def computed(self) -> int:
+        """How many tokens a pass computes."""
+        return self.ids.shape[1] if self.shared is None else len(self.shared.computed)
 
 
-def pack(sequences: Sequence[Ids], pad: int) -> Packed:
-    """The sequences, longest first in the row, on the CPU; `starts` keeps their own order."""
+def pack(sequences: Sequence[Ids], pad: int, multiple: int = ROW) -> Packed:
+    """The sequences, longest first in the row, on the CPU; `starts` keeps their own order. The row, and the number of
+    its tokens that are computed, are multiples of `multiple`."""
     lengths = np.array([len(sequence) for sequence in sequences])
     widths = -(-lengths // SEQUENCE) * SEQUENCE
     order = np.argsort(-widths, kind="stable")
     ends = np.cumsum(widths[order])
     offsets = [0, *ends.tolist()]
-    total = -(-int(ends[-1]) // ROW) * ROW
+    total = -(-int(ends[-1]) // multiple) * multiple
     ids, positions = np.full(total, pad, dtype=np.int64), np.zeros(total, dtype=np.int64)
     starts = np.empty(len(sequences), dtype=np.int64)
     starts[order] = ends - widths[order]
@@ -55,7 +73,42 @@ def pack(sequences: Sequence[Ids], pad: int) -> Packed:
         blocks.append((1, padding))
         offsets.append(total)
     row, places, begin, sizes = (torch.from_numpy(array) for array in (ids[None], positions[None], starts, lengths))
-    return Packed(row, places, begin, sizes, blocks, torch.tensor(offsets, dtype=torch.int32))
+    shared = shared_prefixes(sequences, starts, total, multiple)
+    return Packed(row, places, begin, sizes, blocks, torch.tensor(offsets, dtype=torch.int32), shared)
+
+
+def shared_prefixes(
+    sequences: Sequence[Ids], starts: NDArray[np.int64], total: int, multiple: int
+) -> SharedPrefixes | None:
+    """For sequences that begin at `starts` in a row of `total` tokens; None where it would save next to nothing."""
+    arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
+    order = sorted(range(len(arrays)), key=lambda i: arrays[i].astype(">u4").tobytes())
+    first, copies = np.zeros(total, dtype=bool), np.zeros(total, dtype=np.int64)  # copies: places in the row, at first
+    previous: tuple[NDArray[np.int64], int] | None = None
+    for i in order:  # neighbors in this order share the most
+        ids, start = arrays[i], int(starts[i])
+        own = 0
+        if previous is not None:
+            own = common_prefix(ids, previous[0])
+            copies[start : start + own] = copies[previous[1] : previous[1] + own]
+        copies[start + own : start + len(ids)] = np.arange(start + own, start + len(ids))
+        first[start + own : start + len(ids)] = True
+        previous = ids, start
+    count = -(-int(first.sum()) // multiple) * multiple
+    if count > total * (1 - LEAST_SAVED):
+        return None
+    # What fills up the row of those computed are other places, so that all differ; nothing reads what comes of them.
+    computed = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)[: count - int(first.sum())]])
+    number = np.zeros(total, dtype=np.int64)
+    number[computed] = np.arange(count)
+    return SharedPrefixes(torch.from_numpy(computed), torch.from_numpy(number[copies]))
+
+
+def common_prefix(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
+    """How many tokens both begin with."""
+    length = min(len(a), len(b))
+    differs = np.flatnonzero(a[:length] != b[:length])
+    return int(differs[0]) if len(differs) else length
 
 
 class TextBatch(NamedTuple):
@@ -82,6 +135,8 @@ def text_batch(
 
 
 def moved(packed: Packed, device: torch.device) -> Packed:
-    ids, positions, starts, lengths, blocks, offsets = packed
+    ids, positions, starts, lengths, blocks, offsets, shared = packed
     row, places, begin, sizes = (tensor.to(device) for tensor in (ids, positions, starts, lengths))
-    return Packed(row, places, begin, sizes, blocks, offsets.to(device))
+    if shared is not None:
+        shared = SharedPrefixes(*(tensor.to(device) for tensor in shared))
+    return Packed(row, places, begin, sizes, blocks, offsets.to(device), shared)

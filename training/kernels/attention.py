@@ -1,10 +1,13 @@
 """Causal attention of packed sequences, each to itself, with its gradient.
 
-T is the length of the packed row, d the width of a head. On a CPU with AMX both passes are kernels of ours in bf16
-(amx/). On others, and in float32, the forward pass is torch's flash kernel. Its backward kernel takes
-two to four times as long in bf16 as the matrix products it is made of while sequences are short, so there these are
-written out. On GPUs it is one launch of torch's variable-length kernel (varlen.py) or, where that does not take the
-dtype or the heads, one of torch's attention for each block of sequences of one length.
+T is the length of the packed row, C the number of its tokens that are computed: fewer, where sequences begin with the
+same ones (prefixes.py), which are laid out in the whole row for attention alone. d is the width of a head.
+
+On a CPU with AMX both passes are kernels of ours in bf16 (amx/). On others, and in float32, the forward pass is torch's
+flash kernel. Its backward kernel takes two to four times as long in bf16 as the matrix products it is made of while
+sequences are short, so there these are written out. On GPUs it is one launch of torch's variable-length kernel
+(varlen.py) or, where that does not take the dtype or the heads, one of torch's attention for each block of sequences of
+one length.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from training.data.packing import SharedPrefixes
 from training.kernels import amx, ops
 from training.kernels.amx import Blocks
 from training.kernels.native import as_on_gpu
+from training.kernels.prefixes import KeepFirst, LayOut, at_first, laid_out, summed
 from training.kernels.varlen import causal_varlen_attention, supports_varlen
 
 OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows
@@ -29,12 +34,16 @@ LONG: Final = {torch.bfloat16: 768}  # sequences from which torch's backward ker
 
 
 def varlen_attention_forward(
-    query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float
+    query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float, shared: SharedPrefixes | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What each token sees, (T, heads, d), and the log-sums (heads, T), on a CPU; no gradient is recorded.
+    """What each token sees, (C, heads, d), and the log-sums (heads, T), on a CPU; no gradient is recorded.
 
-    query (T, heads, d), key and value (T, kv_heads, d)
+    query (C, heads, d), key and value (C, kv_heads, d)
     """
+    if shared is not None:
+        query, key, value = (laid_out(x, shared) for x in (query, key, value))
+        attended, log_sums = varlen_attention_forward(query, key, value, blocks, scale)
+        return attended.index_select(0, shared.computed), log_sums
     if compiled := amx.amx_kernels(query):
         return amx.amx_attention_forward(compiled, query, key, value, blocks, scale)
     groups = query.shape[1] // key.shape[1]
@@ -55,12 +64,20 @@ def varlen_attention_backward(
     into: tuple[Tensor, Tensor, Tensor],
     blocks: Blocks,
     scale: float,
+    shared: SharedPrefixes | None = None,
 ) -> None:
-    """Write the gradients of query, key and value to `into`, for the gradient (T, heads, d) of what the forward gave.
+    """Write the gradients of query, key and value to `into`, for the gradient (C, heads, d) of what the forward gave.
 
     saved: query, key, value, and the two results of `varlen_attention_forward`.
     """
     query, key, value, attended, log_sums = saved
+    if shared is not None:
+        query, key, value, attended = rows = tuple(laid_out(x, shared) for x in saved[:4])
+        whole = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+        varlen_attention_backward(at_first(grad, shared), (*rows, log_sums), whole, blocks, scale)
+        for target, gradient in zip(into, whole, strict=True):
+            target.copy_(summed(gradient, shared))
+        return
     if compiled := amx.amx_kernels(query):
         amx.amx_attention_backward(compiled, saved, grad, into, blocks, scale)
         return
@@ -133,14 +150,16 @@ def _by_products(saved: tuple[Tensor, ...], log_sums: Tensor, into: tuple[Tensor
 
 
 class OnCPU(Function):
-    """(T, heads, d), (T, kv_heads, d) twice -> (T, heads, d)"""
+    """(C, heads, d), (C, kv_heads, d) twice -> (C, heads, d)"""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, scale: float, shared: SharedPrefixes | None
+    ) -> Tensor:
         query, key, value = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, key, value))
-        attended, log_sums = varlen_attention_forward(query, key, value, blocks, scale)
+        attended, log_sums = varlen_attention_forward(query, key, value, blocks, scale, shared)
         ctx.save_for_backward(query, key, value, attended, log_sums)
-        ctx.settings = blocks, scale
+        ctx.settings = blocks, scale, shared
         return attended
 
     @staticmethod
@@ -148,10 +167,9 @@ class OnCPU(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # to be asked for once: activation checkpointing computes them
         query, key, value = saved[:3]
-        blocks, scale = ctx.settings
         into = (query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape))
-        varlen_attention_backward(grad.contiguous(), saved, into, blocks, scale)
-        return *into, None, None
+        varlen_attention_backward(grad.contiguous(), saved, into, *ctx.settings)
+        return *into, None, None, None
 
 
 def varlen_attention(
@@ -163,13 +181,14 @@ def varlen_attention(
     *,
     blocks: Blocks,
     offsets: Tensor | None = None,
+    shared: SharedPrefixes | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """For transformers' attention interface.
 
-    query (1, heads, T, d), key and value (1, kv_heads, T, d) -> (1, T, heads, d). `offsets`: where the blocks'
+    query (1, heads, C, d), key and value (1, kv_heads, C, d) -> (1, C, heads, d). `offsets`: where the blocks'
     sequences begin, and T, int32 (Packed.offsets). Raises ValueError for what would
     make it another attention and a few tokens of a random model might not show.
     """
@@ -181,17 +200,26 @@ def varlen_attention(
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
     rows = [x[0].transpose(0, 1).to(dtype) for x in (query, key, value)]
     if not as_on_gpu(kind) and not dropped and value.shape[-1] == query.shape[-1]:
-        return OnCPU.apply(*rows, blocks, scale)[None], None
-    if offsets is not None and not dropped and supports_varlen(*rows):
-        longest = max(width for _, width in blocks)
-        q, k, v = rows
-        return causal_varlen_attention(q, k, v, offsets, longest, scale)[None], None
+        return OnCPU.apply(*rows, blocks, scale, shared)[None], None
+    if shared is not None:
+        rows = [LayOut.apply(x, shared) for x in rows]
+    attended = attention_of_row(rows, blocks, offsets, scale, dropped)
+    return (attended if shared is None else KeepFirst.apply(attended, shared))[None], None
+
+
+def attention_of_row(
+    rows: list[Tensor], blocks: Blocks, offsets: Tensor | None, scale: float, dropout: float
+) -> Tensor:
+    """query (T, heads, d), key and value (T, kv_heads, d) -> (T, heads, d), by torch's own attention."""
+    query, key, value = rows
+    if offsets is not None and not dropout and supports_varlen(query, key, value):
+        return causal_varlen_attention(query, key, value, offsets, max(width for _, width in blocks), scale)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
-        rows[1:] = (x.repeat_interleave(groups, dim=1) for x in rows[1:])
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     outputs = []
-    for block, *tensors in cut(blocks, *rows):
+    for block, *tensors in cut(blocks, query, key, value):
         q, k, v = (tensor.unflatten(0, block).transpose(1, 2) for tensor in tensors)  # (n, heads, L, d)
-        block_out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropped)
+        block_out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, dropout_p=dropout)
         outputs.append(block_out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[None], None
+    return torch.cat(outputs)

@@ -3,7 +3,7 @@
 Against transformers' modules it joins the matrices that read the same numbers, keeps for the backward pass only what
 cannot be had again for little, and does what lies between two matrix products in one pass over memory
 (training/kernels). Matrix products are in the dtype of autocast, where that is on; the residual stream, norms and
-rotations are float32. T is the length of the packed row, H the width, d that of a head.
+rotations are float32. T is the number of tokens that are computed of the packed row, H the width, d that of a head.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from training.data.packing import Packed
+from training.data.packing import Packed, SharedPrefixes
 from training.kernels import ops
 from training.kernels.amx import Blocks
 from training.kernels.attention import varlen_attention_backward, varlen_attention_forward
@@ -39,6 +39,11 @@ class LayerShape(NamedTuple):
     scale: float
     dtype: torch.dtype  # of the matrix products
     blocks: Blocks
+    shared: SharedPrefixes | None
+
+    @property
+    def attention(self) -> tuple[Blocks, float, SharedPrefixes | None]:
+        return self.blocks, self.scale, self.shared
 
 
 def supports_training(model: PreTrainedModel) -> bool:
@@ -64,7 +69,7 @@ def supports_training(model: PreTrainedModel) -> bool:
 
 
 def hidden(model: Any, packed: Packed) -> Tensor:
-    """Last hidden states (T, H) of the row, float32."""
+    """Last hidden states (T, H) of `packed.ids`, float32."""
     config = model.config
     autocast = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocast else torch.float32
@@ -79,7 +84,7 @@ def hidden(model: Any, packed: Packed) -> Tensor:
             attention, mlp = layer.self_attn, layer.mlp
             shape = LayerShape(
                 config.num_attention_heads, config.num_key_value_heads, layer.input_layernorm.variance_epsilon,
-                attention.scaling, dtype, packed.blocks,
+                attention.scaling, dtype, packed.blocks, packed.shared,
             )  # fmt: skip
             linears = (
                 attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
@@ -110,7 +115,7 @@ class LayerFunction(Function):
         qkv = functional.linear(normed, wqkv, fused_bias([bq, bk, bv], dtype)).view(length, -1, 2 * cosine.shape[1])
         ops.apply_rotary(qkv, cosine, sine, shape.heads + shape.kv_heads)
         query, key, value = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], 1)
-        attended, log_sums = varlen_attention_forward(query, key, value, shape.blocks, shape.scale)
+        attended, log_sums = varlen_attention_forward(query, key, value, *shape.attention)
         middle, (normed, mlp_inverse) = ops.add_rms_norm(
             x, torch.mm(attended.flatten(1), wo.t()), bo, mlp_norm, shape.eps
         )
@@ -140,7 +145,7 @@ class LayerFunction(Function):
         d_qkv = torch.empty_like(qkv)
         varlen_attention_backward(
             torch.mm(mlp.cast, wo).view_as(attended), (*qkv.split(heads, 1), attended, log_sums), d_qkv.split(heads, 1),
-            shape.blocks, shape.scale,
+            *shape.attention,
         )  # fmt: skip
         ops.apply_rotary(d_qkv, cosine, sine, shape.heads + shape.kv_heads, back=True)
         d_qkv = d_qkv.flatten(1)

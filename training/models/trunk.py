@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from training.data.packing import Packed, moved, pack
+from training.data.packing import SEQUENCE, Packed, moved, pack
 from training.kernels.attention import varlen_attention
+from training.kernels.prefixes import LayOut
 from training.models import llama_training
 from training.models.checkpointing import attention_of
 from training.run.run import Run
@@ -48,19 +49,28 @@ class Trunk:
 
     def tokens(self, packed: Packed) -> int:
         """How many tokens a pass computes, padding included."""
-        return packed.ids.numel() if self.packs else len(packed.lengths) * int(packed.lengths.max())
+        return packed.computed if self.packs else len(packed.lengths) * int(packed.lengths.max())
 
     def hidden(self, packed: Packed) -> Tensor:
         """Last hidden states (T, H) of the row; only those at the sequences' own tokens mean anything."""
         return self._packed(packed) if self.packs else self._padded(packed)
 
     def _packed(self, packed: Packed) -> Tensor:
+        if packed.shared is None:
+            return self._computed(packed)
+        computed = packed.shared.computed
+        states = self._computed(packed._replace(ids=packed.ids[:, computed], positions=packed.positions[:, computed]))
+        whole: Tensor = LayOut.apply(states, packed.shared)
+        return whole
+
+    def _computed(self, packed: Packed) -> Tensor:
+        """Hidden states of `ids` at `positions`, which are all of the row or those that are computed."""
         if llama_training.supports_training(self.model):
             return llama_training.hidden(self.model, packed)
         with use_varlen_attention(self.model):
             output = self.model(
                 input_ids=packed.ids, position_ids=packed.positions, use_cache=False,
-                blocks=packed.blocks, offsets=packed.offsets,
+                blocks=packed.blocks, offsets=packed.offsets, shared=packed.shared,
             )  # fmt: skip
         states: Tensor = output.last_hidden_state[0]
         return states
@@ -81,8 +91,9 @@ class Trunk:
         kind = self.model.config.get_text_config().model_type
         embedding = self.model.get_input_embeddings()
         draw = np.random.default_rng(0)
-        packed = pack([draw.integers(0, embedding.num_embeddings, n) for n in (5, 9, 2)], 0)
-        packed = moved(packed, embedding.weight.device)
+        first, second, third = (draw.integers(0, embedding.num_embeddings, n) for n in (5, 9, 2))
+        second[:3] = first[:3]  # to be computed once
+        packed = moved(pack([first, second, third], 0, SEQUENCE), embedding.weight.device)
         training = self.model.training
         self.model.eval()
         try:

@@ -57,7 +57,7 @@ def wants_tiles() -> None:
 
 
 def assert_alike(ours: list[Tensor], blocks: Blocks, scale: float) -> None:
-    assert_close_to_plain(OnCPU.apply(*ours, blocks, scale), ours, blocks, scale)
+    assert_close_to_plain(OnCPU.apply(*ours, blocks, scale, None), ours, blocks, scale)
 
 
 def assert_close_to_plain(
@@ -105,7 +105,7 @@ def test_on_tiles_the_number_of_threads_changes_nothing() -> None:
         torch.set_num_threads(n)
         try:
             ours = tensors(2, torch.bfloat16, AT_EDGES)
-            seen = OnCPU.apply(*ours, AT_EDGES, SCALE)
+            seen = OnCPU.apply(*ours, AT_EDGES, SCALE, None)
             seen.backward(seen.detach())
         finally:
             torch.set_num_threads(threads)
@@ -117,7 +117,7 @@ def test_on_tiles_blocks_that_do_not_make_up_the_row_are_refused() -> None:
     wants_tiles()
     ours = tensors(2, torch.bfloat16)
     with pytest.raises(ValueError, match="do not make up the row"):
-        OnCPU.apply(*ours, [*BLOCKS, (1, 8)], SCALE)
+        OnCPU.apply(*ours, [*BLOCKS, (1, 8)], SCALE, None)
 
 
 def test_on_tiles_what_is_not_a_number_stays_in_its_sequence() -> None:
@@ -125,7 +125,7 @@ def test_on_tiles_what_is_not_a_number_stays_in_its_sequence() -> None:
     ours = tensors(2, torch.bfloat16)
     with torch.no_grad():
         ours[2][45] = float("nan")  # a value in the second sequence
-    seen = OnCPU.apply(*ours, BLOCKS, SCALE)
+    seen = OnCPU.apply(*ours, BLOCKS, SCALE, None)
     seen.backward(torch.ones_like(seen))
     for x in (seen, *(one.grad for one in ours)):
         kept = torch.cat([x[:40], x[80:]])
@@ -137,7 +137,7 @@ def test_what_is_passed_in_stays_as_it_is() -> None:
     ours = tensors(2, torch.bfloat16)
     before = [x.detach().clone() for x in ours]
     grad = torch.ones(sum(n * width for n, width in BLOCKS), 4, 16, dtype=torch.bfloat16)
-    OnCPU.apply(*ours, BLOCKS, SCALE).backward(grad)
+    OnCPU.apply(*ours, BLOCKS, SCALE, None).backward(grad)
     assert all(torch.equal(x.detach(), y) for x, y in zip(ours, before, strict=True))
     assert bool((grad == 1).all())
 

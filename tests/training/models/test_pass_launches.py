@@ -15,7 +15,9 @@ from training.models.trunk import Trunk
 
 MAX_FORWARD_PER_LAYER = 40
 MAX_BACKWARD_PER_LAYER = 95
-FEW, MANY = [20, 30], [*range(9, 90, 8), 20, 30]  # lengths of sequences
+MAX_FORWARD_SHARING, MAX_BACKWARD_SHARING = 4, 17  # more per layer, where sequences begin alike
+FEW, MANY = ([[i] * n for i, n in enumerate(lengths)] for lengths in ([24, 32], [*range(16, 97, 8), 24, 32]))
+SHARING = [[99] * 40 + sequence for sequence in MANY]
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +28,14 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     library.cache_clear()
 
 
-def launches_of_a_pass(layers: int, lengths: list[int]) -> tuple[int, int]:
+def launches_of_a_pass(layers: int, sequences: list[list[int]]) -> tuple[int, int]:
     """Forward and backward, with weights in bf16."""
     config = Qwen2Config(
         vocab_size=100, hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=256,
     )  # fmt: skip
     trunk = Trunk(Qwen2ForCausalLM(config).to(torch.bfloat16).model)
-    packed = pack([[1] * n for n in lengths], 0)
+    packed = pack(sequences, 0)
     with Counting() as forward:
         total = trunk.hidden(packed).sum()
     with Counting() as backward:
@@ -46,6 +48,12 @@ def test_a_packed_pass_launches_no_more_than_it_must() -> None:
     two, three = (launches_of_a_pass(layers, MANY) for layers in (2, 3))
     assert three[0] - two[0] <= MAX_FORWARD_PER_LAYER
     assert three[1] - two[1] <= MAX_BACKWARD_PER_LAYER
+
+
+def test_what_is_computed_once_is_laid_out_by_few_launches() -> None:
+    two, three = (launches_of_a_pass(layers, SHARING) for layers in (2, 3))
+    assert three[0] - two[0] <= MAX_FORWARD_PER_LAYER + MAX_FORWARD_SHARING
+    assert three[1] - two[1] <= MAX_BACKWARD_PER_LAYER + MAX_BACKWARD_SHARING
 
 
 def test_the_number_of_sequences_changes_nothing() -> None:

@@ -87,11 +87,11 @@ def test_the_whole_of_it_learns_or_an_adapter_and_the_head(reward: Path, rank: i
 def test_ppo_learns_with_it(policy: Path, reward: Path, tmp_path: Path, lora: Any) -> None:
     config = settings(
         policy, reward, lora=lora, steps=40, prompts_per_step=32, learning_rate=1e-2 if lora else 3e-3,
-        kl_coefficient=0.0, update_kl_stop=0,
+        kl_coefficient=0.0, update_kl_stop=0, seed=1,
     )  # fmt: skip
     folder = run_folder(tmp_path, config, prompts=prompts(), heldout=prompts(12))
     result = run_here(folder)
-    assert result["metrics"]["heldout_reward"] > result["metrics"]["heldout_reward_before"] + (0.05 if lora else 0.3)
+    assert result["metrics"]["heldout_reward"] > result["metrics"]["heldout_reward_before"] + (0.1 if lora else 0.3)
     assert result["model"]["kind"] == ("adapter" if lora else "full")
     losses = [e["values"]["loss/value_avg"] for e in events(folder, "metric") if "loss/value_avg" in e["values"]]
     assert lora or min(losses) < 0.7 * losses[0]
