@@ -72,9 +72,10 @@ def varlen_attention_backward(
     """
     query, key, value, attended, log_sums = saved
     if shared is not None:
-        query, key, value, attended = rows = tuple(laid_out(x, shared) for x in saved[:4])
+        query, key, value, attended = (laid_out(x, shared) for x in saved[:4])
         whole = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
-        varlen_attention_backward(at_first(grad, shared), (*rows, log_sums), whole, blocks, scale)
+        rows = query, key, value, attended, log_sums
+        varlen_attention_backward(at_first(grad, shared), rows, whole, blocks, scale)
         for target, gradient in zip(into, whole, strict=True):
             target.copy_(summed(gradient, shared))
         return

@@ -23,7 +23,7 @@ def laid_out(x: Tensor, shared: SharedPrefixes) -> Tensor:
 def summed(grad: Tensor, shared: SharedPrefixes) -> Tensor:
     """The gradient (T, …) of what is laid out, for what was computed (C, …); sums are taken in float32."""
     # embedding's backward pass: in parallel on a CPU, where index_add is not, and in a fixed order on a GPU.
-    sums = torch.ops.aten.embedding_dense_backward(
+    sums: Tensor = torch.ops.aten.embedding_dense_backward(
         grad.flatten(1).float(), shared.copies, len(shared.computed), -1, False
     )
     return sums.view(-1, *grad.shape[1:]).to(grad.dtype)

@@ -60,7 +60,8 @@ class Trunk:
             return self._computed(packed)
         computed = packed.shared.computed
         states = self._computed(packed._replace(ids=packed.ids[:, computed], positions=packed.positions[:, computed]))
-        whole: Tensor = LayOut.apply(states, packed.shared)
+        apply: Any = LayOut.apply
+        whole: Tensor = apply(states, packed.shared)
         return whole
 
     def _computed(self, packed: Packed) -> Tensor:
