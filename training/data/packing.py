@@ -18,17 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.kernels.prefixes import SharedPrefixes
+
 SEQUENCE: Final = 8
 ROW: Final = 64
 LEAST_SAVED: Final = 1 / 16  # of the tokens; below that, laying them out for attention costs as much
 Ids = Sequence[int] | NDArray[np.integer]
-
-
-class SharedPrefixes(NamedTuple):
-    """Which tokens of a row of T are computed, C of them, and which of those stands at each place of the row."""
-
-    computed: Tensor  # (C,) places in the row, all different
-    copies: Tensor  # (T,) from 0 to C - 1; any at the row's padding
 
 
 class Packed(NamedTuple):

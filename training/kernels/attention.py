@@ -21,11 +21,10 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from training.data.packing import SharedPrefixes
 from training.kernels import amx, ops
 from training.kernels.amx import Blocks
 from training.kernels.native import as_on_gpu
-from training.kernels.prefixes import KeepFirst, LayOut, at_first, laid_out, summed
+from training.kernels.prefixes import KeepFirst, LayOut, SharedPrefixes, at_first, laid_out, summed
 from training.kernels.varlen import causal_varlen_attention, supports_varlen
 
 OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows

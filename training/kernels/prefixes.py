@@ -5,14 +5,19 @@ T is the length of the row, C the number of tokens that are computed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from training.data.packing import SharedPrefixes
+
+class SharedPrefixes(NamedTuple):
+    """Which tokens of a row of T are computed, C of them, and which of those stands at each place of the row."""
+
+    computed: Tensor  # (C,) places in the row, all different
+    copies: Tensor  # (T,) from 0 to C - 1; any at the row's padding
 
 
 def laid_out(x: Tensor, shared: SharedPrefixes) -> Tensor:

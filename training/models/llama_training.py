@@ -19,11 +19,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from training.data.packing import Packed, SharedPrefixes
+from training.data.packing import Packed
 from training.kernels import ops
 from training.kernels.amx import Blocks
 from training.kernels.attention import varlen_attention_backward, varlen_attention_forward
 from training.kernels.native import as_on_gpu
+from training.kernels.prefixes import SharedPrefixes
 from training.models.checkpointing import is_recomputed
 
 FAMILY = ("llama", "mistral", "qwen2")
