@@ -170,16 +170,15 @@ def test_without_a_limit_a_request_takes_what_its_tokens_need_and_idle_engines_h
 
 def test_memory_goes_back_to_the_system_when_nobody_generates() -> None:
     engine = Engine(build("llama", heads=16), toy_tokenizer(), slots=16, live=False)
-    engine.generate(requests(2, reply=4))
-    before = resident()
     for request in requests(16, reply=20, prompt=CONTEXT - 200):
         engine.submit(request)
-    taken = 0
+    taken = most = 0
     while engine.busy:
         engine.step()
-        taken = max(taken, engine.memory.used)
+        if engine.memory.used > taken:
+            taken, most = engine.memory.used, resident()
     assert taken > 90e6
-    assert resident() - before < 0.4 * taken
+    assert most - resident() > 0.6 * taken
 
 
 def test_a_cancelled_request_gives_its_pages_back_at_once() -> None:
