@@ -7,7 +7,7 @@ INSTALLED := .venv/installed.lock
 # Where torch is a build for NVIDIA GPUs it asks for packages that no other machine needs.
 ASKS_FOR_CUDA := import importlib.metadata as m, sys; \
   sys.exit(sys.platform != "linux" or not any(line.startswith("nvidia-") for line in m.requires("torch") or []))
-# For two cores: a quarter of the time, tests wait for processes that they started.
+# More than the two cores of CI: tests spend a quarter of their time waiting for processes they started.
 TESTS_AT_ONCE ?= 3
 WITHOUT_CHROMIUM := command -v "$${CHROMIUM:-chromium}" google-chrome >/dev/null \
   || echo "The browser tests were left out: there is no Chromium here. Name one in CHROMIUM, or install it."

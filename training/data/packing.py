@@ -78,22 +78,23 @@ def shared_prefixes(
     """For sequences that begin at `starts` in a row of `total` tokens; None where it would save next to nothing."""
     arrays = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
     order = sorted(range(len(arrays)), key=lambda i: arrays[i].astype(">u4").tobytes())
-    first, copies = np.zeros(total, dtype=bool), np.zeros(total, dtype=np.int64)  # copies: places in the row, at first
+    is_new, copies = np.zeros(total, dtype=bool), np.zeros(total, dtype=np.int64)  # copies: places in the row, at first
     previous: tuple[NDArray[np.int64], int] | None = None
     for i in order:  # neighbors in this order share the most
         ids, start = arrays[i], int(starts[i])
-        own = 0
+        shared = 0
         if previous is not None:
-            own = common_prefix(ids, previous[0])
-            copies[start : start + own] = copies[previous[1] : previous[1] + own]
-        copies[start + own : start + len(ids)] = np.arange(start + own, start + len(ids))
-        first[start + own : start + len(ids)] = True
+            shared = common_prefix(ids, previous[0])
+            copies[start : start + shared] = copies[previous[1] : previous[1] + shared]
+        copies[start + shared : start + len(ids)] = np.arange(start + shared, start + len(ids))
+        is_new[start + shared : start + len(ids)] = True
         previous = ids, start
-    count = -(-int(first.sum()) // multiple) * multiple
+    distinct = np.flatnonzero(is_new)
+    count = -(-len(distinct) // multiple) * multiple
     if count > total * (1 - LEAST_SAVED):
         return None
     # What fills up the row of those computed are other places, so that all differ; nothing reads what comes of them.
-    computed = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)[: count - int(first.sum())]])
+    computed = np.concatenate([distinct, np.flatnonzero(~is_new)[: count - len(distinct)]])
     number = np.zeros(total, dtype=np.int64)
     number[computed] = np.arange(count)
     return SharedPrefixes(torch.from_numpy(computed), torch.from_numpy(number[copies]))

@@ -24,7 +24,7 @@ from torch.nn import functional
 from training.kernels import amx, ops
 from training.kernels.amx import Blocks
 from training.kernels.native import as_on_gpu
-from training.kernels.prefixes import KeepFirst, LayOut, SharedPrefixes, at_first, laid_out, summed
+from training.kernels.prefixes import LayOut, SharedPrefixes, at_first, laid_out, summed
 from training.kernels.varlen import causal_varlen_attention, supports_varlen
 
 OTHERS: Final = ("softcap", "s_aux", "sliding_window")  # Gemma 2's capped scores, sinks, windows
@@ -204,7 +204,7 @@ def varlen_attention(
     if shared is not None:
         rows = [LayOut.apply(x, shared) for x in rows]
     attended = attention_of_row(rows, blocks, offsets, scale, dropped)
-    return (attended if shared is None else KeepFirst.apply(attended, shared))[None], None
+    return (attended if shared is None else attended.index_select(0, shared.computed))[None], None
 
 
 def attention_of_row(

@@ -51,17 +51,3 @@ class LayOut(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return summed(grad, ctx.shared), None
-
-
-class KeepFirst(Function):
-    """(T, …) -> (C, …): what stands at the places that are computed."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, shared: SharedPrefixes) -> Tensor:
-        ctx.shared = shared
-        return x.index_select(0, shared.computed)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return at_first(grad, ctx.shared), None
