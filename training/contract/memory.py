@@ -24,6 +24,7 @@ KV_SHARE: Final = 0.5  # of the memory that is free, for keys and values of repl
 MIN_CACHE: Final = 2e8  # the least with which replies are worth counting
 MAX_SLOTS: Final = 128  # replies that PPO and GRPO sample at the same time
 MAX_LOGITS: Final = 1 << 23  # logits held at once on a CPU: 16 MiB in bfloat16
+KEPT_LOGITS: Final = 1 << 25  # for the backward pass, on a CPU
 MAX_LOGITS_ON_GPU: Final = 1 << 28  # more make no product faster
 LOGIT_SHARE: Final = 1 / 16  # of a GPU's free memory, for logits that are held at once,
 LOGIT_BYTES: Final = 12  # each with its log-probability and its gradient, in float32
@@ -261,9 +262,14 @@ def logit_bytes(
         return 0
     if stage in ("dpo", "kto", "grpo"):
         return TRL_LOGITS * width * tokens * model.vocabulary
-    positions = min(tokens, positions_at_once(max(1, model.vocabulary), device, free))
-    gradient = 4 * model.vocabulary * model.hidden if full else 0
-    return (LOGIT_BYTES if device == "cuda" else width) * positions * model.vocabulary + gradient
+    vocabulary = max(1, model.vocabulary)
+    positions = min(tokens, positions_at_once(vocabulary, device, free))
+    held = (LOGIT_BYTES if device == "cuda" else width) * positions * vocabulary
+    if not full:
+        return held
+    kept = min(tokens, positions_kept(vocabulary, device, free))
+    more = kept if kept < tokens else kept - positions  # the last piece is one of those that stay
+    return held + (4 if device == "cuda" else width) * more * vocabulary + 4 * vocabulary * model.hidden
 
 
 def positions_at_once(vocabulary: int, device: str, free: int | None = None) -> int:
@@ -274,3 +280,10 @@ def positions_at_once(vocabulary: int, device: str, free: int | None = None) -> 
             most = min(most, max(0, int(LOGIT_SHARE * free)) // LOGIT_BYTES)
         return max(MIN_POSITIONS, most // vocabulary)
     return max(1, MAX_LOGITS // vocabulary, min(MIN_POSITIONS, 8 * MAX_LOGITS // vocabulary))
+
+
+def positions_kept(vocabulary: int, device: str, free: int | None = None) -> int:
+    """How many positions' logits stay from the forward pass to the backward pass where the output embeddings learn. As
+    many as are held at once cost nothing in a pass that has no more: the backward pass begins with them, when all
+    activations are still there."""
+    return max(positions_at_once(vocabulary, device, free), 0 if device == "cuda" else KEPT_LOGITS // vocabulary)

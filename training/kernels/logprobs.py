@@ -1,13 +1,16 @@
 """Log-probabilities of chosen tokens straight from hidden states, without the logits ever being there as a whole.
 
-M is the number of positions that are read, H the width, V the vocabulary. The forward pass keeps one number a
-position; the backward pass computes the logits once more, `positions_at_once` positions at a time (as Wijmans et al.
-2024, arXiv:2411.09009, do on a GPU).
+M is the number of positions that are read, H the width, V the vocabulary. Logits are there for `positions_at_once`
+positions at a time (as in Wijmans et al. 2024, arXiv:2411.09009). What the backward pass needs of them:
+
+- Where the output embeddings are frozen, nothing: the gradient of a hidden state is that of its log-probability times
+  a vector that the forward pass finds already.
+- Where they learn, the logits of the first `positions_kept` positions stay; the others are computed once more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +18,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from training.contract.memory import positions_at_once
+from training.contract.memory import positions_at_once, positions_kept
 from training.kernels import ops
 from training.kernels.native import as_on_gpu
+from training.kernels.ops import LogitStatistics
 
 
 class TokenLogprobs(NamedTuple):
@@ -26,17 +30,30 @@ class TokenLogprobs(NamedTuple):
 
 
 def logprobs_from_hidden(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float, *, entropy: bool
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    scale: float,
+    *,
+    entropy: bool,
+    entropy_gradient: bool = False,
 ) -> TokenLogprobs:
-    """log p(target) and the entropy (nats) of softmax(scale * (hidden @ weight.T + bias)).
+    """log p(target) and the entropy (nats) of softmax(scale * (hidden @ weight.T + bias)), without a gradient of the
+    latter unless wanted.
 
     hidden (M, H), weight (V, H), bias (V), targets (M). Operands of products are in the dtype of autocast where that is
     on, the rest is float32; so are the logits on a GPU.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    learns = weight.requires_grad or (bias is not None and bias.requires_grad)
     with torch.autocast(device, enabled=False):
-        return TokenLogprobs(*FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy))
+        if torch.is_grad_enabled() and hidden.requires_grad and not learns and not entropy_gradient:
+            return TokenLogprobs(*FromFrozen.apply(hidden, weight, bias, targets, scale, dtype, entropy))
+        kept = positions_that(positions_kept, hidden, weight) if torch.is_grad_enabled() else 0
+        logprobs, entropies = FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy, kept)
+    return TokenLogprobs(logprobs, entropies if entropy_gradient else entropies.detach())
 
 
 def gives_float32(hidden: Tensor) -> bool:
@@ -64,40 +81,51 @@ def free_for_logits(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-class Products:
-    """The logits of some positions at a time, to be written over: (positions, V), in float32 on a GPU, else in the
-    dtype of the products."""
+def positions_that(rule: Callable[[int, str, int | None], int], hidden: Tensor, weight: Tensor) -> int:
+    """How many positions one of the rules of training/contract/memory.py allows here and now."""
+    device = "cuda" if as_on_gpu(hidden.device.type) else "cpu"
+    return rule(len(weight), device, free_for_logits(hidden.device))
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-        self.hidden, self.weight = hidden, weight
-        dtype = torch.float32 if gives_float32(hidden) else hidden.dtype
-        self.bias = None if bias is None else bias.to(dtype)
-        device = "cuda" if as_on_gpu(hidden.device.type) else "cpu"
-        most = positions_at_once(len(weight), device, free_for_logits(hidden.device))
-        self.at_once = max(1, min(len(hidden), most))
-        self.space = hidden.new_empty(self.at_once, len(weight), dtype=dtype)
 
-    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        for begin in range(0, len(self.hidden), self.at_once):
-            rows = slice(begin, min(begin + self.at_once, len(self.hidden)))
-            out = output_product(self.hidden[rows], self.weight, out=self.space[: rows.stop - begin])
-            yield rows, out if self.bias is None else out.add_(self.bias)
+def products(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, *, begin: int = 0, kept: int = 0
+) -> Iterator[tuple[slice, Tensor]]:
+    """The logits (positions, V) of some positions at a time, from `begin` on, in float32 on a GPU, else in the dtype of
+    the products. They may be written over; the next ones take their place, except for the first `kept` positions."""
+    dtype = torch.float32 if gives_float32(hidden) else hidden.dtype
+    bias = None if bias is None else bias.to(dtype)
+    most = positions_that(positions_at_once, hidden, weight)
+    space: Tensor | None = None
+    for first in range(begin, len(hidden), most):
+        rows = slice(first, min(first + most, len(hidden)))
+        if space is None or rows.stop <= kept:
+            space = hidden.new_empty(rows.stop - first, len(weight), dtype=dtype)
+        out = output_product(hidden[rows], weight, out=space[: rows.stop - first])
+        yield rows, out if bias is None else out.add_(bias)
+        if rows.stop <= kept:
+            space = None
+
+
+Pieces = list[tuple[slice, Tensor]]
 
 
 class FromHidden(Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float,
-        dtype: torch.dtype, entropy: bool,
+        dtype: torch.dtype, entropy: bool, kept: int,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         h, w = hidden.to(dtype).contiguous(), weight.to(dtype)
         targets = targets.long().contiguous()  # as the kernels take them
         logprobs, log_sums, entropies = hidden.new_zeros(3, len(h), dtype=torch.float32).unbind()
-        for rows, logits in Products(h, w, bias):
-            statistics = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
-            logprobs[rows], log_sums[rows] = statistics.logprobs, statistics.log_sums
-            if statistics.entropies is not None:
-                entropies[rows] = statistics.entropies
+        ctx.kept = Pieces()
+        for rows, logits in products(h, w, bias, kept=kept):
+            found = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
+            logprobs[rows], log_sums[rows] = found.logprobs, found.log_sums
+            if found.entropies is not None:
+                entropies[rows] = found.entropies
+            if rows.stop <= kept:
+                ctx.kept.append((rows, logits))
         ctx.save_for_backward(h, w, bias, targets, log_sums, entropies)
         ctx.settings = scale, hidden.dtype
         ctx.set_materialize_grads(False)
@@ -113,8 +141,8 @@ class FromHidden(Function):
         d_h = torch.empty_like(h)
         d_w = torch.zeros(w.shape, dtype=torch.float32, device=w.device) if ctx.needs_input_grad[1] else None
         d_b = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        for rows, logits in Products(h, w, bias):
-            statistics = ops.LogitStatistics(d_logprobs[rows], log_sums[rows], entropies[rows])
+        for rows, logits in pieces_again(ctx, h, w, bias):
+            statistics = LogitStatistics(d_logprobs[rows], log_sums[rows], entropies[rows])
             spread = None if d_entropy is None else d_entropy[rows]
             ops.logprobs_from_logits_backward(logits, targets[rows], statistics, d_logprobs[rows], spread, scale)
             if d_b is not None:
@@ -123,4 +151,47 @@ class FromHidden(Function):
             torch.mm(gradient, w, out=d_h[rows])
             if d_w is not None:
                 d_w += torch.mm(gradient.t(), h[rows])
-        return d_h.to(dtype), d_w, d_b, None, None, None, None
+        return d_h.to(dtype), d_w, d_b, None, None, None, None, None
+
+
+def pieces_again(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+    """The logits that were kept, each given up when the next is asked for, then the others. What was kept is written
+    over, so that a second backward pass finds nothing kept, and computes all of them."""
+    kept, ctx.kept = ctx.kept, Pieces()
+    begin = 0
+    while kept:
+        begin = kept[0][0].stop
+        yield kept.pop(0)
+    yield from products(hidden, weight, bias, begin=begin)
+
+
+class FromFrozen(Function):
+    """Of output embeddings that do not learn, and without a gradient of the entropy."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float,
+        dtype: torch.dtype, entropy: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        h, w = hidden.to(dtype).contiguous(), weight.to(dtype)
+        targets = targets.long().contiguous()
+        logprobs, entropies, ones = hidden.new_zeros(3, len(h), dtype=torch.float32).unbind()
+        ones += 1
+        slopes = torch.empty_like(h)
+        for rows, logits in products(h, w, bias):
+            found = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
+            logprobs[rows] = found.logprobs
+            if found.entropies is not None:
+                entropies[rows] = found.entropies
+            ops.logprobs_from_logits_backward(logits, targets[rows], found, ones[rows], None, scale)
+            torch.mm(logits.to(h.dtype), w, out=slopes[rows])
+        ctx.save_for_backward(slopes)
+        ctx.dtype = hidden.dtype
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_logprobs: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * d_logprobs[:, None]).to(ctx.dtype), *[None] * 6

@@ -87,11 +87,11 @@ class Forward:
 
         head = self.base.get_output_embeddings()
         if not self.cap and type(head) is nn.Linear:
-            logprobs = logprobs_from_hidden(
-                hidden, head.weight, head.bias, targets, self.scale / temperature, entropy=entropy
-            )
-        else:
-            logprobs = self._read_in_parts(hidden, targets, temperature, entropy)
+            return logprobs_from_hidden(
+                hidden, head.weight, head.bias, targets, self.scale / temperature,
+                entropy=entropy, entropy_gradient=entropy_gradient,
+            )  # fmt: skip
+        logprobs = self._read_in_parts(hidden, targets, temperature, entropy)
         return logprobs if entropy_gradient else TokenLogprobs(logprobs.logprobs, logprobs.entropy.detach())
 
     def _read_in_parts(self, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool) -> TokenLogprobs:

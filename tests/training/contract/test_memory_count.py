@@ -221,3 +221,10 @@ def test_logits_are_counted_for_as_many_positions_as_are_held_at_once() -> None:
     model = LLAMA_8B.model_copy(update={"vocabulary": vocabulary})
     parts = counted("sft", model, CPU, micro_tokens=4096, precision="fp32", **LORA)
     assert parts["logits"] == 4 * positions_at_once(vocabulary, "cpu") * vocabulary
+
+
+@pytest.mark.parametrize(("tokens", "positions"), [(2048, 2048), (8192, 4096 + 1024)])
+def test_logits_that_stay_for_the_backward_pass_are_counted(tokens: int, positions: int) -> None:
+    model = LLAMA_8B.model_copy(update={"vocabulary": 8192})
+    parts = counted("sft", model, CPU, micro_tokens=tokens, precision="fp32")
+    assert parts["logits"] == 4 * 8192 * (positions + model.hidden)

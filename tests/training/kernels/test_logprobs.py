@@ -8,15 +8,19 @@ from torch import Tensor
 
 from tests.narrowing import existing
 from training.kernels import logprobs
-from training.kernels.logprobs import logprobs_from_hidden
+from training.kernels.logprobs import TokenLogprobs, logprobs_from_hidden
 from training.kernels.native import SWITCH
 
 ROWS, WIDTH, VOCABULARY = 23, 16, 50
 
 
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[0, 18, ROWS], ids=lambda kept: f"{kept} kept")
+def kept(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
+    """Of how many positions the logits are kept. They are computed for nine at once."""
+    positions: int = request.param
     monkeypatch.setattr(logprobs, "positions_at_once", lambda *_: 9)
+    monkeypatch.setattr(logprobs, "positions_kept", lambda *_: positions)
+    return positions
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -42,7 +46,9 @@ def test_values_and_gradients_are_those_of_the_logits(scale: float, with_bias: b
             log_p = logits.log_softmax(-1)
             chosen, entropy = log_p.gather(1, targets[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
         else:
-            chosen, entropy = logprobs_from_hidden(hidden, weight, head, targets, scale, entropy=True)
+            chosen, entropy = logprobs_from_hidden(
+                hidden, weight, head, targets, scale, entropy=True, entropy_gradient=bool(entropy_weight)
+            )
         ((chosen * grad).sum() + entropy_weight * entropy.sum()).backward()
         kept += [
             chosen,
@@ -57,7 +63,8 @@ def test_values_and_gradients_are_those_of_the_logits(scale: float, with_bias: b
 
 def test_only_the_entropy_may_be_learned_from() -> None:
     hidden, weight, _, targets = inputs()
-    logprobs_from_hidden(hidden, weight, None, targets, 1.0, entropy=True).entropy.sum().backward()
+    read = logprobs_from_hidden(hidden, weight, None, targets, 1.0, entropy=True, entropy_gradient=True)
+    read.entropy.sum().backward()
     mine = existing(hidden.grad).clone()
     hidden.grad = None
     log_p = torch.nn.functional.linear(hidden, weight).log_softmax(-1)
@@ -72,11 +79,51 @@ def test_logits_that_overflow_a_sum_of_exponentials_are_read() -> None:
     assert found.logprobs.max().item() <= 0
 
 
-def test_a_frozen_head_gets_no_gradient() -> None:
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_frozen_head_gives_hidden_states_the_gradient_of_one_that_learns(with_bias: bool, dtype: torch.dtype) -> None:
+    grad = torch.randn(ROWS, generator=torch.Generator().manual_seed(1))
+    found = list[TokenLogprobs]()
+    gradients = list[Tensor]()
+    for learns in (True, False):
+        hidden, weight, bias, targets = inputs(dtype)
+        weight.requires_grad_(learns)
+        head = bias.requires_grad_(learns) if with_bias else None
+        found.append(logprobs_from_hidden(hidden, weight, head, targets, 0.7, entropy=True))
+        (found[-1].logprobs * grad).sum().backward()
+        gradients.append(existing(hidden.grad))
+        assert (weight.grad is not None) == learns
+        assert not found[-1].entropy.requires_grad
+    assert torch.equal(found[0].logprobs, found[1].logprobs)
+    assert torch.equal(found[0].entropy, found[1].entropy)
+    precise = 1e-6 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(*gradients, rtol=precise, atol=precise)
+
+
+def test_a_second_backward_pass_finds_the_same_gradients() -> None:
+    hidden, weight, bias, targets = inputs()
+    loss = logprobs_from_hidden(hidden, weight, bias, targets, 1.0, entropy=False).logprobs.sum()
+    first = torch.autograd.grad(loss, (hidden, weight, bias), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, (hidden, weight, bias)), first)
+
+
+def test_logits_that_are_kept_are_not_computed_again(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    computed = list[int]()
+    product = logprobs.output_product
+
+    def counting(hidden: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+        computed.append(len(hidden))
+        return product(hidden, weight, out)
+
+    monkeypatch.setattr(logprobs, "output_product", counting)
     hidden, weight, _, targets = inputs()
+    loss = logprobs_from_hidden(hidden, weight, None, targets, 1.0, entropy=False).logprobs.sum()
+    assert sum(computed) == ROWS
+    loss.backward()
+    assert sum(computed) == 2 * ROWS - kept
+    computed.clear()
     logprobs_from_hidden(hidden, weight.detach(), None, targets, 1.0, entropy=False).logprobs.sum().backward()
-    assert weight.grad is None
-    assert hidden.grad is not None
+    assert sum(computed) == ROWS
 
 
 def test_in_bf16_the_sums_are_float32() -> None:
