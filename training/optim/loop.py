@@ -23,9 +23,11 @@ from training.distributed.launch import world_size
 from training.optim.checkpoints import load_state, save_checkpoint
 from training.optim.learner import Learner
 from training.optim.meters import Means, Meter, Sums
+from training.run.checkpoints import Stopped
 from training.run.run import Run
 
 B = TypeVar("B")
+Evaluate = Callable[[int, bool], dict[str, float]]  # held-out figures after a step, which may be the last one
 
 
 def train(
@@ -38,7 +40,7 @@ def train(
     max_steps: int = 0,
     turn: int = 0,
     turns: int = 1,
-    evaluate: Callable[[int, bool], dict[str, float]] = lambda _step, _final: {},
+    evaluate: Evaluate = lambda _step, _final: {},
 ) -> dict[str, float]:
     """Train to the end, from the last checkpoint if there is one; returns the final figures.
 
@@ -46,8 +48,8 @@ def train(
     on from turn to turn, each sees the rows in an order of its own, and `minutes` is shared.
 
     evaluate(step, final) returns held-out figures; it is called every `evaluate_every` steps and at the end.
-    The mode (train or eval) of the modules is the caller's and is left alone. Raises Stopped after SIGTERM, with a
-    checkpoint written.
+    The mode (train or eval) of the modules is the caller's and is left alone. Raises Stopped after SIGTERM, also where
+    `evaluate` does, with a checkpoint written.
     """
     settings = learner.settings
     batch_tokens: int = run.config.batch_tokens
@@ -57,26 +59,15 @@ def train(
     total = min(total, max_steps) if max_steps else total
     batches = lru_cache(1)(lambda epoch: epoch_batches(sizes, batch_tokens, run.config.seed + turn, epoch))
     first_step = turn * total
-    meter = Meter()
-    figures: dict[str, float] = {}
+    state = TrainingState(run, learner, first_step, evaluate)
+    meter = state.meter
 
-    def save(step: int) -> None:
-        save_checkpoint(run, first_step + step, learner.state() | {"meter": asdict(meter.means), "figures": figures})
-
-    def load(folder: Path) -> None:
-        state = load_state(folder)
-        learner.load(state)
-        meter.means = Means(**state["meter"])
-        figures.update(state["figures"])
-
-    def report(step: int, values: dict[str, float]) -> None:
-        figures.update(values)
-        run.metric(first_step + step, values)
-
-    step = run.resume(load, first_step) - first_step
+    step = run.resume(state.load, first_step) - first_step
+    if state.unmeasured:
+        state.measure(step)
     while (now := agreed_state(run, step, total, turn, turns)).done < 1:
         if now.stop:
-            run.stop(first_step + step, lambda reached: save(reached - first_step))
+            state.stop(step)
         rows = batches(step // per_epoch)[step % per_epoch]
         started_at = time.perf_counter()
         micro = (
@@ -96,23 +87,67 @@ def train(
         meter.seconds += time.perf_counter() - started_at
         step += 1
         expected = expected_steps(run, step, total, turn, turns)
-        run.progress(first_step + step, first_step + expected + (turns - turn - 1) * total, "training")
+        state.tell(first_step + step, first_step + expected + (turns - turn - 1) * total)
         if step % settings.log_every == 0:
-            report(step, meter.report())
+            state.report(step, meter.report())
         if step == total:
             break
         if is_due(step, settings.evaluate_every):
-            with run.timed("evaluation"), learner.whole():
-                report(step, evaluate(step, False))
+            state.measure(step)
         if is_due(step, settings.checkpoint_every):
-            save(step)
+            state.save(step)
     if meter.means.sums:
-        report(step, meter.report())
+        state.report(step, meter.report())
     learner.end()
-    with run.timed("evaluation"):
-        report(step, evaluate(step, True))
+    state.measure(step, final=True)
     overall = {"tokens_per_second": meter.tokens / meter.seconds} if meter.seconds else {}
-    return figures | overall | {"steps": float(step), "skipped": float(learner.skipped)}
+    return state.figures | overall | {"steps": float(step), "skipped": float(learner.skipped)}
+
+
+class TrainingState:
+    """What has been learned and measured so far, and how it is kept. Steps count from `first_step` of the run on."""
+
+    def __init__(self, run: Run[Any], learner: Learner, first_step: int, evaluate: Evaluate) -> None:
+        self.run, self.learner, self.first_step, self.evaluate = run, learner, first_step, evaluate
+        self.meter = Meter()
+        self.figures: dict[str, float] = {}
+        self.unmeasured = False  # whether the run was stopped while it measured what this step had reached
+        self.told: tuple[int, int] | None = None
+
+    def save(self, step: int) -> None:
+        so_far = {"meter": asdict(self.meter.means), "figures": self.figures, "unmeasured": self.unmeasured}
+        save_checkpoint(self.run, self.first_step + step, self.learner.state() | so_far)
+
+    def load(self, folder: Path) -> None:
+        state = load_state(folder)
+        self.learner.load(state)
+        self.meter.means = Means(**state["meter"])
+        self.figures.update(state["figures"])
+        self.unmeasured = state.get("unmeasured", False)  # checkpoints of earlier versions do not say
+
+    def tell(self, step: int, total: int) -> None:
+        self.told = step, total
+        self.run.progress(step, total, "training")
+
+    def stop(self, step: int) -> None:
+        """Raises Stopped, with a checkpoint written."""
+        self.run.stop(self.first_step + step, lambda reached: self.save(reached - self.first_step))
+
+    def report(self, step: int, values: dict[str, float]) -> None:
+        self.figures.update(values)
+        self.run.metric(self.first_step + step, values)
+
+    def measure(self, step: int, final: bool = False) -> None:
+        try:
+            with self.run.timed("evaluation"), self.learner.whole():
+                values = self.evaluate(step, final)
+        except Stopped:
+            self.unmeasured = not final
+            self.stop(step)
+        self.unmeasured = False
+        self.report(step, values)
+        if self.told:  # the measurement may have told of itself meanwhile
+            self.tell(*self.told)
 
 
 class Now(NamedTuple):

@@ -13,6 +13,7 @@ from training.data.text_stream import text_examples, tokenize_texts
 from training.models.compute import Compute
 from training.models.forward import Forward
 from training.optim.meters import Sums, mean_figures
+from training.run.reporting import Told, untold
 
 
 def weighted_loss(forward: Forward, batch: TextBatch) -> Sums:
@@ -28,7 +29,13 @@ def next_token_loss(forward: Forward, batch: TextBatch) -> Sums:
 
 
 def bits_per_byte(
-    forward: Forward, chat: ChatFormat, texts: Sequence[str], compute: Compute, context: int, micro_tokens: int
+    forward: Forward,
+    chat: ChatFormat,
+    texts: Sequence[str],
+    compute: Compute,
+    context: int,
+    micro_tokens: int,
+    told: Told = untold,
 ) -> dict[str, float]:
     """{bits_per_byte, heldout_loss} of `texts`, packed into rows of `context` tokens; {} if there is no text.
 
@@ -45,6 +52,7 @@ def bits_per_byte(
         lambda batch: next_token_loss(forward, batch),
         compute,
         micro_tokens,
+        told=told,
     )["loss"]
     size = sum(len(text.encode()) for text in texts)
     return {"bits_per_byte": mean * tokens / math.log(2) / size, "heldout_loss": mean}

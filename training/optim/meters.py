@@ -14,6 +14,7 @@ from training.data.batching import Examples, micro_batches
 from training.distributed.collectives import all_gather, local_shard
 from training.distributed.launch import world_size
 from training.models.compute import Compute
+from training.run.reporting import Told, untold
 
 B = TypeVar("B")
 Sums = Mapping[str, tuple[Tensor | float, float]]
@@ -60,14 +61,22 @@ class Meter:
 
 @torch.no_grad()
 def mean_figures(
-    examples: Examples[B], loss: Callable[[B], Sums], compute: Compute, micro_tokens: int, max_tokens: int = 0
+    examples: Examples[B],
+    loss: Callable[[B], Sums],
+    compute: Compute,
+    micro_tokens: int,
+    max_tokens: int = 0,
+    told: Told = untold,
 ) -> dict[str, float]:
     """The figures of `loss` over all rows, or over a fixed random part of at most `max_tokens` tokens."""
     rows = np.random.default_rng(0).permutation(len(examples.sizes))
     if max_tokens:
         rows = rows[: max(1, int((np.cumsum(examples.sizes.tokens[rows]) <= max_tokens).sum()))]
     means = Means()
-    for batch in local_shard(micro_batches(rows, examples.sizes, micro_tokens, world_size())):
+    batches = local_shard(micro_batches(rows, examples.sizes, micro_tokens, world_size()))
+    for behind, batch in enumerate(batches):
+        told(behind, len(batches))
         with compute.autocast():
             means.add(loss(examples.batch(batch)))
+    told(len(batches), len(batches))
     return means.of_all().values()

@@ -33,6 +33,7 @@ from training.models.compute import Compute
 from training.models.loading import CausalModel, load_causal, load_tokenizer, state_width, unwrap
 from training.models.memory import check_holds
 from training.models.trunk import Trunk
+from training.run.reporting import Told, untold
 
 MICRO_TOKENS = 8192
 
@@ -212,22 +213,33 @@ def score(
     conversations: Sequence[Sequence[Turn]],
     *,
     micro_tokens: int = MICRO_TOKENS,
+    told: Told = untold,
 ) -> list[float]:
     """The score of the last turn, the assistant's, of each conversation. `tokenizer` is the reward model's own."""
     chat = ChatFormat(tokenizer)
     encoded = [encode(chat, turns[:-1], turns[-1].content, model.max_tokens).encoded.ids for turns in conversations]
-    return score_ids(model, encoded, chat.pad_id, micro_tokens)
+    return score_ids(model, encoded, chat.pad_id, micro_tokens, told)
 
 
-def score_ids(model: RewardModel, encoded: Sequence[Sequence[int]], pad_id: int, micro_tokens: int) -> list[float]:
+def score_ids(
+    model: RewardModel,
+    encoded: Sequence[Sequence[int]],
+    pad_id: int,
+    micro_tokens: int,
+    told: Told = untold,
+) -> list[float]:
     """The scores of encoded conversations, in their order."""
     sizes = Sizes.of([len(ids) for ids in encoded], pads=not model.states.packs)
     scores = np.zeros(len(encoded))
     batches = micro_batches(np.arange(len(encoded)), sizes, micro_tokens)
     behind = passes_behind(len(batches)) if model.is_sharded else 0
+    done = 0
     for batch in batches:
+        told(done, len(encoded))
         packed = moved(pack([encoded[i] for i in batch], pad_id), model.device)
         scores[batch] = model(packed).cpu().numpy()
+        done += len(batch)
+    told(done, len(encoded))
     for _ in range(behind):
         model(moved(pack([encoded[0] if encoded else [pad_id]], pad_id), model.device))
     return scores.tolist()

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from training.contract import CONFIG, DATA, Checkpoint, InputError, Settings
+from training.distributed.launch import world_size
 from training.run.durable import file_sha256, remove
 from training.run.placement import without_root
-from training.run.reporting import ReportingRun
+from training.run.reporting import ReportingRun, Told
 
 S = TypeVar("S", bound=Settings)
 STATE: Final = "run.json"
@@ -46,6 +47,17 @@ class ResumableRun(ReportingRun[S]):
         if save is not None and self.saved != step:
             save(step)
         raise Stopped
+
+    def measuring(self, phase: str, *, stops: bool = True) -> Told:
+        """For a measurement to tell how far it is. With `stops`, telling raises Stopped when the run was asked to
+        stop; not where several processes measure, which would wait for the one that left."""
+
+        def told(done: int, total: int) -> None:
+            self.progress(done, total, phase)
+            if stops and world_size() == 1:
+                self.stop_if_asked()
+
+        return told
 
     @contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:

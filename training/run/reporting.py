@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from training.run.tensorboard import Board
 
 S = TypeVar("S", bound=Settings)
+Told = Callable[[int, int], None]  # what is behind, and what there is in all
+
+
+def untold(done: int, total: int) -> None:
+    """For whoever need not be told how far something is."""
 
 
 class ReportingRun(Generic[S]):

@@ -58,6 +58,7 @@ from training.rl.rollouts import (
     warn_of_changes,
 )
 from training.run.intervals import Interval, clustered_mean, clustered_share, wins
+from training.run.reporting import Told
 from training.run.run import Run
 
 MICRO_TOKENS: Final = 8192
@@ -105,7 +106,10 @@ def main(run: Run[EvaluateSettings]) -> None:
     check_evaluation(config, texts, demonstrations, rankings, prompts)
     compute = prepare(run)
     has_reward = bool(config.reward or config.rewards)
-    scorer = load_scorer(config.reward, compute, config.pessimism, config.rewards, run.warn) if has_reward else None
+    scored = run.measuring("scores")
+    scorer = (
+        load_scorer(config.reward, compute, config.pessimism, config.rewards, run.warn, scored) if has_reward else None
+    )
     policy = Speaker.load(config.policy, run, compute) if config.policy else None
     report = EvaluationReport()
     if policy and (texts or demonstrations):
@@ -114,12 +118,14 @@ def main(run: Run[EvaluateSettings]) -> None:
         with run.timed("text"):
             max_tokens = min(config.max_tokens, context_of(policy.model))
             contents = [row.text for row in texts]
-            report.metrics |= bits_per_byte(policy.forward, policy.chat, contents, compute, max_tokens, MICRO_TOKENS)
+            report.metrics |= bits_per_byte(
+                policy.forward, policy.chat, contents, compute, max_tokens, MICRO_TOKENS, run.measuring("text")
+            )
         report.counts["texts"] = len(texts)
     run.stop_if_asked()
     if policy and demonstrations:
         with run.timed("demonstrations"):
-            measure_demonstrations(report, policy, demonstrations, config, compute)
+            measure_demonstrations(run, report, policy, demonstrations, compute)
     run.stop_if_asked()
     if scorer and rankings and scorer.can_score(PromptRow(id="ranking", messages=rankings[0].messages)):
         with run.timed("rankings"):
@@ -160,10 +166,14 @@ def check_evaluation(
 
 
 def measure_demonstrations(
-    report: EvaluationReport, policy: Speaker, rows: list[DemonstrationRow], config: EvaluateSettings, compute: Compute
+    run: Run[EvaluateSettings],
+    report: EvaluationReport,
+    policy: Speaker,
+    rows: list[DemonstrationRow],
+    compute: Compute,
 ) -> None:
     """The loss on what the assistant says, nats a token."""
-    max_tokens = min(config.max_tokens, context_of(policy.model))
+    max_tokens = min(run.config.max_tokens, context_of(policy.model))
     usable, encoded, _, changes = encode_demonstrations(policy.chat, rows, max_tokens)
     report.counts |= {"demonstrations": len(usable), "demonstrations/left_out": len(rows) - len(usable)}
     report.counts |= changes.named(prefix="demonstrations/")
@@ -173,6 +183,7 @@ def measure_demonstrations(
             lambda batch: weighted_loss(policy.forward, batch),
             compute,
             MICRO_TOKENS,
+            told=run.measuring("demonstrations"),
         )
         report.metrics["demonstration_loss"] = measured["loss"]
 
@@ -259,7 +270,7 @@ def compare_replies(
             report.take("win_rate", clustered_share(wins(scores["policy"], scores["baseline"]), ids))
         if policy.chat.tokenizer.get_vocab() == baseline.chat.tokenizer.get_vocab():
             with run.timed("kl"):
-                kl = kl_to(baseline, prompts["policy"], replies["policy"], compute)
+                kl = kl_to(baseline, prompts["policy"], replies["policy"], compute, run.measuring("kl"))
             report.take("kl", clustered_mean(kl, ids))
         else:
             run.warn("policy and baseline have different tokenizers, so there is no KL between them")
@@ -320,7 +331,11 @@ def speak(
 
 @torch.no_grad()
 def kl_to(
-    reference: Speaker, prompts: Sequence[EncodedPrompt], completions: Sequence[Completion], compute: Compute
+    reference: Speaker,
+    prompts: Sequence[EncodedPrompt],
+    completions: Sequence[Completion],
+    compute: Compute,
+    told: Told,
 ) -> list[float]:
     """For each reply the sum over its tokens of log p(token) - log q(token), an unbiased estimate of the KL divergence
     from the reference in nats a reply, where it was sampled at temperature 1."""
@@ -328,7 +343,9 @@ def kl_to(
     masks = [[False] * len(p.ids) + [True] * len(c.tokens) for p, c in zip(prompts, completions, strict=True)]
     differences = torch.tensor([sum(completion.logprobs) for completion in completions])
     sizes = Sizes.of([len(ids) for ids in sequences], pads=not reference.forward.packs)
+    done = 0
     for chosen in micro_batches(np.arange(len(sequences)), sizes, MICRO_TOKENS):
+        told(done, len(sequences))
         batch = text_batch(
             [sequences[i] for i in chosen], [masks[i] for i in chosen], reference.chat.pad_id, compute.device
         )
@@ -336,6 +353,8 @@ def kl_to(
             losses = reference.forward.losses(batch).cpu()
         lengths = [len(completions[i].tokens) for i in chosen]
         differences[chosen] += torch.stack([reply_losses.sum() for reply_losses in losses.split(lengths)])
+        done += len(chosen)
+    told(done, len(sequences))
     return differences.tolist()
 
 

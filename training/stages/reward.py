@@ -49,11 +49,13 @@ from training.preferences.reward_model import (
     save_reward,
     score_ids,
 )
+from training.run.reporting import Told
 from training.run.run import Run
 
 TIES_RATE = 1e-2  # of Davidson's one parameter, which begins near its place
 PEOPLE_RATE = 5e-2  # of the logarithms of reliabilities, which may have far to go
 MEAN_OVER = 65_536  # tokens
+HELD_OUT = "held-out replies"
 FIGURES = "figures.json"  # of an ensemble's member and the clock after it, while the others are trained
 
 
@@ -100,7 +102,7 @@ def main(run: Run[RewardSettings]) -> None:
         figures, described = learn_ensemble(run, lesson)
         members = [model for model, _ in load_members(str(run.folder / MODEL), compute)]
         with run.timed("evaluation"):
-            agreed = agree(members, lesson, config.micro_tokens)
+            agreed = agree(members, lesson, config.micro_tokens, run.measuring(HELD_OUT, stops=False))
     intervals = {}
     if agreed:
         figures |= {f"heldout_{name}": value for name, value in agreed.metrics.items()}
@@ -160,7 +162,7 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
     def evaluate(step: int, final: bool) -> dict[str, float]:  # noqa: ARG001 - every evaluation looks at all rows
         nonlocal agreed
         switch_adapter_dropout(language, on=False)
-        agreed = agree([model], lesson, config.micro_tokens)
+        agreed = agree([model], lesson, config.micro_tokens, run.measuring(HELD_OUT))
         switch_adapter_dropout(language, on=True)
         return {f"heldout_{name}": value for name, value in agreed.metrics.items()} if agreed else {}
 
@@ -173,9 +175,11 @@ def learn(run: Run[RewardSettings], lesson: Lesson, member: int = 0) -> Learned:
     switch_adapter_dropout(language, on=False)
     with run.timed("evaluation"):
         if config.lora.rank:
+            rounded = is_quantized(language)
             language = merge_adapter(language, model, config, lesson.compute)
-            agreed = agree([model], lesson, config.micro_tokens)
-        mean = mean_score(model, lesson, config.micro_tokens)
+            if rounded:  # the weights that are saved are others than those that were measured
+                agreed = agree([model], lesson, config.micro_tokens, run.measuring(HELD_OUT, stops=False))
+        mean = mean_score(model, lesson, config.micro_tokens, run.measuring("mean score", stops=False))
     temperature = agreed.temperature if agreed else 1.0
     config_entries = {"max_tokens": lesson.max_tokens, "temperature": temperature, "mean": mean}
     if ties:
@@ -245,7 +249,7 @@ def mean_by_name(figures: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int) -> float:
+def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int, told: Told) -> float:
     """Over replies of the training set, of which a fixed part is enough."""
 
     def total(batch: RankingBatch) -> Sums:
@@ -253,7 +257,7 @@ def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int) -> float:
         return {"score": (scores.sum(), len(scores))}
 
     examples = lesson.examples.for_passes(packed=model.states.packs)
-    return mean_figures(examples, total, lesson.compute, micro_tokens, MEAN_OVER)["score"]
+    return mean_figures(examples, total, lesson.compute, micro_tokens, MEAN_OVER, told)["score"]
 
 
 def accuracy(scores: Tensor, comparisons: Comparisons) -> dict[str, tuple[float, float]]:
@@ -266,7 +270,7 @@ def accuracy(scores: Tensor, comparisons: Comparisons) -> dict[str, tuple[float,
     return {"accuracy": (float(right), len(difference))}
 
 
-def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int) -> Agreement | None:
+def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int, told: Told) -> Agreement | None:
     """How the models' mean scores agree with held-out rankings; None if there are none."""
     if not lesson.heldout:
         return None
@@ -274,7 +278,7 @@ def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int) -> A
     flat = [ids for row in encoded for ids in row]
 
     def scored(model: RewardModel) -> list[float]:
-        return map_sharded(flat, lambda encoded: score_ids(model, encoded, chat.pad_id, micro_tokens))
+        return map_sharded(flat, lambda encoded: score_ids(model, encoded, chat.pad_id, micro_tokens, told))
 
     with torch.no_grad(), lesson.compute.autocast():
         scores = np.array([scored(model) for model in models])

@@ -49,7 +49,10 @@ def squared_error(net: nn.Module) -> Any:
     return loss
 
 
-def learn(folder: Path, net: nn.Module, stop_after: int = 0, clock: Any = None, **changes: Any) -> dict[str, float]:
+def learn(
+    folder: Path, net: nn.Module, stop_after: int = 0, clock: Any = None, stop_measuring: int = 0, **changes: Any
+) -> dict[str, float]:
+    """Asked to stop in the step `stop_after`, or while it measures what the step `stop_measuring` has reached."""
     run_folder(folder, SETTINGS | changes)
     torch.manual_seed(0)
     steps = count(1)
@@ -58,9 +61,16 @@ def learn(folder: Path, net: nn.Module, stop_after: int = 0, clock: Any = None, 
         run.stopping = next(steps) == stop_after
         return squared_error(net)(batch)
 
+    def evaluate(step: int, _final: bool) -> dict[str, float]:
+        run.stopping = step == stop_measuring
+        told = run.measuring("held-out rows")
+        told(0, 2)
+        told(2, 2)
+        return {"heldout": float(step)}
+
     with open_run(folder, **({"clock": clock} if clock else {})) as run:
         learner = Learner({"net": net}, run.config, CPU)
-        return train(run, learner, points(), loss, epochs=4, evaluate=lambda step, _final: {"heldout": float(step)})
+        return train(run, learner, points(), loss, epochs=4, evaluate=evaluate)
 
 
 # --------------------------------------------------------------------------------------------------------- schedule
@@ -214,6 +224,24 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> N
         for name in "ab"
     ]
     assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("step", [10, 32])
+def test_a_run_that_is_stopped_while_it_measures_goes_on_with_the_measurement(tmp_path: Path, step: int) -> None:
+    undisturbed, resumed = model(), model()
+    figures = learn(tmp_path / "a", undisturbed, evaluate_every=5)
+    with pytest.raises(Stopped):
+        learn(tmp_path / "b", model(), stop_measuring=step, evaluate_every=5)
+    assert (tmp_path / "b" / f"checkpoint-{step}").is_dir()
+    again = learn(tmp_path / "b", resumed, evaluate_every=5)
+    for a, b in zip(undisturbed.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert again["loss"] == figures["loss"]
+    measured = [
+        [event["step"] for event in events(tmp_path / name, "metric") if "heldout" in event["values"]] for name in "ab"
+    ]
+    assert measured[0] == measured[1] == [5, 10, 15, 20, 25, 30, 32]
+    assert {event["phase"] for event in events(tmp_path / "b", "progress")} == {"training", "held-out rows"}
 
 
 def test_a_time_budget_ends_the_run_early_with_the_schedule_at_its_end(tmp_path: Path) -> None:

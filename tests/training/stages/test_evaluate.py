@@ -59,6 +59,12 @@ def measured(policies: Any, tmp_path_factory: Any) -> Any:
     return folder, run_here(folder)
 
 
+def test_every_measurement_tells_how_far_it_is(measured: Any) -> None:
+    folder, _ = measured
+    told = {(event["phase"], event["step"] == event["total"]) for event in events(folder, "progress")}
+    assert {(phase, True) for phase in ("text", "demonstrations", "policy replies", "baseline replies", "kl")} <= told
+
+
 def test_bits_per_byte_is_the_likelihood_of_the_text_over_its_bytes(measured: Any, policies: Any) -> None:
     _, result = measured
     text, chat = "the cat sat on the mat", ChatFormat(toy_tokenizer())

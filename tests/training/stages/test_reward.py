@@ -92,6 +92,24 @@ def test_it_learns_what_people_like(trained: Any) -> None:
     assert good > bad + 1
 
 
+def test_it_tells_how_far_its_measurements_are(trained: Any) -> None:
+    folder, _ = trained
+    told = events(folder, "progress")
+    assert {event["phase"] for event in told} == {"training", "held-out replies", "mean score"}
+    assert all(
+        any(event["step"] == event["total"] for event in told if event["phase"] == phase)
+        for phase in ("held-out replies", "mean score")
+    )
+
+
+def test_scores_of_an_evaluation_are_told_as_they_come(trained: Any, tmp_path: Path) -> None:
+    folder, _ = trained
+    rows = rankings(10, 2)
+    run_here(run_folder(tmp_path, {"stage": "evaluate", "reward": str(folder / "model")}, rankings=rows))
+    told = [event for event in events(tmp_path, "progress") if event["phase"] == "scores"]
+    assert told[-1]["step"] == told[-1]["total"] == sum(len(row["replies"]) for row in rows)
+
+
 def test_the_result_counts_by_annotator_and_reports_length(trained: Any) -> None:
     _, result = trained
     counts = result["counts"]
@@ -162,6 +180,8 @@ def test_an_adapter_learns_and_is_saved_merged(base: Any, tmp_path: Path) -> Non
     )
     result = run_here(folder)
     assert result["metrics"]["heldout_accuracy"] > 0.9
+    measured = [event for event in events(folder, "progress") if event["phase"] == "held-out replies"]
+    assert [event["step"] for event in measured].count(0) == 1  # merging does not call for a second measurement
     model, tokenizer = load_reward(str(folder / "model"), CPU)
     row = RankingRow(**rankings(1, 2)[0])
     talks = [[*row.messages, Turn(role="assistant", content=reply)] for reply in row.replies]
