@@ -20,7 +20,8 @@ MAX_CONTEXT: Final = 8192  # tokens that Ollama is asked to have room for; its o
 
 
 class Pieces(NamedTuple):
-    """What stands around turns. opening: before the first turn where there is no system turn."""
+    """What stands around turns. opening: before the first turn where there is no system turn. joined: whether the
+    first question goes on where the system text ends, without what otherwise stands before a question."""
 
     opening: str
     before_system: str
@@ -29,6 +30,7 @@ class Pieces(NamedTuple):
     after_user: str
     before_reply: str
     after_reply: str
+    joined: bool
 
     def text(self, turns: Sequence[Turn]) -> str:
         around = {"user": (self.before_user, self.after_user), "assistant": (self.before_reply, self.after_reply)}
@@ -37,11 +39,10 @@ class Pieces(NamedTuple):
             text, rest = self.before_system + first.content + self.after_system, turns[1:]
         else:
             text, rest = self.opening, turns
-        return (
-            text
-            + "".join(around[turn.role][0] + turn.content + around[turn.role][1] for turn in rest)
-            + self.before_reply
-        )
+        spoken = "".join(around[turn.role][0] + turn.content + around[turn.role][1] for turn in rest)
+        if first.role == "system" and self.joined:
+            spoken = spoken.removeprefix(self.before_user)
+        return text + spoken + self.before_reply
 
     def without_bos(self, bos: str) -> Pieces:
         return self._replace(opening=self.opening.removeprefix(bos), before_system=self.before_system.removeprefix(bos))
@@ -62,10 +63,26 @@ PROBES: Final = (
 )
 
 
+class AroundSystem(NamedTuple):
+    before: str
+    after: str
+    joined: bool
+
+
+def around_system(render: Render, before_user: str) -> AroundSystem | None:
+    """What stands around the system text, None where the template refuses one or leaves it out."""
+    try:
+        before, rest = render(turns(USER, system=SYSTEM), True).split(SYSTEM)
+    except Exception:  # noqa: BLE001 (it appears no time or twice, or whatever a template raises to refuse it)
+        return None
+    between = rest.split(USER)[0]
+    return AroundSystem(before, between.removesuffix(before_user), not between.endswith(before_user))
+
+
 def pieces_of(render: Render) -> Pieces | None:
-    """The pieces of a template, or None if it does more than to put pieces around turns. A template that refuses a
-    system turn has none either: what it does with one cannot be said in Go. What a template does with thoughts in
-    earlier replies is not asked: Ollama's clients do not send them back."""
+    """The pieces of a template, or None if it does more than to put pieces around turns. If it takes no system turn,
+    the system text becomes the beginning of the first question. What a template does with thoughts in earlier replies
+    is not asked: Ollama's clients do not send them back."""
     try:
         asked, ended = render(turns(USER), True), render(turns(USER), False)
         after_user = ended.split(USER)[1]
@@ -73,27 +90,32 @@ def pieces_of(render: Render) -> Pieces | None:
         after_reply = render(turns(USER, REPLY), False).split(REPLY)[1]
         head, _, rest = render(turns(USER, REPLY, NEXT), True).partition(USER)
         before_user = rest.split(REPLY)[1].split(NEXT)[0].removeprefix(after_reply)
-        before_system, rest = render(turns(USER, system=SYSTEM), True).split(SYSTEM)
-        after_system = rest.split(USER)[0].removesuffix(before_user)
+        system = around_system(render, before_user)
+        before_system, after_system, joined = system or AroundSystem(head, "\n\n", True)
         pieces = Pieces(
             head.removesuffix(before_user), before_system, after_system, before_user, after_user, before_reply,
-            after_reply,
+            after_reply, joined,
         )  # fmt: skip
-        return pieces if all(pieces.text(probe) == render(probe, True) for probe in PROBES) else None
+        probes = [probe for probe in PROBES if system or probe[0].role != "system"]
+        return pieces if all(pieces.text(probe) == render(probe, True) for probe in probes) else None
     except Exception:  # noqa: BLE001 (a turn that does not appear once, or whatever a template raises: it is not of this kind)
         return None
 
 
 def go_template(pieces: Pieces) -> str:
     """The pieces as a template of Go's text/template, as Ollama fills it in."""
-    literal = Pieces(*map(escaped, pieces))
-    otherwise = f"{{{{ else }}}}{literal.opening}" if literal.opening else ""
+    opening, before_system, after_system, before_user, after_user, before_reply, after_reply = map(escaped, pieces[:-1])
+    otherwise = f"{{{{ else }}}}{opening}" if opening else ""
+    messages = ".Messages"
+    if pieces.joined:  # the system turn is the first of the messages
+        messages = "$i, $_ := .Messages"
+        before_user = f"{{{{ if not (and $.System (eq $i 1)) }}}}{before_user}{{{{ end }}}}"
     return (
-        f"{{{{ if .System }}}}{literal.before_system}{{{{ .System }}}}{literal.after_system}{otherwise}{{{{ end }}}}"
-        f'{{{{ range .Messages }}}}{{{{ if eq .Role "user" }}}}'
-        f"{literal.before_user}{{{{ .Content }}}}{literal.after_user}"
-        f'{{{{ else if eq .Role "assistant" }}}}{literal.before_reply}{{{{ .Content }}}}{literal.after_reply}'
-        f"{{{{ end }}}}{{{{ end }}}}{literal.before_reply}"
+        f"{{{{ if .System }}}}{before_system}{{{{ .System }}}}{after_system}{otherwise}{{{{ end }}}}"
+        f'{{{{ range {messages} }}}}{{{{ if eq .Role "user" }}}}'
+        f"{before_user}{{{{ .Content }}}}{after_user}"
+        f'{{{{ else if eq .Role "assistant" }}}}{before_reply}{{{{ .Content }}}}{after_reply}'
+        f"{{{{ end }}}}{{{{ end }}}}{before_reply}"
     )
 
 

@@ -12,6 +12,7 @@ from tests.training.export.exported import LLAMA3_TEMPLATE, family_tokenizer
 from tests.training.toys import ALTERNATES, CHATML, toy_tokenizer
 from training.contract import InputError, Turn
 from training.data.chat_templates import render_template
+from training.data.template_styles import STYLES
 from training.export.answers import Questions
 from training.export.gguf_tokenizer import vocabulary_of
 from training.export.ollama import go_template, modelfile, pieces_of, turns
@@ -27,6 +28,14 @@ WITH_DEFAULT_SYSTEM = (
 ZEPHYR = (
     "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+JOINED = (  # much as Llama 2's and Mistral's
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}{% set spoken = messages[1:] %}"
+    "{% else %}{% set system = '' %}{% set spoken = messages %}{% endif %}"
+    "{% for m in spoken %}{% if m['role'] == 'user' %}"
+    "{{ '[INST] ' + (system if loop.first else '') + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ m['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 BRACES = CHATML.replace("<|im_end|>", "{{ '{{' }}end}}").replace("'{{ '{{' }}end}}\n'", "'{{end}}\n'")
 CONVERSATIONS = (
@@ -45,7 +54,9 @@ def fill_in(template: str, conversation: Sequence[Turn]) -> str:
     """What Go's text/template makes of the few actions that are written, as Ollama calls it: with the system turn
     apart, and all turns as messages."""
     system = next((turn.content for turn in conversation if turn.role == "system"), "")
-    before, body, after = re.split(r"\{\{ range \.Messages \}\}|\{\{ end \}\}\{\{ end \}\}", template)
+    before, body, after = re.split(
+        r"\{\{ range (?:\$i, \$_ := )?\.Messages \}\}|\{\{ end \}\}\{\{ end \}\}(?!\{\{ \.Content)", template
+    )
     head = re.fullmatch(r"\{\{ if \.System \}\}(.*?)(?:\{\{ else \}\}(.*?))?\{\{ end \}\}", before, re.DOTALL)
     roles = re.fullmatch(
         r'\{\{ if eq \.Role "user" \}\}(.*?)\{\{ else if eq \.Role "assistant" \}\}(.*)', body, re.DOTALL
@@ -53,16 +64,24 @@ def fill_in(template: str, conversation: Sequence[Turn]) -> str:
     assert head is not None
     assert roles is not None
     text = head[1].replace("{{ .System }}", system) if system else head[2] or ""
-    for turn in conversation:
+    for i, turn in enumerate(conversation):
         if turn.role != "system":
-            text += roles[1 if turn.role == "user" else 2].replace("{{ .Content }}", turn.content)
+            around = roles[1 if turn.role == "user" else 2]
+            with_system = "" if system and i == 1 else r"\1"
+            around = re.sub(
+                r"\{\{ if not \(and \$\.System \(eq \$i 1\)\) \}\}(.*?)\{\{ end \}\}",
+                with_system,
+                around,
+                flags=re.DOTALL,
+            )
+            text += around.replace("{{ .Content }}", turn.content)
     return (text + after).replace('{{ "{{" }}', "{{")
 
 
 @pytest.mark.parametrize(
     "template",
-    [CHATML, WITH_DEFAULT_SYSTEM, ZEPHYR, LLAMA3_TEMPLATE, BRACES],
-    ids=["chatml", "default", "zephyr", "llama3", "braces"],
+    [CHATML, WITH_DEFAULT_SYSTEM, ZEPHYR, LLAMA3_TEMPLATE, BRACES, JOINED],
+    ids=["chatml", "default", "zephyr", "llama3", "braces", "joined"],
 )
 def test_the_go_template_writes_what_the_jinja_template_writes(template: str) -> None:
     pieces = pieces_of(lambda conversation, open_turn: render(template, conversation, open_turn))
@@ -85,8 +104,22 @@ def test_our_own_template_is_written_for_ollama() -> None:
     )
 
 
-def test_a_template_that_takes_no_system_turn_is_not_guessed() -> None:
-    pieces = pieces_of(lambda conversation, open_turn: render(ALTERNATES, conversation, open_turn))
+@pytest.mark.parametrize("template", [ALTERNATES, STYLES["gemma"].template], ids=["mistral", "gemma"])
+def test_where_a_template_takes_no_system_turn_the_first_question_begins_with_its_text(template: str) -> None:
+    pieces = pieces_of(lambda conversation, open_turn: render(template, conversation, open_turn))
+    assert pieces is not None
+    for system in ("", "Be brief."):
+        said = turns("Hi.", "Hello.", "Why?", system=system)
+        first = f"{system}\n\nHi." if system else "Hi."
+        assert fill_in(go_template(pieces), said) == render(template, turns(first, "Hello.", "Why?"))
+
+
+def test_a_template_that_does_more_than_that_is_not_guessed() -> None:
+    last_only = (
+        "{% for m in messages %}{{ m['content'] if loop.last else m['role'] }}{% endfor %}"
+        "{% if add_generation_prompt %}>{% endif %}"
+    )
+    pieces = pieces_of(lambda conversation, open_turn: render(last_only, conversation, open_turn))
     assert pieces is None
     assert "TEMPLATE" not in modelfile("a.gguf", pieces, ["</s>"], 64)
 
