@@ -17,10 +17,10 @@ END: Final = b"\0" * (2 * tarfile.BLOCKSIZE)
 def tar_parts(files: Iterable[tuple[str, Part]], modified: int) -> list[Part]:
     """The archive of files by name, all as old as `modified` (seconds since 1970), in pieces that follow each other.
     Files of 8 GiB and more get the size field of GNU tar, which other programs read, too."""
-    parts: list[Part] = []
+    chunks: list[Part] = []
     for name, content in files:
         size = part_size(content)
         header = tarfile.TarInfo(name)
         header.size, header.mtime, header.mode = size, modified, 0o644
-        parts += [header.tobuf(tarfile.GNU_FORMAT, "utf-8"), content, b"\0" * (-size % tarfile.BLOCKSIZE)]
-    return [*parts, END]
+        chunks += [header.tobuf(tarfile.GNU_FORMAT, "utf-8"), content, b"\0" * (-size % tarfile.BLOCKSIZE)]
+    return [*chunks, END]

@@ -131,12 +131,12 @@ def part_pieces(part: Part, start: int, stop: int) -> Iterator[bytes]:
         return
     with part.open() as file:
         file.seek(start)
-        left = stop - start
-        while left:
-            block = file.read(min(left, STORED_PIECE_BYTES))
+        remaining = stop - start
+        while remaining:
+            block = file.read(min(remaining, STORED_PIECE_BYTES))
             if not block:
                 raise EOFError("a file became shorter while it was sent")
-            left -= len(block)
+            remaining -= len(block)
             yield block
 
 
@@ -149,17 +149,17 @@ def send_content(request: HttpRequest, content: Content, name: str) -> HttpRespo
     version (If-Range), are answered by all of it."""
     size, etag = content.size, f'"{content.version}"'
     try:
-        wanted = wanted_range(request, etag, size)
+        byte_range = wanted_range(request, etag, size)
     except RangeNotSatisfiable:
         response: HttpResponseBase = HttpResponse(status=416, content_type="text/plain")
         response["Content-Range"] = f"bytes */{size}"
         return response
-    start, stop = wanted or (0, size)
+    start, stop = byte_range or (0, size)
     if request.method == "HEAD":
         response = HttpResponse(content_type=type_of(name))
     else:
         response = streamed(request, content.pieces(start, stop), name)
-    if wanted:
+    if byte_range:
         response.status_code = 206
         response["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     response["Content-Length"] = str(stop - start)

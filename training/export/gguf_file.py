@@ -75,7 +75,7 @@ def stored_type(name: str, shape: tuple[int, ...], wanted: Type) -> Type:
 def planned(weights: Weights, architecture: Architecture, wanted: Type) -> dict[str, tuple[str, Type]]:
     """By tensor, llama.cpp's name for it and its type."""
     names = {name: architecture.tensor_name(name) for name in weights.names}
-    return {name: (known, stored_type(known, weights.shape(name), wanted)) for name, known in names.items()}
+    return {name: (gguf_name, stored_type(gguf_name, weights.shape(name), wanted)) for name, gguf_name in names.items()}
 
 
 def file_bytes(weights: Weights, architecture: Architecture, quantization: str) -> int:
@@ -100,7 +100,7 @@ def write_gguf(
     step: Callable[[int], None],
 ) -> None:
     """Raises InputError for what cannot be written for certain."""
-    wanted, file_type = TYPES[quantization]
+    weight_type, file_type = TYPES[quantization]
     writer = gguf.GGUFWriter(path, architecture.name)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(about.name)
@@ -110,13 +110,13 @@ def write_gguf(
     architecture.describe(writer)
     write_vocabulary(writer, vocabulary)
     write_chat(writer, tokens)
-    plan = planned(weights, architecture, wanted)
+    plan = planned(weights, architecture, weight_type)
     factors = architecture.rope_factors()
     if factors is not None:
         writer.add_tensor_info(ROPE_FREQS, factors.shape, factors.dtype, factors.nbytes)
-    for name, (known, kind) in plan.items():
+    for name, (gguf_name, kind) in plan.items():
         shape = weights.shape(name)
-        writer.add_tensor_info(known, shape, np.dtype(np.float32), stored_bytes(shape, kind), raw_dtype=kind)
+        writer.add_tensor_info(gguf_name, shape, np.dtype(np.float32), stored_bytes(shape, kind), raw_dtype=kind)
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

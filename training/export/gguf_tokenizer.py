@@ -85,7 +85,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
         place(tokens, types, added["id"], added["content"], kind)
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     if any(
-        len(pair) == 2 and any(" " in part for part in pair) for pair in model["merges"] if not isinstance(pair, str)
+        len(pair) == 2 and any(" " in token for token in pair) for pair in model["merges"] if not isinstance(pair, str)
     ):
         raise refused_tokenizer("a merge of it has a space in it")
     return Vocabulary(tokens, types, merges, cut, nearly)
@@ -118,16 +118,16 @@ def check_normalizer(normalizer: dict[str, Any] | None) -> None:
 def cut_of(pre_tokenizer: dict[str, Any] | None, whole_words: bool) -> tuple[str, str]:
     """llama.cpp's name for a pre-tokenizer, and what is not quite the same."""
     whole: dict[str, Any] = pre_tokenizer or {"type": ""}
-    parts: list[dict[str, Any]] = whole["pretokenizers"] if whole["type"] == "Sequence" else [whole]
+    steps: list[dict[str, Any]] = whole["pretokenizers"] if whole["type"] == "Sequence" else [whole]
     patterns: list[str] = []
-    for part in parts:
-        kind = part["type"]
-        if kind == "Digits" and part["individual_digits"]:
+    for step in steps:
+        kind = step["type"]
+        if kind == "Digits" and step["individual_digits"]:
             patterns.append(r"\p{N}")
-        elif kind == "Split" and part["behavior"] == "Isolated" and not part["invert"] and "Regex" in part["pattern"]:
-            patterns.append(part["pattern"]["Regex"].replace(ANY_CASE, CONTRACTIONS).replace(r"\p{N}{1}|", r"\p{N}|"))
-        elif kind == "ByteLevel" and not part["add_prefix_space"]:
-            patterns += [GPT2] if part.get("use_regex", True) else []
+        elif kind == "Split" and step["behavior"] == "Isolated" and not step["invert"] and "Regex" in step["pattern"]:
+            patterns.append(step["pattern"]["Regex"].replace(ANY_CASE, CONTRACTIONS).replace(r"\p{N}{1}|", r"\p{N}|"))
+        elif kind == "ByteLevel" and not step["add_prefix_space"]:
+            patterns += [GPT2] if step.get("use_regex", True) else []
         else:
             raise refused_tokenizer(f"it cuts text by {kind or 'no rule'}")
     if patterns == [OWN_WITHOUT_CONTRACTIONS] and not whole_words:

@@ -34,9 +34,9 @@ def check_policy(
     del model
     gc.collect()
     exported = AutoModelForCausalLM.from_pretrained(target, dtype=dtype, use_safetensors=True).to(device).eval()
-    given = answer(exported, questions, stop_ids_of(target), asked)
+    exported_answers = answer(exported, questions, stop_ids_of(target), asked)
     # PEFT may add in another order, which rounds some weights to their other neighbor
-    parted = refuse_differences(exported, given, expected, MERGED_TOLERANCE if adapter_base(source) else 0.0)
+    parted = refuse_differences(exported, exported_answers, expected, MERGED_TOLERANCE if adapter_base(source) else 0.0)
     return [
         f"{len(expected) - parted} of {len(expected)} prompts were answered by the same tokens, greedily, before and "
         f"after ({name_of(dtype)} both times)."
@@ -54,8 +54,8 @@ def check_adapter(source: str, target: Path, compute: Compute, questions: Questi
     gc.collect()
     base = AutoModelForCausalLM.from_pretrained(local_base(adapter_base(source)), dtype=compute.dtype)
     exported = PeftModel.from_pretrained(base, str(target)).to(compute.device).eval()
-    given = answer(exported, questions, stop_ids_of(target), asked)
-    refuse_differences(exported, given, expected, 0.0)
+    exported_answers = answer(exported, questions, stop_ids_of(target), asked)
+    refuse_differences(exported, exported_answers, expected, 0.0)
     return [f"{len(expected)} of {len(expected)} prompts were answered by the same tokens, greedily, before and after."]
 
 
@@ -83,13 +83,13 @@ def check_reward(source: str, target: Path, dtype: torch.dtype, device: torch.de
 def served_model(source: str, dtype: torch.dtype, device: torch.device) -> CausalModel:
     """The model as it is used here, its adapter merged by PEFT in float32, with its weights in `dtype`; on the GPU if
     it fits. Raises InputError if it does not fit in memory either."""
-    wanted = torch.float32 if adapter_base(source) else dtype
+    target_dtype = torch.float32 if adapter_base(source) else dtype
     try:
-        model = load_causal(source, Compute(device, wanted))
+        model = load_causal(source, Compute(device, target_dtype))
     except InputError as error:
         if error.code != "too_large" or device.type == "cpu":
             raise
-        model = load_causal(source, Compute(torch.device("cpu"), wanted))
+        model = load_causal(source, Compute(torch.device("cpu"), target_dtype))
     whole: CausalModel = merged(model) if isinstance(model, PeftModel) else model
     for parameter in whole.parameters():  # not .to(dtype): that would round the rotary frequencies, too
         parameter.data = parameter.data.to(dtype)

@@ -34,13 +34,13 @@ class Pieces(NamedTuple):
 
     def text(self, turns: Sequence[Turn]) -> str:
         around = {"user": (self.before_user, self.after_user), "assistant": (self.before_reply, self.after_reply)}
-        first = turns[0]
-        if first.role == "system":
-            text, rest = self.before_system + first.content + self.after_system, turns[1:]
+        first_turn = turns[0]
+        if first_turn.role == "system":
+            text, spoken_turns = self.before_system + first_turn.content + self.after_system, turns[1:]
         else:
-            text, rest = self.opening, turns
-        spoken = "".join(around[turn.role][0] + turn.content + around[turn.role][1] for turn in rest)
-        if first.role == "system" and self.joined:
+            text, spoken_turns = self.opening, turns
+        spoken = "".join(around[turn.role][0] + turn.content + around[turn.role][1] for turn in spoken_turns)
+        if first_turn.role == "system" and self.joined:
             spoken = spoken.removeprefix(self.before_user)
         return text + spoken + self.before_reply
 
@@ -72,10 +72,10 @@ class AroundSystem(NamedTuple):
 def around_system(render: Render, before_user: str) -> AroundSystem | None:
     """What stands around the system text, None where the template refuses one or leaves it out."""
     try:
-        before, rest = render(turns(USER, system=SYSTEM), True).split(SYSTEM)
+        before, following = render(turns(USER, system=SYSTEM), True).split(SYSTEM)
     except Exception:  # noqa: BLE001 (it appears no time or twice, or whatever a template raises to refuse it)
         return None
-    between = rest.split(USER)[0]
+    between = following.split(USER)[0]
     return AroundSystem(before, between.removesuffix(before_user), not between.endswith(before_user))
 
 
@@ -88,8 +88,8 @@ def pieces_of(render: Render) -> Pieces | None:
         after_user = ended.split(USER)[1]
         before_reply = asked.removeprefix(ended)
         after_reply = render(turns(USER, REPLY), False).split(REPLY)[1]
-        head, _, rest = render(turns(USER, REPLY, NEXT), True).partition(USER)
-        before_user = rest.split(REPLY)[1].split(NEXT)[0].removeprefix(after_reply)
+        head, _, following = render(turns(USER, REPLY, NEXT), True).partition(USER)
+        before_user = following.split(REPLY)[1].split(NEXT)[0].removeprefix(after_reply)
         system = around_system(render, before_user)
         before_system, after_system, joined = system or AroundSystem(head, "\n\n", True)
         pieces = Pieces(

@@ -66,7 +66,7 @@ def push(folder: Path, repository: str, *, public: bool, token: str, message: st
             file.told = teller("pushing MB", sent, total, step)
             api.preupload_lfs_files(repository, [addition], num_threads=1, free_memory=False)
             sent += addition.upload_info.size
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [one for one, _ in additions]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [operation for operation, _ in additions]
         operations += [CommitOperationDelete(name) for name in replaced_weights(present, set(names))]
         commit = api.create_commit(repository, operations, commit_message=message)
         step("pushing MB", total, total)

@@ -51,8 +51,8 @@ def logprobs_from_hidden(
     with torch.autocast(device, enabled=False):
         if torch.is_grad_enabled() and hidden.requires_grad and not learns and not entropy_gradient:
             return TokenLogprobs(*FromFrozen.apply(hidden, weight, bias, targets, scale, dtype, entropy))
-        kept = positions_that(positions_kept, hidden, weight) if torch.is_grad_enabled() else 0
-        logprobs, entropies = FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy, kept)
+        kept_positions = positions_that(positions_kept, hidden, weight) if torch.is_grad_enabled() else 0
+        logprobs, entropies = FromHidden.apply(hidden, weight, bias, targets, scale, dtype, entropy, kept_positions)
     return TokenLogprobs(logprobs, entropies if entropy_gradient else entropies.detach())
 
 
@@ -88,21 +88,21 @@ def positions_that(rule: Callable[[int, str, int | None], int], hidden: Tensor, 
 
 
 def products(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, *, begin: int = 0, kept: int = 0
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, *, begin: int = 0, kept_positions: int = 0
 ) -> Iterator[tuple[slice, Tensor]]:
     """The logits (positions, V) of some positions at a time, from `begin` on, in float32 on a GPU, else in the dtype of
     the products. They may be written over; the next ones take their place, except for the first `kept` positions."""
     dtype = torch.float32 if gives_float32(hidden) else hidden.dtype
     bias = None if bias is None else bias.to(dtype)
-    most = positions_that(positions_at_once, hidden, weight)
+    per_piece = positions_that(positions_at_once, hidden, weight)
     space: Tensor | None = None
-    for first in range(begin, len(hidden), most):
-        rows = slice(first, min(first + most, len(hidden)))
-        if space is None or rows.stop <= kept:
-            space = hidden.new_empty(rows.stop - first, len(weight), dtype=dtype)
-        out = output_product(hidden[rows], weight, out=space[: rows.stop - first])
+    for start in range(begin, len(hidden), per_piece):
+        rows = slice(start, min(start + per_piece, len(hidden)))
+        if space is None or rows.stop <= kept_positions:
+            space = hidden.new_empty(rows.stop - start, len(weight), dtype=dtype)
+        out = output_product(hidden[rows], weight, out=space[: rows.stop - start])
         yield rows, out if bias is None else out.add_(bias)
-        if rows.stop <= kept:
+        if rows.stop <= kept_positions:
             space = None
 
 
@@ -113,18 +113,18 @@ class FromHidden(Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, scale: float,
-        dtype: torch.dtype, entropy: bool, kept: int,
+        dtype: torch.dtype, entropy: bool, kept_positions: int,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         h, w = hidden.to(dtype).contiguous(), weight.to(dtype)
         targets = targets.long().contiguous()  # as the kernels take them
         logprobs, log_sums, entropies = hidden.new_zeros(3, len(h), dtype=torch.float32).unbind()
         ctx.kept = Pieces()
-        for rows, logits in products(h, w, bias, kept=kept):
-            found = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
-            logprobs[rows], log_sums[rows] = found.logprobs, found.log_sums
-            if found.entropies is not None:
-                entropies[rows] = found.entropies
-            if rows.stop <= kept:
+        for rows, logits in products(h, w, bias, kept_positions=kept_positions):
+            statistics = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
+            logprobs[rows], log_sums[rows] = statistics.logprobs, statistics.log_sums
+            if statistics.entropies is not None:
+                entropies[rows] = statistics.entropies
+            if rows.stop <= kept_positions:
                 ctx.kept.append((rows, logits))
         ctx.save_for_backward(h, w, bias, targets, log_sums, entropies)
         ctx.settings = scale, hidden.dtype
@@ -157,11 +157,11 @@ class FromHidden(Function):
 def pieces_again(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
     """The logits that were kept, each given up when the next is asked for, then the others. What was kept is written
     over, so that a second backward pass finds nothing kept, and computes all of them."""
-    kept, ctx.kept = ctx.kept, Pieces()
+    kept_pieces, ctx.kept = ctx.kept, Pieces()
     begin = 0
-    while kept:
-        begin = kept[0][0].stop
-        yield kept.pop(0)
+    while kept_pieces:
+        begin = kept_pieces[0][0].stop
+        yield kept_pieces.pop(0)
     yield from products(hidden, weight, bias, begin=begin)
 
 
@@ -179,11 +179,11 @@ class FromFrozen(Function):
         ones += 1
         slopes = torch.empty_like(h)
         for rows, logits in products(h, w, bias):
-            found = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
-            logprobs[rows] = found.logprobs
-            if found.entropies is not None:
-                entropies[rows] = found.entropies
-            ops.logprobs_from_logits_backward(logits, targets[rows], found, ones[rows], None, scale)
+            statistics = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
+            logprobs[rows] = statistics.logprobs
+            if statistics.entropies is not None:
+                entropies[rows] = statistics.entropies
+            ops.logprobs_from_logits_backward(logits, targets[rows], statistics, ones[rows], None, scale)
             torch.mm(logits.to(h.dtype), w, out=slopes[rows])
         ctx.save_for_backward(slopes)
         ctx.dtype = hidden.dtype

@@ -68,15 +68,15 @@ class Signature:
             i = next(i for i in self.sizes if values[i] < 0)
             raise ValueError(f"{self.name}: {self.parameters[i].name} is {values[i]}")
         for (i, parameter, fixed), count in zip(self.pointers, self.counts(*sizes), strict=True):
-            x, wanted = values[i], fixed or dtype
+            x, expected_dtype = values[i], fixed or dtype
             if x is None and parameter.optional:
                 continue
             if not isinstance(x, Tensor):
                 if problem := array_problem(x, count * WORDS.get(parameter.type, 1)):
                     raise ValueError(f"{self.name}: {parameter.name} {problem}")
-            elif x.dtype is wanted and x.is_cpu and x.numel() == count and x.is_contiguous():
+            elif x.dtype is expected_dtype and x.is_cpu and x.numel() == count and x.is_contiguous():
                 values[i] = x.data_ptr()
-            elif problem := tensor_problem(x, wanted, count, parameter.strided):
+            elif problem := tensor_problem(x, expected_dtype, count, parameter.strided):
                 raise ValueError(f"{self.name}: {parameter.name} {problem}")
             else:
                 values[i] = x.data_ptr()
@@ -99,8 +99,8 @@ def tensor_problem(x: Tensor, dtype: torch.dtype, count: int, strided: bool) -> 
     if not x.is_cpu:
         return f"is on {x.device}, not on the CPU"
     if strided:
-        left = x.untyped_storage().nbytes() // x.element_size() - x.storage_offset()
-        return f"has room for {left} numbers, not {count}" if left < count else ""
+        room = x.untyped_storage().nbytes() // x.element_size() - x.storage_offset()
+        return f"has room for {room} numbers, not {count}" if room < count else ""
     if x.numel() != count:
         return f"has {x.numel()} numbers, not {count}"
     return "" if x.is_contiguous() else "is not contiguous"
@@ -113,8 +113,8 @@ def read_signatures(source: Path) -> dict[str, Signature]:
 
 
 def _parameters(function: str, listed: str) -> Iterator[Parameter]:
-    if rest := PARAMETER.sub("", listed).strip():
-        raise ValueError(f"{function}: cannot read {rest!r}")
+    if unread := PARAMETER.sub("", listed).strip():
+        raise ValueError(f"{function}: cannot read {unread!r}")
     matches = list(PARAMETER.finditer(listed))
     sizes = {match["name"] for match in matches if match["type"] == "Int" and not match["pointer"]}
     for match in matches:

@@ -166,8 +166,8 @@ class GivesDtype(nn.Module):
     given_dtype: torch.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        given: Tensor = super().forward(x.float() if x.is_floating_point() else x)
-        return given.to(self.given_dtype)
+        output: Tensor = super().forward(x.float() if x.is_floating_point() else x)
+        return output.to(self.given_dtype)
 
 
 def tied_modules(model: PreTrainedModel) -> set[str]:

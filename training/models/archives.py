@@ -86,13 +86,13 @@ def checked_path(member: Member) -> PurePosixPath:
     """Where the member says it belongs. Raises InputError for a link, a device, or a place outside the archive."""
     name = member.path
     path = PurePosixPath(name)
-    shown = name[:100].encode("ascii", "backslashreplace").decode()
+    printable = name[:100].encode("ascii", "backslashreplace").decode()
     if not (member.is_file or member.is_folder):
-        raise refused(f"{shown} in it is a link or a device; pack the files themselves (zip -r, or tar -h)")
+        raise refused(f"{printable} in it is a link or a device; pack the files themselves (zip -r, or tar -h)")
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\x00" in name or DRIVE.match(name):
-        raise refused(f"{shown} in it leads out of the folder that it is unpacked into")
+        raise refused(f"{printable} in it leads out of the folder that it is unpacked into")
     if len(path.parts) > MAX_DEPTH:
-        raise refused(f"{shown} in it lies more than {MAX_DEPTH} folders deep")
+        raise refused(f"{printable} in it lies more than {MAX_DEPTH} folders deep")
     return path
 
 

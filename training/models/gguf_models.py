@@ -224,8 +224,8 @@ def llama3_factors(theta: float, width: int, factor: float) -> np.ndarray[Any, A
     """As Llama 3.1's reference code computes them: frequencies that turn rarely in 8,192 tokens are divided by the
     factor, those that turn often are kept, and those between are mixed."""
     turns = 8192 * theta ** -(np.arange(0, width, 2) / width) / (2 * np.pi)
-    kept = np.clip((turns - 1.0) / (4.0 - 1.0), 0, 1)
-    factors: np.ndarray[Any, Any] = 1 / ((1 - kept) / factor + kept)
+    share = np.clip((turns - 1.0) / (4.0 - 1.0), 0, 1)
+    factors: np.ndarray[Any, Any] = 1 / ((1 - share) / factor + share)
     return factors
 
 

@@ -38,19 +38,19 @@ def fetch_from_hub(name: str, revision: str, target: Path, step: Step) -> Path:
         info = HfApi().model_info(repository, revision=revision or None, files_metadata=True)
     siblings = info.siblings or []
     names = set(wanted_files(name, file, [sibling.rfilename for sibling in siblings]))
-    wanted = [sibling for sibling in siblings if sibling.rfilename in names]
+    needed_files = [sibling for sibling in siblings if sibling.rfilename in names]
     folder = target / (info.sha or "newest")
     folder.mkdir(parents=True, exist_ok=True)
-    total = sum(sibling.size or 0 for sibling in wanted)
+    total = sum(sibling.size or 0 for sibling in needed_files)
     present = sum(part.stat().st_size for part in folder.iterdir())
     check_room(folder, total - present, "to fetch it")
     done = 0
-    for sibling in wanted:
+    for sibling in needed_files:
         with hub_errors(name):
             fetch_file(repository, info.sha, sibling, folder, after(done, total, step))
         done += sibling.size or 0
     step(done, total)
-    gguf = next((sibling.rfilename for sibling in wanted if sibling.rfilename.lower().endswith(GGUF)), "")
+    gguf = next((sibling.rfilename for sibling in needed_files if sibling.rfilename.lower().endswith(GGUF)), "")
     return folder / gguf
 
 
@@ -96,8 +96,8 @@ def check_hash(path: Path, sibling: RepoSibling) -> None:
     if not sha256:
         return
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != sha256:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != sha256:
         path.unlink()
         raise OSError(f"{sibling.rfilename} was damaged on its way; resume the run to fetch it again")
 

@@ -23,11 +23,11 @@ def give_template(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, st
     if tokenizer.eos_token is None:
         tokenizer.add_special_tokens({"eos_token": "</s>"})
     tokens = [*style.tokens, str(tokenizer.eos_token)]
-    known = set(tokenizer.get_vocab())
+    vocabulary = set(tokenizer.get_vocab())
     tokenizer.add_special_tokens({"additional_special_tokens": list(style.tokens)}, replace_extra_special_tokens=False)
     tokenizer.chat_template = style.template
     rows = model.get_input_embeddings().weight.shape[0]
-    missing = [token for token in tokens if token not in known or tokenizer.convert_tokens_to_ids(token) >= rows]
+    missing = [token for token in tokens if token not in vocabulary or tokenizer.convert_tokens_to_ids(token) >= rows]
     ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in tokens}
     needed = max(len(tokenizer), *(number + 1 for number in ids.values()))
     if needed > rows:

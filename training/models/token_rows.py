@@ -32,16 +32,16 @@ class TokenRows(TrainableTokensLayer):
             return whole
         name = active_adapters[0]
         ids = torch.tensor(self.token_indices[name], device=x.device)
-        rows, given = self.trainable_tokens_delta[name], self.base_layer(x)
+        rows, embedded = self.trainable_tokens_delta[name], self.base_layer(x)
         if isinstance(self.base_layer, nn.Embedding):
             matches = x[..., None] == ids
-            own = rows[matches.int().argmax(dim=-1)].to(given.dtype)
+            changed = rows[matches.int().argmax(dim=-1)].to(embedded.dtype)
             if (scale := self._get_embed_scale()) is not None:  # Gemma's
-                own = own * scale.to(own.dtype)
-            return torch.where(matches.any(dim=-1, keepdim=True), own, given)
+                changed = changed * scale.to(changed.dtype)
+            return torch.where(matches.any(dim=-1, keepdim=True), changed, embedded)
         bias = self.base_layer.bias
         logits = functional.linear(x, rows.to(x.dtype), None if bias is None else bias[ids])
-        replaced: Tensor = given.index_copy(-1, ids, logits.to(given.dtype))
+        replaced: Tensor = embedded.index_copy(-1, ids, logits.to(embedded.dtype))
         return replaced
 
 

@@ -87,7 +87,7 @@ def train(
         meter.seconds += time.perf_counter() - started_at
         step += 1
         expected = expected_steps(run, step, total, turn, turns)
-        state.tell(first_step + step, first_step + expected + (turns - turn - 1) * total)
+        state.show_progress(first_step + step, first_step + expected + (turns - turn - 1) * total)
         if step % settings.log_every == 0:
             state.report(step, meter.report())
         if step == total:
@@ -112,7 +112,7 @@ class TrainingState:
         self.meter = Meter()
         self.figures: dict[str, float] = {}
         self.unmeasured = False  # whether the run was stopped while it measured what this step had reached
-        self.told: tuple[int, int] | None = None
+        self.progress: tuple[int, int] | None = None
 
     def save(self, step: int) -> None:
         so_far = {"meter": asdict(self.meter.means), "figures": self.figures, "unmeasured": self.unmeasured}
@@ -125,8 +125,8 @@ class TrainingState:
         self.figures.update(state["figures"])
         self.unmeasured = state.get("unmeasured", False)  # checkpoints of earlier versions do not say
 
-    def tell(self, step: int, total: int) -> None:
-        self.told = step, total
+    def show_progress(self, step: int, total: int) -> None:
+        self.progress = step, total
         self.run.progress(step, total, "training")
 
     def stop(self, step: int) -> None:
@@ -146,8 +146,8 @@ class TrainingState:
             self.stop(step)
         self.unmeasured = False
         self.report(step, values)
-        if self.told:  # the measurement may have told of itself meanwhile
-            self.tell(*self.told)
+        if self.progress:  # the measurement has shown its own since
+            self.show_progress(*self.progress)
 
 
 class Now(NamedTuple):

@@ -13,7 +13,7 @@ from training.data.text_stream import text_examples, tokenize_texts
 from training.models.compute import Compute
 from training.models.forward import Forward
 from training.optim.meters import Sums, mean_figures
-from training.run.reporting import Told, untold
+from training.run.reporting import ProgressCallback, ignore_progress
 
 
 def weighted_loss(forward: Forward, batch: TextBatch) -> Sums:
@@ -35,7 +35,7 @@ def bits_per_byte(
     compute: Compute,
     context: int,
     micro_tokens: int,
-    told: Told = untold,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> dict[str, float]:
     """{bits_per_byte, heldout_loss} of `texts`, packed into rows of `context` tokens; {} if there is no text.
 
@@ -52,7 +52,7 @@ def bits_per_byte(
         lambda batch: next_token_loss(forward, batch),
         compute,
         micro_tokens,
-        told=told,
+        on_progress=on_progress,
     )["loss"]
     size = sum(len(text.encode()) for text in texts)
     return {"bits_per_byte": mean * tokens / math.log(2) / size, "heldout_loss": mean}

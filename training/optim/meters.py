@@ -14,7 +14,7 @@ from training.data.batching import Examples, micro_batches
 from training.distributed.collectives import all_gather, local_shard
 from training.distributed.launch import world_size
 from training.models.compute import Compute
-from training.run.reporting import Told, untold
+from training.run.reporting import ProgressCallback, ignore_progress
 
 B = TypeVar("B")
 Sums = Mapping[str, tuple[Tensor | float, float]]
@@ -66,7 +66,7 @@ def mean_figures(
     compute: Compute,
     micro_tokens: int,
     max_tokens: int = 0,
-    told: Told = untold,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> dict[str, float]:
     """The figures of `loss` over all rows, or over a fixed random part of at most `max_tokens` tokens."""
     rows = np.random.default_rng(0).permutation(len(examples.sizes))
@@ -75,8 +75,8 @@ def mean_figures(
     means = Means()
     batches = local_shard(micro_batches(rows, examples.sizes, micro_tokens, world_size()))
     for behind, batch in enumerate(batches):
-        told(behind, len(batches))
+        on_progress(behind, len(batches))
         with compute.autocast():
             means.add(loss(examples.batch(batch)))
-    told(len(batches), len(batches))
+    on_progress(len(batches), len(batches))
     return means.of_all().values()

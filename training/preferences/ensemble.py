@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from training.contract import Turn
 from training.models.compute import Compute
 from training.preferences.reward_model import RewardModel, score
-from training.run.reporting import Told, untold
+from training.run.reporting import ProgressCallback, ignore_progress
 
 Scores = NDArray[np.float64]
 
@@ -29,18 +29,20 @@ class Ensemble:
         members: Sequence[tuple[RewardModel, PreTrainedTokenizerBase]],
         compute: Compute,
         pessimism: float = 0.0,
-        told: Told = untold,
+        on_progress: ProgressCallback = ignore_progress,
     ) -> None:
         self.members = members
         self.compute = compute
         self.pessimism = pessimism
-        self.told = told
+        self.on_progress = on_progress
         self.last: Scores = np.zeros((len(members), 0))
 
     def __call__(self, prompts: Sequence[Sequence[Turn]], replies: Sequence[str]) -> list[float]:
         answered = [[*a, Turn(role="assistant", content=r)] for a, r in zip(prompts, replies, strict=True)]
         with self.compute.autocast():
-            scores = np.array([score(model, tokenizer, answered, told=self.told) for model, tokenizer in self.members])
+            scores = np.array(
+                [score(model, tokenizer, answered, on_progress=self.on_progress) for model, tokenizer in self.members]
+            )
         self.last = centered(scores, [model.mean for model, _ in self.members])
         pessimistic: list[float] = combined(self.last, self.pessimism).tolist()
         return pessimistic

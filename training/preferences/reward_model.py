@@ -33,7 +33,7 @@ from training.models.compute import Compute
 from training.models.loading import CausalModel, load_causal, load_tokenizer, state_width, unwrap
 from training.models.memory import check_holds
 from training.models.trunk import Trunk
-from training.run.reporting import Told, untold
+from training.run.reporting import ProgressCallback, ignore_progress
 
 MICRO_TOKENS = 8192
 
@@ -213,12 +213,12 @@ def score(
     conversations: Sequence[Sequence[Turn]],
     *,
     micro_tokens: int = MICRO_TOKENS,
-    told: Told = untold,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> list[float]:
     """The score of the last turn, the assistant's, of each conversation. `tokenizer` is the reward model's own."""
     chat = ChatFormat(tokenizer)
     encoded = [encode(chat, turns[:-1], turns[-1].content, model.max_tokens).encoded.ids for turns in conversations]
-    return score_ids(model, encoded, chat.pad_id, micro_tokens, told)
+    return score_ids(model, encoded, chat.pad_id, micro_tokens, on_progress)
 
 
 def score_ids(
@@ -226,7 +226,7 @@ def score_ids(
     encoded: Sequence[Sequence[int]],
     pad_id: int,
     micro_tokens: int,
-    told: Told = untold,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> list[float]:
     """The scores of encoded conversations, in their order."""
     sizes = Sizes.of([len(ids) for ids in encoded], pads=not model.states.packs)
@@ -235,11 +235,11 @@ def score_ids(
     behind = passes_behind(len(batches)) if model.is_sharded else 0
     done = 0
     for batch in batches:
-        told(done, len(encoded))
+        on_progress(done, len(encoded))
         packed = moved(pack([encoded[i] for i in batch], pad_id), model.device)
         scores[batch] = model(packed).cpu().numpy()
         done += len(batch)
-    told(done, len(encoded))
+    on_progress(done, len(encoded))
     for _ in range(behind):
         model(moved(pack([encoded[0] if encoded else [pad_id]], pad_id), model.device))
     return scores.tolist()

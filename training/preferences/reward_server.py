@@ -53,14 +53,14 @@ class RewardServer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.term, self.sleep, self.clock = term, sleep, clock
-        parts = urlsplit(term.url)
-        self.host = parts.hostname or ""
-        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        url = urlsplit(term.url)
+        self.host = url.hostname or ""
+        self.port = url.port or (443 if url.scheme == "https" else 80)
         names = {self.host, f"{self.host}:{self.port}"}
         self.is_listed = bool(names & set(listed(environment.get(HOSTS, ""))))
         tokens = dict(pair.split("=", 1) for pair in listed(environment.get(TOKENS, "")) if "=" in pair)
         self.token = next((tokens[name] for name in sorted(names, reverse=True) if name in tokens), "")
-        if self.token and parts.scheme != "https" and not self.is_listed:
+        if self.token and url.scheme != "https" and not self.is_listed:
             raise InputError(
                 f"rewards.url: a token is set for {self.host}, which goes over https only; begin the address with "
                 "https://",
@@ -107,9 +107,9 @@ class RewardServer:
         ):  # fmt: skip
             answer = read_answer(response)
         if response.status_code != 200:
-            shown = " ".join(answer.decode(errors="replace").split())[:200]
+            excerpt = " ".join(answer.decode(errors="replace").split())[:200]
             raise ServerFailed(
-                f"it answered with status {response.status_code}{': ' * bool(shown)}{shown}",
+                f"it answered with status {response.status_code}{': ' * bool(excerpt)}{excerpt}",
                 again=response.status_code in TRY_AGAIN,
                 pause=retry_after(response.headers.get("retry-after", "")),
             )
@@ -118,10 +118,10 @@ class RewardServer:
     def resolve(self) -> str:
         """The address to connect to, which is the one that was checked. Raises InputError if it is private."""
         try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            resolved = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise ServerFailed(f"its name is not known ({error.strerror or error})", again=True) from error
-        addresses = [str(sockaddr[0]) for *_, sockaddr in found]
+        addresses = [str(sockaddr[0]) for *_, sockaddr in resolved]
         if not self.is_listed and not all(ipaddress.ip_address(a.split("%")[0]).is_global for a in addresses):
             raise InputError(
                 f"rewards.url: {self.host} is an address inside a private network. Whoever runs the training worker "
@@ -143,13 +143,13 @@ def network_failures() -> Iterator[None]:
 
 
 def read_answer(response: httpx.Response) -> bytes:
-    parts, size = [], 0
-    for part in response.iter_bytes():
-        size += len(part)
+    chunks, size = [], 0
+    for chunk in response.iter_bytes():
+        size += len(chunk)
         if size > MAX_ANSWER:
             raise ServerFailed(f"its answer is longer than {MAX_ANSWER >> 20} MB")
-        parts.append(part)
-    return b"".join(parts)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def scores_in(answer: bytes, count: int) -> list[float | None]:
@@ -171,4 +171,4 @@ def retry_after(header: str) -> float:
 
 
 def listed(text: str) -> list[str]:
-    return [part for part in map(str.strip, text.split(",")) if part]
+    return [item for item in map(str.strip, text.split(",")) if item]

@@ -95,8 +95,8 @@ def read_batch(request: dict[str, Any]) -> RewardBatch:
 def describe_error(error: Exception) -> str:
     """Type, text and place of what a function raised."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    location = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{location}"
 
 
 if __name__ == "__main__":

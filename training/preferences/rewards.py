@@ -51,8 +51,8 @@ class ScoredReply(NamedTuple):
 
     def named(self) -> dict[str, float]:
         """The components if they are several, for the detail of a sample."""
-        given = {name: value for name, value in self.components.items() if value is not None}
-        return given if len(self.components) > 1 else {}
+        scores = {name: value for name, value in self.components.items() if value is not None}
+        return scores if len(self.components) > 1 else {}
 
 
 class Rewards:

@@ -51,10 +51,13 @@ def is_exact(term: ExactReward, reply: str, reference: Any) -> bool:
     expected = [normalized(as_text(value), term.normalize) for value in references]
     if term.compare == "last_line":
         reply = next((line for line in reversed(reply.split("\n")) if line.strip()), "")
-    given = normalized(reply, term.normalize)
+    normalized_reply = normalized(reply, term.normalize)
     if term.compare == "contains":
-        return any(text and f" {text} " in f" {given} " if term.normalize else text in given for text in expected)
-    return given in expected
+        return any(
+            text and f" {text} " in f" {normalized_reply} " if term.normalize else text in normalized_reply
+            for text in expected
+        )
+    return normalized_reply in expected
 
 
 def as_text(value: Any) -> str:
@@ -151,9 +154,9 @@ def matches(term: RegexReward, pattern: str, reply: str) -> bool:
 
 
 def json_schema(term: JSONSchemaReward, batch: RewardBatch) -> list[float | None]:
-    given = json.loads(term.json_schema) if term.json_schema.strip() else None
+    schema = json.loads(term.json_schema) if term.json_schema.strip() else None
     return [
-        float(fits_schema(reply, given if given is not None else data.get("schema", {})))
+        float(fits_schema(reply, schema if schema is not None else data.get("schema", {})))
         for reply, data in zip(batch.replies, batch.data, strict=True)
     ]
 

@@ -23,7 +23,7 @@ from training.preferences.ensemble import Ensemble
 from training.preferences.reward_functions import PREFIX
 from training.preferences.reward_model import load_members
 from training.preferences.rewards import Rewards, ScoredReply, Warner, function_terms, shaping_of
-from training.run.reporting import Told, untold
+from training.run.reporting import ProgressCallback, ignore_progress
 from training.run.run import Run
 
 Scorer = Callable[[Sequence[PromptRow], Sequence[str]], list[ScoredReply]]
@@ -163,7 +163,7 @@ def load_scorer(
     pessimism: float = 0.0,
     terms: Sequence[RewardTermBase] = (),
     warn: Warner | None = None,
-    told: Told = untold,
+    on_progress: ProgressCallback = ignore_progress,
 ) -> Rewards:
     """What scores replies: the reward models in the folders that `source` names, as an ensemble if they are several,
     its function:<name> if there are any, and the `terms`. Reward models tell how many replies they have scored. Raises
@@ -177,7 +177,7 @@ def load_scorer(
     terms = [*named, *terms]
     if terms:
         folders = list(filter(None, folders))
-    ensemble = Ensemble(load_members(folders, compute), compute, pessimism, told) if folders else None
+    ensemble = Ensemble(load_members(folders, compute), compute, pessimism, on_progress) if folders else None
     rewards = Rewards(terms, ensemble, warn)
     rewards.start()
     return rewards

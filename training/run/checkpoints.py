@@ -14,7 +14,7 @@ from training.contract import CONFIG, DATA, Checkpoint, InputError, Settings
 from training.distributed.launch import world_size
 from training.run.durable import file_sha256, remove
 from training.run.placement import without_root
-from training.run.reporting import ReportingRun, Told
+from training.run.reporting import ProgressCallback, ReportingRun
 
 S = TypeVar("S", bound=Settings)
 STATE: Final = "run.json"
@@ -48,16 +48,16 @@ class ResumableRun(ReportingRun[S]):
             save(step)
         raise Stopped
 
-    def measuring(self, phase: str, *, stops: bool = True) -> Told:
+    def measuring(self, phase: str, *, stops: bool = True) -> ProgressCallback:
         """For a measurement to tell how far it is. With `stops`, telling raises Stopped when the run was asked to
         stop; not where several processes measure, which would wait for the one that left."""
 
-        def told(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             self.progress(done, total, phase)
             if stops and world_size() == 1:
                 self.stop_if_asked()
 
-        return told
+        return on_progress
 
     @contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:

@@ -60,27 +60,29 @@ def run_together(arguments: list[str], processes: int, *, shard: bool) -> int:
             start_new_session=True,  # a signal to our group is ours to pass on
             preexec_fn=die_with_parent,  # noqa: PLW1509 (there are no threads yet)
         )
-        with stop_passed_on(launcher) as asked:
+        with stop_passed_on(launcher) as signals:
             while launcher.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     launcher.wait(LOOK)
-                if asked and launcher.poll() is None:
+                if signals and launcher.poll() is None:
                     ask_to_stop(launcher)
-        return status_of([int(line) for line in statuses.read_text().split()], launcher.returncode, stopped=bool(asked))
+        return status_of(
+            [int(line) for line in statuses.read_text().split()], launcher.returncode, stopped=bool(signals)
+        )
 
 
 @contextmanager
 def stop_passed_on(launcher: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     """SIGTERM and SIGINT go to the processes; the signals that came are in the list."""
-    asked: list[int] = []
+    signals: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        asked.append(number)
+        signals.append(number)
         ask_to_stop(launcher)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from training.run.tensorboard import Board
 
 S = TypeVar("S", bound=Settings)
-Told = Callable[[int, int], None]  # what is behind, and what there is in all
+ProgressCallback = Callable[[int, int], None]  # is called with what is done and what there is to do in all
 
 
-def untold(done: int, total: int) -> None:
-    """For whoever need not be told how far something is."""
+def ignore_progress(done: int, total: int) -> None:
+    """For callers that need not know how far something is."""
 
 
 class ReportingRun(Generic[S]):

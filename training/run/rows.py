@@ -41,5 +41,5 @@ def read_rows(path: Path, kind: type[R]) -> tuple[list[R], list[int]]:
 
 def line_without_nul(line: bytes) -> bytes:
     """The JSON line without NUL characters, raw or escaped; `\\\\u0000`, an escaped backslash and text, is kept."""
-    pieces = line.replace(b"\0", b"").split(b"\\\\")
-    return b"\\\\".join(piece.replace(b"\\u0000", b"") for piece in pieces)
+    sections = line.replace(b"\0", b"").split(b"\\\\")
+    return b"\\\\".join(section.replace(b"\\u0000", b"") for section in sections)

@@ -93,31 +93,35 @@ class MLflow:
             ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
         ):
             os.environ.setdefault(name, value)
-        given = os.environ.get("MLFLOW_TRACKING_URI", "")
-        address = given or f"sqlite:///{run.folder.resolve()}/mlflow.db"
+        configured = os.environ.get("MLFLOW_TRACKING_URI", "")
+        address = configured or f"sqlite:///{run.folder.resolve()}/mlflow.db"
         self._entities = import_module("mlflow.entities")
         self._client = import_module("mlflow").MlflowClient(tracking_uri=address)
         experiment = self._experiment(
             os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.project,
-            None if given else (run.folder.resolve() / "mlflow").as_uri(),
+            None if configured else (run.folder.resolve() / "mlflow").as_uri(),
         )
         self._id = self._find_or_create(experiment, run)
         if address.startswith(("http://", "https://")):
             base = without_secrets(address).rstrip("/")
             return Place(url=f"{base}/#/experiments/{experiment}/runs/{self._id}")
-        if given:
+        if configured:
             return Place(note="In the store that MLFLOW_TRACKING_URI names on the training machine.")
         return Place(note="In the run folder. To look at it there: mlflow ui --backend-store-uri sqlite:///mlflow.db")
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
-        found = self._client.get_experiment_by_name(name)
-        return str(found.experiment_id if found else self._client.create_experiment(name, artifact_location=artifacts))
+        experiment = self._client.get_experiment_by_name(name)
+        return str(
+            experiment.experiment_id
+            if experiment
+            else self._client.create_experiment(name, artifact_location=artifacts)
+        )
 
     def _find_or_create(self, experiment: str, run: TrackedRun) -> str:
-        known = self._client.search_runs([experiment], f"tags.`{self.TAG}` = '{run.identity}'", max_results=1)
-        if known:
-            self._client.update_run(known[0].info.run_id, status="RUNNING")
-            return str(known[0].info.run_id)
+        runs = self._client.search_runs([experiment], f"tags.`{self.TAG}` = '{run.identity}'", max_results=1)
+        if runs:
+            self._client.update_run(runs[0].info.run_id, status="RUNNING")
+            return str(runs[0].info.run_id)
         created = self._client.create_run(experiment, run_name=run.name, tags={self.TAG: run.identity})
         parameters = [self._entities.Param(name, str(value)[:500]) for name, value in run.settings.items()]
         self._client.log_batch(created.info.run_id, params=parameters[:100])  # as many as a batch may have

@@ -58,7 +58,7 @@ from training.rl.rollouts import (
     warn_of_changes,
 )
 from training.run.intervals import Interval, clustered_mean, clustered_share, wins
-from training.run.reporting import Told
+from training.run.reporting import ProgressCallback
 from training.run.run import Run
 
 MICRO_TOKENS: Final = 8192
@@ -183,7 +183,7 @@ def measure_demonstrations(
             lambda batch: weighted_loss(policy.forward, batch),
             compute,
             MICRO_TOKENS,
-            told=run.measuring("demonstrations"),
+            on_progress=run.measuring("demonstrations"),
         )
         report.metrics["demonstration_loss"] = measured["loss"]
 
@@ -335,7 +335,7 @@ def kl_to(
     prompts: Sequence[EncodedPrompt],
     completions: Sequence[Completion],
     compute: Compute,
-    told: Told,
+    on_progress: ProgressCallback,
 ) -> list[float]:
     """For each reply the sum over its tokens of log p(token) - log q(token), an unbiased estimate of the KL divergence
     from the reference in nats a reply, where it was sampled at temperature 1."""
@@ -345,7 +345,7 @@ def kl_to(
     sizes = Sizes.of([len(ids) for ids in sequences], pads=not reference.forward.packs)
     done = 0
     for chosen in micro_batches(np.arange(len(sequences)), sizes, MICRO_TOKENS):
-        told(done, len(sequences))
+        on_progress(done, len(sequences))
         batch = text_batch(
             [sequences[i] for i in chosen], [masks[i] for i in chosen], reference.chat.pad_id, compute.device
         )
@@ -354,7 +354,7 @@ def kl_to(
         lengths = [len(completions[i].tokens) for i in chosen]
         differences[chosen] += torch.stack([reply_losses.sum() for reply_losses in losses.split(lengths)])
         done += len(chosen)
-    told(done, len(sequences))
+    on_progress(done, len(sequences))
     return differences.tolist()
 
 

@@ -138,16 +138,16 @@ def export_reward(run: Run[ExportSettings], compute: Compute, target: Path) -> l
     source, dtype, checks = run.config.base, DTYPES[run.config.format], []
     members = member_folders(Path(source))
     for member in members:
-        place = target if len(members) == 1 else target / f"member-{members.index(member) + 1}"
-        place.mkdir(exist_ok=True)
+        member_folder = target if len(members) == 1 else target / f"member-{members.index(member) + 1}"
+        member_folder.mkdir(exist_ok=True)
         with open_weights(str(member)) as weights:
             tell_unknown(run, weights)
             check_disk(run, weights.numbers * dtype.itemsize * len(members))
             with run.timed("writing"):
-                write_model(weights, place, dtype, writing_step(run, weights.numbers))
-        write_tokenizer(load_tokenizer(str(member)), member, place)
+                write_model(weights, member_folder, dtype, writing_step(run, weights.numbers))
+        write_tokenizer(load_tokenizer(str(member)), member, member_folder)
         with run.timed("checking"):
-            checks = check_reward(str(member), place, dtype, compute.device)
+            checks = check_reward(str(member), member_folder, dtype, compute.device)
     if len(members) > 1:
         checks.append(f"This is an ensemble of {len(members)} reward models; its score is the mean of theirs.")
     return checks

@@ -110,7 +110,7 @@ def with_mismatched_replies(examples: Sequence[TokenExample]) -> list[TokenExamp
     mismatched = []
     for i, example in enumerate(examples):
         before = (i - back for back in range(1, len(examples)))
-        other = next((j for j in before if prompts[j] != prompts[i]), i - 1)
+        partner = next((j for j in before if prompts[j] != prompts[i]), i - 1)
         room = longest - len(prompts[i])
-        mismatched.append(example | {"KL_completion_ids": examples[other]["completion_ids"][:room]})
+        mismatched.append(example | {"KL_completion_ids": examples[partner]["completion_ids"][:room]})
     return mismatched

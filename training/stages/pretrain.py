@@ -55,8 +55,8 @@ def main(run: Run[PretrainSettings]) -> None:
     def evaluate(step: int, final: bool) -> dict[str, float]:
         model.eval()
         texts = heldout if final else sample
-        told = run.measuring("held-out text")
-        figures = bits_per_byte(forward, chat, texts, compute, settings.context, settings.micro_tokens, told)
+        on_progress = run.measuring("held-out text")
+        figures = bits_per_byte(forward, chat, texts, compute, settings.context, settings.micro_tokens, on_progress)
         continuation = greedy_continuation(model, chat, [chat.document_id, *opening], compute)
         run.sample(step, chat.tokenizer.decode(opening), continuation)
         model.train()

@@ -49,7 +49,7 @@ from training.preferences.reward_model import (
     save_reward,
     score_ids,
 )
-from training.run.reporting import Told
+from training.run.reporting import ProgressCallback
 from training.run.run import Run
 
 TIES_RATE = 1e-2  # of Davidson's one parameter, which begins near its place
@@ -249,7 +249,7 @@ def mean_by_name(figures: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int, told: Told) -> float:
+def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int, on_progress: ProgressCallback) -> float:
     """Over replies of the training set, of which a fixed part is enough."""
 
     def total(batch: RankingBatch) -> Sums:
@@ -257,7 +257,7 @@ def mean_score(model: RewardModel, lesson: Lesson, micro_tokens: int, told: Told
         return {"score": (scores.sum(), len(scores))}
 
     examples = lesson.examples.for_passes(packed=model.states.packs)
-    return mean_figures(examples, total, lesson.compute, micro_tokens, MEAN_OVER, told)["score"]
+    return mean_figures(examples, total, lesson.compute, micro_tokens, MEAN_OVER, on_progress)["score"]
 
 
 def accuracy(scores: Tensor, comparisons: Comparisons) -> dict[str, tuple[float, float]]:
@@ -270,7 +270,9 @@ def accuracy(scores: Tensor, comparisons: Comparisons) -> dict[str, tuple[float,
     return {"accuracy": (float(right), len(difference))}
 
 
-def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int, told: Told) -> Agreement | None:
+def agree(
+    models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int, on_progress: ProgressCallback
+) -> Agreement | None:
     """How the models' mean scores agree with held-out rankings; None if there are none."""
     if not lesson.heldout:
         return None
@@ -278,7 +280,7 @@ def agree(models: Sequence[RewardModel], lesson: Lesson, micro_tokens: int, told
     flat = [ids for row in encoded for ids in row]
 
     def scored(model: RewardModel) -> list[float]:
-        return map_sharded(flat, lambda encoded: score_ids(model, encoded, chat.pad_id, micro_tokens, told))
+        return map_sharded(flat, lambda encoded: score_ids(model, encoded, chat.pad_id, micro_tokens, on_progress))
 
     with torch.no_grad(), lesson.compute.autocast():
         scores = np.array([scored(model) for model in models])

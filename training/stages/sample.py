@@ -68,8 +68,8 @@ def main(run: Run[SampleSettings]) -> None:
     run.progress(len(progress.done), len(prompts), "sampling")
     run.stop_if_asked()
     for begin in range(0, len(prompts), size):
-        part = [prompt for prompt in prompts[begin : begin + size] if prompt.row.id not in progress.done]
-        drawn = draw_replies(engine, part, config, frozenset(chat.stop_ids) | engine.stop_ids, lambda: run.stopping)
+        batch = [prompt for prompt in prompts[begin : begin + size] if prompt.row.id not in progress.done]
+        drawn = draw_replies(engine, batch, config, frozenset(chat.stop_ids) | engine.stop_ids, lambda: run.stopping)
         while True:
             with run.timed("generate"):
                 groups = list(islice(drawn, max(1, SCORED_AT_ONCE // config.replies)))
@@ -157,7 +157,7 @@ def sample_rows(
     texts = [reply.text for group in replies for reply in group]
     scored = iter(scorer(rows, texts) if scorer else [ScoredReply(None, {})] * len(rows))
     for prompt, group in zip(prompts, replies, strict=True):
-        given = [next(scored) for _ in group]
+        reply_scores = [next(scored) for _ in group]
         yield [
             SampleRow(
                 id=f"{prompt.row.id}#{k}",
@@ -167,8 +167,8 @@ def sample_rows(
                 tokens=len(reply.tokens),
                 finish="stop" if reply.finish == "stop" else "length",
                 logprob=sum(reply.logprobs) / len(reply.logprobs),
-                reward=given[k].score,
-                rewards=given[k].components if len(given[k].components) > 1 else {},
+                reward=reply_scores[k].score,
+                rewards=reply_scores[k].components if len(reply_scores[k].components) > 1 else {},
                 reference=prompt.row.reference,
             )
             for k, reply in enumerate(group)

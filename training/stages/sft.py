@@ -70,8 +70,8 @@ def main(run: Run[SFTSettings]) -> None:
         figures = {}
         if measured:
             budget = 0 if final else HELDOUT_BATCHES * settings.batch_tokens
-            told = run.measuring("held-out rows")
-            means = mean_figures(examples_of(measured), loss, compute, settings.micro_tokens, budget, told)
+            on_progress = run.measuring("held-out rows")
+            means = mean_figures(examples_of(measured), loss, compute, settings.micro_tokens, budget, on_progress)
             figures = {f"heldout_{name}": value for name, value in means.items()}
         for row in examples_shown:
             prompt = row.messages[:-1]

@@ -130,10 +130,10 @@ def requires(permission: str, find: Any = None) -> Callable[[View], View]:
 
 
 def row_by_pk(rows: Any, user: User, pk: int) -> Any:  # noqa: ARG001 (a finder gets the person)
-    found = rows.filter(pk=pk).first()
-    if found is None:
+    row = rows.filter(pk=pk).first()
+    if row is None:
         raise NotFound(GONE)
-    return found
+    return row
 
 
 def visit(request: HttpRequest, project: Project) -> None:

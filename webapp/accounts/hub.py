@@ -39,13 +39,13 @@ def set_hub_token(*, user: User, token: str) -> bool:
     token = token.strip()
     if not token.isascii() or not token.isprintable() or " " in token or not 8 <= len(token) <= 500:
         raise BadInput("token: this is not a token of the hub. They begin with hf_.", field="token")
-    known = is_known(token)
-    if known is False:
+    recognized = is_known(token)
+    if recognized is False:
         raise BadInput("token: the hub does not know this token. Copy it again, or make a new one.", field="token")
     with transaction.atomic():
         HubToken.objects.update_or_create(user=user, defaults={"encrypted": encrypt(token, purpose=PURPOSE)})
     log.info("person %s stored a token of the hub", user.pk)
-    return known is True
+    return recognized is True
 
 
 @transaction.atomic

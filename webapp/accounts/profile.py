@@ -125,8 +125,8 @@ def hub_token(request: Request) -> HttpResponse:
         except BadInput as error:
             form.add_error("token", error.message.removeprefix("token: "))
         else:
-            said = "Stored; the hub knows it." if checked else "Stored. The hub could not be asked whether it works."
-            messages.success(request, said)
+            message = "Stored; the hub knows it." if checked else "Stored. The hub could not be asked whether it works."
+            messages.success(request, message)
             return redirect("profile")
     return profile_page(request, hub_form=form)
 

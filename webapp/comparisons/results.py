@@ -70,8 +70,8 @@ def judgments_of(comparison: Comparison) -> QuerySet[Ranking]:
 def measured_of(comparison: Comparison) -> str:
     """What tells one set of judgments from the next."""
     facts = judgments_of(comparison).aggregate(n=Count("id"), newest=Max("created_at"))
-    left = live_pairs(comparison).count()
-    return f"{left} {facts['n']} {facts['newest'].timestamp() if facts['newest'] else ''}"
+    remaining_pairs = live_pairs(comparison).count()
+    return f"{remaining_pairs} {facts['n']} {facts['newest'].timestamp() if facts['newest'] else ''}"
 
 
 def judged_pairs(comparison: Comparison, pairs: QuerySet[Pair] | None = None) -> list[JudgedPair]:
@@ -79,8 +79,8 @@ def judged_pairs(comparison: Comparison, pairs: QuerySet[Pair] | None = None) ->
     rows = list(chosen.select_related("prompt", "reply", "other_reply"))
     words: dict[int, dict[int, int]] = defaultdict(dict)
     sides = {pair.task_id: (pair.reply_id, pair.other_reply_id) for pair in rows if pair.task_id is not None}
-    said = judgments_of(comparison).filter(task__in=list(sides))
-    for task, author, groups in said.values_list("task_id", "author_id", "groups"):
+    judgments = judgments_of(comparison).filter(task__in=list(sides))
+    for task, author, groups in judgments.values_list("task_id", "author_id", "groups"):
         words[task][author] = word_of(groups, sides[task])
     return [JudgedPair(pair, words.get(pair.task_id or 0, {})) for pair in rows]
 

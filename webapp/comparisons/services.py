@@ -145,8 +145,8 @@ def chosen_prompts(project: Project, source: str, number: int, typed: Sequence[s
     rows = live_prompts(project, Prompt.Split.HELDOUT if source == HELDOUT else None)
     ids = list(rows.values_list("pk", flat=True))
     if not ids:
-        what = "held-out prompts" if source == HELDOUT else "prompts"
-        raise BadInput(f"prompts: the project has no {what} yet. Type some, or add prompts first.", field="prompts")
+        noun = "held-out prompts" if source == HELDOUT else "prompts"
+        raise BadInput(f"prompts: the project has no {noun} yet. Type some, or add prompts first.", field="prompts")
     drawn = random.Random(project.pk).sample(ids, min(number, len(ids)))
     return list(Prompt.objects.filter(pk__in=drawn).order_by("pk"))
 
@@ -175,15 +175,15 @@ def open_pairs(comparison: Comparison) -> int:
         Pair(comparison=comparison, prompt=prompt, reply=replies[2 * at], other_reply=replies[2 * at + 1])
         for at, prompt in enumerate(order)
     ]
-    asked = [pair for pair in pairs if pair.reply.text != pair.other_reply.text]
+    differing_pairs = [pair for pair in pairs if pair.reply.text != pair.other_reply.text]
     tasks = open_rank_tasks(
-        sets=[(pair.reply, pair.other_reply) for pair in asked],
+        sets=[(pair.reply, pair.other_reply) for pair in differing_pairs],
         priority=PRIORITY,
         overlap=comparison.overlap,
         source_ref=f"comparison:{comparison.pk}",
         for_training=comparison.for_training,
     )
-    for pair, task in zip(asked, tasks, strict=True):
+    for pair, task in zip(differing_pairs, tasks, strict=True):
         pair.task = task
     Pair.objects.bulk_create(pairs)
     comparison.opened_at = timezone.now()

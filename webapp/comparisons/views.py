@@ -77,12 +77,12 @@ def comparison_detail(request: Request, comparison: Comparison) -> HttpResponse:
     context = status_context(comparison)
     if selectors.has_ended(comparison):
         page = Paginator(selectors.live_pairs(comparison), SHOWN).get_page(request.GET.get("page"))
-        shown = comparison.pairs.filter(pk__in=[pair.pk for pair in page])
+        pairs_of_page = comparison.pairs.filter(pk__in=[pair.pk for pair in page])
         context |= {
             "result": results.result_of(comparison),
             "people": results.people_of(comparison),
             "page": page,
-            "shown": results.judged_pairs(comparison, shown),
+            "shown": results.judged_pairs(comparison, pairs_of_page),
         }
     return render(request, "comparisons/detail.html", context)
 

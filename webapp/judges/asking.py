@@ -38,11 +38,11 @@ class Pending:
 def known_answers(judge: Judge, setup: Setup, questions: Iterable[Question]) -> dict[str, JudgeAnswer]:
     """The answers that are kept, by key."""
     keys = list(dict.fromkeys(question.key(setup) for question in questions))
-    known: dict[str, JudgeAnswer] = {}
+    answers_by_key: dict[str, JudgeAnswer] = {}
     for start in range(0, len(keys), LOOKED_UP):
         rows = JudgeAnswer.objects.filter(project=judge.project, key__in=keys[start : start + LOOKED_UP])
-        known |= {answer.key: answer for answer in rows}
-    return known
+        answers_by_key |= {answer.key: answer for answer in rows}
+    return answers_by_key
 
 
 def ask_all(
@@ -61,9 +61,9 @@ def ask_all(
     Raises Pause (the endpoint cannot answer now), Refused (it never will), OverLimit. Whatever was answered until then
     is kept, and calls under way are waited for: they are paid for.
     """
-    known = known_answers(judge, setup, questions)
+    answers_by_key = known_answers(judge, setup, questions)
     keyed = {question.key(setup): question for question in questions}
-    waiting = deque(Pending(q, key, judge_messages(setup, q)) for key, q in keyed.items() if key not in known)
+    waiting = deque(Pending(q, key, judge_messages(setup, q)) for key, q in keyed.items() if key not in answers_by_key)
     running: dict[Future[Reply], Pending] = {}
     halt: Exception | None = None
     with ThreadPoolExecutor(judge.parallel, thread_name_prefix=f"judge {judge.pk}") as threads:
@@ -105,9 +105,9 @@ def take_reply(judge: Judge, setup: Setup, pending: Pending, reply: Reply, about
     pending.tries += 1
     if not read.usable and not reply.problem and pending.tries < MAX_TRIES:
         return None
-    said = {"verdict": read.verdict, "score": read.score, "reason": read.reason}
+    verdict_fields = {"verdict": read.verdict, "score": read.score, "reason": read.reason}
     answer, _ = JudgeAnswer.objects.get_or_create(
-        project=judge.project, key=pending.key, defaults={"prompt_id": pending.question.prompt_id, **said}
+        project=judge.project, key=pending.key, defaults={"prompt_id": pending.question.prompt_id, **verdict_fields}
     )
     return answer
 
@@ -116,9 +116,9 @@ def is_over_limit(judge: Judge, pending: Sequence[Pending]) -> bool:
     """Whether these questions together could cost more than is left of what the judge may spend."""
     if judge.spending_limit is None:
         return False
-    lengths = [sum(len(turn["content"]) for turn in one.messages) for one in pending]
-    most = sum(judge.price_of(length // CHARACTERS_PER_TOKEN + 16, judge.max_tokens) for length in lengths)
-    return spent(judge) + most > judge.spending_limit
+    lengths = [sum(len(turn["content"]) for turn in question.messages) for question in pending]
+    highest_cost = sum(judge.price_of(length // CHARACTERS_PER_TOKEN + 16, judge.max_tokens) for length in lengths)
+    return spent(judge) + highest_cost > judge.spending_limit
 
 
 def spent(judge: Judge, **among: Any) -> float:

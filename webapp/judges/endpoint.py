@@ -100,21 +100,21 @@ class Endpoint:
             status, headers, content = self.post({"model": self.model, "messages": messages, **options})
             if status < 400:
                 return self.read(content, time.monotonic() - start)
-            said = self.without_key(read_fault(httpx.Response(status, content=content)).message)[:300]
-            if status in (400, 422) and self.adapt(said, options):
+            fault = self.without_key(read_fault(httpx.Response(status, content=content)).message)[:300]
+            if status in (400, 422) and self.adapt(fault, options):
                 continue
-            if status in (400, 413, 422) and any(hint in said.lower() for hint in TOO_LONG):
-                return Reply("", problem=f"The endpoint cannot read this much: {said}")
-            raise self.refusal(status, headers, said)
-        raise Refused(f"The endpoint takes none of the usual parameters: {said}")
+            if status in (400, 413, 422) and any(hint in fault.lower() for hint in TOO_LONG):
+                return Reply("", problem=f"The endpoint cannot read this much: {fault}")
+            raise self.refusal(status, headers, fault)
+        raise Refused(f"The endpoint takes none of the usual parameters: {fault}")
 
     def post(self, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         """Status, headers and body, which must come whole within the time limit. Raises Pause or Refused."""
         ends, content = time.monotonic() + self.timeout, bytearray()
         try:
             with self.client.stream("POST", "/chat/completions", json=body) as response:
-                for piece in response.iter_bytes():
-                    content += piece
+                for chunk in response.iter_bytes():
+                    content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
                         raise Refused("The endpoint's answer is larger than an answer of a judge can be.")
                     if time.monotonic() > ends:

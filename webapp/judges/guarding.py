@@ -33,18 +33,18 @@ def checked_address(address: str) -> str:
     what its host's name stands for is checked with each connection."""
     address = address.strip().rstrip("/").removesuffix("/chat/completions")
     try:
-        parts = urlsplit(address)
-        port = parts.port or PORTS.get(parts.scheme, 0)
+        url = urlsplit(address)
+        port = url.port or PORTS.get(url.scheme, 0)
     except ValueError as error:
         raise BadInput("This is no address. Give one such as https://api.openai.com/v1.", field="address") from error
-    host = (parts.hostname or "").lower()
-    if parts.scheme not in PORTS or not host:
+    host = (url.hostname or "").lower()
+    if url.scheme not in PORTS or not host:
         raise BadInput("Give an address such as https://api.openai.com/v1.", field="address")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if url.username or url.password or url.query or url.fragment:
         raise BadInput("Give the address alone; the key has a field of its own.", field="address")
     if is_allowed(host, port):
         return address
-    if parts.scheme != "https":
+    if url.scheme != "https":
         raise BadInput(
             f"{host} must be asked over https. For a server in your own network, whoever runs this installation can "
             f"list {host}:{port} in JUDGE_HOSTS.",

@@ -100,10 +100,10 @@ def permitted(judge: Judge, items: list[Item]) -> Items:
         if judge.is_outside and not judge.reads_chats:
             chats |= set(prompts.filter(source=Prompt.Source.CHAT).values_list("pk", flat=True))
     chats -= withdrawn
-    kept = [item for item in items if item.prompt_id not in withdrawn | chats]
+    permitted_items = [item for item in items if item.prompt_id not in withdrawn | chats]
     reasons = {"withdrawn": withdrawn, "from chats": chats}
-    counts = {why: sum(item.prompt_id in gone for item in items) for why, gone in reasons.items()}
-    return Items(kept, {why: count for why, count in counts.items() if count})
+    counts = {reason: sum(item.prompt_id in gone for item in items) for reason, gone in reasons.items()}
+    return Items(permitted_items, {reason: count for reason, count in counts.items() if count})
 
 
 # ------------------------------------------------------------------------------------------------- ranked pairs
@@ -137,10 +137,10 @@ def sampled_items(pairs: Iterable[dict[str, Any]]) -> Iterator[Item]:
     """The pairs with their texts; those whose texts are gone are left out."""
     pairs = list(pairs)
     for start in range(0, len(pairs), 500):
-        part = pairs[start : start + 500]
-        prompts = Prompt.objects.in_bulk([pair["prompt"] for pair in part])
-        replies = Response.objects.in_bulk([pair[name] for pair in part for name in ("a", "b")])
-        for pair in part:
+        batch = pairs[start : start + 500]
+        prompts = Prompt.objects.in_bulk([pair["prompt"] for pair in batch])
+        replies = Response.objects.in_bulk([pair[name] for pair in batch for name in ("a", "b")])
+        for pair in batch:
             prompt, a, b = prompts.get(pair["prompt"]), replies.get(pair["a"]), replies.get(pair["b"])
             if prompt and a and b and prompt.erased_at is None:
                 yield Item(prompt.messages, (a.text, b.text), prompt.pk, pair["words"])

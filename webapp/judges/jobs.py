@@ -95,8 +95,8 @@ class Turn:
             raise Conflict("The judge has another endpoint, model or question than when this began. Begin a new one.")
         questions = [question for item in self.items.items for question in item.questions(self.setup)]
         questions = list({question.key(self.setup): question for question in questions}.values())
-        known = known_answers(judge, self.setup, questions)
-        self.answered = len(known)
+        answers_by_key = known_answers(judge, self.setup, questions)
+        self.answered = len(answers_by_key)
         JOBS.update(job, total=len(questions), answered=self.answered, note="", wait_until=None)
         if self.heartbeat.stop_requested():
             self.heartbeat.stop.set()  # asked for before this turn, which the first heartbeat may not have seen yet

@@ -84,27 +84,27 @@ class Verdict:
 
 def judge_messages(setup: Setup, question: Question) -> list[dict[str, str]]:
     """The conversation to send to the judge."""
-    parts = ["The conversation:"]
-    parts += [f"[{SPEAKERS.get(turn['role'], turn['role'])}]\n{turn['content']}" for turn in question.messages]
+    sections = ["The conversation:"]
+    sections += [f"[{SPEAKERS.get(turn['role'], turn['role'])}]\n{turn['content']}" for turn in question.messages]
     if setup.mode == PAIRWISE:
-        parts += [f"[Reply {letter}]\n{text}" for letter, text in zip("AB", question.replies, strict=True)]
+        sections += [f"[Reply {letter}]\n{text}" for letter, text in zip("AB", question.replies, strict=True)]
     else:
-        parts.append(f"[Reply]\n{question.replies[0]}")
+        sections.append(f"[Reply]\n{question.replies[0]}")
     # In the user's turn, because the chat templates of some models take no system turn.
-    text = "\n\n".join([COMMON.format(rubric=setup.rubric.strip()), *parts, FORMAT[setup.mode]])
+    text = "\n\n".join([COMMON.format(rubric=setup.rubric.strip()), *sections, FORMAT[setup.mode]])
     return [{"role": "user", "content": text}]
 
 
 def read_verdict(mode: str, text: str) -> Verdict:
     """What the judge's answer says. Its thoughts are passed over; the last word on it counts."""
-    said = THOUGHTS.sub("", text).strip()
-    for found in reversed(json_objects(said)):
-        verdict = verdict_in(mode, found.get("winner" if mode == PAIRWISE else "score"))
+    reply_text = THOUGHTS.sub("", text).strip()
+    for candidate in reversed(json_objects(reply_text)):
+        verdict = verdict_in(mode, candidate.get("winner" if mode == PAIRWISE else "score"))
         if verdict is not None:
-            return Verdict(*verdict, reason=storable(str(found.get("reason") or "")))
-    plain = PLAIN[mode].findall(said)
+            return Verdict(*verdict, reason=storable(str(candidate.get("reason") or "")))
+    plain = PLAIN[mode].findall(reply_text)
     verdict = verdict_in(mode, plain[-1]) if plain else None
-    return Verdict(*(verdict or ("", None)), reason=storable(said or text))
+    return Verdict(*(verdict or ("", None)), reason=storable(reply_text or text))
 
 
 def verdict_in(mode: str, value: object) -> tuple[str, float | None] | None:

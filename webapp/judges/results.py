@@ -37,8 +37,8 @@ def judged(item: Item, setup: Setup, answers: Answers) -> Judged | None:
     questions = item.questions(setup)
     if not questions:
         return Judged(item, 0)
-    found = [answers.get(question.key(setup)) for question in questions]
-    usable = [answer for answer in found if answer is not None and answer.usable]
+    item_answers = [answers.get(question.key(setup)) for question in questions]
+    usable = [answer for answer in item_answers if answer is not None and answer.usable]
     if len(usable) < len(questions):
         return None
     if setup.mode == PAIRWISE:
@@ -51,8 +51,8 @@ def judged(item: Item, setup: Setup, answers: Answers) -> Judged | None:
 
 def is_unusable(item: Item, setup: Setup, answers: Answers) -> bool:
     """Whether it was asked about and an answer could not be used."""
-    found = [answers.get(question.key(setup)) for question in item.questions(setup)]
-    return any(answer is not None and not answer.usable for answer in found)
+    item_answers = [answers.get(question.key(setup)) for question in item.questions(setup)]
+    return any(answer is not None and not answer.usable for answer in item_answers)
 
 
 def summarize(job: JudgeJob, setup: Setup, all_items: Items, answers: Answers) -> dict[str, Any]:
@@ -114,17 +114,17 @@ def with_people(rows: Sequence[Judged], project: Project) -> dict[str, Any]:
         same = [pair_agreement(row.word, word) for word in row.item.words.values()]
         by_prompt.setdefault(row.item.prompt_id, []).extend(same)
     share = clustered_interval([sum(same) for same in by_prompt.values()], [len(same) for same in by_prompt.values()])
-    own = ranking_agreement(project)
+    people = ranking_agreement(project)
     return {
         "accuracy": wilson(right, len(decided)).as_json() if decided else None,
         "kappa": cohens_kappa([(row.word, majority(row.item)) for row in rows]),
         "alpha": ordinal_alpha([{0: row.word, 1: majority(row.item)} for row in rows]),
         "agreement": Share(*share, sum(map(len, by_prompt.values()))).as_json(),
         "people": {
-            "agreement": Share(own.value, own.low, own.high, own.comparisons).as_json()
-            if own.value is not None
+            "agreement": Share(people.value, people.low, people.high, people.comparisons).as_json()
+            if people.value is not None
             else None,
-            "alpha": own.alpha,
+            "alpha": people.alpha,
             "longer": longer_preferred([compared(row.item, majority(row.item)) for row in rows]),
         },
     }

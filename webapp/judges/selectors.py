@@ -101,18 +101,18 @@ def shown_items(job: JudgeJob, start: int, end: int) -> tuple[list[Shown], int]:
     setup, all_items = Setup(**job.setup), items_of(job).items
     items = all_items[start:end]
     answers = known_answers(job.judge, setup, [question for item in items for question in item.questions(setup)])
-    shown = []
+    rows_of_page = []
     for item in items:
-        said = [answers.get(question.key(setup)) for question in item.questions(setup)]
-        shown.append(Shown(item, said, outcome_of(item, setup, answers), people_of(item)))
-    return shown, len(all_items)
+        item_answers = [answers.get(question.key(setup)) for question in item.questions(setup)]
+        rows_of_page.append(Shown(item, item_answers, outcome_of(item, setup, answers), people_of(item)))
+    return rows_of_page, len(all_items)
 
 
 def outcome_of(item: Item, setup: Setup, answers: dict[str, JudgeAnswer]) -> str:
     row = judged(item, setup, answers)
     if row is None:
-        found = [answers.get(question.key(setup)) for question in item.questions(setup)]
-        return "unusable" if any(answer and not answer.usable for answer in found) else "not asked yet"
+        item_answers = [answers.get(question.key(setup)) for question in item.questions(setup)]
+        return "unusable" if any(answer and not answer.usable for answer in item_answers) else "not asked yet"
     if setup.mode != PAIRWISE and len(item.replies) == 1:
         return f"{row.scores[0]:g} of 10"
     if row.flipped:
@@ -123,5 +123,5 @@ def outcome_of(item: Item, setup: Setup, answers: dict[str, JudgeAnswer]) -> str
 def people_of(item: Item) -> str:
     """What people said of a ranked pair, in a few words."""
     words: list[Any] = list(item.words.values())
-    parts = [f"{words.count(word)} for {name}" for word, name in ((1, "A"), (-1, "B"), (0, "a tie")) if word in words]
-    return ", ".join(parts)
+    phrases = [f"{words.count(word)} for {name}" for word, name in ((1, "A"), (-1, "B"), (0, "a tie")) if word in words]
+    return ", ".join(phrases)

@@ -118,8 +118,10 @@ def ranked_pair(judge: Judge, *, ranking_id: int | None = None) -> dict[str, Any
         return None
     a, b = sorted((ranking.groups[0][0], ranking.groups[-1][0]))
     texts = dict(ranking.prompt.responses.filter(pk__in=[a, b]).values_list("pk", "text"))
-    said = usable_rankings(judge.project).filter(prompt=ranking.prompt)
-    words = {who_ranked(row): word for row in said for pair, word in comparisons(row.groups).items() if pair == (a, b)}
+    rankings = usable_rankings(judge.project).filter(prompt=ranking.prompt)
+    words = {
+        who_ranked(row): word for row in rankings for pair, word in comparisons(row.groups).items() if pair == (a, b)
+    }
     return {
         "messages": ranking.prompt.messages,
         "replies": [texts.get(a, ""), texts.get(b, "")],

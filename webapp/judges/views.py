@@ -174,14 +174,14 @@ def judge_new_address(request: Request, judge: Judge) -> HttpResponse:
 def judge_job(request: Request, job: JudgeJob) -> HttpResponse:
     start = SHOWN * (read_int(request.GET, "page", 1, low=1, high=1_000_000) - 1)
     problem, total = "", 0
-    shown: list[selectors.Shown] = []
+    rows_of_page: list[selectors.Shown] = []
     try:
-        shown, total = selectors.shown_items(job, start, start + SHOWN)
+        rows_of_page, total = selectors.shown_items(job, start, start + SHOWN)
     except TutelageError as error:
         problem = error.message
     page = Paginator(range(total), SHOWN).get_page(request.GET.get("page"))
     context = {
-        "project": job.project, "job": job, "shown": shown, "page": page, "problem": problem,
+        "project": job.project, "job": job, "shown": rows_of_page, "page": page, "problem": problem,
         "usage": selectors.usage(job.calls.all()),
     }  # fmt: skip
     return render(request, "judges/job.html", context)

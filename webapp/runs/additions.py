@@ -50,8 +50,8 @@ class Source:
             return float(self.parameters)
         if not self.gguf:
             return self.weights / HALF
-        found = QUANTIZATION.search(self.gguf)
-        return self.weights * 8 / (BITS[found[1].upper()] if found else BITS["Q4"])
+        match = QUANTIZATION.search(self.gguf)
+        return self.weights * 8 / (BITS[match[1].upper()] if match else BITS["Q4"])
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Addition:
     @property
     def sentences(self) -> list[str]:
         about = "" if self.exact else "about "
-        known = f"; {size_words(self.disk_free)} are free" if self.disk_free else ""
-        lines = [f"Needs {about}{size_words(self.disk)} of disk on the training machine{known}."]
-        there = f" of {size_words(self.memory_there)}" if self.memory_there else ""
-        lines.append(f"Needs about {size_words(self.memory)}{there} of memory to load and check it.")
+        disk_note = f"; {size_words(self.disk_free)} are free" if self.disk_free else ""
+        lines = [f"Needs {about}{size_words(self.disk)} of disk on the training machine{disk_note}."]
+        memory_note = f" of {size_words(self.memory_there)}" if self.memory_there else ""
+        lines.append(f"Needs about {size_words(self.memory)}{memory_note} of memory to load and check it.")
         if self.source.kind == "hub":
             lines.append(f"{filesizeformat(self.source.files)} are fetched from the hub.".replace("\xa0", " "))
         if not self.fits_disk:
@@ -119,8 +119,8 @@ def source_of_name(name: str, revision: str, person: User) -> Source | None:
     if not name:
         raise BadInput("base_name: name a model, or choose a file that holds one.", field="base_name")
     if is_hub_name(name, files=True) and hub_place(name):
-        found = ask_hub(name, revision, person)
-        return Source("hub", found.bytes, found.weights, found.parameters, found.file)
+        repository = ask_hub(name, revision, person)
+        return Source("hub", repository.bytes, repository.weights, repository.parameters, repository.file)
     size = next((model["bytes"] for model in listed_models() if model["path"] == name.rstrip("/")), None)
     return None if size is None else source_of_folder(name, size)
 
@@ -139,8 +139,8 @@ def source_of_file(name: str, size: int) -> Source:
 
 def count(source: Source, *, rewritten: bool) -> Addition:
     """rewritten: its weights are written once more, because its embeddings grow."""
-    found = newest_machine()
-    device = found[1] if found else DeviceReport(kind="cpu", name="", memory=0)
+    machine = newest_machine()
+    device = machine[1] if machine else DeviceReport(kind="cpu", name="", memory=0)
     numbers = source.numbers
     stored = HALF if source.gguf else source.weights / numbers if numbers else HALF
     held = HALF if device.bf16 and stored <= HALF else WHOLE

@@ -41,8 +41,8 @@ class Picture(NamedTuple):
 def draw_lineage(lineage: Lineage) -> Picture:
     """Columns stand side by side in the order of COLUMNS; those without a box are left out."""
     used = sorted({node.column for node in lineage.nodes})
-    left = {column: 2 + place * (WIDTH + GAP) for place, column in enumerate(used)}
-    boxes = {node.key: box(node, left[node.column]) for node in lineage.nodes}
+    x_of_column = {column: 2 + index * (WIDTH + GAP) for index, column in enumerate(used)}
+    boxes = {node.key: box(node, x_of_column[node.column]) for node in lineage.nodes}
     lines = [
         line(boxes[edge.source], boxes[edge.target], index) for index, edge in enumerate(sorted(set(lineage.edges)))
     ]
@@ -53,7 +53,7 @@ def draw_lineage(lineage: Lineage) -> Picture:
         height=TOP + (HEIGHT + LEAD) * rows,
         boxes=list(boxes.values()),
         lines=lines,
-        titles=[Title(names[column], left[column]) for column in used],
+        titles=[Title(names[column], x_of_column[column]) for column in used],
     )
 
 

@@ -126,12 +126,12 @@ def usual_speed(stage: str, parameters: float) -> float | None:
     """Operations, or characters of the stages that only read text, per second; None on a GPU, which nobody measured."""
     if stage in ("corpus", "tokenizer"):
         return TEXT_A_SECOND
-    found = newest_machine()
+    machine = newest_machine()
     if parameters < LARGE_PARAMETERS:
         return RULE_OF_THUMB
-    if found and found[1].kind == "cuda":
+    if machine and machine[1].kind == "cuda":
         return None
-    cores = min(found[1].cores, MAX_CORES) if found else 2
+    cores = min(machine[1].cores, MAX_CORES) if machine else 2
     return LARGE_RULE * max(1, cores) / 2
 
 

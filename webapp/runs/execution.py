@@ -135,14 +135,14 @@ def environment() -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     # A judge of the site is a reward at the site's own address, wherever that is.
     hosts = ",".join(filter(None, (passed.get(REWARD_HOSTS), site_host())))
-    made = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path, REWARD_HOSTS: hosts}
-    return passed | made
+    variables = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path, REWARD_HOSTS: hosts}
+    return passed | variables
 
 
 def site_host() -> str:
     """host:port of the site."""
-    parts = urlsplit(settings.SITE_URL)
-    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    url = urlsplit(settings.SITE_URL)
+    return f"{url.hostname}:{url.port or (443 if url.scheme == 'https' else 80)}"
 
 
 def hub_access(run: Run) -> dict[str, str]:

@@ -53,8 +53,8 @@ def fit_of(
     """None if the size of the model is not known."""
     if facts is None or not facts.parameters or not facts.layers:
         return None
-    found = newest_machine()
-    report = found[1] if found else DeviceReport(kind="cpu", name="", memory=0)
+    machine = newest_machine()
+    report = machine[1] if machine else DeviceReport(kind="cpu", name="", memory=0)
     device = device_of_process(settings, report)
     reward_facts = facts_of(reward) if reward else None
 
@@ -72,7 +72,7 @@ def fit_of(
         sentence=sentence_of(needed, device.memory),
         advice=list(advice_on(settings, needed, device, lambda changed: sum(count(changed).values()))),
         basis=basis_of(
-            facts, device, host=found[0].host if found else "", present=bool(found and is_present(found[0]))
+            facts, device, host=machine[0].host if machine else "", present=bool(machine and is_present(machine[0]))
         ),
         limit=BAR_WIDTH * device.memory / needed if device.memory and needed > device.memory else None,
     )
@@ -132,8 +132,8 @@ def what_to_change(settings: Mapping[str, Any], device: DeviceReport, count: Cou
         smallest = count(changed)
         if smallest <= COMFORTABLE * device.memory:
             return f"It fits if you {' and '.join(dict.fromkeys(steps.values()))}: about {size_words(smallest)}."
-    least = f", {size_words(smallest)} at the least" if smallest else ""
-    return f"No setting makes it fit{least}: choose a smaller model, or a machine with more memory."
+    minimum_note = f", {size_words(smallest)} at the least" if smallest else ""
+    return f"No setting makes it fit{minimum_note}: choose a smaller model, or a machine with more memory."
 
 
 def reductions(settings: Mapping[str, Any], device: DeviceReport) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -142,8 +142,8 @@ def reductions(settings: Mapping[str, Any], device: DeviceReport) -> Iterator[tu
     if isinstance(lora, Mapping) and not lora.get("rank"):
         yield f"set LoRA rank to {LORA_RANK}", {"lora": {**lora, "rank": LORA_RANK}}
     tokens = int(settings["micro_tokens"])
-    least = max(MIN_MICRO_TOKENS, int(settings.get("max_tokens") or 0))
-    while tokens // 2 >= least:
+    minimum = max(MIN_MICRO_TOKENS, int(settings.get("max_tokens") or 0))
+    while tokens // 2 >= minimum:
         tokens //= 2
         yield f"lower micro tokens to {tokens:,}", {"micro_tokens": tokens}
     if settings.get("activation_checkpointing") is False:

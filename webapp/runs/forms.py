@@ -324,12 +324,12 @@ class LaunchForm(forms.Form):
                 self.spec.settings.model_validate(config)
             except ValidationError as error:
                 for problem in problems(error.errors(), self.spec.settings):
-                    place = place_in_form(problem.place, slots)
-                    named = place in self.fields
+                    field_name = place_in_form(problem.place, slots)
+                    named = field_name in self.fields
                     message = problem.message if named else problem.sentence
                     if problem.type != "value_error":  # those may begin with a name
                         message = f"{message[:1].upper()}{message[1:]}."
-                    self.add_error(place if named else None, message)
+                    self.add_error(field_name if named else None, message)
         return values | {"config": config}
 
 

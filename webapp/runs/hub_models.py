@@ -58,11 +58,11 @@ def ask_hub(name: str, revision: str, person: User) -> HubModel:
     repository without a model; Unavailable if the hub cannot be reached."""
     token = hub_token(person)
     key = "hub-model:" + sha256(f"{hub_address()} {name} {revision} {person.pk} {token}".encode()).hexdigest()
-    if kept := cache.get(key):
-        return HubModel.model_validate(kept)
-    found = read_repository(name, revision, token)
-    cache.set(key, found.model_dump(), KEPT_SECONDS)
-    return found
+    if cached := cache.get(key):
+        return HubModel.model_validate(cached)
+    repository = read_repository(name, revision, token)
+    cache.set(key, repository.model_dump(), KEPT_SECONDS)
+    return repository
 
 
 def hub_address() -> str:
@@ -81,17 +81,17 @@ def read_repository(name: str, revision: str, token: str) -> HubModel:
         raise Unavailable(f"base_name: {name}: the hub's answer cannot be read. Try again later.") from error
     sizes = {sibling.rfilename: max(0, sibling.size or 0) for sibling in answer.siblings}
     try:
-        wanted = wanted_files(name, file, list(sizes))
+        needed_files = wanted_files(name, file, list(sizes))
     except InputError as error:
         raise BadInput(f"base_name: {error.message}.", field="base_name") from error
-    gguf = next((other for other in wanted if is_gguf(other)), "")
+    gguf = next((path for path in needed_files if is_gguf(path)), "")
     if answer.gated:
-        place = f"/{repository}/resolve/{quote(revision or 'main', safe='')}/{quote(wanted[0])}"
-        refuse_status(call_hub("HEAD", place, name, token), name, revision, token)
+        url_path = f"/{repository}/resolve/{quote(revision or 'main', safe='')}/{quote(needed_files[0])}"
+        refuse_status(call_hub("HEAD", url_path, name, token), name, revision, token)
     counted = answer.gguf if gguf else answer.safetensors
     return HubModel(
-        bytes=sum(sizes[other] for other in wanted),
-        weights=sum(sizes[other] for other in wanted if other == gguf or other.endswith(WEIGHTS)),
+        bytes=sum(sizes[path] for path in needed_files),
+        weights=sum(sizes[path] for path in needed_files if path == gguf or path.endswith(WEIGHTS)),
         parameters=max(0, counted.total) if counted else 0,
         file=gguf,
     )

@@ -39,8 +39,8 @@ def missing_trackers(names: Iterable[str]) -> list[str]:
 
 def device_count() -> int:
     """Of the machine that runs are counted for, the most processes that a run may have; 0 before any has reported."""
-    found = newest_machine()
-    return found[1].count if found else 0
+    machine = newest_machine()
+    return machine[1].count if machine else 0
 
 
 def is_present(machine: Machine) -> bool:

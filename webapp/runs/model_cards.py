@@ -60,11 +60,11 @@ def card(model: ModelVersion, runs: list[Run], base: str) -> str:
 
 
 def data_lines(runs: list[Run]) -> Iterator[str]:
-    seen: set[int] = set()
+    listed_ids: set[int] = set()
     for run in runs:
         for snapshot in run.snapshots.all():
-            if snapshot.pk not in seen:
-                seen.add(snapshot.pk)
+            if snapshot.pk not in listed_ids:
+                listed_ids.add(snapshot.pk)
                 counts = (
                     f"{snapshot.counts.get('train', 0):,} to learn from, {snapshot.counts.get('heldout', 0):,} held out"
                 )

@@ -76,8 +76,8 @@ def archive_download(request: HttpRequest, run: Run) -> HttpResponseBase:
         file, version = stored_file(address)
         members.append((f"{folder}/{name}", file))
         versions.append(version)
-    parts = tar_parts(members, int(run.finished_at.timestamp()))
-    return send_content(request, Content(parts, digest_of(versions)), f"{folder}.tar")
+    chunks = tar_parts(members, int(run.finished_at.timestamp()))
+    return send_content(request, Content(chunks, digest_of(versions)), f"{folder}.tar")
 
 
 def archive_name(run: Run) -> str:

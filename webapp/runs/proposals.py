@@ -131,8 +131,8 @@ def proposals_of_recipe(name: str, stage: str, chosen: Mapping[str, Any]) -> dic
         settings = flattened(recipe_settings(name, stage))
     except InputError as error:
         raise BadInput(f"recipe: {error.message}.", field="recipe") from error
-    why = f"the recipe “{read_recipes()[name].title}”"
-    return {key: Proposal(value, why) for key, value in settings.items() if key not in chosen}
+    origin = f"the recipe “{read_recipes()[name].title}”"
+    return {key: Proposal(value, origin) for key, value in settings.items() if key not in chosen}
 
 
 def with_proposals(config: Mapping[str, Any], proposals: Mapping[str, Proposal]) -> dict[str, Any]:

@@ -66,9 +66,9 @@ def refreshed(report: DeviceReport) -> DeviceReport:
 
 def free_disk(folder: Path) -> int:
     """Bytes, where the folder is or will be; 0 if the disk cannot be asked."""
-    place = next((path for path in [folder, *folder.parents] if path.exists()), folder)
+    existing = next((path for path in [folder, *folder.parents] if path.exists()), folder)
     try:
-        return shutil.disk_usage(place).free
+        return shutil.disk_usage(existing).free
     except OSError as error:
         log.warning("the disk of %s cannot be asked: %s", folder, error)
         return 0

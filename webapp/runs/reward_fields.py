@@ -69,7 +69,7 @@ class RewardChoice(NamedTuple):
 
 
 def servers_of(project: Project) -> list[KnownServer]:
-    return [server for known in known_servers for server in known(project)]
+    return [server for list_servers in known_servers for server in list_servers(project)]
 
 
 def reward_slots(
@@ -79,13 +79,13 @@ def reward_slots(
     (`terms`) has more."""
     servers = servers_of(project)
     addresses = {server.url for server in servers}
-    wanted = Counter(str(term.get("kind")) for term in terms if term.get("url") not in addresses)
+    count_by_kind = Counter(str(term.get("kind")) for term in terms if term.get("url") not in addresses)
     for name in data or ():
         if match := NUMBERED.match(name):
-            wanted[match[1]] = max(wanted[match[1]], int(match[2]))
+            count_by_kind[match[1]] = max(count_by_kind[match[1]], int(match[2]))
     slots = [RewardSlot(server.key, "url", server.title, server) for server in servers]
     for kind, term in REWARD_TERMS.items():
-        count = max(1, wanted[kind]) + ((data or {}).get(ANOTHER) == kind)
+        count = max(1, count_by_kind[kind]) + ((data or {}).get(ANOTHER) == kind)
         slots += [
             RewardSlot(f"{kind}~{number}" if number > 1 else kind, kind, numbered(term.title, number))
             for number in range(1, min(count, MAX_TERMS) + 1)
@@ -106,11 +106,11 @@ def add_reward_fields(
         for name, field, notes in leaves(slot.term):
             if slot.server is not None and name == "url":
                 continue
-            made = make_field(name, field, notes)
-            made.required = False
+            form_field = make_field(name, field, notes)
+            form_field.required = False
             if slot.server is not None and name == "timeout":
-                made.initial = slot.server.timeout
-            form.fields[slot.field_name(name)] = made
+                form_field.initial = slot.server.timeout
+            form.fields[slot.field_name(name)] = form_field
 
 
 def suggest_rewards(form: forms.Form, slots: Sequence[RewardSlot], terms: Sequence[Mapping[str, Any]]) -> None:
@@ -148,11 +148,11 @@ def chosen_terms(slots: Sequence[RewardSlot], values: Mapping[str, Any]) -> list
     for slot in slots:
         if values.get(slot.field_name("use")):
             fields = slot.term.model_fields
-            given = {name: values.get(slot.field_name(name)) for name in fields if name != "kind"}
-            given = {name: value for name, value in given.items() if value != "" or fields[name].default == ""}
+            chosen = {name: values.get(slot.field_name(name)) for name in fields if name != "kind"}
+            chosen = {name: value for name, value in chosen.items() if value != "" or fields[name].default == ""}
             if slot.server is not None:
-                given["url"] = slot.server.url
-            terms.append((slot, {"kind": slot.kind, **{name: v for name, v in given.items() if v is not None}}))
+                chosen["url"] = slot.server.url
+            terms.append((slot, {"kind": slot.kind, **{name: v for name, v in chosen.items() if v is not None}}))
     return terms
 
 
@@ -168,18 +168,18 @@ def reward_choices(form: forms.Form, slots: Sequence[RewardSlot], project: Proje
     prompts = live_prompts(project, "train")
     total = prompts.count()
     without_reference = prompts.filter(reference__isnull=True).count()
-    for place, slot in enumerate(slots):
-        own = [name for name in form.fields if name.startswith(slot.field_name("")) and not name.endswith(".use")]
+    for index, slot in enumerate(slots):
+        names = [name for name in form.fields if name.startswith(slot.field_name("")) and not name.endswith(".use")]
         switch = form[slot.field_name("use")]
         about = slot.server.about if slot.server else " ".join((slot.term.__doc__ or "").split())
-        following = slots[place + 1] if place + 1 < len(slots) else None
+        following = slots[index + 1] if index + 1 < len(slots) else None
         is_last = slot.server is None and (following is None or following.kind != slot.kind)
         yield RewardChoice(
             slot.title,
             about,
             switch,
-            [form[name] for name in own],
-            bool(switch.value()) or any(name in form.errors for name in own if form.is_bound),
+            [form[name] for name in names],
+            bool(switch.value()) or any(name in form.errors for name in names if form.is_bound),
             lacking_sentence(slot.term, without_reference, total),
             slot.kind if is_last and len(slots) < MAX_TERMS + len(REWARD_TERMS) else "",
         )

@@ -140,23 +140,23 @@ def model_server(environment: dict[str, str], address: str, token: str) -> Spec:
 def kv_cache_limit(environment: dict[str, str]) -> float:
     """GB for keys and values of the model server; 0 leaves it to the server. Raises CannotStart if no number is
     given."""
-    given = environment.get("MODEL_SERVER_KV_GB") or "0"
+    value = environment.get("MODEL_SERVER_KV_GB") or "0"
     try:
-        limit = float(given)
+        limit = float(value)
     except ValueError:
         limit = -1
     if not 0 <= limit < 1e6:
-        raise CannotStart(f"MODEL_SERVER_KV_GB is {given!r}; give a number of gigabytes, such as 4")
+        raise CannotStart(f"MODEL_SERVER_KV_GB is {value!r}; give a number of gigabytes, such as 4")
     return limit
 
 
 def served_weights(environment: dict[str, str]) -> ServedWeights:
     """How the model server keeps weights. Raises CannotStart for what it does not know."""
-    given = environment.get("MODEL_SERVER_WEIGHTS") or "full"
-    for known in get_args(ServedWeights):
-        if given == known:
-            return cast("ServedWeights", known)
-    raise CannotStart(f"MODEL_SERVER_WEIGHTS is {given!r}; give {' or '.join(get_args(ServedWeights))}")
+    value = environment.get("MODEL_SERVER_WEIGHTS") or "full"
+    for choice in get_args(ServedWeights):
+        if value == choice:
+            return cast("ServedWeights", choice)
+    raise CannotStart(f"MODEL_SERVER_WEIGHTS is {value!r}; give {' or '.join(get_args(ServedWeights))}")
 
 
 def http_answers(address: str, path: str, timeout: float = 0.5) -> bool:

@@ -153,8 +153,8 @@ class RunEventsCallback(TrainerCallback):
             self._log(self.step_of(state), heldout)
         elif figures:
             self.means.add({name: (value, 1) for name, value in figures.items()})
-            step, rest = divmod(state.global_step, self.updates)
-            if rest == 0 and step % self.run.config.log_every == 0:
+            step, remainder = divmod(state.global_step, self.updates)
+            if remainder == 0 and step % self.run.config.log_every == 0:
                 self.log_means(step)
 
     def log_means(self, step: int) -> None:

@@ -46,23 +46,23 @@ class PackedPass:
         real = attention_mask.bool()
         rows = [row[chosen].numpy() for row, chosen in zip(ids.cpu(), real.cpu(), strict=True)]
         packed = moved(pack(rows, 0), ids.device)
-        wanted = labels[:, 1:] != IGNORED
+        counted = labels[:, 1:] != IGNORED
         places = packed.starts[:, None] + real.cumsum(dim=1) - 1
-        hidden = self.passes.hidden(packed)[places[:, :-1][wanted]]
-        targets = labels[:, 1:][wanted]
+        hidden = self.passes.hidden(packed)[places[:, :-1][counted]]
+        targets = labels[:, 1:][counted]
         read = self.passes.read(hidden, targets, temperature=self.temperature, entropy=self.entropy)
 
         def padded(values: Tensor) -> Tensor:
-            return values.new_zeros(wanted.shape).masked_scatter(wanted, values)
+            return values.new_zeros(counted.shape).masked_scatter(counted, values)
 
         logprobs = padded(read.logprobs)
         return FusedCausalLMOutput(
-            loss=-logprobs.sum() / wanted.sum().clamp(min=1),
+            loss=-logprobs.sum() / counted.sum().clamp(min=1),
             log_probs=logprobs,
             entropy=padded(read.entropy) if self.entropy else None,
             mean_logits=torch.zeros_like(logprobs),  # these two are for figures that are not logged
-            is_top1=torch.zeros_like(wanted),
-            label_mask=wanted,
+            is_top1=torch.zeros_like(counted),
+            label_mask=counted,
         )
 
 

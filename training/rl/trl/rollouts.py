@@ -98,8 +98,8 @@ class TRLRollouts:
             for i, (group, _) in enumerate(exchanges):
                 sampled = with_group(sampled, group, fresh, i, size)
             replaced += len(exchanges)
-        left = len(equal_groups(self.rewards(sampled), size))
-        return sampled, {"dynamic/replaced": float(replaced), "dynamic/equal": float(left)}
+        remaining = len(equal_groups(self.rewards(sampled), size))
+        return sampled, {"dynamic/replaced": float(replaced), "dynamic/equal": float(remaining)}
 
     def penalties(self, trainer: GRPOTrainer, sampled: Sampled, reply_kl: ReplyKL) -> tuple[Tensor, float]:
         """(N,): beta times the KL of each whole reply from where the policy began; and its mean in nats per token."""

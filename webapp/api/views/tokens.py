@@ -56,8 +56,8 @@ class HubTokenDetail(Endpoint):
         """Store your token of the Hugging Face hub, encrypted, in place of an earlier one. `known` is whether the hub
         knows it; null if the hub could not be asked."""
         check_scope(request.auth, "manage")
-        known = hub.set_hub_token(user=self.person, **self.body(NewHubToken))
-        return Response({"stored": True, "known": known or None})
+        recognized = hub.set_hub_token(user=self.person, **self.body(NewHubToken))
+        return Response({"stored": True, "known": recognized or None})
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request) -> Response:

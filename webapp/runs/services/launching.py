@@ -117,11 +117,11 @@ def launch_run(
 
 def check_devices(settings: Settings) -> None:
     """Raises BadInput if the run asks for more processes than a training machine has devices."""
-    wanted, devices = getattr(settings, "processes", 1), device_count()
-    if devices and wanted > devices:
+    processes, devices = getattr(settings, "processes", 1), device_count()
+    if devices and processes > devices:
         have = "one device" if devices == 1 else f"{devices} devices"
         raise BadInput(
-            f"processes: {wanted} are asked for, and the training machine has {have}. Set it to {devices} or less.",
+            f"processes: {processes} are asked for, and the training machine has {have}. Set it to {devices} or less.",
             field="processes",
         )
 

@@ -195,8 +195,8 @@ def blank_samples(run: Run, folder: Path, texts: Collection[str]) -> None:
 
 def without_words(sample: Mapping[str, Any]) -> dict[str, Any]:
     """The sample without what was said; its right answer goes, for events.jsonl has no bytes to spare."""
-    kept = {name: value for name, value in sample.items() if name != "reference"}
-    return kept | {"prompt": REMOVED, "reply": REMOVED}
+    cleaned = {name: value for name, value in sample.items() if name != "reference"}
+    return cleaned | {"prompt": REMOVED, "reply": REMOVED}
 
 
 def blanked(line: bytes) -> bytes:

@@ -42,7 +42,9 @@ class Command(BaseCommand):
             return
         token = getpass.getpass("Token of the hub: ") if sys.stdin.isatty() else sys.stdin.readline()
         try:
-            known = set_hub_token(user=user, token=token)
+            recognized = set_hub_token(user=user, token=token)
         except TutelageError as error:
             raise CommandError(error.message.removeprefix("token: ")) from error
-        self.stdout.write("Stored; the hub knows it." if known else "Stored. The hub could not be asked if it works.")
+        self.stdout.write(
+            "Stored; the hub knows it." if recognized else "Stored. The hub could not be asked if it works."
+        )
