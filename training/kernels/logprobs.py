@@ -10,7 +10,7 @@ positions at a time (as in Wijmans et al. 2024, arXiv:2411.09009). What the back
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -106,6 +106,18 @@ def products(
             space = None
 
 
+def read(
+    pieces: Iterable[tuple[slice, Tensor]], targets: Tensor, scale: float, whole: LogitStatistics, entropy: bool
+) -> Iterator[tuple[slice, Tensor, LogitStatistics]]:
+    """Each piece with its statistics, which are written into the `whole`."""
+    for rows, logits in pieces:
+        statistics = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
+        for target, values in zip(whole, statistics, strict=True):
+            if target is not None and values is not None:
+                target[rows] = values
+        yield rows, logits, statistics
+
+
 Pieces = list[tuple[slice, Tensor]]
 
 
@@ -119,11 +131,8 @@ class FromHidden(Function):
         targets = targets.long().contiguous()  # as the kernels take them
         logprobs, log_sums, entropies = hidden.new_zeros(3, len(h), dtype=torch.float32).unbind()
         ctx.kept = Pieces()
-        for rows, logits in products(h, w, bias, kept_positions=kept_positions):
-            statistics = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
-            logprobs[rows], log_sums[rows] = statistics.logprobs, statistics.log_sums
-            if statistics.entropies is not None:
-                entropies[rows] = statistics.entropies
+        pieces = products(h, w, bias, kept_positions=kept_positions)
+        for rows, logits, _ in read(pieces, targets, scale, LogitStatistics(logprobs, log_sums, entropies), entropy):
             if rows.stop <= kept_positions:
                 ctx.kept.append((rows, logits))
         ctx.save_for_backward(h, w, bias, targets, log_sums, entropies)
@@ -175,14 +184,10 @@ class FromFrozen(Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         h, w = hidden.to(dtype).contiguous(), weight.to(dtype)
         targets = targets.long().contiguous()
-        logprobs, entropies, ones = hidden.new_zeros(3, len(h), dtype=torch.float32).unbind()
-        ones += 1
-        slopes = torch.empty_like(h)
-        for rows, logits in products(h, w, bias):
-            statistics = ops.logprobs_from_logits(logits, targets[rows], scale, entropy=entropy)
-            logprobs[rows] = statistics.logprobs
-            if statistics.entropies is not None:
-                entropies[rows] = statistics.entropies
+        logprobs, log_sums, entropies = hidden.new_zeros(3, len(h), dtype=torch.float32).unbind()
+        slopes, ones = torch.empty_like(h), torch.ones_like(logprobs)
+        whole = LogitStatistics(logprobs, log_sums, entropies)
+        for rows, logits, statistics in read(products(h, w, bias), targets, scale, whole, entropy):
             ops.logprobs_from_logits_backward(logits, targets[rows], statistics, ones[rows], None, scale)
             torch.mm(logits.to(h.dtype), w, out=slopes[rows])
         ctx.save_for_backward(slopes)

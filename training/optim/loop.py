@@ -62,6 +62,10 @@ def train(
     state = TrainingState(run, learner, first_step, evaluate)
     meter = state.meter
 
+    def show_progress() -> None:
+        expected = expected_steps(run, step, total, turn, turns)
+        run.progress(first_step + step, first_step + expected + (turns - turn - 1) * total, "training")
+
     step = run.resume(state.load, first_step) - first_step
     if state.unmeasured:
         state.measure(step)
@@ -86,8 +90,7 @@ def train(
         meter.tokens += int(sizes.tokens[rows].sum())
         meter.seconds += time.perf_counter() - started_at
         step += 1
-        expected = expected_steps(run, step, total, turn, turns)
-        state.show_progress(first_step + step, first_step + expected + (turns - turn - 1) * total)
+        show_progress()
         if step % settings.log_every == 0:
             state.report(step, meter.report())
         if step == total:
@@ -100,6 +103,7 @@ def train(
         state.report(step, meter.report())
     learner.end()
     state.measure(step, final=True)
+    show_progress()  # the measurement has shown its own
     overall = {"tokens_per_second": meter.tokens / meter.seconds} if meter.seconds else {}
     return state.figures | overall | {"steps": float(step), "skipped": float(learner.skipped)}
 
@@ -112,7 +116,6 @@ class TrainingState:
         self.meter = Meter()
         self.figures: dict[str, float] = {}
         self.unmeasured = False  # whether the run was stopped while it measured what this step had reached
-        self.progress: tuple[int, int] | None = None
 
     def save(self, step: int) -> None:
         so_far = {"meter": asdict(self.meter.means), "figures": self.figures, "unmeasured": self.unmeasured}
@@ -124,10 +127,6 @@ class TrainingState:
         self.meter.means = Means(**state["meter"])
         self.figures.update(state["figures"])
         self.unmeasured = state.get("unmeasured", False)  # checkpoints of earlier versions do not say
-
-    def show_progress(self, step: int, total: int) -> None:
-        self.progress = step, total
-        self.run.progress(step, total, "training")
 
     def stop(self, step: int) -> None:
         """Raises Stopped, with a checkpoint written."""
@@ -146,8 +145,6 @@ class TrainingState:
             self.stop(step)
         self.unmeasured = False
         self.report(step, values)
-        if self.progress:  # the measurement has shown its own since
-            self.show_progress(*self.progress)
 
 
 class Now(NamedTuple):

@@ -320,9 +320,10 @@ def speak(
         stop_ids=speaker.chat.stop_ids,
     )  # fmt: skip
 
+    measuring = run.measuring(f"{name} replies")
+
     def ended(replies: int) -> None:
-        run.progress(replies, len(prompts), f"{name} replies")
-        run.stop_if_asked()
+        measuring(replies, len(prompts))
 
     ended(0)
     requests = reply_requests(engine, prompts, run.config.sampling, (run.config.seed, "evaluate"))

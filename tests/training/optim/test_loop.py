@@ -204,17 +204,22 @@ def test_steps_are_cut_where_a_most_is_set(tmp_path: Path) -> None:
     assert figures["steps"] == 7
 
 
-@pytest.mark.parametrize("stop_after", [1, 13, 20])
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> None:
-    undisturbed, disturbed, resumed = model(), model(), model()
-    figures = learn(tmp_path / "a", undisturbed, log_every=6)
+def assert_it_goes_on_bit_for_bit(folder: Path, step: int, stop: dict[str, int], **changes: Any) -> None:
+    """A run stopped at `step`, in b, ends like one that was left alone, in a."""
+    undisturbed, resumed = model(), model()
+    figures = learn(folder / "a", undisturbed, **changes)
     with pytest.raises(Stopped):
-        learn(tmp_path / "b", disturbed, stop_after=stop_after, log_every=6)
-    assert (tmp_path / "b" / f"checkpoint-{stop_after}").is_dir()
-    again = learn(tmp_path / "b", resumed, log_every=6)
+        learn(folder / "b", model(), **stop, **changes)
+    assert (folder / "b" / f"checkpoint-{step}").is_dir()
+    again = learn(folder / "b", resumed, **changes)
     for a, b in zip(undisturbed.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
     assert again["loss"] == figures["loss"]
+
+
+@pytest.mark.parametrize("stop_after", [1, 13, 20])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> None:
+    assert_it_goes_on_bit_for_bit(tmp_path, stop_after, {"stop_after": stop_after}, log_every=6)
     curves = [
         {
             event["step"]: event["values"]["loss"]
@@ -228,15 +233,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> N
 
 @pytest.mark.parametrize("step", [10, 32])
 def test_a_run_that_is_stopped_while_it_measures_goes_on_with_the_measurement(tmp_path: Path, step: int) -> None:
-    undisturbed, resumed = model(), model()
-    figures = learn(tmp_path / "a", undisturbed, evaluate_every=5)
-    with pytest.raises(Stopped):
-        learn(tmp_path / "b", model(), stop_measuring=step, evaluate_every=5)
-    assert (tmp_path / "b" / f"checkpoint-{step}").is_dir()
-    again = learn(tmp_path / "b", resumed, evaluate_every=5)
-    for a, b in zip(undisturbed.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
-    assert again["loss"] == figures["loss"]
+    assert_it_goes_on_bit_for_bit(tmp_path, step, {"stop_measuring": step}, evaluate_every=5)
     measured = [
         [event["step"] for event in events(tmp_path / name, "metric") if "heldout" in event["values"]] for name in "ab"
     ]

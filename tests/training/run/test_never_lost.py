@@ -253,17 +253,15 @@ def log(folder: Path) -> str:
 
 
 def at_work(number: int, how: signal.Signals) -> Callable[[], None]:
-    """Sends this process a signal as it tells its nth progress: for what learns, after the nth step."""
+    """Sends this process a signal as it tells its progress for the nth time: for what learns, after the nth step."""
 
     def arm() -> None:
-        told, progress = set[tuple[str, int]](), Run.progress
+        told, progress = count(1), Run.progress
 
         def tell(run: Run[Any], step: int, total: int, phase: str = "") -> None:
             progress(run, step, total, phase)
-            if phase in WORKING and (phase, step) not in told:  # after a measurement, the step is told once more
-                told.add((phase, step))
-                if len(told) == number:
-                    os.kill(os.getpid(), how)
+            if phase in WORKING and next(told) == number:
+                os.kill(os.getpid(), how)
 
         Run.progress = tell  # type: ignore[assignment]
 
