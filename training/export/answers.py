@@ -5,7 +5,7 @@ docs/decisions/exported-models.md says how the answers are compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import torch
@@ -15,9 +15,7 @@ from training.contract import InputError, Turn
 from training.data.chat_format import ChatFormat
 from training.data.chat_templates import render_template, special_tokens
 from training.models.loading import CausalModel
-
-Asked = Callable[[int, int], None]
-"""Is told how many questions were asked, and of how many."""
+from training.run.reporting import ProgressCallback
 
 ANSWER_TOKENS: Final = 32
 MIN_ROOM: Final = 8  # tokens
@@ -117,11 +115,13 @@ class Difference(NamedTuple):
 
 
 @torch.no_grad()
-def answer(model: CausalModel, questions: Questions, stop_ids: list[int], asked: Asked) -> list[Answer]:
+def answer(
+    model: CausalModel, questions: Questions, stop_ids: list[int], on_progress: ProgressCallback
+) -> list[Answer]:
     """Greedy answers, one prompt after the other, so that no padding rounds them."""
     answers = []
     for number, (prompt, limit) in enumerate(zip(questions.prompts, questions.limits, strict=True)):
-        asked(number, len(questions.prompts))
+        on_progress(number, len(questions.prompts))
         settings = GenerationConfig(
             max_new_tokens=limit, do_sample=False, eos_token_id=stop_ids or None, pad_token_id=questions.pad_id
         )

@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from training.contract import InputError
 from training.data.chat_templates import render_template, special_tokens
 from training.export import llama_cpp
-from training.export.answers import Asked, Questions, answer, differences
+from training.export.answers import Questions, answer, differences
 from training.export.gguf_architectures import Architecture, in_halves
 from training.export.gguf_file import TYPES, Type, planned
 from training.export.gguf_tokenizer import read_tokenizer
 from training.export.weights import Weights
 from training.models.memory import free_bytes
+from training.run.reporting import ProgressCallback
 
 MAX_CONTEXT: Final = 4096  # tokens that the check needs room for
 FRACTION: Final = {  # bits of a number's fraction, of which half a unit in the last place is rounded off
@@ -51,7 +52,7 @@ def check_gguf(
     quantization: str,
     tokenizer: PreTrainedTokenizerBase,
     questions: Questions,
-    asked: Asked,
+    on_progress: ProgressCallback,
 ) -> list[str]:
     """Raises InputError unless the file holds the model's numbers, its tokenizer and its template, and llama.cpp, where
     its Python binding is installed, answers as transformers does with the file's numbers."""
@@ -64,7 +65,7 @@ def check_gguf(
     checks = [f"{tensors} to {quantization} does.", f"{prompts}, and the template in it the same text."]
     if not llama_cpp.available():
         return [*checks, "llama.cpp was not installed where this was written, so it was not asked."]
-    return checks + check_answers(path, weights, architecture, quantization, questions, asked)
+    return checks + check_answers(path, weights, architecture, quantization, questions, on_progress)
 
 
 def check_tokens(path: Path, tokenizer: PreTrainedTokenizerBase, questions: Questions) -> None:
@@ -87,7 +88,12 @@ def check_tokens(path: Path, tokenizer: PreTrainedTokenizerBase, questions: Ques
 
 
 def check_answers(
-    path: Path, weights: Weights, architecture: Architecture, quantization: str, questions: Questions, asked: Asked
+    path: Path,
+    weights: Weights,
+    architecture: Architecture,
+    quantization: str,
+    questions: Questions,
+    on_progress: ProgressCallback,
 ) -> list[str]:
     """llama.cpp's answers against those of transformers with the file's numbers. Where they part, transformers must
     find both tokens about as likely: llama.cpp rounds what it multiplies, and transformers does not."""
@@ -99,7 +105,7 @@ def check_answers(
     model = dequantized_model(path, weights, architecture, quantization)
     context = min(architecture.context, MAX_CONTEXT)
     questions.fit(context)
-    expected = answer(model, questions, questions.stop_ids, asked)
+    expected = answer(model, questions, questions.stop_ids, on_progress)
     asking = zip(questions.conversations, questions.prompts, questions.limits, strict=True)
     requests = [
         llama_cpp.chat_request(turns, limit) if questions.has_template else llama_cpp.text_request(prompt, limit)
@@ -108,7 +114,7 @@ def check_answers(
     file_replies: list[llama_cpp.Reply] = []
     for response in llama_cpp.ask(path, context, torch.get_num_threads(), requests):
         file_replies.append(llama_cpp.reply_of(response, questions.prompts[len(file_replies)]))
-        asked(len(file_replies), len(requests))
+        on_progress(len(file_replies), len(requests))
     if lost := [number for number, reply in enumerate(file_replies, 1) if reply.prompt is None]:
         raise differs(path, f"llama.cpp makes another number of tokens of prompt {lost[0]}")
     limit = TOLERANCE.get(quantization, QUANTIZED_TOLERANCE)

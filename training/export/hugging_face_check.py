@@ -11,18 +11,24 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from training.contract import InputError
-from training.export.answers import Answer, Asked, Questions, answer, differences
+from training.export.answers import Answer, Questions, answer, differences
 from training.export.weights import local_base
 from training.models.adapters import merged
 from training.models.compute import Compute, adapter_base
 from training.models.loading import CausalModel, context_of, load_causal, load_tokenizer
 from training.preferences.reward_model import load_reward, score
+from training.run.reporting import ProgressCallback
 
 MERGED_TOLERANCE: Final = 0.1  # nats
 
 
 def check_policy(
-    source: str, target: Path, dtype: torch.dtype, device: torch.device, questions: Questions, asked: Asked
+    source: str,
+    target: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    questions: Questions,
+    on_progress: ProgressCallback,
 ) -> list[str]:
     """Raises InputError unless the folder answers as the model does with its weights in `dtype`. Both are loaded by
     transformers and compute the same sums in the same order, so nothing is left to rounding: every token must be the
@@ -30,11 +36,11 @@ def check_policy(
     check_prompts(target, questions)
     model = served_model(source, dtype, device)
     questions.fit(context_of(model))
-    expected = answer(model, questions, questions.stop_ids, asked)
+    expected = answer(model, questions, questions.stop_ids, on_progress)
     del model
     gc.collect()
     exported = AutoModelForCausalLM.from_pretrained(target, dtype=dtype, use_safetensors=True).to(device).eval()
-    exported_answers = answer(exported, questions, stop_ids_of(target), asked)
+    exported_answers = answer(exported, questions, stop_ids_of(target), on_progress)
     # PEFT may add in another order, which rounds some weights to their other neighbor
     parted = refuse_differences(exported, exported_answers, expected, MERGED_TOLERANCE if adapter_base(source) else 0.0)
     return [
@@ -44,17 +50,19 @@ def check_policy(
     ]
 
 
-def check_adapter(source: str, target: Path, compute: Compute, questions: Questions, asked: Asked) -> list[str]:
+def check_adapter(
+    source: str, target: Path, compute: Compute, questions: Questions, on_progress: ProgressCallback
+) -> list[str]:
     """Raises InputError unless the exported adapter over its base answers as the adapter here does."""
     check_prompts(target, questions)
     model = load_causal(source, compute)
     questions.fit(context_of(model))
-    expected = answer(model, questions, questions.stop_ids, asked)
+    expected = answer(model, questions, questions.stop_ids, on_progress)
     del model
     gc.collect()
     base = AutoModelForCausalLM.from_pretrained(local_base(adapter_base(source)), dtype=compute.dtype)
     exported = PeftModel.from_pretrained(base, str(target)).to(compute.device).eval()
-    exported_answers = answer(exported, questions, stop_ids_of(target), asked)
+    exported_answers = answer(exported, questions, stop_ids_of(target), on_progress)
     refuse_differences(exported, exported_answers, expected, 0.0)
     return [f"{len(expected)} of {len(expected)} prompts were answered by the same tokens, greedily, before and after."]
 

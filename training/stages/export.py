@@ -109,7 +109,7 @@ def export_policy(run: Run[ExportSettings], compute: Compute, target: Path) -> l
         write_tokenizer(tokenizer, Path(source), target)
         write_generation_config(Path(source), target, questions.stop_ids, questions.pad_id)
     with run.timed("checking"):
-        return check_policy(source, target, dtype, compute.device, questions, asking_step(run))
+        return check_policy(source, target, dtype, compute.device, questions, run.measuring("checking answers"))
 
 
 def export_adapter(run: Run[ExportSettings], compute: Compute, about: ExportAbout, target: Path) -> list[str]:
@@ -130,7 +130,7 @@ def export_adapter(run: Run[ExportSettings], compute: Compute, about: ExportAbou
     write_tokenizer(tokenizer, Path(source), target)
     write_generation_config(Path(source), target, questions.stop_ids, questions.pad_id)
     with run.timed("checking"):
-        return check_adapter(source, target, compute, questions, asking_step(run))
+        return check_adapter(source, target, compute, questions, run.measuring("checking answers"))
 
 
 def export_reward(run: Run[ExportSettings], compute: Compute, target: Path) -> list[str]:
@@ -189,7 +189,9 @@ def export_gguf(run: Run[ExportSettings], about: ExportAbout, target: Path) -> l
             modelfile(path.name, pieces and pieces.without_bos(bos), stops, architecture.context), encoding="utf-8"
         )
         with run.timed("checking"):
-            return check_gguf(path, weights, architecture, quantization, tokenizer, questions, asking_step(run))
+            return check_gguf(
+                path, weights, architecture, quantization, tokenizer, questions, run.measuring("checking answers")
+            )
 
 
 # ------------------------------------------------------------------------------------------------------- on the way
@@ -219,14 +221,6 @@ def writing_step(run: Run[ExportSettings], numbers: int) -> Callable[[int], None
         run.stop_if_asked()
         done += count
         run.progress(done // 1000, max(1, numbers // 1000), "writing, thousand parameters")
-
-    return step
-
-
-def asking_step(run: Run[ExportSettings]) -> Callable[[int, int], None]:
-    def step(asked: int, total: int) -> None:
-        run.stop_if_asked()
-        run.progress(asked, total, "checking answers")
 
     return step
 
